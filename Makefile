@@ -1,0 +1,68 @@
+# make demo   simulate a screen, run differential expression on it, show the strongest hits
+# make test   lint, type check and test
+#
+# Both need Python 3.11, 3.12 or 3.13 and pip, and make their own environment in .venv.
+# Choose an interpreter with PYTHON: make test PYTHON=python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+CANDIDATES := python3.13 python3.12 python3.11 python3 python
+# An interpreter counts only if it runs (a version manager's stub may not) and has pip.
+PROBE := import sys, venv, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	if "$$p" -c '$(PROBE)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
+	@echo "also: make lint, make bench (benchmarks/cpu.py), make clean"
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
+		echo "pdex_gpu needs Python 3.11, 3.12 or 3.13 with pip; tried: $(or $(PYTHON),$(CANDIDATES))." >&2; \
+		echo "Install one (Debian, Ubuntu: apt-get install python3 python3-pip python3-venv)," >&2; \
+		echo "or name yours: make test PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi
+	@echo "Creating $(VENV) with $$("$(PYTHON)" --version) ..."
+	@rm -rf $(VENV)
+	@# Debian's Python may come without ensurepip; its pip can fill an environment all the same.
+	@"$(PYTHON)" -m venv $(VENV) >/dev/null 2>&1 || { \
+		rm -rf $(VENV); \
+		"$(PYTHON)" -m venv --without-pip $(VENV); \
+		"$(PYTHON)" -m pip --python $(BIN)/python install --quiet pip; }
+
+$(VENV)/.demo: pyproject.toml $(BIN)/python
+	@echo "Installing pdex_gpu ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(BIN)/python
+	@echo "Installing pdex_gpu and its test tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/pdex-gpu demo
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/cpu.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis pdex-gpu-demo
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""Differential expression for single-cell perturbation screens, on CPUs and GPUs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import differential_expression
+    from .backends.registry import backends
+    from .compat import parallel_differential_expression
+    from .result import DEResult
+
+# Public names and where they live; imported on first use, so that importing the package is quick.
+_WHERE = {
+    "DEResult": "result",
+    "backends": "backends.registry",
+    "differential_expression": "api",
+    "parallel_differential_expression": "compat",
+}
+
+__all__ = [
+    "DEResult",
+    "__version__",
+    "backends",
+    "differential_expression",
+    "parallel_differential_expression",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The numba kernel set: compiled, cached, without the GIL, for CPU threads."""

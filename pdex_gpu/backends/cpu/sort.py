@@ -1,0 +1,258 @@
+"""Sorting the entries of one gene by value, the group code carried along.
+
+Values become unsigned keys whose order is theirs. A radix sort on the 22 most significant bits
+that vary within the gene, in two passes of 11 bits, leaves few pairs out of order; an insertion
+pass mends those, and gives up for a full radix sort where keys cluster. The result is packed as
+``key << 32 | code``, ascending; 64-bit keys are replaced by their dense rank first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import overload
+
+from .jit import jit
+
+UNSIGNED, SIGNED, FLOAT = 0, 1, 2  # how bits become keys
+
+DIGIT = 11
+_DIGIT = np.uint64(DIGIT)
+_BINS = 1 << DIGIT
+_MASK = np.uint64(_BINS - 1)
+_CODE_BITS = np.uint64(32)
+_SENTINEL = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+def key_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """The bits of packed values as uint32 or uint64, and how they become keys."""
+    if values.dtype == np.uint16:
+        return values.astype(np.uint32), UNSIGNED
+    if values.dtype.kind == "f":
+        return values.view(f"u{values.dtype.itemsize}"), FLOAT
+    return values.view(np.uint64), SIGNED if values.dtype.kind == "i" else UNSIGNED
+
+
+@jit
+def _key32(u, mode):
+    if mode == FLOAT:
+        return u ^ (np.uint32(np.int32(u) >> np.int32(31)) | np.uint32(0x80000000))
+    return u
+
+
+@jit
+def _key64(u, mode):
+    if mode == FLOAT:
+        return u ^ (np.uint64(np.int64(u) >> np.int64(63)) | np.uint64(0x8000000000000000))
+    if mode == SIGNED:
+        return u ^ np.uint64(0x8000000000000000)
+    return u
+
+
+def sort_gene(bits, mode, bounds, packed, scratch, histogram):
+    """Sort the entries of a gene.
+
+    Parameters
+    ----------
+    bits : uint32 or uint64, shape (n,)
+        Entries in group order.
+    mode : int
+        UNSIGNED, SIGNED or FLOAT.
+    bounds : int64, shape (K + 1,)
+        Entries of group g are ``bits[bounds[g]:bounds[g + 1]]``.
+    packed : uint64, shape (>= n + 1,)
+        Receives ``key << 32 | code`` ascending, then a sentinel.
+    scratch : uint64, shape (>= n,)
+    histogram : uint32, shape (2 * 2048,)
+
+    Returns
+    -------
+    int
+        How many entries are negative.
+    """
+    raise NotImplementedError
+
+
+@overload(sort_gene, jit_options={"nogil": True})
+def _sort_gene(bits, mode, bounds, packed, scratch, histogram):
+    implementation = _sort32 if bits.dtype.bitwidth == 32 else _sort64
+
+    def call(bits, mode, bounds, packed, scratch, histogram):
+        return implementation(bits, mode, bounds, packed, scratch, histogram)
+
+    return call
+
+
+@jit
+def _exclusive(histogram):
+    total = np.uint32(0)
+    for i in range(histogram.size):
+        n = histogram[i]
+        histogram[i] = total
+        total += n
+
+
+@jit
+def _sort32(bits, mode, bounds, packed, scratch, histogram):
+    n = bits.size
+    packed[n] = _SENTINEL
+    if n == 0:
+        return 0
+    smallest = np.uint32(0xFFFFFFFF)
+    largest = np.uint32(0)
+    for i in range(n):
+        key = _key32(bits[i], mode)
+        smallest = min(smallest, key)
+        largest = max(largest, key)
+    span = np.uint64(largest - smallest)
+    width = 0
+    while width < 32 and (span >> np.uint64(width)) != 0:
+        width += 1
+    low = np.uint64(max(0, width - 2 * DIGIT))
+    histogram[:] = 0
+    first, second = histogram[:_BINS], histogram[_BINS:]
+    for i in range(n):
+        digits = np.uint64(np.uint32(_key32(bits[i], mode) - smallest)) >> low
+        first[digits & _MASK] += np.uint32(1)
+        second[digits >> _DIGIT] += np.uint32(1)
+    _exclusive(first)
+    _exclusive(second)
+    two_passes = width > DIGIT
+    target = scratch if two_passes else packed
+    n_negative = 0
+    for g in range(bounds.size - 1):
+        for i in range(bounds[g], bounds[g + 1]):
+            key = _key32(bits[i], mode)
+            n_negative += mode == FLOAT and key < np.uint32(0x80000000)
+            key = np.uint32(key - smallest)
+            digit = (np.uint64(key) >> low) & _MASK
+            at = first[digit]
+            first[digit] = at + np.uint32(1)
+            target[at] = (np.uint64(key) << _CODE_BITS) | np.uint64(g)
+    if two_passes:
+        shift = low + _DIGIT + _CODE_BITS
+        for i in range(n):
+            entry = scratch[i]
+            digit = entry >> shift
+            at = second[digit]
+            second[digit] = at + np.uint32(1)
+            packed[at] = entry
+    if low > 0 and not _insertion(packed, n):
+        _radix(packed, scratch, n, width, first)
+    return n_negative
+
+
+@jit
+def _insertion(entries, n):
+    """Mend a nearly sorted array; False if that takes too long (a permutation is left)."""
+    budget = 8 * n
+    for i in range(1, n):
+        entry = entries[i]
+        if entries[i - 1] > entry:
+            k = i - 1
+            while k >= 0 and entries[k] > entry:
+                entries[k + 1] = entries[k]
+                k -= 1
+            entries[k + 1] = entry
+            budget -= i - k
+            if budget < 0:
+                return False
+    return True
+
+
+@jit
+def _radix(entries, scratch, n, width, histogram):
+    """Stable radix sort of `entries` on their `width` key bits."""
+    shift = _CODE_BITS
+    while shift < _CODE_BITS + np.uint64(width):
+        histogram[:] = 0
+        for i in range(n):
+            histogram[(entries[i] >> shift) & _MASK] += np.uint32(1)
+        _exclusive(histogram)
+        for i in range(n):
+            digit = (entries[i] >> shift) & _MASK
+            at = histogram[digit]
+            histogram[digit] = at + np.uint32(1)
+            scratch[at] = entries[i]
+        entries[:n] = scratch[:n]
+        shift += _DIGIT
+
+
+@jit
+def _sort64(bits, mode, bounds, packed, scratch, histogram):
+    n = bits.size
+    packed[n] = _SENTINEL
+    if n == 0:
+        return 0
+    smallest = np.uint64(0xFFFFFFFFFFFFFFFF)
+    largest = np.uint64(0)
+    for i in range(n):
+        key = _key64(bits[i], mode)
+        smallest = min(smallest, key)
+        largest = max(largest, key)
+    span = largest - smallest
+    width = 0
+    while width < 64 and (span >> np.uint64(width)) != 0:
+        width += 1
+    keys = np.empty(n, np.uint64)
+    codes = np.empty(n, np.uint32)
+    spare_keys = scratch[:n]
+    spare_codes = np.empty(n, np.uint32)
+    n_negative = 0
+    for g in range(bounds.size - 1):
+        for i in range(bounds[g], bounds[g + 1]):
+            key = _key64(bits[i], mode)
+            n_negative += mode != UNSIGNED and key < np.uint64(0x8000000000000000)
+            keys[i] = key - smallest
+            codes[i] = g
+    counts = histogram[:_BINS]
+    low = max(0, width - 2 * DIGIT)
+    _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts)
+    if low > 0 and not _insertion64(keys, codes, n):
+        _radix64(keys, codes, spare_keys, spare_codes, n, 0, width, counts)
+    rank = np.uint64(0)
+    for i in range(n):
+        if i > 0 and keys[i] != keys[i - 1]:
+            rank += np.uint64(1)
+        packed[i] = (rank << _CODE_BITS) | np.uint64(codes[i])
+    return n_negative
+
+
+@jit
+def _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts):
+    """Stable radix sort on bits ``[low, width)`` of the keys."""
+    shift = np.uint64(low)
+    while shift < np.uint64(width):
+        counts[:] = 0
+        for i in range(n):
+            counts[(keys[i] >> shift) & _MASK] += np.uint32(1)
+        _exclusive(counts)
+        for i in range(n):
+            digit = (keys[i] >> shift) & _MASK
+            at = counts[digit]
+            counts[digit] = at + np.uint32(1)
+            spare_keys[at] = keys[i]
+            spare_codes[at] = codes[i]
+        keys[:n] = spare_keys[:n]
+        codes[:n] = spare_codes[:n]
+        shift += _DIGIT
+
+
+@jit
+def _insertion64(keys, codes, n):
+    # Equal keys keep their order, so codes stay ascending within a run, as the scans need.
+    budget = 8 * n
+    for i in range(1, n):
+        key = keys[i]
+        if keys[i - 1] > key:
+            code = codes[i]
+            k = i - 1
+            while k >= 0 and keys[k] > key:
+                keys[k + 1] = keys[k]
+                codes[k + 1] = codes[k]
+                k -= 1
+            keys[k + 1] = key
+            codes[k + 1] = code
+            budget -= i - k
+            if budget < 0:
+                return False
+    return True

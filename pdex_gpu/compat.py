@@ -1,0 +1,152 @@
+"""The pdex 0.1.28 call, on top of this package's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .api import Settings, compare
+from .errors import LowMemoryError, OptionError
+from .result import DEResult
+from .schema import LABELS, VALUES
+from .sources.dataset import is_backed
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas
+    import polars
+
+
+def parallel_differential_expression(
+    adata: anndata.AnnData,
+    groups: Iterable[object] | None = None,
+    reference: str = "non-targeting",
+    groupby_key: str = "target_gene",
+    num_workers: int | None = None,
+    batch_size: int = 100,
+    num_threads: int | None = None,
+    metric: str = "wilcoxon",
+    tie_correct: bool = True,
+    is_log1p: bool | None = None,
+    exp_post_agg: bool = True,
+    clip_value: float | int | None = 20.0,
+    as_polars: bool = False,
+    low_memory: bool | None = None,
+    gene_chunk_size: int = 1000,
+    show_progress: bool = True,
+    *,
+    backend: str = "auto",
+    engine: str = "auto",
+    **kwargs: Any,
+) -> pandas.DataFrame | polars.DataFrame:
+    """Compare groups of cells with a reference group: pdex 0.1.28's call and columns.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        In memory or backed.
+    groups : iterable, optional
+        Groups to compare; all by default.
+    reference : str
+        Group they are compared with.
+    groupby_key : str
+        Column of obs with the groups.
+    num_workers : int, optional
+        In memory: worker processes over shared memory if more than 1, else threads. Backed or
+        with `low_memory`: ranges of genes in flight at once, each with `num_threads` threads.
+        None chooses by the processors available; 1 turns it off.
+    batch_size : int
+        Accepted for compatibility; the work is not cut into batches of pairs.
+    num_threads : int, optional
+        Threads per worker. None chooses; 1 turns threading off.
+    metric : {"wilcoxon", "anderson", "t-test"}
+    tie_correct : bool
+        Continuity correction of the Wilcoxon test: that is what pdex's option does. Ties are
+        always corrected for.
+    is_log1p, exp_post_agg, clip_value
+        See :func:`pdex_gpu.differential_expression`.
+    as_polars : bool
+        Return a polars frame. Needs the extra ``polars``.
+    low_memory : bool, optional
+        Work on `gene_chunk_size` genes at a time; by default if `adata` is backed.
+    gene_chunk_size : int
+        Genes at a time in that case.
+    show_progress : bool
+        Show a progress bar on long runs.
+    backend, engine : str
+        See :func:`pdex_gpu.differential_expression`.
+    **kwargs
+        Options of the test, as scipy names them.
+
+    Returns
+    -------
+    pandas.DataFrame or polars.DataFrame
+        Columns target, reference, feature, target_mean, reference_mean, percent_change,
+        fold_change, p_value, statistic, fdr; rows target by target, genes in matrix order.
+
+    Notes
+    -----
+    pdex 0.1.28 answers differently in its low-memory mode (no continuity correction, never
+    exact, float32). Here every mode gives the same numbers: those of pdex's standard mode.
+    """
+    backed = is_backed(adata)
+    if backed and low_memory is False:
+        raise LowMemoryError(
+            "adata is backed: its matrix is in a file, and low_memory=False asks for it in "
+            "memory. Either leave low_memory at None or True, which streams ranges of genes from "
+            "the file, or load the matrix first: adata = adata.to_memory()."
+        )
+    if "use_continuity" in kwargs:
+        raise OptionError(
+            "use_continuity is set by tie_correct here, as in pdex: tie_correct=True means with "
+            "continuity correction. Give tie_correct alone."
+        )
+    options = dict(kwargs)
+    if metric == "wilcoxon":
+        options["use_continuity"] = bool(tie_correct)
+    chunked = backed if low_memory is None else bool(low_memory)
+    if not chunked:
+        processes = num_workers is not None and num_workers > 1
+        if engine == "auto" and processes:
+            engine = "shared_memory"
+        if engine != "shared_memory":
+            num_workers = None  # threads need no ranges in flight over a matrix in memory
+    result = compare(
+        adata,
+        Settings(
+            groupby=groupby_key,
+            reference=reference,
+            groups=groups,
+            metric=metric,
+            backend=backend,
+            engine=engine,
+            n_workers=num_workers,
+            n_threads=num_threads,
+            gene_chunk_size=gene_chunk_size if chunked else None,
+            is_log1p=is_log1p,
+            exp_post_agg=exp_post_agg,
+            clip_value=clip_value,
+            progress=show_progress,
+            test_options=options,
+        ),
+    )
+    return _as_pdex(result, as_polars)
+
+
+def _as_pdex(result: DEResult, as_polars: bool) -> pandas.DataFrame | polars.DataFrame:
+    """Plain labels instead of categorical ones, as pdex has them."""
+    if as_polars:
+        import polars as pl
+
+        return result.to_polars().with_columns(pl.col(LABELS).cast(pl.String))
+    import pandas as pd
+
+    n_targets, n_genes = len(result.targets), len(result.features)
+    labels = {
+        "target": np.repeat(result.targets, n_genes),
+        "reference": np.full(n_targets * n_genes, result.reference, dtype=object),
+        "feature": np.tile(result.features, n_targets),
+    }
+    return pd.DataFrame(labels | {name: result[name].ravel() for name in VALUES})

@@ -1,0 +1,83 @@
+"""What the command line shows: tables, durations, log lines and warnings."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+PROGRAM = "pdex-gpu"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
+    """Rows of text as aligned columns.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Column titles.
+    rows : sequence of sequences of str
+        The cells.
+    right : str
+        One letter a column: ``"r"`` aligns it to the right, anything else to the left.
+    """
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    ends = [right[i : i + 1] == "r" for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if end else cell.ljust(width)
+            for cell, width, end in zip(line, widths, ends, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def describe_backend(provenance: Mapping[str, object]) -> str:
+    """Two lines: which backend and engine ran, on what; and why that backend."""
+    text = f"{provenance.get('backend')} backend, {provenance.get('engine')} engine"
+    if provenance.get("device"):
+        text += f", on {provenance['device']}"
+    if provenance.get("backend_reason"):
+        text += f"\n  why: {provenance['backend_reason']}"
+    return text
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    """Whether someone is looking at `stream`."""
+    return stream is not None and stream.isatty()
+
+
+class _StderrHandler(logging.Handler):
+    """Log records as lines on whatever ``sys.stderr`` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{PROGRAM}: {self.format(record)}\n")
+
+
+@contextmanager
+def messages(*, verbose: bool) -> Iterator[None]:
+    """Within the block, log records and warnings are single lines on stderr."""
+    logger = logging.getLogger("pdex_gpu")
+    handler = _StderrHandler()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        sys.stderr.write(f"{PROGRAM}: warning: {message}\n")
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

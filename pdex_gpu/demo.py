@@ -1,0 +1,119 @@
+"""The demonstration: simulate a screen, run differential expression on its file, show the hits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import describe_backend, format_table
+
+if TYPE_CHECKING:
+    from .result import DEResult
+
+FDR = 0.05
+SCREEN = "screen.h5ad"
+RESULTS = "results.parquet"
+
+
+def run_demo(
+    folder: Path,
+    *,
+    n_cells: int = 10_000,
+    n_genes: int = 2_000,
+    n_perturbations: int = 50,
+    seed: int = 0,
+    backend: str = "auto",
+    progress: bool = False,
+    say: Callable[[str], object],
+) -> DEResult:
+    """Simulate a screen in `folder`, test it and tell `say` what came out.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``screen.h5ad`` and ``results.parquet`` go; made if missing.
+    n_cells, n_genes, n_perturbations, seed : int
+        The screen, as in :func:`pdex_gpu.simulate.simulate_screen`.
+    backend : str
+        As in :func:`pdex_gpu.differential_expression`.
+    progress : bool
+        Whether to show a progress bar.
+    say : callable
+        Receives each piece of text.
+
+    Returns
+    -------
+    DEResult
+    """
+    from . import differential_expression
+    from .simulate import GROUPBY, REFERENCE, simulate_screen
+
+    screen_path, results_path = folder / SCREEN, folder / RESULTS
+    say(f"Simulating {n_cells:,} cells x {n_genes:,} genes, {n_perturbations:,} perturbations ...")
+    started = time.perf_counter()
+    screen = simulate_screen(n_cells, n_genes, n_perturbations, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    screen.write_h5ad(screen_path)
+    say(
+        f"  {screen_path}: {screen.counts.nnz:,} counts above zero, "
+        f"{screen_path.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.1f} s"
+    )
+
+    say(f"Wilcoxon test of each perturbation against {REFERENCE!r}, reading the file ...")
+    started = time.perf_counter()
+    result = differential_expression(
+        str(screen_path), GROUPBY, reference=REFERENCE, backend=backend, progress=progress
+    )
+    seconds = time.perf_counter() - started
+    result.to_parquet(results_path)
+    tests = len(result.targets) * len(result.features)
+    say(f"  {describe_backend(result.provenance)}")
+    say(f"  {tests:,} tests in {seconds:.2f} s")
+
+    say("\nStrongest hits:\n")
+    say(strongest_hits(result))
+    found, possible = on_target(result)
+    say(
+        f"\n{found} of {possible} perturbations have their own gene down at an FDR of {FDR:.0%}.\n"
+        f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB"
+    )
+    return result
+
+
+def strongest_hits(result: DEResult, n: int = 10) -> str:
+    """The `n` smallest p-values of all (target, feature) pairs, as a table."""
+    import numpy as np
+
+    p_value = np.asarray(result["p_value"]).ravel()
+    order = np.argsort(p_value, kind="stable")[:n]
+    columns = {
+        name: np.asarray(result[name]).ravel()[order]
+        for name in ("target_mean", "reference_mean", "fold_change", "p_value", "fdr")
+    }
+    rows = []
+    for i, pair in enumerate(order):
+        t, f = divmod(int(pair), len(result.features))
+        target, feature = str(result.targets[t]), str(result.features[f])
+        rows.append(
+            [
+                target,
+                feature + (" (own gene)" if target == feature else ""),
+                f"{columns['target_mean'][i]:.3f}",
+                f"{columns['reference_mean'][i]:.3f}",
+                f"{columns['fold_change'][i]:.3f}",
+                f"{columns['p_value'][i]:.2e}",
+                f"{columns['fdr'][i]:.2e}",
+            ]
+        )
+    header = ["target", "feature", "target mean", "reference mean", "fold change", "p", "FDR"]
+    return format_table(header, rows, right="llrrrrr")
+
+
+def on_target(result: DEResult, fdr: float = FDR) -> tuple[int, int]:
+    """How many targets have their own gene down at `fdr`, and how many have it measured at all."""
+    column = {str(feature): i for i, feature in enumerate(result.features)}
+    pairs = [(t, column[str(n)]) for t, n in enumerate(result.targets) if str(n) in column]
+    q, change = result["fdr"], result["fold_change"]
+    return sum(bool(q[t, f] < fdr and change[t, f] < 1) for t, f in pairs), len(pairs)

@@ -1,0 +1,137 @@
+"""What an engine runs, and where the results of a range of genes go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ..backends.contract import KernelSet, Map
+from ..design import Design
+from ..errors import CoverageError
+from ..plan import Plan
+from ..sources.base import Reader, Source
+from ..stats.base import StatisticalTest
+
+_TASKS_PER_THREAD = 8
+_MOST_GENES = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that an engine needs.
+
+    Attributes
+    ----------
+    source : Source
+    design : Design
+    kernels : KernelSet
+        Pickles by name: a module.
+    test : StatisticalTest
+    plan : Plan
+    expm1 : bool
+        Whether means of ``expm1(x)`` are wanted.
+    sink : Sink
+    advance : callable
+        Told how many more genes are done.
+    """
+
+    source: Source
+    design: Design
+    kernels: KernelSet
+    test: StatisticalTest
+    plan: Plan
+    expm1: bool
+    sink: Sink
+    advance: Callable[[int], None]
+
+
+class Engine(Protocol):
+    """Runs every range of a job once."""
+
+    def run(self, job: Job) -> None: ...
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """Results of genes ``[start, start + width)``."""
+
+    start: int
+    mean: np.ndarray
+    mean_expm1: np.ndarray | None
+    statistic: np.ndarray
+    p_value: np.ndarray
+
+
+@dataclass
+class Sink:
+    """Result arrays, NaN until a range is stored, each range exactly once."""
+
+    n_groups: int
+    n_genes: int
+    expm1: bool
+    fractional: bool = False
+    mean: np.ndarray = field(init=False)
+    mean_expm1: np.ndarray | None = field(init=False)
+    statistic: np.ndarray = field(init=False)
+    p_value: np.ndarray = field(init=False)
+    stored: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        groups, pairs = (self.n_groups, self.n_genes), (self.n_groups - 1, self.n_genes)
+        self.mean = np.full(groups, np.nan)
+        self.mean_expm1 = np.full(groups, np.nan) if self.expm1 else None
+        self.statistic = np.full(pairs, np.nan)
+        self.p_value = np.full(pairs, np.nan)
+        self.stored = np.zeros(self.n_genes, np.uint8)
+
+    def store(self, result: RangeResult) -> None:
+        """Store the results of a range; safe for different ranges at once."""
+        genes = slice(result.start, result.start + result.mean.shape[1])
+        if self.stored[genes].any():
+            raise CoverageError(f"genes {genes.start} to {genes.stop} were computed twice")
+        self.mean[:, genes] = result.mean
+        if self.mean_expm1 is not None:
+            self.mean_expm1[:, genes] = result.mean_expm1
+        self.statistic[:, genes] = result.statistic
+        self.p_value[:, genes] = result.p_value
+        self.stored[genes] = 1
+
+    def check_complete(self) -> None:
+        """Raise CoverageError unless every gene was stored."""
+        missing = np.flatnonzero(self.stored == 0)
+        if len(missing):
+            raise CoverageError(
+                f"{len(missing)} of {self.n_genes} genes were never computed, "
+                f"the first is number {missing[0]}. This is a bug in pdex_gpu."
+            )
+
+
+def run_range(
+    job: Job, reader: Reader, k: int, run: Map, store: Callable[[RangeResult], None]
+) -> bool:
+    """Read and compute range `k`, `run` spreading the work; returns whether X is fractional."""
+    chunk = reader.read(k)
+    block = job.kernels.pack(chunk, job.design, run, finite=job.test.refuses_nonfinite)
+    del chunk
+
+    def compute(genes: slice) -> None:
+        moments = job.kernels.moments(
+            block, genes, job.design, centred=job.test.needs_m2, expm1=job.expm1
+        )
+        statistic, p_value = job.test.run(job.kernels, block, genes, job.design, moments)
+        start = block.gene_start + genes.start
+        store(RangeResult(start, moments.mean, moments.mean_expm1, statistic, p_value))
+        job.advance(genes.stop - genes.start)
+
+    for _ in run(compute, gene_tasks(block.n_genes, job.plan.n_threads)):
+        pass
+    return block.fractional
+
+
+def gene_tasks(n_genes: int, n_threads: int) -> list[slice]:
+    """Slices of ``[0, n_genes)`` small enough that threads end at about the same time."""
+    width = max(1, min(_MOST_GENES, -(-n_genes // (_TASKS_PER_THREAD * n_threads))))
+    return [slice(i, min(i + width, n_genes)) for i in range(0, n_genes, width)]

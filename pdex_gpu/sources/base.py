@@ -1,0 +1,133 @@
+"""What a source provides: a matrix of cells x genes, read as ranges of genes.
+
+A source never computes and never checks values: a kernel set does, when it packs a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class DenseChunk:
+    """Genes ``[gene_start, gene_start + n_genes)`` of a dense matrix.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (n_cells, n_genes), any numeric dtype, any strides
+    gene_start : int
+    """
+
+    values: np.ndarray
+    gene_start: int
+
+    @property
+    def n_genes(self) -> int:
+        return int(self.values.shape[1])
+
+
+@dataclass(frozen=True)
+class CsrChunk:
+    """Genes ``[gene_start, gene_start + n_genes)`` of a row-major sparse matrix.
+
+    The entries of cell ``i`` in this range are ``data[starts[i]:stops[i]]``, their genes
+    ``indices[starts[i]:stops[i]]`` (absolute, so minus ``gene_start`` within the chunk).
+
+    Attributes
+    ----------
+    data : numpy.ndarray, shape (nnz,), any numeric dtype
+    indices : numpy.ndarray, shape (nnz,), integer
+        Gene of each entry, counted from the first gene of the whole matrix.
+    starts, stops : numpy.ndarray, shape (n_cells,), int64
+    gene_start, n_genes : int
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    gene_start: int
+    n_genes: int
+
+
+@dataclass(frozen=True)
+class CscChunk:
+    """Genes ``[gene_start, gene_start + n_genes)`` of a column-major sparse matrix.
+
+    The entries of gene ``gene_start + j`` are ``data[indptr[j]:indptr[j + 1]]``, their cells
+    ``indices[indptr[j]:indptr[j + 1]]``.
+
+    Attributes
+    ----------
+    data : numpy.ndarray, shape (nnz,), any numeric dtype
+    indices : numpy.ndarray, shape (nnz,), integer
+    indptr : numpy.ndarray, shape (n_genes + 1,), int64
+    n_cells, gene_start : int
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    n_cells: int
+    gene_start: int
+
+    @property
+    def n_genes(self) -> int:
+        return len(self.indptr) - 1
+
+
+Chunk = DenseChunk | CsrChunk | CscChunk
+
+
+class NotCanonicalError(DataError):
+    """Indices of a sparse chunk are unsorted, repeated or out of range.
+
+    Raised when a chunk is packed; the engine then asks the source for :meth:`Source.canonical`.
+    """
+
+
+class Source(Protocol):
+    """A matrix of cells x genes that can be read by ranges of genes.
+
+    Attributes
+    ----------
+    n_cells, n_genes : int
+    nnz : int
+        Stored entries (dense: cells x genes).
+    bytes_per_entry : int
+        Bytes a stored entry takes in memory once read (value and index).
+    in_memory : bool
+        True if reading a range costs no copy, so that the budget need not count it.
+    description : str
+        What this is, for provenance and messages: ``"CSR float32 in memory"``.
+    """
+
+    n_cells: int
+    n_genes: int
+    nnz: int
+    bytes_per_entry: int
+    in_memory: bool
+    description: str
+
+    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[Reader]:
+        """Prepare to read the ranges ``[edges[k], edges[k + 1])`` within `budget` bytes."""
+        ...
+
+    def canonical(self) -> Source:
+        """This source with sorted, unique indices; raises DataError if that cannot be had."""
+        ...
+
+
+class Reader(Protocol):
+    """An open source; :meth:`read` may be called from several threads at once."""
+
+    def read(self, k: int) -> Chunk:
+        """The chunk of range ``k`` of the edges given to :meth:`Source.open`."""
+        ...

@@ -1,0 +1,374 @@
+"""Sources over arrays in memory: dense, CSR and CSC. Reading a range copies no values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..errors import DataError, UnsupportedDataError
+from .base import CscChunk, CsrChunk, DenseChunk, Source
+
+SUPPORTED = "numpy arrays and scipy sparse matrices or arrays"
+# A chunk needs the positions of two edges and shares each with a neighbour; a few more, because
+# several threads read neighbouring ranges at a time.
+_CACHED_EDGES = 8
+
+
+def from_array(matrix: Any, *, what: str) -> Source:
+    """The source that reads `matrix`.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray, numpy.matrix or scipy sparse matrix or array
+        Cells x genes. CSR and CSC are used as they are, other sparse formats become CSR.
+    what : str
+        What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+
+    Raises
+    ------
+    DataError
+        `matrix` is None, not two-dimensional, or its sparse arrays contradict each other.
+    UnsupportedDataError
+        `matrix` is of another type, or its values are not real numbers.
+    """
+    from scipy import sparse
+
+    if matrix is None:
+        raise no_matrix(what)
+    if isinstance(matrix, np.ndarray) and not isinstance(matrix, np.ma.MaskedArray):
+        check_two_dimensional(matrix.shape, what)
+        return DenseSource(np.asarray(matrix), what)
+    if sparse.issparse(matrix):
+        check_two_dimensional(matrix.shape, what)
+        native_dtype(matrix.dtype, what)
+        if matrix.format == "csc":
+            return CscSource(matrix.data, matrix.indices, matrix.indptr, matrix.shape[0], what)
+        matrix = matrix.tocsr()
+        return CsrSource(matrix.data, matrix.indices, matrix.indptr, matrix.shape[1], what)
+    kind = type(matrix)
+    raise UnsupportedDataError(
+        f"{what} is a {kind.__module__}.{kind.__qualname__}; supported are {SUPPORTED}. "
+        f"Convert it first."
+    )
+
+
+def no_matrix(what: str) -> DataError:
+    """The error for a matrix that is not there."""
+    return DataError(
+        f"{what} is None: there is no matrix to test. Store the expression values in X, "
+        f"or name the layer that holds them."
+    )
+
+
+def check_two_dimensional(shape: tuple[int, ...], what: str) -> None:
+    """Raise DataError unless `shape` is that of a matrix."""
+    if len(shape) != 2:
+        raise DataError(f"{what} has shape {shape}; a matrix of cells x genes is needed.")
+
+
+def native_dtype(dtype: np.dtype, what: str) -> np.dtype:
+    """The dtype in which values of `dtype` are handed out: this machine's byte order, no float16.
+
+    Raises UnsupportedDataError if the values are not real numbers of at most 64 bits.
+    """
+    if dtype.kind not in "buif" or dtype.itemsize > 8:
+        raise UnsupportedDataError(
+            f"{what} has dtype {dtype}; supported are bool, integers and floats of up to 64 bits. "
+            f"Convert it first, for instance with astype('float64')."
+        )
+    half = dtype.kind == "f" and dtype.itemsize == 2
+    return np.dtype(np.float32 if half else f"{dtype.kind}{dtype.itemsize}")
+
+
+def check_indptr(indptr: np.ndarray, n_major: int, n_stored: int, what: str) -> None:
+    """Raise DataError unless `indptr` cuts arrays of `n_stored` entries into `n_major` pieces.
+
+    Compiled code reads ``data[indptr[i]:indptr[i + 1]]`` unchecked, so this is the only guard.
+    """
+    if (
+        len(indptr) != n_major + 1
+        or indptr[0] != 0
+        or indptr[-1] > n_stored
+        or np.any(indptr[1:] < indptr[:-1])
+    ):
+        raise DataError(
+            f"{what} is malformed: indptr must hold {n_major + 1} numbers that rise from 0 to at "
+            f"most {n_stored}, the length of data and indices. Build the matrix again."
+        )
+
+
+def check_indices(
+    indices: np.ndarray, indptr: np.ndarray, limit: int, what: str, major: str, start: int = 0
+) -> None:
+    """Raise DataError if any of `indices` lies outside ``[0, limit)``.
+
+    Parameters
+    ----------
+    indices : numpy.ndarray
+        Those of the entries ``[start, start + len(indices))`` of the matrix.
+    indptr : numpy.ndarray
+        Of the whole matrix: it tells the row of the culprit.
+    limit : int
+    what : str
+    major : str
+        What indptr counts: "row" or "column".
+    start : int
+    """
+    if len(indices) == 0 or (indices.min() >= 0 and indices.max() < limit):
+        return
+    bad = int(np.flatnonzero((indices < 0) | (indices >= limit))[0])
+    line = int(np.searchsorted(indptr, start + bad, side="right")) - 1
+    minor = "column" if major == "row" else "row"
+    raise DataError(
+        f"{what} is malformed: {major} {line} has an entry in {minor} {int(indices[bad])}, but "
+        f"there are {limit} {minor}s, counted from 0. Build the matrix again."
+    )
+
+
+def canonical_arrays(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, limit: int, what: str, major: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Data, indices and indptr with sorted indices and duplicates summed; may reuse its arrays."""
+    from scipy import sparse
+
+    check_indices(indices, indptr, limit, what, major)
+    # scipy sorts a CSC matrix as the CSR matrix of its transpose: one path does both.
+    matrix = sparse.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, limit))
+    matrix.sum_duplicates()
+    return matrix.data, matrix.indices, matrix.indptr
+
+
+@runtime_checkable
+class MemorySource(Protocol):
+    """A source that can be taken apart into arrays and facts, and put together elsewhere."""
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays, and what else the constructor takes: all by name."""
+        ...
+
+
+class DenseSource:
+    """A dense matrix in memory, of any strides."""
+
+    in_memory = True
+
+    def __init__(self, values: np.ndarray, what: str) -> None:
+        self._values = values
+        self._what = what
+        self._dtype = native_dtype(values.dtype, what)
+        self.n_cells, self.n_genes = values.shape
+        self.nnz = values.size
+        self.bytes_per_entry = self._dtype.itemsize
+        self.description = f"dense {self._dtype} in memory"
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """See :meth:`MemorySource.state`."""
+        arrays = {"values": self._values}
+        return arrays, {"what": self._what}
+
+    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[DenseReader]:
+        """See :meth:`Source.open`."""
+        return nullcontext(DenseReader(self._values, self._dtype, edges))
+
+    def canonical(self) -> DenseSource:
+        """Itself: a dense matrix has no indices."""
+        return self
+
+
+class DenseReader:
+    """Gene ranges of a dense matrix, as views unless the dtype has to change."""
+
+    def __init__(self, values: np.ndarray, dtype: np.dtype, edges: Sequence[int]) -> None:
+        self._values = values
+        self._dtype = dtype
+        self._edges = edges
+
+    def read(self, k: int) -> DenseChunk:
+        """See :meth:`Reader.read`."""
+        start, stop = self._edges[k], self._edges[k + 1]
+        return DenseChunk(self._values[:, start:stop].astype(self._dtype, copy=False), start)
+
+
+class CsrSource:
+    """A row-major sparse matrix in memory; its rows may be unsorted.
+
+    Parameters
+    ----------
+    data, indices, indptr : numpy.ndarray
+    n_genes : int
+    what : str
+    """
+
+    in_memory = True
+
+    def __init__(
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_genes: int, what: str
+    ) -> None:
+        self.n_cells = len(indptr) - 1
+        self.n_genes = n_genes
+        check_indptr(indptr, self.n_cells, min(len(data), len(indices)), what)
+        self._data = data.astype(native_dtype(data.dtype, what), copy=False)
+        self._indices = indices
+        self._indptr = indptr.astype(np.int64, copy=False)
+        self._what = what
+        self.nnz = int(indptr[-1])
+        self.bytes_per_entry = self._data.itemsize + indices.itemsize
+        self.description = f"CSR {self._data.dtype} in memory"
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """See :meth:`MemorySource.state`."""
+        arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
+        return arrays, {"n_genes": self.n_genes, "what": self._what}
+
+    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CsrReader]:
+        """See :meth:`Source.open`."""
+        return nullcontext(CsrReader(self._data, self._indices, self._indptr, self.n_genes, edges))
+
+    def canonical(self) -> CsrSource:
+        """A copy with sorted, unique indices; raises DataError if one is out of range."""
+        arrays = canonical_arrays(
+            self._data[: self.nnz].copy(),
+            self._indices[: self.nnz].copy(),
+            self._indptr.copy(),
+            self.n_genes,
+            self._what,
+            "row",
+        )
+        return CsrSource(*arrays, self.n_genes, self._what)
+
+
+class CsrReader:
+    """Gene ranges of a CSR matrix: the matrix's own arrays, with a start and a stop a row."""
+
+    def __init__(
+        self,
+        data: np.ndarray,
+        indices: np.ndarray,
+        indptr: np.ndarray,
+        n_genes: int,
+        edges: Sequence[int],
+    ) -> None:
+        self._data = data
+        self._indices = indices
+        self._edges = edges
+        # Around a partial, not a method: a cache of the reader's own methods would keep the
+        # reader, and with it the matrix, alive until the garbage collector finds the cycle.
+        self._positions = lru_cache(maxsize=_CACHED_EDGES)(
+            partial(row_positions, indices, indptr, n_genes)
+        )
+
+    def read(self, k: int) -> CsrChunk:
+        """See :meth:`Reader.read`."""
+        start, stop = self._edges[k], self._edges[k + 1]
+        return CsrChunk(
+            self._data,
+            self._indices,
+            self._positions(start),
+            self._positions(stop),
+            start,
+            stop - start,
+        )
+
+
+def row_positions(indices: np.ndarray, indptr: np.ndarray, n_genes: int, edge: int) -> np.ndarray:
+    """For each row, where its entries of genes from `edge` on begin.
+
+    A binary search in all rows at once. The steps depend on nothing but the row's length and the
+    comparisons with `edge`, so also in an unsorted row the position rises with `edge` and lies
+    within the row: ranges share out each row's entries, and the range that gets a misplaced
+    entry finds it. The outermost edges take whole rows, out-of-range indices included.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_cells,), int64
+    """
+    if edge <= 0:
+        return indptr[:-1]
+    if edge >= n_genes:
+        return indptr[1:]
+    low, high = indptr[:-1].copy(), indptr[1:].copy()
+    rows = np.flatnonzero(low < high)
+    while len(rows):
+        middle = (low[rows] + high[rows]) >> 1
+        below = indices[middle] < edge
+        low[rows[below]] = middle[below] + 1
+        high[rows[~below]] = middle[~below]
+        rows = rows[low[rows] < high[rows]]
+    return low
+
+
+class CscSource:
+    """A column-major sparse matrix in memory; its columns may be unsorted.
+
+    Parameters
+    ----------
+    data, indices, indptr : numpy.ndarray
+    n_cells : int
+    what : str
+    """
+
+    in_memory = True
+
+    def __init__(
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_cells: int, what: str
+    ) -> None:
+        self.n_cells = n_cells
+        self.n_genes = len(indptr) - 1
+        check_indptr(indptr, self.n_genes, min(len(data), len(indices)), what)
+        self._data = data.astype(native_dtype(data.dtype, what), copy=False)
+        self._indices = indices
+        self._indptr = indptr.astype(np.int64, copy=False)
+        self._what = what
+        self.nnz = int(indptr[-1])
+        self.bytes_per_entry = self._data.itemsize + indices.itemsize
+        self.description = f"CSC {self._data.dtype} in memory"
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """See :meth:`MemorySource.state`."""
+        arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
+        return arrays, {"n_cells": self.n_cells, "what": self._what}
+
+    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CscReader]:
+        """See :meth:`Source.open`."""
+        return nullcontext(CscReader(self._data, self._indices, self._indptr, self.n_cells, edges))
+
+    def canonical(self) -> CscSource:
+        """A copy with sorted, unique indices; raises DataError if one is out of range."""
+        arrays = canonical_arrays(
+            self._data[: self.nnz].copy(),
+            self._indices[: self.nnz].copy(),
+            self._indptr.copy(),
+            self.n_cells,
+            self._what,
+            "column",
+        )
+        return CscSource(*arrays, self.n_cells, self._what)
+
+
+class CscReader:
+    """Gene ranges of a CSC matrix: the matrix's own arrays, with a slice of indptr."""
+
+    def __init__(
+        self,
+        data: np.ndarray,
+        indices: np.ndarray,
+        indptr: np.ndarray,
+        n_cells: int,
+        edges: Sequence[int],
+    ) -> None:
+        self._data = data
+        self._indices = indices
+        self._indptr = indptr
+        self._n_cells = n_cells
+        self._edges = edges
+
+    def read(self, k: int) -> CscChunk:
+        """See :meth:`Reader.read`."""
+        start, stop = self._edges[k], self._edges[k + 1]
+        return CscChunk(
+            self._data, self._indices, self._indptr[start : stop + 1], self._n_cells, start
+        )

@@ -1,0 +1,7 @@
+"""Tests: which kernels one needs, and how their output becomes statistics and p-values."""
+
+from __future__ import annotations
+
+from .base import METRICS, StatisticalTest, make_test
+
+__all__ = ["METRICS", "StatisticalTest", "make_test"]

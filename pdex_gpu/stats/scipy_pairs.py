@@ -1,0 +1,78 @@
+"""Test options that only scipy has: one scipy call a pair, on the reference kernel set."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..design import Design
+from ..errors import OptionError, listing
+from .base import StatisticalTest, judged
+
+
+class ScipyPairs(StatisticalTest):
+    """A scipy test called on every pair of samples with the options as given."""
+
+    def __init__(self, metric: str, options: dict[str, Any]) -> None:
+        self.metric = metric
+        self.options = options
+        self.refuses_nonfinite = "nan_policy" not in options
+        self._function = _scipy_function(metric)
+        self._check()
+        shown = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        self.why_reference = f"{shown}: no compiled kernel does this"
+
+    def _check(self) -> None:
+        """Refuse options that scipy does not know, or not with these values."""
+        known = [p for p in inspect.signature(self._function).parameters if p not in _SAMPLES]
+        for name in self.options:
+            if name not in known:
+                raise OptionError(
+                    f"metric {self.metric!r} has no option {name!r}. "
+                    f"Its options, as scipy names them: {listing(known)}."
+                )
+        x = np.linspace(0.0, 3.0, 12)
+        try:
+            self._call(x, x**2)
+        except (ValueError, TypeError) as error:
+            raise OptionError(
+                f"scipy refuses the options {self.options} for metric {self.metric!r}: {error}"
+            ) from error
+
+    def run(
+        self, kernels: Any, block: Any, genes: slice, design: Design, moments: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        del moments
+        return judged(*kernels.each_pair(block, genes, design, self._pair))
+
+    def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+        try:
+            return self._call(target, reference)
+        except ValueError:  # a pair that scipy cannot judge; options were checked before
+            return np.nan, 1.0
+
+    def _call(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # capped p-values, too few cells: said by the result
+            if self.metric == "anderson":
+                result = self._function([target, reference], **self.options)
+            else:
+                result = self._function(target, reference, **self.options)
+        return float(result.statistic), float(result.pvalue)
+
+
+_SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
+
+
+def _scipy_function(metric: str) -> Callable[..., Any]:
+    from scipy import stats
+
+    return {
+        "wilcoxon": stats.mannwhitneyu,
+        "t-test": stats.ttest_ind,
+        "anderson": stats.anderson_ksamp,
+    }[metric]

@@ -1,0 +1,462 @@
+"""The command line: outputs, messages, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import pdex_gpu
+from pdex_gpu import errors
+from pdex_gpu.arguments import memory_size
+from pdex_gpu.backends.registry import backends
+from pdex_gpu.cli import main
+from pdex_gpu.exits import Exit, exit_code
+from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
+
+N_PERTURBATIONS = 4
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "screen.h5ad"
+    simulate_screen(300, 40, N_PERTURBATIONS, mean_umi=200, seed=3).write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def run(screen: Path, capfd: pytest.CaptureFixture[str]):
+    """Run ``pdex-gpu run`` on the screen; give the exit code and what it wrote to stderr."""
+
+    def call(*args: str | Path, source: str | Path = screen, groupby: str = GROUPBY):
+        argv = ["run", str(source), "--groupby", groupby, *map(str, args)]
+        try:
+            code = main(argv)
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        return code, captured.err
+
+    return call
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def header(path: Path, sep: str) -> list[str]:
+    return [name.strip('"') for name in path.read_text().splitlines()[0].split(sep)]
+
+
+def broken_copy(screen: Path, folder: Path, edit) -> Path:
+    """A copy of the screen, changed by `edit`."""
+    path = folder / "edited.h5ad"
+    shutil.copy(screen, path)
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    return path
+
+
+# Outputs
+
+
+@pytest.fixture(scope="module")
+def expected(screen: Path) -> pd.DataFrame:
+    return pdex_gpu.differential_expression(str(screen), GROUPBY, progress=False).to_pandas()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv"])
+def test_formats_hold_the_same_table(run, tmp_path: Path, expected: pd.DataFrame, suffix: str):
+    out = tmp_path / f"de{suffix}"
+    assert run("--reference", REFERENCE, "-o", out) == (Exit.OK, "")
+    assert leftovers(tmp_path) == [out.name]
+    if suffix == ".parquet":
+        table = pd.read_parquet(out)
+    else:
+        sep = {".csv": ",", ".tsv": "\t"}[suffix]
+        table = pd.read_csv(out, sep=sep, float_precision="round_trip")
+    assert list(table.columns) == [
+        "target",
+        "reference",
+        "feature",
+        "target_mean",
+        "reference_mean",
+        "percent_change",
+        "fold_change",
+        "p_value",
+        "statistic",
+        "fdr",
+    ]
+    assert len(table) == N_PERTURBATIONS * 40
+    for name in table.columns:
+        want = expected[name]
+        if name in ("target", "reference", "feature"):
+            assert table[name].astype(str).tolist() == want.astype(str).tolist()
+        else:
+            np.testing.assert_array_equal(table[name].to_numpy(), want.to_numpy(), err_msg=name)
+
+
+def test_options_reach_the_test(run, screen: Path, tmp_path: Path):
+    out = tmp_path / "de.parquet"
+    groups = [
+        str(name)
+        for name in pdex_gpu.differential_expression(str(screen), GROUPBY, progress=False).targets[
+            :2
+        ]
+    ]
+    code, err = run(
+        "--groups", *groups, "--metric", "t-test", "--welch", "--alternative", "less",
+        "--is-log1p", "no", "--threads", "1", "--memory", "64MiB", "-o", out,
+    )  # fmt: skip
+    assert (code, err) == (Exit.OK, "")
+    want = pdex_gpu.differential_expression(
+        str(screen),
+        GROUPBY,
+        groups=groups,
+        metric="t-test",
+        equal_var=False,
+        alternative="less",
+        is_log1p=False,
+        progress=False,
+    )
+    got = pd.read_parquet(out)
+    np.testing.assert_array_equal(got["p_value"], np.ravel(want["p_value"]))
+    assert got["target"].astype(str).unique().tolist() == groups
+
+
+def test_no_continuity_changes_the_p_values(run, tmp_path: Path, expected: pd.DataFrame):
+    out = tmp_path / "de.parquet"
+    assert run("--no-continuity", "-o", out)[0] == Exit.OK
+    assert (pd.read_parquet(out)["p_value"] != expected["p_value"]).any()
+
+
+def test_existing_output_needs_force(run, tmp_path: Path):
+    out = tmp_path / "de.csv"
+    out.write_text("precious")
+    code, err = run("-o", out)
+    assert code == Exit.USAGE
+    assert "exists already" in err
+    assert "--force" in err
+    assert out.read_text() == "precious"
+    assert run("-o", out, "--force") == (Exit.OK, "")
+    assert header(out, ",")[0] == "target"
+
+
+def test_module_is_the_command(screen: Path, tmp_path: Path):
+    """``python -m pdex_gpu``, in a pipe: complete and silent."""
+    out = tmp_path / "de.tsv"
+    done = subprocess.run(
+        [sys.executable, "-m", "pdex_gpu", "run", screen, "--groupby", GROUPBY, "-o", out],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert header(out, "\t")[0] == "target"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("quiet", [False, True], ids=["shown", "quiet"])
+def test_summary_on_a_terminal(screen: Path, tmp_path: Path, quiet: bool):
+    import pty
+
+    ours, theirs = pty.openpty()
+    out = tmp_path / "de.parquet"
+    command = [sys.executable, "-m", "pdex_gpu", "run", screen, "--groupby", GROUPBY, "-o", out]
+    done = subprocess.run([*command, *(["-q"] if quiet else [])], stderr=theirs, check=False)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # what Linux gives once the other side is closed
+        pass
+    os.close(ours)
+    assert done.returncode == 0
+    assert (b"4 groups x 40 genes" in shown) is not quiet
+    assert (b"backend" in shown) is not quiet
+    assert not (quiet and shown)
+
+
+def test_verbose_logs_to_stderr(run, tmp_path: Path):
+    code, err = run("-v", "-o", tmp_path / "de.csv")
+    assert code == Exit.OK
+    assert err.startswith("pdex-gpu: ")
+
+
+def test_warnings_are_single_lines(run, screen: Path, tmp_path: Path):
+    def repeat_a_gene(file: h5py.File) -> None:
+        names = file["var"][file["var"].attrs["_index"]]
+        names[1] = names[0]
+
+    source = broken_copy(screen, tmp_path, repeat_a_gene)
+    code, err = run("-o", tmp_path / "de.csv", source=source)
+    assert code == Exit.OK
+    assert re.fullmatch(r"pdex-gpu: warning: .*gene name.*\n", err)
+
+
+# Errors: one message, the right code, nothing written
+
+
+@pytest.mark.parametrize(
+    ("args", "groupby", "code", "says"),
+    [
+        (["-o", "de.xlsx"], GROUPBY, Exit.USAGE, "'.xlsx'.*.parquet, .csv, .tsv"),
+        (["-o", "missing/de.csv"], GROUPBY, Exit.USAGE, "'missing' does not exist"),
+        (["-o", "folder.csv"], GROUPBY, Exit.USAGE, "is a folder"),
+        (["-o", "de.csv", "--metric", "wilcox"], GROUPBY, Exit.USAGE, "invalid choice: 'wilcox'"),
+        (["-o", "de.csv", "--memory", "lots"], GROUPBY, Exit.USAGE, "'lots' is not a size"),
+        (["-o", "de.csv", "--threads", "0"], GROUPBY, Exit.USAGE, "'0' is not a whole number"),
+        (["-o", "de.csv", "--backend", "cpuu"], GROUPBY, Exit.USAGE, "'cpuu'.*'cpu'"),
+        (["-o", "de.csv", "--engine", "thread"], GROUPBY, Exit.USAGE, "'thread'.*'threads'"),
+        (["-o", "de.csv"], "target_gen", Exit.INPUT, "'target_gen'.*'target_gene'"),
+        (["-o", "de.csv", "--reference", "nontargeting"], GROUPBY, Exit.INPUT, "'non-targeting'"),
+        (["-o", "de.csv", "--groups", "NOPE"], GROUPBY, Exit.INPUT, "NOPE"),
+        (["-o", "de.csv", "--layer", "logs"], GROUPBY, Exit.INPUT, "'logs'"),
+    ],
+)
+def test_mistakes(run, tmp_path: Path, monkeypatch, args, groupby, code, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    got, err = run(*args, groupby=groupby)
+    assert re.search(says, err), err
+    assert got == code
+    assert "Traceback" not in err
+    assert leftovers(tmp_path) == ["folder.csv"]
+
+
+def test_no_output_option(run):
+    code, err = run()
+    assert code == Exit.USAGE
+    assert "-o/--output" in err
+
+
+def test_output_is_the_input(run, screen: Path, tmp_path: Path):
+    source = tmp_path / "really_hdf5.csv"
+    shutil.copy(screen, source)
+    before = source.read_bytes()
+    code, err = run("-o", source, "--force", source=source)
+    assert code == Exit.USAGE
+    assert "is the input file" in err
+    assert source.read_bytes() == before
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="folder permissions do not bind this user",
+)
+def test_folder_not_writable(run, tmp_path: Path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    code, err = run("-o", folder / "de.csv")
+    assert code == Exit.USAGE
+    assert "is not writable" in err
+
+
+def test_missing_file(run, tmp_path: Path):
+    code, err = run("-o", tmp_path / "de.csv", source=tmp_path / "none.h5ad")
+    assert code == Exit.INPUT
+    assert "none.h5ad" in err
+    assert "Traceback" not in err
+    assert leftovers(tmp_path) == []
+
+
+def test_not_hdf5(run, tmp_path: Path):
+    source = tmp_path / "text.h5ad"
+    source.write_text("target,feature\n" * 100)
+    code, err = run("-o", tmp_path / "de.csv", source=source)
+    assert code == Exit.INPUT
+    assert "text.h5ad" in err
+    assert "HDF5" in err
+    assert leftovers(tmp_path) == ["text.h5ad"]
+
+
+def test_truncated(run, screen: Path, tmp_path: Path):
+    source = tmp_path / "half.h5ad"
+    source.write_bytes(screen.read_bytes()[: screen.stat().st_size // 2])
+    code, err = run("-o", tmp_path / "de.csv", source=source)
+    assert code == Exit.INPUT
+    assert "half.h5ad" in err
+    assert leftovers(tmp_path) == ["half.h5ad"]
+
+
+def test_nan(run, screen: Path, tmp_path: Path):
+    def spoil(file: h5py.File) -> None:
+        file["X/data"][7] = np.nan
+
+    source = broken_copy(screen, tmp_path, spoil)
+    code, err = run("-o", tmp_path / "de.csv", source=source)
+    assert code == Exit.INPUT
+    assert re.search(r"nan", err, re.IGNORECASE)
+    assert re.search(r"GENE\d{5}", err)
+    assert re.search(r"cell_\d+", err)
+    assert leftovers(tmp_path) == ["edited.h5ad"]
+
+
+def test_unusable_backend(run, tmp_path: Path):
+    unusable = [b for b in backends() if not b.usable]
+    if not unusable:
+        pytest.skip("every backend can run here")
+    code, err = run("--backend", unusable[0].name, "-o", tmp_path / "de.csv")
+    assert code == Exit.BACKEND
+    assert unusable[0].name in err
+    assert leftovers(tmp_path) == []
+
+
+def test_option_that_the_test_does_not_have(run, tmp_path: Path):
+    code, err = run(
+        "--metric", "anderson", "--alternative", "less", "-o", tmp_path / "de.csv"
+    )  # fmt: skip
+    assert code == Exit.USAGE
+    assert "alternative" in err
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), Exit.MEMORY),
+        (errors.SharedMemoryError("needs 3 GB"), Exit.MEMORY),
+        (errors.BackendError("no device"), Exit.BACKEND),
+        (errors.MissingDependencyError("install polars"), Exit.BACKEND),
+        (errors.OptionError("no such engine"), Exit.USAGE),
+        (errors.ColumnError("no such column"), Exit.INPUT),
+        (errors.LayerError("no such layer"), Exit.INPUT),
+        (errors.LabelError("no such group"), Exit.INPUT),
+        (errors.DataError("NaN"), Exit.INPUT),
+        (errors.FileFormatError("not HDF5"), Exit.INPUT),
+        (errors.UnsupportedDataError("float16"), Exit.INPUT),
+        (errors.WorkerError("a worker died"), Exit.UNEXPECTED),
+        (errors.CoverageError("a gene is missing"), Exit.UNEXPECTED),
+        (FileNotFoundError(2, "No such file"), Exit.INPUT),
+        (OSError(errno.ENOSPC, "No space left on device"), Exit.UNEXPECTED),
+        (ZeroDivisionError("a bug"), Exit.UNEXPECTED),
+        (KeyboardInterrupt(), Exit.INTERRUPTED),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_exit_codes(run, tmp_path: Path, monkeypatch, error: BaseException, code: Exit):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pdex_gpu, "differential_expression", fail, raising=False)
+    got, err = run("-o", tmp_path / "de.csv")
+    assert got == code
+    if isinstance(error, Exception):
+        assert exit_code(error) == code
+        assert err.startswith("pdex-gpu: error: ")
+        assert str(error) in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_notes_are_shown_and_debug_shows_the_traceback(run, tmp_path: Path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        error = errors.DataError("a bad value")
+        error.add_note("while reading genes 0 to 9")
+        raise error
+
+    monkeypatch.setattr(pdex_gpu, "differential_expression", fail, raising=False)
+    _, err = run("-o", tmp_path / "de.csv")
+    assert err == "pdex-gpu: error: a bad value\nwhile reading genes 0 to 9\n"
+    code, err = run("-o", tmp_path / "de.csv", "--debug")
+    assert code == Exit.INPUT
+    assert "Traceback (most recent call last)" in err
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "replaced"])
+def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
+    def disk_full(self: pdex_gpu.DEResult):
+        yield self.to_arrow()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "de.csv"
+    if existing:
+        out.write_text("precious")
+    monkeypatch.setattr(pdex_gpu.DEResult, "_arrow_parts", disk_full)
+    code, err = run("-o", out, "--force")
+    assert code == Exit.UNEXPECTED
+    assert os.strerror(errno.ENOSPC) in err
+    assert leftovers(tmp_path) == (["de.csv"] if existing else [])
+    if existing:
+        assert out.read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)],
+    ids=["int", "term"],
+)
+def test_signals_leave_nothing_behind(screen: Path, tmp_path: Path, number: int, code: Exit):
+    script = """
+import os, sys, time
+from pdex_gpu import DEResult, cli
+def slow(self):
+    yield self.to_arrow()
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+DEResult._arrow_parts = slow
+sys.exit(cli.main(sys.argv[2:]))
+"""
+    command = ["run", str(screen), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(int(number)), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert leftovers(tmp_path) == []
+
+
+# The rest
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["backends"]])
+def test_help_has_examples_and_exit_codes(command: list[str], capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    for code in Exit:
+        assert re.search(rf"\b{code.value}\b", text)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"pdex-gpu {pdex_gpu.__version__}\n"
+
+
+def test_backends_are_listed_with_reasons(capsys):
+    assert main(["backends"]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["backend", "usable", "device", "reason"]
+    names = [line.split()[0] for line in lines[2:]]
+    assert names == [b.name for b in backends()]
+    assert {"cpu", "cuda", "reference"} <= set(names)
+    reason = lines[0].index("reason")
+    assert all(line[reason:].strip() for line in lines[2:])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("4GB", 4 * 10**9), ("1.5k", 1500), ("512MiB", 512 * 2**20), ("2 gi", 2 * 2**30)],
+)
+def test_memory_size(text: str, size: int):
+    assert memory_size(text) == size

@@ -1,0 +1,85 @@
+"""The demonstration, small."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pdex_gpu.cli import main
+from pdex_gpu.demo import on_target, run_demo, strongest_hits
+from pdex_gpu.exits import Exit
+
+SIZE = {"n_cells": 1_500, "n_genes": 120, "n_perturbations": 5}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("demo") / "new"
+    said: list[str] = []
+    result = run_demo(folder, **SIZE, seed=0, say=said.append)
+    return folder, "\n".join(said), result
+
+
+def test_files(demo):
+    folder, _, result = demo
+    assert sorted(p.name for p in folder.iterdir()) == ["results.parquet", "screen.h5ad"]
+    table = pd.read_parquet(folder / "results.parquet")
+    assert len(table) == 5 * 120
+    np.testing.assert_array_equal(table["p_value"], np.ravel(result["p_value"]))
+
+
+def test_what_it_says(demo):
+    folder, said, result = demo
+    assert "1,500 cells x 120 genes, 5 perturbations" in said
+    assert f"{result.provenance['backend']} backend" in said
+    assert str(result.provenance["backend_reason"]) in said
+    assert re.search(r"600 tests in \d+\.\d\d s", said)
+    assert "Strongest hits:" in said
+    assert re.search(r"\d of 5 perturbations have their own gene down", said)
+    assert str(folder / "results.parquet") in said
+
+
+def test_strongest_hits_are_the_smallest_p_values(demo):
+    *_, result = demo
+    lines = strongest_hits(result, n=7).splitlines()[2:]
+    shown = [float(line.split()[-2]) for line in lines]
+    smallest = np.sort(np.ravel(result["p_value"]))[:7]
+    np.testing.assert_allclose(shown, smallest, rtol=0.01)
+    assert any("(own gene)" in line for line in lines)
+
+
+def test_on_target_counts_agree_with_the_table(demo):
+    *_, result = demo
+    table = result.to_pandas()
+    own = table[table["target"].astype(str) == table["feature"].astype(str)]
+    down = ((own["fdr"] < 0.05) & (own["fold_change"] < 1)).sum()
+    found, possible = on_target(result)
+    assert (found, possible) == (down, 5)
+    assert found >= 3
+
+
+def test_command_overwrites_its_own_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    args = ["demo", "-o", str(tmp_path), "--cells", "200", "--genes", "30", "--perturbations", "2"]
+    assert main(args) == Exit.OK
+    assert main([*args, "--seed", "1", "--backend", "reference"]) == Exit.OK
+    out, err = capfd.readouterr()
+    assert "reference backend" in out
+    assert err == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["results.parquet", "screen.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--perturbations", "50", "--genes", "10"], "at least as many --genes"),
+        (["--cells", "10"], "too few"),
+    ],
+)
+def test_impossible_sizes(args: list[str], says: str, tmp_path: Path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "demo"), *args]) == Exit.USAGE
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
