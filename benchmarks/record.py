@@ -105,6 +105,8 @@ class Record:
             self.content["notes"].append(text)
 
     def error(self, where: str, text: str) -> None:
+        for folder, short in ((REPOSITORY, "."), (Path.home(), "~")):
+            text = text.replace(str(folder), short)  # a record names no machine's folders
         self.content["errors"].append({"where": where, "error": text})
         print(f"  ! {where}: {text}", file=sys.stderr)
 

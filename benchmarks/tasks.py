@@ -620,15 +620,15 @@ def first_call(run: Run) -> None:
         except WorkerError as error:
             run.record.error("first_call, command line with a cold cache", str(error))
 
-    seconds = {label: summary(values) for label, values in times.items()}
-    run.record.task("first_call", {"file": path.name, "seconds": seconds})
+    summaries = {label: summary(values) for label, values in times.items()}
+    run.record.task("first_call", {"file": path.name, "seconds": summaries})
     for figure, label in (
         ("first_call_cli_warm", "command line"),
         ("first_call_cli_cold", "command line, cold cache"),
         ("first_call_python", "python: beyond anndata"),
     ):
-        if label in seconds:
-            run.record.figure(figure, seconds[label]["median"], sized=False)
+        if label in summaries:
+            run.record.figure(figure, summaries[label]["median"], sized=False)
 
 
 def table(run: Run) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Public names and where they live; imported on first use, so that importing the package is quick.
 _WHERE = {
     "DEResult": "result",
-    "backends": "backends.registry",
+    "backends": "backends",
     "differential_expression": "api",
     "parallel_differential_expression": "compat",
 }
@@ -33,7 +33,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    value: Any = importlib.import_module(f".{_WHERE[name]}", __name__)
+    if name != _WHERE[name]:  # `backends` is a package that can be called
+        value = getattr(value, name)
     globals()[name] = value
     return value
 

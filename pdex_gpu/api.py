@@ -7,7 +7,9 @@ import os
 import platform
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -19,15 +21,15 @@ from .backends.contract import NonFiniteError
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from .design import Design, make_design
 from .engines.base import Job, Sink
+from .engines.threads import pool_map
 from .errors import DataError, DuplicateGeneWarning, OptionError, listing, unknown
+from .finish import finish
 from .machine import cpu_count, memory_budget
 from .plan import Plan, make_plan
 from .result import DEResult
 from .sources.base import NotCanonicalError, Source
 from .sources.dataset import Dataset, open_dataset
 from .stats.base import StatisticalTest, make_test
-from .stats.fdr import benjamini_hochberg
-from .stats.fold_change import fold_change, group_means, percent_change
 
 if TYPE_CHECKING:
     import anndata
@@ -167,12 +169,14 @@ def compare(data: Any, settings: Settings) -> DEResult:
     _check(settings)
     test = make_test(settings.metric, settings.test_options)
     backend = _choose_backend(settings, test)
+    engine = _choose_engine(settings, backend)
     with open_dataset(data, settings.groupby, settings.layer) as dataset:
         _check_matrix(dataset)
-        duplicates = len(dataset.genes) - len(set(dataset.genes))
-        if duplicates:
+        repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
+        if repeated:
             warnings.warn(
-                f"{duplicates} gene names occur more than once; every column is tested on its own.",
+                f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
+                "column is tested on its own.",
                 DuplicateGeneWarning,
                 stacklevel=3,
             )
@@ -183,7 +187,7 @@ def compare(data: Any, settings: Settings) -> DEResult:
             groups=settings.groups,
             column=settings.groupby,
         )
-        engine, sink = _run(dataset, design, test, backend, settings)
+        sink = _run(dataset, design, test, backend, engine, settings)
         logger.info("data: %s", dataset.description)
     is_log1p = settings.is_log1p
     if is_log1p is None:
@@ -193,7 +197,15 @@ def compare(data: Any, settings: Settings) -> DEResult:
             is_log1p,
             "some values have fractional parts" if is_log1p else "values are whole numbers",
         )
-    columns = _finish(sink, is_log1p, settings)
+    with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
+        columns = finish(
+            sink,
+            load_kernels(backend.name),
+            pool_map(pool),
+            is_log1p=is_log1p,
+            exp_post_agg=settings.exp_post_agg,
+            clip_value=settings.clip_value,
+        )
     provenance = _provenance(settings, dataset, design, test, backend, engine, is_log1p)
     provenance["seconds"] = round(time.perf_counter() - started, 6)
     return DEResult(design.targets, design.reference, dataset.genes, columns, provenance)
@@ -210,6 +222,7 @@ def _check(settings: Settings) -> None:
         raise OptionError(f"clip_value={clip!r} must be a number above 0, or None for no clipping.")
     if settings.is_log1p not in (None, True, False):
         raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
+    memory_budget(settings.memory)
 
 
 def _check_matrix(dataset: Dataset) -> None:
@@ -238,13 +251,14 @@ def _run(
     design: Design,
     test: StatisticalTest,
     backend: BackendInfo,
+    engine: str,
     settings: Settings,
-) -> tuple[str, Sink]:
+) -> Sink:
     source = dataset.source
     kernels = load_kernels(backend.name)
     expm1 = not settings.exp_post_agg and settings.is_log1p is not False
     while True:
-        engine, plan = _plan(source, design, kernels.packed_bytes, backend, settings)
+        plan = _plan(source, design, kernels.packed_bytes, engine, settings)
         sink = Sink(design.n_groups, source.n_genes, expm1)
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
@@ -266,23 +280,33 @@ def _run(
             source = canonical
             continue
         except NonFiniteError as error:
-            raise DataError(
-                f"X is {error.value} in cell {dataset.cell_name(error.cell)!r} (row {error.cell}), "
-                f"gene {str(dataset.genes[error.gene])!r} (column {error.gene}). Tests need finite "
-                "values: replace it or remove the cell or gene; nan_policy='omit' leaves NaN out."
-            ) from error
+            what = "X" if settings.layer is None else f"layer {settings.layer!r}"
+            text = (
+                f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
+                f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
+                "Tests need finite values: replace it or remove the cell or gene."
+            )
+            if np.isnan(error.value) and settings.metric != "anderson":
+                text += " Or give nan_policy='omit', which leaves NaN out."
+            raise DataError(text) from error
         sink.check_complete()
-        return engine, sink
+        return sink
+
+
+def _choose_engine(settings: Settings, backend: BackendInfo) -> str:
+    if settings.engine == "auto":
+        return backend.engines[0]
+    if settings.engine not in backend.engines:
+        available = ["auto", *backend.engines]
+        raise OptionError(
+            unknown(f"engine for backend {backend.name!r}:", settings.engine, available)
+        )
+    return settings.engine
 
 
 def _plan(
-    source: Source, design: Design, packed_bytes: Any, backend: BackendInfo, settings: Settings
-) -> tuple[str, Plan]:
-    engine = settings.engine
-    if engine == "auto":
-        engine = backend.engines[0]
-    elif engine not in backend.engines:
-        raise OptionError(unknown(f"engine for backend {backend.name!r}:", engine, backend.engines))
+    source: Source, design: Design, packed_bytes: Any, engine: str, settings: Settings
+) -> Plan:
     processors = cpu_count()
     n_workers, n_threads = settings.n_workers, settings.n_threads
     at_least = 1
@@ -296,7 +320,7 @@ def _plan(
         # One range is read while another is computed, unless nothing has to be read.
         n_workers = n_workers or (1 if source.in_memory or processors == 1 else 2)
         n_threads = n_threads or max(1, processors // n_workers)
-    plan = make_plan(
+    return make_plan(
         source,
         design.n_groups,
         packed_bytes=packed_bytes,
@@ -306,7 +330,6 @@ def _plan(
         gene_chunk_size=settings.gene_chunk_size,
         at_least=at_least,
     )
-    return engine, plan
 
 
 def _progress_bar(n_genes: int, settings: Settings) -> Any:
@@ -315,22 +338,6 @@ def _progress_bar(n_genes: int, settings: Settings) -> Any:
     return tqdm(
         total=n_genes, desc=settings.metric, unit="gene", disable=not settings.progress, delay=0.5
     )
-
-
-def _finish(sink: Sink, is_log1p: bool, settings: Settings) -> dict[str, np.ndarray]:
-    means = group_means(
-        sink.mean, sink.mean_expm1, is_log1p=is_log1p, exp_post_agg=settings.exp_post_agg
-    )
-    target, reference = means[1:], means[0]
-    return {
-        "target_mean": target,
-        "reference_mean": np.broadcast_to(reference, target.shape),
-        "percent_change": percent_change(target, reference),
-        "fold_change": fold_change(target, reference, settings.clip_value),
-        "p_value": sink.p_value,
-        "statistic": sink.statistic,
-        "fdr": benjamini_hochberg(sink.p_value),
-    }
 
 
 def _provenance(

@@ -94,7 +94,9 @@ def make_design(
     present = _sorted([c for c, n in zip(categories, counts, strict=True) if n])
     position = {label: i for i, label in enumerate(categories)}
 
-    reference = _match(reference, present)
+    known = set(present)
+    by_text = {str(label): label for label in present}
+    reference = _match(reference, known, by_text)
     if reference is None or reference not in position or not counts[position[reference]]:
         asked = reference if reference is not None else "None"
         raise LabelError(unknown(f"reference in column {column!r}:", asked, present))
@@ -103,8 +105,7 @@ def make_design(
         targets = [label for label in present if label != reference]
     else:
         asked_groups = [groups] if isinstance(groups, str) else list(groups)
-        matched = [_match(g, present) for g in asked_groups]
-        known = set(present)
+        matched = [_match(g, known, by_text) for g in asked_groups]
         absent = [g for g in matched if g not in known]
         targets = list(dict.fromkeys(g for g in matched if g in known and g != reference))
         if absent and targets:
@@ -143,9 +144,6 @@ def _sorted(labels: list[Any]) -> list[Any]:
         return sorted(labels, key=str)
 
 
-def _match(label: object, present: list[Any]) -> object:
+def _match(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
     """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line."""
-    if label in present:
-        return label
-    by_text = {str(p): p for p in present}
-    return by_text.get(str(label), label)
+    return label if label in known else by_text.get(str(label), label)

@@ -85,7 +85,7 @@ def test_formats_hold_the_same_table(run, tmp_path: Path, expected: pd.DataFrame
         table = pd.read_parquet(out)
     else:
         sep = {".csv": ",", ".tsv": "\t"}[suffix]
-        table = pd.read_csv(out, sep=sep, float_precision="round_trip")
+        table = pd.read_csv(out, sep=sep, dtype=str, keep_default_na=False)
     assert list(table.columns) == [
         "target",
         "reference",
@@ -104,7 +104,8 @@ def test_formats_hold_the_same_table(run, tmp_path: Path, expected: pd.DataFrame
         if name in ("target", "reference", "feature"):
             assert table[name].astype(str).tolist() == want.astype(str).tolist()
         else:
-            np.testing.assert_array_equal(table[name].to_numpy(), want.to_numpy(), err_msg=name)
+            got = np.array([float(value) for value in table[name]])
+            np.testing.assert_array_equal(got, want.to_numpy(), err_msg=name)
 
 
 def test_options_reach_the_test(run, screen: Path, tmp_path: Path):
@@ -197,6 +198,8 @@ def test_verbose_logs_to_stderr(run, tmp_path: Path):
 def test_warnings_are_single_lines(run, screen: Path, tmp_path: Path):
     def repeat_a_gene(file: h5py.File) -> None:
         names = file["var"][file["var"].attrs["_index"]]
+        if isinstance(names, h5py.Group):  # a nullable string array
+            names = names["values"]
         names[1] = names[0]
 
     source = broken_copy(screen, tmp_path, repeat_a_gene)

@@ -1,1 +1,25 @@
-"""Backends: a kernel set and the engines that can run it. See :mod:`.registry`."""
+"""Backends: a kernel set and the engines that can run it. See :mod:`.registry`.
+
+``pdex_gpu.backends()`` lists them. Importing this package binds that name to it, so the package
+itself can be called.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .registry import BackendInfo
+
+
+class _Backends(ModuleType):
+    def __call__(self) -> list[BackendInfo]:
+        """Every backend and whether it can run here; see :func:`.registry.backends`."""
+        from .registry import backends
+
+        return backends()
+
+
+sys.modules[__name__].__class__ = _Backends

@@ -15,6 +15,7 @@ kernel              output                             agreement
 `rank_sums`         ``u2 (T, C) int64``                exact
                     ``ties (T, C) float64``            exact up to 2**53, then rtol 1e-12
 `anderson_darling`  ``a2 (T, C) float64``              rtol 1e-10
+`benjamini_hochberg` ``fdr``, shape of the input       exact
 ==================  =================================  ==============================
 
 Within one kernel set the bits never depend on the chunk, on threads, or on how the matrix was
@@ -132,6 +133,14 @@ class KernelSet(Protocol):
         """
         ...
 
+    def benjamini_hochberg(self, p_value: np.ndarray, run: Map) -> np.ndarray:
+        """Adjusted p-values over all entries of an array of any shape, values in [0, 1].
+
+        The running minimum, from the largest p-value down, of ``p * n / rank`` (Benjamini and
+        Hochberg 1995), at most 1: the bits of ``scipy.stats.false_discovery_control``.
+        """
+        ...
+
 
 class NonFiniteError(DataError):
     """A cell of some group holds NaN or infinity.
@@ -146,3 +155,6 @@ class NonFiniteError(DataError):
     def __init__(self, cell: int, gene: int, value: float) -> None:
         super().__init__(f"X[{cell}, {gene}] is {value}")
         self.cell, self.gene, self.value = cell, gene, value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NonFiniteError, (self.cell, self.gene, self.value)  # not args, which is the text

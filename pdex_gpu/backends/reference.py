@@ -87,15 +87,20 @@ def moments(
     mean, m2, mean_expm1 = (np.full(shape, np.nan) for _ in range(3))
     for c, j in enumerate(range(genes.start, genes.stop)):
         for g, sample in enumerate(block.samples(j, design)):
-            x = sample.astype(np.float64)
+            x = sample.astype(np.float64) + 0.0  # -0.0 becomes 0.0
             n_expressed[g, c] = np.count_nonzero(x)
             constant = bool((x == x[0]).all())
             mean[g, c] = x[0] if constant else x.mean()
             if centred:
-                m2[g, c] = 0.0 if constant else np.sum((x - x.mean()) ** 2)
+                m2[g, c] = 0.0 if constant else _squared_deviations(x)
             if expm1:
                 mean_expm1[g, c] = np.expm1(x).mean()
     return Moments(n_expressed, mean, m2 if centred else None, mean_expm1 if expm1 else None)
+
+
+def _squared_deviations(x: np.ndarray) -> float:
+    deviation = x - x.mean()  # their sum is what rounding of the mean left
+    return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
 def rank_sums(block: ReferenceBlock, genes: slice, design: Design) -> RankSums:
@@ -139,6 +144,12 @@ def _a2(x: np.ndarray, y: np.ndarray) -> float:
         inner = ties / n * (n * m - b * len(sample)) ** 2 / (b * (n - b) - n * ties / 4.0)
         total += float(inner.sum()) / len(sample)
     return total * (n - 1.0) / n
+
+
+def benjamini_hochberg(p_value: np.ndarray, run: Map) -> np.ndarray:
+    from scipy.stats import false_discovery_control
+
+    return np.asarray(false_discovery_control(p_value, axis=None))
 
 
 def each_pair(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from .anderson_darling import anderson_darling
+from .fdr import benjamini_hochberg
 from .moments import moments
 from .pack import pack
 from .rank_sums import rank_sums
 
 name = "cpu"
 
-__all__ = ["anderson_darling", "moments", "name", "pack", "packed_bytes", "rank_sums"]
+__all__ = [
+    "anderson_darling",
+    "benjamini_hochberg",
+    "moments",
+    "name",
+    "pack",
+    "packed_bytes",
+    "rank_sums",
+]
 
 
 def packed_bytes(n_cells: int, n_entries: float) -> float:

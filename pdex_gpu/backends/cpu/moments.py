@@ -36,8 +36,10 @@ def moments(
 def _moments(values, offsets, j0, j1, n_cells, centred, expm1, mean, m2, mean_expm1):
     for j in range(j0, j1):
         c = j - j0
+        stop = offsets[0, j]
         for g in range(n_cells.size):
-            x = values[offsets[g, j] : offsets[g + 1, j]]
+            start, stop = stop, offsets[g + 1, j]
+            x = values[start:stop]
             n = n_cells[g]
             n_zero = n - x.size
             whole = x.size - x.size % 4

@@ -22,7 +22,7 @@ from ...design import Design
 from ...errors import UnsupportedDataError
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
 from ..contract import LOG1P_EPSILON, Map, NonFiniteError
-from .jit import jit
+from .jit import jit, prefetch_ahead, prefetch_range
 
 # What a scatter saw: bits of its return value.
 UNFIT = 1  # a value that the packed dtype cannot hold, or NaN or infinity
@@ -177,7 +177,8 @@ def _count_and_scatter(
     starts = _exclusive_sum(counts.sum(axis=0))
     cursors = (starts[:-1] + _exclusive_sum(counts, axis=0)[:-1]).astype(np.uint64)
     values = np.empty(int(starts[-1]), dtype)  # scatter fills it: cursors end where parts begin
-    offsets = np.full((design.n_groups + 1, n_genes), -1, np.int64)
+    # Not filled first, as it is large: every group has a first cell, whose part writes its row.
+    offsets = np.empty((design.n_groups + 1, n_genes), np.int64)
     offsets[-1] = starts[1:]
     ends = cursors + counts.astype(np.uint64)
     flags = 0
@@ -242,6 +243,10 @@ def _scatter_csr(
                 offsets[g, j] = cursor[j]
         for o in range(max(first, groups[g]), min(last, groups[g + 1])):
             cell = order[o]
+            if o + 1 < last:  # cells of a group lie far apart: too irregular for the hardware
+                ahead = order[o + 1]
+                prefetch_range(indices, starts[ahead], stops[ahead])
+                prefetch_range(data, starts[ahead], stops[ahead])
             row = indices[starts[cell] : stops[cell]]
             flags |= _convert(data[starts[cell] : stops[cell]], buffer)
             if drop_zeros:
@@ -250,12 +255,14 @@ def _scatter_csr(
                         j = np.uint64(np.int64(row[i]) - gene_start)
                         at = cursor[j]
                         values[at] = buffer[i]
+                        prefetch_ahead(values, at)
                         cursor[j] = at + np.uint64(1)
             else:
                 for i in range(row.size):
                     j = np.uint64(np.int64(row[i]) - gene_start)
                     at = cursor[j]
                     values[at] = buffer[i]
+                    prefetch_ahead(values, at)
                     cursor[j] = at + np.uint64(1)
     return flags
 
@@ -287,6 +294,7 @@ def _scatter_dense(x, order, groups, first, last, cursor, values, offsets):
                 if row[j] != 0:
                     at = cursor[j]
                     values[at] = buffer[j]
+                    prefetch_ahead(values, at)
                     cursor[j] = at + np.uint64(1)
     return flags
 
@@ -461,6 +469,8 @@ def _convert_overload(source, out):
         return to_counts
 
     if is_float:
+        # In the precision of the values, as pdex and the reference compare them.
+        epsilon = np.dtype(source.dtype.name).type(_EPSILON)
 
         def to_float(source, out):
             unfit = np.uint32(0)
@@ -471,7 +481,7 @@ def _convert_overload(source, out):
                 out[i] = v
                 unfit |= np.uint32(v - v != 0)  # NaN or infinity
                 zero |= np.uint32(v == 0)
-                fractional |= np.uint32(v - np.trunc(v) > _EPSILON)
+                fractional |= np.uint32(v - np.trunc(v) > epsilon)
             return (
                 np.int64(unfit) * UNFIT | np.int64(zero) * ZERO | np.int64(fractional) * FRACTIONAL
             )

@@ -28,6 +28,7 @@ _TABLE_PER_ENTRY = 4
 
 _CODE_BITS = np.uint64(32)
 _CODE = np.uint64(0xFFFFFFFF)
+_NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # no entry: its code is no group's
 
 
 def rank_sums(block: PackedBlock, genes: slice, design: Design) -> RankSums:
@@ -85,8 +86,10 @@ def _rank_counts(values, offsets, j0, j1, n_cells, u2, ties, sorted_instead):
             twice_rank[v] = 2 * below + n
             below += n
             ties_reference += n * n * n - n
+        stop = offsets[1, j]
         for g in range(1, n_cells.size):
-            x = values[offsets[g, j] : offsets[g + 1, j]]
+            start, stop = stop, offsets[g + 1, j]
+            x = values[start:stop]
             u = 0
             gained = 0
             for i in range(x.size):
@@ -124,18 +127,14 @@ def _rank_sorted(bits, mode, start, offsets, todo, gene_start, n_cells, gained, 
         )
         u[:] = 0
         gained[:] = 0
-        below, common = _scan(packed, 0, n_negative, 0, u, gained)
+        below = _scan(packed[:n_negative], 0, u, gained)
         zeros = n_cells[0] - bounds[1]
+        _scan(packed[n_negative:n], below + zeros, u, gained)
         for g in range(1, n_groups):
-            u[g] += (n_cells[g] - (bounds[g + 1] - bounds[g])) * (2 * below + zeros)
-        below, common_above = _scan(packed, n_negative, n, below + zeros, u, gained)
-        common += common_above
-        for g in range(1, n_groups):
-            pooled_zeros = _as(zeros + n_cells[g] - (bounds[g + 1] - bounds[g]), gained)
-            u2[g - 1, j - gene_start] = u[g]
-            ties[g - 1, j - gene_start] = np.float64(
-                common + gained[g] + (pooled_zeros * pooled_zeros * pooled_zeros - pooled_zeros)
-            )
+            target_zeros = n_cells[g] - (bounds[g + 1] - bounds[g])
+            n = _as(zeros + target_zeros, gained)
+            u2[g - 1, j - gene_start] = u[g] + target_zeros * (2 * below + zeros)
+            ties[g - 1, j - gene_start] = np.float64(3 * (gained[0] + gained[g]) + (n * n * n - n))
 
 
 @jit
@@ -144,38 +143,26 @@ def _as(n, like):
 
 
 @jit
-def _scan(packed, i, stop, below, u, gained):
-    """Add the sorted entries ``packed[i:stop]`` to `u` and `gained`, `below` cells beneath them.
+def _scan(packed, below, u, gained):
+    """Add sorted entries to `u` and `gained`; returns the reference cells below what follows.
 
-    Returns the reference cells beneath the next entry, and the ties of the reference alone.
+    Within a run of equal values the reference, code 0, comes first, then each target in turn. So
+    a target's entry has met all equal reference cells: it stands above `start` and beside
+    ``below - start`` of them, and adds ``2 start + (below - start)`` to twice U. It also meets
+    the entries of its own group in the run so far. No branch: runs are short and irregular.
     """
-    twice_below = 2 * below
-    common = _as(0, gained)
-    while i < stop:
+    previous = _NOTHING
+    start = below
+    own = 0
+    for i in range(packed.size):
         entry = packed[i]
-        if (packed[i + 1] ^ entry) >> _CODE_BITS != 0:  # a value that occurs once
-            code = entry & _CODE
-            u[code] += twice_below
-            twice_below += 2 * np.int64(code == 0)
-            i += 1
-            continue
-        key = entry >> _CODE_BITS
-        c = 0
-        while i < stop and packed[i] == key << _CODE_BITS:  # code 0: the reference
-            c += 1
-            i += 1
-        n = _as(c, gained)
-        alone = n * n * n - n
-        common += alone
-        while i < stop and packed[i] >> _CODE_BITS == key:
-            entry = packed[i]
-            t = 0
-            while i < stop and packed[i] == entry:
-                t += 1
-                i += 1
-            code = entry & _CODE
-            n = _as(c + t, gained)
-            gained[code] += (n * n * n - n) - alone
-            u[code] += t * (twice_below + c)
-        twice_below += 2 * c
-    return twice_below // 2, common
+        code = entry & _CODE
+        start = start if entry >> _CODE_BITS == previous >> _CODE_BITS else below
+        is_reference = np.int64(code == 0)
+        own = (1 - is_reference) * (own + 1) if entry == previous else 0
+        n = below - start + own  # equal cells met so far in the reference and in this group
+        below += is_reference
+        u[code] += start + below
+        gained[code] += _as(n * (n + 1), gained)
+        previous = entry
+    return below

@@ -17,8 +17,8 @@ UNSIGNED, SIGNED, FLOAT = 0, 1, 2  # how bits become keys
 
 DIGIT = 11
 _DIGIT = np.uint64(DIGIT)
-_BINS = 1 << DIGIT
-_MASK = np.uint64(_BINS - 1)
+BINS = 1 << DIGIT
+_MASK = np.uint64(BINS - 1)
 _CODE_BITS = np.uint64(32)
 _SENTINEL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -109,7 +109,7 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
         width += 1
     low = np.uint64(max(0, width - 2 * DIGIT))
     histogram[:] = 0
-    first, second = histogram[:_BINS], histogram[_BINS:]
+    first, second = histogram[:BINS], histogram[BINS:]
     for i in range(n):
         digits = np.uint64(np.uint32(_key32(bits[i], mode) - smallest)) >> low
         first[digits & _MASK] += np.uint32(1)
@@ -204,11 +204,11 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
             n_negative += mode != UNSIGNED and key < np.uint64(0x8000000000000000)
             keys[i] = key - smallest
             codes[i] = g
-    counts = histogram[:_BINS]
+    counts = histogram[:BINS]
     low = max(0, width - 2 * DIGIT)
-    _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts)
-    if low > 0 and not _insertion64(keys, codes, n):
-        _radix64(keys, codes, spare_keys, spare_codes, n, 0, width, counts)
+    radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts)
+    if low > 0 and not insertion64(keys, codes, n):
+        radix64(keys, codes, spare_keys, spare_codes, n, 0, width, counts)
     rank = np.uint64(0)
     for i in range(n):
         if i > 0 and keys[i] != keys[i - 1]:
@@ -218,27 +218,38 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
 
 
 @jit
-def _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts):
-    """Stable radix sort on bits ``[low, width)`` of the keys."""
+def radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts):
+    """Stable radix sort of `keys` on their bits ``[low, width)``, `codes` carried along."""
     shift = np.uint64(low)
+    home = True
     while shift < np.uint64(width):
-        counts[:] = 0
-        for i in range(n):
-            counts[(keys[i] >> shift) & _MASK] += np.uint32(1)
-        _exclusive(counts)
-        for i in range(n):
-            digit = (keys[i] >> shift) & _MASK
-            at = counts[digit]
-            counts[digit] = at + np.uint32(1)
-            spare_keys[at] = keys[i]
-            spare_codes[at] = codes[i]
+        if home:
+            _pass64(keys, codes, spare_keys, spare_codes, n, shift, counts)
+        else:
+            _pass64(spare_keys, spare_codes, keys, codes, n, shift, counts)
+        home = not home
+        shift += _DIGIT
+    if not home:
         keys[:n] = spare_keys[:n]
         codes[:n] = spare_codes[:n]
-        shift += _DIGIT
 
 
 @jit
-def _insertion64(keys, codes, n):
+def _pass64(keys, codes, out_keys, out_codes, n, shift, counts):
+    counts[:] = 0
+    for i in range(n):
+        counts[(keys[i] >> shift) & _MASK] += np.uint32(1)
+    _exclusive(counts)
+    for i in range(n):
+        digit = (keys[i] >> shift) & _MASK
+        at = counts[digit]
+        counts[digit] = at + np.uint32(1)
+        out_keys[at] = keys[i]
+        out_codes[at] = codes[i]
+
+
+@jit
+def insertion64(keys, codes, n):
     # Equal keys keep their order, so codes stay ascending within a run, as the scans need.
     budget = 8 * n
     for i in range(1, n):

@@ -1,0 +1,48 @@
+"""Settings and fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Bounded, and the same examples in every run.
+settings.register_profile(
+    "pdex_gpu",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("pdex_gpu")
+
+#: Folder with `data` and `golden`, each described by a README of its own.
+_SHARED = Path(
+    os.environ.get("PDEX_GPU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared")
+)
+
+
+def _find(folder: str) -> Callable[[str], Path]:
+    def find(name: str) -> Path:
+        path = _SHARED / folder / name
+        if not path.exists():
+            pytest.skip(f"{path} is missing; PDEX_GPU_TEST_DATA names the folder it is looked for")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """The path of a real data set by its file name; skips the test where it is missing."""
+    return _find("data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Path]:
+    """The path of a table of known results by its file name; skips the test likewise."""
+    return _find("golden")

@@ -1,0 +1,224 @@
+"""Small screens for tests: values of every awkward kind, and the ways to store them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from scipy import sparse
+
+from pdex_gpu.design import Design, make_design
+from pdex_gpu.sources.base import Chunk, CscChunk, CsrChunk
+from pdex_gpu.sources.memory import from_array
+
+#: Every kernel set, by the name of its backend. All conformance tests run over this list.
+KERNEL_SETS = [pytest.param("reference", id="reference"), pytest.param("cpu", id="cpu")]
+
+DTYPES = [
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float32", "float64",
+]  # fmt: skip
+
+LAYOUTS = ["C", "F", "strided", "csr-int32", "csr-int64", "csr-uint16", "csc-int32", "csc-uint16"]
+
+
+# --- genes ---------------------------------------------------------------------------------
+
+
+def _sparse(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return np.where(rng.random(len(x)) < 0.6, 0, x)
+
+
+_ANY = {
+    "zeros": lambda rng, n: np.zeros(n),
+    "ones": lambda rng, n: np.ones(n),
+    "binary": lambda rng, n: rng.integers(0, 2, n),
+    "counts": lambda rng, n: rng.poisson(2.0, n),
+}
+_WIDE = {  # beyond uint8
+    "counts of hundreds": lambda rng, n: rng.integers(0, 400, n) * 75,
+}
+_SIGNED = {
+    "few values": lambda rng, n: rng.integers(-2, 3, n),
+    "constant -3": lambda rng, n: np.full(n, -3),
+    "one cell only": lambda rng, n: np.where(np.arange(n) == rng.integers(n), -7, 0),
+}
+_BEYOND_UINT16 = {"counts around 65535": lambda rng, n: _sparse(rng, rng.integers(65530, 65541, n))}
+_FLOAT = {
+    "normal": lambda rng, n: rng.normal(0.3, 1.0, n),
+    "sparse lognormal": lambda rng, n: _sparse(rng, rng.lognormal(0.0, 1.0, n)),
+    "tied halves": lambda rng, n: rng.integers(-3, 4, n) / 2,
+    "constant 0.1": lambda rng, n: np.full(n, 0.1),
+    "huge": lambda rng, n: rng.normal(0.0, 1e30, n),
+    "tiny": lambda rng, n: _sparse(rng, rng.integers(-9, 10, n) * 1e-40),
+    "offset": lambda rng, n: 4096.0 + rng.integers(0, 9, n) / 1024,
+}
+
+
+def gene_kinds(dtype: str) -> list[str]:
+    """Names of the genes that :func:`make_gene` knows for a dtype."""
+    d = np.dtype(dtype)
+    kinds = list(_ANY)
+    if d.kind in "if":
+        kinds += _SIGNED
+    if d.itemsize > 1:
+        kinds += _WIDE
+    if d.itemsize > 2:
+        kinds += _BEYOND_UINT16
+    if d.kind == "f":
+        kinds += [*_FLOAT, "neighbours"]
+    if d.kind in "iu":
+        kinds += ["extremes", "last bit"]
+    return kinds
+
+
+def make_gene(kind: str, rng: np.random.Generator, n: int, dtype: str) -> np.ndarray:
+    """A gene of `n` cells."""
+    d = np.dtype(dtype)
+    if kind == "extremes":
+        info = np.iinfo(d)
+        return rng.choice(np.array([info.min, info.max, info.max - 1, 0, 1], d), n)
+    if kind == "last bit":  # told apart in 64 bits, equal as float64
+        top = np.array(np.iinfo(d).max, d)
+        return top - rng.integers(0, 4, n).astype(d)
+    if kind == "neighbours":  # one unit in the last place apart
+        one = np.ones(n, d).view(f"i{d.itemsize}") + rng.integers(-3, 4, n)
+        return one.astype(f"i{d.itemsize}").view(d) * rng.choice([-1, 1], n).astype(d)
+    known = _ANY | _WIDE | _SIGNED | _BEYOND_UINT16 | _FLOAT
+    return np.asarray(known[kind](rng, n)).astype(d)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dense matrix and who is compared with whom; some cells are of no group."""
+
+    values: np.ndarray
+    design: Design
+
+    @property
+    def genes(self) -> slice:
+        return slice(0, self.values.shape[1])
+
+    def samples(self, gene: int) -> list[np.ndarray]:
+        """Values of each group, the reference first."""
+        column, codes = self.values[:, gene], self.design.codes
+        return [column[codes == g] for g in range(self.design.n_groups)]
+
+
+def make_case(
+    sizes: Sequence[int], kinds: Sequence[str], dtype: str, seed: int, left_out: int = 3
+) -> Case:
+    """A case of groups of these sizes (the reference first), with its cells shuffled."""
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(len(sizes) + 1), [*sizes, left_out])
+    rng.shuffle(codes)
+    genes = [make_gene(kind, rng, len(codes), dtype) for kind in kinds]
+    return Case(np.stack(genes, axis=1), design_of(codes, len(sizes)))
+
+
+def design_of(codes: np.ndarray, n_groups: int) -> Design:
+    """The design of groups 0 (the reference) to ``n_groups - 1``; other codes are left out."""
+    names = [f"g{k}" for k in range(max(n_groups, int(codes.max()) + 1))]
+    return make_design(codes, names, reference="g0", groups=names[1:n_groups])
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtypes: Sequence[str]) -> Case:
+    """Cases of two to five groups of one to nine cells, and up to five genes."""
+    dtype = draw(st.sampled_from(dtypes))
+    sizes = draw(st.lists(st.integers(1, 9), min_size=2, max_size=5))
+    kinds = draw(st.lists(st.sampled_from(gene_kinds(dtype)), min_size=1, max_size=5))
+    return make_case(sizes, kinds, dtype, draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 3)))
+
+
+# --- storage -------------------------------------------------------------------------------
+
+
+def as_chunk(values: np.ndarray, layout: str, gene_start: int = 0, extra: int = 0) -> Chunk:
+    """`values` as genes from `gene_start` on of a matrix stored so, read by a source.
+
+    Around them lie `gene_start` and `extra` genes, NaN if floats can say so: nobody may look.
+    """
+    n_cells, n_genes = values.shape
+    matrix = np.full(
+        (n_cells, gene_start + n_genes + extra), np.nan if values.dtype.kind == "f" else 1
+    ).astype(values.dtype)
+    matrix[:, gene_start : gene_start + n_genes] = values
+    kind, _, index_dtype = layout.partition("-")
+    stored: Any
+    if kind == "F":
+        stored = np.asfortranarray(matrix)
+    elif kind == "strided":
+        wide = np.zeros((2 * n_cells, 3 * matrix.shape[1]), values.dtype)
+        stored = wide[::-2, 1::3]
+        stored[...] = matrix
+    elif kind in ("csr", "csc"):
+        stored = {"csr": sparse.csr_array, "csc": sparse.csc_array}[kind](matrix)
+        wanted = "int64" if index_dtype == "int64" else "int32"
+        stored.indices = stored.indices.astype(wanted)
+        stored.indptr = stored.indptr.astype(wanted)
+    else:
+        stored = matrix
+    edges = sorted({0, gene_start, gene_start + n_genes, gene_start + n_genes + extra})
+    with from_array(stored, what="X").open(edges, 1 << 30) as reader:
+        chunk = reader.read(edges.index(gene_start))
+    if index_dtype == "uint16":
+        assert isinstance(chunk, CsrChunk | CscChunk)
+        chunk = replace(chunk, indices=chunk.indices.astype(np.uint16))
+    return chunk
+
+
+def with_explicit_zeros(values: np.ndarray, layout: str) -> CsrChunk | CscChunk:
+    """`values` in sparse storage with every zero stored."""
+    n_cells, n_genes = values.shape
+    cells, genes = np.divmod(np.arange(values.size), n_genes)
+    if layout == "csr":
+        starts = np.arange(n_cells, dtype=np.int64) * n_genes
+        return CsrChunk(
+            values.ravel(), genes.astype(np.int32), starts, starts + n_genes, 0, n_genes
+        )
+    indptr = np.arange(n_genes + 1, dtype=np.int64) * n_cells
+    cells = np.tile(np.arange(n_cells, dtype=np.int32), n_genes)
+    return CscChunk(values.ravel("F"), cells, indptr, n_cells, 0)
+
+
+# --- truths --------------------------------------------------------------------------------
+
+
+def exact_moments(sample: np.ndarray) -> tuple[float, float]:
+    """Mean and sum of squared deviations of float64 values, in rational arithmetic."""
+    x = [Fraction(float(v)) for v in sample]
+    mean = sum(x, Fraction()) / len(x)
+    return float(mean), float(sum(((v - mean) ** 2 for v in x), Fraction()))
+
+
+def exact_rank_sums(target: np.ndarray, reference: np.ndarray) -> tuple[int, int]:
+    """Twice U of the target and the tie term, by looking at every pair of cells."""
+    t, r = target.tolist(), reference.tolist()
+    u2 = sum(2 * (a > b) + (a == b) for a in t for b in r)
+    pooled = t + r
+    return u2, sum(n**3 - n for n in (pooled.count(v) for v in set(pooled)))
+
+
+def as_anndata(
+    matrix: Any, codes: np.ndarray, reference: int = 0, **layers: np.ndarray
+) -> Any:
+    """An AnnData with ``obs["group"]``: the reference ``"ref"``, the targets ``"t01"`` and on."""
+    import anndata
+    import pandas as pd
+
+    n_cells, n_genes = matrix.shape
+    names = np.array(["ref" if g == reference else f"t{g:02d}" for g in range(codes.max() + 1)])
+    return anndata.AnnData(
+        matrix,
+        obs=pd.DataFrame(
+            {"group": pd.Categorical(names[codes])}, index=[f"cell{i}" for i in range(n_cells)]
+        ),
+        var=pd.DataFrame(index=[f"gene{j}" for j in range(n_genes)]),
+        layers=layers,
+    )
