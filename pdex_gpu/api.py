@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__
-from .backends.contract import NonFiniteError
+from .backends.contract import Map, NonFiniteError
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from .design import Design, make_design
 from .engines.base import Job, Sink
@@ -187,25 +187,18 @@ def compare(data: Any, settings: Settings) -> DEResult:
             groups=settings.groups,
             column=settings.groupby,
         )
-        sink = _run(dataset, design, test, backend, engine, settings)
-        logger.info("data: %s", dataset.description)
-    is_log1p = settings.is_log1p
-    if is_log1p is None:
-        is_log1p = sink.fractional
-        logger.info(
-            "is_log1p=%s: %s",
-            is_log1p,
-            "some values have fractional parts" if is_log1p else "values are whole numbers",
-        )
-    with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
-        columns = finish(
-            sink,
-            load_kernels(backend.name),
-            pool_map(pool),
-            is_log1p=is_log1p,
-            exp_post_agg=settings.exp_post_agg,
-            clip_value=settings.clip_value,
-        )
+        with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
+            run = pool_map(pool)
+            sink = _run(dataset, design, test, backend, engine, settings, run)
+            is_log1p = _is_log1p(sink, settings)
+            columns = finish(
+                sink,
+                load_kernels(backend.name),
+                run,
+                is_log1p=is_log1p,
+                exp_post_agg=settings.exp_post_agg,
+                clip_value=settings.clip_value,
+            )
     provenance = _provenance(settings, dataset, design, test, backend, engine, is_log1p)
     provenance["seconds"] = round(time.perf_counter() - started, 6)
     return DEResult(design.targets, design.reference, dataset.genes, columns, provenance)
@@ -213,16 +206,20 @@ def compare(data: Any, settings: Settings) -> DEResult:
 
 def _check(settings: Settings) -> None:
     for name in ("n_workers", "n_threads", "gene_chunk_size"):
-        value = getattr(settings, name)
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and (not whole or value < 1):
-            raise OptionError(f"{name}={value!r} must be a whole number of at least 1, or None.")
+        check_count(name, getattr(settings, name))
     clip = settings.clip_value
     if clip is not None and not (isinstance(clip, (int, float, np.number)) and clip > 0):
         raise OptionError(f"clip_value={clip!r} must be a number above 0, or None for no clipping.")
     if settings.is_log1p not in (None, True, False):
         raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
     memory_budget(settings.memory)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise OptionError unless `value` is a whole number above 0, or None."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if value is not None and (not whole or value < 1):
+        raise OptionError(f"{name}={value!r} must be a whole number of at least 1, or None.")
 
 
 def _check_matrix(dataset: Dataset) -> None:
@@ -253,13 +250,14 @@ def _run(
     backend: BackendInfo,
     engine: str,
     settings: Settings,
+    spread: Map,
 ) -> Sink:
     source = dataset.source
     kernels = load_kernels(backend.name)
     expm1 = not settings.exp_post_agg and settings.is_log1p is not False
     while True:
         plan = _plan(source, design, kernels.packed_bytes, engine, settings)
-        sink = Sink(design.n_groups, source.n_genes, expm1)
+        sink = Sink(design.n_groups, source.n_genes, expm1, spread)
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
             "%d workers x %d threads",
@@ -338,6 +336,14 @@ def _progress_bar(n_genes: int, settings: Settings) -> Any:
     return tqdm(
         total=n_genes, desc=settings.metric, unit="gene", disable=not settings.progress, delay=0.5
     )
+
+
+def _is_log1p(sink: Sink, settings: Settings) -> bool:
+    if settings.is_log1p is not None:
+        return settings.is_log1p
+    found = "some values have fractional parts" if sink.fractional else "values are whole numbers"
+    logger.info("is_log1p=%s: %s", sink.fractional, found)
+    return sink.fractional
 
 
 def _provenance(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .api import Settings, compare
+from .api import Settings, check_count, compare
 from .errors import LowMemoryError, OptionError
 from .result import DEResult
 from .schema import LABELS, VALUES
@@ -103,6 +103,8 @@ def parallel_differential_expression(
             "use_continuity is set by tie_correct here, as in pdex: tie_correct=True means with "
             "continuity correction. Give tie_correct alone."
         )
+    check_count("num_workers", num_workers)
+    check_count("num_threads", num_threads)
     options = dict(kwargs)
     if metric == "wilcoxon":
         options["use_continuity"] = bool(tie_correct)

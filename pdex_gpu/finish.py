@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .arrays import nan_filled
 from .backends.contract import KernelSet, Map
 from .engines.base import Sink
 from .stats.fold_change import fold_change, group_means, percent_change
 
-_PAIRS_A_TASK = 1 << 16
+_PAIRS_A_TASK = 1 << 15
 
 
 def finish(
@@ -22,8 +23,8 @@ def finish(
 ) -> dict[str, np.ndarray]:
     """The value columns of the schema, each of shape (n_targets, n_genes), float64."""
     shape = sink.p_value.shape
-    percent, fold = np.full(shape, np.nan), np.full(shape, np.nan)
-    means = sink.mean if not is_log1p else np.full_like(sink.mean, np.nan)
+    percent, fold = nan_filled(shape, run), nan_filled(shape, run)
+    means = nan_filled(sink.mean.shape, run) if is_log1p else sink.mean
 
     def means_of(groups: slice) -> np.ndarray:
         expm1 = None if sink.mean_expm1 is None else sink.mean_expm1[groups]
@@ -34,9 +35,10 @@ def finish(
 
     def changes(targets: slice) -> None:
         groups = slice(targets.start + 1, targets.stop + 1)
-        means[groups] = means_of(groups)
-        percent[targets] = percent_change(means[groups], reference)
-        fold[targets] = fold_change(means[groups], reference, clip_value)
+        if is_log1p:
+            means[groups] = means_of(groups)
+        percent_change(means[groups], reference, out=percent[targets])
+        fold_change(means[groups], reference, clip_value, out=fold[targets])
 
     step = max(1, _PAIRS_A_TASK // max(1, shape[1]))
     for _ in run(changes, [slice(t, min(t + step, shape[0])) for t in range(0, shape[0], step)]):

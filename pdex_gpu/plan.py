@@ -74,8 +74,7 @@ def make_plan(
     if not source.in_memory:
         per_gene += source.bytes_per_entry * entries
     width = int(budget / (n_workers * max(1.0, per_gene)))
-    width = min(width, -(-n_genes // at_least), gene_chunk_size or n_genes)
-    width = max(1, width)
-    n_ranges = max(1, -(-n_genes // width))
+    width = max(1, min(width, gene_chunk_size or n_genes))
+    n_ranges = max(1, -(-n_genes // width), min(at_least, n_genes))
     edges = tuple(n_genes * k // n_ranges for k in range(n_ranges + 1))
     return Plan(edges, budget, min(n_workers, n_ranges), n_threads)

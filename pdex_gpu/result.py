@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,18 +150,28 @@ class DEResult:
         _write_whole(path, write)
 
     def to_csv(self, path: str | os.PathLike[str], sep: str = ",") -> None:
-        """Write a text table, whole or not at all; numbers read back to the same bits."""
+        """Write a text table, whole or not at all; numbers read back to the same bits.
+
+        Labels are quoted only if one of them holds a separator, a quote or a line break.
+        """
         import pyarrow as pa
         from pyarrow import csv
+
+        labels = [str(label) for label in (*self.targets, self.reference, *self.features)]
+        plain = not any(c in label for label in labels for c in (sep, '"', "\n", "\r"))
 
         def write(temporary: Path) -> None:
             text = pa.schema(
                 [(n, pa.string()) for n in LABELS] + [(n, pa.float64()) for n in VALUES]
             )
-            options = csv.WriteOptions(delimiter=sep, quoting_style="needed")
-            with csv.CSVWriter(temporary, text, write_options=options) as writer:
-                for part in self._arrow_parts():
-                    writer.write_table(part.cast(text))
+            options = csv.WriteOptions(
+                include_header=False, delimiter=sep, quoting_style="none" if plain else "needed"
+            )
+            with temporary.open("wb") as file:
+                file.write(sep.join(text.names).encode() + b"\n")
+                with csv.CSVWriter(file, text, write_options=options) as writer:
+                    for part in self._arrow_parts():
+                        writer.write_table(part.cast(text))
 
         _write_whole(path, write)
 
@@ -175,11 +185,12 @@ class DEResult:
 
         arrays, fields = [], []
         for name, (codes, categories) in self._labels(targets).items():
-            values = pa.array([str(c) for c in categories], pa.string())
-            arrays.append(pa.DictionaryArray.from_arrays(pa.array(codes), values))
+            arrays.append(
+                pa.DictionaryArray.from_arrays(_numbers(codes), _strings(map(str, categories)))
+            )
             fields.append((name, arrays[-1].type))
         for name in VALUES:
-            arrays.append(pa.array(self[name][targets].ravel()))
+            arrays.append(_numbers(self[name][targets].ravel()))
             fields.append((name, pa.float64()))
         metadata = {METADATA_KEY: json.dumps(self.provenance, default=str)}
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata))
@@ -198,6 +209,27 @@ class DEResult:
             "reference": (np.zeros(n_targets * n_genes, np.int32), [self.reference]),
             "feature": (np.tile(gene_codes, n_targets), genes),
         }
+
+
+# pyarrow.array() would do, but imports pandas, which costs the command line a third of a second.
+
+
+def _numbers(values: np.ndarray) -> pyarrow.Array:
+    import pyarrow as pa
+
+    values = np.ascontiguousarray(values)
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _strings(values: Iterable[str]) -> pyarrow.Array:
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(e) for e in encoded], out=offsets[1:])
+    data = pa.py_buffer(b"".join(encoded))
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), data)
 
 
 def _write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:

@@ -94,7 +94,8 @@ def moments(
             if centred:
                 m2[g, c] = 0.0 if constant else _squared_deviations(x)
             if expm1:
-                mean_expm1[g, c] = np.expm1(x).mean()
+                with np.errstate(over="ignore"):  # counts, where it will not be asked for
+                    mean_expm1[g, c] = np.expm1(x).mean()
     return Moments(n_expressed, mean, m2 if centred else None, mean_expm1 if expm1 else None)
 
 
@@ -149,7 +150,7 @@ def _a2(x: np.ndarray, y: np.ndarray) -> float:
 def benjamini_hochberg(p_value: np.ndarray, run: Map) -> np.ndarray:
     from scipy.stats import false_discovery_control
 
-    return np.asarray(false_discovery_control(p_value, axis=None))
+    return np.asarray(false_discovery_control(p_value, axis=None)).reshape(p_value.shape)
 
 
 def each_pair(

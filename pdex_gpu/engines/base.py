@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from ..arrays import nan_filled
 from ..backends.contract import KernelSet, Map
 from ..design import Design
 from ..errors import CoverageError
@@ -17,6 +18,7 @@ from ..stats.base import StatisticalTest
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64
+_PAIRS_A_TASK = 1 << 15  # arrays of a task's pairs stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Sink:
     n_groups: int
     n_genes: int
     expm1: bool
+    run: InitVar[Map] = map
     fractional: bool = False
     mean: np.ndarray = field(init=False)
     mean_expm1: np.ndarray | None = field(init=False)
@@ -79,12 +82,12 @@ class Sink:
     p_value: np.ndarray = field(init=False)
     stored: np.ndarray = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, run: Map) -> None:
         groups, pairs = (self.n_groups, self.n_genes), (self.n_groups - 1, self.n_genes)
-        self.mean = np.full(groups, np.nan)
-        self.mean_expm1 = np.full(groups, np.nan) if self.expm1 else None
-        self.statistic = np.full(pairs, np.nan)
-        self.p_value = np.full(pairs, np.nan)
+        self.mean = nan_filled(groups, run)
+        self.mean_expm1 = nan_filled(groups, run) if self.expm1 else None
+        self.statistic = nan_filled(pairs, run)
+        self.p_value = nan_filled(pairs, run)
         self.stored = np.zeros(self.n_genes, np.uint8)
 
     def store(self, result: RangeResult) -> None:
@@ -126,12 +129,16 @@ def run_range(
         store(RangeResult(start, moments.mean, moments.mean_expm1, statistic, p_value))
         job.advance(genes.stop - genes.start)
 
-    for _ in run(compute, gene_tasks(block.n_genes, job.plan.n_threads)):
+    tasks = gene_tasks(block.n_genes, job.design.n_groups, job.plan.n_threads)
+    for _ in run(compute, tasks):
         pass
     return block.fractional
 
 
-def gene_tasks(n_genes: int, n_threads: int) -> list[slice]:
+def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:
     """Slices of ``[0, n_genes)`` small enough that threads end at about the same time."""
-    width = max(1, min(_MOST_GENES, -(-n_genes // (_TASKS_PER_THREAD * n_threads))))
+    width = min(
+        _MOST_GENES, _PAIRS_A_TASK // n_groups, -(-n_genes // (_TASKS_PER_THREAD * n_threads))
+    )
+    width = max(1, width)
     return [slice(i, min(i + width, n_genes)) for i in range(0, n_genes, width)]

@@ -27,31 +27,50 @@ def group_means(
     return mean_expm1
 
 
-def percent_change(target: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """``(target - reference) / reference``; NaN where the reference mean is 0."""
+def percent_change(
+    target: np.ndarray, reference: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
+    """``(target - reference) / reference``; NaN where the reference mean is 0.
+
+    Parameters
+    ----------
+    target : numpy.ndarray, shape (n_targets, n_genes)
+    reference : numpy.ndarray, shape (n_genes,)
+    out : numpy.ndarray, optional
+        Receives the result.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = (target - reference) / reference
-    change[np.broadcast_to(reference == 0, change.shape)] = np.nan
+        change = np.subtract(target, reference, out=out)
+        change /= reference
+    change[:, reference == 0] = np.nan
     return change
 
 
 def fold_change(
-    target: np.ndarray, reference: np.ndarray, clip_value: float | None = 20.0
+    target: np.ndarray,
+    reference: np.ndarray,
+    clip_value: float | None = 20.0,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """``target / reference``, with defaults where a mean is 0.
 
     Both 0: 1. Reference 0: `clip_value`. Target 0: ``1 / clip_value``. With ``clip_value=None``:
     NaN, NaN and 0.
+
+    Parameters
+    ----------
+    target : numpy.ndarray, shape (n_targets, n_genes)
+    reference : numpy.ndarray, shape (n_genes,)
+    clip_value : float, optional
+    out : numpy.ndarray, optional
+        Receives the result.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = target / reference
-    no_reference = np.broadcast_to(reference == 0, ratio.shape)
+        ratio = np.divide(target, reference, out=out)
     no_target = target == 0
-    if clip_value is None:
-        ratio[no_target] = 0.0
-        ratio[no_reference] = np.nan
-    else:
-        ratio[no_target] = 1.0 / clip_value
-        ratio[no_reference] = clip_value
-        ratio[no_target & no_reference] = 1.0
+    no_reference = reference == 0
+    np.copyto(ratio, 0.0 if clip_value is None else 1.0 / clip_value, where=no_target)
+    ratio[:, no_reference] = np.nan if clip_value is None else clip_value
+    if clip_value is not None:
+        np.copyto(ratio, 1.0, where=no_target & no_reference)
     return ratio

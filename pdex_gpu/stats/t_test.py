@@ -59,7 +59,7 @@ class TTest(StatisticalTest):
         """
         n_ref = float(n_cells[0])
         n_target = n_cells[1:, None].astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if self.equal_var:
                 df = n_target + n_ref - 2.0
                 pooled = (m2[1:] + m2[0]) / df

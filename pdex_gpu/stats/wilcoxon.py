@@ -68,18 +68,22 @@ class Wilcoxon(StatisticalTest):
         u = u2 * 0.5
         if self.alternative == "greater":
             tested = u
-        elif self.alternative == "less":
-            tested = n_target * n_ref - u
         else:
-            tested = np.maximum(u, n_target * n_ref - u)
+            tested = n_target * n_ref - u
+            if self.alternative == "two-sided":
+                np.maximum(u, tested, out=tested)
+        # Operations in scipy's order, to agree to the last bits; in place, as arrays are large.
         with np.errstate(divide="ignore", invalid="ignore"):
-            # Order of operations as in scipy, to agree to the last bits.
-            spread = np.sqrt(n_target * n_ref / 12 * ((n + 1) - ties / (n * (n - 1))))
+            spread = ties / (n * (n - 1))
+            np.subtract(n + 1, spread, out=spread)
+            spread *= n_target * n_ref / 12
+            np.sqrt(spread, out=spread)
             z = tested - n_target * n_ref / 2
             if self.use_continuity:
                 z -= 0.5
             z /= spread
-        p_value = special.ndtr(-z)
+        np.negative(z, out=z)
+        p_value = special.ndtr(z, out=z)
         if self.method != "asymptotic":
             self._exact(p_value, tested, ties, n_cells)
         if self.alternative == "two-sided":

@@ -7,6 +7,8 @@ that results are the same bits on every machine and thread count.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -15,7 +17,17 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+logger = logging.getLogger("pdex_gpu")
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a kernel on first use, with its machine code cached where that is possible."""
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError as error:  # neither the package folder nor a home folder is writable
+        logger.debug("%s: set NUMBA_CACHE_DIR to a writable folder to compile only once", error)
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
 
 _CACHE_LINE = 64
 
