@@ -205,12 +205,18 @@ def compare(data: Any, settings: Settings) -> DEResult:
 
 
 def _check(settings: Settings) -> None:
+    for name in ("groupby", "metric", "backend", "engine", "layer"):
+        value = getattr(settings, name)
+        if not isinstance(value, str) and not (name == "layer" and value is None):
+            raise OptionError(f"{name}={value!r} must be text, not {type(value).__name__}.")
+    if not isinstance(settings.exp_post_agg, bool | np.bool_):
+        raise OptionError(f"exp_post_agg={settings.exp_post_agg!r} must be True or False.")
     for name in ("n_workers", "n_threads", "gene_chunk_size"):
         check_count(name, getattr(settings, name))
     clip = settings.clip_value
     if clip is not None and not (isinstance(clip, (int, float, np.number)) and clip > 0):
         raise OptionError(f"clip_value={clip!r} must be a number above 0, or None for no clipping.")
-    if settings.is_log1p not in (None, True, False):
+    if settings.is_log1p is not None and not isinstance(settings.is_log1p, bool | np.bool_):
         raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
     memory_budget(settings.memory)
 

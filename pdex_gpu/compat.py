@@ -105,6 +105,7 @@ def parallel_differential_expression(
         )
     check_count("num_workers", num_workers)
     check_count("num_threads", num_threads)
+    check_count("gene_chunk_size", gene_chunk_size)
     options = dict(kwargs)
     if metric == "wilcoxon":
         options["use_continuity"] = bool(tie_correct)

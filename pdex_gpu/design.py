@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import LabelError, MissingLabelWarning, UnknownGroupWarning, listing, unknown
+from .errors import (
+    LabelError,
+    MissingLabelWarning,
+    OptionError,
+    UnknownGroupWarning,
+    listing,
+    unknown,
+)
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -94,6 +101,8 @@ def make_design(
     present = _sorted([c for c, n in zip(categories, counts, strict=True) if n])
     position = {label: i for i, label in enumerate(categories)}
 
+    asked_groups = _as_labels("groups", groups)
+    _as_labels("reference", [reference])
     known = set(present)
     by_text = {str(label): label for label in present}
     reference = _match(reference, known, by_text)
@@ -101,10 +110,9 @@ def make_design(
         asked = reference if reference is not None else "None"
         raise LabelError(unknown(f"reference in column {column!r}:", asked, present))
 
-    if groups is None:
+    if asked_groups is None:
         targets = [label for label in present if label != reference]
     else:
-        asked_groups = [groups] if isinstance(groups, str) else list(groups)
         matched = [_match(g, known, by_text) for g in asked_groups]
         absent = [g for g in matched if g not in known]
         targets = list(dict.fromkeys(g for g in matched if g in known and g != reference))
@@ -142,6 +150,18 @@ def _sorted(labels: list[Any]) -> list[Any]:
         return sorted(labels)
     except TypeError:  # labels of mixed types
         return sorted(labels, key=str)
+
+
+def _as_labels(name: str, labels: Any) -> list[Any] | None:
+    """A list of labels, or None; one label in text stands for itself."""
+    if labels is None:
+        return None
+    try:
+        found = [labels] if isinstance(labels, str) else list(labels)
+        set(found)
+    except TypeError as error:  # not iterable, or a label that is itself a list
+        raise OptionError(f"{name}={labels!r} must be labels of the column: {error}.") from error
+    return found
 
 
 def _match(label: object, known: set[Any], by_text: dict[str, Any]) -> object:

@@ -93,10 +93,12 @@ class DEResult:
         LabelError
             If `target` was not compared.
         """
-        found = np.flatnonzero(self.targets == target)
-        if not len(found):
-            raise LabelError(unknown("target", target, list(self.targets)))
-        t = int(found[0])
+        labels = self.targets.tolist()
+        if target not in labels:  # "3" finds the integer 3, as it does among groups
+            labels, target = [str(label) for label in labels], str(target)
+        if target not in labels:
+            raise LabelError(unknown("target", target, labels))
+        t = labels.index(target)
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.abs(np.log2(self["fold_change"][t]))
         order = np.lexsort((-np.nan_to_num(change, nan=0.0), self["p_value"][t]))[:n]
@@ -235,6 +237,10 @@ def _strings(values: Iterable[str]) -> pyarrow.Array:
 def _write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: all or nothing."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {str(path.parent)!r} of {path.name!r} does not exist. Create it first."
+        )
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -21,9 +21,7 @@ settings.register_profile(
 settings.load_profile("pdex_gpu")
 
 #: Folder with `data` and `golden`, each described by a README of its own.
-_SHARED = Path(
-    os.environ.get("PDEX_GPU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared")
-)
+_SHARED = Path(os.environ.get("PDEX_GPU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
 
 
 def _find(folder: str) -> Callable[[str], Path]:

@@ -205,9 +205,7 @@ def exact_rank_sums(target: np.ndarray, reference: np.ndarray) -> tuple[int, int
     return u2, sum(n**3 - n for n in (pooled.count(v) for v in set(pooled)))
 
 
-def as_anndata(
-    matrix: Any, codes: np.ndarray, reference: int = 0, **layers: np.ndarray
-) -> Any:
+def as_anndata(matrix: Any, codes: np.ndarray, reference: int = 0, **layers: np.ndarray) -> Any:
     """An AnnData with ``obs["group"]``: the reference ``"ref"``, the targets ``"t01"`` and on."""
     import anndata
     import pandas as pd

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +40,7 @@ class ScipyPairs(StatisticalTest):
         x = np.linspace(0.0, 3.0, 12)
         try:
             self._call(x, x**2)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise OptionError(
                 f"scipy refuses the options {self.options} for metric {self.metric!r}: {error}"
             ) from error
@@ -52,19 +54,47 @@ class ScipyPairs(StatisticalTest):
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:
             return self._call(target, reference)
-        except ValueError:  # a pair that scipy cannot judge; options were checked before
+        except (ValueError, IndexError, ZeroDivisionError):  # scipy cannot judge this pair
             return np.nan, 1.0
 
     def _call(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # capped p-values, too few cells: said by the result
+        options = copy.deepcopy(self.options)  # a random generator starts alike for every pair
+        with _SILENCE, np.errstate(all="ignore"):
             if self.metric == "anderson":
-                result = self._function([target, reference], **self.options)
+                result = self._function([target, reference], **options)
             else:
-                result = self._function(target, reference, **self.options)
+                result = self._function(target, reference, **options)
         return float(result.statistic), float(result.pvalue)
 
 
+class _Silence:
+    """No warnings while any thread is in it: scipy's are said by the result.
+
+    The filters belong to the process. With a `warnings.catch_warnings` a thread, the first to
+    leave would bring them back for the others, and the last could leave "ignore" behind for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
 _SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
 
 

@@ -10,11 +10,15 @@ from scipy import special
 
 from ..backends.contract import KernelSet
 from ..design import Design
+from ..errors import OptionError
 from .base import ALTERNATIVES, StatisticalTest, check_choice, judged
 from .exact_u import survival
 
 #: Up to this many cells on one side, ``method="auto"`` is exact where no values are tied (scipy).
 AUTO_EXACT = 8
+
+# Additions that the exact distribution may take: about a minute.
+_EXACT_REACH = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,14 @@ class Wilcoxon(StatisticalTest):
         np.clip(p_value, 0.0, 1.0, out=p_value)
         return judged(u, p_value)
 
+    def _check_reach(self, m: int, n: int) -> None:
+        if self.method == "exact" and min(m, n) * m * n > _EXACT_REACH:
+            raise OptionError(
+                f"method='exact' is out of reach for groups of {n} and {m} cells: it would take "
+                "hours. Use method='auto', which is exact where a group has at most "
+                f"{AUTO_EXACT} cells and no values are tied, or 'asymptotic'."
+            )
+
     def _exact(
         self, p_value: np.ndarray, tested: np.ndarray, ties: np.ndarray, n_cells: np.ndarray
     ) -> None:
@@ -100,5 +112,6 @@ class Wilcoxon(StatisticalTest):
                 continue
             untied = ties[t] == 0 if self.method == "auto" else np.ones(ties.shape[1], bool)
             if untied.any():
+                self._check_reach(n_ref, n_target)
                 sf = survival(min(n_ref, n_target), max(n_ref, n_target))
                 p_value[t, untied] = sf[tested[t, untied].astype(np.int64)]

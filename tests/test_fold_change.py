@@ -1,0 +1,69 @@
+"""Means, percent change and fold change by pdex 0.1.28's formulas, each case by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pdex_gpu.stats.fold_change import fold_change, group_means, percent_change
+
+#           both 0, reference 0, target 0, neither
+TARGET = np.array([[0.0, 3.0, 0.0, 3.0], [0.0, -1.0, -0.0, -6.0]])
+REFERENCE = np.array([0.0, 0.0, 4.0, 4.0])
+
+
+def test_percent_change() -> None:
+    expected = [[np.nan, np.nan, -1.0, -0.25], [np.nan, np.nan, -1.0, -2.5]]
+    np.testing.assert_array_equal(percent_change(TARGET, REFERENCE), expected)
+
+
+@pytest.mark.parametrize(
+    ("clip_value", "both", "no_reference", "no_target"),
+    [(20.0, 1.0, 20.0, 0.05), (4, 1.0, 4.0, 0.25), (0.5, 1.0, 0.5, 2.0), (None, np.nan, np.nan, 0)],
+)
+def test_fold_change(
+    clip_value: float | None, both: float, no_reference: float, no_target: float
+) -> None:
+    expected = [[both, no_reference, no_target, 0.75], [both, no_reference, no_target, -1.5]]
+    np.testing.assert_array_equal(fold_change(TARGET, REFERENCE, clip_value), expected)
+
+
+def test_fold_change_is_clipped_at_20_by_default() -> None:
+    assert fold_change(np.array([[1.0]]), np.array([0.0])) == 20.0
+
+
+def test_only_zeros_are_clipped() -> None:
+    found = fold_change(np.array([[1e6, 1e-9]]), np.array([1e-6, 1e3]), 20.0)
+    np.testing.assert_array_equal(found, [[1e6 / 1e-6, 1e-9 / 1e3]])
+
+
+def test_results_go_where_they_are_wanted() -> None:
+    for function in (percent_change, fold_change):
+        out = np.full(TARGET.shape, 99.0)
+        assert function(TARGET, REFERENCE, out=out) is out
+        np.testing.assert_array_equal(out, function(TARGET, REFERENCE))
+
+
+def test_arguments_are_left_alone() -> None:
+    target, reference = TARGET.copy(), REFERENCE.copy()
+    percent_change(target, reference)
+    fold_change(target, reference)
+    assert target.tobytes() == TARGET.tobytes()
+    assert reference.tobytes() == REFERENCE.tobytes()
+
+
+def test_means_of_counts_are_as_they_are() -> None:
+    mean = np.array([[0.0, 1.5], [2.0, 700.0]])
+    for post in (True, False):
+        found = group_means(mean, mean + 1, is_log1p=False, exp_post_agg=post)
+        np.testing.assert_array_equal(found, mean)
+
+
+def test_means_of_log_values_are_in_count_space() -> None:
+    x = np.log1p(np.array([0.0, 3.0, 8.0]))
+    mean, mean_expm1 = np.array([[x.mean()]]), np.array([[np.expm1(x).mean()]])
+    geometric = group_means(mean, None, is_log1p=True, exp_post_agg=True)
+    # (1 * 4 * 9) ** (1/3) - 1
+    np.testing.assert_allclose(geometric, [[36 ** (1 / 3) - 1]], rtol=1e-14)
+    arithmetic = group_means(mean, mean_expm1, is_log1p=True, exp_post_agg=False)
+    np.testing.assert_allclose(arithmetic, [[11 / 3]], rtol=1e-14)

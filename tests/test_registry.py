@@ -1,0 +1,168 @@
+"""Backends and engines by name: the list with reasons, the choice, and that neither costs."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import pdex_gpu
+from pdex_gpu.backends import registry
+from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
+from pdex_gpu.errors import BackendError, OptionError
+
+
+@pytest.fixture(autouse=True)
+def no_override(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PDEX_GPU_BACKEND", raising=False)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Make it look as if these packages were not installed."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name in packages else real(name, *a)
+    )
+
+
+def test_the_list():
+    cuda, cpu, reference = pdex_gpu.backends()
+    assert [b.name for b in (cuda, cpu, reference)] == ["cuda", "cpu", "reference"]
+    assert all(isinstance(b, BackendInfo) for b in (cuda, cpu, reference))
+    for backend in (cpu, reference):
+        assert backend.usable
+        assert backend.device.startswith("CPU")
+        assert backend.engines == ("threads", "shared_memory", "serial")
+    assert "numba" in cpu.reason
+    assert "scipy" in reference.reason
+    assert pdex_gpu.backends() == registry.backends()
+
+
+def test_pdex_gpu_backends_can_be_called_whatever_was_imported_before():
+    """It is also the name of a package, which importing binds to the same name."""
+    for before in (
+        "pass", "import pdex_gpu.backends.contract", "import pdex_gpu.backends.registry",
+        "import pdex_gpu.api", "pdex_gpu.differential_expression", "from pdex_gpu import backends",
+    ):  # fmt: skip
+        after = "import pdex_gpu.backends.registry as r; assert pdex_gpu.backends() == r.backends()"
+        fresh(f"import pdex_gpu; {before}; assert pdex_gpu.backends(); {after}")
+
+
+def test_cuda_lists_every_cause(monkeypatch):
+    without(monkeypatch, "cupy")
+    cuda = pdex_gpu.backends()[0]
+    assert not cuda.usable
+    assert cuda.device == ""
+    assert "CuPy is not installed" in cuda.reason
+    with pytest.raises(BackendError) as caught:
+        choose_backend("cuda")
+    assert str(caught.value) == (
+        f"backend='cuda' was asked for, but it cannot run here: {cuda.reason}"
+    )
+
+
+def test_auto_takes_the_first_that_can_run_and_says_why_not_the_others():
+    listed = {b.name: b for b in pdex_gpu.backends()}
+    chosen = choose_backend()
+    if listed["cuda"].usable:
+        pytest.skip("CUDA is usable here")
+    assert (chosen.name, chosen.usable) == ("cpu", True)
+    assert chosen.reason.startswith("auto: compiled with numba; cuda not usable: ")
+    assert listed["cuda"].reason.rstrip(".") in chosen.reason
+    assert (chosen.device, chosen.engines) == (listed["cpu"].device, listed["cpu"].engines)
+
+
+def test_auto_without_numba(monkeypatch):
+    without(monkeypatch, "numba", "cupy")
+    cpu = pdex_gpu.backends()[1]
+    assert not cpu.usable
+    assert "numba is not installed. Run: pip install numba" in cpu.reason
+    chosen = choose_backend("auto")
+    assert chosen.name == "reference"
+    assert "cuda not usable" in chosen.reason
+    assert "cpu not usable: numba is not installed" in chosen.reason
+    with pytest.raises(BackendError, match="pip install numba"):
+        choose_backend("cpu")
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_a_backend_by_name(name):
+    chosen = choose_backend(name)
+    assert chosen.name == name
+    assert chosen.reason == f"backend='{name}' was asked for"
+
+
+def test_the_environment_overrides_auto_alone(monkeypatch):
+    monkeypatch.setenv("PDEX_GPU_BACKEND", "reference")
+    chosen = choose_backend()
+    assert chosen.name == "reference"
+    assert chosen.reason == "PDEX_GPU_BACKEND=reference was asked for"
+    assert choose_backend("cpu").name == "cpu"
+    monkeypatch.setenv("PDEX_GPU_BACKEND", "")
+    assert choose_backend().reason.startswith("auto: ")
+    monkeypatch.setenv("PDEX_GPU_BACKEND", "auto")
+    assert choose_backend().reason.startswith("auto: ")
+    monkeypatch.setenv("PDEX_GPU_BACKEND", "fpga")
+    with pytest.raises(OptionError, match="'fpga'"):
+        choose_backend()
+
+
+def test_unknown_backend():
+    with pytest.raises(OptionError, match=r"Unknown backend 'cdua'\. Did you mean 'cuda'\?"):
+        choose_backend("cdua")
+
+
+def test_kernels_and_engines_are_where_the_registry_says():
+    for backend in pdex_gpu.backends():
+        if backend.usable:
+            kernels = load_kernels(backend.name)
+            assert kernels.name == backend.name
+            for engine in backend.engines:
+                assert engine in registry.ENGINES
+    for name in registry.ENGINES:
+        assert load_engine(name).__name__ == f"pdex_gpu.engines.{name}"
+        assert callable(load_engine(name).run)
+
+
+# --- nothing is imported for nothing --------------------------------------------------------
+
+HEAVY = {"numba", "llvmlite", "cupy", "scipy", "h5py", "anndata", "pandas", "pyarrow"}
+
+
+def fresh(script: str) -> set[str]:
+    """Names of the modules that are loaded once `script` has run in a process of its own."""
+    code = f"import sys\n{script}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import pdex_gpu; pdex_gpu.backends()",
+        "from pdex_gpu.backends.registry import choose_backend; choose_backend()",
+        "from pdex_gpu.backends.registry import choose_backend; choose_backend('cpu')",
+    ],
+)
+def test_listing_and_choosing_import_nothing_heavy(script):
+    loaded = fresh(script)
+    assert "pdex_gpu.backends.registry" in loaded
+    assert loaded.isdisjoint(HEAVY)
+    assert not any(name.startswith("pdex_gpu.backends.cpu") for name in loaded)
+
+
+def test_the_reference_kernel_set_needs_no_numba():
+    loaded = fresh("from pdex_gpu.backends.registry import load_kernels; load_kernels('reference')")
+    assert "pdex_gpu.backends.reference" in loaded
+    assert loaded.isdisjoint({"numba", "cupy", "anndata", "pandas"})
+
+
+def test_loading_a_kernel_set_imports_it():
+    """What the tests above look for can be found."""
+    loaded = fresh("from pdex_gpu.backends.registry import load_kernels; load_kernels('cpu')")
+    assert {"numba", "pdex_gpu.backends.cpu.kernels"} <= loaded
