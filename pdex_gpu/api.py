@@ -113,7 +113,7 @@ def differential_expression(
         Most genes in a range.
     is_log1p : bool, optional
         Whether values are ``log1p`` of counts, so that means are given in count space. By
-        default true if some value has a fractional part above 0.001.
+        default true if some value of the compared cells has a fractional part above 0.001.
     exp_post_agg : bool
         If `is_log1p`: ``expm1`` of the mean (true) or mean of ``expm1`` (false).
     clip_value : float, optional

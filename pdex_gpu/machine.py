@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from .errors import OptionError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {f"{u}i": 1024**i for i, u in enumerate("KMGT", start=1)}
 
 
-def cpu_count(cgroup: Path = _CGROUP) -> int:
-    """Processors this process may use: the affinity mask, cut by the cgroup's quota."""
+def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """Processors this process may use: the affinity mask, cut by quotas of its cgroups."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         allowed = os.cpu_count() or 1
-    quota = _cpu_quota(cgroup)
-    return max(1, min(allowed, math.ceil(quota)) if quota else allowed)
+    for folder in _cgroup_folders(cgroup, membership):
+        quota, period = (_read(folder / "cpu.max") or "max 1").split()  # version 2
+        if quota == "max":
+            quota = _read(folder / "cpu.cfs_quota_us") or "-1"  # version 1
+            period = _read(folder / "cpu.cfs_period_us") or "100000"
+        if int(quota) > 0:
+            allowed = min(allowed, math.ceil(int(quota) / int(period)))
+    return max(1, allowed)
 
 
-def _cpu_quota(cgroup: Path) -> float | None:
-    quota, period = (_read(cgroup / "cpu.max") or "max 1").split()  # version 2
-    if quota == "max":
-        quota = _read(cgroup / "cpu/cpu.cfs_quota_us") or "-1"  # version 1
-        period = _read(cgroup / "cpu/cpu.cfs_period_us") or "100000"
-    return int(quota) / int(period) if int(quota) > 0 else None
-
-
-def available_memory(cgroup: Path = _CGROUP) -> int:
-    """Bytes of memory free for this process: the machine's, cut by the cgroup's limit."""
+def available_memory(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """Bytes of memory free for this process: the machine's, cut by limits of its cgroups."""
     free = _machine_memory()
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        most, now = _read(cgroup / limit), _read(cgroup / used)
-        if most and now and most != "max":
-            free = min(free, max(0, int(most) - int(now)))
+    for folder in _cgroup_folders(cgroup, membership):
+        for limit, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            most, now = _read(folder / limit), _read(folder / used)
+            if most and now and most != "max":
+                free = min(free, max(0, int(most) - int(now)))
     return free
+
+
+def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:
+    """Folders of the cgroups this process is in, and of those around them: all limits hold."""
+    yield from (cgroup, cgroup / "cpu", cgroup / "memory")  # what a container sees
+    for line in (_read(membership) or "").splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        inner = PurePosixPath(path.strip("/"))
+        for name in controllers.split(","):  # empty in version 2
+            for place in (inner, *inner.parents):
+                if place.name:
+                    yield cgroup / name / place
 
 
 def _machine_memory() -> int:

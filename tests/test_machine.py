@@ -39,32 +39,58 @@ def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("sixteen")
 def test_processors_by_cgroup_2(tmp_path: Path, quota: str, expected: int) -> None:
-    assert cpu_count(write(tmp_path, cpu_DOT_max=quota)) == expected
+    assert cpu_count(write(tmp_path, cpu_DOT_max=quota), tmp_path / \"no-membership\") == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 16), ("300000", 3), ("150000", 2)])
 @pytest.mark.usefixtures("sixteen")
 def test_processors_by_cgroup_1(tmp_path: Path, quota: str, expected: int) -> None:
     root = write(tmp_path, cpu__cpu_DOT_cfs_quota_us=quota, cpu__cpu_DOT_cfs_period_us="100000")
-    assert cpu_count(root) == expected
+    assert cpu_count(root, tmp_path / \"no-membership\") == expected
+
+
+@pytest.mark.usefixtures("sixteen")
+def test_processors_by_nested_cgroups(tmp_path: Path) -> None:
+    root = tmp_path / "cgroup"
+    membership = tmp_path / "membership"
+    write(root / "user.slice", cpu_DOT_max="800000 100000")
+    write(root / "user.slice/a.scope", cpu_DOT_max="500000 100000")
+    write(root / "other", cpu_DOT_max="100000 100000")
+    membership.write_text("0::/user.slice/a.scope\n")
+    assert cpu_count(root, membership) == 5
+    write(root / "user.slice", cpu_DOT_max="200000 100000")  # an outer quota holds too
+    assert cpu_count(root, membership) == 2
+    one = write(tmp_path / "one/cpu,cpuacct/job", cpu_DOT_cfs_quota_us="300000")
+    (tmp_path / "one/cpu").symlink_to(one.parent)
+    membership.write_text("4:cpu,cpuacct:/job\n1:name=systemd:/init\n")
+    assert cpu_count(tmp_path / "one", membership) == 3
+
+
+@pytest.mark.usefixtures("a_gigabyte")
+def test_memory_by_nested_cgroups(tmp_path: Path) -> None:
+    root, membership = tmp_path / "cgroup", tmp_path / "membership"
+    write(root / "jobs", memory_DOT_max="900000000", memory_DOT_current="100000000")
+    write(root / "jobs/7", memory_DOT_max="max", memory_DOT_current="1")
+    membership.write_text("0::/jobs/7\n")
+    assert available_memory(root, membership) == 800_000_000
 
 
 @pytest.mark.usefixtures("sixteen")
 def test_processors_without_a_cgroup(tmp_path: Path) -> None:
-    assert cpu_count(tmp_path / "nothing") == 16
+    assert cpu_count(tmp_path / "nothing", tmp_path / \"no-membership\") == 16
 
 
 def test_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 7}, raising=False)
-    assert cpu_count(write(tmp_path, cpu_DOT_max="800000 100000")) == 2
+    assert cpu_count(write(tmp_path, cpu_DOT_max="800000 100000"), tmp_path / \"no-membership\") == 2
 
 
 def test_systems_without_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert cpu_count(tmp_path) == 6
+    assert cpu_count(tmp_path, tmp_path / \"no-membership\") == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cpu_count(tmp_path) == 1
+    assert cpu_count(tmp_path, tmp_path / \"no-membership\") == 1
 
 
 @pytest.fixture

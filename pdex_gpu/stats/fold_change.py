@@ -22,7 +22,8 @@ def group_means(
     if not is_log1p:
         return mean
     if exp_post_agg:
-        return np.expm1(mean)
+        with np.errstate(over="ignore"):  # infinite: counts taken for logarithms
+            return np.expm1(mean)
     assert mean_expm1 is not None
     return mean_expm1
 
