@@ -39,14 +39,14 @@ def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("sixteen")
 def test_processors_by_cgroup_2(tmp_path: Path, quota: str, expected: int) -> None:
-    assert cpu_count(write(tmp_path, cpu_DOT_max=quota), tmp_path / \"no-membership\") == expected
+    assert cpu_count(write(tmp_path, cpu_DOT_max=quota), tmp_path / "no-membership") == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 16), ("300000", 3), ("150000", 2)])
 @pytest.mark.usefixtures("sixteen")
 def test_processors_by_cgroup_1(tmp_path: Path, quota: str, expected: int) -> None:
     root = write(tmp_path, cpu__cpu_DOT_cfs_quota_us=quota, cpu__cpu_DOT_cfs_period_us="100000")
-    assert cpu_count(root, tmp_path / \"no-membership\") == expected
+    assert cpu_count(root, tmp_path / "no-membership") == expected
 
 
 @pytest.mark.usefixtures("sixteen")
@@ -77,20 +77,20 @@ def test_memory_by_nested_cgroups(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("sixteen")
 def test_processors_without_a_cgroup(tmp_path: Path) -> None:
-    assert cpu_count(tmp_path / "nothing", tmp_path / \"no-membership\") == 16
+    assert cpu_count(tmp_path / "nothing", tmp_path / "no-membership") == 16
 
 
 def test_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 7}, raising=False)
-    assert cpu_count(write(tmp_path, cpu_DOT_max="800000 100000"), tmp_path / \"no-membership\") == 2
+    assert cpu_count(write(tmp_path, cpu_DOT_max="800000 100000"), tmp_path / "no-membership") == 2
 
 
 def test_systems_without_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert cpu_count(tmp_path, tmp_path / \"no-membership\") == 6
+    assert cpu_count(tmp_path, tmp_path / "no-membership") == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cpu_count(tmp_path, tmp_path / \"no-membership\") == 1
+    assert cpu_count(tmp_path, tmp_path / "no-membership") == 1
 
 
 @pytest.fixture

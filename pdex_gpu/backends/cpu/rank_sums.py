@@ -18,17 +18,13 @@ from ...design import Design
 from ..contract import RankSums
 from .jit import jit
 from .pack import PackedBlock
-from .sort import DIGIT, key_bits, sort_gene
+from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
 
 EXACT_TIES = 2_000_000  # pooled cells up to which n**3 fits int64
 
 # A table is worth its size up to this many counts, or a few times the entries.
 _TABLE = 4096
 _TABLE_PER_ENTRY = 4
-
-_CODE_BITS = np.uint64(32)
-_CODE = np.uint64(0xFFFFFFFF)
-_NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # no entry: its code is no group's
 
 
 def rank_sums(block: PackedBlock, genes: slice, design: Design) -> RankSums:
@@ -151,13 +147,13 @@ def _scan(packed, below, u, gained):
     ``below - start`` of them, and adds ``2 start + (below - start)`` to twice U. It also meets
     the entries of its own group in the run so far. No branch: runs are short and irregular.
     """
-    previous = _NOTHING
+    previous = NOTHING
     start = below
     own = 0
     for i in range(packed.size):
         entry = packed[i]
-        code = entry & _CODE
-        start = start if entry >> _CODE_BITS == previous >> _CODE_BITS else below
+        code = entry & CODE
+        start = start if entry >> CODE_BITS == previous >> CODE_BITS else below
         is_reference = np.int64(code == 0)
         own = (1 - is_reference) * (own + 1) if entry == previous else 0
         n = below - start + own  # equal cells met so far in the reference and in this group

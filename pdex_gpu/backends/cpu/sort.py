@@ -19,8 +19,9 @@ DIGIT = 11
 _DIGIT = np.uint64(DIGIT)
 BINS = 1 << DIGIT
 _MASK = np.uint64(BINS - 1)
-_CODE_BITS = np.uint64(32)
-_SENTINEL = np.uint64(0xFFFFFFFFFFFFFFFF)
+CODE_BITS = np.uint64(32)
+CODE = np.uint64(0xFFFFFFFF)
+NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # no entry: its code is no group's
 
 
 def key_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -94,7 +95,7 @@ def _exclusive(histogram):
 @jit
 def _sort32(bits, mode, bounds, packed, scratch, histogram):
     n = bits.size
-    packed[n] = _SENTINEL
+    packed[n] = NOTHING
     if n == 0:
         return 0
     smallest = np.uint32(0xFFFFFFFF)
@@ -127,9 +128,9 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
             digit = (np.uint64(key) >> low) & _MASK
             at = first[digit]
             first[digit] = at + np.uint32(1)
-            target[at] = (np.uint64(key) << _CODE_BITS) | np.uint64(g)
+            target[at] = (np.uint64(key) << CODE_BITS) | np.uint64(g)
     if two_passes:
-        shift = low + _DIGIT + _CODE_BITS
+        shift = low + _DIGIT + CODE_BITS
         for i in range(n):
             entry = scratch[i]
             digit = entry >> shift
@@ -162,8 +163,8 @@ def _insertion(entries, n):
 @jit
 def _radix(entries, scratch, n, width, histogram):
     """Stable radix sort of `entries` on their `width` key bits."""
-    shift = _CODE_BITS
-    while shift < _CODE_BITS + np.uint64(width):
+    shift = CODE_BITS
+    while shift < CODE_BITS + np.uint64(width):
         histogram[:] = 0
         for i in range(n):
             histogram[(entries[i] >> shift) & _MASK] += np.uint32(1)
@@ -180,7 +181,7 @@ def _radix(entries, scratch, n, width, histogram):
 @jit
 def _sort64(bits, mode, bounds, packed, scratch, histogram):
     n = bits.size
-    packed[n] = _SENTINEL
+    packed[n] = NOTHING
     if n == 0:
         return 0
     smallest = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -213,7 +214,7 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
     for i in range(n):
         if i > 0 and keys[i] != keys[i - 1]:
             rank += np.uint64(1)
-        packed[i] = (rank << _CODE_BITS) | np.uint64(codes[i])
+        packed[i] = (rank << CODE_BITS) | np.uint64(codes[i])
     return n_negative
 
 
