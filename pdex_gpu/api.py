@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -352,6 +353,11 @@ def _is_log1p(sink: Sink, settings: Settings) -> bool:
     return sink.fractional
 
 
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)  # reads and parses a file
+
+
 def _provenance(
     settings: Settings,
     dataset: Dataset,
@@ -384,6 +390,6 @@ def _provenance(
         "versions": {
             "pdex_gpu": __version__,
             "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
+            **{package: _version(package) for package in packages},
         },
     }
