@@ -63,7 +63,6 @@ def prefetch_ahead(array, index):
 
 
 @jit
-def prefetch_range(array, start, stop):
-    """Ask for the cache lines of ``array[start:stop]``, to read them."""
-    for i in range(start, stop, _CACHE_LINE // array.itemsize):
-        _prefetch(array, i, 0)
+def prefetch(array, index):
+    """Ask for the cache line of ``array[index]``, to read it; may lie outside."""
+    _prefetch(array, index, 0)

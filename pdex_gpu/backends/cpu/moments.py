@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba.extending import overload
 
 from ...design import Design
 from ..contract import Moments
@@ -42,21 +43,9 @@ def _moments(values, offsets, j0, j1, n_cells, centred, expm1, mean, m2, mean_ex
             x = values[start:stop]
             n = n_cells[g]
             n_zero = n - x.size
-            whole = x.size - x.size % 4
             constant = True
             first = 0.0 if n_zero > 0 or x.size == 0 else np.float64(x[0])
-            s0 = 0.0
-            s1 = 0.0
-            s2 = 0.0
-            s3 = 0.0
-            for i in range(0, whole, 4):
-                s0 += np.float64(x[i])
-                s1 += np.float64(x[i + 1])
-                s2 += np.float64(x[i + 2])
-                s3 += np.float64(x[i + 3])
-            for i in range(whole, x.size):
-                s0 += np.float64(x[i])
-            mu = ((s0 + s1) + (s2 + s3)) / n
+            mu = _total(x) / n
             for i in range(x.size):
                 if x[i] != first:
                     constant = False
@@ -72,6 +61,41 @@ def _moments(values, offsets, j0, j1, n_cells, centred, expm1, mean, m2, mean_ex
                 for i in range(x.size):
                     s0 += math.expm1(np.float64(x[i]))
                 mean_expm1[g, c] = s0 / n
+
+
+def _total(x):
+    """Sum of the values as float64. Chosen by dtype below."""
+    raise NotImplementedError
+
+
+@overload(_total, jit_options={"nogil": True})
+def _total_overload(x):
+    if x.dtype.name == "uint16":  # exact either way, and integers add faster
+
+        def of_counts(x):
+            total = 0
+            for i in range(x.size):
+                total += np.int64(x[i])
+            return np.float64(total)
+
+        return of_counts
+
+    def in_four_lanes(x):
+        whole = x.size - x.size % 4
+        s0 = 0.0
+        s1 = 0.0
+        s2 = 0.0
+        s3 = 0.0
+        for i in range(0, whole, 4):
+            s0 += np.float64(x[i])
+            s1 += np.float64(x[i + 1])
+            s2 += np.float64(x[i + 2])
+            s3 += np.float64(x[i + 3])
+        for i in range(whole, x.size):
+            s0 += np.float64(x[i])
+        return (s0 + s1) + (s2 + s3)
+
+    return in_four_lanes
 
 
 @jit

@@ -22,7 +22,7 @@ from ...design import Design
 from ...errors import UnsupportedDataError
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
 from ..contract import LOG1P_EPSILON, Map, NonFiniteError
-from .jit import jit, prefetch_ahead, prefetch_range
+from .jit import jit, prefetch, prefetch_ahead
 
 # What a scatter saw: bits of its return value.
 UNFIT = 1  # a value that the packed dtype cannot hold, or NaN or infinity
@@ -32,6 +32,10 @@ FRACTIONAL = 4  # a fractional part above LOG1P_EPSILON
 _EPSILON = LOG1P_EPSILON
 _SAMPLE = 100_000
 _CELLS_A_PART = 1024
+# Cells of a group lie far apart in memory, too irregular for the hardware: while one row is
+# scattered, the row this many cells on is asked for, a cache line of it every so many entries.
+_ROWS_AHEAD = 2
+_STRETCH = 16
 _MAX_PARTS = 64
 
 
@@ -243,10 +247,7 @@ def _scatter_csr(
                 offsets[g, j] = cursor[j]
         for o in range(max(first, groups[g]), min(last, groups[g + 1])):
             cell = order[o]
-            if o + 1 < last:  # cells of a group lie far apart: too irregular for the hardware
-                ahead = order[o + 1]
-                prefetch_range(indices, starts[ahead], stops[ahead])
-                prefetch_range(data, starts[ahead], stops[ahead])
+            ahead = starts[order[min(o + _ROWS_AHEAD, last - 1)]]
             row = indices[starts[cell] : stops[cell]]
             flags |= _convert(data[starts[cell] : stops[cell]], buffer)
             if drop_zeros:
@@ -258,12 +259,15 @@ def _scatter_csr(
                         prefetch_ahead(values, at)
                         cursor[j] = at + np.uint64(1)
             else:
-                for i in range(row.size):
-                    j = np.uint64(np.int64(row[i]) - gene_start)
-                    at = cursor[j]
-                    values[at] = buffer[i]
-                    prefetch_ahead(values, at)
-                    cursor[j] = at + np.uint64(1)
+                for stretch in range(0, row.size, _STRETCH):
+                    prefetch(indices, ahead + stretch)
+                    prefetch(data, ahead + stretch)
+                    for i in range(stretch, min(stretch + _STRETCH, row.size)):
+                        j = np.uint64(np.int64(row[i]) - gene_start)
+                        at = cursor[j]
+                        values[at] = buffer[i]
+                        prefetch_ahead(values, at)
+                        cursor[j] = at + np.uint64(1)
     return flags
 
 
