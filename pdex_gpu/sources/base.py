@@ -109,12 +109,16 @@ class Source(Protocol):
         What this is, for provenance and messages: ``"CSR float32 in memory"``.
     """
 
-    n_cells: int
-    n_genes: int
     nnz: int
     bytes_per_entry: int
     in_memory: bool
     description: str
+
+    @property
+    def n_cells(self) -> int: ...
+
+    @property
+    def n_genes(self) -> int: ...
 
     def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[Reader]:
         """Prepare to read the ranges ``[edges[k], edges[k + 1])`` within `budget` bytes."""

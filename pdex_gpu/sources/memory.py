@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -193,52 +193,68 @@ class DenseReader:
         return DenseChunk(self._values[:, start:stop].astype(self._dtype, copy=False), start)
 
 
-class CsrSource:
-    """A row-major sparse matrix in memory; its rows may be unsorted.
+class _SparseSource:
+    """What CSR and CSC sources share; the major axis is the one that indptr counts.
 
     Parameters
     ----------
     data, indices, indptr : numpy.ndarray
-    n_genes : int
+    n_minor : int
+        Length of the other axis.
     what : str
     """
 
     in_memory = True
+    major: str
+    form: str
 
     def __init__(
-        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_genes: int, what: str
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_minor: int, what: str
     ) -> None:
-        self.n_cells = len(indptr) - 1
-        self.n_genes = n_genes
-        check_indptr(indptr, self.n_cells, min(len(data), len(indices)), what)
+        self.n_major, self.n_minor = len(indptr) - 1, n_minor
+        check_indptr(indptr, self.n_major, min(len(data), len(indices)), what)
         self._data = data.astype(native_dtype(data.dtype, what), copy=False)
         self._indices = indices
         self._indptr = indptr.astype(np.int64, copy=False)
         self._what = what
         self.nnz = int(indptr[-1])
         self.bytes_per_entry = self._data.itemsize + indices.itemsize
-        self.description = f"CSR {self._data.dtype} in memory"
+        self.description = f"{self.form} {self._data.dtype} in memory"
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """See :meth:`MemorySource.state`."""
         arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
-        return arrays, {"n_genes": self.n_genes, "what": self._what}
+        return arrays, {"n_minor": self.n_minor, "what": self._what}
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CsrReader]:
-        """See :meth:`Source.open`."""
-        return nullcontext(CsrReader(self._data, self._indices, self._indptr, self.n_genes, edges))
-
-    def canonical(self) -> CsrSource:
+    def canonical(self) -> Self:
         """A copy with sorted, unique indices; raises DataError if one is out of range."""
         arrays = canonical_arrays(
             self._data[: self.nnz].copy(),
             self._indices[: self.nnz].copy(),
             self._indptr.copy(),
-            self.n_genes,
+            self.n_minor,
             self._what,
-            "row",
+            self.major,
         )
-        return CsrSource(*arrays, self.n_genes, self._what)
+        return type(self)(*arrays, self.n_minor, self._what)
+
+
+class CsrSource(_SparseSource):
+    """A row-major sparse matrix in memory; its rows may be unsorted."""
+
+    major, form = "row", "CSR"
+
+    @property
+    def n_cells(self) -> int:
+        return self.n_major
+
+    @property
+    def n_genes(self) -> int:
+        return self.n_minor
+
+    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CsrReader]:
+        """See :meth:`Source.open`."""
+        return nullcontext(CsrReader(self._data, self._indices, self._indptr, self.n_genes, edges))
 
 
 class CsrReader:
@@ -301,52 +317,22 @@ def row_positions(indices: np.ndarray, indptr: np.ndarray, n_genes: int, edge: i
     return low
 
 
-class CscSource:
-    """A column-major sparse matrix in memory; its columns may be unsorted.
+class CscSource(_SparseSource):
+    """A column-major sparse matrix in memory; its columns may be unsorted."""
 
-    Parameters
-    ----------
-    data, indices, indptr : numpy.ndarray
-    n_cells : int
-    what : str
-    """
+    major, form = "column", "CSC"
 
-    in_memory = True
+    @property
+    def n_cells(self) -> int:
+        return self.n_minor
 
-    def __init__(
-        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_cells: int, what: str
-    ) -> None:
-        self.n_cells = n_cells
-        self.n_genes = len(indptr) - 1
-        check_indptr(indptr, self.n_genes, min(len(data), len(indices)), what)
-        self._data = data.astype(native_dtype(data.dtype, what), copy=False)
-        self._indices = indices
-        self._indptr = indptr.astype(np.int64, copy=False)
-        self._what = what
-        self.nnz = int(indptr[-1])
-        self.bytes_per_entry = self._data.itemsize + indices.itemsize
-        self.description = f"CSC {self._data.dtype} in memory"
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """See :meth:`MemorySource.state`."""
-        arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
-        return arrays, {"n_cells": self.n_cells, "what": self._what}
+    @property
+    def n_genes(self) -> int:
+        return self.n_major
 
     def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CscReader]:
         """See :meth:`Source.open`."""
         return nullcontext(CscReader(self._data, self._indices, self._indptr, self.n_cells, edges))
-
-    def canonical(self) -> CscSource:
-        """A copy with sorted, unique indices; raises DataError if one is out of range."""
-        arrays = canonical_arrays(
-            self._data[: self.nnz].copy(),
-            self._indices[: self.nnz].copy(),
-            self._indptr.copy(),
-            self.n_cells,
-            self._what,
-            "column",
-        )
-        return CscSource(*arrays, self.n_cells, self._what)
 
 
 class CscReader:
