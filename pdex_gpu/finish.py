@@ -7,7 +7,7 @@ import numpy as np
 from .arrays import nan_filled
 from .backends.contract import KernelSet, Map
 from .engines.base import Sink
-from .stats.fold_change import fold_change, group_means, percent_change
+from .stats.fold_change import expm1_in_place, fold_change, percent_change
 
 _PAIRS_A_TASK = 1 << 15
 
@@ -21,22 +21,28 @@ def finish(
     exp_post_agg: bool,
     clip_value: float | None,
 ) -> dict[str, np.ndarray]:
-    """The value columns of the schema, each of shape (n_targets, n_genes), float64."""
+    """The value columns of the schema, each of shape (n_targets, n_genes), float64.
+
+    Means of log1p values become those in count space where they stand: ``expm1`` of the mean if
+    `exp_post_agg`, else the mean of ``expm1``.
+    """
     shape = sink.p_value.shape
     percent, fold = nan_filled(shape, run), nan_filled(shape, run)
-    means = nan_filled(sink.mean.shape, run) if is_log1p else sink.mean
+    if is_log1p and not exp_post_agg:
+        assert sink.mean_expm1 is not None
+        means = sink.mean_expm1
+    else:
+        means = sink.mean
+    exponentiate = is_log1p and exp_post_agg
 
-    def means_of(groups: slice) -> np.ndarray:
-        expm1 = None if sink.mean_expm1 is None else sink.mean_expm1[groups]
-        return group_means(sink.mean[groups], expm1, is_log1p=is_log1p, exp_post_agg=exp_post_agg)
-
-    reference = means_of(slice(0, 1))[0]
-    means[0] = reference
+    if exponentiate:
+        expm1_in_place(means[:1])
+    reference = means[0]
 
     def changes(targets: slice) -> None:
         groups = slice(targets.start + 1, targets.stop + 1)
-        if is_log1p:
-            means[groups] = means_of(groups)
+        if exponentiate:
+            expm1_in_place(means[groups])
         percent_change(means[groups], reference, out=percent[targets])
         fold_change(means[groups], reference, clip_value, out=fold[targets])
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pdex_gpu.stats.fold_change import fold_change, group_means, percent_change
+from pdex_gpu.backends import reference as reference_kernels
+from pdex_gpu.engines.base import Sink
+from pdex_gpu.finish import finish
+from pdex_gpu.stats.fold_change import expm1_in_place, fold_change, percent_change
 
 #           both 0, reference 0, target 0, neither
 TARGET = np.array([[0.0, 3.0, 0.0, 3.0], [0.0, -1.0, -0.0, -6.0]])
@@ -52,18 +55,27 @@ def test_arguments_are_left_alone() -> None:
     assert reference.tobytes() == REFERENCE.tobytes()
 
 
-def test_means_of_counts_are_as_they_are() -> None:
-    mean = np.array([[0.0, 1.5], [2.0, 700.0]])
-    for post in (True, False):
-        found = group_means(mean, mean + 1, is_log1p=False, exp_post_agg=post)
-        np.testing.assert_array_equal(found, mean)
+def finished(sink: Sink, **options: bool) -> dict[str, np.ndarray]:
+    return finish(sink, reference_kernels, map, clip_value=20.0, **options)
 
 
-def test_means_of_log_values_are_in_count_space() -> None:
+def test_means_in_count_space() -> None:
     x = np.log1p(np.array([0.0, 3.0, 8.0]))
-    mean, mean_expm1 = np.array([[x.mean()]]), np.array([[np.expm1(x).mean()]])
-    geometric = group_means(mean, None, is_log1p=True, exp_post_agg=True)
-    # (1 * 4 * 9) ** (1/3) - 1
-    np.testing.assert_allclose(geometric, [[36 ** (1 / 3) - 1]], rtol=1e-14)
-    arithmetic = group_means(mean, mean_expm1, is_log1p=True, exp_post_agg=False)
-    np.testing.assert_allclose(arithmetic, [[11 / 3]], rtol=1e-14)
+    for is_log1p, exp_post_agg, expected in (
+        (False, True, x.mean()),
+        (False, False, x.mean()),
+        (True, True, 36 ** (1 / 3) - 1),  # (1 * 4 * 9) ** (1/3) - 1
+        (True, False, 11 / 3),
+    ):
+        sink = Sink(n_groups=2, n_genes=1, expm1=True)
+        sink.mean[:], sink.mean_expm1[:] = x.mean(), np.expm1(x).mean()
+        sink.p_value[:] = 1.0
+        columns = finished(sink, is_log1p=is_log1p, exp_post_agg=exp_post_agg)
+        for name in ("target_mean", "reference_mean"):
+            np.testing.assert_allclose(columns[name], [[expected]], rtol=1e-14)
+
+
+def test_means_of_counts_taken_for_logarithms_are_infinite() -> None:
+    mean = np.array([[1.0, 1000.0]])
+    expm1_in_place(mean)
+    np.testing.assert_array_equal(mean, [[np.expm1(1.0), np.inf]])

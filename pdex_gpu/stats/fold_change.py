@@ -5,27 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 
-def group_means(
-    mean: np.ndarray, mean_expm1: np.ndarray | None, *, is_log1p: bool, exp_post_agg: bool
-) -> np.ndarray:
-    """Means in count space.
-
-    Parameters
-    ----------
-    mean, mean_expm1 : numpy.ndarray, shape (n_groups, n_genes), float64
-        Means of x and of ``expm1(x)``.
-    is_log1p : bool
-        Whether x is ``log1p`` of counts; if not, the means are those of x.
-    exp_post_agg : bool
-        ``expm1`` of the mean instead of the mean of ``expm1``.
-    """
-    if not is_log1p:
-        return mean
-    if exp_post_agg:
-        with np.errstate(over="ignore"):  # infinite: counts taken for logarithms
-            return np.expm1(mean)
-    assert mean_expm1 is not None
-    return mean_expm1
+def expm1_in_place(mean: np.ndarray) -> None:
+    """Means of log1p values become means in count space."""
+    with np.errstate(over="ignore"):  # infinite: counts taken for logarithms
+        np.expm1(mean, out=mean)
 
 
 def percent_change(
