@@ -236,10 +236,9 @@ def test_text_reads_back_to_the_same_bits(tmp_path, parts, suffix, sep):
     de = make()
     path = tmp_path / f"de.{suffix}"
     de.to_csv(path, sep=sep)
-    table = pd.read_csv(
-        path, sep=sep, float_precision="round_trip", keep_default_na=False,
-        na_values={name: ["nan"] for name in VALUES},
-    )  # fmt: skip
+    table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False)
+    for name in VALUES:  # Python reads a number's text back to the same bits
+        table[name] = [float(text) for text in table[name]]
     assert_table(table, de)
     assert path.read_text(encoding="utf-8").count("fold_change") == 1  # one header
 

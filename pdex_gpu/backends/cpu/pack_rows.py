@@ -1,0 +1,195 @@
+"""Packing row-major input, CSR and dense by row: count the entries a gene, then scatter.
+
+Both passes are split by cells, each part with cursors of its own, so threads never share a place
+to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...design import Design
+from ...sources.base import CsrChunk, DenseChunk, NotCanonicalError
+from ..contract import Map
+from .convert import convert
+from .jit import jit, prefetch, prefetch_ahead
+from .parts import exclusive_sum, split_evenly
+
+_CELLS_A_PART = 1024
+# Cells of a group lie far apart in memory, too irregular for the hardware: while one row is
+# scattered, the row this many cells on is asked for, a cache line of it every so many entries.
+_ROWS_AHEAD = 2
+_STRETCH = 16
+
+
+def pack_csr(
+    chunk: CsrChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pack a CSR chunk."""
+    rows = (chunk.data, chunk.indices, chunk.starts, chunk.stops, design.order)
+
+    def count(part: tuple[int, int], counts: np.ndarray) -> None:
+        if _count_csr(*rows, *part, chunk.gene_start, chunk.n_genes, drop_zeros, counts):
+            raise NotCanonicalError("gene indices are unsorted, repeated or out of range")
+
+    def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> int:
+        return int(
+            _scatter_csr(
+                *rows, design.offsets, *part, chunk.gene_start, drop_zeros, cursor, values, offsets
+            )
+        )
+
+    return _count_and_scatter(chunk.n_genes, design, run, dtype, count, scatter)
+
+
+def pack_dense_rows(
+    chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pack a dense chunk whose rows are contiguous, or nearly."""
+    del drop_zeros  # always
+    x = chunk.values
+    if x.dtype.kind == "b":
+        x = x.view(np.uint8)
+
+    def count(part: tuple[int, int], counts: np.ndarray) -> None:
+        _count_dense(x, design.order, *part, counts)
+
+    def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> int:
+        return int(_scatter_dense(x, design.order, design.offsets, *part, cursor, values, offsets))
+
+    return _count_and_scatter(chunk.n_genes, design, run, dtype, count, scatter)
+
+
+def _count_and_scatter(
+    n_genes: int,
+    design: Design,
+    run: Map,
+    dtype: np.dtype,
+    count: Callable[[tuple[int, int], np.ndarray], None],
+    scatter: Callable[[tuple[int, int], Any, Any, Any], int],
+) -> tuple[np.ndarray, np.ndarray, int]:
+    parts = split_evenly(len(design.order), _CELLS_A_PART)
+    counts = np.zeros((len(parts), n_genes), np.int64)
+    for _ in run(lambda p: count(parts[p], counts[p]), range(len(parts))):
+        pass
+    starts = exclusive_sum(counts.sum(axis=0))
+    cursors = (starts[:-1] + exclusive_sum(counts, axis=0)[:-1]).astype(np.uint64)
+    values = np.empty(int(starts[-1]), dtype)  # scatter fills it: cursors end where parts begin
+    # Not filled first, as it is large: every group has a first cell, whose part writes its row.
+    offsets = np.empty((design.n_groups + 1, n_genes), np.int64)
+    offsets[-1] = starts[1:]
+    ends = cursors + counts.astype(np.uint64)
+    flags = 0
+    tasks = [(parts[p], cursors[p], values, offsets) for p in range(len(parts))]
+    for seen in run(lambda task: scatter(*task), tasks):
+        flags |= seen
+    assert np.array_equal(cursors, ends), "a scatter did not write what was counted"
+    return values, offsets, flags
+
+
+@jit
+def _count_csr(
+    data, indices, starts, stops, order, first, last, gene_start, n_genes, drop_zeros, counts
+):
+    """Entries a gene among cells ``order[first:last]``; returns 1 if indices are not canonical."""
+    bad = np.uint32(0)
+    for o in range(first, last):
+        cell = order[o]
+        row = indices[starts[cell] : stops[cell]]
+        n = row.size
+        if n == 0:
+            continue
+        row_bad = np.uint32(0)
+        for i in range(1, n):
+            row_bad |= np.uint32(row[i] <= row[i - 1])
+        row_bad |= np.uint32(row[0] < gene_start)
+        row_bad |= np.uint32(row[n - 1] >= gene_start + n_genes)
+        bad |= row_bad
+        if row_bad:
+            continue
+        if drop_zeros:
+            row_data = data[starts[cell] : stops[cell]]
+            for i in range(n):
+                if row_data[i] != 0:
+                    counts[np.uint64(np.int64(row[i]) - gene_start)] += 1
+        else:
+            for i in range(n):  # unsigned indices: no test for negative ones
+                counts[np.uint64(np.int64(row[i]) - gene_start)] += 1
+    return bad
+
+
+@jit
+def _scatter_csr(
+    data, indices, starts, stops, order, groups, first, last, gene_start, drop_zeros,
+    cursor, values, offsets,
+):  # fmt: skip
+    """Write the entries of cells ``order[first:last]``; returns flags."""
+    n_groups = groups.size - 1
+    n_genes = cursor.size
+    flags = 0
+    buffer = np.empty(n_genes, values.dtype)
+    for g in range(n_groups):
+        if groups[g + 1] < first or groups[g] >= last:
+            continue
+        if groups[g] >= first:
+            for j in range(n_genes):
+                offsets[g, j] = cursor[j]
+        for o in range(max(first, groups[g]), min(last, groups[g + 1])):
+            cell = order[o]
+            ahead = starts[order[min(o + _ROWS_AHEAD, last - 1)]]
+            row = indices[starts[cell] : stops[cell]]
+            flags |= convert(data[starts[cell] : stops[cell]], buffer)
+            if drop_zeros:
+                for i in range(row.size):
+                    if buffer[i] != 0:
+                        j = np.uint64(np.int64(row[i]) - gene_start)
+                        at = cursor[j]
+                        values[at] = buffer[i]
+                        prefetch_ahead(values, at)
+                        cursor[j] = at + np.uint64(1)
+            else:
+                for stretch in range(0, row.size, _STRETCH):
+                    prefetch(indices, ahead + stretch)
+                    prefetch(data, ahead + stretch)
+                    for i in range(stretch, min(stretch + _STRETCH, row.size)):
+                        j = np.uint64(np.int64(row[i]) - gene_start)
+                        at = cursor[j]
+                        values[at] = buffer[i]
+                        prefetch_ahead(values, at)
+                        cursor[j] = at + np.uint64(1)
+    return flags
+
+
+@jit
+def _count_dense(x, order, first, last, counts):
+    for o in range(first, last):
+        row = x[order[o]]
+        for j in range(counts.size):
+            counts[j] += row[j] != 0
+
+
+@jit
+def _scatter_dense(x, order, groups, first, last, cursor, values, offsets):
+    n_groups = groups.size - 1
+    n_genes = cursor.size
+    flags = 0
+    buffer = np.empty(n_genes, values.dtype)
+    for g in range(n_groups):
+        if groups[g + 1] < first or groups[g] >= last:
+            continue
+        if groups[g] >= first:
+            for j in range(n_genes):
+                offsets[g, j] = cursor[j]
+        for o in range(max(first, groups[g]), min(last, groups[g + 1])):
+            row = x[order[o]]
+            flags |= convert(row, buffer)
+            for j in range(n_genes):
+                if row[j] != 0:
+                    at = cursor[j]
+                    values[at] = buffer[j]
+                    prefetch_ahead(values, at)
+                    cursor[j] = at + np.uint64(1)
+    return flags
