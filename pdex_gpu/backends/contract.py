@@ -6,17 +6,17 @@ between negatives and positives. Explicit zeros, -0.0 included, count as zeros.
 
 How far kernel sets may differ from the reference:
 
-==================  =================================  ==============================
-kernel              output                             agreement
-==================  =================================  ==============================
-`moments`           ``n_expressed (K, C) int32``       exact
-                    ``mean (K, C) float64``            rtol 1e-12
-                    ``m2``, ``mean_expm1`` likewise    rtol 1e-12 (see tests)
-`rank_sums`         ``u2 (T, C) int64``                exact
-                    ``ties (T, C) float64``            exact up to 2**53, then rtol 1e-12
-`anderson_darling`  ``a2 (T, C) float64``              rtol 1e-10
-`benjamini_hochberg` ``fdr``, shape of the input       exact
-==================  =================================  ==============================
+====================  =================================  ==============================
+kernel                output                             agreement
+====================  =================================  ==============================
+`moments`             ``n_expressed (K, C) int32``       exact
+                      ``mean (K, C) float64``            rtol 1e-12
+                      ``m2``, ``mean_expm1`` likewise    rtol 1e-12 (see tests)
+`rank_sums`           ``u2 (T, C) int64``                exact
+                      ``ties (T, C) float64``            exact up to 2**53, then rtol 1e-12
+`anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
+`benjamini_hochberg`  ``fdr``, shape of the input        exact
+====================  =================================  ==============================
 
 Within one kernel set the bits never depend on the chunk, on threads, or on how the matrix was
 stored: a group's entries of a gene are always taken in ascending cell order, zeros left out.

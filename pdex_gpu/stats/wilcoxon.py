@@ -17,7 +17,7 @@ from .exact_u import survival
 #: Up to this many cells on one side, ``method="auto"`` is exact where no values are tied (scipy).
 AUTO_EXACT = 8
 
-# Additions that the exact distribution may take: about a minute.
+# Additions that the exact distribution may take.
 _EXACT_REACH = 500_000_000
 
 
@@ -99,7 +99,7 @@ class Wilcoxon(StatisticalTest):
         if self.method == "exact" and min(m, n) * m * n > _EXACT_REACH:
             raise OptionError(
                 f"method='exact' is out of reach for groups of {n} and {m} cells: it would take "
-                "hours. Use method='auto', which is exact where a group has at most "
+                "too long. Use method='auto', which is exact where a group has at most "
                 f"{AUTO_EXACT} cells and no values are tied, or 'asymptotic'."
             )
 

@@ -32,7 +32,7 @@ def _anderson_darling(bits, mode, start, offsets, j0, n_cells, a2):
     longest = 0
     for c in range(a2.shape[1]):
         longest = max(longest, offsets[n_groups, j0 + c] - offsets[0, j0 + c])
-    packed = np.empty(longest + 1, np.uint64)
+    packed = np.empty(longest, np.uint64)
     scratch = np.empty(longest, np.uint64)
     histogram = np.empty(2 << DIGIT, np.uint32)
     bounds = np.empty(n_groups + 1, np.int64)

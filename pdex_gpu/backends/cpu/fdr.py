@@ -14,13 +14,13 @@ import numpy as np
 
 from ..contract import Map
 from .jit import jit
-from .sort import BINS, DIGIT, insertion64, radix64
+from .parts import exclusive_sum, split_evenly
+from .sort import BINS, insertion64, sort_spanning64
 
 _MANTISSA_BITS = 52
 _SMALLEST_EXPONENT = 1023 - 64  # smaller p-values share the first bucket
 _A_BUCKET = 14  # log2 of the p-values in a bucket, roughly
 _A_PART = 1 << 16
-_MAX_PARTS = 64
 _INSERTION = 64
 
 
@@ -36,26 +36,23 @@ def benjamini_hochberg(p_value: np.ndarray, run: Map) -> np.ndarray:
     lowest = _SMALLEST_EXPONENT << mantissa
     n_buckets = ((1023 - _SMALLEST_EXPONENT) << mantissa) + 1  # the last is p = 1
 
-    n_parts = max(1, min(_MAX_PARTS, n // _A_PART))
-    bounds = [n * i // n_parts for i in range(n_parts + 1)]
+    parts = split_evenly(n, _A_PART)
     bits = flat.view(np.uint64)
-    counts = np.zeros((n_parts, n_buckets), np.int64)
-    for _ in run(
-        lambda i: _count(bits[bounds[i] : bounds[i + 1]], shift, lowest, counts[i]), range(n_parts)
-    ):
+    counts = np.zeros((len(parts), n_buckets), np.int64)
+    for _ in run(lambda p: _count(bits, *parts[p], shift, lowest, counts[p]), range(len(parts))):
         pass
-    starts = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
-    cursors = starts[:-1] + np.cumsum(counts, axis=0) - counts
+    starts = exclusive_sum(counts.sum(axis=0))
+    cursors = starts[:-1] + exclusive_sum(counts)[:-1]
     keys = np.empty(n, np.uint64)  # filled below: every p-value has its place in a bucket
     places = np.empty(n, np.uint32 if n <= 0xFFFFFFFF else np.uint64)
     for _ in run(
-        lambda i: _deal(bits, bounds[i], bounds[i + 1], shift, lowest, cursors[i], keys, places),
-        range(n_parts),
+        lambda p: _deal(bits, *parts[p], shift, lowest, cursors[p], keys, places),
+        range(len(parts)),
     ):
         pass
 
     smallest = np.full(n_buckets, np.inf)
-    ranges = _even_ranges(starts, n_parts)
+    ranges = _even_ranges(starts, len(parts))
     for _ in run(lambda r: _adjust(keys, places, starts, *r, smallest), ranges):
         pass
     above = np.minimum.accumulate(np.append(smallest[1:], 1.0)[::-1])[::-1]
@@ -77,8 +74,8 @@ def _bucket(bits, shift, lowest, n_buckets):
 
 
 @jit
-def _count(bits, shift, lowest, counts):
-    for i in range(bits.size):
+def _count(bits, first, last, shift, lowest, counts):
+    for i in range(first, last):
         counts[_bucket(bits[i], shift, lowest, counts.size)] += 1
 
 
@@ -112,15 +109,9 @@ def _adjust(keys, places, starts, first, last, smallest):
         low = bucket_keys.min()
         span = bucket_keys.max() - low
         if span > 0 and not (n <= _INSERTION and insertion64(bucket_keys, bucket_places, n)):
-            width = 0
-            while width < 64 and (span >> np.uint64(width)) != 0:
-                width += 1
             for i in range(n):
                 bucket_keys[i] -= low
-            sure = max(0, width - 2 * DIGIT)
-            radix64(bucket_keys, bucket_places, spare_keys, spare_places, n, sure, width, counts)
-            if sure > 0 and not insertion64(bucket_keys, bucket_places, n):
-                radix64(bucket_keys, bucket_places, spare_keys, spare_places, n, 0, width, counts)
+            sort_spanning64(bucket_keys, bucket_places, spare_keys, spare_places, n, span, counts)
             for i in range(n):
                 bucket_keys[i] += low
         running = np.inf

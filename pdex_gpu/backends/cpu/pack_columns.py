@@ -82,7 +82,7 @@ def _pack_columns(
     for _ in run(lambda part: columns.count(part, counts), parts):
         pass
     starts = exclusive_sum(counts.sum(axis=0))
-    offsets = starts[:-1] + exclusive_sum(counts, axis=0)
+    offsets = starts[:-1] + exclusive_sum(counts)
     values = np.empty(int(starts[-1]), dtype)  # scatter fills it: it writes what was counted
     flags = 0
     for seen in run(lambda part: columns.scatter(part, values, offsets), parts):

@@ -76,7 +76,7 @@ def _count_and_scatter(
     for _ in run(lambda p: count(parts[p], counts[p]), range(len(parts))):
         pass
     starts = exclusive_sum(counts.sum(axis=0))
-    cursors = (starts[:-1] + exclusive_sum(counts, axis=0)[:-1]).astype(np.uint64)
+    cursors = (starts[:-1] + exclusive_sum(counts)[:-1]).astype(np.uint64)
     values = np.empty(int(starts[-1]), dtype)  # scatter fills it: cursors end where parts begin
     # Not filled first, as it is large: every group has a first cell, whose part writes its row.
     offsets = np.empty((design.n_groups + 1, n_genes), np.int64)

@@ -16,7 +16,7 @@ def split_evenly(n_items: int, items_a_part: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(bounds))
 
 
-def exclusive_sum(counts: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Sums of all before each, one entry longer: the last is the total."""
+def exclusive_sum(counts: np.ndarray) -> np.ndarray:
+    """Along the first axis, sums of all before each, one longer: the last is the total."""
     zero = np.zeros((1, *counts.shape[1:]), np.int64)
-    return np.concatenate([zero, np.cumsum(counts, axis=axis)])
+    return np.concatenate([zero, np.cumsum(counts, axis=0)])

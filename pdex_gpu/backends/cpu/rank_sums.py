@@ -108,7 +108,7 @@ def _rank_sorted(bits, mode, start, offsets, todo, gene_start, n_cells, gained, 
     longest = 0
     for j in todo:
         longest = max(longest, offsets[n_groups, j] - offsets[0, j])
-    packed = np.empty(longest + 1, np.uint64)
+    packed = np.empty(longest, np.uint64)
     scratch = np.empty(longest, np.uint64)
     histogram = np.empty(2 << DIGIT, np.uint32)
     bounds = np.empty(n_groups + 1, np.int64)

@@ -60,8 +60,8 @@ def sort_gene(bits, mode, bounds, packed, scratch, histogram):
         UNSIGNED, SIGNED or FLOAT.
     bounds : int64, shape (K + 1,)
         Entries of group g are ``bits[bounds[g]:bounds[g + 1]]``.
-    packed : uint64, shape (>= n + 1,)
-        Receives ``key << 32 | code`` ascending, then a sentinel.
+    packed : uint64, shape (>= n,)
+        Receives ``key << 32 | code`` ascending.
     scratch : uint64, shape (>= n,)
     histogram : uint32, shape (2 * 2048,)
 
@@ -84,6 +84,14 @@ def _sort_gene(bits, mode, bounds, packed, scratch, histogram):
 
 
 @jit
+def _bit_length(n):
+    width = 0
+    while width < 64 and (n >> np.uint64(width)) != 0:
+        width += 1
+    return width
+
+
+@jit
 def _exclusive(histogram):
     total = np.uint32(0)
     for i in range(histogram.size):
@@ -95,7 +103,6 @@ def _exclusive(histogram):
 @jit
 def _sort32(bits, mode, bounds, packed, scratch, histogram):
     n = bits.size
-    packed[n] = NOTHING
     if n == 0:
         return 0
     smallest = np.uint32(0xFFFFFFFF)
@@ -105,9 +112,7 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
         smallest = min(smallest, key)
         largest = max(largest, key)
     span = np.uint64(largest - smallest)
-    width = 0
-    while width < 32 and (span >> np.uint64(width)) != 0:
-        width += 1
+    width = _bit_length(span)
     low = np.uint64(max(0, width - 2 * DIGIT))
     histogram[:] = 0
     first, second = histogram[:BINS], histogram[BINS:]
@@ -181,7 +186,6 @@ def _radix(entries, scratch, n, width, histogram):
 @jit
 def _sort64(bits, mode, bounds, packed, scratch, histogram):
     n = bits.size
-    packed[n] = NOTHING
     if n == 0:
         return 0
     smallest = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -190,10 +194,6 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
         key = _key64(bits[i], mode)
         smallest = min(smallest, key)
         largest = max(largest, key)
-    span = largest - smallest
-    width = 0
-    while width < 64 and (span >> np.uint64(width)) != 0:
-        width += 1
     keys = np.empty(n, np.uint64)
     codes = np.empty(n, np.uint32)
     spare_keys = scratch[:n]
@@ -205,11 +205,8 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
             n_negative += mode != UNSIGNED and key < np.uint64(0x8000000000000000)
             keys[i] = key - smallest
             codes[i] = g
-    counts = histogram[:BINS]
-    low = max(0, width - 2 * DIGIT)
-    radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts)
-    if low > 0 and not insertion64(keys, codes, n):
-        radix64(keys, codes, spare_keys, spare_codes, n, 0, width, counts)
+    span = largest - smallest
+    sort_spanning64(keys, codes, spare_keys, spare_codes, n, span, histogram[:BINS])
     rank = np.uint64(0)
     for i in range(n):
         if i > 0 and keys[i] != keys[i - 1]:
@@ -219,7 +216,17 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
 
 
 @jit
-def radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts):
+def sort_spanning64(keys, codes, spare_keys, spare_codes, n, span, counts):
+    """Sort keys in ``[0, span]``, `codes` carried along; equal keys keep their order."""
+    width = _bit_length(span)
+    low = max(0, width - 2 * DIGIT)
+    _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts)
+    if low > 0 and not insertion64(keys, codes, n):
+        _radix64(keys, codes, spare_keys, spare_codes, n, 0, width, counts)
+
+
+@jit
+def _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts):
     """Stable radix sort of `keys` on their bits ``[low, width)``, `codes` carried along."""
     shift = np.uint64(low)
     home = True
