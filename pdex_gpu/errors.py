@@ -56,6 +56,14 @@ class BackendError(PdexGpuError, RuntimeError):
     """A backend asked for by name cannot run here."""
 
 
+class DeviceMemoryError(PdexGpuError, MemoryError):
+    """The memory of a device, or the share of it that may be used, is too small."""
+
+
+class DeviceLostError(PdexGpuError, RuntimeError):
+    """A device failed while it was used."""
+
+
 class SharedMemoryError(PdexGpuError, MemoryError):
     """Shared memory is too small for the shared-memory engine."""
 
