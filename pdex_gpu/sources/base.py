@@ -1,6 +1,9 @@
 """What a source provides: a matrix of cells x genes, read as ranges of genes.
 
 A source never computes and never checks values: a kernel set does, when it packs a chunk.
+
+The arrays of a chunk are numpy arrays, or arrays with ``__cuda_array_interface__`` where the source
+is on a device (:attr:`Source.on_device`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ class DenseChunk:
 
     Attributes
     ----------
-    values : numpy.ndarray, shape (n_cells, n_genes), any numeric dtype, any strides
+    values : numpy.ndarray or device array, shape (n_cells, n_genes), any numeric dtype, any strides
     gene_start : int
     """
 
@@ -42,10 +45,10 @@ class CsrChunk:
 
     Attributes
     ----------
-    data : numpy.ndarray, shape (nnz,), any numeric dtype
-    indices : numpy.ndarray, shape (nnz,), integer
+    data : numpy.ndarray or device array, shape (nnz,), any numeric dtype
+    indices : numpy.ndarray or device array, shape (nnz,), integer
         Gene of each entry, counted from the first gene of the whole matrix.
-    starts, stops : numpy.ndarray, shape (n_cells,), int64
+    starts, stops : numpy.ndarray, int64, or device array, integer; shape (n_cells,)
     gene_start, n_genes : int
     """
 
@@ -66,9 +69,9 @@ class CscChunk:
 
     Attributes
     ----------
-    data : numpy.ndarray, shape (nnz,), any numeric dtype
-    indices : numpy.ndarray, shape (nnz,), integer
-    indptr : numpy.ndarray, shape (n_genes + 1,), int64
+    data : numpy.ndarray or device array, shape (nnz,), any numeric dtype
+    indices : numpy.ndarray or device array, shape (nnz,), integer
+    indptr : numpy.ndarray, int64, or device array, integer; shape (n_genes + 1,)
     n_cells, gene_start : int
     """
 
@@ -80,10 +83,15 @@ class CscChunk:
 
     @property
     def n_genes(self) -> int:
-        return len(self.indptr) - 1
+        return int(self.indptr.shape[0]) - 1
 
 
 Chunk = DenseChunk | CsrChunk | CscChunk
+
+
+def is_device_array(array: object) -> bool:
+    """Whether `array` lies on a CUDA device, whichever package made it."""
+    return hasattr(array, "__cuda_array_interface__")
 
 
 class NotCanonicalError(DataError):
@@ -105,6 +113,12 @@ class Source(Protocol):
         Bytes a stored entry takes in memory once read (value and index).
     in_memory : bool
         True if reading a range costs no copy, so that the budget need not count it.
+    on_device : bool
+        True if the arrays of its chunks lie on a CUDA device, which only the CUDA backend can
+        read. Such a source is read as one range.
+    costly_to_cut : bool
+        True if every cut takes a search in all rows (CSR), so that few ranges are best where there
+        is room for them.
     description : str
         What this is, for provenance and messages: ``"CSR float32 in memory"``.
     """
@@ -112,6 +126,8 @@ class Source(Protocol):
     nnz: int
     bytes_per_entry: int
     in_memory: bool
+    on_device: bool
+    costly_to_cut: bool
     description: str
 
     @property

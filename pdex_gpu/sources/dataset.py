@@ -69,8 +69,8 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
 
     Parameters
     ----------
-    data : anndata.AnnData, str or os.PathLike
-        An AnnData, in memory or backed, or the path of an h5ad file.
+    data : anndata.AnnData, str, os.PathLike or Dataset
+        An AnnData, in memory or backed, or the path of an h5ad file; a dataset is as it is.
     groupby : str
         Column of obs that holds the label of each cell.
     layer : str, optional
@@ -83,6 +83,8 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
     DataError, FileFormatError, FileNotFoundError, UnsupportedDataError
         The data cannot be read; see :mod:`pdex_gpu.errors`.
     """
+    if isinstance(data, Dataset):
+        return data
     if isinstance(data, str | os.PathLike):
         from .h5ad import open_h5ad
 

@@ -112,6 +112,8 @@ class Hdf5Dense:
     """A dense dataset of an HDF5 file."""
 
     in_memory = False
+    on_device = False
+    costly_to_cut = False
 
     def __init__(self, dataset: h5py.Dataset, what: str) -> None:
         check_two_dimensional(dataset.shape or (), what)
@@ -237,6 +239,8 @@ class _Hdf5Sparse:
     """What the sources over sparse groups have in common."""
 
     in_memory = False
+    on_device = False
+    costly_to_cut = False
 
     def __init__(self, parts: _SparseParts) -> None:
         self._parts = parts
@@ -279,6 +283,8 @@ class _CscReader:
 
 class Hdf5Csr(_Hdf5Sparse):
     """A CSR group of an HDF5 file, read once whatever the number of ranges."""
+
+    costly_to_cut = True
 
     @contextmanager
     def open(self, edges: Sequence[int], budget: int) -> Iterator[Reader]:

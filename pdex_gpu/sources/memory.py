@@ -10,9 +10,10 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from ..errors import DataError, UnsupportedDataError
-from .base import CscChunk, CsrChunk, DenseChunk, Source
+from .base import CscChunk, CsrChunk, DenseChunk, Source, is_device_array
+from .split import search_rows
 
-SUPPORTED = "numpy arrays and scipy sparse matrices or arrays"
+SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
 # A chunk needs the positions of two edges and shares each with a neighbour; a few more, because
 # several threads read neighbouring ranges at a time.
 _CACHED_EDGES = 8
@@ -23,8 +24,9 @@ def from_array(matrix: Any, *, what: str) -> Source:
 
     Parameters
     ----------
-    matrix : numpy.ndarray, numpy.matrix or scipy sparse matrix or array
-        Cells x genes. CSR and CSC are used as they are, other sparse formats become CSR.
+    matrix : numpy.ndarray, numpy.matrix, scipy sparse matrix or array, or a matrix on a device
+        Cells x genes. CSR and CSC are used as they are, other sparse formats become CSR. What
+        lies on a CUDA device stays there; see :mod:`.device`.
     what : str
         What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
 
@@ -49,6 +51,10 @@ def from_array(matrix: Any, *, what: str) -> Source:
             return CscSource(matrix.data, matrix.indices, matrix.indptr, matrix.shape[0], what)
         matrix = matrix.tocsr()
         return CsrSource(matrix.data, matrix.indices, matrix.indptr, matrix.shape[1], what)
+    if is_device_array(matrix) or is_device_array(getattr(matrix, "data", None)):
+        from .device import from_device
+
+        return from_device(matrix, what=what)
     kind = type(matrix)
     raise UnsupportedDataError(
         f"{what} is a {kind.__module__}.{kind.__qualname__}; supported are {SUPPORTED}. "
@@ -155,6 +161,8 @@ class DenseSource:
     """A dense matrix in memory, of any strides."""
 
     in_memory = True
+    on_device = False
+    costly_to_cut = False
 
     def __init__(self, values: np.ndarray, what: str) -> None:
         self._values = values
@@ -205,6 +213,8 @@ class _SparseSource:
     """
 
     in_memory = True
+    on_device = False
+    costly_to_cut = False
     major: str
     form: str
 
@@ -242,6 +252,7 @@ class _SparseSource:
 class CsrSource(_SparseSource):
     """A row-major sparse matrix in memory; its rows may be unsorted."""
 
+    costly_to_cut = True
     major, form = "row", "CSR"
 
     @property
@@ -293,10 +304,8 @@ class CsrReader:
 def row_positions(indices: np.ndarray, indptr: np.ndarray, n_genes: int, edge: int) -> np.ndarray:
     """For each row, where its entries of genes from `edge` on begin.
 
-    A binary search in all rows at once. The steps depend on nothing but the row's length and the
-    comparisons with `edge`, so also in an unsorted row the position rises with `edge` and lies
-    within the row: ranges share out each row's entries, and the range that gets a misplaced
-    entry finds it. The outermost edges take whole rows, out-of-range indices included.
+    As :func:`.split.search_rows` finds it, so ranges share out each row's entries. The outermost
+    edges take whole rows, out-of-range indices included.
 
     Returns
     -------
@@ -306,15 +315,7 @@ def row_positions(indices: np.ndarray, indptr: np.ndarray, n_genes: int, edge: i
         return indptr[:-1]
     if edge >= n_genes:
         return indptr[1:]
-    low, high = indptr[:-1].copy(), indptr[1:].copy()
-    rows = np.flatnonzero(low < high)
-    while len(rows):
-        middle = (low[rows] + high[rows]) >> 1
-        below = indices[middle] < edge
-        low[rows[below]] = middle[below] + 1
-        high[rows[~below]] = middle[~below]
-        rows = rows[low[rows] < high[rows]]
-    return low
+    return search_rows(indices, indptr[:-1], indptr[1:], edge)
 
 
 class CscSource(_SparseSource):

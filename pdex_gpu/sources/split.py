@@ -1,0 +1,71 @@
+"""Cutting at a gene: the rows of a CSR matrix, and a chunk into two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .base import Chunk, CscChunk, DenseChunk, is_device_array
+
+
+def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """The first ``n_genes // 2`` genes of a chunk and the rest; no values are copied.
+
+    Entries of an unsorted row are shared out as :func:`search_rows` says.
+
+    Raises
+    ------
+    TypeError
+        The chunk's arrays lie on a device: they cannot be searched from the host.
+    ValueError
+        The chunk has fewer than two genes.
+    """
+    if is_device_array(chunk.values if isinstance(chunk, DenseChunk) else chunk.data):
+        raise TypeError(
+            "halves() cuts chunks in host memory; the arrays of this one are on a device"
+        )
+    n_left = chunk.n_genes // 2
+    if n_left == 0:
+        raise ValueError(f"a chunk of {chunk.n_genes} genes cannot be cut in two")
+    middle = chunk.gene_start + n_left
+    if isinstance(chunk, DenseChunk):
+        return (
+            replace(chunk, values=chunk.values[:, :n_left]),
+            replace(chunk, values=chunk.values[:, n_left:], gene_start=middle),
+        )
+    if isinstance(chunk, CscChunk):
+        return (
+            replace(chunk, indptr=chunk.indptr[: n_left + 1]),
+            replace(chunk, indptr=chunk.indptr[n_left:], gene_start=middle),
+        )
+    cuts = search_rows(chunk.indices, chunk.starts, chunk.stops, middle)
+    return (
+        replace(chunk, stops=cuts, n_genes=n_left),
+        replace(chunk, starts=cuts, gene_start=middle, n_genes=chunk.n_genes - n_left),
+    )
+
+
+def search_rows(
+    indices: np.ndarray, starts: np.ndarray, stops: np.ndarray, edge: int
+) -> np.ndarray:
+    """For each row ``[starts[i], stops[i])``, where its entries of genes from `edge` on begin.
+
+    A binary search in all rows at once. The steps depend on nothing but the row's bounds and the
+    comparisons with `edge`, so also in an unsorted row the position rises with `edge` and lies
+    within the row: ranges share out each row's entries, and of two entries in the wrong order
+    or of one gene that end up in different ranges, one lies in a range that its gene is not in.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_cells,), int64
+    """
+    low, high = starts.copy(), stops.copy()
+    rows = np.flatnonzero(low < high)
+    while len(rows):
+        middle = (low[rows] + high[rows]) >> 1
+        below = indices[middle] < edge
+        low[rows[below]] = middle[below] + 1
+        high[rows[~below]] = middle[~below]
+        rows = rows[low[rows] < high[rows]]
+    return low
