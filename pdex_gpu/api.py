@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import sys
 import time
 import warnings
 from collections import Counter
@@ -13,17 +14,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from . import __version__
-from .backends.contract import Map, NonFiniteError
+from .backends.contract import KernelSet, Map, NonFiniteError, StreamedKernelSet
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from .design import Design, make_design
 from .engines.base import Job, Sink
 from .engines.threads import pool_map
-from .errors import DataError, DuplicateGeneWarning, OptionError, listing, unknown
+from .errors import (
+    DataError,
+    DuplicateGeneWarning,
+    OptionError,
+    UnsupportedDataError,
+    listing,
+    unknown,
+)
 from .finish import finish
 from .machine import cpu_count, memory_budget
 from .plan import Plan, make_plan
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pdex_gpu")
 
 _RANGES_PER_PROCESS = 4
+_RANGES_PER_DEVICE = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class Settings:
     backend: str = "auto"
     engine: str = "auto"
     memory: str | float | int | None = None
+    device: int | None = None
+    device_memory: str | float | int | None = None
     n_workers: int | None = None
     n_threads: int | None = None
     gene_chunk_size: int | None = None
@@ -73,6 +84,8 @@ def differential_expression(
     backend: str = "auto",
     engine: str = "auto",
     memory: str | float | int | None = None,
+    device: int | None = None,
+    device_memory: str | float | int | None = None,
     n_workers: int | None = None,
     n_threads: int | None = None,
     gene_chunk_size: int | None = None,
@@ -106,6 +119,12 @@ def differential_expression(
     memory : str, int or float, optional
         Memory to use beyond an input that is in memory: ``"4GB"``, bytes, or a fraction of what
         is free. Half of what is free by default.
+    device : int, optional
+        Number of the CUDA device to use; by default the first that can be used. Where it is
+        given, ``backend="auto"`` takes CUDA or raises.
+    device_memory : str, int or float, optional
+        Memory to use on the CUDA device: a size as for `memory`, or a fraction of what is free
+        there.
     n_workers : int, optional
         Ranges of genes worked on at once (in the shared-memory engine: processes).
     n_threads : int, optional
@@ -152,6 +171,8 @@ def differential_expression(
             backend,
             engine,
             memory,
+            device,
+            device_memory,
             n_workers,
             n_threads,
             gene_chunk_size,
@@ -171,8 +192,10 @@ def compare(data: Any, settings: Settings) -> DEResult:
     test = make_test(settings.metric, settings.test_options)
     backend = _choose_backend(settings, test)
     engine = _choose_engine(settings, backend)
+    kernels = load_kernels(backend.name, settings.device, settings.device_memory)
     with open_dataset(data, settings.groupby, settings.layer) as dataset:
         _check_matrix(dataset)
+        _check_place(dataset, test, backend, settings.layer)
         repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
         if repeated:
             warnings.warn(
@@ -190,11 +213,11 @@ def compare(data: Any, settings: Settings) -> DEResult:
         )
         with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
             run = pool_map(pool)
-            sink = _run(dataset, design, test, backend, engine, settings, run)
+            sink = _run(dataset, design, test, kernels, engine, settings, run)
             is_log1p = _is_log1p(sink, settings)
             columns = finish(
                 sink,
-                load_kernels(backend.name),
+                kernels,
                 run,
                 is_log1p=is_log1p,
                 exp_post_agg=settings.exp_post_agg,
@@ -220,6 +243,15 @@ def _check(settings: Settings) -> None:
     if settings.is_log1p is not None and not isinstance(settings.is_log1p, bool | np.bool_):
         raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
     memory_budget(settings.memory)
+    if settings.device_memory is not None:
+        try:
+            memory_budget(settings.device_memory)
+        except OptionError:
+            raise OptionError(
+                f"device_memory={settings.device_memory!r} is not a size. Give bytes (an int), a "
+                "fraction of the free memory of the device between 0 and 1 (a float), or text "
+                "such as '4GB' or '512MiB'."
+            ) from None
 
 
 def check_count(name: str, value: Any) -> None:
@@ -238,8 +270,26 @@ def _check_matrix(dataset: Dataset) -> None:
         )
 
 
+def _check_place(
+    dataset: Dataset, test: StatisticalTest, backend: BackendInfo, layer: str | None
+) -> None:
+    """Raise UnsupportedDataError if the matrix lies where the backend cannot read it."""
+    if not dataset.source.on_device or backend.name == "cuda":
+        return
+    what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
+    if test.why_reference is None:
+        advice = f"({backend.reason}). Use backend='cuda'"
+    else:  # the CUDA backend, too, hands over to the reference kernel set
+        advice = f"({test.why_reference}). Leave that option out and use backend='cuda'"
+    raise UnsupportedDataError(
+        f"{what} is on a CUDA device ({dataset.source.description}), but backend "
+        f"{backend.name!r} reads host memory {advice}, or move it: "
+        f"adata.{place} = adata.{place}.get()."
+    )
+
+
 def _choose_backend(settings: Settings, test: StatisticalTest) -> BackendInfo:
-    backend = choose_backend(settings.backend)
+    backend = choose_backend(settings.backend, settings.device)
     if test.why_reference is not None and backend.name != "reference":
         reference = choose_backend("reference")
         reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
@@ -254,16 +304,15 @@ def _run(
     dataset: Dataset,
     design: Design,
     test: StatisticalTest,
-    backend: BackendInfo,
+    kernels: KernelSet,
     engine: str,
     settings: Settings,
     spread: Map,
 ) -> Sink:
     source = dataset.source
-    kernels = load_kernels(backend.name)
     expm1 = not settings.exp_post_agg and settings.is_log1p is not False
     while True:
-        plan = _plan(source, design, kernels.packed_bytes, engine, settings)
+        plan = _plan(source, design, kernels, engine, settings)
         sink = Sink(design.n_groups, source.n_genes, expm1, spread)
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
@@ -310,17 +359,27 @@ def _choose_engine(settings: Settings, backend: BackendInfo) -> str:
 
 
 def _plan(
-    source: Source, design: Design, packed_bytes: Any, engine: str, settings: Settings
+    source: Source, design: Design, kernels: KernelSet, engine: str, settings: Settings
 ) -> Plan:
     processors = cpu_count()
     n_workers, n_threads = settings.n_workers, settings.n_threads
-    at_least = 1
+    gene_chunk_size, at_least = settings.gene_chunk_size, 1
     if engine == "serial":
         n_workers = n_threads = 1
     elif engine == "shared_memory":
         n_workers = n_workers or max(1, processors // (n_threads or 1))
         n_threads = n_threads or 1
         at_least = _RANGES_PER_PROCESS * n_workers
+    elif engine == "streams":
+        if source.on_device:
+            return Plan((0, source.n_genes), 0, 1, n_threads or processors)
+        n_workers = n_workers or (1 if source.costly_to_cut else 2)
+        n_threads = n_threads or processors
+        streamed = cast(StreamedKernelSet, kernels)
+        most = streamed.most_genes(source, design.n_groups, n_workers)
+        gene_chunk_size = min(most, gene_chunk_size or most)
+        if n_workers > 1:  # one range is read and uploaded while another is computed
+            at_least = _RANGES_PER_DEVICE
     else:
         # One range is read while another is computed, unless nothing has to be read.
         n_workers = n_workers or (1 if source.in_memory or processors == 1 else 2)
@@ -328,11 +387,11 @@ def _plan(
     return make_plan(
         source,
         design.n_groups,
-        packed_bytes=packed_bytes,
+        packed_bytes=kernels.packed_bytes,
         budget=memory_budget(settings.memory),
         n_workers=n_workers,
         n_threads=n_threads,
-        gene_chunk_size=settings.gene_chunk_size,
+        gene_chunk_size=gene_chunk_size,
         at_least=at_least,
     )
 
@@ -367,7 +426,7 @@ def _provenance(
     engine: str,
     is_log1p: bool,
 ) -> dict[str, Any]:
-    packages = ("numpy", "scipy", *(["numba"] if backend.name == "cpu" else []))
+    compiler = sys.modules.get({"cpu": "numba", "cuda": "cupy"}.get(backend.name, ""))
     return {
         "metric": settings.metric,
         "backend": backend.name,
@@ -390,6 +449,7 @@ def _provenance(
         "versions": {
             "pdex_gpu": __version__,
             "python": platform.python_version(),
-            **{package: _version(package) for package in packages},
+            **{package: _version(package) for package in ("numpy", "scipy")},
+            **({compiler.__name__: compiler.__version__} if compiler else {}),
         },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from . import __version__
@@ -44,6 +45,13 @@ BACKENDS_EXAMPLES = f"""\
 examples:
   {PROGRAM} backends
   PDEX_GPU_BACKEND=reference {PROGRAM} run ...   (overrides "auto" for one run)
+  {PROGRAM} backends --compile                   (for the device of this machine)
+  {PROGRAM} backends --compile --arch sm_80 sm_90
+
+CUDA kernels are compiled when they are first used and kept in the folder that CUPY_CACHE_DIR names
+(~/.cupy/kernel_cache by default). --compile does it ahead of time. Without --arch it needs a device
+that can be used. With --arch it needs CuPy alone, neither device nor driver: so it also runs while
+an image is built. Set CUPY_CACHE_DIR to a folder of the image, when building and when running.
 """
 
 
@@ -66,6 +74,23 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def device_number(text: str) -> int:
+    """The number of a device."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the number of a device; nvidia-smi lists them, the first is 0"
+        )
+    return int(text)
+
+
+def architecture(text: str) -> str:
+    """``sm_90`` from ``sm_90``, ``90`` or ``9.0``."""
+    found = re.fullmatch(r"(?:sm_)?(\d{1,2})\.?(\d)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an architecture; write it as sm_90")
+    return f"sm_{found[1]}{found[2]}"
 
 
 def _command(
@@ -100,9 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_demo(commands)
-    _command(
-        commands, "backends", "list the backends and why each can or cannot run", BACKENDS_EXAMPLES
-    )
+    _add_backends(commands)
     return parser
 
 
@@ -173,7 +196,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--engine",
         default="auto",
         metavar="NAME",
-        help="threads, shared_memory or serial (default: %(default)s)",
+        help="threads, shared_memory or serial; streams with CUDA (default: %(default)s)",
     )
     where.add_argument(
         "--threads",
@@ -192,6 +215,18 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=memory_size,
         metavar="SIZE",
         help="budget for the blocks in work, as 4GB or 512MiB",
+    )
+    where.add_argument(
+        "--device",
+        type=device_number,
+        metavar="N",
+        help="number of the CUDA device (default: the first that can be used)",
+    )
+    where.add_argument(
+        "--device-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory to use on the CUDA device, as 40GB",
     )
 
     out = run.add_argument_group("output")
@@ -237,4 +272,28 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         default="auto",
         metavar="NAME",
         help=f'see "{PROGRAM} backends" (default: %(default)s)',
+    )
+
+
+def _add_backends(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    backends = _command(
+        commands, "backends", "list the backends and why each can or cannot run", BACKENDS_EXAMPLES
+    )
+    backends.add_argument(
+        "--compile", action="store_true", help="compile the CUDA kernels ahead of time"
+    )
+    target = backends.add_mutually_exclusive_group()
+    target.add_argument(
+        "--device",
+        type=device_number,
+        metavar="N",
+        help="with --compile: for this device (default: the first that can be used)",
+    )
+    target.add_argument(
+        "--arch",
+        nargs="+",
+        default=[],
+        type=architecture,
+        metavar="ARCH",
+        help="with --compile: for these architectures instead, as sm_80 sm_90",
     )

@@ -42,6 +42,8 @@ def run_file(args: argparse.Namespace) -> None:
         backend=args.backend,
         engine=args.engine,
         memory=args.memory,
+        device=args.device,
+        device_memory=args.device_memory,
         n_workers=args.workers,
         n_threads=args.threads,
         is_log1p={"auto": None, "yes": True, "no": False}[args.is_log1p],
@@ -99,8 +101,22 @@ def show_demo(args: argparse.Namespace) -> None:
 
 def show_backends(args: argparse.Namespace) -> None:
     """``pdex-gpu backends``."""
-    from .backends.registry import backends
+    from .backends.registry import backends, compile_kernels
 
+    if args.compile:
+        started = time.perf_counter()
+        try:
+            done = compile_kernels(args.device, args.arch)
+        except errors.BackendError as error:
+            if not args.arch:
+                error.add_note("Where there is no device, name what to compile for: --arch sm_90")
+            raise
+        rows = [[name, arch, "compiled" if made else "was there"] for name, arch, made in done]
+        print(format_table(["source", "architecture", ""], rows))
+        print(f"{time.perf_counter() - started:.1f} s")
+        return
+    if args.device is not None or args.arch:
+        raise errors.OptionError("--device and --arch belong to --compile.")
     rows = [[b.name, "yes" if b.usable else "no", b.device or "-", b.reason] for b in backends()]
     print(format_table(["backend", "usable", "device", "reason"], rows))
 

@@ -26,15 +26,18 @@ exit codes:
   1    unexpected error (--debug shows the traceback)
   2    usage: an unknown option or value, or an output that cannot be written
   3    bad input: the file, its labels or its values
-  4    the backend cannot run here, or an optional package is missing
-  5    out of memory or shared memory
+  4    the backend cannot run here, its device failed, or an optional package is missing
+  5    out of memory, shared memory or memory of the device
   130  interrupted (Ctrl-C); 143 terminated
 """
 
 # The first match counts: the package's own classes also inherit from built-in ones.
 _CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
-    ((errors.SharedMemoryError, MemoryError), Exit.MEMORY),
-    ((errors.BackendError, errors.MissingDependencyError), Exit.BACKEND),
+    ((errors.SharedMemoryError, errors.DeviceMemoryError, MemoryError), Exit.MEMORY),
+    (
+        (errors.BackendError, errors.DeviceLostError, errors.MissingDependencyError),
+        Exit.BACKEND,
+    ),
     ((errors.OptionError,), Exit.USAGE),
     ((errors.WorkerError, errors.CoverageError), Exit.UNEXPECTED),
     ((errors.PdexGpuError,), Exit.INPUT),

@@ -69,8 +69,10 @@ def _machine_memory() -> int:
         return 8 * 10**9  # Windows without further packages: assume a small laptop
 
 
-def memory_budget(memory: str | float | int | None) -> int:
+def memory_budget(memory: str | float | int | None, free: int | None = None) -> int:
     """Bytes from ``"4GB"``, a number of bytes, or a fraction of what is free; None is half.
+
+    `free` are the bytes free, by default those of the machine.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def memory_budget(memory: str | float | int | None) -> int:
     elif isinstance(memory, bool) or not isinstance(memory, (int, float)):
         raise wrong
     elif isinstance(memory, float) and 0 < memory <= 1:
-        size = memory * available_memory()
+        size = memory * (available_memory() if free is None else free)
     else:
         size = float(memory)
     if not math.isfinite(size) or size < 1:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from emulated.backend import EmulatedCuda
+from emulated.build import compiler
 from hypothesis import HealthCheck, settings
 
 # Bounded, and the same examples in every run.
@@ -44,3 +46,13 @@ def real_data() -> Callable[[str], Path]:
 def golden() -> Callable[[str], Path]:
     """The path of a table of known results by its file name; skips the test likewise."""
     return _find("golden")
+
+
+@pytest.fixture
+def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> EmulatedCuda:
+    """Makes ``backend="cuda"`` run on an emulated device; skips the test without a compiler."""
+    if compiler() is None:
+        pytest.skip("no C++ compiler")
+    cuda = EmulatedCuda()
+    cuda.install(monkeypatch)
+    return cuda

@@ -9,15 +9,43 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated.build import needs_compiler
+from emulated.device import EmulatedDevice
 from hypothesis import strategies as st
 from scipy import sparse
 
+from pdex_gpu.backends.cuda.kernels import CudaKernels
+from pdex_gpu.backends.cuda.probe import probe
+from pdex_gpu.backends.cuda.shapes import Shapes
+from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.design import Design, make_design
 from pdex_gpu.sources.base import Chunk, CscChunk, CsrChunk
 from pdex_gpu.sources.memory import from_array
 
-#: Every kernel set, by the name of its backend. All conformance tests run over this list.
-KERNEL_SETS = [pytest.param("reference", id="reference"), pytest.param("cpu", id="cpu")]
+#: Every kernel set. All conformance tests run over this list, through :func:`kernel_set`.
+KERNEL_SETS = [
+    pytest.param("reference", id="reference"),
+    pytest.param("cpu", id="cpu"),
+    pytest.param("emulated", id="cuda-emulated", marks=needs_compiler),
+    pytest.param("emulated-small", id="cuda-emulated-small", marks=needs_compiler),
+    pytest.param("cuda", id="cuda", marks=pytest.mark.gpu),
+]
+
+#: Blocks, tiles and buffers that divide nothing, and hold little.
+SMALL = Shapes(n_threads=96, shared_bytes=8 << 10, n_lanes=2, n_buffers=2, buffer_bytes=1000)
+
+
+def kernel_set(name: str) -> Any:
+    """A kernel set of the list; skips the test if there is no CUDA device for it."""
+    if name.startswith("emulated"):
+        shapes = SMALL if name == "emulated-small" else Shapes()
+        return CudaKernels(EmulatedDevice(memory=2 << 30), shapes)
+    if name == "cuda":
+        usable, reason, _ = probe()
+        if not usable:
+            pytest.skip(f"no CUDA device: {reason}")
+    return load_kernels(name)
+
 
 DTYPES = [
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",

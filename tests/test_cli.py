@@ -19,6 +19,7 @@ import pytest
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.arguments import memory_size
+from pdex_gpu.backends import registry
 from pdex_gpu.backends.registry import backends
 from pdex_gpu.cli import main
 from pdex_gpu.exits import Exit, exit_code
@@ -330,7 +331,9 @@ def test_option_that_the_test_does_not_have(run, tmp_path: Path):
     [
         (MemoryError(), Exit.MEMORY),
         (errors.SharedMemoryError("needs 3 GB"), Exit.MEMORY),
+        (errors.DeviceMemoryError("needs 3 GB"), Exit.MEMORY),
         (errors.BackendError("no device"), Exit.BACKEND),
+        (errors.DeviceLostError("an illegal address"), Exit.BACKEND),
         (errors.MissingDependencyError("install polars"), Exit.BACKEND),
         (errors.OptionError("no such engine"), Exit.USAGE),
         (errors.ColumnError("no such column"), Exit.INPUT),
@@ -455,6 +458,70 @@ def test_backends_are_listed_with_reasons(capsys):
     assert {"cpu", "cuda", "reference"} <= set(names)
     reason = lines[0].index("reason")
     assert all(line[reason:].strip() for line in lines[2:])
+
+
+def test_device_options_reach_the_call(run, tmp_path: Path, monkeypatch):
+    given = {}
+
+    def note(*_: object, **options: object) -> None:
+        given.update(options)
+        raise errors.BackendError("enough")
+
+    monkeypatch.setattr(pdex_gpu, "differential_expression", note, raising=False)
+    run("-o", tmp_path / "de.csv")
+    assert (given["device"], given["device_memory"]) == (None, None)
+    run("-o", tmp_path / "de.csv", "--device", "1", "--device-memory", "8GiB")
+    assert (given["device"], given["device_memory"]) == (1, 8 * 2**30)
+
+
+@pytest.mark.parametrize("device", ["-1", "a", "1.0"])
+def test_no_number_of_a_device(run, tmp_path: Path, device: str):
+    code, err = run("-o", tmp_path / "de.csv", f"--device={device}")
+    assert code == Exit.USAGE
+    assert "is not the number of a device" in err
+
+
+def test_compile(monkeypatch, capsys):
+    """What it compiles is tested in test_cuda_device.py."""
+    asked = []
+
+    def compile_kernels(device: int | None, architectures: list[str]) -> list:
+        asked.append((device, architectures))
+        return [("sort", "sm_90", True), ("moments", "sm_90", False)]
+
+    monkeypatch.setattr(registry, "compile_kernels", compile_kernels)
+    assert main(["backends", "--compile"]) == Exit.OK
+    assert main(["backends", "--compile", "--device", "1"]) == Exit.OK
+    assert main(["backends", "--compile", "--arch", "sm_80", "9.0", "120"]) == Exit.OK
+    assert asked == [(None, []), (1, []), (None, ["sm_80", "sm_90", "sm_120"])]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["sort", "sm_90", "compiled"]
+    assert lines[3].split() == ["moments", "sm_90", "was", "there"]
+
+
+def test_compile_without_a_device(monkeypatch, capsys):
+    def compile_kernels(*_: object) -> list:
+        raise errors.BackendError("The CUDA backend cannot run here: no device.")
+
+    monkeypatch.setattr(registry, "compile_kernels", compile_kernels)
+    assert main(["backends", "--compile"]) == Exit.BACKEND
+    err = capsys.readouterr().err
+    assert "no device." in err
+    assert "--arch sm_90" in err
+    assert main(["backends", "--compile", "--arch", "90"]) == Exit.BACKEND
+    assert "--arch" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args", [["--arch", "90"], ["--device", "0"], ["--compile", "--arch", "volta"]]
+)
+def test_compile_usage(args: list[str], capsys):
+    try:
+        code = main(["backends", *args])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == Exit.USAGE
+    assert re.search(r"belong to --compile|is not an architecture", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

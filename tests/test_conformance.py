@@ -26,13 +26,13 @@ from screens import (
     exact_moments,
     exact_rank_sums,
     gene_kinds,
+    kernel_set,
     make_case,
     with_explicit_zeros,
 )
 
 from pdex_gpu.backends import reference
 from pdex_gpu.backends.contract import NonFiniteError
-from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.sources.base import Chunk, NotCanonicalError
 from pdex_gpu.stats.anderson import AndersonDarling
 from pdex_gpu.stats.t_test import TTest
@@ -47,7 +47,7 @@ SOME_DTYPES = ["float32", "float64", "int64"]
 
 @pytest.fixture(scope="module", params=KERNEL_SETS)
 def kernels(request: pytest.FixtureRequest) -> ModuleType:
-    return load_kernels(request.param)
+    return kernel_set(request.param)
 
 
 def outputs(

@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
-from screens import KERNEL_SETS
-
-from pdex_gpu.backends.registry import load_kernels
+from screens import KERNEL_SETS, kernel_set
 
 
 @pytest.fixture(scope="module", params=KERNEL_SETS)
 def kernels(request: pytest.FixtureRequest) -> ModuleType:
-    return load_kernels(request.param)
+    return kernel_set(request.param)
 
 
 def check(kernels: ModuleType, p_value: np.ndarray) -> None:

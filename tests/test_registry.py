@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -12,6 +15,7 @@ import pdex_gpu
 from pdex_gpu.backends import registry
 from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from pdex_gpu.errors import BackendError, OptionError
+from pdex_gpu.simulate import GROUPBY, simulate_screen
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +39,9 @@ def test_the_list():
         assert backend.usable
         assert backend.device.startswith("CPU")
         assert backend.engines == ("threads", "shared_memory", "serial")
+    assert cuda.engines == ("streams",)
+    assert cuda.reason
+    assert cuda.usable == bool(cuda.device)
     assert "numba" in cpu.reason
     assert "scipy" in reference.reason
     assert pdex_gpu.backends() == registry.backends()
@@ -51,7 +58,9 @@ def test_pdex_gpu_backends_can_be_called_whatever_was_imported_before():
 
 
 def test_cuda_lists_every_cause(monkeypatch):
+    """Each cause has its test in test_cuda_probe.py."""
     without(monkeypatch, "cupy")
+    monkeypatch.setattr("pdex_gpu.backends.cuda.probe._usable", {})
     cuda = pdex_gpu.backends()[0]
     assert not cuda.usable
     assert cuda.device == ""
@@ -76,6 +85,7 @@ def test_auto_takes_the_first_that_can_run_and_says_why_not_the_others():
 
 def test_auto_without_numba(monkeypatch):
     without(monkeypatch, "numba", "cupy")
+    monkeypatch.setattr("pdex_gpu.backends.cuda.probe._usable", {})
     cpu = pdex_gpu.backends()[1]
     assert not cpu.usable
     assert "numba is not installed. Run: pip install numba" in cpu.reason
@@ -109,6 +119,47 @@ def test_the_environment_overrides_auto_alone(monkeypatch):
         choose_backend()
 
 
+def test_one_line_says_why_not_cuda(monkeypatch, caplog):
+    why = "there is no device"
+    cuda = dataclasses.replace(registry._BACKENDS["cuda"], probe=lambda _: (False, why, ""))
+    monkeypatch.setitem(registry._BACKENDS, "cuda", cuda)
+    screen = simulate_screen(60, 5, 2, seed=1).to_anndata()
+    with caplog.at_level("INFO", "pdex_gpu"):
+        result = pdex_gpu.differential_expression(screen, GROUPBY, progress=False)
+    lines = [r for r in caplog.records if "cuda" in r.getMessage()]
+    assert [r.levelname for r in lines] == ["INFO"]
+    assert lines[0].getMessage().endswith(f"compiled with numba; cuda not usable: {why}")
+    assert result.provenance["backend_reason"].endswith(why)
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_a_device_of_a_backend_without_devices(name):
+    with pytest.raises(OptionError, match=rf"device=0 .* but backend='{name}' was asked for"):
+        choose_backend(name, 0)
+    with pytest.raises(OptionError, match=r"device=0 .* Leave device out, or give backend='cuda'"):
+        pdex_gpu.differential_expression("none.h5ad", "group", backend=name, device=0)
+
+
+def test_device_and_its_memory_are_checked_before_data_are_read():
+    with pytest.raises(OptionError, match="device=-1 must be the number of a CUDA device"):
+        pdex_gpu.differential_expression("none.h5ad", "group", device=-1)
+    for size in ("much", 0, -1.0, True, [1]):
+        with pytest.raises(OptionError, match=r"^device_memory=.* is not a size"):
+            pdex_gpu.differential_expression("none.h5ad", "group", device_memory=size)
+
+
+def test_cuda_kernels_are_opened_on_the_device_that_was_found(monkeypatch):
+    opened = []
+    module = types.SimpleNamespace(open_kernels=lambda *args: opened.append(args))
+    monkeypatch.setitem(sys.modules, "pdex_gpu.backends.cuda.kernels", module)
+    monkeypatch.setattr(
+        "pdex_gpu.backends.cuda.probe.usable_device", lambda device: 3 if device is None else device
+    )
+    load_kernels("cuda", None, "8GB")
+    load_kernels("cuda", 1)
+    assert opened == [(3, "8GB"), (1, None)]
+
+
 def test_unknown_backend():
     with pytest.raises(OptionError, match=r"Unknown backend 'cdua'\. Did you mean 'cuda'\?"):
         choose_backend("cdua")
@@ -132,10 +183,17 @@ HEAVY = {"numba", "llvmlite", "cupy", "scipy", "h5py", "anndata", "pandas", "pya
 
 
 def fresh(script: str) -> set[str]:
-    """Names of the modules that are loaded once `script` has run in a process of its own."""
+    """Names of the modules that are loaded once `script` has run in a process of its own.
+
+    It sees no CUDA device: where there is one, CuPy has to be imported to see whether it runs.
+    """
     code = f"import sys\n{script}\nprint(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())

@@ -25,6 +25,7 @@ stored: a group's entries of a gene are always taken in ascending cell order, ze
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from ..design import Design
 from ..errors import DataError
-from ..sources.base import Chunk
+from ..sources.base import Chunk, Source
 
 #: ``map`` or the ``map`` of a pool: calls a function on each item, yields the results in order.
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
@@ -62,6 +63,16 @@ class Moments:
     mean: np.ndarray
     m2: np.ndarray | None
     mean_expm1: np.ndarray | None
+
+    def of(self, genes: slice) -> Moments:
+        """Those of some of the genes, as views."""
+        m2, expm1 = self.m2, self.mean_expm1
+        return Moments(
+            self.n_expressed[:, genes],
+            self.mean[:, genes],
+            None if m2 is None else m2[:, genes],
+            None if expm1 is None else expm1[:, genes],
+        )
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,32 @@ class KernelSet(Protocol):
 
         The running minimum, from the largest p-value down, of ``p * n / rank`` (Benjamini and
         Hochberg 1995), at most 1: the bits of ``scipy.stats.false_discovery_control``.
+        """
+        ...
+
+
+class StreamedKernelSet(KernelSet, Protocol):
+    """A kernel set whose blocks lie on a device, computed in slices of genes.
+
+    Its calls raise `DeviceMemoryError` where the device has too little memory; what they had taken
+    is free again by then.
+    """
+
+    def most_genes(self, source: Source, n_groups: int, n_ranges: int) -> int:
+        """Most genes of a range of `source`, so that `n_ranges` of them fit on the device."""
+        ...
+
+    def tasks(self, block: Any, design: Design) -> list[slice]:
+        """Slices of the genes of a block, small enough for several to be in work at once."""
+        ...
+
+    def part(
+        self, block: Any, genes: slice, design: Design, *, alone: bool
+    ) -> AbstractContextManager[Any]:
+        """Genes of a block made ready, to be given to several kernels in place of the block.
+
+        Holds device memory until the context ends; nobody else does if `alone`. Genes count from
+        the first of the part.
         """
         ...
 

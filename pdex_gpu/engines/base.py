@@ -30,7 +30,6 @@ class Job:
     source : Source
     design : Design
     kernels : KernelSet
-        Pickles by name: a module.
     test : StatisticalTest
     plan : Plan
     expm1 : bool
@@ -124,7 +123,8 @@ def run_range(
         moments = job.kernels.moments(
             block, genes, job.design, centred=job.test.needs_m2, expm1=job.expm1
         )
-        statistic, p_value = job.test.run(job.kernels, block, genes, job.design, moments)
+        measured = job.test.measure(job.kernels, block, genes, job.design)
+        statistic, p_value = job.test.judge(measured, moments, job.design)
         start = block.gene_start + genes.start
         store(RangeResult(start, moments.mean, moments.mean_expm1, statistic, p_value))
         job.advance(genes.stop - genes.start)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.contract import KernelSet
+from ..backends.contract import KernelSet, Moments
 from ..design import Design
-from .base import StatisticalTest, judged
+from .base import Measured, StatisticalTest, judged
 
 # Critical values for two samples, Scholz and Stephens 1987, table 2: b0 + b1 + b2.
 _CRITICAL = (
@@ -42,11 +42,14 @@ class AndersonDarling(StatisticalTest):
             return None
         return cls(options=options)
 
-    def run(
-        self, kernels: KernelSet, block: Any, genes: slice, design: Design, moments: Any
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
+        return (kernels.anderson_darling(block, genes, design),)
+
+    def judge(
+        self, measured: Measured, moments: Moments, design: Design
     ) -> tuple[np.ndarray, np.ndarray]:
-        del moments
-        return self.finish(kernels.anderson_darling(block, genes, design), design.n_cells)
+        (a2,) = measured
+        return self.finish(a2, design.n_cells)
 
     def finish(self, a2: np.ndarray, n_cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Normalised statistic and p-value, shape (n_targets, n_genes) each.

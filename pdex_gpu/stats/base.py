@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.contract import KernelSet
+from ..backends.contract import KernelSet, Moments
 from ..design import Design
 from ..errors import OptionError, unknown
 
 METRICS = ("wilcoxon", "anderson", "t-test")
 
 ALTERNATIVES = ("two-sided", "less", "greater")
+
+#: Arrays of shape (n_targets, n_genes): genes can be judged a few at a time.
+Measured = tuple[np.ndarray, ...]
 
 
 class StatisticalTest(ABC):
@@ -39,8 +42,12 @@ class StatisticalTest(ABC):
     refuses_nonfinite: bool = True
 
     @abstractmethod
-    def run(
-        self, kernels: KernelSet, block: Any, genes: slice, design: Design, moments: Any
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
+        """What `judge` needs from the kernels beside moments."""
+
+    @abstractmethod
+    def judge(
+        self, measured: Measured, moments: Moments, design: Design
     ) -> tuple[np.ndarray, np.ndarray]:
         """Statistic and p-value, each shape (n_targets, n_genes), float64.
 

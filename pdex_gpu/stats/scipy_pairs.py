@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.contract import Moments
 from ..design import Design
 from ..errors import OptionError, listing
-from .base import StatisticalTest, judged
+from .base import Measured, StatisticalTest, judged
 
 
 class ScipyPairs(StatisticalTest):
@@ -45,11 +46,14 @@ class ScipyPairs(StatisticalTest):
                 f"scipy refuses the options {self.options} for metric {self.metric!r}: {error}"
             ) from error
 
-    def run(
-        self, kernels: Any, block: Any, genes: slice, design: Design, moments: Any
+    def measure(self, kernels: Any, block: Any, genes: slice, design: Design) -> Measured:
+        return kernels.each_pair(block, genes, design, self._pair)
+
+    def judge(
+        self, measured: Measured, moments: Moments, design: Design
     ) -> tuple[np.ndarray, np.ndarray]:
-        del moments
-        return judged(*kernels.each_pair(block, genes, design, self._pair))
+        statistic, p_value = measured
+        return judged(statistic, p_value)
 
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:

@@ -10,7 +10,7 @@ from scipy import special
 
 from ..backends.contract import KernelSet, Moments
 from ..design import Design
-from .base import ALTERNATIVES, StatisticalTest, check_choice, judged
+from .base import ALTERNATIVES, Measured, StatisticalTest, check_choice, judged
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ class TTest(StatisticalTest):
         check_choice("alternative", given["alternative"], ALTERNATIVES)
         return cls(**given, options=options)
 
-    def run(
-        self, kernels: KernelSet, block: Any, genes: slice, design: Design, moments: Moments
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
+        return ()
+
+    def judge(
+        self, measured: Measured, moments: Moments, design: Design
     ) -> tuple[np.ndarray, np.ndarray]:
-        del kernels, block, genes
         assert moments.m2 is not None
         return self.finish(moments.mean, moments.m2, design.n_cells)
 

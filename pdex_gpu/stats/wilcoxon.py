@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from ..backends.contract import KernelSet
+from ..backends.contract import KernelSet, Moments
 from ..design import Design
 from ..errors import OptionError
-from .base import ALTERNATIVES, StatisticalTest, check_choice, judged
+from .base import ALTERNATIVES, Measured, StatisticalTest, check_choice, judged
 from .exact_u import survival
 
 #: Up to this many cells on one side, ``method="auto"`` is exact where no values are tied (scipy).
@@ -47,12 +47,15 @@ class Wilcoxon(StatisticalTest):
         check_choice("method", given["method"], ("auto", "asymptotic", "exact"))
         return cls(**given, options=options)
 
-    def run(
-        self, kernels: KernelSet, block: Any, genes: slice, design: Design, moments: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        del moments
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
         sums = kernels.rank_sums(block, genes, design)
-        return self.finish(sums.u2, sums.ties, design.n_cells)
+        return sums.u2, sums.ties
+
+    def judge(
+        self, measured: Measured, moments: Moments, design: Design
+    ) -> tuple[np.ndarray, np.ndarray]:
+        u2, ties = measured
+        return self.finish(u2, ties, design.n_cells)
 
     def finish(
         self, u2: np.ndarray, ties: np.ndarray, n_cells: np.ndarray

@@ -1,0 +1,69 @@
+// Benjamini-Hochberg adjustment (1995) from sorted p-values: the running minimum, from the largest
+// down, of p * (n / rank), at most 1. Minima do not depend on their order, so the bits are those of
+// scipy.stats.false_discovery_control. P-values lie in [0, 1], so their bits sort as they do.
+//
+// Equal p-values have equal results, those of the first of them: each p-value is searched for
+// among the sorted ones, and no places have to be carried through the sort. P-values come and go
+// as their bits.
+
+#include "common.cuh"
+
+// Blocks take tile_size sorted p-values each, threads equal parts of them. sorted (n,) becomes the
+// running minimum from the end of its tile down, smallest (tiles,) that of the whole tile.
+// Dynamic shared memory: one double a thread.
+extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, double* adjusted,
+                                  double* smallest) {
+    DYNAMIC_SHARED(memory);
+    double* minima = reinterpret_cast<double*>(memory);
+    const i64 start = blockIdx.x * tile_size;
+    const i64 size = min(tile_size, n - start);
+    const i64 first = start + size * threadIdx.x / blockDim.x;
+    const i64 last = start + size * (threadIdx.x + 1) / blockDim.x;
+    const double infinity = __longlong_as_double(0x7ff0000000000000ll);
+    double running = infinity;
+    for (i64 i = last - 1; i >= first; i--) {
+        const double p = Bits<u64>::floating(sorted[i]);
+        const double x = p * (static_cast<double>(n) / static_cast<double>(i + 1));
+        running = x < running ? x : running;
+        adjusted[i] = running;
+    }
+    minima[threadIdx.x] = running;
+    __syncthreads();
+    double above = infinity;
+    for (unsigned t = threadIdx.x + 1; t < blockDim.x; t++)
+        above = minima[t] < above ? minima[t] : above;
+    for (i64 i = last - 1; i >= first; i--)
+        if (above < adjusted[i]) adjusted[i] = above;
+    if (threadIdx.x == 0) smallest[blockIdx.x] = running < above ? running : above;
+}
+
+// One block: smallest (tiles,) becomes the least of all tiles above, at most 1.
+// Dynamic shared memory: one double a thread.
+extern "C" __global__ void least_above(double* smallest, i64 n_tiles) {
+    DYNAMIC_SHARED(memory);
+    double* minima = reinterpret_cast<double*>(memory);
+    const i64 first = n_tiles * threadIdx.x / blockDim.x;
+    const i64 last = n_tiles * (threadIdx.x + 1) / blockDim.x;
+    double least = 1.0;
+    for (i64 i = first; i < last; i++) least = smallest[i] < least ? smallest[i] : least;
+    minima[threadIdx.x] = least;
+    __syncthreads();
+    double running = 1.0;
+    for (unsigned t = threadIdx.x + 1; t < blockDim.x; t++)
+        running = minima[t] < running ? minima[t] : running;
+    for (i64 i = last - 1; i >= first; i--) {
+        const double own = smallest[i];
+        smallest[i] = running;
+        running = own < running ? own : running;
+    }
+}
+
+// One thread a p-value, in the order of the input; p becomes the adjusted one.
+extern "C" __global__ void gather(u64* p, const u64* sorted, const double* adjusted,
+                                  const double* above, i64 n, i64 tile_size) {
+    const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const i64 at = lower_bound(sorted, n, p[i]);
+    const double least = above[at / tile_size];
+    p[i] = Bits<u64>::of(least < adjusted[at] ? least : adjusted[at]);
+}

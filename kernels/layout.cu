@@ -1,0 +1,270 @@
+// From a matrix as it is stored (CSR, CSC, dense) to the keys of a slice of genes: gene by gene,
+// within a gene group by group. Three steps: count the entries of every (group, gene), sum the
+// counts to places (offsets.cu), scatter the keys. The order of the entries of one (group, gene)
+// is left to chance; sorting ends that.
+//
+// Zeros and cells of no group (code -1) are left out. Places are 64-bit: a matrix may hold more
+// than 2^31 entries.
+//
+// Shared memory: none. Atomics are on integers only.
+
+#include "common.cuh"
+
+// status[0]: an index is out of range, unsorted or repeated.
+// status[1]: a value has a fractional part above 0.001 (LOG1P_EPSILON in contract.py).
+// status[2 .. 4]: the first NaN, +infinity and -infinity, as cell * n_genes + gene.
+#define BAD_INDEX 0
+#define FRACTIONAL 1
+#define FIRST_NAN 2
+#define FIRST_PLUS 3
+#define FIRST_MINUS 4
+
+// What checking learned in one thread, merged once at its end.
+struct Found {
+    bool bad_index, fractional;
+
+    __device__ void merge(u64* status) const {
+        raise(bad_index, &status[BAD_INDEX]);
+        raise(fractional, &status[FRACTIONAL]);
+    }
+    // Looks first: millions of atomics on one address would queue.
+    static __device__ void raise(bool found, u64* flag) {
+        if (found && *static_cast<volatile u64*>(flag) == 0) atomicMax(flag, 1ull);
+    }
+};
+
+// Looks at one value; returns whether it is an entry (not zero).
+__device__ __forceinline__ bool look(const void* values, i32 type, i64 i, u64 place, Found& found,
+                                     u64* status) {
+    double x, limit;
+    if (type == F32) {
+        x = static_cast<const float*>(values)[i];
+        limit = static_cast<double>(1e-3f);  // in the precision of the values
+    } else if (type == F64) {
+        x = static_cast<const double*>(values)[i];
+        limit = 1e-3;
+    } else if (type == U64 || type == I64) {
+        return static_cast<const u64*>(values)[i] != 0;
+    } else {
+        return load_key(values, type, i, u32(0)) != zero_key<u32>(type == U32 ? UNSIGNED : SIGNED);
+    }
+    if (isfinite(x)) {
+        found.fractional |= x - trunc(x) > limit;
+    } else {
+        const int which = x != x ? FIRST_NAN : x > 0 ? FIRST_PLUS : FIRST_MINUS;
+        atomicMin(&status[which], place);
+    }
+    return x != 0.0;
+}
+
+// One warp a cell: its indices rise and lie in [0, n_genes), its values are finite. Counts the
+// entries a gene. Rows: cell c holds entries row_ptr[c] to row_ptr[c + 1].
+extern "C" __global__ void check_rows(const void* values, i32 value_type, const void* indices,
+                                      i32 index_type, const i64* row_ptr, const i32* codes,
+                                      i64 n_cells, i64 n_genes, u64* status, u64* entries) {
+    const i64 cell = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
+    const int lane = threadIdx.x % WARP;
+    if (cell >= n_cells || codes[cell] < 0) return;
+    Found found = {false, false};
+    const i64 start = row_ptr[cell], stop = row_ptr[cell + 1];
+    for (i64 i = start + lane; i < stop; i += WARP) {
+        const i64 gene = load_index(indices, index_type, i);
+        if (gene < 0 || gene >= n_genes ||
+            (i > start && load_index(indices, index_type, i - 1) >= gene)) {
+            found.bad_index = true;
+        } else if (look(values, value_type, i, static_cast<u64>(cell * n_genes + gene), found,
+                        status)) {
+            atomicAdd(&entries[gene], 1ull);
+        }
+    }
+    found.merge(status);
+}
+
+// One warp a selected cell: where its entries of genes [first, last) begin and end.
+extern "C" __global__ void find_rows(const void* indices, i32 index_type, const i64* row_ptr,
+                                     const i32* order, i64 n_selected, i64 first, i64 last,
+                                     i64* spans) {
+    const i64 at = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= n_selected) return;
+    const i64 cell = order[at];
+    i64 low = row_ptr[cell];
+    const i64 stop = row_ptr[cell + 1];
+    for (int edge = 0; edge < 2; edge++) {
+        const i64 gene = edge ? last : first;
+        i64 n = stop - low;
+        while (n > 0) {
+            const i64 half = n >> 1;
+            if (load_index(indices, index_type, low + half) < gene) {
+                low += half + 1;
+                n -= half + 1;
+            } else {
+                n = half;
+            }
+        }
+        spans[2 * at + edge] = low;
+    }
+}
+
+// Counts an entry of (group, gene).
+template <class Key>
+struct Count {
+    const void* values;
+    i32 type, kind;
+    u32* counts;
+    i64 n_genes;
+
+    __device__ void operator()(i64 i, i64 group, i64 gene) const {
+        if (load_key(values, type, i, Key(0)) != zero_key<Key>(kind))
+            atomicAdd(&counts[group * n_genes + gene], 1u);
+    }
+};
+
+// Writes the key of an entry to the next place of its (group, gene), from the last down: counts
+// are back at zero when all is done.
+template <class Key>
+struct Scatter {
+    const void* values;
+    i32 type, kind;
+    u32* counts;
+    const i64* starts;
+    i64 n_genes;
+    Key* keys;
+
+    __device__ void operator()(i64 i, i64 group, i64 gene) const {
+        const Key key = load_key(values, type, i, Key(0));
+        if (key == zero_key<Key>(kind)) return;
+        const i64 pair = group * n_genes + gene;
+        keys[starts[pair] + (atomicSub(&counts[pair], 1u) - 1)] = key;
+    }
+};
+
+// One warp a selected cell, cells in group order: what is written at a time lies close together.
+template <class Visit>
+__device__ void visit_rows(const void* indices, i32 index_type, const i64* spans, const i32* order,
+                           const i32* codes, i64 n_selected, i64 first, const Visit& visit) {
+    const i64 at = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
+    if (at >= n_selected) return;
+    const i64 group = codes[order[at]];
+    const i64 stop = spans[2 * at + 1];
+    for (i64 i = spans[2 * at] + threadIdx.x % WARP; i < stop; i += WARP)
+        visit(i, group, load_index(indices, index_type, i) - first);
+}
+
+// Blocks share out each gene: block b takes piece b % n_pieces of gene first + b / n_pieces.
+// A thread takes every blockDim-th entry of a piece of `piece` entries.
+template <class Visit>
+__device__ void visit_columns(const void* indices, i32 index_type, const i64* col_ptr,
+                              const i32* codes, i64 first, i64 n_pieces, i64 piece,
+                              const Visit& visit) {
+    const i64 gene = blockIdx.x / n_pieces;
+    const i64 start = col_ptr[first + gene] + (blockIdx.x % n_pieces) * piece;
+    const i64 stop = min(col_ptr[first + gene + 1], start + piece);
+    for (i64 i = start + threadIdx.x; i < stop; i += blockDim.x) {
+        const i32 group = codes[load_index(indices, index_type, i)];
+        if (group >= 0) visit(i, static_cast<i64>(group), gene);
+    }
+}
+
+// One thread an element of cells x genes [first, first + n_genes); neighbours in memory are taken
+// by neighbouring threads. Strides are in elements.
+template <class Visit>
+__device__ void visit_dense(const i32* codes, i64 n_cells, i64 n_genes, i64 first, i64 cell_stride,
+                            i64 gene_stride, const Visit& visit) {
+    const i64 e = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (e >= n_cells * n_genes) return;
+    const bool along_genes = gene_stride <= cell_stride;
+    const i64 cell = along_genes ? e / n_genes : e % n_cells;
+    const i64 gene = along_genes ? e % n_genes : e / n_cells;
+    const i32 group = codes[cell];
+    if (group >= 0)
+        visit(cell * cell_stride + (first + gene) * gene_stride, static_cast<i64>(group), gene);
+}
+
+// As check_rows, for columns: blocks share out genes as in visit_columns.
+extern "C" __global__ void check_columns(const void* values, i32 value_type, const void* indices,
+                                         i32 index_type, const i64* col_ptr, const i32* codes,
+                                         i64 n_cells, i64 n_genes, i64 n_pieces, i64 piece,
+                                         u64* status, u64* entries) {
+    const i64 gene = blockIdx.x / n_pieces;
+    const i64 begin = col_ptr[gene];
+    const i64 start = begin + (blockIdx.x % n_pieces) * piece;
+    const i64 stop = min(col_ptr[gene + 1], start + piece);
+    Found found = {false, false};
+    u64 n = 0;
+    for (i64 i = start + threadIdx.x; i < stop; i += blockDim.x) {
+        const i64 cell = load_index(indices, index_type, i);
+        if (cell < 0 || cell >= n_cells ||
+            (i > begin && load_index(indices, index_type, i - 1) >= cell)) {
+            found.bad_index = true;
+        } else if (codes[cell] >= 0) {
+            n += look(values, value_type, i, static_cast<u64>(cell * n_genes + gene), found,
+                      status);
+        }
+    }
+    found.merge(status);
+    n = warp_sum(n);
+    if (threadIdx.x % WARP == 0 && n > 0) atomicAdd(&entries[gene], n);
+}
+
+// As check_rows, for a dense matrix: one thread an element, as in visit_dense.
+extern "C" __global__ void check_dense(const void* values, i32 value_type, const i32* codes,
+                                       i64 n_cells, i64 n_genes, i64 cell_stride, i64 gene_stride,
+                                       u64* status, u64* entries) {
+    const i64 e = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (e >= n_cells * n_genes) return;
+    const bool along_genes = gene_stride <= cell_stride;
+    const i64 cell = along_genes ? e / n_genes : e % n_cells;
+    const i64 gene = along_genes ? e % n_genes : e / n_cells;
+    if (codes[cell] < 0) return;
+    Found found = {false, false};
+    if (look(values, value_type, cell * cell_stride + gene * gene_stride,
+             static_cast<u64>(cell * n_genes + gene), found, status))
+        atomicAdd(&entries[gene], 1ull);
+    found.merge(status);
+}
+
+#define KERNELS(BITS)                                                                              \
+    extern "C" __global__ void count_rows_##BITS(                                                  \
+        const void* values, i32 value_type, i32 kind, const void* indices, i32 index_type,         \
+        const i64* spans, const i32* order, const i32* codes, i64 n_selected, i64 first,           \
+        i64 n_genes, u32* counts) {                                                                \
+        visit_rows(indices, index_type, spans, order, codes, n_selected, first,                    \
+                   Count<u##BITS>{values, value_type, kind, counts, n_genes});                     \
+    }                                                                                              \
+    extern "C" __global__ void scatter_rows_##BITS(                                                \
+        const void* values, i32 value_type, i32 kind, const void* indices, i32 index_type,         \
+        const i64* spans, const i32* order, const i32* codes, i64 n_selected, i64 first,           \
+        i64 n_genes, u32* counts, const i64* starts, u##BITS* keys) {                              \
+        visit_rows(indices, index_type, spans, order, codes, n_selected, first,                    \
+                   Scatter<u##BITS>{values, value_type, kind, counts, starts, n_genes, keys});     \
+    }                                                                                              \
+    extern "C" __global__ void count_columns_##BITS(                                               \
+        const void* values, i32 value_type, i32 kind, const void* indices, i32 index_type,         \
+        const i64* col_ptr, const i32* codes, i64 first, i64 n_pieces, i64 piece, i64 n_genes,     \
+        u32* counts) {                                                                             \
+        visit_columns(indices, index_type, col_ptr, codes, first, n_pieces, piece,                 \
+                      Count<u##BITS>{values, value_type, kind, counts, n_genes});                  \
+    }                                                                                              \
+    extern "C" __global__ void scatter_columns_##BITS(                                             \
+        const void* values, i32 value_type, i32 kind, const void* indices, i32 index_type,         \
+        const i64* col_ptr, const i32* codes, i64 first, i64 n_pieces, i64 piece, i64 n_genes,     \
+        u32* counts, const i64* starts, u##BITS* keys) {                                           \
+        visit_columns(indices, index_type, col_ptr, codes, first, n_pieces, piece,                 \
+                      Scatter<u##BITS>{values, value_type, kind, counts, starts, n_genes, keys});  \
+    }                                                                                              \
+    extern "C" __global__ void count_dense_##BITS(                                                 \
+        const void* values, i32 value_type, i32 kind, const i32* codes, i64 n_cells, i64 first,    \
+        i64 cell_stride, i64 gene_stride, i64 n_genes, u32* counts) {                              \
+        visit_dense(codes, n_cells, n_genes, first, cell_stride, gene_stride,                      \
+                    Count<u##BITS>{values, value_type, kind, counts, n_genes});                    \
+    }                                                                                              \
+    extern "C" __global__ void scatter_dense_##BITS(                                               \
+        const void* values, i32 value_type, i32 kind, const i32* codes, i64 n_cells, i64 first,    \
+        i64 cell_stride, i64 gene_stride, i64 n_genes, u32* counts, const i64* starts,             \
+        u##BITS* keys) {                                                                           \
+        visit_dense(codes, n_cells, n_genes, first, cell_stride, gene_stride,                      \
+                    Scatter<u##BITS>{values, value_type, kind, counts, starts, n_genes, keys});    \
+    }
+
+KERNELS(32)
+KERNELS(64)

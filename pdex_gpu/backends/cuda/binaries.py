@@ -1,0 +1,99 @@
+"""Compiled CUDA sources: the options they are made with, and the folder they are kept in.
+
+CuPy's own cache is not used because CuPy compiles everything with ``-ftz=true``: the device would
+take float32 subnormals for zeros, and no other kernel set does. Its folder is: whoever moved it
+with ``CUPY_CACHE_DIR`` moved ours too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from . import sources
+
+logger = logging.getLogger("pdex_gpu")
+
+# Products and sums are rounded one by one, as on the CPU; a kernel that wants fma() can call it.
+OPTIONS = ("--std=c++17", "--fmad=false")
+
+
+def folder() -> Path:
+    """Where compiled sources are kept."""
+    cupy_cache = os.environ.get("CUPY_CACHE_DIR") or "~/.cupy/kernel_cache"
+    return Path(cupy_cache).expanduser() / "pdex_gpu"
+
+
+def find_or_make(
+    name: str,
+    architecture: str,
+    version: tuple[int, int],
+    compiler: Callable[[str, str, tuple[str, ...]], bytes],
+    *,
+    fresh: bool = False,
+) -> tuple[Path, bool]:
+    """A compiled source, from the folder or made now.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the source.
+    architecture : str
+        ``"sm_90"`` for machine code; ``"compute_90"`` for PTX, which drivers can translate for
+        later architectures.
+    version : tuple of int
+        Of the compiler; a binary of another version is not used.
+    compiler : callable
+        Takes the text, a file name for messages, and options; gives the binary.
+    fresh : bool
+        Make it again even if it is there.
+
+    Returns
+    -------
+    path : Path
+    made : bool
+        Whether it was compiled now.
+    """
+    text = sources.text(name)
+    options = (*OPTIONS, f"--gpu-architecture={architecture}")
+    key = hashlib.sha256(repr((text, options, version)).encode()).hexdigest()[:32]
+    suffix = "ptx" if architecture.startswith("compute_") else "cubin"
+    path = folder() / f"{name}-{architecture}-{key}.{suffix}"
+    if not fresh and path.is_file():
+        return path, False
+    started = time.perf_counter()
+    binary = compiler(text, f"{name}.cu", options)
+    try:
+        _store(path, binary)
+    except OSError as error:
+        logger.debug("compiled CUDA kernels are not kept: %s", error)
+        path = Path(_temporary().name) / path.name
+        _store(path, binary)
+    seconds = time.perf_counter() - started
+    logger.info("compiled CUDA source %s for %s in %.2f s: %s", name, architecture, seconds, path)
+    return path, True
+
+
+def _store(path: Path, binary: bytes) -> None:
+    """Write a file that other processes see whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with open(handle, "wb") as file:
+            file.write(binary)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """A folder for this process, where the folder above cannot be written."""
+    return tempfile.TemporaryDirectory(prefix="pdex_gpu-", ignore_cleanup_errors=True)

@@ -1,0 +1,133 @@
+"""The CUDA kernel set; see :class:`pdex_gpu.backends.contract.KernelSet`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ...design import Design
+from ...errors import DeviceMemoryError
+from ...machine import memory_budget
+from ...sources.base import Chunk, Source
+from .. import reference
+from ..contract import Map, Moments, RankSums
+from . import anderson_darling as _anderson_darling
+from . import fdr
+from . import moments as _moments
+from . import rank_sums as _rank_sums
+from .base import Device
+from .block import CudaBlock, Slice, make_block, make_slice
+from .lanes import Lanes
+from .memory import most_genes, slices
+from .shapes import Shapes
+from .sort import sort_slice
+from .staging import Staging
+
+logger = logging.getLogger("pdex_gpu")
+
+
+def open_kernels(
+    device: int | None = None, device_memory: str | float | int | None = None
+) -> CudaKernels:
+    """The kernel set on a device.
+
+    Parameters
+    ----------
+    device : int, optional
+        Number of the device; the first by default.
+    device_memory : str, int or float, optional
+        Device memory that may be used: ``"8GiB"``, bytes, or a fraction of what is free there.
+    """
+    from .device import open_device
+
+    free, _ = open_device(device).memory()
+    limit = memory_budget(0.9 if device_memory is None else device_memory, free)
+    return CudaKernels(open_device(device, limit))
+
+
+class CudaKernels:
+    """Kernels on one device; safe to call from several threads.
+
+    Parameters
+    ----------
+    device : Device
+    shapes : Shapes
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: Device, shapes: Shapes | None = None) -> None:
+        self.device = device
+        self.shapes = shapes or Shapes()
+        self._staging = Staging(device, self.shapes.n_buffers, self.shapes.buffer_bytes)
+        self._lanes = Lanes(device, self.shapes)
+
+    def packed_bytes(self, n_cells: int, n_entries: float) -> float:
+        """Host memory: none, a packed gene lies on the device."""
+        return 0.0
+
+    def most_genes(self, source: Source, n_groups: int, n_ranges: int) -> int:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
+        free, _ = self.device.memory()
+        return most_genes(free, source, n_ranges)
+
+    def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CudaBlock:
+        """See the contract; the block lies on the device as long as it is referred to."""
+        return make_block(
+            chunk, design, self.device, self.device.stream(), self._staging, self.shapes, run,
+            finite=finite,
+        )  # fmt: skip
+
+    def tasks(self, block: CudaBlock, design: Design) -> list[slice]:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
+        free, _ = self.device.memory()
+        return slices(block.entries, block.matrix, design, free, self.shapes)
+
+    @contextmanager
+    def part(
+        self, block: CudaBlock | Slice, genes: slice, design: Design, *, alone: bool = False
+    ) -> Iterator[Slice]:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`; holds one of few lanes."""
+        if isinstance(block, Slice):
+            if genes != slice(0, block.n_genes):
+                raise ValueError(f"genes {genes} of a part of {block.n_genes}")
+            yield block
+            return
+        with (
+            self._lanes.all() if alone else self._lanes.lane() as lane,
+            make_slice(block, genes, design, lane) as part,
+        ):
+            sort_slice(part, design.n_cells)
+            yield part
+
+    def moments(
+        self, block: CudaBlock | Slice, genes: slice, design: Design, *, centred: bool, expm1: bool
+    ) -> Moments:
+        """See the contract."""
+        with self.part(block, genes, design) as part:
+            return _moments.moments(part, centred=centred, expm1=expm1)
+
+    def rank_sums(self, block: CudaBlock | Slice, genes: slice, design: Design) -> RankSums:
+        """See the contract."""
+        with self.part(block, genes, design) as part:
+            return _rank_sums.rank_sums(part)
+
+    def anderson_darling(
+        self, block: CudaBlock | Slice, genes: slice, design: Design
+    ) -> np.ndarray:
+        """See the contract."""
+        with self.part(block, genes, design) as part:
+            return _anderson_darling.anderson_darling(part, int(design.n_cells[0]))
+
+    def benjamini_hochberg(self, p_value: np.ndarray, run: Map) -> np.ndarray:
+        """See the contract; on the host where the device has too little memory for it."""
+        try:
+            return fdr.benjamini_hochberg(
+                p_value, self.device.stream(), self._staging, self.shapes, run
+            )
+        except DeviceMemoryError as error:
+            logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", error)
+            return reference.benjamini_hochberg(p_value, run)

@@ -1,0 +1,80 @@
+"""Lanes: slices of genes are computed side by side, each on a stream with buffers of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
+
+from .base import Device, DeviceArray, Stream
+from .shapes import Shapes
+
+_ALIGNMENT = 64
+
+
+class Lane:
+    """A stream, and a page-locked buffer for what comes back from it.
+
+    Attributes
+    ----------
+    stream : Stream
+    shapes : Shapes
+    """
+
+    def __init__(self, device: Device, shapes: Shapes) -> None:
+        self._device = device
+        self._buffer = np.empty(0, np.uint8)
+        self.stream: Stream = device.stream()
+        self.shapes = shapes
+
+    def fetch(self, arrays: Sequence[DeviceArray], shape: tuple[int, int]) -> list[np.ndarray]:
+        """Copies of device arrays, each of that shape; waits for the stream."""
+        sizes = [-(-a.nbytes // _ALIGNMENT) * _ALIGNMENT for a in arrays]
+        if sum(sizes) > self._buffer.size:
+            self._buffer = self._device.pinned(sum(sizes))
+        views, at = [], 0
+        for array, size in zip(arrays, sizes, strict=True):
+            view = self._buffer[at : at + array.nbytes].view(array.dtype)
+            self.stream.download(array, view)
+            views.append(view)
+            at += size
+        self.stream.synchronize()
+        return [view.reshape(shape).copy() for view in views]
+
+
+class Lanes:
+    """A fixed number of lanes; whoever finds none free waits."""
+
+    def __init__(self, device: Device, shapes: Shapes) -> None:
+        self._device = device
+        self._shapes = shapes
+        self._one_at_a_time = threading.Lock()
+        self._free: queue.LifoQueue[Lane | None] = queue.LifoQueue()
+        for _ in range(shapes.n_lanes):
+            self._free.put(None)
+
+    @contextmanager
+    def lane(self) -> Iterator[Lane]:
+        """A lane for the time of the context."""
+        lane = self._free.get()
+        try:
+            if lane is None:
+                lane = Lane(self._device, self._shapes)
+            yield lane
+        except BaseException:
+            if lane is not None:  # what is still queued holds memory, that of the block too
+                with suppress(Exception):
+                    lane.stream.synchronize()
+            raise
+        finally:
+            self._free.put(lane)
+
+    @contextmanager
+    def all(self) -> Iterator[Lane]:
+        """A lane, and for the time of the context no other for anybody else."""
+        with self._one_at_a_time, ExitStack() as stack:
+            lanes = [stack.enter_context(self.lane()) for _ in range(self._shapes.n_lanes)]
+            yield lanes[0]

@@ -1,0 +1,284 @@
+"""A range of genes on the device, as it is stored: rows, columns or dense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...sources.base import (
+    Chunk,
+    CscChunk,
+    CsrChunk,
+    DenseChunk,
+    NotCanonicalError,
+    is_device_array,
+)
+from ..contract import Map
+from .base import Device, DeviceArray, Stream
+from .staging import Get, Staging, travel_dtypes
+from .types import ValueType, index_type, value_type
+
+_SAMPLE = 1 << 16  # values looked at to guess in which type they travel
+
+
+@dataclass(frozen=True)
+class DeviceMatrix:
+    """Values of cells x genes on a device.
+
+    Attributes
+    ----------
+    form : {"rows", "columns", "dense"}
+    values : DeviceArray
+    value_type : ValueType
+    n_cells, n_genes : int
+    indices : DeviceArray or None
+        Genes ("rows") or cells ("columns") of the entries, counted from the first of the range.
+    pointers : DeviceArray or None, int64
+        Where each row or column begins; one more for the end.
+    index_type : int
+    longest : int
+        Entries of the longest column.
+    strides : (int, int)
+        From cell to cell and from gene to gene, in items, of a dense matrix.
+    """
+
+    form: str
+    values: DeviceArray
+    value_type: ValueType
+    n_cells: int
+    n_genes: int
+    indices: DeviceArray | None = None
+    pointers: DeviceArray | None = None
+    index_type: int = 0
+    longest: int = 0
+    strides: tuple[int, int] = (0, 0)
+    keep: Any = field(default=None, repr=False)  # what owns memory used in place
+
+    def sparse_arguments(self) -> tuple[Any, ...]:
+        """Values, indices and pointers as the kernels take them."""
+        return (
+            *self.value_arguments(), self.indices, np.int32(self.index_type), self.pointers,
+        )  # fmt: skip
+
+    def value_arguments(self) -> tuple[Any, ...]:
+        return self.values, np.int32(self.value_type.code)
+
+
+def upload(
+    chunk: Chunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+) -> DeviceMatrix:
+    """Bring a chunk to the device; one that is there already is used in place.
+
+    `stream` owns the memory and has done all it was asked for.
+    """
+    if isinstance(chunk, DenseChunk):
+        matrix = _dense(chunk, n_cells, device, stream, staging, run)
+    elif isinstance(chunk, CsrChunk):
+        matrix = _rows(chunk, n_cells, device, stream, staging, run)
+    else:
+        matrix = _columns(chunk, n_cells, device, stream, staging, run)
+    stream.synchronize()
+    return matrix
+
+
+def _dense(
+    chunk: DenseChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+) -> DeviceMatrix:
+    n_genes = chunk.n_genes
+    if is_device_array(chunk.values):
+        values, strides = _adopt_dense(chunk.values, device)
+        kind = value_type(values.dtype)
+        return DeviceMatrix(
+            "dense", values, kind, n_cells, n_genes, strides=strides, keep=chunk.values
+        )
+    host = np.asarray(chunk.values)
+    by_gene = abs(host.strides[1]) > abs(host.strides[0])
+    lines = host.T if by_gene else host
+    width = max(1, lines.shape[1])
+
+    def get(first: int, last: int) -> np.ndarray:
+        a, b = first // width, -(-last // width)
+        return lines[a:b].reshape(-1)[first - a * width : last - a * width]
+
+    sent = _send_values(get, host.size, host.dtype, stream, staging, run)
+    strides = (1, n_cells) if by_gene else (n_genes, 1)
+    return DeviceMatrix("dense", sent, value_type(sent.dtype), n_cells, n_genes, strides=strides)
+
+
+def _rows(
+    chunk: CsrChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+) -> DeviceMatrix:
+    if is_device_array(chunk.data):
+        starts, stops = (fetch_small(device.adopt(p), stream) for p in (chunk.starts, chunk.stops))
+        pointers = np.append(starts, stops[-1:])
+        return _in_place("rows", chunk, n_cells, pointers, device, stream)
+    pointers = np.concatenate([[0], np.cumsum(chunk.stops - chunk.starts)]).astype(np.int64)
+    whole = np.array_equal(chunk.starts[1:], chunk.stops[:-1])
+    begin = int(chunk.starts[0]) if n_cells else 0
+
+    def part(array: np.ndarray) -> Get:
+        if whole:  # no gaps between rows
+            return lambda first, last: array[begin + first : begin + last]
+        return lambda first, last: array[_positions(pointers, chunk.starts, first, last)]
+
+    nnz = int(pointers[-1])
+    genes = part(chunk.indices)
+    return _sparse(
+        "rows", part(chunk.data), chunk.data.dtype, _from_gene(genes, chunk.gene_start), nnz,
+        pointers, n_cells, chunk.n_genes, stream, staging, run,
+    )  # fmt: skip
+
+
+def _positions(pointers: np.ndarray, starts: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Where entries [first, last), counted without the gaps between rows, lie in the arrays."""
+    a = int(np.searchsorted(pointers, first, side="right")) - 1
+    b = int(np.searchsorted(pointers, last, side="left"))
+    edges = np.clip(pointers[a : b + 1], first, last)
+    return np.repeat(starts[a:b] - pointers[a:b], np.diff(edges)) + np.arange(first, last)
+
+
+def _from_gene(get: Get, gene_start: int) -> Get:
+    if gene_start == 0:
+        return get
+    return lambda first, last: np.subtract(get(first, last), gene_start, dtype=np.int64)
+
+
+def _columns(
+    chunk: CscChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+) -> DeviceMatrix:
+    if is_device_array(chunk.data):
+        pointers = fetch_small(device.adopt(chunk.indptr), stream)
+        return _in_place("columns", chunk, n_cells, pointers, device, stream)
+    begin = int(chunk.indptr[0])
+    pointers = chunk.indptr.astype(np.int64) - begin
+
+    def part(array: np.ndarray) -> Get:
+        return lambda first, last: array[begin + first : begin + last]
+
+    return _sparse(
+        "columns", part(chunk.data), chunk.data.dtype, part(chunk.indices), int(pointers[-1]),
+        pointers, n_cells, chunk.n_genes, stream, staging, run,
+    )  # fmt: skip
+
+
+def _sparse(
+    form: str,
+    data: Get,
+    dtype: np.dtype,
+    indices: Get,
+    nnz: int,
+    pointers: np.ndarray,
+    n_cells: int,
+    n_genes: int,
+    stream: Stream,
+    staging: Staging,
+    run: Map,
+) -> DeviceMatrix:
+    limit = n_genes if form == "rows" else n_cells
+    values = _send_values(data, nnz, dtype, stream, staging, run)
+    places = stream.empty(nnz, np.uint16 if limit <= 1 << 16 else np.int32)
+    if not staging.send(indices, places, run):
+        raise NotCanonicalError("indices are out of range")
+    return DeviceMatrix(
+        form,
+        values,
+        value_type(values.dtype),
+        n_cells,
+        n_genes,
+        places,
+        send_small(pointers, stream),
+        index_type(places.dtype),
+        int(np.diff(pointers).max(initial=0)),
+    )
+
+
+def _send_values(
+    get: Get, size: int, dtype: np.dtype, stream: Stream, staging: Staging, run: Map
+) -> DeviceArray:
+    """`size` values, narrowed if all of them allow it."""
+    for travel in travel_dtypes(get(0, min(size, _SAMPLE)).astype(dtype, copy=False)):
+        array = stream.empty(size, travel)
+        if staging.send(get, array, run):
+            return array
+        del array
+    raise AssertionError("the last type holds all values")
+
+
+# --- in place ------------------------------------------------------------------------------
+
+
+class _Flat:
+    """All memory from the first to the last item of a dense device array, as one dimension."""
+
+    def __init__(self, array: Any, size: int) -> None:
+        facts = dict(array.__cuda_array_interface__)
+        facts.update(shape=(size,), strides=None)
+        self.__cuda_array_interface__ = facts
+        self.owner = array
+
+
+def _adopt_dense(array: Any, device: Device) -> tuple[DeviceArray, tuple[int, int]]:
+    facts = array.__cuda_array_interface__
+    item = np.dtype(facts["typestr"]).itemsize
+    (n_cells, n_genes), in_bytes = facts["shape"], facts.get("strides")
+    by_cell, by_gene = in_bytes or (n_genes * item, item)
+    if by_cell < 0 or by_gene < 0 or by_cell % item or by_gene % item:
+        raise DataError(
+            f"The matrix on the device has strides of {by_cell} and {by_gene} bytes; rising, whole "
+            "items are needed. Use cupy.ascontiguousarray(X)."
+        )
+    strides = by_cell // item, by_gene // item
+    size = (n_cells - 1) * strides[0] + (n_genes - 1) * strides[1] + 1
+    return device.adopt(_Flat(array, size)), strides
+
+
+def _in_place(
+    form: str,
+    chunk: CsrChunk | CscChunk,
+    n_cells: int,
+    pointers: np.ndarray,
+    device: Device,
+    stream: Stream,
+) -> DeviceMatrix:
+    values, indices = device.adopt(chunk.data), device.adopt(chunk.indices)
+    pointers = pointers.astype(np.int64)
+    stored = min(values.size, indices.size)
+    if pointers[0] != 0 or pointers[-1] > stored or np.any(np.diff(pointers) < 0):
+        raise DataError(
+            f"The matrix on the device is malformed: indptr must rise from 0 to at most {stored}, "
+            "the length of data and indices. Build the matrix again."
+        )
+    return DeviceMatrix(
+        form,
+        values,
+        value_type(values.dtype),
+        n_cells,
+        chunk.n_genes,
+        indices,
+        send_small(pointers, stream),
+        index_type(indices.dtype),
+        int(np.diff(pointers).max(initial=0)),
+        keep=chunk,
+    )
+
+
+# --- small arrays ----------------------------------------------------------------------------
+
+
+def fetch_small(array: DeviceArray, stream: Stream) -> np.ndarray:
+    """A copy of a small device array on the host; waits for it."""
+    host = np.empty(array.size, array.dtype)
+    stream.download(array, host)
+    stream.synchronize()
+    return host
+
+
+def send_small(host: np.ndarray, stream: Stream) -> DeviceArray:
+    """A copy of a small host array on the device; waits for it."""
+    array = stream.empty(host.size, host.dtype)
+    stream.upload(np.ascontiguousarray(host), array)
+    stream.synchronize()
+    return array

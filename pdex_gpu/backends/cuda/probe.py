@@ -1,0 +1,203 @@
+"""Whether the CUDA backend can run here; if not, every cause that can be found, and what to do.
+
+Causes that need no CuPy come first, and CuPy is imported only where a driver answers: on a machine
+without a device the answer takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from types import ModuleType
+
+import numpy as np
+
+from ...errors import BackendError
+from . import driver as nvidia
+from .driver import Driver, DriverDevice
+
+MINIMUM_CUDA = (12, 0)
+MINIMUM_CAPABILITY = (7, 0)
+MINIMUM_FREE = 256 * 2**20
+
+# CUDA 13 compiles for none below.
+_CUDA_13_CAPABILITY = (7, 5)
+
+_N_PROBED = 1000
+
+_usable: dict[int | None, tuple[DriverDevice, str]] = {}
+_probing = threading.Lock()
+
+
+def probe(index: int | None = None) -> tuple[bool, str, str]:
+    """Whether a device can be used.
+
+    Parameters
+    ----------
+    index : int, optional
+        Which device; by default the first that can be used.
+
+    Returns
+    -------
+    usable : bool
+    reason : str
+        What was found, or every cause why it cannot be used and what to do.
+    device : str
+        ``"NVIDIA H200, device 0"``; empty if none can be used.
+
+    Notes
+    -----
+    Only a device that can be used is remembered: a cause may pass.
+    """
+    device, reason = _find(index)
+    return device is not None, reason, "" if device is None else str(device)
+
+
+def usable_device(index: int | None = None) -> int:
+    """The index of the device that :func:`probe` found.
+
+    Raises
+    ------
+    pdex_gpu.errors.BackendError
+        If there is none.
+    """
+    device, reason = _find(index)
+    if device is None:
+        raise BackendError(f"The CUDA backend cannot run here: {reason}")
+    return device.index
+
+
+def install_command(driver: Driver | None = None) -> str:
+    """How to install the right CuPy, as far as the driver tells."""
+    commands = {cuda: f'pip install "pdex-gpu[cuda{cuda}]"' for cuda in (12, 13)}
+    if driver is None or driver.version is None or driver.version < MINIMUM_CUDA:
+        return f"{commands[13]} (for a driver with CUDA 13) or {commands[12]} (CUDA 12)"
+    if driver.version[0] == 12:
+        return commands[12]
+    old = any(d.capability < _CUDA_13_CAPABILITY for d in driver.devices)
+    return commands[12 if old else 13]
+
+
+def _find(index: int | None) -> tuple[DriverDevice | None, str]:
+    with _probing:
+        if index not in _usable:
+            device, reason = _look(index)
+            if device is None:
+                return None, reason
+            _usable[index] = device, reason
+        return _usable[index]
+
+
+def _look(index: int | None) -> tuple[DriverDevice | None, str]:
+    driver = nvidia.ask()
+    causes = [driver.problem] if driver.problem else []
+    if driver.version is not None and driver.version < MINIMUM_CUDA:
+        causes.append(
+            f"the driver is too old: it runs CUDA up to {_dotted(driver.version)}, and "
+            f"{_dotted(MINIMUM_CUDA)} or later is needed: update it"
+        )
+    if importlib.util.find_spec("cupy") is None:
+        causes.append(f"CuPy is not installed: run {install_command(driver)}")
+    candidates, unfit = _candidates(driver, index)
+    if candidates and not causes:
+        device, found = _try(driver, candidates)
+        if device is not None:
+            return device, found[0]
+        causes = found
+    return None, "; ".join(causes + unfit) + "."
+
+
+def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], list[str]]:
+    """Devices that may do, and why the others do not."""
+    if not driver.devices:
+        return [], []
+    if index is None:
+        asked = list(driver.devices)
+    elif 0 <= index < len(driver.devices):
+        asked = [driver.devices[index]]
+    else:
+        listed = ", ".join(f"{d.index} ({d.name})" for d in driver.devices)
+        return [], [f"there is no device {index}; there are: {listed}"]
+    fit = [d for d in asked if d.capability >= MINIMUM_CAPABILITY]
+    return fit, [
+        f"{d} has compute capability {_dotted(d.capability)}, and {_dotted(MINIMUM_CAPABILITY)} or "
+        "later is needed"
+        for d in asked
+        if d not in fit
+    ]
+
+
+def _try(driver: Driver, candidates: list[DriverDevice]) -> tuple[DriverDevice | None, list[str]]:
+    """The first candidate that runs a kernel, with what was found; or none, with the causes."""
+    try:
+        from . import device as module
+    except Exception as error:
+        return None, [
+            f"CuPy is installed but cannot be imported ({_root(error)}): run "
+            f"{install_command(driver)}"
+        ]
+    runs = driver.version or (0, 0)
+    built_for = module.runtime_version()
+    if built_for[0] > runs[0]:
+        return None, [
+            f"CuPy {module.cupy_version()} is for CUDA {built_for[0]}, and the driver runs CUDA up "
+            f"to {_dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
+            f"{install_command(driver)}, or update the driver"
+        ]
+    causes: list[str] = []
+    for candidate in candidates:
+        cause, free = _run(module, candidate)
+        if cause is None:
+            return candidate, [
+                f"compute capability {_dotted(candidate.capability)}, {free}, driver with CUDA "
+                f"{_dotted(runs)}, CuPy {module.cupy_version()}"
+            ]
+        causes.append(cause if len(driver.devices) == 1 else f"{candidate}: {cause}")
+    return None, causes
+
+
+def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, str]:
+    """Why a kernel does not run on a device, or None; and its free memory."""
+    text = ""
+    try:
+        opened = module.open_device(candidate.index)
+        free, total = opened.memory()
+        text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        if free < MINIMUM_FREE:
+            return (
+                f"no memory is free: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB, and "
+                f"{MINIMUM_FREE / 2**20:.0f} MiB are needed (nvidia-smi lists who has it)"
+            ), text
+        stream = opened.stream()
+        out = stream.empty(_N_PROBED, np.uint32)
+        n_threads = 128
+        n_blocks = -(-_N_PROBED // n_threads)
+        stream.launch("probe", "probe", n_blocks, n_threads, out, np.uint32(_N_PROBED))
+        found = np.zeros(_N_PROBED, np.uint32)
+        stream.download(out, found)
+        stream.synchronize()
+    except Exception as error:
+        return f"the probe kernel failed: {_short(error)}", text
+    wanted = np.arange(_N_PROBED, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(1)
+    n_wrong = int((found != wanted).sum())
+    if n_wrong:
+        return (
+            f"the probe kernel gave wrong results ({n_wrong} of {_N_PROBED}): the device, its "
+            "driver or CuPy is broken"
+        ), text
+    return None, text
+
+
+def _root(error: BaseException) -> str:
+    """The error that all others came of: CuPy wraps the one that counts in a page of advice."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {_short(error)}"
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -1,0 +1,39 @@
+"""Sizes of blocks, tiles and buffers. Results do not depend on them; tests vary them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How kernels are launched.
+
+    Attributes
+    ----------
+    n_threads : int
+        Threads of a block, a multiple of 32 up to 512 (registers of the sorting kernels).
+    shared_bytes : int
+        Dynamic shared memory that a block may use for keys; at least 8 KiB, a power of two.
+    n_lanes : int
+        Slices of genes in work at once, each with a stream and buffers of its own.
+    n_buffers, buffer_bytes : int
+        Page-locked buffers on the way to the device.
+    slice_bytes : int
+        Device memory of a slice of genes, at most, where it has several genes.
+    """
+
+    n_threads: int = 256
+    shared_bytes: int = 32 << 10
+    n_lanes: int = 6
+    n_buffers: int = 12
+    buffer_bytes: int = 8 << 20
+    slice_bytes: int = 256 << 20
+
+    def tile(self, key_bytes: int) -> int:
+        """Keys of a tile: two of them fit in shared memory."""
+        return self.shared_bytes // (2 * key_bytes)
+
+    def blocks(self, n_items: int, threads_an_item: int = 1) -> int:
+        """Blocks for `n_items` items of so many threads each."""
+        return -(-n_items * threads_an_item // self.n_threads)

@@ -1,0 +1,54 @@
+"""Types of stored values and indices on a device, and the keys that values become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# In the order of the enums in common.cuh.
+VALUE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "u8", "i8", "f8")
+INDEX_TYPES = ("u2", "i4", "i8")
+_SIGNED, _UNSIGNED, _FLOATING = range(3)
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """How values are stored on the device.
+
+    Attributes
+    ----------
+    code : int
+        Position in `VALUE_TYPES`.
+    kind : int
+        What a key is made from, ``Kind`` in common.cuh.
+    bits : int
+        Bits of a key, 32 or 64.
+    """
+
+    code: int
+    kind: int
+    bits: int
+
+    @property
+    def key(self) -> np.dtype:
+        return np.dtype(f"u{self.bits // 8}")
+
+
+def value_type(dtype: np.dtype) -> ValueType:
+    """The type of values of `dtype`, one of `VALUE_TYPES`."""
+    if dtype.kind == "b":
+        dtype = np.dtype(np.uint8)
+    bits = 64 if dtype.itemsize == 8 else 32
+    if dtype.kind == "f":
+        kind = _FLOATING
+    elif dtype.kind == "u" and dtype.itemsize >= 4:  # shorter ones fit in a signed key
+        kind = _UNSIGNED
+    else:
+        kind = _SIGNED
+    return ValueType(VALUE_TYPES.index(dtype.str[1:]), kind, bits)
+
+
+def index_type(dtype: np.dtype) -> int:
+    """Position in `INDEX_TYPES`."""
+    return INDEX_TYPES.index(dtype.str[1:])

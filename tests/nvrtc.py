@@ -1,0 +1,182 @@
+"""CUDA's compiler, taken from a wheel: needs no toolkit, no driver and no CuPy.
+
+``python -m tests.nvrtc`` prints what every kernel of the package takes on every architecture.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from pdex_gpu.backends.cuda import binaries, sources
+
+ARCHITECTURES = ("sm_80", "sm_86", "sm_90")
+
+_WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
+_LIBRARY = re.compile(r"(libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll)")
+
+
+class CompileError(Exception):
+    """A source does not compile; the text is the compiler's log."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel, or a function that was not inlined into one, as ptxas made it."""
+
+    name: str
+    registers: int | None  # None: not a kernel
+    stack: int
+    spill_stores: int
+    spill_loads: int
+
+    @property
+    def spills(self) -> bool:
+        return self.spill_stores > 0 or self.spill_loads > 0
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A binary, what is in it, and the compiler's log."""
+
+    cubin: bytes
+    functions: tuple[Function, ...]
+    log: str
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line for line in self.log.splitlines() if re.search(r"\bwarning( #\S+)?\s*:", line)]
+
+
+def library_path() -> Path | None:
+    """NVRTC's library in an installed wheel; None if there is none."""
+    for wheel in _WHEELS:
+        try:
+            files = metadata.files(wheel) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for file in files:
+            if _LIBRARY.fullmatch(file.name):
+                return Path(str(file.locate()))
+    return None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    path = library_path()
+    assert path is not None, f"none of {_WHEELS} is installed"
+    for builtins in path.parent.glob("*nvrtc-builtins*"):
+        if ".alt." not in builtins.name:
+            ctypes.CDLL(str(builtins))  # not every version looks for it beside itself
+    library = ctypes.CDLL(str(path))
+    library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    return library
+
+
+def version() -> tuple[int, int]:
+    """NVRTC's version."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
+
+
+def compile_text(
+    text: str,
+    architecture: str,
+    *more: str,
+    options: tuple[str, ...] = binaries.OPTIONS,
+    filename: str = "toy.cu",
+) -> Compiled:
+    """Compile with `options`, the package's own by default, and `more`.
+
+    Raises
+    ------
+    CompileError
+        With the compiler's log.
+    """
+    library = _library()
+    options += (f"--gpu-architecture={architecture}", "--ptxas-options=-v", *more)
+    program = ctypes.c_void_p()
+    _check(
+        library.nvrtcCreateProgram(
+            ctypes.byref(program), text.encode(), filename.encode(), 0, None, None
+        )
+    )
+    try:
+        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        status = library.nvrtcCompileProgram(program, len(options), encoded)
+        log = _take(program, "ProgramLog").rstrip(b"\0").decode()
+        if status != 0:
+            raise CompileError(log)
+        return Compiled(_take(program, "CUBIN"), parse(log), log)
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@cache
+def compile_source(name: str, architecture: str) -> Compiled:
+    """Compile a source of the package."""
+    return compile_text(sources.text(name), architecture, filename=f"{name}.cu")
+
+
+def parse(log: str) -> tuple[Function, ...]:
+    """The functions in the log of a verbose ptxas."""
+    kernels = set(re.findall(r"Compiling entry function '(\w+)'", log))
+    found = []
+    for part in re.split(r"Function properties for ", log)[1:]:
+        name = part.split(maxsplit=1)[0]
+        numbers = re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part
+        )
+        registers = re.search(r"Used (\d+) registers", part)
+        assert numbers, f"no numbers for {name}:\n{log}"
+        assert name not in kernels or registers, f"no registers for {name}:\n{log}"
+        found.append(
+            Function(
+                name,
+                int(registers[1]) if registers and name in kernels else None,
+                *map(int, numbers.groups()),
+            )
+        )
+    missing = kernels - {function.name for function in found}
+    assert not missing, f"nothing said of {missing}:\n{log}"
+    return tuple(found)
+
+
+def table(rows: list[tuple[str, str, Function]]) -> str:
+    """Lines of text; each row is a source, an architecture and a function of it."""
+    lines = [f"{'source':18} {'arch':6} {'kernel':40} regs stack stores loads"]
+    lines += [
+        f"{source:18} {architecture:6} {f.name:40} {f.registers or '-':>4} {f.stack:5} "
+        f"{f.spill_stores:6} {f.spill_loads:5}"
+        for source, architecture, f in rows
+    ]
+    return "\n".join(lines)
+
+
+def _take(program: ctypes.c_void_p, what: str) -> bytes:
+    library, size = _library(), ctypes.c_size_t()
+    _check(getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    buffer = ctypes.create_string_buffer(size.value)
+    _check(getattr(library, f"nvrtcGet{what}")(program, buffer))
+    return buffer.raw
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise RuntimeError(_library().nvrtcGetErrorString(status).decode())
+
+
+if __name__ == "__main__":
+    rows = [
+        (name, architecture, function)
+        for name in sources.names()
+        for architecture in ARCHITECTURES
+        for function in compile_source(name, architecture).functions
+    ]
+    sys.stdout.write(table(rows) + "\n")
