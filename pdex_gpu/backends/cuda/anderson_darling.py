@@ -9,6 +9,8 @@ from .block import Slice
 from .matrix import send_small
 from .rank_sums import parts_of_targets
 
+_TARGETS_A_BLOCK = 64  # nothing is loaded for all of them, so blocks may be small
+
 
 def anderson_darling(part: Slice, n_reference: int) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`.
@@ -32,7 +34,7 @@ def queue(part: Slice, n_reference: int) -> DeviceArray:
         first, n_distinct, shared=32 * 4,
     )  # fmt: skip
     a2 = stream.empty(n_targets * n_genes, np.float64)
-    n_parts = parts_of_targets(n_targets, shapes)
+    n_parts = parts_of_targets(n_targets, _TARGETS_A_BLOCK, shapes)
     part.launch(
         "anderson_darling", "anderson_darling", n_genes * n_parts, part.n_cells,
         np.int64(part.n_groups), np.int64(n_genes), np.int32(part.kind), np.int32(n_parts),

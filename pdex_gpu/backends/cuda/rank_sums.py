@@ -25,7 +25,7 @@ def queue(part: Slice) -> list[DeviceArray]:
     part.launch("rank_sums", "reference_ties", n_genes, np.int64(n_genes), high, low)
     u2 = stream.empty(n_targets * n_genes, np.int64)
     ties = stream.empty(n_targets * n_genes, np.float64)
-    n_parts = parts_of_targets(n_targets, shapes)
+    n_parts = parts_of_targets(n_targets, _TARGETS_A_BLOCK, shapes)
     part.launch(
         "rank_sums", "rank_sums", n_genes * n_parts, part.n_cells, np.int64(part.n_groups),
         np.int64(n_genes), np.int32(part.kind), np.int32(n_parts),
@@ -35,6 +35,6 @@ def queue(part: Slice) -> list[DeviceArray]:
     return [u2, ties]
 
 
-def parts_of_targets(n_targets: int, shapes: Shapes) -> int:
-    """Blocks of threads that share out the targets of a gene, a warp taking one at a time."""
-    return max(1, n_targets // max(_TARGETS_A_BLOCK, shapes.n_threads // 32))
+def parts_of_targets(n_targets: int, a_block: int, shapes: Shapes) -> int:
+    """Blocks of threads that share out the targets of a gene, about `a_block` each."""
+    return max(1, n_targets // max(a_block, shapes.n_threads // 32))
