@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, cast
@@ -71,6 +71,7 @@ class Settings:
     clip_value: float | None = 20.0
     progress: bool = True
     test_options: dict[str, Any] = field(default_factory=dict)
+    n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
 
 
 def differential_expression(
@@ -192,6 +193,8 @@ def compare(data: Any, settings: Settings) -> DEResult:
     test = make_test(settings.metric, settings.test_options)
     backend = _choose_backend(settings, test)
     engine = _choose_engine(settings, backend)
+    if engine == "shared_memory" and settings.n_processes is not None:
+        settings = replace(settings, n_workers=settings.n_processes)
     kernels = load_kernels(backend.name, settings.device, settings.device_memory)
     with open_dataset(data, settings.groupby, settings.layer) as dataset:
         _check_matrix(dataset)
@@ -349,7 +352,8 @@ def _run(
 
 def _choose_engine(settings: Settings, backend: BackendInfo) -> str:
     if settings.engine == "auto":
-        return backend.engines[0]
+        processes = "shared_memory" in backend.engines and (settings.n_processes or 1) > 1
+        return "shared_memory" if processes else backend.engines[0]
     if settings.engine not in backend.engines:
         available = ["auto", *backend.engines]
         raise OptionError(

@@ -110,12 +110,11 @@ def parallel_differential_expression(
     if metric == "wilcoxon":
         options["use_continuity"] = bool(tie_correct)
     chunked = backed if low_memory is None else bool(low_memory)
-    if not chunked:
-        processes = num_workers is not None and num_workers > 1
-        if engine == "auto" and processes:
-            engine = "shared_memory"
-        if engine != "shared_memory":
-            num_workers = None  # threads need no ranges in flight over a matrix in memory
+    processes = None
+    if not chunked and engine == "auto":
+        processes, num_workers = num_workers, None
+    elif not chunked and engine != "shared_memory":
+        num_workers = None  # nothing needs ranges in flight over a matrix in memory
     result = compare(
         adata,
         Settings(
@@ -126,6 +125,7 @@ def parallel_differential_expression(
             backend=backend,
             engine=engine,
             n_workers=num_workers,
+            n_processes=processes,
             n_threads=num_threads,
             gene_chunk_size=gene_chunk_size if chunked else None,
             is_log1p=is_log1p,

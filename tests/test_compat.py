@@ -32,7 +32,7 @@ from stored_screens import (
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.compat import parallel_differential_expression
-from pdex_gpu.engines import shared_memory, threads
+from pdex_gpu.engines import shared_memory, streams, threads
 from pdex_gpu.stats.base import METRICS
 
 COLUMNS = [
@@ -311,9 +311,9 @@ def test_backed_with_low_memory_false(tmp_path):
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     """Every plan that is run, with the engine, instead of running it on worker processes."""
     made: list[tuple[str, object]] = []
-    real = threads.run
+    in_threads, on_device = threads.run, streams.run
 
-    def recorder(name):
+    def recorder(name, real=in_threads):
         def record(job):
             made.append((name, job.plan))
             real(job)
@@ -322,6 +322,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
 
     monkeypatch.setattr(threads, "run", recorder("threads"))
     monkeypatch.setattr(shared_memory, "run", recorder("shared_memory"))
+    monkeypatch.setattr(streams, "run", recorder("streams", on_device))
     monkeypatch.setattr("pdex_gpu.api.cpu_count", lambda: 6)
     return made
 
@@ -387,6 +388,14 @@ def test_chunks_are_as_large_as_asked_for_and_not_larger(plans, tmp_path):
 def test_worker_processes_are_real():
     adata = screen(sparse.csr_matrix(logged()))
     assert_same_bits(run(adata, num_workers=2), run(adata))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, None])
+def test_workers_on_a_device_are_no_processes(emulated_cuda, plans, num_workers):
+    adata = screen(sparse.csr_matrix(logged()))
+    options = {"num_workers": num_workers, "backend": "cuda"}
+    assert work(options, plans, adata) == ("streams", 1, 6)
+    assert_same_bits(run(adata, **options), run(adata))
 
 
 @pytest.mark.parametrize("low_memory", [None, True])
