@@ -110,9 +110,9 @@ class Wilcoxon(StatisticalTest):
         self, p_value: np.ndarray, tested: np.ndarray, ties: np.ndarray, n_cells: np.ndarray
     ) -> None:
         n_ref = int(n_cells[0])
-        for t, n_target in enumerate(n_cells[1:].tolist()):
-            if self.method == "auto" and n_ref > AUTO_EXACT and n_target > AUTO_EXACT:
-                continue
+        exact = (n_cells[1:] <= AUTO_EXACT) | (self.method == "exact" or n_ref <= AUTO_EXACT)
+        for t in np.flatnonzero(exact).tolist():
+            n_target = int(n_cells[t + 1])
             untied = ties[t] == 0 if self.method == "auto" else np.ones(ties.shape[1], bool)
             if untied.any():
                 self._check_reach(n_ref, n_target)

@@ -17,6 +17,7 @@ from .lanes import Lane
 from .matrix import DeviceMatrix, fetch_small, send_small, upload
 from .shapes import Shapes
 from .staging import Staging
+from .tiles import Tiles, plan_tiles
 
 _NOWHERE = np.uint64(2**64 - 1)
 _BAD_INDEX, _FRACTIONAL = 0, 1  # of status; then the first NaN, infinity and -infinity
@@ -59,6 +60,7 @@ class CudaBlock:
     ----------
     matrix : DeviceMatrix
     cells : Cells
+    tiles : Tiles
     entries : numpy.ndarray, shape (n_genes,), int64
         Entries a gene, zeros and cells of no group left out.
     """
@@ -68,6 +70,7 @@ class CudaBlock:
     fractional: bool
     matrix: DeviceMatrix
     cells: Cells
+    tiles: Tiles
     entries: np.ndarray
 
 
@@ -94,8 +97,15 @@ def make_block(
         cell, gene = divmod(int(places[which]), matrix.n_genes)
         raise NonFiniteError(cell, gene + chunk.gene_start, _NON_FINITE[which])
     fractional = bool(status[_FRACTIONAL])
+    tiles = plan_tiles(design.n_cells, shapes.tile(matrix.value_type.bits // 8), stream)
     return CudaBlock(
-        chunk.gene_start, matrix.n_genes, fractional, matrix, cells, entries.astype(np.int64)
+        chunk.gene_start,
+        matrix.n_genes,
+        fractional,
+        matrix,
+        cells,
+        tiles,
+        entries.astype(np.int64),
     )
 
 
@@ -154,6 +164,7 @@ class Slice:
         Where each (group, gene) begins, shape (n_groups + 1, n_genes).
     n_cells : DeviceArray, int64
         Cells a group.
+    tiles : Tiles
     """
 
     lane: Lane
@@ -165,6 +176,7 @@ class Slice:
     keys: DeviceArray
     starts: DeviceArray
     n_cells: DeviceArray
+    tiles: Tiles
 
     def launch(self, source: str, kernel: str, n_blocks: int, *args: Any, shared: int = 0) -> None:
         """Launch the version of a kernel for these keys, first arguments keys and starts."""
@@ -192,8 +204,9 @@ def make_slice(block: CudaBlock, genes: slice, design: Design, lane: Lane) -> It
     _sum_counts(counts, starts, n_groups, n_genes, stream, shapes)
     walk("scatter", value.bits, np.int32(value.kind), size, counts, starts, keys)
     yield Slice(
-        lane, n_genes, n_groups, entries, value.kind, value.bits, keys, starts, block.cells.n_cells
-    )
+        lane, n_genes, n_groups, entries, value.kind, value.bits, keys, starts,
+        block.cells.n_cells, block.tiles,
+    )  # fmt: skip
 
 
 def _walk(block: CudaBlock, genes: slice, lane: Lane) -> Any:

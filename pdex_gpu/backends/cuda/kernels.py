@@ -100,7 +100,7 @@ class CudaKernels:
             self._lanes.all() if alone else self._lanes.lane() as lane,
             make_slice(block, genes, design, lane) as part,
         ):
-            sort_slice(part, design.n_cells)
+            sort_slice(part)
             yield part
 
     def moments(
@@ -129,5 +129,5 @@ class CudaKernels:
                 p_value, self.device.stream(), self._staging, self.shapes, run
             )
         except DeviceMemoryError as error:
-            logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", error)
+            logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", str(error))
             return reference.benjamini_hochberg(p_value, run)

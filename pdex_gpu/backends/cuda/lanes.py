@@ -33,8 +33,8 @@ class Lane:
     def fetch(self, arrays: Sequence[DeviceArray], shape: tuple[int, int]) -> list[np.ndarray]:
         """Copies of device arrays, each of that shape; waits for the stream."""
         sizes = [-(-a.nbytes // _ALIGNMENT) * _ALIGNMENT for a in arrays]
-        if sum(sizes) > self._buffer.size:
-            self._buffer = self._device.pinned(sum(sizes))
+        if sum(sizes) > self._buffer.size:  # seldom: page-locking takes long
+            self._buffer = self._device.pinned(1 << sum(sizes).bit_length())
         views, at = [], 0
         for array, size in zip(arrays, sizes, strict=True):
             view = self._buffer[at : at + array.nbytes].view(array.dtype)

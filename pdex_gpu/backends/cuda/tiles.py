@@ -1,0 +1,52 @@
+"""Which groups may have segments that no warp can sort, and the tiles these are sorted in.
+
+The numbers of cells tell: a gene has at most as many entries in a group as the group has cells. So
+nothing has to come back from the device before it sorts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import DeviceArray, Stream
+from .matrix import send_small
+
+SORTED_BY_WARP = 512  # WARP_MOST in sort.cu
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Pairs (group, tile), int32, for sort_tiles and merge_runs in sort.cu.
+
+    Attributes
+    ----------
+    size : int
+        Keys of a tile.
+    single : DeviceArray
+        Groups whose segments fit in one tile.
+    several : DeviceArray
+        Every tile of the groups whose segments may not.
+    n_passes : int
+        How often runs of tiles have to be merged pairwise.
+    """
+
+    size: int
+    single: DeviceArray
+    several: DeviceArray
+    n_passes: int
+
+
+def plan_tiles(n_cells: np.ndarray, size: int, stream: Stream) -> Tiles:
+    """The tiles of `size` keys for groups of `n_cells` cells."""
+    n_tiles = -(-n_cells // size)
+    single = np.flatnonzero((n_cells > SORTED_BY_WARP) & (n_tiles == 1))
+    beyond = np.flatnonzero(n_tiles > 1)
+    tiles = [np.stack([np.full(n_tiles[g], g), np.arange(n_tiles[g])], axis=1) for g in beyond]
+    return Tiles(
+        size,
+        send_small(np.stack([single, 0 * single], axis=1).ravel().astype(np.int32), stream),
+        send_small(np.concatenate([np.empty((0, 2)), *tiles]).ravel().astype(np.int32), stream),
+        int(n_tiles.max() - 1).bit_length(),
+    )
