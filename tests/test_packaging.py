@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -40,6 +42,18 @@ def test_contents(wheel: zipfile.ZipFile):
     assert not outside
     assert not {n for n in names if Path(n).name.startswith(("test_", "conftest"))}
     assert not {n for n in names if {"tests", "benchmarks", "__pycache__"} & set(Path(n).parts)}
+
+
+def test_the_cuda_sources_are_found_where_they_are(wheel: zipfile.ZipFile, tmp_path: Path):
+    wheel.extractall(tmp_path)
+    script = "from pdex_gpu.backends.cuda import sources as s; print(s.folder(), *s.names())"
+    for root, expected in ((tmp_path, tmp_path / "pdex_gpu" / "kernels"), (ROOT, ROOT / "kernels")):
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root
+        )
+        folder, *names = done.stdout.split()
+        assert Path(folder) == expected
+        assert names == sorted(path.stem for path in (ROOT / "kernels").glob("*.cu"))
 
 
 def test_metadata(wheel: zipfile.ZipFile):
