@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import nvrtc
 import pytest
 from emulated.backend import EmulatedCuda
 from emulated.build import compiler
@@ -56,3 +58,18 @@ def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> EmulatedCuda:
     cuda = EmulatedCuda()
     cuda.install(monkeypatch)
     return cuda
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print registers and spills of the CUDA kernels that were compiled."""
+    rows = [
+        (source, architecture, nvrtc.Function(**facts))
+        for report in terminalreporter.stats.get("passed", [])
+        for name, found in report.user_properties
+        if name == nvrtc.PROPERTY
+        for source, architecture, facts in found
+    ]
+    if rows:
+        terminalreporter.section("CUDA kernels: registers, bytes of spill stores + loads")
+        for line in nvrtc.table(rows):
+            terminalreporter.line(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -16,6 +17,8 @@ from pathlib import Path
 from pdex_gpu.backends.cuda import binaries, sources
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_90")
+
+PROPERTY = "functions"  # of a test's report: rows for `table`
 
 _WHEELS = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 _LIBRARY = re.compile(r"(libnvrtc\.so\.\d+|nvrtc64_\d+_\d+\.dll)")
@@ -148,15 +151,19 @@ def parse(log: str) -> tuple[Function, ...]:
     return tuple(found)
 
 
-def table(rows: list[tuple[str, str, Function]]) -> str:
-    """Lines of text; each row is a source, an architecture and a function of it."""
-    lines = [f"{'source':18} {'arch':6} {'kernel':40} regs stack stores loads"]
-    lines += [
-        f"{source:18} {architecture:6} {f.name:40} {f.registers or '-':>4} {f.stack:5} "
-        f"{f.spill_stores:6} {f.spill_loads:5}"
-        for source, architecture, f in rows
-    ]
-    return "\n".join(lines)
+def table(rows: Iterable[tuple[str, str, Function]]) -> list[str]:
+    """Lines of text, one a kernel; each row is a source, an architecture and a function of it."""
+    found: dict[tuple[str, str], dict[str, Function]] = {}
+    for source, architecture, function in rows:
+        found.setdefault((source, function.name), {})[architecture] = function
+    lines = [f"{'source':18} {'kernel':26}" + "".join(f"{a:>20}" for a in ARCHITECTURES)]
+    for (source, name), on in sorted(found.items()):
+        cells = [
+            f"{f.registers or '-'} regs {f.spill_stores}+{f.spill_loads} spill" if f else ""
+            for f in map(on.get, ARCHITECTURES)
+        ]
+        lines.append(f"{source:18} {name:26}" + "".join(f"{cell:>20}" for cell in cells))
+    return lines
 
 
 def _take(program: ctypes.c_void_p, what: str) -> bytes:
@@ -179,4 +186,4 @@ if __name__ == "__main__":
         for architecture in ARCHITECTURES
         for function in compile_source(name, architecture).functions
     ]
-    sys.stdout.write(table(rows) + "\n")
+    sys.stdout.write("\n".join(table(rows)) + "\n")

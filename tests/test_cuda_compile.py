@@ -1,11 +1,12 @@
 """Every CUDA source compiles for every architecture, without a warning; sort and rank do not spill.
 
-Run with ``-rP`` to see what each kernel takes, or run ``python -m tests.nvrtc``.
+A table at the end of the test run says what each kernel takes; so does ``python -m tests.nvrtc``.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from dataclasses import asdict
 
 import nvrtc
 import pytest
@@ -23,10 +24,10 @@ ALL = pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 
 @ALL
 @pytest.mark.parametrize("name", sources.names())
-def test_source(name: str, architecture: str):
+def test_source(name: str, architecture: str, record_property: Callable[[str, object], None]):
     compiled = nvrtc.compile_source(name, architecture)
-    rows = [(name, architecture, function) for function in compiled.functions]
-    sys.stdout.write(nvrtc.table(rows) + "\n")
+    rows = [(name, architecture, asdict(function)) for function in compiled.functions]
+    record_property(nvrtc.PROPERTY, rows)  # printed by conftest.py
     assert compiled.cubin.startswith(b"\x7fELF")
     assert any(function.registers for function in compiled.functions), "no kernel in it"
     assert compiled.warnings == []
