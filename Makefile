@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make bench (benchmarks/cpu.py), make clean"
+	@echo "also: make lint, make bench (benchmarks/cpu.py), make bench-gpu (benchmarks/gpu.py), make clean"
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
@@ -62,6 +62,10 @@ test: lint
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/cpu.py
+
+# Needs a CUDA device, and CuPy for it in .venv; says what to install.
+bench-gpu: $(VENV)/.test
+	$(BIN)/python benchmarks/gpu.py --cpu
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis pdex-gpu-demo
