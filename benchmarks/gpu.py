@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
-import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date
@@ -94,8 +93,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"no CUDA device can be used here: {reason}", file=sys.stderr)
         return NO_DEVICE
     options.device = probe.usable_device(options.device)
-    _stand_in_for_tqdm()
-
     meter = gpu_meter.open_meter(options.device)
     record = GpuRecord(
         {**asdict(sizes), "rounds": options.rounds, "slow_rounds": options.slow_rounds,
@@ -153,30 +150,6 @@ def _versions() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
     return found
-
-
-def _stand_in_for_tqdm() -> None:
-    """A bare machine has no tqdm; the package imports it even where it shows no bar."""
-    if importlib.util.find_spec("tqdm") is not None:
-        return
-
-    class NoBar:
-        def __init__(self, **options: Any) -> None:
-            pass
-
-        def __enter__(self) -> NoBar:
-            return self
-
-        def __exit__(self, *exc_info: object) -> None:
-            pass
-
-        def update(self, n: int) -> None:
-            pass
-
-    for name in ("tqdm", "tqdm.auto"):
-        module = types.ModuleType(name)
-        module.tqdm = NoBar  # type: ignore[attr-defined]
-        sys.modules[name] = module
 
 
 if __name__ == "__main__":

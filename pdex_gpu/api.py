@@ -11,9 +11,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -401,11 +403,11 @@ def _plan(
 
 
 def _progress_bar(n_genes: int, settings: Settings) -> Any:
+    if not settings.progress:
+        return nullcontext(SimpleNamespace(update=lambda n: None))
     from tqdm.auto import tqdm
 
-    return tqdm(
-        total=n_genes, desc=settings.metric, unit="gene", disable=not settings.progress, delay=0.5
-    )
+    return tqdm(total=n_genes, desc=settings.metric, unit="gene", delay=0.5)
 
 
 def _is_log1p(sink: Sink, settings: Settings) -> bool:

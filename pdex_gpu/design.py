@@ -136,7 +136,9 @@ def make_design(
     cell_codes = new_code[codes]
     n_groups = len(targets) + 1
     selected = np.flatnonzero(cell_codes >= 0)
-    order = selected[np.argsort(cell_codes[selected], kind="stable")].astype(np.int64)
+    # numpy sorts 16-bit integers by radix, others by merging.
+    short = cell_codes[selected].astype(np.int16 if n_groups <= 1 << 15 else np.int32)
+    order = selected[np.argsort(short, kind="stable")].astype(np.int64)
     offsets = np.concatenate(
         [[0], np.cumsum(np.bincount(cell_codes[selected], minlength=n_groups))]
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated.backend import EmulatedCuda
 from emulated.build import needs_compiler
 from emulated.device import EmulatedDevice
 from hypothesis import strategies as st
@@ -53,6 +54,15 @@ DTYPES = [
 ]  # fmt: skip
 
 LAYOUTS = ["C", "F", "strided", "csr-int32", "csr-int64", "csr-uint16", "csc-int32", "csc-uint16"]
+
+
+def backend_of(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend that uses a kernel set of the list, emulated devices installed if need be."""
+    if name.startswith("emulated"):
+        EmulatedCuda(shapes=SMALL if name == "emulated-small" else Shapes()).install(monkeypatch)
+        return "cuda"
+    kernel_set(name)  # skips the test where there is no device
+    return name
 
 
 # --- genes ---------------------------------------------------------------------------------

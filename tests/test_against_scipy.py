@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from screens import KERNEL_SETS, as_anndata
+from screens import KERNEL_SETS, as_anndata, backend_of
 
 from pdex_gpu import differential_expression
 from pdex_gpu.stats.anderson import _sigma
@@ -24,8 +24,8 @@ CODES = np.repeat(np.arange(len(SIZES)), SIZES)
 
 
 @pytest.fixture(params=KERNEL_SETS)
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    return backend_of(request.param, monkeypatch)
 
 
 def screen() -> np.ndarray:
@@ -61,7 +61,7 @@ X = screen()
 def run(backend: str, matrix: np.ndarray, codes: np.ndarray, metric: str, **options: Any):
     result = differential_expression(
         as_anndata(matrix, codes), "group", reference="ref", metric=metric, backend=backend,
-        engine="serial", is_log1p=False, progress=False, **options,
+        engine="auto" if backend == "cuda" else "serial", is_log1p=False, progress=False, **options,
     )  # fmt: skip
     assert result.provenance["backend"] == backend, "the kernel set was not used"
     return result["statistic"], result["p_value"]

@@ -109,6 +109,8 @@ class Source(Protocol):
     n_cells, n_genes : int
     nnz : int
         Stored entries (dense: cells x genes).
+    dtype : numpy.dtype
+        Of the values as they are read.
     bytes_per_entry : int
         Bytes a stored entry takes in memory once read (value and index).
     in_memory : bool
@@ -124,6 +126,7 @@ class Source(Protocol):
     """
 
     nnz: int
+    dtype: np.dtype
     bytes_per_entry: int
     in_memory: bool
     on_device: bool

@@ -131,7 +131,7 @@ class DeviceDense:
         self._values = values
         self.n_cells, self.n_genes = shape
         self.nnz = self.n_cells * self.n_genes
-        self.bytes_per_entry = dtype.itemsize
+        self.dtype, self.bytes_per_entry = dtype, dtype.itemsize
         self.description = f"dense {dtype} on the device"
 
     def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[_WholeReader]:
@@ -172,7 +172,7 @@ class _DeviceSparse:
         check_indptr(self._host_indptr, n_major, n_stored, what)
         self._what = what
         self.nnz = int(self._host_indptr[-1])
-        self.bytes_per_entry = dtype.itemsize + index_dtype.itemsize
+        self.dtype, self.bytes_per_entry = dtype, dtype.itemsize + index_dtype.itemsize
         self.description = f"{self.form} {dtype} on the device"
 
     def _canonical_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -118,17 +118,17 @@ class Hdf5Dense:
     def __init__(self, dataset: h5py.Dataset, what: str) -> None:
         check_two_dimensional(dataset.shape or (), what)
         self._dataset = dataset
-        self._dtype = native_dtype(dataset.dtype, what)
+        self.dtype = native_dtype(dataset.dtype, what)
         self._what = what
         self.n_cells, self.n_genes = (int(n) for n in dataset.shape)
         self.nnz = self.n_cells * self.n_genes
-        self.bytes_per_entry = self._dtype.itemsize
-        self.description = f"dense {self._dtype} in HDF5"
+        self.bytes_per_entry = self.dtype.itemsize
+        self.description = f"dense {self.dtype} in HDF5"
 
     @contextmanager
     def open(self, edges: Sequence[int], budget: int) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
-        yield _DenseReader(self._dataset, self._dtype, edges, self._what)
+        yield _DenseReader(self._dataset, self.dtype, edges, self._what)
 
     def canonical(self) -> Hdf5Dense:
         """Itself: a dense matrix has no indices."""
@@ -247,7 +247,7 @@ class _Hdf5Sparse:
         self.n_cells = parts.n_cells
         self.n_genes = parts.n_genes
         self.nnz = parts.nnz
-        self.bytes_per_entry = parts.bytes_per_entry
+        self.dtype, self.bytes_per_entry = parts.dtype, parts.bytes_per_entry
         self.description = parts.description
 
 

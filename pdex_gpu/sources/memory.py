@@ -167,11 +167,11 @@ class DenseSource:
     def __init__(self, values: np.ndarray, what: str) -> None:
         self._values = values
         self._what = what
-        self._dtype = native_dtype(values.dtype, what)
+        self.dtype = native_dtype(values.dtype, what)
         self.n_cells, self.n_genes = values.shape
         self.nnz = values.size
-        self.bytes_per_entry = self._dtype.itemsize
-        self.description = f"dense {self._dtype} in memory"
+        self.bytes_per_entry = self.dtype.itemsize
+        self.description = f"dense {self.dtype} in memory"
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """See :meth:`MemorySource.state`."""
@@ -180,7 +180,7 @@ class DenseSource:
 
     def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[DenseReader]:
         """See :meth:`Source.open`."""
-        return nullcontext(DenseReader(self._values, self._dtype, edges))
+        return nullcontext(DenseReader(self._values, self.dtype, edges))
 
     def canonical(self) -> DenseSource:
         """Itself: a dense matrix has no indices."""
@@ -228,7 +228,8 @@ class _SparseSource:
         self._indptr = indptr.astype(np.int64, copy=False)
         self._what = what
         self.nnz = int(indptr[-1])
-        self.bytes_per_entry = self._data.itemsize + indices.itemsize
+        self.dtype = self._data.dtype
+        self.bytes_per_entry = self.dtype.itemsize + indices.itemsize
         self.description = f"{self.form} {self._data.dtype} in memory"
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...arrays import nan_filled
 from ..contract import Map
 from .base import Stream
 from .matrix import send_small
@@ -16,7 +17,7 @@ def benjamini_hochberg(
 ) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.benjamini_hochberg`."""
     flat = np.ascontiguousarray(p_value, np.float64).reshape(-1)
-    fdr = np.full(flat.size, np.nan)
+    fdr = nan_filled((flat.size, 1), run).reshape(-1)
     if flat.size == 0:
         return fdr.reshape(p_value.shape)
     n, n_threads, tile = flat.size, shapes.n_threads, shapes.tile(8)

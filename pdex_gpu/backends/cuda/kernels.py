@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ from . import anderson_darling as _anderson_darling
 from . import fdr
 from . import moments as _moments
 from . import rank_sums as _rank_sums
-from .base import Device
+from .base import Device, Stream
 from .block import CudaBlock, Slice, make_block, make_slice
 from .lanes import Lanes
 from .memory import most_genes, slices
@@ -64,6 +65,17 @@ class CudaKernels:
         self.shapes = shapes or Shapes()
         self._staging = Staging(device, self.shapes.n_buffers, self.shapes.buffer_bytes)
         self._lanes = Lanes(device, self.shapes)
+        self._streams: queue.LifoQueue[Stream] = queue.LifoQueue()
+
+    @contextmanager
+    def _stream(self) -> Iterator[Stream]:
+        """A stream for the time of the context; one used before if there is, with its memory."""
+        try:
+            stream = self._streams.get_nowait()
+        except queue.Empty:
+            stream = self.device.stream()
+        yield stream
+        self._streams.put(stream)  # not after an error: work may be left in it
 
     def packed_bytes(self, n_cells: int, n_entries: float) -> float:
         """Host memory: none, a packed gene lies on the device."""
@@ -76,10 +88,10 @@ class CudaKernels:
 
     def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CudaBlock:
         """See the contract; the block lies on the device as long as it is referred to."""
-        return make_block(
-            chunk, design, self.device, self.device.stream(), self._staging, self.shapes, run,
-            finite=finite,
-        )  # fmt: skip
+        with self._stream() as stream:
+            return make_block(
+                chunk, design, self.device, stream, self._staging, self.shapes, run, finite=finite
+            )
 
     def tasks(self, block: CudaBlock, design: Design) -> list[slice]:
         """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
@@ -125,9 +137,8 @@ class CudaKernels:
     def benjamini_hochberg(self, p_value: np.ndarray, run: Map) -> np.ndarray:
         """See the contract; on the host where the device has too little memory for it."""
         try:
-            return fdr.benjamini_hochberg(
-                p_value, self.device.stream(), self._staging, self.shapes, run
-            )
+            with self._stream() as stream:
+                return fdr.benjamini_hochberg(p_value, stream, self._staging, self.shapes, run)
         except DeviceMemoryError as error:
             logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", str(error))
             return reference.benjamini_hochberg(p_value, run)

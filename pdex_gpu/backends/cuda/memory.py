@@ -18,8 +18,17 @@ _FEWEST_SLICES = 8  # of a block, so that lanes overlap
 def most_genes(free: int, source: Source, n_ranges: int) -> int:
     """Genes of a range of `source`, `n_ranges` of which lie on a device with `free` bytes."""
     room = _RESIDENT_SHARE * free / n_ranges - _BYTES_PER_CELL * source.n_cells
-    a_gene = source.bytes_per_entry * source.nnz / max(1, source.n_genes)
+    a_gene = _travel_bytes(source) * source.nnz / max(1, source.n_genes)
     return max(1, min(source.n_genes, int(room / max(1.0, a_gene))))
+
+
+def _travel_bytes(source: Source) -> int:
+    """Bytes of a stored entry on the device, at most."""
+    value = source.dtype.itemsize
+    if source.bytes_per_entry == value:
+        return value  # dense
+    # Within a range of a CSR matrix genes are counted from its first.
+    return value + (2 if source.costly_to_cut and source.n_genes <= 1 << 16 else 4)
 
 
 def slices(

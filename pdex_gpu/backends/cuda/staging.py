@@ -8,6 +8,7 @@ others are filled.
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,19 +66,24 @@ class Staging:
             Whether every item is the same number in the dtype of `to`; if not, `to` is of no use.
         """
         step = max(1, self._n_bytes // to.dtype.itemsize)
+        failed = threading.Event()
 
-        def piece(first: int) -> bool:
+        def piece(first: int) -> None:
             last = min(first + step, to.size)
+            if failed.is_set():
+                return
             with self._buffer() as buffer:
                 staged = buffer.memory[: (last - first) * to.dtype.itemsize].view(to.dtype)
                 values = get(first, last)
                 if not copy_exactly(values, staged):
-                    return False
+                    failed.set()
+                    return
                 buffer.stream.upload(staged, to[first:last])
                 buffer.stream.synchronize()
-            return True
 
-        return all(list(run(piece, range(0, to.size, step))))
+        for _ in run(piece, range(0, to.size, step)):
+            pass
+        return not failed.is_set()
 
     def receive(self, array: DeviceArray, to: np.ndarray, stream: Stream, run: Map) -> None:
         """Copy a device array to a host array, once `stream` has done what was asked of it."""
