@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from ..backends.contract import KernelSet, Moments
 from ..design import Design
 from .base import ALTERNATIVES, Measured, StatisticalTest, check_choice, judged
+from .student_t import survival
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,11 @@ class TTest(StatisticalTest):
                 error = np.sqrt(target + reference)
             t = (mean[1:] - mean[0]) / error
         if self.alternative == "less":
-            p_value = special.stdtr(df, t)
+            p_value = survival(df, -t)
         elif self.alternative == "greater":
-            p_value = special.stdtr(df, -t)
+            p_value = survival(df, t)
         else:
-            p_value = 2.0 * special.stdtr(df, -np.abs(t))
+            p_value = np.abs(t)
+            survival(df, p_value, out=p_value)
+            p_value *= 2.0
         return judged(t, p_value)
