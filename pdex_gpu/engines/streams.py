@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from ..backends.contract import Block, Map, Moments, StreamedKernelSet
 from ..errors import DeviceMemoryError
-from ..sources.base import Chunk, Reader
+from ..sources.base import Chunk
 from ..sources.split import halves
 from ..stats.base import Measured
 from .base import Job, RangeResult, gene_tasks
@@ -37,9 +39,12 @@ def run(job: Job) -> None:
     try:
         with job.source.open(plan.edges, plan.budget) as reader:
             try:
-                futures = [ranges.submit(under_way.range, reader, k) for k in range(plan.n_ranges)]
-                for future in futures:
-                    job.sink.fractional |= future.result()
+
+                def compute(k: int) -> bool:
+                    return under_way.range(reader.read(k))
+
+                for fractional in pool_map(ranges)(compute, range(plan.n_ranges)):
+                    job.sink.fractional |= fractional
             finally:  # before the source closes under a range that is still read
                 ranges.shutdown(cancel_futures=True)
     finally:
@@ -91,46 +96,62 @@ class _Run:
     spread: Map
     on_device: _OnDevice
 
-    def range(self, reader: Reader, k: int) -> bool:
-        """Read and compute range `k`; returns whether X is fractional."""
-        return self._chunk(reader.read(k))
-
-    def _chunk(self, chunk: Chunk) -> bool:
+    def range(self, chunk: Chunk) -> bool:
+        """Compute what is not stored yet of a range; returns whether X is fractional."""
         with self.on_device.beside_others():
-            block = self._pack(chunk)
-            if block is not None:
-                return self._block(block)
+            fractional = self._compute(chunk)
+        if fractional is not None:
+            return fractional
         if chunk.n_genes > 1 and not self.job.source.on_device:
             logger.info("halving a range of %d genes: too large for the device", chunk.n_genes)
             first, second = halves(chunk)
             del chunk
-            return self._chunk(first) | self._chunk(second)
+            return self.range(first) | self.range(second)
         with self.on_device.alone():
-            return self._block(self._pack_or_raise(chunk))
+            return self._compute_or_raise(chunk)
 
-    def _pack(self, chunk: Chunk) -> Block | None:
-        # Out of the handler before anything is tried again: a traceback holds device memory.
+    # The handlers below end before anything is tried again: a traceback holds device memory.
+
+    def _compute(self, chunk: Chunk) -> bool | None:
         try:
-            return self._pack_or_raise(chunk)
+            return self._compute_or_raise(chunk)
         except DeviceMemoryError:
             return None
 
-    def _pack_or_raise(self, chunk: Chunk) -> Block:
+    def _compute_or_raise(self, chunk: Chunk) -> bool:
         try:
-            return self.kernels.pack(
+            block = self.kernels.pack(
                 chunk, self.job.design, self.uploads, finite=self.job.test.refuses_nonfinite
             )
         except DeviceMemoryError as error:
             what = "the matrix" if self.job.source.on_device else f"{chunk.n_genes} genes"
             raise _too_small(what, error) from error
+        failed: list[DeviceMemoryError] = []
 
-    def _block(self, block: Block) -> bool:
         def compute(genes: slice) -> None:
-            self._slice(block, genes)
+            if failed:  # the range will be halved
+                return
+            try:
+                self._slice(block, genes)
+            except DeviceMemoryError as error:
+                failed.append(error)
 
-        for _ in self.spread(compute, self.kernels.tasks(block, self.job.design)):
+        for _ in self.spread(compute, self._missing(block)):
             pass
+        if failed:
+            del failed[1:]  # and the first: what this frame held, a traceback would keep
+            raise failed.pop()
         return bool(block.fractional)
+
+    def _missing(self, block: Block) -> list[slice]:
+        """Slices of a block that are not stored, as they would be after a first try."""
+        found = []
+        for genes in self.kernels.tasks(block, self.job.design):
+            offset = block.gene_start + genes.start
+            stored = self.job.sink.stored[offset : block.gene_start + genes.stop]
+            edges = np.flatnonzero(np.diff(stored, prepend=1, append=1))
+            found += [slice(a + genes.start, b + genes.start) for a, b in edges.reshape(-1, 2)]
+        return found
 
     def _slice(self, block: Block, genes: slice) -> None:
         n_genes = genes.stop - genes.start

@@ -18,12 +18,12 @@ def run(job: Job) -> None:
         with job.source.open(plan.edges, plan.budget) as reader:
             try:
                 run_map = pool_map(threads)
-                futures = [
-                    ranges.submit(run_range, job, reader, k, run_map, job.sink.store)
-                    for k in range(plan.n_ranges)
-                ]
-                for future in futures:
-                    job.sink.fractional |= future.result()
+
+                def compute(k: int) -> bool:
+                    return run_range(job, reader, k, run_map, job.sink.store)
+
+                for fractional in pool_map(ranges)(compute, range(plan.n_ranges)):
+                    job.sink.fractional |= fractional
             finally:  # before the source closes under a range that is still read
                 ranges.shutdown(cancel_futures=True)
     finally:
@@ -36,10 +36,10 @@ def pool_map(pool: ThreadPoolExecutor) -> Callable[..., Iterator[Any]]:
     def run_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         futures: list[Future[Any]] = [pool.submit(function, item) for item in items]
         try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+            for i in range(len(futures)):
+                yield futures[i].result()
+        finally:  # and keep none: an error's traceback refers to this frame
+            while futures:
+                futures.pop().cancel()
 
     return run_map

@@ -23,7 +23,7 @@ def benjamini_hochberg(
     n, n_threads, tile = flat.size, shapes.n_threads, shapes.tile(8)
     bits = flat.view(np.uint64)  # of numbers that are not negative: they sort as the numbers do
     p, keys, spare = (stream.empty(n, np.uint64) for _ in range(3))
-    staging.send(lambda first, last: bits[first:last], p, run)
+    staging.send(lambda first, last: (bits[first:last],), (p,), run)
     # One segment of one gene: the sorting kernels know no difference.
     starts = send_small(np.array([0, n], np.int64), stream)
     n_tiles = -(-n // tile)

@@ -99,11 +99,11 @@ def _dense(
     lines = host.T if by_gene else host
     width = max(1, lines.shape[1])
 
-    def get(first: int, last: int) -> np.ndarray:
+    def get(first: int, last: int) -> tuple[np.ndarray, ...]:
         a, b = first // width, -(-last // width)
-        return lines[a:b].reshape(-1)[first - a * width : last - a * width]
+        return (lines[a:b].reshape(-1)[first - a * width : last - a * width],)
 
-    sent = _send_values(get, host.size, host.dtype, stream, staging, run)
+    (sent,) = _send(get, host.size, host.dtype, (), stream, staging, run)
     strides = (1, n_cells) if by_gene else (n_genes, 1)
     return DeviceMatrix("dense", sent, value_type(sent.dtype), n_cells, n_genes, strides=strides)
 
@@ -119,17 +119,17 @@ def _rows(
     whole = np.array_equal(chunk.starts[1:], chunk.stops[:-1])
     begin = int(chunk.starts[0]) if n_cells else 0
 
-    def part(array: np.ndarray) -> Get:
-        if whole:  # no gaps between rows
-            return lambda first, last: array[begin + first : begin + last]
-        return lambda first, last: array[_positions(pointers, chunk.starts, first, last)]
+    def get(first: int, last: int) -> tuple[np.ndarray, ...]:
+        where: slice | np.ndarray = slice(begin + first, begin + last)
+        if not whole:  # gaps between rows
+            where = _positions(pointers, chunk.starts, first, last)
+        genes = chunk.indices[where]
+        if chunk.gene_start:
+            wide = np.int64 if genes.dtype.kind == "u" else genes.dtype
+            genes = np.subtract(genes, chunk.gene_start, dtype=wide)
+        return chunk.data[where], genes
 
-    nnz = int(pointers[-1])
-    genes = part(chunk.indices)
-    return _sparse(
-        "rows", part(chunk.data), chunk.data.dtype, _from_gene(genes, chunk.gene_start), nnz,
-        pointers, n_cells, chunk.n_genes, stream, staging, run,
-    )  # fmt: skip
+    return _sparse("rows", get, chunk, pointers, n_cells, stream, staging, run)
 
 
 def _positions(pointers: np.ndarray, starts: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -137,13 +137,9 @@ def _positions(pointers: np.ndarray, starts: np.ndarray, first: int, last: int) 
     a = int(np.searchsorted(pointers, first, side="right")) - 1
     b = int(np.searchsorted(pointers, last, side="left"))
     edges = np.clip(pointers[a : b + 1], first, last)
-    return np.repeat(starts[a:b] - pointers[a:b], np.diff(edges)) + np.arange(first, last)
-
-
-def _from_gene(get: Get, gene_start: int) -> Get:
-    if gene_start == 0:
-        return get
-    return lambda first, last: np.subtract(get(first, last), gene_start, dtype=np.int64)
+    where = np.repeat(starts[a:b] - pointers[a:b], np.diff(edges))
+    where += np.arange(first, last)
+    return where
 
 
 def _columns(
@@ -153,35 +149,29 @@ def _columns(
         pointers = fetch_small(device.adopt(chunk.indptr), stream)
         return _in_place("columns", chunk, n_cells, pointers, device, stream)
     begin = int(chunk.indptr[0])
+
+    def get(first: int, last: int) -> tuple[np.ndarray, ...]:
+        where = slice(begin + first, begin + last)
+        return chunk.data[where], chunk.indices[where]
+
     pointers = chunk.indptr.astype(np.int64) - begin
-
-    def part(array: np.ndarray) -> Get:
-        return lambda first, last: array[begin + first : begin + last]
-
-    return _sparse(
-        "columns", part(chunk.data), chunk.data.dtype, part(chunk.indices), int(pointers[-1]),
-        pointers, n_cells, chunk.n_genes, stream, staging, run,
-    )  # fmt: skip
+    return _sparse("columns", get, chunk, pointers, n_cells, stream, staging, run)
 
 
 def _sparse(
     form: str,
-    data: Get,
-    dtype: np.dtype,
-    indices: Get,
-    nnz: int,
+    get: Get,
+    chunk: CsrChunk | CscChunk,
     pointers: np.ndarray,
     n_cells: int,
-    n_genes: int,
     stream: Stream,
     staging: Staging,
     run: Map,
 ) -> DeviceMatrix:
+    n_genes = chunk.n_genes
     limit = n_genes if form == "rows" else n_cells
-    values = _send_values(data, nnz, dtype, stream, staging, run)
-    places = stream.empty(nnz, np.uint16 if limit <= 1 << 16 else np.int32)
-    if not staging.send(indices, places, run):
-        raise NotCanonicalError("indices are out of range")
+    places = stream.empty(int(pointers[-1]), np.uint16 if limit <= 1 << 16 else np.int32)
+    values, _ = _send(get, places.size, chunk.data.dtype, (places,), stream, staging, run)
     return DeviceMatrix(
         form,
         values,
@@ -195,14 +185,24 @@ def _sparse(
     )
 
 
-def _send_values(
-    get: Get, size: int, dtype: np.dtype, stream: Stream, staging: Staging, run: Map
-) -> DeviceArray:
-    """`size` values, narrowed if all of them allow it."""
-    for travel in travel_dtypes(get(0, min(size, _SAMPLE)).astype(dtype, copy=False)):
+def _send(
+    get: Get,
+    size: int,
+    dtype: np.dtype,
+    beside: tuple[DeviceArray, ...],
+    stream: Stream,
+    staging: Staging,
+    run: Map,
+) -> tuple[DeviceArray, ...]:
+    """`size` values, narrowed if all of them allow it, and indices beside them."""
+    sample = get(0, min(size, _SAMPLE))[0].astype(dtype, copy=False)
+    for travel in travel_dtypes(sample):
         array = stream.empty(size, travel)
-        if staging.send(get, array, run):
-            return array
+        lost = staging.send(get, (array, *beside), run)
+        if not lost:
+            return array, *beside
+        if lost != {0}:
+            raise NotCanonicalError("indices are out of range")
         del array
     raise AssertionError("the last type holds all values")
 

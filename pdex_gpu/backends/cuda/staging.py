@@ -8,8 +8,7 @@ others are filled.
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,8 +17,10 @@ import numpy as np
 from ..contract import Map
 from .base import Device, DeviceArray, Stream
 
-#: Values of the items [first, last) of an array of items that are sent.
-Get = Callable[[int, int], np.ndarray]
+#: Items [first, last) of each of the arrays that are sent together.
+Get = Callable[[int, int], tuple[np.ndarray, ...]]
+
+_ALIGNMENT = 8
 
 
 @dataclass
@@ -57,33 +58,38 @@ class Staging:
         finally:
             self._free.put(buffer)
 
-    def send(self, get: Get, to: DeviceArray, run: Map) -> bool:
-        """Copy items ``get(0, n)`` to the `n` items of `to`, as its dtype.
+    def send(self, get: Get, to: Sequence[DeviceArray], run: Map) -> set[int]:
+        """Copy items to device arrays of one size, each as its dtype, `run` spreading the work.
 
         Returns
         -------
-        bool
-            Whether every item is the same number in the dtype of `to`; if not, `to` is of no use.
+        set of int
+            The arrays of `to`, by position, that cannot hold their items exactly: copying ended
+            when one was found, and all are of no use.
         """
-        step = max(1, self._n_bytes // to.dtype.itemsize)
-        failed = threading.Event()
+        room = self._n_bytes - _ALIGNMENT * len(to)
+        step = max(1, room // sum(array.dtype.itemsize for array in to))
+        lost: set[int] = set()
 
         def piece(first: int) -> None:
-            last = min(first + step, to.size)
-            if failed.is_set():
+            if lost:
                 return
+            last = min(first + step, to[0].size)
             with self._buffer() as buffer:
-                staged = buffer.memory[: (last - first) * to.dtype.itemsize].view(to.dtype)
-                values = get(first, last)
-                if not copy_exactly(values, staged):
-                    failed.set()
-                    return
-                buffer.stream.upload(staged, to[first:last])
+                at = 0
+                for k, values in enumerate(get(first, last)):
+                    n_bytes = (last - first) * to[k].dtype.itemsize
+                    staged = buffer.memory[at : at + n_bytes].view(to[k].dtype)
+                    if not copy_exactly(values, staged):
+                        lost.add(k)
+                        break
+                    buffer.stream.upload(staged, to[k][first:last])
+                    at += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
                 buffer.stream.synchronize()
 
-        for _ in run(piece, range(0, to.size, step)):
+        for _ in run(piece, range(0, to[0].size, step)):
             pass
-        return not failed.is_set()
+        return lost
 
     def receive(self, array: DeviceArray, to: np.ndarray, stream: Stream, run: Map) -> None:
         """Copy a device array to a host array, once `stream` has done what was asked of it."""
