@@ -41,9 +41,8 @@ def kernel_set(name: str) -> Any:
     if name.startswith("emulated"):
         shapes = SMALL if name == "emulated-small" else Shapes()
         return CudaKernels(EmulatedDevice(memory=2 << 30), shapes)
-    if name == "cuda":
-        if not probe()[0]:
-            pytest.skip("no CUDA device; `pdex-gpu backends` says why")
+    if name == "cuda" and not probe()[0]:
+        pytest.skip("no CUDA device; `pdex-gpu backends` says why")
     return load_kernels(name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import tempfile
 import warnings
@@ -13,16 +14,38 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from emulated import build
+from emulated.backend import EmulatedCuda
 from scipy import stats
+from screens import SMALL
 from stored_screens import BACKED, GENES, GROUPBY, LABELS, MEMORY, REFERENCE, counts, screen, stored
 
 import pdex_gpu
 from pdex_gpu import errors
+from pdex_gpu.backends.cuda import sources
 from pdex_gpu.stats.base import METRICS
 
 
+@pytest.fixture(
+    params=["as it is", pytest.param("cuda-emulated", marks=build.needs_compiler)], autouse=True
+)
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What there is for ``backend="auto"`` to take."""
+    if request.param == "cuda-emulated":
+        libraries = build.library("probe", sources.text("probe")).parents[1]
+        monkeypatch.setenv(build.FOLDER, str(libraries))  # not the scratch folder of a test
+        EmulatedCuda(shapes=SMALL).install(monkeypatch)
+    return request.param
+
+
+#: For tests of what an emulated device does not change.
+as_it_is = pytest.mark.parametrize("machine", ["as it is"], indirect=True)
+
+
 @pytest.fixture(autouse=True)
-def nothing_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+def nothing_left(
+    machine: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+):
     """Whatever a test does, no scratch file stays behind."""
     scratch = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
@@ -39,16 +62,26 @@ def run(data=None, groupby=GROUPBY, *, reference=REFERENCE, **options):
 
 
 def refused(kind: type[Exception], *fragments: str, data=None, **options) -> str:
-    """The message of the error; it must be of `kind`, end properly and hold every fragment."""
-    with pytest.raises(kind) as caught:
-        run(data, **options)
-    assert type(caught.value) is kind
-    text = str(caught.value)
+    """The message of the error; it must be of `kind`, end properly and hold every fragment.
+
+    Where CUDA is taken without being asked for, the CPU must say the same.
+    """
+    text = message(kind, data, options)
+    named = "backend" in options or "PDEX_GPU_BACKEND" in os.environ
+    if not named and next(b for b in pdex_gpu.backends() if b.usable).name == "cuda":
+        assert message(kind, data, {**options, "backend": "cpu"}) == text
     for fragment in fragments:
         assert fragment in text, text
     assert text.endswith(".") or " HDF5 says: " in text, text
     assert not text.startswith(("'", '"')), text  # str(KeyError) would be a repr
     return text
+
+
+def message(kind: type[Exception], data, options: dict) -> str:
+    with pytest.raises(kind) as caught:
+        run(data, **options)
+    assert type(caught.value) is kind
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -217,8 +250,8 @@ def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, tmp_path):
     values = counts().astype(dtype)
     values[BAD_CELL, BAD_GENE] = bad
     adata = stored(how, values, tmp_path)
-    for backend in ("cpu", "reference"):
-        for chunk in (None, 2):
+    for backend in ("auto", "cpu", "reference"):
+        texts = {
             refused(
                 errors.DataError,
                 f"X is {bad} in cell 'cell{BAD_CELL}' (row {BAD_CELL})",
@@ -228,17 +261,21 @@ def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, tmp_path):
                 backend=backend,
                 gene_chunk_size=chunk,
             )
+            for chunk in (None, 2)
+        }
+        assert len(texts) == 1
     if adata.isbacked:
         adata.file.close()
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("engine", ["threads", "serial"])
-def test_nonfinite_values_are_refused_by_every_metric_and_engine(metric, engine):
+@pytest.mark.parametrize("options", [{}, *({"backend": "cpu", "engine": e} for e in
+                                           ("threads", "serial"))], ids=str)  # fmt: skip
+def test_nonfinite_values_are_refused_by_every_metric_and_engine(metric, options):
     values = counts()
     values[BAD_CELL, BAD_GENE] = np.nan
     name = f"'gene{BAD_GENE}'"
-    refused(errors.DataError, name, data=screen(values), metric=metric, engine=engine)
+    refused(errors.DataError, name, data=screen(values), metric=metric, **options)
 
 
 def test_nonfinite_values_in_a_file_read_without_anndata(tmp_path):
@@ -259,7 +296,7 @@ def test_nonfinite_values_in_a_layer_say_so():
 
 
 @pytest.mark.parametrize("how", MEMORY)
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
 def test_cells_of_no_group_may_hold_anything(how, backend, tmp_path):
     adata = screen()
     left_out = np.flatnonzero(adata.obs[GROUPBY] == "C")
@@ -452,7 +489,7 @@ def scipy_pair(metric: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]
     return float(found.statistic), 1.0 if np.isnan(found.pvalue) else float(found.pvalue)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("n_reference", [1, 2, 20])
 def test_groups_of_one_cell(metric, n_reference, backend):
@@ -486,7 +523,7 @@ def test_one_cell_against_one_through_scipy(metric, option):
     assert np.isfinite(result["p_value"]).all()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
 def test_welch_cannot_judge_one_cell(backend):
     result = run(
         screen(counts(), ["one", *LABELS[1:]]),
@@ -497,7 +534,7 @@ def test_welch_cannot_judge_one_cell(backend):
     assert (result["fdr"] == 1.0).all()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_zero_matrices(metric, how, backend, tmp_path):
@@ -528,6 +565,7 @@ def test_unknown_backend(name):
     )
 
 
+@as_it_is
 @pytest.mark.parametrize("name", ["thread", "dask"])
 def test_unknown_engine(name):
     text = refused(
@@ -535,6 +573,7 @@ def test_unknown_engine(name):
         f"'{name}'",
         "'threads', 'shared_memory', 'serial'",
         engine=name,
+        backend="cpu",
     )
     assert ("Did you mean 'threads'?" in text) == (name == "thread")
 
@@ -569,6 +608,7 @@ def test_exact_distribution_out_of_reach():
         Wilcoxon(method="exact").finish(np.zeros((1, 1), np.int64), np.zeros((1, 1)), sizes)
 
 
+@as_it_is
 def test_cuda_by_name_says_why_not(monkeypatch):
     (cuda,) = (b for b in pdex_gpu.backends() if b.name == "cuda")
     if cuda.usable:
@@ -678,8 +718,8 @@ def test_an_error_in_the_last_range_leaves_no_scratch_file(tmp_path, monkeypatch
 
     monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
     refused(errors.DataError, "'gene8'", data=path, memory=200)
-    (scratch,) = made
-    assert scratch.closed
+    assert made
+    assert all(scratch.closed for scratch in made)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["screen.h5ad"]
 
 

@@ -16,7 +16,9 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from emulated.build import needs_compiler
 from scipy import sparse, stats
+from screens import backend_of
 
 from pdex_gpu import differential_expression
 from pdex_gpu.schema import VALUES
@@ -58,26 +60,37 @@ def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 def compare(adata: anndata.AnnData, name: str, x: Any, metric: str, **options: Any):
     data = anndata.AnnData(x, obs=adata.obs, var=pd.DataFrame(index=adata.var_names))
     return differential_expression(
-        data, "perturbation", reference=REFERENCE[name], metric=metric, backend="cpu",
-        n_threads=2, progress=False, **options,
+        data, "perturbation", reference=REFERENCE[name], metric=metric, n_threads=2,
+        progress=False, **({"backend": "cpu"} | options),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kernels", "dtype"),
+    [
+        ("cpu", "float32"),
+        ("cpu", "float64"),
+        pytest.param("emulated", "float32", marks=needs_compiler),
+    ],
+)
 @pytest.mark.parametrize("values", ["counts", "log1p"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_pdex(
     screens: Callable[[str], anndata.AnnData],
     golden: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
     metric: str,
     values: str,
+    kernels: str,
     dtype: str,
 ) -> None:
     name = "papalexi_thp1_counts.h5ad"
     table = pd.read_parquet(golden(f"papalexi_{values}_{metric}.parquet"))
     adata = screens(name)
     x = (adata.X if values == "counts" else log1p(adata.X)).astype(dtype)
-    result = compare(adata, name, x, metric, is_log1p=values == "log1p")
+    backend = backend_of(kernels, monkeypatch)
+    result = compare(adata, name, x, metric, is_log1p=values == "log1p", backend=backend)
+    assert result.provenance["backend"] == backend
     frame = result.to_pandas()
     for label in ("target", "reference", "feature"):
         frame[label] = frame[label].astype(str)

@@ -1,7 +1,12 @@
-"""The same bits in every column, whatever the chunks, workers, engine and storage."""
+"""The same bits in every column, whatever the chunks, workers, engine and storage.
+
+On the CPU, and by the CUDA backend on an emulated device: each agrees with itself.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -10,8 +15,9 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+from emulated.build import needs_compiler
 from scipy import sparse
-from screens import as_anndata
+from screens import as_anndata, backend_of
 
 from pdex_gpu import DEResult, differential_expression
 from pdex_gpu.schema import VALUES
@@ -37,9 +43,29 @@ CODES[[17, 1400, 2100, 5, 77]] = 3
 CODES = np.append(CODES[:-1], 6)
 
 
+BACKEND = "cpu"
+
+
+@pytest.fixture(
+    scope="module",
+    params=["cpu", pytest.param("emulated-small", id="cuda-emulated", marks=needs_compiler)],
+    autouse=True,
+)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The backend that :func:`run` uses."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = backend_of(request.param, patch)
+        patch.setattr(sys.modules[__name__], "BACKEND", name)
+        yield name
+
+
 def run(data: Any, metric: str, **options: Any) -> DEResult:
-    given = {"engine": "serial", "backend": "cpu", "progress": False} | options
-    return differential_expression(data, "group", reference="ref", metric=metric, **given)
+    given = {"engine": "serial", "backend": BACKEND, "progress": False} | options
+    if BACKEND == "cuda":  # its one engine does all of that
+        given["engine"] = "auto"
+    result = differential_expression(data, "group", reference="ref", metric=metric, **given)
+    assert result.provenance["backend"] == BACKEND
+    return result
 
 
 def screen(matrix: Any, codes: np.ndarray = CODES) -> anndata.AnnData:
@@ -47,7 +73,7 @@ def screen(matrix: Any, codes: np.ndarray = CODES) -> anndata.AnnData:
 
 
 @pytest.fixture(scope="module")
-def expected() -> dict[str, DEResult]:
+def expected(backend: str) -> dict[str, DEResult]:
     """From CSR in memory, in one range, in this thread; means of expm1 besides."""
     adata = screen(sparse.csr_matrix(LOGGED))
     return {m: run(adata, m, exp_post_agg=False) for m in METRICS}
@@ -95,6 +121,7 @@ def test_the_way_work_is_spread(
     assert_same(found, expected[metric])
 
 
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True, scope="module")
 @pytest.mark.parametrize("storage", ["csr", "C"])
 def test_worker_processes(expected: dict[str, DEResult], storage: str) -> None:
     matrix = sparse.csr_matrix(LOGGED) if storage == "csr" else LOGGED
