@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint bench bench-gpu clean
+.PHONY: help demo test test-slow test-gpu lint bench bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make test-gpu, make bench (benchmarks/cpu.py),"
+	@echo "also: make lint, make test-slow, make test-gpu, make bench (benchmarks/cpu.py),"
 	@echo "make bench-gpu (benchmarks/gpu.py), make clean"
 
 $(BIN)/python:
@@ -60,6 +60,10 @@ lint: $(VENV)/.test
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+# What takes long and is left out of `make test`.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
 
 # Needs a CUDA device, and CuPy for it in .venv.
 test-gpu: $(VENV)/.test

@@ -6,6 +6,11 @@
 // Zeros and cells of no group (code -1) are left out. Places are 64-bit: a matrix may hold more
 // than 2^31 entries.
 //
+// Shapes: codes (cells,), the group of each cell; order (selected cells,), cells in group order;
+// counts (K, C); starts (K + 1, C); row_ptr (cells + 1,), col_ptr (genes + 1,); entries (genes,) of
+// the whole range; genes of a slice are first to first + C of the range. Values and indices are of
+// the types that value_type and index_type say.
+//
 // Shared memory: none. Atomics are on integers only.
 
 #include "common.cuh"
@@ -80,7 +85,8 @@ extern "C" __global__ void check_rows(const void* values, i32 value_type, const 
     found.merge(status);
 }
 
-// One warp a selected cell: where its entries of genes [first, last) begin and end.
+// One thread a selected cell: where its entries of genes [first, last) begin and end, spans
+// (cells, 2).
 extern "C" __global__ void find_rows(const void* indices, i32 index_type, const i64* row_ptr,
                                      const i32* order, i64 n_selected, i64 first, i64 last,
                                      i64* spans) {
