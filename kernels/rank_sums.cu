@@ -50,7 +50,6 @@ struct Reference {
     __device__ void narrow(i32 at, i32& low, i32& size) const {
         low = at > 0 ? (at - 1) * stride + 1 : 0;
         size = (at < n_samples ? at * stride : n) - low;
-        if (at == 0) size = 0;
     }
     __device__ i32 below(Key key) const {
         i32 low, size;
@@ -66,7 +65,7 @@ struct Reference {
 
 // Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes one target at a
 // time. u2 and ties are (T, C).
-// Dynamic shared memory: n_samples keys; where they hold the whole reference, nothing else is read.
+// Dynamic shared memory: n_samples keys; where they are the whole reference, searching ends there.
 template <class Key>
 __device__ void rank_sums(const Key* keys, const i64* starts, const i64* n_cells, i64 n_groups,
                           i64 n_genes, i32 kind, i32 n_parts, i32 most_samples, const u64* high,

@@ -172,3 +172,11 @@ def test_unsorted_indices_on_the_device(on_device: Any) -> None:
             matrix.data[part][::-1],
         )
     same_bits(run(on_device(matrix), "wilcoxon"), expected)
+
+
+def test_indices_of_other_types_on_the_device_are_refused(emulated_cuda: EmulatedCuda) -> None:
+    matrix = sparse.csr_matrix(make_values("float32"))
+    given = Sparse(matrix)
+    given.indices = Array(matrix.indices.astype(np.uint32))
+    with pytest.raises(DataError, match=r"indices of dtype uint32; .* astype\('int32'\)"):
+        run(given, "wilcoxon")

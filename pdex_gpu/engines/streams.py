@@ -124,7 +124,7 @@ class _Run:
                 chunk, self.job.design, self.uploads, finite=self.job.test.refuses_nonfinite
             )
         except DeviceMemoryError as error:
-            what = "the matrix" if self.job.source.on_device else f"{chunk.n_genes} genes"
+            what = "the matrix" if self.job.source.on_device else _genes(chunk.n_genes)
             raise _too_small(what, error) from error
         failed: list[DeviceMemoryError] = []
 
@@ -183,7 +183,7 @@ class _Run:
                 )
                 return moments, job.test.measure(kernels, part, whole, job.design)
         except DeviceMemoryError as error:
-            raise _too_small(f"work on {whole.stop} genes", error) from error
+            raise _too_small(f"work on {_genes(whole.stop)}", error) from error
 
     def _store(self, moments: Moments, measured: Measured, start: int) -> None:
         """Judge and store a slice, while the device has another; little at a time, for caches."""
@@ -199,9 +199,13 @@ class _Run:
         job.advance(n_genes)
 
 
+def _genes(n: int) -> str:
+    return "1 gene" if n == 1 else f"{n} genes"
+
+
 def _too_small(what: str, error: DeviceMemoryError) -> DeviceMemoryError:
     return DeviceMemoryError(
-        f"The device has too little memory for {what}: {error} Nothing smaller can be tried: give "
-        "it more with device_memory=, free memory there (other programs, other arrays), or use "
-        "backend='cpu'."
+        f"The device has too little memory for {what}: {str(error).rstrip('.')}. Nothing smaller "
+        "can be tried: give it more with device_memory=, free memory there (other programs, other "
+        "arrays), or use backend='cpu'."
     )

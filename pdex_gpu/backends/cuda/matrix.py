@@ -19,7 +19,7 @@ from ...sources.base import (
 from ..contract import Map
 from .base import Device, DeviceArray, Stream
 from .staging import Get, Staging, travel_dtypes
-from .types import ValueType, index_type, value_type
+from .types import INDEX_TYPES, ValueType, index_type, value_type
 
 _SAMPLE = 1 << 16  # values looked at to guess in which type they travel
 
@@ -244,6 +244,11 @@ def _in_place(
     stream: Stream,
 ) -> DeviceMatrix:
     values, indices = device.adopt(chunk.data), device.adopt(chunk.indices)
+    if indices.dtype.str[1:] not in INDEX_TYPES:
+        raise DataError(
+            f"The matrix on the device has indices of dtype {indices.dtype}; supported there are "
+            "uint16, int32 and int64. Convert them first, with astype('int32')."
+        )
     pointers = pointers.astype(np.int64)
     stored = min(values.size, indices.size)
     if pointers[0] != 0 or pointers[-1] > stored or np.any(np.diff(pointers) < 0):

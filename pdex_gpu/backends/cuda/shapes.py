@@ -18,7 +18,7 @@ class Shapes:
     n_lanes : int
         Slices of genes in work at once, each with a stream and buffers of its own.
     n_buffers, buffer_bytes : int
-        Page-locked buffers on the way to the device.
+        Page-locked buffers on the way to the device, of at least 64 bytes.
     slice_bytes : int
         Device memory of a slice of genes, at most, where it has several genes.
     """
