@@ -382,7 +382,7 @@ def _plan(
         n_workers = n_workers or (1 if source.costly_to_cut else 2)
         n_threads = n_threads or processors
         streamed = cast(StreamedKernelSet, kernels)
-        most = streamed.most_genes(source, design.n_groups, n_workers)
+        most = streamed.most_genes(source, n_workers)
         gene_chunk_size = min(most, gene_chunk_size or most)
         if n_workers > 1:  # one range is read and uploaded while another is computed
             at_least = _RANGES_PER_DEVICE

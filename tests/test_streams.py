@@ -670,9 +670,13 @@ def with_x(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], anndata.AnnData]:
     """The screen with any object for X: without CuPy, anndata takes no matrix on a device."""
 
     def with_x(matrix: Any) -> anndata.AnnData:
-        monkeypatch.setattr(anndata.AnnData, "X", property(lambda self: matrix))
+        def read(self: anndata.AnnData) -> Any:
+            return matrix if self is adata else real.fget(self)
+
+        monkeypatch.setattr(anndata.AnnData, "X", property(read, real.fset))
         return adata
 
+    real = anndata.AnnData.X
     adata = screen(sparse.csr_matrix(COUNTS.shape, dtype=np.float32))
     return with_x
 

@@ -160,7 +160,7 @@ class StreamedKernelSet(KernelSet, Protocol):
     is free again by then.
     """
 
-    def most_genes(self, source: Source, n_groups: int, n_ranges: int) -> int:
+    def most_genes(self, source: Source, n_ranges: int) -> int:
         """Most genes of a range of `source`, so that `n_ranges` of them fit on the device."""
         ...
 

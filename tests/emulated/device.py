@@ -229,7 +229,6 @@ class EmulatedDevice:
         Bytes of device memory.
     shared_memory : int
         Most bytes of dynamic shared memory a block can have.
-    n_multiprocessors : int
     seed : int
         Of the order in which threads and blocks run, and of the garbage in new memory.
     folder : path, optional
@@ -248,7 +247,6 @@ class EmulatedDevice:
         *,
         memory: int = 1 << 30,
         shared_memory: int = 48 << 10,
-        n_multiprocessors: int = 3,
         seed: int = 0,
         folder: str | Path | None = None,
         index: int = 0,
@@ -256,7 +254,6 @@ class EmulatedDevice:
         self.index = index
         self.description = f"emulated device {index}"
         self.shared_memory = shared_memory
-        self.n_multiprocessors = n_multiprocessors
         self.heap = Heap(memory, seed)
         self.running = threading.RLock()
         self.launches: Counter[str] = Counter()

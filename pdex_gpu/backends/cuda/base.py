@@ -112,15 +112,10 @@ class Device(Protocol):
     index : int
     description : str
         ``"NVIDIA H200, device 0"``.
-    shared_memory : int
-        Most bytes of shared memory a block can use.
-    n_multiprocessors : int
     """
 
     index: int
     description: str
-    shared_memory: int
-    n_multiprocessors: int
 
     def memory(self) -> tuple[int, int]:
         """Bytes that can be had now (within the limit), and bytes of the whole device."""

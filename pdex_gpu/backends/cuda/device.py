@@ -195,9 +195,6 @@ class CupyDevice:
             self.shared_memory = int(
                 runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, index)
             )
-            self.n_multiprocessors = int(
-                runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, index)
-            )
             if memory is not None:
                 self.pool.set_limit(size=memory)
 

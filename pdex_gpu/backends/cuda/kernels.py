@@ -81,7 +81,7 @@ class CudaKernels:
         """Host memory: none, a packed gene lies on the device."""
         return 0.0
 
-    def most_genes(self, source: Source, n_groups: int, n_ranges: int) -> int:
+    def most_genes(self, source: Source, n_ranges: int) -> int:
         """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
         free, _ = self.device.memory()
         return most_genes(free, source, n_ranges)
