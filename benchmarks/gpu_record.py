@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from record import HERE, REPOSITORY, Target, commit, machine, summary
+from record import HERE, Remarks, Target, commit, machine, summary
 
 RESULTS = HERE / "results"
 
@@ -38,7 +38,7 @@ class RecordError(Exception):
     """A record that may not be written where it was to be."""
 
 
-class GpuRecord:
+class GpuRecord(Remarks):
     """Collects one run.
 
     Parameters
@@ -84,15 +84,6 @@ class GpuRecord:
             "notes": [],
             "errors": [],
         }
-
-    def note(self, text: str) -> None:
-        if text not in self.content["notes"]:
-            self.content["notes"].append(text)
-
-    def error(self, where: str, text: str) -> None:
-        for folder, short in ((REPOSITORY, "."), (Path.home(), "~")):
-            text = text.replace(str(folder), short)  # a record names no machine's folders
-        self.content["errors"].append({"where": where, "error": text})
 
     def times(self, stage: str, taken: dict[str, list[float]]) -> None:
         """Every repeat of a stage, in seconds; those of one place in the lists were neighbours."""

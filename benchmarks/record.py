@@ -82,7 +82,22 @@ TARGETS = {
 }
 
 
-class Record:
+class Remarks:
+    """Notes and errors among the content of a record."""
+
+    content: dict[str, Any]
+
+    def note(self, text: str) -> None:
+        if text not in self.content["notes"]:
+            self.content["notes"].append(text)
+
+    def error(self, where: str, text: str) -> None:
+        for folder, short in ((REPOSITORY, "."), (Path.home(), "~")):
+            text = text.replace(str(folder), short)  # a record names no machine's folders
+        self.content["errors"].append({"where": where, "error": text})
+
+
+class Record(Remarks):
     """Collects one run; ``applies`` says whether its size is the one the targets are for."""
 
     def __init__(self, parameters: dict[str, Any], *, full_size: bool) -> None:
@@ -100,15 +115,9 @@ class Record:
             "errors": [],
         }
 
-    def note(self, text: str) -> None:
-        if text not in self.content["notes"]:
-            self.content["notes"].append(text)
-
     def error(self, where: str, text: str) -> None:
-        for folder, short in ((REPOSITORY, "."), (Path.home(), "~")):
-            text = text.replace(str(folder), short)  # a record names no machine's folders
-        self.content["errors"].append({"where": where, "error": text})
-        print(f"  ! {where}: {text}", file=sys.stderr)
+        super().error(where, text)
+        print(f"  ! {where}: {self.content['errors'][-1]['error']}", file=sys.stderr)
 
     def task(self, name: str, content: dict[str, Any]) -> None:
         self.content["tasks"][name] = content

@@ -127,7 +127,7 @@ def differential_expression(
         given, ``backend="auto"`` takes CUDA or raises.
     device_memory : str, int or float, optional
         Memory to use on the CUDA device: a size as for `memory`, or a fraction of what is free
-        there.
+        there; 0.9 by default.
     n_workers : int, optional
         Ranges of genes worked on at once (in the shared-memory engine: processes).
     n_threads : int, optional
@@ -248,15 +248,7 @@ def _check(settings: Settings) -> None:
     if settings.is_log1p is not None and not isinstance(settings.is_log1p, bool | np.bool_):
         raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
     memory_budget(settings.memory)
-    if settings.device_memory is not None:
-        try:
-            memory_budget(settings.device_memory)
-        except OptionError:
-            raise OptionError(
-                f"device_memory={settings.device_memory!r} is not a size. Give bytes (an int), a "
-                "fraction of the free memory of the device between 0 and 1 (a float), or text "
-                "such as '4GB' or '512MiB'."
-            ) from None
+    memory_budget(settings.device_memory, option="device_memory")
 
 
 def check_count(name: str, value: Any) -> None:

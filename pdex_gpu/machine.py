@@ -69,10 +69,13 @@ def _machine_memory() -> int:
         return 8 * 10**9  # Windows without further packages: assume a small laptop
 
 
-def memory_budget(memory: str | float | int | None, free: int | None = None) -> int:
+def memory_budget(
+    memory: str | float | int | None, free: int | None = None, *, option: str = "memory"
+) -> int:
     """Bytes from ``"4GB"``, a number of bytes, or a fraction of what is free; None is half.
 
-    `free` are the bytes free, by default those of the machine.
+    `free` are the bytes free, by default those of the machine; `option` names what was given, for
+    the message.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def memory_budget(memory: str | float | int | None, free: int | None = None) -> 
     if memory is None:
         memory = 0.5
     wrong = OptionError(
-        f"memory={memory!r} is not a size. Give bytes (an int), a fraction of the free memory "
+        f"{option}={memory!r} is not a size. Give bytes (an int), a fraction of the free memory "
         "between 0 and 1 (a float), or text such as '4GB' or '512MiB'."
     )
     if isinstance(memory, str):

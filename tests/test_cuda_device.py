@@ -498,7 +498,7 @@ def test_architectures(device, cupy, architectures, capability, option):
 
 def test_an_architecture_that_the_compiler_has_left_behind(device, cupy):
     cupy.compute_capability = "70"
-    with pytest.raises(BackendError, match=r"capability 7\.0\. Run: .*pdex-gpu\[cuda12\]"):
+    with pytest.raises(BackendError, match=r"capability 7\.0\. Run: .*cupy-cuda12x\[ctk\]>=14"):
         device.stream().launch("probe", "probe", 1, 32)
 
 
@@ -529,7 +529,7 @@ def test_no_nvrtc(device, cupy):
 
     cupy.nvrtc.getVersion = fail
     with pytest.raises(
-        BackendError, match=r'libnvrtc\.so\.13\)\. Run: pip install "pdex-gpu\[cuda13\]"'
+        BackendError, match=r'libnvrtc\.so\.13\)\. Run: pip install "cupy-cuda13x\[ctk\]>=14"'
     ):
         device.stream().launch("probe", "probe", 1, 32)
 

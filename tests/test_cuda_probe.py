@@ -138,7 +138,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     return build
 
 
-CUDA12, CUDA13 = 'pip install "pdex-gpu[cuda12]"', 'pip install "pdex-gpu[cuda13]"'
+CUDA12, CUDA13 = (f'pip install "cupy-cuda{v}x[ctk]>=14"' for v in (12, 13))
 
 
 def causes(index: int | None = None) -> str:

@@ -2,8 +2,8 @@
 
 A source never computes and never checks values: a kernel set does, when it packs a chunk.
 
-The arrays of a chunk are numpy arrays, or arrays with ``__cuda_array_interface__`` where the source
-is on a device (:attr:`Source.on_device`).
+Where the source is on a device (:attr:`Source.on_device`), values and indices of a chunk are arrays
+with ``__cuda_array_interface__``; all else is numpy.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class CsrChunk:
     data : numpy.ndarray or device array, shape (nnz,), any numeric dtype
     indices : numpy.ndarray or device array, shape (nnz,), integer
         Gene of each entry, counted from the first gene of the whole matrix.
-    starts, stops : numpy.ndarray, int64, or device array, integer; shape (n_cells,)
+    starts, stops : numpy.ndarray, shape (n_cells,), int64
     gene_start, n_genes : int
     """
 
@@ -71,7 +71,7 @@ class CscChunk:
     ----------
     data : numpy.ndarray or device array, shape (nnz,), any numeric dtype
     indices : numpy.ndarray or device array, shape (nnz,), integer
-    indptr : numpy.ndarray, int64, or device array, integer; shape (n_genes + 1,)
+    indptr : numpy.ndarray, shape (n_genes + 1,), int64
     n_cells, gene_start : int
     """
 
@@ -83,7 +83,7 @@ class CscChunk:
 
     @property
     def n_genes(self) -> int:
-        return int(self.indptr.shape[0]) - 1
+        return len(self.indptr) - 1
 
 
 Chunk = DenseChunk | CsrChunk | CscChunk

@@ -1,7 +1,8 @@
 """Sources over matrices that lie on a CUDA device, as rapids-singlecell leaves them in an AnnData.
 
 CuPy is not imported: an array is known by ``__cuda_array_interface__``, a sparse matrix by its
-format and its parts. Chunks hold these very arrays, whole: only the CUDA backend can read them.
+format and its parts. Chunks hold these very values and indices, whole: only the CUDA backend can
+read them.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class DeviceDense:
 class _DeviceSparse:
     """What CSR and CSC sources share; the major axis is the one that indptr counts.
 
-    Only indptr is copied to the host, to be checked: kernels read what it points to unchecked.
+    Only indptr is copied to the host, and checked: kernels read what it points to unchecked.
     """
 
     in_memory = True
@@ -162,16 +163,16 @@ class _DeviceSparse:
         n_major, self._n_minor = (
             (self.n_cells, self.n_genes) if by_row else (self.n_genes, self.n_cells)
         )
-        self._data, self._indices, self._indptr = matrix.data, matrix.indices, matrix.indptr
+        self._data, self._indices = matrix.data, matrix.indices
         for name in ("data", "indices", "indptr"):
             _check_vector(getattr(matrix, name), name, what)
         dtype = _dtype(self._data, what)
         index_dtype = np.dtype(self._indices.__cuda_array_interface__["typestr"])
-        self._host_indptr = _to_host(self._indptr, what)
+        self._indptr = _to_host(matrix.indptr, what).astype(np.int64)
         n_stored = min(int(self._data.size), int(self._indices.size))
-        check_indptr(self._host_indptr, n_major, n_stored, what)
+        check_indptr(self._indptr, n_major, n_stored, what)
         self._what = what
-        self.nnz = int(self._host_indptr[-1])
+        self.nnz = int(self._indptr[-1])
         self.dtype, self.bytes_per_entry = dtype, dtype.itemsize + index_dtype.itemsize
         self.description = f"{self.form} {dtype} on the device"
 
@@ -181,7 +182,7 @@ class _DeviceSparse:
         return canonical_arrays(
             _to_host(self._data[: self.nnz], self._what),
             _to_host(self._indices[: self.nnz], self._what),
-            self._host_indptr.copy(),
+            self._indptr.copy(),
             self._n_minor,
             self._what,
             self.major,

@@ -130,7 +130,9 @@ class Device(Protocol):
         ...
 
     def adopt(self, array: Any) -> DeviceArray:
-        """An array that is on this device already, used in place.
+        """An array that is on this device already, used in place and kept alive.
+
+        Waits until whoever made it has written it.
 
         Parameters
         ----------

@@ -18,6 +18,7 @@ import numpy as np
 from ...errors import BackendError, DeviceLostError, DeviceMemoryError, OptionError
 from . import binaries, sources
 from .base import DeviceArray
+from .driver import INSTALL
 
 _OUT_OF_MEMORY = 2  # the same number in the runtime's and the driver's errors
 
@@ -369,11 +370,10 @@ def nvrtc_version() -> tuple[int, int]:
     try:
         major, minor = cupy.cuda.nvrtc.getVersion()
     except Exception as error:  # the class depends on how CuPy looks for libraries
-        extra = f"cuda{runtime_version()[0]}"
         first = (str(error).splitlines() or [""])[0]
         raise BackendError(
             f"NVRTC, CUDA's compiler, cannot be loaded ({type(error).__name__}: {first}). "
-            f'Run: pip install "pdex-gpu[{extra}]"'
+            f"Run: {INSTALL.format(runtime_version()[0])}"
         ) from error
     return int(major), int(minor)
 
@@ -390,7 +390,7 @@ def _architecture(index: int) -> str:
     if not known:
         raise BackendError(
             f"NVRTC {_dotted(version)} no longer compiles for compute capability "
-            f'{capability / 10}. Run: pip uninstall cupy-cuda13x; pip install "pdex-gpu[cuda12]"'
+            f"{capability / 10}. Run: pip uninstall cupy-cuda13x; {INSTALL.format(12)}"
         )
     return f"sm_{capability}" if capability in known else f"compute_{known[-1]}"
 

@@ -14,6 +14,10 @@ from typing import Any
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
+#: How to install CuPy and the CUDA runtime for a major version of CUDA. The package itself, not an
+#: extra of ours: right however pdex_gpu was installed.
+INSTALL = 'pip install "cupy-cuda{}x[ctk]>=14"'
+
 
 @dataclass(frozen=True)
 class DriverDevice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,6 @@ class DeviceMatrix:
     index_type: int = 0
     longest: int = 0
     strides: tuple[int, int] = (0, 0)
-    keep: Any = field(default=None, repr=False)  # what owns memory used in place
 
     def sparse_arguments(self) -> tuple[Any, ...]:
         """Values, indices and pointers as the kernels take them."""
@@ -91,9 +90,7 @@ def _dense(
     if is_device_array(chunk.values):
         values, strides = _adopt_dense(chunk.values, device)
         kind = value_type(values.dtype)
-        return DeviceMatrix(
-            "dense", values, kind, n_cells, n_genes, strides=strides, keep=chunk.values
-        )
+        return DeviceMatrix("dense", values, kind, n_cells, n_genes, strides=strides)
     host = np.asarray(chunk.values)
     by_gene = abs(host.strides[1]) > abs(host.strides[0])
     lines = host.T if by_gene else host
@@ -112,8 +109,7 @@ def _rows(
     chunk: CsrChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
 ) -> DeviceMatrix:
     if is_device_array(chunk.data):
-        starts, stops = (fetch_small(device.adopt(p), stream) for p in (chunk.starts, chunk.stops))
-        pointers = np.append(starts, stops[-1:])
+        pointers = np.append(chunk.starts, chunk.stops[-1:])
         return _in_place("rows", chunk, n_cells, pointers, device, stream)
     pointers = np.concatenate([[0], np.cumsum(chunk.stops - chunk.starts)]).astype(np.int64)
     whole = np.array_equal(chunk.starts[1:], chunk.stops[:-1])
@@ -146,8 +142,7 @@ def _columns(
     chunk: CscChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
 ) -> DeviceMatrix:
     if is_device_array(chunk.data):
-        pointers = fetch_small(device.adopt(chunk.indptr), stream)
-        return _in_place("columns", chunk, n_cells, pointers, device, stream)
+        return _in_place("columns", chunk, n_cells, chunk.indptr, device, stream)
     begin = int(chunk.indptr[0])
 
     def get(first: int, last: int) -> tuple[np.ndarray, ...]:
@@ -249,13 +244,6 @@ def _in_place(
             f"The matrix on the device has indices of dtype {indices.dtype}; supported there are "
             "uint16, int32 and int64. Convert them first, with astype('int32')."
         )
-    pointers = pointers.astype(np.int64)
-    stored = min(values.size, indices.size)
-    if pointers[0] != 0 or pointers[-1] > stored or np.any(np.diff(pointers) < 0):
-        raise DataError(
-            f"The matrix on the device is malformed: indptr must rise from 0 to at most {stored}, "
-            "the length of data and indices. Build the matrix again."
-        )
     return DeviceMatrix(
         form,
         values,
@@ -266,7 +254,6 @@ def _in_place(
         send_small(pointers, stream),
         index_type(indices.dtype),
         int(np.diff(pointers).max(initial=0)),
-        keep=chunk,
     )
 
 

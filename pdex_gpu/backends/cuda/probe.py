@@ -69,7 +69,7 @@ def usable_device(index: int | None = None) -> int:
 
 def install_command(driver: Driver | None = None) -> str:
     """How to install the right CuPy, as far as the driver tells."""
-    commands = {cuda: f'pip install "pdex-gpu[cuda{cuda}]"' for cuda in (12, 13)}
+    commands = {cuda: nvidia.INSTALL.format(cuda) for cuda in (12, 13)}
     if driver is None or driver.version is None or driver.version < MINIMUM_CUDA:
         return f"{commands[13]} (for a driver with CUDA 13) or {commands[12]} (CUDA 12)"
     if driver.version[0] == 12:

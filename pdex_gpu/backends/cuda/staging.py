@@ -43,7 +43,6 @@ class Staging:
     def __init__(self, device: Device, n_buffers: int, n_bytes: int) -> None:
         self._device = device
         self._n_bytes = n_bytes
-        self._left = n_buffers  # not made yet
         self._free: queue.LifoQueue[_Buffer | None] = queue.LifoQueue()
         for _ in range(n_buffers):
             self._free.put(None)
