@@ -33,8 +33,8 @@ from gpu_screen import FULL, QUICK, Sizes, simulate  # noqa: E402
 
 import pdex_gpu  # noqa: E402
 from pdex_gpu.backends.cuda import probe  # noqa: E402
-from pdex_gpu.engines.threads import pool_map  # noqa: E402
 from pdex_gpu.machine import cpu_count  # noqa: E402
+from pdex_gpu.pools import pool_map  # noqa: E402
 
 FAILED, WRONG_OPTIONS, UNMET, NO_DEVICE, WRONG_RESULTS = 1, 2, 3, 4, 5
 SMALL_MEMORY = "8GiB"

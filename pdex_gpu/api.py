@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import __version__
-from .backends.contract import KernelSet, Map, NonFiniteError, StreamedKernelSet
+from .backends.contract import KernelSet, NonFiniteError, StreamedKernelSet
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from .design import Design, make_design
-from .engines.base import Job, Sink
-from .engines.threads import pool_map
+from .engines.base import Job
 from .errors import (
     DataError,
     DuplicateGeneWarning,
@@ -37,8 +36,10 @@ from .errors import (
 from .finish import finish
 from .machine import cpu_count, memory_budget
 from .plan import Plan, make_plan
+from .pools import Map, pool_map
 from .result import DEResult
-from .sources.base import NotCanonicalError, Source
+from .sinks.memory import MemorySink
+from .sources.base import NotCanonicalError, Reading, Source
 from .sources.dataset import Dataset, open_dataset
 from .stats.base import StatisticalTest, make_test
 
@@ -305,12 +306,12 @@ def _run(
     engine: str,
     settings: Settings,
     spread: Map,
-) -> Sink:
+) -> MemorySink:
     source = dataset.source
     expm1 = not settings.exp_post_agg and settings.is_log1p is not False
     while True:
         plan = _plan(source, design, kernels, engine, settings)
-        sink = Sink(design.n_groups, source.n_genes, expm1, spread)
+        sink = MemorySink(design.n_groups, source.n_genes, expm1, spread)
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
             "%d workers x %d threads",
@@ -321,7 +322,7 @@ def _run(
         try:
             with _progress_bar(source.n_genes, settings) as bar:
                 load_engine(engine).run(
-                    Job(source, design, kernels, test, plan, expm1, sink, bar.update)
+                    Job(source, design, kernels, test, plan, expm1, sink, bar.update, Reading())
                 )
         except NotCanonicalError as error:
             logger.info("%s: sorting a copy and summing duplicates, then starting over", error)
@@ -402,7 +403,7 @@ def _progress_bar(n_genes: int, settings: Settings) -> Any:
     return tqdm(total=n_genes, desc=settings.metric, unit="gene", delay=0.5)
 
 
-def _is_log1p(sink: Sink, settings: Settings) -> bool:
+def _is_log1p(sink: MemorySink, settings: Settings) -> bool:
     if settings.is_log1p is not None:
         return settings.is_log1p
     found = "some values have fractional parts" if sink.fractional else "values are whole numbers"

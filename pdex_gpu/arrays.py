@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backends.contract import Map
+from .pools import Map
 
 _BYTES_A_TASK = 4 << 20
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import nan_filled
-from .backends.contract import KernelSet, Map
-from .engines.base import Sink
+from .backends.contract import KernelSet
+from .pools import Map
+from .sinks.memory import MemorySink
 from .stats.fold_change import expm1_in_place, fold_change, percent_change
 
 _PAIRS_A_TASK = 1 << 15
 
 
 def finish(
-    sink: Sink,
+    sink: MemorySink,
     kernels: KernelSet,
     run: Map,
     *,

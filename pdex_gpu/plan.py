@@ -25,12 +25,24 @@ class Plan:
         Ranges in flight at once (processes in the shared-memory engine).
     n_threads : int
         Threads on each range in flight.
+    done : frozenset of int
+        Ranges that need not be computed.
     """
 
     edges: tuple[int, ...]
     budget: int
     n_workers: int
     n_threads: int
+    done: frozenset[int] = frozenset()
+
+    @property
+    def todo(self) -> list[int]:
+        """The ranges to compute."""
+        return [k for k in range(self.n_ranges) if k not in self.done]
+
+    def genes(self, k: int) -> slice:
+        """The genes of range `k`."""
+        return slice(self.edges[k], self.edges[k + 1])
 
     @property
     def n_ranges(self) -> int:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pdex_gpu.backends import reference as reference_kernels
-from pdex_gpu.engines.base import Sink
 from pdex_gpu.finish import finish
+from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.stats.fold_change import expm1_in_place, fold_change, percent_change
 
 #           both 0, reference 0, target 0, neither
@@ -55,7 +55,7 @@ def test_arguments_are_left_alone() -> None:
     assert reference.tobytes() == REFERENCE.tobytes()
 
 
-def finished(sink: Sink, **options: bool) -> dict[str, np.ndarray]:
+def finished(sink: MemorySink, **options: bool) -> dict[str, np.ndarray]:
     return finish(sink, reference_kernels, map, clip_value=20.0, **options)
 
 
@@ -67,7 +67,7 @@ def test_means_in_count_space() -> None:
         (True, True, 36 ** (1 / 3) - 1),  # (1 * 4 * 9) ** (1/3) - 1
         (True, False, 11 / 3),
     ):
-        sink = Sink(n_groups=2, n_genes=1, expm1=True)
+        sink = MemorySink(n_groups=2, n_genes=1, expm1=True)
         sink.mean[:], sink.mean_expm1[:] = x.mean(), np.expm1(x).mean()
         sink.p_value[:] = 1.0
         columns = finished(sink, is_log1p=is_log1p, exp_post_agg=exp_post_agg)

@@ -33,7 +33,7 @@ from pdex_gpu import errors
 from pdex_gpu.backends import reference as reference_kernels
 from pdex_gpu.backends.contract import NonFiniteError
 from pdex_gpu.engines import shared_memory
-from pdex_gpu.engines.base import Sink
+from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.sources.base import NotCanonicalError
 
 DEV_SHM = Path("/dev/shm")
@@ -216,7 +216,7 @@ def test_a_nonfinite_value_found_in_a_worker(bad, backend):
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_killed_worker_is_an_error_not_a_hang(monkeypatch, segments):
     """Killed in the middle: the first range is stored, the others have not begun."""
-    real = Sink.store
+    real = MemorySink.store
     killed = []
 
     def store_and_kill(sink, result):
@@ -226,7 +226,7 @@ def test_a_killed_worker_is_an_error_not_a_hang(monkeypatch, segments):
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(Sink, "store", store_and_kill)
+    monkeypatch.setattr(MemorySink, "store", store_and_kill)
     values = np.random.default_rng(0).normal(size=(400, 60)).astype(np.float32)
     adata = screen(values, [REFERENCE, "A", "B", "C"] * 100, [f"g{j}" for j in range(60)])
     with pytest.raises(errors.WorkerError) as caught:

@@ -24,7 +24,6 @@ stored: a group's entries of a gene are always taken in ascending cell order, ze
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,10 +32,8 @@ import numpy as np
 
 from ..design import Design
 from ..errors import DataError
+from ..pools import Map
 from ..sources.base import Chunk, Source
-
-#: ``map`` or the ``map`` of a pool: calls a function on each item, yields the results in order.
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 #: A fractional part above this makes a matrix "log-transformed" when ``is_log1p=None`` (pdex).
 LOG1P_EPSILON = 1e-3
@@ -144,11 +141,32 @@ class KernelSet(Protocol):
         """
         ...
 
-    def benjamini_hochberg(self, p_value: np.ndarray, run: Map) -> np.ndarray:
+    def benjamini_hochberg(
+        self,
+        p_value: np.ndarray,
+        run: Map,
+        *,
+        n_tests: int | None = None,
+        n_smaller: int = 0,
+        ceiling: float = 1.0,
+    ) -> np.ndarray:
         """Adjusted p-values over all entries of an array of any shape, values in [0, 1].
 
-        The running minimum, from the largest p-value down, of ``p * n / rank`` (Benjamini and
+        The running minimum, from the largest p-value down, of ``p * (n / rank)`` (Benjamini and
         Hochberg 1995), at most 1: the bits of ``scipy.stats.false_discovery_control``.
+
+        The p-values may be some of more, next to each other in ascending order: the i-th smallest
+        of them then has the rank ``n_smaller + i``. What comes out is what adjusting all of them
+        gives, to the bit.
+
+        Parameters
+        ----------
+        n_tests : int, optional
+            How many p-values there are in all; by default those given.
+        n_smaller : int
+            How many of the others come before these. The rest come after.
+        ceiling : float
+            The smallest adjusted p-value of those that come after; 1 if there are none.
         """
         ...
 

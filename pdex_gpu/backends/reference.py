@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..design import Design
+from ..pools import Map
 from ..sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
-from .contract import LOG1P_EPSILON, Map, Moments, NonFiniteError, RankSums
+from .contract import LOG1P_EPSILON, Moments, NonFiniteError, RankSums
 
 name = "reference"
 
@@ -147,10 +148,24 @@ def _a2(x: np.ndarray, y: np.ndarray) -> float:
     return total * (n - 1.0) / n
 
 
-def benjamini_hochberg(p_value: np.ndarray, run: Map) -> np.ndarray:
-    from scipy.stats import false_discovery_control
-
-    return np.asarray(false_discovery_control(p_value, axis=None)).reshape(p_value.shape)
+def benjamini_hochberg(
+    p_value: np.ndarray,
+    run: Map,
+    *,
+    n_tests: int | None = None,
+    n_smaller: int = 0,
+    ceiling: float = 1.0,
+) -> np.ndarray:
+    """As ``scipy.stats.false_discovery_control`` does it, in the same order of operations."""
+    flat = p_value.ravel()
+    order = np.argsort(flat)
+    adjusted = np.arange(n_smaller + 1, n_smaller + flat.size + 1, dtype=np.float64)
+    np.divide(flat.size if n_tests is None else n_tests, adjusted, out=adjusted)
+    adjusted *= flat[order]
+    np.minimum.accumulate(adjusted[::-1], out=adjusted[::-1])
+    fdr = np.full(flat.size, np.nan)
+    fdr[order] = np.minimum(adjusted, ceiling, out=adjusted)
+    return fdr.reshape(p_value.shape)
 
 
 def each_pair(

@@ -1,19 +1,17 @@
-"""What an engine runs, and where the results of a range of genes go."""
+"""What an engine runs, and how one range of genes is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from ..arrays import nan_filled
-from ..backends.contract import KernelSet, Map
+from ..backends.contract import KernelSet
 from ..design import Design
-from ..errors import CoverageError
 from ..plan import Plan
-from ..sources.base import Reader, Source
+from ..pools import Map
+from ..sinks.base import RangeResult, Sink
+from ..sources.base import Reader, Reading, Source
 from ..stats.base import StatisticalTest
 
 _TASKS_PER_THREAD = 8
@@ -37,6 +35,8 @@ class Job:
     sink : Sink
     advance : callable
         Told how many more genes are done.
+    reading : Reading
+        How the source is to be read; the engine gives its own threads.
     """
 
     source: Source
@@ -47,68 +47,13 @@ class Job:
     expm1: bool
     sink: Sink
     advance: Callable[[int], None]
+    reading: Reading
 
 
 class Engine(Protocol):
     """Runs every range of a job once."""
 
     def run(self, job: Job) -> None: ...
-
-
-@dataclass(frozen=True)
-class RangeResult:
-    """Results of genes ``[start, start + width)``."""
-
-    start: int
-    mean: np.ndarray
-    mean_expm1: np.ndarray | None
-    statistic: np.ndarray
-    p_value: np.ndarray
-
-
-@dataclass
-class Sink:
-    """Result arrays, NaN until a range is stored, each range exactly once."""
-
-    n_groups: int
-    n_genes: int
-    expm1: bool
-    run: InitVar[Map] = map
-    fractional: bool = False
-    mean: np.ndarray = field(init=False)
-    mean_expm1: np.ndarray | None = field(init=False)
-    statistic: np.ndarray = field(init=False)
-    p_value: np.ndarray = field(init=False)
-    stored: np.ndarray = field(init=False)
-
-    def __post_init__(self, run: Map) -> None:
-        groups, pairs = (self.n_groups, self.n_genes), (self.n_groups - 1, self.n_genes)
-        self.mean = nan_filled(groups, run)
-        self.mean_expm1 = nan_filled(groups, run) if self.expm1 else None
-        self.statistic = nan_filled(pairs, run)
-        self.p_value = nan_filled(pairs, run)
-        self.stored = np.zeros(self.n_genes, np.uint8)
-
-    def store(self, result: RangeResult) -> None:
-        """Store the results of a range; safe for different ranges at once."""
-        genes = slice(result.start, result.start + result.mean.shape[1])
-        if self.stored[genes].any():
-            raise CoverageError(f"genes {genes.start} to {genes.stop} were computed twice")
-        self.mean[:, genes] = result.mean
-        if self.mean_expm1 is not None:
-            self.mean_expm1[:, genes] = result.mean_expm1
-        self.statistic[:, genes] = result.statistic
-        self.p_value[:, genes] = result.p_value
-        self.stored[genes] = 1
-
-    def check_complete(self) -> None:
-        """Raise CoverageError unless every gene was stored."""
-        missing = np.flatnonzero(self.stored == 0)
-        if len(missing):
-            raise CoverageError(
-                f"{len(missing)} of {self.n_genes} genes were never computed, "
-                f"the first is number {missing[0]}. This is a bug in pdex_gpu."
-            )
 
 
 def run_range(

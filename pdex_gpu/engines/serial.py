@@ -7,6 +7,7 @@ from .base import Job, run_range
 
 def run(job: Job) -> None:
     """Run every range of the job."""
-    with job.source.open(job.plan.edges, job.plan.budget) as reader:
-        for k in range(job.plan.n_ranges):
-            job.sink.fractional |= run_range(job, reader, k, map, job.sink.store)
+    plan = job.plan
+    with job.source.open(plan.edges, plan.budget, job.reading) as reader:
+        for k in plan.todo:
+            job.sink.commit(plan.genes(k), run_range(job, reader, k, map, job.sink.store))

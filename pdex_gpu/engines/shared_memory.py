@@ -23,10 +23,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import OptionError, SharedMemoryError, WorkerError
-from ..sources.base import Source
+from ..pools import pool_map
+from ..sinks.base import RangeResult
+from ..sources.base import Reading, Source
 from ..sources.memory import MemorySource
-from .base import Job, RangeResult, run_range
-from .threads import pool_map
+from .base import Job, run_range
 
 _MOUNT = Path("/dev/shm")
 
@@ -64,7 +65,7 @@ def run(job: Job) -> None:
         shared = {name: _share(stack, array) for name, array in arrays.items()}
         kernels = job.kernels
         assert isinstance(kernels, ModuleType)
-        bare = replace(job, source=None, sink=None, kernels=None, advance=None)  # type: ignore[arg-type]
+        bare = replace(job, source=None, sink=None, kernels=None, advance=None, reading=None)  # type: ignore[arg-type]
         task = _Task(bare, type(source), shared, facts, kernels.__name__)
         _run_workers(job, task)
 
@@ -74,13 +75,13 @@ def _run_workers(job: Job, task: _Task) -> None:
         job.plan.n_workers, multiprocessing.get_context("spawn"), _set_task, (task,)
     )
     try:
-        futures = [pool.submit(_run_range, k) for k in range(job.plan.n_ranges)]
+        futures = {pool.submit(_run_range, k): k for k in job.plan.todo}
         for future in as_completed(futures):
             results, fractional = future.result()
-            job.sink.fractional |= fractional
             for result in results:
                 job.sink.store(result)
                 job.advance(result.mean.shape[1])
+            job.sink.commit(job.plan.genes(futures[future]), fractional)
     except BrokenProcessPool as error:
         raise WorkerError(
             "A worker process of engine='shared_memory' died before its results were complete "
@@ -152,8 +153,8 @@ def _run_range(k: int) -> tuple[list[RangeResult], bool]:
     job = _job()
     results: list[RangeResult] = []
     with (
-        job.source.open(job.plan.edges, job.plan.budget) as reader,
         ThreadPoolExecutor(job.plan.n_threads) as pool,
+        job.source.open(job.plan.edges, job.plan.budget, Reading(pool_map(pool))) as reader,
     ):
         fractional = run_range(job, reader, k, pool_map(pool), results.append)
     return results, fractional

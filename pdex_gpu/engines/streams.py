@@ -11,18 +11,19 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
-from ..backends.contract import Block, Map, Moments, StreamedKernelSet
+from ..backends.contract import Block, Moments, StreamedKernelSet
 from ..errors import DeviceMemoryError
+from ..pools import Map, pool_map
+from ..sinks.base import RangeResult
 from ..sources.base import Chunk
 from ..sources.split import halves
 from ..stats.base import Measured
-from .base import Job, RangeResult, gene_tasks
-from .threads import pool_map
+from .base import Job, gene_tasks
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -37,14 +38,15 @@ def run(job: Job) -> None:
     ranges = ThreadPoolExecutor(plan.n_workers, "pdex_gpu-range")
     under_way = _Run(job, kernels, pool_map(uploads), pool_map(threads), _OnDevice())
     try:
-        with job.source.open(plan.edges, plan.budget) as reader:
+        reading = replace(job.reading, run=pool_map(uploads))
+        with job.source.open(plan.edges, plan.budget, reading) as reader:
             try:
 
-                def compute(k: int) -> bool:
-                    return under_way.range(reader.read(k))
+                def compute(k: int) -> None:
+                    job.sink.commit(plan.genes(k), under_way.range(reader.read(k)))
 
-                for fractional in pool_map(ranges)(compute, range(plan.n_ranges)):
-                    job.sink.fractional |= fractional
+                for _ in pool_map(ranges)(compute, plan.todo):
+                    pass
             finally:  # before the source closes under a range that is still read
                 ranges.shutdown(cancel_futures=True)
     finally:

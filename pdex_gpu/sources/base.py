@@ -8,14 +8,16 @@ with ``__cuda_array_interface__``; all else is numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import DataError
+from ..pools import Map
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,28 @@ class NotCanonicalError(DataError):
     """
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read.
+
+    Attributes
+    ----------
+    run : callable
+        Spreads reading, decompressing and copying over threads.
+    advance : callable
+        Told how many more bytes of the file were read.
+    scratch : pathlib.Path, optional
+        Folder for what does not fit in memory; the system's temporary one by default.
+    wanted : container of int, optional
+        The ranges that will be read; by default all.
+    """
+
+    run: Map = map
+    advance: Callable[[int], None] = lambda _: None
+    scratch: Path | None = None
+    wanted: Container[int] | None = None
+
+
 class Source(Protocol):
     """A matrix of cells x genes that can be read by ranges of genes.
 
@@ -139,8 +163,13 @@ class Source(Protocol):
     @property
     def n_genes(self) -> int: ...
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[Reader]:
-        """Prepare to read the ranges ``[edges[k], edges[k + 1])`` within `budget` bytes."""
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[Reader]:
+        """Prepare to read the ranges ``[edges[k], edges[k + 1])``.
+
+        At most `budget` bytes of entries are kept in memory between ranges.
+        """
         ...
 
     def canonical(self) -> Source:

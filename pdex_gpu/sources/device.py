@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UnsupportedDataError
-from .base import Chunk, CscChunk, CsrChunk, DenseChunk, Source, is_device_array
+from .base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
 from .memory import (
     CscSource,
     CsrSource,
@@ -135,7 +135,9 @@ class DeviceDense:
         self.dtype, self.bytes_per_entry = dtype, dtype.itemsize
         self.description = f"dense {dtype} on the device"
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[_WholeReader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[_WholeReader]:
         """See :meth:`Source.open`; there can be but one range."""
         return _whole(DenseChunk(self._values, 0), edges)
 
@@ -194,7 +196,9 @@ class DeviceCsr(_DeviceSparse):
 
     major, form = "row", "CSR"
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[_WholeReader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[_WholeReader]:
         """See :meth:`Source.open`; there can be but one range."""
         starts, stops = self._indptr[:-1], self._indptr[1:]
         chunk = CsrChunk(self._data, self._indices, starts, stops, 0, self.n_genes)
@@ -210,7 +214,9 @@ class DeviceCsc(_DeviceSparse):
 
     major, form = "column", "CSC"
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[_WholeReader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[_WholeReader]:
         """See :meth:`Source.open`; there can be but one range."""
         chunk = CscChunk(self._data, self._indices, self._indptr, self.n_cells, 0)
         return _whole(chunk, edges)

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from ..errors import FileFormatError, PdexGpuError, UnsupportedDataError
-from .base import CscChunk, CsrChunk, DenseChunk, Reader, Source
+from .base import CscChunk, CsrChunk, DenseChunk, Reader, Reading, Source
 from .memory import (
     CscSource,
     CsrSource,
@@ -126,7 +126,9 @@ class Hdf5Dense:
         self.description = f"dense {self.dtype} in HDF5"
 
     @contextmanager
-    def open(self, edges: Sequence[int], budget: int) -> Iterator[Reader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
         yield _DenseReader(self._dataset, self.dtype, edges, self._what)
 
@@ -255,7 +257,9 @@ class Hdf5Csc(_Hdf5Sparse):
     """A CSC group of an HDF5 file: a range of genes is one stretch of it."""
 
     @contextmanager
-    def open(self, edges: Sequence[int], budget: int) -> Iterator[Reader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
         yield _CscReader(self._parts, edges)
 
@@ -287,7 +291,9 @@ class Hdf5Csr(_Hdf5Sparse):
     costly_to_cut = True
 
     @contextmanager
-    def open(self, edges: Sequence[int], budget: int) -> Iterator[Reader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
         """See :meth:`Source.open`.
 
         Holds the matrix in memory if there is one range, or if it takes at most half the budget.

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from ..errors import DataError, UnsupportedDataError
-from .base import CscChunk, CsrChunk, DenseChunk, Source, is_device_array
+from .base import CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
 from .split import search_rows
 
 SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
@@ -178,7 +178,9 @@ class DenseSource:
         arrays = {"values": self._values}
         return arrays, {"what": self._what}
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[DenseReader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[DenseReader]:
         """See :meth:`Source.open`."""
         return nullcontext(DenseReader(self._values, self.dtype, edges))
 
@@ -264,7 +266,9 @@ class CsrSource(_SparseSource):
     def n_genes(self) -> int:
         return self.n_minor
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CsrReader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[CsrReader]:
         """See :meth:`Source.open`."""
         return nullcontext(CsrReader(self._data, self._indices, self._indptr, self.n_genes, edges))
 
@@ -332,7 +336,9 @@ class CscSource(_SparseSource):
     def n_genes(self) -> int:
         return self.n_major
 
-    def open(self, edges: Sequence[int], budget: int) -> AbstractContextManager[CscReader]:
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[CscReader]:
         """See :meth:`Source.open`."""
         return nullcontext(CscReader(self._data, self._indices, self._indptr, self.n_cells, edges))
 

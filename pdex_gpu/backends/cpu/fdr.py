@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from ..contract import Map
+from ...pools import Map
 from .jit import jit
 from .parts import exclusive_sum, split_evenly
 from .sort import BINS, insertion64, sort_spanning64
@@ -24,13 +24,22 @@ _A_PART = 1 << 16
 _INSERTION = 64
 
 
-def benjamini_hochberg(p_value: np.ndarray, run: Map) -> np.ndarray:
+def benjamini_hochberg(
+    p_value: np.ndarray,
+    run: Map,
+    *,
+    n_tests: int | None = None,
+    n_smaller: int = 0,
+    ceiling: float = 1.0,
+) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.benjamini_hochberg`."""
     flat = np.ascontiguousarray(p_value).ravel()
     n = len(flat)
     fdr = np.full(n, np.nan)
     if n == 0:
         return fdr.reshape(p_value.shape)
+    if n_tests is None:
+        n_tests = n
     mantissa = min(10, max(0, int(math.log2(n)) - _A_BUCKET))
     shift = _MANTISSA_BITS - mantissa
     lowest = _SMALLEST_EXPONENT << mantissa
@@ -53,9 +62,9 @@ def benjamini_hochberg(p_value: np.ndarray, run: Map) -> np.ndarray:
 
     smallest = np.full(n_buckets, np.inf)
     ranges = _even_ranges(starts, len(parts))
-    for _ in run(lambda r: _adjust(keys, places, starts, *r, smallest), ranges):
+    for _ in run(lambda r: _adjust(keys, places, starts, *r, n_tests, n_smaller, smallest), ranges):
         pass
-    above = np.minimum.accumulate(np.append(smallest[1:], 1.0)[::-1])[::-1]
+    above = np.minimum.accumulate(np.append(smallest[1:], ceiling)[::-1])[::-1]
     for _ in run(lambda r: _gather(keys, places, starts, *r, above, fdr), ranges):
         pass
     return fdr.reshape(p_value.shape)
@@ -90,7 +99,7 @@ def _deal(bits, first, last, shift, lowest, cursor, keys, places):
 
 
 @jit
-def _adjust(keys, places, starts, first, last, smallest):
+def _adjust(keys, places, starts, first, last, n_tests, n_smaller, smallest):
     """Sort each bucket; keys become ``p n / rank``, from the top down never rising."""
     longest = 0
     for b in range(first, last):
@@ -99,7 +108,6 @@ def _adjust(keys, places, starts, first, last, smallest):
     spare_places = np.empty(longest, places.dtype)
     counts = np.empty(BINS, np.uint32)
     values = keys.view(np.float64)
-    total = keys.size
     for b in range(first, last):
         n = starts[b + 1] - starts[b]
         if n == 0:
@@ -116,7 +124,7 @@ def _adjust(keys, places, starts, first, last, smallest):
                 bucket_keys[i] += low
         running = np.inf
         for i in range(starts[b + 1] - 1, starts[b] - 1, -1):
-            running = min(running, values[i] * (total / (i + 1)))
+            running = min(running, values[i] * (n_tests / (n_smaller + i + 1)))
             values[i] = running
         smallest[b] = running
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from ...design import Design
 from ...errors import UnsupportedDataError
+from ...pools import Map
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk
-from ..contract import Map, NonFiniteError
+from ..contract import NonFiniteError
 from .convert import FRACTIONAL, UNFIT, ZERO
 from .pack_columns import pack_csc, pack_dense_columns
 from .pack_rows import pack_csr, pack_dense_rows

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...design import Design
+from ...pools import Map
 from ...sources.base import CscChunk, DenseChunk, NotCanonicalError
-from ..contract import Map
 from .convert import convert
 from .jit import jit
 from .parts import exclusive_sum, split_evenly

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...design import Design
+from ...pools import Map
 from ...sources.base import CsrChunk, DenseChunk, NotCanonicalError
-from ..contract import Map
 from .convert import convert
 from .jit import jit, prefetch, prefetch_ahead
 from .parts import exclusive_sum, split_evenly

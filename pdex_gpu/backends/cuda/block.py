@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ...design import Design
+from ...pools import Map
 from ...sources.base import Chunk, NotCanonicalError
-from ..contract import Map, NonFiniteError
+from ..contract import NonFiniteError
 from .base import Device, DeviceArray, Stream
 from .lanes import Lane
 from .matrix import DeviceMatrix, fetch_small, send_small, upload

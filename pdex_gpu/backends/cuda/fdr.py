@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...arrays import nan_filled
-from ..contract import Map
+from ...pools import Map
 from .base import Stream
 from .matrix import send_small
 from .shapes import Shapes
@@ -13,7 +13,15 @@ from .staging import Staging
 
 
 def benjamini_hochberg(
-    p_value: np.ndarray, stream: Stream, staging: Staging, shapes: Shapes, run: Map
+    p_value: np.ndarray,
+    stream: Stream,
+    staging: Staging,
+    shapes: Shapes,
+    run: Map,
+    *,
+    n_tests: int | None,
+    n_smaller: int,
+    ceiling: float,
 ) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.benjamini_hochberg`."""
     flat = np.ascontiguousarray(p_value, np.float64).reshape(-1)
@@ -43,14 +51,16 @@ def benjamini_hochberg(
     del spare
     adjusted, least = stream.empty(n, np.float64), stream.empty(n_tiles, np.float64)
     size = np.int64(n), np.int64(tile)
+    ranks = np.int64(n if n_tests is None else n_tests), np.int64(n_smaller)
     minima = 8 * n_threads
     stream.launch(
-        "benjamini_hochberg", "adjust", n_tiles, n_threads, keys, *size, adjusted, least,
+        "benjamini_hochberg", "adjust", n_tiles, n_threads, keys, *size, *ranks, adjusted, least,
         shared=minima,
     )  # fmt: skip
     stream.launch(
-        "benjamini_hochberg", "least_above", 1, n_threads, least, np.int64(n_tiles), shared=minima
-    )
+        "benjamini_hochberg", "least_above", 1, n_threads, least, np.int64(n_tiles),
+        np.float64(ceiling), shared=minima,
+    )  # fmt: skip
     stream.launch(
         "benjamini_hochberg", "gather", shapes.blocks(n), n_threads, p, keys, adjusted, least, *size
     )

@@ -12,9 +12,10 @@ import numpy as np
 from ...design import Design
 from ...errors import DeviceMemoryError
 from ...machine import memory_budget
+from ...pools import Map
 from ...sources.base import Chunk, Source
 from .. import reference
-from ..contract import Map, Moments, RankSums
+from ..contract import Moments, RankSums
 from . import anderson_darling as _anderson_darling
 from . import fdr
 from . import moments as _moments
@@ -134,11 +135,24 @@ class CudaKernels:
         with self.part(block, genes, design) as part:
             return _anderson_darling.anderson_darling(part, int(design.n_cells[0]))
 
-    def benjamini_hochberg(self, p_value: np.ndarray, run: Map) -> np.ndarray:
+    def benjamini_hochberg(
+        self,
+        p_value: np.ndarray,
+        run: Map,
+        *,
+        n_tests: int | None = None,
+        n_smaller: int = 0,
+        ceiling: float = 1.0,
+    ) -> np.ndarray:
         """See the contract; on the host where the device has too little memory for it."""
         try:
             with self._stream() as stream:
-                return fdr.benjamini_hochberg(p_value, stream, self._staging, self.shapes, run)
+                return fdr.benjamini_hochberg(
+                    p_value, stream, self._staging, self.shapes, run,
+                    n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling,
+                )  # fmt: skip
         except DeviceMemoryError as error:
             logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", str(error))
-            return reference.benjamini_hochberg(p_value, run)
+            return reference.benjamini_hochberg(
+                p_value, run, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
+            )

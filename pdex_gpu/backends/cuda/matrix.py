@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ...pools import Map
 from ...sources.base import (
     Chunk,
     CscChunk,
@@ -16,7 +17,6 @@ from ...sources.base import (
     NotCanonicalError,
     is_device_array,
 )
-from ..contract import Map
 from .base import Device, DeviceArray, Stream
 from .staging import Get, Staging, travel_dtypes
 from .types import INDEX_TYPES, ValueType, index_type, value_type

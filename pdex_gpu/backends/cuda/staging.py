@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..contract import Map
+from ...pools import Map
 from .base import Device, DeviceArray, Stream
 
 #: Items [first, last) of each of the arrays that are sent together.

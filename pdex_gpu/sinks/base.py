@@ -1,0 +1,73 @@
+"""What a sink provides: it takes the results of genes, each exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import CoverageError
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """Results of genes ``[start, start + width)``.
+
+    Attributes
+    ----------
+    start : int
+    mean : numpy.ndarray, shape (n_groups, width), float64
+    mean_expm1 : numpy.ndarray or None, shape (n_groups, width), float64
+    statistic, p_value : numpy.ndarray, shape (n_targets, width), float64
+    """
+
+    start: int
+    mean: np.ndarray
+    mean_expm1: np.ndarray | None
+    statistic: np.ndarray
+    p_value: np.ndarray
+
+    @property
+    def genes(self) -> slice:
+        return slice(self.start, self.start + self.mean.shape[1])
+
+
+class Sink(Protocol):
+    """Takes results gene by gene; safe for different genes at once.
+
+    Attributes
+    ----------
+    stored : numpy.ndarray, shape (n_genes,), uint8
+        1 for genes whose results were given to :meth:`store`.
+    fractional : bool
+        Whether some value so far has a fractional part; see `contract.LOG1P_EPSILON`.
+    """
+
+    stored: np.ndarray
+    fractional: bool
+
+    def store(self, result: RangeResult) -> None:
+        """Take the results of a few genes."""
+        ...
+
+    def commit(self, genes: slice, fractional: bool) -> None:
+        """All of a range's genes are stored; `fractional` says so of their values."""
+        ...
+
+
+def mark_stored(stored: np.ndarray, genes: slice) -> None:
+    """Mark genes; raise CoverageError if one was before."""
+    if stored[genes].any():
+        raise CoverageError(f"genes {genes.start} to {genes.stop} were computed twice")
+    stored[genes] = 1
+
+
+def check_complete(stored: np.ndarray) -> None:
+    """Raise CoverageError unless every gene was stored."""
+    missing = np.flatnonzero(stored == 0)
+    if len(missing):
+        raise CoverageError(
+            f"{len(missing)} of {len(stored)} genes were never computed, "
+            f"the first is number {missing[0]}. This is a bug in pdex_gpu."
+        )
