@@ -232,12 +232,59 @@ def _draw(model: _Model, rows: slice, rng: np.random.Generator) -> np.ndarray:
 
 
 @dataclass
-class _Piece:
-    """Some rows as drawn; as small as can be, for all of them are kept until the end."""
+class Piece:
+    """Some rows as drawn; as small as can be, for `simulate` keeps all of them until the end."""
 
     genes: np.ndarray
     counts: np.ndarray  # uint16
     row_entries: np.ndarray
+
+    def log1p(self, out: np.ndarray | None = None) -> np.ndarray:
+        """``log1p`` of the counts scaled to 10,000 a cell."""
+        row = np.repeat(np.arange(len(self.row_entries)), self.row_entries)
+        total = np.bincount(row, weights=self.counts, minlength=len(self.row_entries))
+        scale = (_TARGET_SUM / np.maximum(total, 1.0)).astype(np.float32)
+        return np.log1p(self.counts.astype(np.float32) * scale[row], out=out)
+
+
+class Drawing:
+    """Draws a screen block by block, each with a generator of its own: in any order, by any thread.
+
+    Parameters
+    ----------
+    sizes : Sizes
+
+    Attributes
+    ----------
+    rows : list of slice
+        Of the blocks.
+    codes, names, genes : numpy.ndarray
+        As in `Screen`.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._seed, self._model = sizes.seed, _model(sizes)
+        self.rows = list(blocks_of(sizes))
+        gene = np.arange(sizes.genes, dtype=np.uint16 if sizes.genes <= _MOST else np.int32)
+        self._gene_of = np.tile(gene, max(r.stop - r.start for r in self.rows))
+        self.codes = self._model.codes
+        self.genes = object_array(f"GENE{i:05d}" for i in range(sizes.genes))
+        self.names = object_array([REFERENCE, *self.genes[self._model.own]])
+
+    def counts(self, block: int) -> np.ndarray:
+        """Counts of one block, cells x genes."""
+        rng = np.random.Generator(np.random.SFC64([self._seed, block]))
+        return _draw(self._model, self.rows[block], rng)
+
+    def piece(self, block: int) -> tuple[Piece, np.ndarray]:
+        """One block without its zeros, and its entries a gene."""
+        counts = self.counts(block)
+        expressed = counts != 0
+        places = np.flatnonzero(expressed)
+        piece = Piece(
+            self._gene_of.take(places), counts.reshape(-1).take(places), expressed.sum(axis=1)
+        )
+        return piece, expressed.sum(axis=0)
 
 
 def simulate(sizes: Sizes, n_threads: int | None = None) -> Screen:
@@ -252,24 +299,12 @@ def simulate(sizes: Sizes, n_threads: int | None = None) -> Screen:
     n_threads : int, optional
         All processors by default.
     """
-    model = _model(sizes)
-    rows = list(blocks_of(sizes))
-    most_rows = max(r.stop - r.start for r in rows)
-    gene = np.arange(sizes.genes, dtype=np.uint16 if sizes.genes <= _MOST else np.int32)
-    gene_of = np.tile(gene, most_rows)
-
-    def draw(k: int) -> tuple[_Piece, np.ndarray]:
-        rng = np.random.Generator(np.random.SFC64([sizes.seed, k]))
-        counts = _draw(model, rows[k], rng)
-        expressed = counts != 0
-        places = np.flatnonzero(expressed)
-        piece = _Piece(gene_of.take(places), counts.reshape(-1).take(places), expressed.sum(axis=1))
-        return piece, expressed.sum(axis=0)
-
+    drawing = Drawing(sizes)
+    rows = drawing.rows
     with ThreadPoolExecutor(n_threads or cpu_count()) as pool:
-        pieces: list[_Piece | None] = []
+        pieces: list[Piece | None] = []
         entries = np.zeros(sizes.genes, np.int64)
-        for piece, of_gene in pool.map(draw, range(len(rows))):
+        for piece, of_gene in pool.map(drawing.piece, range(len(rows))):
             pieces.append(piece)
             entries += of_gene
         indptr = np.zeros(sizes.cells + 1, np.int64)
@@ -284,12 +319,9 @@ def simulate(sizes: Sizes, n_threads: int | None = None) -> Screen:
             to = slice(int(indptr[rows[k].start]), int(indptr[rows[k].stop]))
             indices[to] = piece.genes
             counts[to] = piece.counts
-            row = np.repeat(np.arange(len(piece.row_entries)), piece.row_entries)
-            total = np.bincount(row, weights=piece.counts, minlength=len(piece.row_entries))
-            scale = (_TARGET_SUM / np.maximum(total, 1.0)).astype(np.float32)
-            np.log1p(counts[to] * scale[row], out=log1p[to])
+            piece.log1p(out=log1p[to])
 
         list(pool.map(place, range(len(rows))))
-    genes = object_array(f"GENE{i:05d}" for i in range(sizes.genes))
-    names = object_array([REFERENCE, *genes[model.own]])
-    return Screen(sizes, log1p, counts, indices, indptr, model.codes, names, genes, entries)
+    return Screen(
+        sizes, log1p, counts, indices, indptr, drawing.codes, drawing.names, drawing.genes, entries
+    )

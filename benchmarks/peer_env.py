@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "peers.txt"
+NEW_PDEX = HERE / "peers-pdex-0.3.txt"  # apart, as both pdex are called pdex
 ENVIRONMENTS = HERE / ".env"
 
 PEERS = ("illico", "hpdex", "scanpy", "pdex")
@@ -43,11 +44,15 @@ class PeerEnv:
     notes: list[str] = field(default_factory=list)
 
 
-def ensure(*, env: str | None = None, interpreter: str | None = None) -> PeerEnv:
+def ensure(
+    requirements: Path = REQUIREMENTS, *, env: str | None = None, interpreter: str | None = None
+) -> PeerEnv:
     """Find or make the peers' environment.
 
     Parameters
     ----------
+    requirements : pathlib.Path
+        The peers, and the versions they were measured with.
     env : str, optional
         A ready environment (its folder or its interpreter), used as it is.
     interpreter : str, optional
@@ -60,7 +65,7 @@ def ensure(*, env: str | None = None, interpreter: str | None = None) -> PeerEnv
         If `env` or `interpreter` is no usable Python, or the installation fails.
     """
     if env is not None:
-        return _describe(_interpreter_of(env))
+        return _describe(_interpreter_of(env), requirements)
     notes: list[str] = []
     if interpreter is not None:
         base = Path(interpreter)
@@ -73,13 +78,13 @@ def ensure(*, env: str | None = None, interpreter: str | None = None) -> PeerEnv
         raise PeerEnvError(
             f"the peers need Python 3.11 or later; {base.name} is {_dotted(version)}"
         )
-    if version < SCANPY_NEEDS:
+    if version < SCANPY_NEEDS and requirements == REQUIREMENTS:
         notes.append(
             f"no Python {_dotted(SCANPY_NEEDS)} or later was found (this one is "
             f"{_dotted(version)}): scanpy 1.12.4 is left out, and the libraries under the other "
             "peers are not the pinned ones. --peer-python PATH names another interpreter."
         )
-    found = _describe(_make(base, version))
+    found = _describe(_make(base, version, requirements), requirements)
     found.notes[:0] = notes
     return found
 
@@ -134,21 +139,21 @@ def _interpreter_of(env: str) -> Path:
     return python.absolute()  # not resolved: a venv's python is a link
 
 
-def _make(base: Path, version: tuple[int, int]) -> Path:
+def _make(base: Path, version: tuple[int, int], requirements: Path) -> Path:
     """Make the environment once; a stamp holds the digest of the requirements it was made from."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    folder = ENVIRONMENTS / f"peers-{_dotted(version)}"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    folder = ENVIRONMENTS / f"{requirements.stem}-{_dotted(version)}"
     stamp = folder / "requirements.sha256"
     python = _in_venv(folder)
     if stamp.exists() and stamp.read_text() == digest and _version(python) == version:
         return python
-    print(f"making the peers' environment with Python {_dotted(version)} (once)", file=sys.stderr)
+    print(f"making {folder.name} with Python {_dotted(version)} (once)", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     for command in (
         [str(base), "-m", "venv", str(folder)],
         [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet",
-         "-r", str(REQUIREMENTS)],
+         "-r", str(requirements)],
     ):  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
         if done.returncode != 0:
@@ -161,13 +166,13 @@ def _make(base: Path, version: tuple[int, int]) -> Path:
     return python
 
 
-def _pins() -> dict[str, str]:
-    lines = (line.split("#")[0].split(";")[0].strip() for line in REQUIREMENTS.open())
+def _pins(requirements: Path) -> dict[str, str]:
+    lines = (line.split("#")[0].split(";")[0].strip() for line in requirements.open())
     return dict(line.split("==") for line in lines if "==" in line)
 
 
-def _describe(python: Path) -> PeerEnv:
-    pins = _pins()
+def _describe(python: Path, requirements: Path) -> PeerEnv:
+    pins = _pins(requirements)
     script = (
         "import importlib.metadata as m, sys\n"
         "for name in sys.argv[1:]:\n"
@@ -179,8 +184,9 @@ def _describe(python: Path) -> PeerEnv:
         capture_output=True, text=True, check=True, cwd=HERE,
     )  # fmt: skip
     versions = dict(line.split() for line in done.stdout.splitlines())
-    tools = {name: versions[name] for name in PEERS if name in versions}
-    notes = [f"{name} is not installed: left out" for name in PEERS if name not in versions]
+    peers = [name for name in PEERS if name in pins]
+    tools = {name: versions[name] for name in peers if name in versions}
+    notes = [f"{name} is not installed: left out" for name in peers if name not in versions]
     notes += [
         f"{name} is {versions[name]}, not the pinned {pin}"
         for name, pin in pins.items()

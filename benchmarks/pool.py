@@ -14,6 +14,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 LOGS = HERE / ".data" / "logs"
 
+# Tools that run under this Python.
+OWN = ("pdex_gpu", "h5py")
+
 THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -112,10 +115,18 @@ class Client:
 class Pool:
     """The workers of one run; each is started when first asked for."""
 
-    def __init__(self, threads: int, peer_python: Path | None, tools: list[str]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        peer_python: Path | None,
+        tools: list[str],
+        pythons: dict[str, Path] | None = None,
+    ) -> None:
         self.threads = threads
         self.peer_python = peer_python
         self.tools = tools
+        # Tools that run under neither this Python nor the peers'.
+        self.pythons = pythons or {}
         self.clients: dict[str, Client] = {}
         self.versions: dict[str, dict[str, str]] = {}
 
@@ -123,8 +134,10 @@ class Pool:
         return tool in self.tools
 
     def python(self, tool: str) -> Path:
-        if tool == "pdex_gpu":
+        if tool in OWN:
             return Path(sys.executable)
+        if tool in self.pythons:
+            return self.pythons[tool]
         if self.peer_python is None:
             raise WorkerError(f"{tool}: there is no environment of the peers")
         return self.peer_python

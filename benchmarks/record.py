@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -50,34 +50,34 @@ class Target:
         return f"{'>=' if self.at_least else '<='} {self.limit:g}{self.unit}"
 
 
-def _at_least(figure: str, limit: float, of: str) -> Target:
+def at_least(figure: str, limit: float, of: str) -> Target:
     return Target(figure, limit, True, " x", of)
 
 
-def _at_most(figure: str, limit: float, unit: str, of: str) -> Target:
+def at_most(figure: str, limit: float, unit: str, of: str) -> Target:
     return Target(figure, limit, False, unit, of)
 
 
 TARGETS = {
     target.figure: target
     for target in (
-        _at_least("wilcoxon_log1p_vs_illico", 6, "Wilcoxon, log1p: illico / pdex_gpu"),
-        _at_least("wilcoxon_counts_vs_illico", 4, "Wilcoxon, counts: illico / pdex_gpu"),
-        _at_least("wilcoxon_log1p_vs_scanpy", 100, "Wilcoxon, log1p: scanpy / pdex_gpu"),
-        _at_least("wilcoxon_log1p_vs_pdex", 300, "Wilcoxon, log1p: pdex / pdex_gpu"),
-        _at_least("t_test_log1p_vs_scanpy", 4, "t-test, log1p: scanpy / pdex_gpu"),
-        _at_least("anderson_log1p_vs_pdex", 200, "Anderson-Darling, log1p: pdex / pdex_gpu"),
-        _at_most("groups_counts", 1.5, " x", "100 times the groups, counts: time grows by"),
-        _at_most("groups_log1p", 1.5, " x", "100 times the groups, log1p: time grows by"),
-        _at_most("memory_counts", 1.2, " x", "peak beyond the input / input, counts"),
-        _at_most("memory_log1p", 1.2, " x", "peak beyond the input / input, log1p"),
-        _at_most("first_call_cli_warm", 2.5, " s", "command line, warm numba cache"),
-        _at_most("first_call_cli_cold", 15, " s", "command line, cold numba cache"),
-        _at_most("first_call_python", 1, " s", "first call from Python beyond `import anndata`"),
-        _at_most("table_16m", 10, " s", "16 million rows: FDR and to_parquet"),
-        _at_most("wilcoxon_p_vs_scipy", 1e-12, "", "Wilcoxon p, relative difference to scipy"),
-        _at_most("t_test_p_vs_scipy", 1e-9, "", "t-test p, relative difference to scipy"),
-        _at_most("anderson_p_vs_scipy", 1e-9, "", "Anderson-Darling p, relative difference"),
+        at_least("wilcoxon_log1p_vs_illico", 6, "Wilcoxon, log1p: illico / pdex_gpu"),
+        at_least("wilcoxon_counts_vs_illico", 4, "Wilcoxon, counts: illico / pdex_gpu"),
+        at_least("wilcoxon_log1p_vs_scanpy", 100, "Wilcoxon, log1p: scanpy / pdex_gpu"),
+        at_least("wilcoxon_log1p_vs_pdex", 300, "Wilcoxon, log1p: pdex / pdex_gpu"),
+        at_least("t_test_log1p_vs_scanpy", 4, "t-test, log1p: scanpy / pdex_gpu"),
+        at_least("anderson_log1p_vs_pdex", 200, "Anderson-Darling, log1p: pdex / pdex_gpu"),
+        at_most("groups_counts", 1.5, " x", "100 times the groups, counts: time grows by"),
+        at_most("groups_log1p", 1.5, " x", "100 times the groups, log1p: time grows by"),
+        at_most("memory_counts", 1.2, " x", "peak beyond the input / input, counts"),
+        at_most("memory_log1p", 1.2, " x", "peak beyond the input / input, log1p"),
+        at_most("first_call_cli_warm", 2.5, " s", "command line, warm numba cache"),
+        at_most("first_call_cli_cold", 15, " s", "command line, cold numba cache"),
+        at_most("first_call_python", 1, " s", "first call from Python beyond `import anndata`"),
+        at_most("table_16m", 10, " s", "16 million rows: FDR and to_parquet"),
+        at_most("wilcoxon_p_vs_scipy", 1e-12, "", "Wilcoxon p, relative difference to scipy"),
+        at_most("t_test_p_vs_scipy", 1e-9, "", "t-test p, relative difference to scipy"),
+        at_most("anderson_p_vs_scipy", 1e-9, "", "Anderson-Darling p, relative difference"),
     )
 }
 
@@ -98,7 +98,9 @@ class Remarks:
 
 
 class Record(Remarks):
-    """Collects one run; ``applies`` says whether its size is the one the targets are for."""
+    """Collects one run; `full_size` says whether its screen is the one the targets are for."""
+
+    targets: ClassVar[dict[str, Target]] = TARGETS
 
     def __init__(self, parameters: dict[str, Any], *, full_size: bool) -> None:
         self.full_size = full_size
@@ -139,7 +141,7 @@ class Record(Remarks):
         `sized` figures are judged only on the screen that the targets are stated for.
         """
         entry: dict[str, Any] = {"value": value, "extrapolated": extrapolated, **more}
-        target = TARGETS.get(name)
+        target = self.targets.get(name)
         if target is not None:
             entry["target"] = target.text
             judged = self.full_size or not sized
@@ -175,7 +177,7 @@ class Record(Remarks):
         if self.content["figures"]:
             lines += ["", "figures", _row(("", "value", "target", "met"), _FIGURES)]
             for name, entry in self.content["figures"].items():
-                target = TARGETS.get(name)
+                target = self.targets.get(name)
                 value = f"{entry['value']:.3g}" if entry["value"] < 100 else f"{entry['value']:.0f}"
                 value += (target.unit if target else " x") + ("*" if entry["extrapolated"] else "")
                 met = {True: "yes", False: "NO", None: "-"}[entry.get("met")]

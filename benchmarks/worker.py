@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import hashlib
 import importlib.metadata
 import inspect
 import json
@@ -33,6 +34,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 GROUPBY = "target_gene"
 REFERENCE = "non-targeting"
 
+ARRAYS = ("data", "indices", "indptr")
+
 LIBRARIES = (
     "numpy", "scipy", "anndata", "pandas", "numba", "llvmlite", "h5py", "pyarrow", "polars",
 )  # fmt: skip
@@ -51,6 +54,12 @@ class Tool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+
+    def open(self, path: str) -> Any:
+        """What the tool takes for an h5ad file that is not to be read whole before the call."""
+        import anndata
+
+        return anndata.read_h5ad(path, backed="r")
 
     def run(self, adata: Any, metric: str, *, is_log1p: bool, **options: Any) -> Any:
         """The timed call; returns what the tool returns."""
@@ -90,6 +99,9 @@ class PdexGpu(Tool):
         self.version = getattr(pdex_gpu, "__version__", None)
         self.call = pdex_gpu.differential_expression
 
+    def open(self, path: str) -> Any:
+        return path
+
     def run(self, adata: Any, metric: str, *, is_log1p: bool, **options: Any) -> Any:
         return self.call(
             adata,
@@ -97,10 +109,9 @@ class PdexGpu(Tool):
             reference=REFERENCE,
             metric=metric,
             backend="cpu",
-            n_threads=self.threads,
             is_log1p=is_log1p,
             progress=False,
-            **options,
+            **{"n_threads": self.threads, **options},
         )
 
     def lookup(self, result: Any, column: str, pairs: list[tuple[str, str]]) -> list[float]:
@@ -243,12 +254,58 @@ class Pdex(Tool):
         return _from_table(result, column, pairs)
 
 
+class NewPdex(Tool):
+    """pdex since 0.3, which has nothing in common with 0.1 but its name."""
+
+    distribution = "pdex"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        import pdex
+
+        self.call = pdex.pdex
+
+    def run(self, adata: Any, metric: str, *, is_log1p: bool, **options: Any) -> Any:
+        if metric != "wilcoxon":
+            raise ValueError(f"this pdex has no {metric}")
+        return self.call(
+            adata,
+            groupby=GROUPBY,
+            mode="ref",
+            reference=REFERENCE,
+            threads=self.threads,
+            is_log1p=is_log1p,
+            **options,
+        )
+
+    def lookup(self, result: Any, column: str, pairs: list[tuple[str, str]]) -> list[float]:
+        return _from_table(result.to_pandas(), column, pairs)
+
+
+class H5py(Tool):
+    """No test at all: a file's matrix read whole, with h5py alone."""
+
+    distribution = "h5py"
+
+    def open(self, path: str) -> Any:
+        import h5py
+
+        return h5py.File(path, "r")
+
+    def run(self, adata: Any, metric: str, *, is_log1p: bool, **options: Any) -> Any:
+        with adata as file:
+            x = file["X"]
+            return [x[...]] if hasattr(x, "dtype") else [x[name][...] for name in ARRAYS]
+
+
 TOOLS: dict[str, type[Tool]] = {
     "pdex_gpu": PdexGpu,
     "illico": Illico,
     "hpdex": Hpdex,
     "scanpy": Scanpy,
     "pdex": Pdex,
+    "pdex-0.3": NewPdex,
+    "h5py": H5py,
 }
 
 
@@ -294,11 +351,12 @@ class Worker:
         labels: str | None = None,
         genes: list[int] | None = None,
         dtype: str | None = None,
+        form: str = "csr",
     ) -> dict[str, Any]:
         """Make the AnnData `name` from a screen's files; not timed.
 
         `values` is ``counts`` or ``log1p``; `labels` another file of labels; `genes` a subset;
-        `dtype` another type for X.
+        `dtype` another type for X; `form` is ``csr``, ``csc`` or ``dense``.
         """
         import anndata
         import pandas as pd
@@ -321,6 +379,9 @@ class Worker:
             names = names[genes]
         if dtype is not None:
             x = x.astype(dtype)
+        nnz = int(x.nnz)
+        if form != "csr":
+            x = x.toarray() if form == "dense" else x.tocsc()
         group = np.load(labels if labels is not None else root / "labels.npy")
         obs = pd.DataFrame(
             {GROUPBY: pd.Categorical(group.tolist())},
@@ -328,7 +389,7 @@ class Worker:
         )
         var = pd.DataFrame(index=names.tolist())
         self.inputs[name] = anndata.AnnData(x, obs=obs, var=var)
-        return {"shape": list(x.shape), "nnz": int(x.nnz)}
+        return {"shape": list(x.shape), "nnz": nnz}
 
     def drop(self, name: str | None = None) -> dict[str, Any]:
         """Forget one input, or everything."""
@@ -346,10 +407,25 @@ class Worker:
     ) -> dict[str, Any]:
         """One call of the tool; ``seconds`` is the call and nothing else."""
         adata = self.inputs[name]
+        return self._run(lambda: adata, metric, is_log1p, options)
+
+    def run_file(
+        self, path: str, metric: str, is_log1p: bool, options: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One call on a file; ``seconds`` includes opening it."""
+        return self._run(lambda: self.tool.open(path), metric, is_log1p, options)
+
+    def _run(
+        self,
+        source: Callable[[], Any],
+        metric: str,
+        is_log1p: bool,
+        options: dict[str, Any] | None,
+    ) -> dict[str, Any]:
         self.result = None
         gc.collect()
         start = time.perf_counter()
-        result = self.tool.run(adata, metric, is_log1p=is_log1p, **(options or {}))
+        result = self.tool.run(source(), metric, is_log1p=is_log1p, **(options or {}))
         seconds = time.perf_counter() - start
         self.result = result
         return {"seconds": seconds, "rows": self.tool.n_rows(result)}
@@ -357,6 +433,15 @@ class Worker:
     def lookup(self, column: str, pairs: list[list[str]]) -> dict[str, Any]:
         """Values of the last result."""
         return {"values": self.tool.lookup(self.result, column, [(t, g) for t, g in pairs])}
+
+    def digest(self) -> dict[str, Any]:
+        """A digest of each column of values of the last result of pdex_gpu."""
+        from pdex_gpu.schema import VALUES
+
+        return {"columns": {
+            name: hashlib.sha256(np.ascontiguousarray(self.result[name])).hexdigest()
+            for name in VALUES
+        }}  # fmt: skip
 
     def scipy_pairs(self, name: str, metric: str, pairs: list[list[str]]) -> dict[str, Any]:
         """What scipy answers for the pairs, from float64 values."""
@@ -506,7 +591,17 @@ def main() -> int:
         return 1
     operations: dict[str, Callable[..., dict[str, Any]]] = {
         name: getattr(worker, name)
-        for name in ("load", "drop", "run", "lookup", "scipy_pairs", "peak", "table")
+        for name in (
+            "load",
+            "drop",
+            "run",
+            "run_file",
+            "lookup",
+            "digest",
+            "scipy_pairs",
+            "peak",
+            "table",
+        )
     }
     for line in sys.stdin:
         request = json.loads(line)

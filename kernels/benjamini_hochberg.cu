@@ -1,18 +1,21 @@
 // Benjamini-Hochberg adjustment (1995) from sorted p-values: the running minimum, from the largest
-// down, of p * (n / rank), at most 1. Minima do not depend on their order, so the bits are those of
+// down, of p * (n_tests / rank), at most 1. Minima do not depend on their order, so the bits are those of
 // scipy.stats.false_discovery_control. P-values lie in [0, 1], so their bits sort as they do.
 //
 // Equal p-values have equal results, those of the first of them: each p-value is searched for
 // among the sorted ones, and no places have to be carried through the sort. P-values come and go
 // as their bits.
+//
+// The n p-values may be some of n_tests: n_smaller of the others come before these, and `ceiling` is
+// the smallest result of those that come after.
 
 #include "common.cuh"
 
 // Blocks take tile_size sorted p-values each, threads equal parts of them. sorted (n,) becomes the
 // running minimum from the end of its tile down, smallest (tiles,) that of the whole tile.
 // Dynamic shared memory: one double a thread.
-extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, double* adjusted,
-                                  double* smallest) {
+extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, i64 n_tests,
+                                  i64 n_smaller, double* adjusted, double* smallest) {
     DYNAMIC_SHARED(memory);
     double* minima = reinterpret_cast<double*>(memory);
     const i64 start = blockIdx.x * tile_size;
@@ -23,7 +26,8 @@ extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, doubl
     double running = infinity;
     for (i64 i = last - 1; i >= first; i--) {
         const double p = Bits<u64>::floating(sorted[i]);
-        const double x = p * (static_cast<double>(n) / static_cast<double>(i + 1));
+        const double rank = static_cast<double>(n_smaller + i + 1);
+        const double x = p * (static_cast<double>(n_tests) / rank);
         running = x < running ? x : running;
         adjusted[i] = running;
     }
@@ -37,18 +41,18 @@ extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, doubl
     if (threadIdx.x == 0) smallest[blockIdx.x] = running < above ? running : above;
 }
 
-// One block: smallest (tiles,) becomes the least of all tiles above, at most 1.
+// One block: smallest (tiles,) becomes the least of all tiles above, at most `ceiling`.
 // Dynamic shared memory: one double a thread.
-extern "C" __global__ void least_above(double* smallest, i64 n_tiles) {
+extern "C" __global__ void least_above(double* smallest, i64 n_tiles, double ceiling) {
     DYNAMIC_SHARED(memory);
     double* minima = reinterpret_cast<double*>(memory);
     const i64 first = n_tiles * threadIdx.x / blockDim.x;
     const i64 last = n_tiles * (threadIdx.x + 1) / blockDim.x;
-    double least = 1.0;
+    double least = ceiling;
     for (i64 i = first; i < last; i++) least = smallest[i] < least ? smallest[i] : least;
     minima[threadIdx.x] = least;
     __syncthreads();
-    double running = 1.0;
+    double running = ceiling;
     for (unsigned t = threadIdx.x + 1; t < blockDim.x; t++)
         running = minima[t] < running ? minima[t] : running;
     for (i64 i = last - 1; i >= first; i--) {

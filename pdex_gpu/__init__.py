@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from .backends.registry import backends
     from .compat import parallel_differential_expression
     from .result import DEResult
+    from .result_file import ResultFile
 
 # Public names and where they live; imported on first use, so that importing the package is quick.
 _WHERE = {
     "DEResult": "result",
+    "ResultFile": "result_file",
     "backends": "backends",
     "differential_expression": "api",
     "parallel_differential_expression": "compat",
@@ -23,6 +25,7 @@ _WHERE = {
 
 __all__ = [
     "DEResult",
+    "ResultFile",
     "__version__",
     "backends",
     "differential_expression",

@@ -4,90 +4,91 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib import metadata
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 
-from . import __version__
-from .backends.contract import KernelSet, NonFiniteError, StreamedKernelSet
+from .backends.contract import KernelSet, NonFiniteError
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from .design import Design, make_design
+from .disk import writing
 from .engines.base import Job
 from .errors import (
     DataError,
     DuplicateGeneWarning,
-    OptionError,
+    FileFormatError,
     UnsupportedDataError,
     listing,
-    unknown,
 )
-from .finish import finish
+from .fdr import FileColumn, adjust
+from .finish import Scale, finish, finish_blocks
+from .identity import run_identity
 from .machine import cpu_count, memory_budget
-from .plan import Plan, make_plan
+from .output import check_output, check_space, input_file, write_output
 from .pools import Map, pool_map
+from .progress import Progress, Tracker
+from .provenance import make_provenance
 from .result import DEResult
-from .sinks.memory import MemorySink
-from .sources.base import NotCanonicalError, Reading, Source
+from .result_file import ResultFile
+from .schedule import choose_engine, make_schedule
+from .settings import Settings, check_settings
+from .sinks.checkpoint import Checkpoint, open_checkpoint
+from .sinks.files import CheckpointSink, StoredPValues, StoredResults
+from .sinks.memory import MemorySink, check_result_size
+from .sources.base import NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import Dataset, open_dataset
 from .stats.base import StatisticalTest, make_test
+from .table import Table
 
 if TYPE_CHECKING:
     import anndata
+    import pyarrow
 
 logger = logging.getLogger("pdex_gpu")
 
-_RANGES_PER_PROCESS = 4
-_RANGES_PER_DEVICE = 8
+
+@overload
+def differential_expression(
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str,
+    *,
+    out: None = None,
+    **options: Any,
+) -> DEResult: ...
 
 
-@dataclass(frozen=True)
-class Settings:
-    """A comparison as asked for; see :func:`differential_expression`."""
-
-    groupby: str
-    reference: object = "non-targeting"
-    groups: Iterable[object] | None = None
-    metric: str = "wilcoxon"
-    layer: str | None = None
-    backend: str = "auto"
-    engine: str = "auto"
-    memory: str | float | int | None = None
-    device: int | None = None
-    device_memory: str | float | int | None = None
-    n_workers: int | None = None
-    n_threads: int | None = None
-    gene_chunk_size: int | None = None
-    is_log1p: bool | None = None
-    exp_post_agg: bool = True
-    clip_value: float | None = 20.0
-    progress: bool = True
-    test_options: dict[str, Any] = field(default_factory=dict)
-    n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
+@overload
+def differential_expression(
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str,
+    *,
+    out: str | os.PathLike[str],
+    **options: Any,
+) -> ResultFile: ...
 
 
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str],
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str,
     *,
     reference: object = "non-targeting",
     groups: Iterable[object] | None = None,
     metric: str = "wilcoxon",
     layer: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    restart: bool = False,
     backend: str = "auto",
     engine: str = "auto",
     memory: str | float | int | None = None,
+    scratch: str | os.PathLike[str] | None = None,
     device: int | None = None,
     device_memory: str | float | int | None = None,
     n_workers: int | None = None,
@@ -96,16 +97,18 @@ def differential_expression(
     is_log1p: bool | None = None,
     exp_post_agg: bool = True,
     clip_value: float | None = 20.0,
-    progress: bool = True,
+    progress: bool | Callable[[Progress], object] = True,
     **test_options: Any,
-) -> DEResult:
+) -> DEResult | ResultFile:
     """Compare groups of cells with a reference group, gene by gene.
 
     Parameters
     ----------
-    data : anndata.AnnData, str or os.PathLike
-        A screen: an AnnData, in memory or backed, or the path of an h5ad file. X may be dense,
-        CSR or CSC, of any integer or float dtype; integers up to 64 bits are ranked exactly.
+    data : anndata.AnnData, str, os.PathLike or file object
+        A screen: an AnnData, in memory, backed, a view of a backed one, or with a dask array in X
+        or the layer; the path of an h5ad file or a zarr store (folder or .zip); or an h5ad file
+        opened with ``open(path, "rb")`` or the like, which stays open. X may be dense, CSR or CSC,
+        of any integer or float dtype; integers up to 64 bits are ranked exactly.
     groupby : str
         Column of obs with the group of each cell. Cells without a label are left out.
     reference : object
@@ -116,6 +119,15 @@ def differential_expression(
         Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, or t-test.
     layer : str, optional
         Layer to use instead of X.
+    out : str or os.PathLike, optional
+        File to write the results to as they are made: ``.parquet``, ``.csv`` or ``.tsv``. The
+        table is never held in memory. What is computed is kept beside the file, in the folder
+        ``.NAME.checkpoint``, until the file is complete: after a crash the same call carries on,
+        and the file has the same bytes. It gets its name when it is complete.
+    force : bool
+        Replace `out` if it exists; it stays as it is until the new one is complete.
+    restart : bool
+        Throw away what an earlier, unfinished call left beside `out`.
     backend : {"auto", "cpu", "reference", "cuda"}
         ``"auto"`` takes the first that can run here, or what ``PDEX_GPU_BACKEND`` names.
     engine : {"auto", "threads", "shared_memory", "serial"}
@@ -123,6 +135,9 @@ def differential_expression(
     memory : str, int or float, optional
         Memory to use beyond an input that is in memory: ``"4GB"``, bytes, or a fraction of what
         is free. Half of what is free by default.
+    scratch : str or os.PathLike, optional
+        Folder for what does not fit in memory while a file is read; the system's temporary one by
+        default.
     device : int, optional
         Number of the CUDA device to use; by default the first that can be used. Where it is
         given, ``backend="auto"`` takes CUDA or raises.
@@ -143,8 +158,9 @@ def differential_expression(
     clip_value : float, optional
         Fold change where the reference mean is 0, and its inverse where the target's is; None
         for NaN and 0.
-    progress : bool
-        Show a progress bar on long runs.
+    progress : bool or callable
+        Show a progress bar on long runs; or a function that is given a
+        :class:`pdex_gpu.progress.Progress` now and then.
     **test_options
         Options of the test as scipy names them: ``use_continuity``, ``alternative``, ``method``
         (`scipy.stats.mannwhitneyu`), ``equal_var``, ``alternative`` (`ttest_ind`), ... Those
@@ -153,6 +169,7 @@ def differential_expression(
     Returns
     -------
     DEResult
+        Or a :class:`ResultFile`, with `out`: where the table is, and its labels.
 
     Raises
     ------
@@ -163,39 +180,87 @@ def differential_expression(
     --------
     >>> result = differential_expression("screen.h5ad", "target_gene")  # doctest: +SKIP
     >>> result.to_parquet("results.parquet")  # doctest: +SKIP
+
+    A table too large for memory:
+
+    >>> differential_expression(  # doctest: +SKIP
+    ...     "screen.h5ad", "target_gene", out="results.parquet", memory="8GB"
+    ... )
     """
     return compare(
         data,
         Settings(
-            groupby,
-            reference,
-            groups,
-            metric,
-            layer,
-            backend,
-            engine,
-            memory,
-            device,
-            device_memory,
-            n_workers,
-            n_threads,
-            gene_chunk_size,
-            is_log1p,
-            exp_post_agg,
-            clip_value,
-            progress,
-            test_options,
+            groupby=groupby,
+            reference=reference,
+            groups=groups,
+            metric=metric,
+            layer=layer,
+            out=out,
+            force=force,
+            restart=restart,
+            backend=backend,
+            engine=engine,
+            memory=memory,
+            scratch=scratch,
+            device=device,
+            device_memory=device_memory,
+            n_workers=n_workers,
+            n_threads=n_threads,
+            gene_chunk_size=gene_chunk_size,
+            is_log1p=is_log1p,
+            exp_post_agg=exp_post_agg,
+            clip_value=clip_value,
+            progress=progress,
+            test_options=test_options,
         ),
     )
 
 
-def compare(data: Any, settings: Settings) -> DEResult:
+@dataclass(frozen=True)
+class _Call:
+    """A call whose data are open: all that is settled before anything is computed."""
+
+    settings: Settings
+    dataset: Dataset
+    design: Design
+    test: StatisticalTest
+    backend: BackendInfo
+    kernels: KernelSet
+    engine: str
+    budget: int
+    run: Map
+
+    @property
+    def expm1(self) -> bool:
+        """Whether means of ``expm1(x)`` may be needed."""
+        return not self.settings.exp_post_agg and self.settings.is_log1p is not False
+
+    def tracker(self, *, n_rows: int = 0, done_genes: int = 0) -> Tracker:
+        source = self.dataset.source
+        return Tracker(
+            self.settings.progress,
+            description=self.settings.metric,
+            total_bytes=source.n_bytes,
+            total_genes=source.n_genes,
+            total_rows=n_rows,
+            done_genes=done_genes,
+        )
+
+    def provenance(self, is_log1p: bool) -> dict[str, Any]:
+        return make_provenance(
+            self.settings, self.dataset, self.design, self.test, self.backend, self.engine, is_log1p
+        )
+
+
+def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     """Run a comparison; both public calls end here, so warnings are attributed to their caller."""
     started = time.perf_counter()
-    _check(settings)
+    check_settings(settings)
+    if settings.out is not None:
+        check_output(Path(settings.out), source=input_file(data), overwrite=settings.force)
     test = make_test(settings.metric, settings.test_options)
     backend = _choose_backend(settings, test)
-    engine = _choose_engine(settings, backend)
+    engine = choose_engine(settings, backend)
     if engine == "shared_memory" and settings.n_processes is not None:
         settings = replace(settings, n_workers=settings.n_processes)
     kernels = load_kernels(backend.name, settings.device, settings.device_memory)
@@ -218,45 +283,106 @@ def compare(data: Any, settings: Settings) -> DEResult:
             column=settings.groupby,
         )
         with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
-            run = pool_map(pool)
-            sink = _run(dataset, design, test, kernels, engine, settings, run)
-            is_log1p = _is_log1p(sink, settings)
-            columns = finish(
-                sink,
-                kernels,
-                run,
-                is_log1p=is_log1p,
-                exp_post_agg=settings.exp_post_agg,
-                clip_value=settings.clip_value,
-            )
-    provenance = _provenance(settings, dataset, design, test, backend, engine, is_log1p)
-    provenance["seconds"] = round(time.perf_counter() - started, 6)
-    return DEResult(design.targets, design.reference, dataset.genes, columns, provenance)
+            budget, run = memory_budget(settings.memory), pool_map(pool)
+            call = _Call(settings, dataset, design, test, backend, kernels, engine, budget, run)
+            if settings.out is not None:
+                return _into_file(call, Path(settings.out))
+            result = _in_memory(call)
+    result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+    return result
 
 
-def _check(settings: Settings) -> None:
-    for name in ("groupby", "metric", "backend", "engine", "layer"):
-        value = getattr(settings, name)
-        if not isinstance(value, str) and not (name == "layer" and value is None):
-            raise OptionError(f"{name}={value!r} must be text, not {type(value).__name__}.")
-    if not isinstance(settings.exp_post_agg, bool | np.bool_):
-        raise OptionError(f"exp_post_agg={settings.exp_post_agg!r} must be True or False.")
-    for name in ("n_workers", "n_threads", "gene_chunk_size"):
-        check_count(name, getattr(settings, name))
-    clip = settings.clip_value
-    if clip is not None and not (isinstance(clip, (int, float, np.number)) and clip > 0):
-        raise OptionError(f"clip_value={clip!r} must be a number above 0, or None for no clipping.")
-    if settings.is_log1p is not None and not isinstance(settings.is_log1p, bool | np.bool_):
-        raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
-    memory_budget(settings.memory)
-    memory_budget(settings.device_memory, option="device_memory")
+def _in_memory(call: _Call) -> DEResult:
+    settings, source = call.settings, call.dataset.source
+    check_result_size(call.design.n_groups, source.n_genes, call.budget)
+    sink = MemorySink(call.design.n_groups, source.n_genes, call.expm1, call.run)
+    with call.tracker() as tracker:
+        _run(call, source, sink, tracker)
+        sink.check_complete()
+        is_log1p = _is_log1p(sink.fractional, settings)
+        columns = finish(
+            sink,
+            call.kernels,
+            call.run,
+            is_log1p=is_log1p,
+            exp_post_agg=settings.exp_post_agg,
+            clip_value=settings.clip_value,
+        )
+    design = call.design
+    return DEResult(
+        design.targets, design.reference, call.dataset.genes, columns, call.provenance(is_log1p)
+    )
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise OptionError unless `value` is a whole number above 0, or None."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if value is not None and (not whole or value < 1):
-        raise OptionError(f"{name}={value!r} must be a whole number of at least 1, or None.")
+def _into_file(call: _Call, out: Path) -> ResultFile:
+    """Compute what an earlier call has not, keeping each range, then write the file."""
+    settings, dataset, design = call.settings, call.dataset, call.design
+    fields = ("mean", "statistic", "p_value", *(("mean_expm1",) if call.expm1 else ()))
+    identity = run_identity(settings, dataset, design, call.test, call.backend)
+    shape = design.n_groups, dataset.source.n_genes
+    with open_checkpoint(out, identity, fields, *shape, restart=settings.restart) as checkpoint:
+        try:
+            finished = checkpoint.finished(out)
+            if finished is None:
+                check_space(out, checkpoint)
+                is_log1p = _fill_file(call, checkpoint, out)
+            else:
+                logger.info("%s is complete: only its checkpoint was left to remove", out)
+                is_log1p = finished["is_log1p"]
+        except BaseException as error:
+            if checkpoint.ranges:
+                error.add_note(
+                    f"What was computed is kept in {str(checkpoint.folder)!r}; the same call "
+                    "carries on with it."
+                )
+            else:
+                checkpoint.remove()
+            raise
+        checkpoint.remove()
+    return ResultFile(
+        out, design.targets, design.reference, dataset.genes, call.provenance(is_log1p)
+    )
+
+
+def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> bool:
+    """Compute, adjust and write; returns whether values were taken as log1p."""
+    settings, dataset, design = call.settings, call.dataset, call.design
+    sink = CheckpointSink(checkpoint)
+    n_done, n_genes = int(sink.stored.sum()), len(sink.stored)
+    n_rows = len(design.targets) * n_genes
+    if n_done:
+        logger.info(
+            "resuming: %s of %s genes are done in %s", f"{n_done:,}", f"{n_genes:,}",
+            checkpoint.folder, extra={"notice": True},
+        )  # fmt: skip
+    with call.tracker(n_rows=n_rows, done_genes=n_done) as tracker:
+        if n_done < n_genes:
+            source = dataset.source
+            try:
+                _run(call, source.canonical() if checkpoint.canonical else source, sink, tracker)
+            except (DataError, FileFormatError):
+                checkpoint.remove()  # these data give no table, and others are another run
+                raise
+        sink.check_complete()
+        is_log1p = _is_log1p(sink.fractional, settings)
+        scale = Scale(is_log1p, settings.exp_post_agg, settings.clip_value)
+        results = StoredResults(checkpoint)
+        table = Table(design.targets, design.reference, dataset.genes, call.provenance(is_log1p))
+        with checkpoint.unnamed_file() as file:
+            fdr = FileColumn(file, n_rows)
+            with writing("The false discovery rates of", out):
+                p_values = StoredPValues(results)
+                adjust(p_values, fdr, call.kernels, call.run, budget=call.budget // 2)
+
+            def parts() -> Iterator[pyarrow.Table]:
+                for targets, columns in finish_blocks(
+                    results, fdr, scale, table.blocks(), call.run
+                ):
+                    yield table.arrow(targets, columns)
+                    tracker.wrote((targets.stop - targets.start) * n_genes)
+
+            write_output(out, checkpoint, table, parts(), is_log1p=is_log1p)
+    return is_log1p
 
 
 def _check_matrix(dataset: Dataset) -> None:
@@ -298,38 +424,53 @@ def _choose_backend(settings: Settings, test: StatisticalTest) -> BackendInfo:
     return backend
 
 
-def _run(
-    dataset: Dataset,
-    design: Design,
-    test: StatisticalTest,
-    kernels: KernelSet,
-    engine: str,
-    settings: Settings,
-    spread: Map,
-) -> MemorySink:
-    source = dataset.source
-    expm1 = not settings.exp_post_agg and settings.is_log1p is not False
+def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker: Tracker) -> None:
+    """Compute the genes that the sink has not."""
+    settings, dataset, design = call.settings, call.dataset, call.design
+    scratch = None if settings.scratch is None else Path(settings.scratch)
     while True:
-        plan = _plan(source, design, kernels, engine, settings)
-        sink = MemorySink(design.n_groups, source.n_genes, expm1, spread)
+        plan = make_schedule(
+            source,
+            design.n_groups,
+            call.kernels,
+            call.engine,
+            settings,
+            sink,
+            call.budget,
+            call.run,
+        )
+        sink.expect(plan.edges)
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
             "%d workers x %d threads",
             settings.metric, len(design.targets), str(design.reference), source.n_cells,
-            source.n_genes, source.description, plan.n_ranges, engine, plan.n_workers,
+            source.n_genes, source.description, len(plan.todo), call.engine, plan.n_workers,
             plan.n_threads,
         )  # fmt: skip
+        reading = Reading(
+            advance=tracker.read,
+            scratch=scratch,
+            wanted=frozenset(plan.todo),
+            work=plan.work,
+            most_entries=plan.most_entries,
+        )
+        job = Job(
+            source, design, call.kernels, call.test, plan, call.expm1, sink, tracker.tested, reading
+        )
         try:
-            with _progress_bar(source.n_genes, settings) as bar:
-                load_engine(engine).run(
-                    Job(source, design, kernels, test, plan, expm1, sink, bar.update, Reading())
-                )
+            load_engine(call.engine).run(job)
+        except UnevenError as error:
+            logger.info("%s: planning anew from what was counted, and reading again", error)
+            tracker.restart()
+            continue
         except NotCanonicalError as error:
             logger.info("%s: sorting a copy and summing duplicates, then starting over", error)
             canonical = source.canonical()
             if canonical is source:
                 raise
             source = canonical
+            sink.start_over()
+            tracker.restart()
             continue
         except NonFiniteError as error:
             what = "X" if settings.layer is None else f"layer {settings.layer!r}"
@@ -341,114 +482,12 @@ def _run(
             if np.isnan(error.value) and settings.metric != "anderson":
                 text += " Or give nan_policy='omit', which leaves NaN out."
             raise DataError(text) from error
-        sink.check_complete()
-        return sink
+        return
 
 
-def _choose_engine(settings: Settings, backend: BackendInfo) -> str:
-    if settings.engine == "auto":
-        processes = "shared_memory" in backend.engines and (settings.n_processes or 1) > 1
-        return "shared_memory" if processes else backend.engines[0]
-    if settings.engine not in backend.engines:
-        available = ["auto", *backend.engines]
-        raise OptionError(
-            unknown(f"engine for backend {backend.name!r}:", settings.engine, available)
-        )
-    return settings.engine
-
-
-def _plan(
-    source: Source, design: Design, kernels: KernelSet, engine: str, settings: Settings
-) -> Plan:
-    processors = cpu_count()
-    n_workers, n_threads = settings.n_workers, settings.n_threads
-    gene_chunk_size, at_least = settings.gene_chunk_size, 1
-    if engine == "serial":
-        n_workers = n_threads = 1
-    elif engine == "shared_memory":
-        n_workers = n_workers or max(1, processors // (n_threads or 1))
-        n_threads = n_threads or 1
-        at_least = _RANGES_PER_PROCESS * n_workers
-    elif engine == "streams":
-        if source.on_device:
-            return Plan((0, source.n_genes), 0, 1, n_threads or processors)
-        n_workers = n_workers or (1 if source.costly_to_cut else 2)
-        n_threads = n_threads or processors
-        streamed = cast(StreamedKernelSet, kernels)
-        most = streamed.most_genes(source, n_workers)
-        gene_chunk_size = min(most, gene_chunk_size or most)
-        if n_workers > 1:  # one range is read and uploaded while another is computed
-            at_least = _RANGES_PER_DEVICE
-    else:
-        # One range is read while another is computed, unless nothing has to be read.
-        n_workers = n_workers or (1 if source.in_memory or processors == 1 else 2)
-        n_threads = n_threads or max(1, processors // n_workers)
-    return make_plan(
-        source,
-        design.n_groups,
-        packed_bytes=kernels.packed_bytes,
-        budget=memory_budget(settings.memory),
-        n_workers=n_workers,
-        n_threads=n_threads,
-        gene_chunk_size=gene_chunk_size,
-        at_least=at_least,
-    )
-
-
-def _progress_bar(n_genes: int, settings: Settings) -> Any:
-    if not settings.progress:
-        return nullcontext(SimpleNamespace(update=lambda n: None))
-    from tqdm.auto import tqdm
-
-    return tqdm(total=n_genes, desc=settings.metric, unit="gene", delay=0.5)
-
-
-def _is_log1p(sink: MemorySink, settings: Settings) -> bool:
+def _is_log1p(fractional: bool, settings: Settings) -> bool:
     if settings.is_log1p is not None:
-        return settings.is_log1p
-    found = "some values have fractional parts" if sink.fractional else "values are whole numbers"
-    logger.info("is_log1p=%s: %s", sink.fractional, found)
-    return sink.fractional
-
-
-@cache
-def _version(package: str) -> str:
-    return metadata.version(package)  # reads and parses a file
-
-
-def _provenance(
-    settings: Settings,
-    dataset: Dataset,
-    design: Design,
-    test: StatisticalTest,
-    backend: BackendInfo,
-    engine: str,
-    is_log1p: bool,
-) -> dict[str, Any]:
-    compiler = sys.modules.get({"cpu": "numba", "cuda": "cupy"}.get(backend.name, ""))
-    return {
-        "metric": settings.metric,
-        "backend": backend.name,
-        "backend_reason": backend.reason,
-        "device": backend.device,
-        "engine": engine,
-        "data": dataset.description,
-        "matrix": dataset.source.description,
-        "n_cells": dataset.source.n_cells,
-        "n_genes": dataset.source.n_genes,
-        "n_targets": len(design.targets),
-        "groupby": settings.groupby,
-        "reference": str(design.reference),
-        "groups": "all" if settings.groups is None else listing(design.targets),
-        "layer": settings.layer,
-        "is_log1p": bool(is_log1p),
-        "exp_post_agg": settings.exp_post_agg,
-        "clip_value": settings.clip_value,
-        "test_options": {k: repr(v) for k, v in test.options.items()},
-        "versions": {
-            "pdex_gpu": __version__,
-            "python": platform.python_version(),
-            **{package: _version(package) for package in ("numpy", "scipy")},
-            **({compiler.__name__: compiler.__version__} if compiler else {}),
-        },
-    }
+        return bool(settings.is_log1p)
+    found = "some values have fractional parts" if fractional else "values are whole numbers"
+    logger.info("is_log1p=%s: %s", fractional, found)
+    return fractional

@@ -33,6 +33,13 @@ examples:
   A layer, on two threads and with at most 4 GB for the blocks in work:
     {PROGRAM} run screen.h5ad --groupby gene --reference NT --layer log1p \\
         --threads 2 --memory 4GB -o results.csv
+  A screen larger than memory, with room for what is sorted aside on another disk:
+    {PROGRAM} run screen.h5ad --groupby gene --reference NT \\
+        --memory 8GB --scratch /local/scratch -o results.parquet
+
+Results are written as they are made. What is computed is kept beside the output, in the folder
+.NAME.checkpoint, until the output is complete: after a crash, a kill or a full disk the same
+command carries on. The output has its name once it is complete, and not before.
 """
 
 DEMO_EXAMPLES = f"""\
@@ -217,6 +224,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="budget for the blocks in work, as 4GB or 512MiB",
     )
     where.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="folder for what does not fit in memory while the file is read "
+        "(default: the system's temporary one)",
+    )
+    where.add_argument(
         "--device",
         type=device_number,
         metavar="N",
@@ -238,7 +252,16 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="the results; .parquet, .csv or .tsv chooses the format",
     )
-    out.add_argument("--force", action="store_true", help="replace an existing output")
+    out.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an existing output; it stays until the new one is complete",
+    )
+    out.add_argument(
+        "--restart",
+        action="store_true",
+        help="throw away what an earlier, unfinished run left beside the output",
+    )
     out.add_argument(
         "-q", "--quiet", action="store_true", help="no progress and no summary, also on a terminal"
     )

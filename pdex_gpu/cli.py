@@ -24,11 +24,8 @@ from .exits import Exit, exit_code
 
 def run_file(args: argparse.Namespace) -> None:
     """``pdex-gpu run``: a file in, a file out."""
-    from .output import check_output, write_result
-
-    check_output(args.output, source=args.file, overwrite=args.force)
     started = time.perf_counter()
-    shown = on_terminal(sys.stderr) and not args.quiet
+    shown = _notices(args)
 
     from . import differential_expression
 
@@ -39,9 +36,13 @@ def run_file(args: argparse.Namespace) -> None:
         groups=args.groups,
         metric=args.metric,
         layer=args.layer,
+        out=args.output,
+        force=args.force,
+        restart=args.restart,
         backend=args.backend,
         engine=args.engine,
         memory=args.memory,
+        scratch=args.scratch,
         device=args.device,
         device_memory=args.device_memory,
         n_workers=args.workers,
@@ -50,11 +51,10 @@ def run_file(args: argparse.Namespace) -> None:
         progress=shown,
         **_test_options(args),
     )
-    write_result(result, args.output)
     if shown:
         sys.stderr.write(
             f"{len(result.targets):,} groups x {len(result.features):,} genes in "
-            f"{time.perf_counter() - started:.2f} s: {args.output}\n"
+            f"{time.perf_counter() - started:.2f} s: {result.path}\n"
             f"{describe_backend(result.provenance)}\n"
         )
 
@@ -131,7 +131,16 @@ def _explain(error: BaseException) -> str:
     text = str(error)
     if not isinstance(error, errors.PdexGpuError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return "\n".join([text, *getattr(error, "__notes__", ())])
+    return "\n".join([text, *_notes(error)])
+
+
+def _notes(error: BaseException) -> Sequence[str]:
+    return getattr(error, "__notes__", ())
+
+
+def _notices(args: argparse.Namespace) -> bool:
+    """Whether someone is looking who has not asked for quiet."""
+    return on_terminal(sys.stderr) and not getattr(args, "quiet", False)
 
 
 COMMANDS = {"run": run_file, "demo": show_demo, "backends": show_backends}
@@ -151,15 +160,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError:  # not the main thread
         previous = None
     try:
-        with messages(verbose=args.verbose):
+        with messages(verbose=args.verbose, notices=_notices(args)):
             COMMANDS[args.command](args)
         sys.stdout.flush()
         return Exit.OK
     except BrokenPipeError:  # the reader of the pipe has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{PROGRAM}: interrupted\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("\n".join([f"{PROGRAM}: interrupted", *_notes(stop), ""]))
         return Exit.INTERRUPTED
     except Exception as error:
         if args.debug:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .api import Settings, check_count, compare
+from .api import compare
 from .errors import LowMemoryError, OptionError
 from .result import DEResult
 from .schema import LABELS, VALUES
+from .settings import Settings, check_count
 from .sources.dataset import is_backed
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def parallel_differential_expression(
             test_options=options,
         ),
     )
-    return _as_pdex(result, as_polars)
+    return _as_pdex(cast(DEResult, result), as_polars)
 
 
 def _as_pdex(result: DEResult, as_polars: bool) -> pandas.DataFrame | polars.DataFrame:

@@ -59,14 +59,28 @@ class _StderrHandler(logging.Handler):
         sys.stderr.write(f"{PROGRAM}: {self.format(record)}\n")
 
 
+def _is_notice(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or getattr(record, "notice", False)
+
+
 @contextmanager
-def messages(*, verbose: bool) -> Iterator[None]:
-    """Within the block, log records and warnings are single lines on stderr."""
+def messages(*, verbose: bool, notices: bool = False) -> Iterator[None]:
+    """Within the block, log records and warnings are single lines on stderr.
+
+    Parameters
+    ----------
+    verbose : bool
+        Show each step.
+    notices : bool
+        Show the steps that are marked as such: what a person should know.
+    """
     logger = logging.getLogger("pdex_gpu")
     handler = _StderrHandler()
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(logging.INFO if verbose or notices else logging.WARNING)
+    if not verbose:
+        handler.addFilter(_is_notice)
     logger.propagate = False
 
     def show(message: Warning | str, *_: object, **__: object) -> None:

@@ -44,6 +44,18 @@ class FileFormatError(PdexGpuError, OSError):
     """A file is not HDF5, is truncated, or is not laid out as anndata writes it."""
 
 
+class ScratchError(PdexGpuError, OSError):
+    """The scratch folder has too little room or cannot be used."""
+
+
+class OutputError(PdexGpuError, OSError):
+    """The output could not be written: its disk is full or failed, or permission is missing."""
+
+
+class CheckpointError(PdexGpuError, ValueError):
+    """What an earlier run left beside an output is of another call, or is in use."""
+
+
 class UnsupportedDataError(PdexGpuError, TypeError):
     """A matrix of a kind that this package does not read."""
 
@@ -62,6 +74,10 @@ class DeviceMemoryError(PdexGpuError, MemoryError):
 
 class DeviceLostError(PdexGpuError, RuntimeError):
     """A device failed while it was used."""
+
+
+class MemoryBudgetError(PdexGpuError, MemoryError):
+    """The memory that may be used is too small for what was asked."""
 
 
 class SharedMemoryError(PdexGpuError, MemoryError):

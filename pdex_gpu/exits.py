@@ -16,6 +16,7 @@ class Exit(IntEnum):
     INPUT = 3
     BACKEND = 4
     MEMORY = 5
+    DISK = 6
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -24,10 +25,12 @@ EXIT_CODES = """\
 exit codes:
   0    done
   1    unexpected error (--debug shows the traceback)
-  2    usage: an unknown option or value, or an output that cannot be written
+  2    usage: an unknown option or value, an output that cannot be used, or a checkpoint of
+       another run
   3    bad input: the file, its labels or its values
   4    the backend cannot run here, its device failed, or an optional package is missing
   5    out of memory, shared memory or memory of the device
+  6    the disk of the output or of the scratch folder is full or failed while it was written
   130  interrupted (Ctrl-C); 143 terminated
 """
 
@@ -38,7 +41,8 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
         (errors.BackendError, errors.DeviceLostError, errors.MissingDependencyError),
         Exit.BACKEND,
     ),
-    ((errors.OptionError,), Exit.USAGE),
+    ((errors.OutputError, errors.ScratchError), Exit.DISK),
+    ((errors.OptionError, errors.CheckpointError), Exit.USAGE),
     ((errors.WorkerError, errors.CoverageError), Exit.UNEXPECTED),
     ((errors.PdexGpuError,), Exit.INPUT),
     ((FileNotFoundError, IsADirectoryError, PermissionError), Exit.INPUT),

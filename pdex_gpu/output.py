@@ -1,22 +1,30 @@
-"""Results to a file: the format from its suffix, and every obstacle found before work starts."""
+"""A result file: its format from its suffix, and every obstacle found before work starts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import OptionError
+from .disk import write_whole
+from .errors import OptionError, OutputError
+from .sinks.checkpoint import Checkpoint, is_own_output
+from .sources.dataset import is_backed
+from .table import Table, write_parquet, write_text
 
 if TYPE_CHECKING:
-    from .result import DEResult
+    import pyarrow
 
-WRITERS: dict[str, Callable[[DEResult, Path], object]] = {
-    ".parquet": lambda result, path: result.to_parquet(path),
-    ".csv": lambda result, path: result.to_csv(path),
-    ".tsv": lambda result, path: result.to_csv(path, sep="\t"),
+WRITERS: dict[str, Callable[[Path, Table, Iterable[pyarrow.Table]], None]] = {
+    ".parquet": write_parquet,
+    ".csv": lambda path, table, parts: write_text(path, table, parts, ","),
+    ".tsv": lambda path, table, parts: write_text(path, table, parts, "\t"),
 }
+
+# What a row takes at least: its FDR while the file is written, and the file.
+_BYTES_A_ROW = 8 + 8
 
 
 def check_output(path: Path, *, source: Path | None = None, overwrite: bool = False) -> None:
@@ -34,7 +42,8 @@ def check_output(path: Path, *, source: Path | None = None, overwrite: bool = Fa
     Raises
     ------
     OptionError
-        If the suffix is unknown, the folder is missing or not writable, or `path` exists.
+        If the suffix is unknown, the folder is missing or not writable, or `path` exists. A file
+        that a run left which was stopped while it cleaned up does not count.
     """
     if path.suffix.lower() not in WRITERS:
         raise OptionError(
@@ -52,13 +61,48 @@ def check_output(path: Path, *, source: Path | None = None, overwrite: bool = Fa
         return
     if source is not None and source.exists() and path.samefile(source):
         raise OptionError(f"The output {str(path)!r} is the input file. Name another file.")
-    if not overwrite:
+    if not overwrite and not is_own_output(path):
         raise OptionError(
             f"The output {str(path)!r} exists already. "
-            "Add --force to replace it, or name another file."
+            "Add --force (in Python: force=True) to replace it, or name another file."
         )
 
 
-def write_result(result: DEResult, path: Path) -> None:
-    """Write `result` to `path` in the format of its suffix, whole or not at all."""
-    WRITERS[path.suffix.lower()](result, path)
+def input_file(data: Any) -> Path | None:
+    """The file that `data` is, or lies in."""
+    if isinstance(data, str | os.PathLike):
+        return Path(data)
+    backed = getattr(data, "filename", None) if is_backed(data) else None
+    return None if backed is None else Path(backed)
+
+
+def check_space(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise OutputError if what will be written beside `path` and to it cannot fit on its disk."""
+    rows = (checkpoint.n_groups - 1) * checkpoint.n_genes
+    done = sum(found.genes.stop - found.genes.start for found in checkpoint.ranges)
+    missing = (checkpoint.n_genes - done) * checkpoint.n_groups
+    needed = 8 * len(checkpoint.fields) * missing + _BYTES_A_ROW * rows
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OutputError(
+            f"The folder {str(path.parent)!r} has {free:,} bytes free, but the output "
+            f"{path.name!r} of {rows:,} rows and its checkpoint need at least {needed:,} while it "
+            "is made. Make room there, or use another folder."
+        )
+
+
+def write_output(
+    path: Path,
+    checkpoint: Checkpoint,
+    table: Table,
+    parts: Iterable[pyarrow.Table],
+    *,
+    is_log1p: bool,
+) -> None:
+    """Write the parts to `path` in the format of its suffix, whole or not at all."""
+
+    def write(through: Path) -> None:
+        WRITERS[path.suffix.lower()](through, table, parts)
+        checkpoint.mark_finished(through, {"is_log1p": is_log1p})
+
+    write_whole(path, write, through=checkpoint.output_file(path.suffix))

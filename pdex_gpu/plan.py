@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import OptionError
+import numpy as np
+
+from .errors import MemoryBudgetError, OptionError
+from .pools import Map
 from .sources.base import Source
 
 _BYTES_PER_PAIR = 64  # offsets and kernel outputs of one (group, gene)
+_BYTES_PER_CELL = 48  # label, code, place in group order and row pointer
+_BYTES_PER_CELL_OF_RANGE = 24  # where a cell's entries begin and end
+_MOST_WORK = 1 << 27  # buffers while a file is read
+# A file that is read whole stays in memory if it takes no more than this of the budget: ranges
+# need the rest. If it does not fit, at least the smaller share of it does.
+_MOST_HELD, _LEAST_HELD = 0.8, 0.25
+# Genes of so narrow a range are numbers of one byte in a scratch file.
+_NARROW = 256
+_UNEVEN = 1.3  # how far ranges may be from what was estimated
+_SPARE = 1 << 26  # not worth refusing
 
 
 @dataclass(frozen=True)
@@ -20,11 +34,15 @@ class Plan:
     edges : tuple of int
         Range ``k`` is ``[edges[k], edges[k + 1])``; the ranges cover ``[0, n_genes)`` once.
     budget : int
-        Bytes the source may use to prepare itself.
+        Bytes of entries that the source may keep in memory.
     n_workers : int
         Ranges in flight at once (processes in the shared-memory engine).
     n_threads : int
         Threads on each range in flight.
+    work : int
+        Bytes of buffers for reading.
+    most_entries : float, optional
+        Entries of a range of several genes that there is room for, where they were estimated.
     done : frozenset of int
         Ranges that need not be computed.
     """
@@ -33,6 +51,8 @@ class Plan:
     budget: int
     n_workers: int
     n_threads: int
+    work: int = _MOST_WORK
+    most_entries: float | None = None
     done: frozenset[int] = frozenset()
 
     @property
@@ -53,14 +73,17 @@ def make_plan(
     source: Source,
     n_groups: int,
     *,
-    packed_bytes: Callable[[int, float], float],
+    packed_bytes: Callable[[int, float, np.dtype], float],
     budget: int,
     n_workers: int,
-    n_threads: int,
+    n_threads: int | None,
+    processors: int = 1,
+    reserved: int = 0,
     gene_chunk_size: int | None = None,
     at_least: int = 1,
+    run: Map = map,
 ) -> Plan:
-    """Ranges of equal width, as wide as the budget allows.
+    """Ranges of about equal work, as wide as the budget allows.
 
     Parameters
     ----------
@@ -68,25 +91,97 @@ def make_plan(
     n_groups : int
         Groups, the reference included.
     packed_bytes : callable
-        Bytes that the kernel set packs a gene into, from its cells and entries.
+        Bytes that the kernel set packs a gene into, from its cells, entries and their type.
     budget : int
         Bytes for everything beyond an input that is in memory already.
-    n_workers, n_threads : int
-        See :class:`Plan`.
+    n_workers : int
+        See :class:`Plan`; fewer if there are fewer ranges.
+    n_threads : int, optional
+        See :class:`Plan`; by default the workers share the processors.
+    processors : int
+    reserved : int
+        Bytes of the budget that results take.
     gene_chunk_size : int, optional
         Most genes in a range.
     at_least : int
         Fewest ranges, so that every worker has one.
+    run : callable
+        Spreads reading a sample of the file.
     """
     if gene_chunk_size is not None and gene_chunk_size < 1:
         raise OptionError(f"gene_chunk_size={gene_chunk_size} must be at least 1.")
     n_genes = source.n_genes
-    entries = source.nnz / max(1, n_genes)  # a gene
-    per_gene = packed_bytes(source.n_cells, entries) + _BYTES_PER_PAIR * n_groups
-    if not source.in_memory:
-        per_gene += source.bytes_per_entry * entries
-    width = int(budget / (n_workers * max(1.0, per_gene)))
-    width = max(1, min(width, gene_chunk_size or n_genes))
-    n_ranges = max(1, -(-n_genes // width), min(at_least, n_genes))
-    edges = tuple(n_genes * k // n_ranges for k in range(n_ranges + 1))
-    return Plan(edges, budget, min(n_workers, n_ranges), n_threads)
+    most = gene_chunk_size or n_genes
+    work = 0 if source.in_memory else min(_MOST_WORK, budget // 8)
+    room = budget - reserved - _BYTES_PER_CELL * source.n_cells - work
+    held, raw = 0, 0 if source.in_memory else source.bytes_per_entry
+    if source.read_whole:
+        held = source.nnz * source.bytes_per_entry
+        if held <= max(0.0, _MOST_HELD * room):
+            raw = 0
+        else:
+            held = max(0, int(_LEAST_HELD * room))
+            most = min(most, _NARROW)
+
+    def gene_bytes(entries: np.ndarray) -> np.ndarray:
+        packed = [packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0)]
+        return packed[0] + (packed[1] - packed[0] + raw) * entries + _BYTES_PER_PAIR * n_groups
+
+    each = (room - held) / n_workers - _BYTES_PER_CELL_OF_RANGE * source.n_cells
+    mean = gene_bytes(np.full(n_genes, source.nnz / max(1, n_genes)))
+    n_ranges = max(1, min(n_genes, max(at_least, -(-n_genes // most))))
+    if n_ranges > 1 or mean.sum() > each:
+        density = source.density(run)
+        weights = mean if density is None else gene_bytes(_UNEVEN * density)
+        edges = _cut(weights, each, n_ranges, most, source.gene_step)
+    else:
+        weights, edges = mean, (0, n_genes)
+    n_workers = min(n_workers, len(edges) - 1)
+    widest = max(float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
+    widest += _BYTES_PER_CELL_OF_RANGE * source.n_cells
+    spilled = bool(raw) and source.read_whole
+    least_held = 0 if spilled else held
+    if n_workers * widest - (room - least_held) > _SPARE:  # not even single genes, side by side
+        n_workers = 1
+    if widest - (room - least_held) > _SPARE:
+        needed = budget - room + least_held + widest
+        raise MemoryBudgetError(
+            f"memory= allows {budget:,} bytes, but at least {int(needed):,} are needed for "
+            f"{source.n_cells:,} cells x {n_genes:,} genes in {n_groups:,} groups"
+            f"{f', {reserved:,} of them for the result (out= needs none)' if reserved else ''}. "
+            "Give more with memory=."
+        )
+    if spilled:  # what ranges leave of the budget can be held
+        held = max(0, int(room - n_workers * widest))
+    most_entries = None
+    if source.read_whole:
+        empty, full = gene_bytes(np.array([0.0, 1.0]))
+        each = (room - held) / n_workers - _BYTES_PER_CELL_OF_RANGE * source.n_cells
+        if full > empty:
+            most_entries = (each - empty * max(np.diff(edges))) / (full - empty)
+    n_threads = n_threads or max(1, processors // n_workers)
+    return Plan(edges, held, n_workers, n_threads, work, most_entries)
+
+
+def _cut(weights: np.ndarray, each: float, n_ranges: int, most: int, step: int) -> tuple[int, ...]:
+    """Edges of at least `n_ranges` ranges of at most `most` genes and, if that can be, `each`."""
+    n_genes, at_least = len(weights), n_ranges
+    step = step if most >= step else 1  # on borders of chunks, if ranges are as wide as chunks
+    running = np.concatenate([[0.0], np.cumsum(weights)])
+    n_ranges = max(n_ranges, min(n_genes, int(-(-running[-1] // max(1.0, each)))))
+    if step == 1 and 1 < n_ranges == -(-n_genes // most):  # as wide as was asked for
+        even = n_genes * np.arange(n_ranges + 1) // n_ranges
+        if (np.diff(running[even]) <= each).all():
+            return tuple(int(edge) for edge in even)
+    while True:
+        targets = running[-1] * np.arange(1, n_ranges) / n_ranges
+        inner = np.searchsorted(running * (1 + 1e-12), targets, side="right") - 1
+        inner = np.minimum(-(-inner // step) * step, n_genes)
+        edges = np.unique(np.concatenate([[0], inner, [n_genes]]))
+        widths, sums = np.diff(edges), np.diff(running[edges])
+        enough = len(widths) >= min(at_least, -(-n_genes // step))
+        if enough and widths.max() <= most and (sums[widths > step] <= each).all():
+            return tuple(int(edge) for edge in edges)
+        if n_ranges == n_genes:
+            return tuple(sorted({*range(0, n_genes, step), n_genes}))
+        n_ranges = min(n_genes, n_ranges + 1 + n_ranges // 8)

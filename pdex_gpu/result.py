@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .disk import write_beside
 from .errors import LabelError, MissingDependencyError, OptionError, unknown
-from .schema import COLUMNS, LABELS, VALUES
+from .schema import COLUMNS, VALUES
+from .table import Table, write_parquet, write_text
 
 if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
-
-_ROWS_PER_GROUP = 1 << 20
-METADATA_KEY = b"pdex_gpu"
 
 
 class DEResult:
@@ -117,7 +113,7 @@ class DEResult:
         import pandas as pd
 
         frame: dict[str, Any] = {}
-        for name, (codes, categories) in self._labels(slice(0, len(self.targets))).items():
+        for name, (codes, categories) in self._table().labels(slice(0, len(self.targets))).items():
             frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(categories))
         frame |= {name: self[name].ravel() for name in VALUES}
         return pd.DataFrame(frame)
@@ -134,122 +130,28 @@ class DEResult:
 
     def to_arrow(self) -> pyarrow.Table:
         """A pyarrow table; labels are dictionary-encoded, provenance is in the metadata."""
-        return self._arrow(slice(0, len(self.targets)))
+        return self._arrow(self._table(), slice(0, len(self.targets)))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file, whole or not at all, never holding the table as a frame."""
-        import pyarrow.parquet as pq
-
-        def write(temporary: Path) -> None:
-            schema = self._arrow(slice(0, 0)).schema
-            with pq.ParquetWriter(
-                temporary, schema, compression="zstd", compression_level=1,
-                use_dictionary=list(LABELS),
-            ) as writer:  # fmt: skip
-                for part in self._arrow_parts():
-                    writer.write_table(part, row_group_size=_ROWS_PER_GROUP)
-
-        _write_whole(path, write)
+        table = self._table()
+        write_beside(path, lambda file: write_parquet(file, table, self._arrow_parts()))
 
     def to_csv(self, path: str | os.PathLike[str], sep: str = ",") -> None:
         """Write a text table, whole or not at all; numbers read back to the same bits.
 
         Labels are quoted only if one of them holds a separator, a quote or a line break.
         """
-        import pyarrow as pa
-        from pyarrow import csv
-
-        labels = [str(label) for label in (*self.targets, self.reference, *self.features)]
-        plain = not any(c in label for label in labels for c in (sep, '"', "\n", "\r"))
-
-        def write(temporary: Path) -> None:
-            text = pa.schema(
-                [(n, pa.string()) for n in LABELS] + [(n, pa.float64()) for n in VALUES]
-            )
-            options = csv.WriteOptions(
-                include_header=False, delimiter=sep, quoting_style="none" if plain else "needed"
-            )
-            with temporary.open("wb") as file:
-                file.write(sep.join(text.names).encode() + b"\n")
-                with csv.CSVWriter(file, text, write_options=options) as writer:
-                    for part in self._arrow_parts():
-                        writer.write_table(part.cast(text))
-
-        _write_whole(path, write)
+        table = self._table()
+        write_beside(path, lambda file: write_text(file, table, self._arrow_parts(), sep))
 
     def _arrow_parts(self) -> Iterator[pyarrow.Table]:
-        step = max(1, _ROWS_PER_GROUP // max(1, len(self.features)))
-        for t in range(0, len(self.targets), step):
-            yield self._arrow(slice(t, min(t + step, len(self.targets))))
+        table = self._table()
+        for targets in table.blocks():
+            yield self._arrow(table, targets)
 
-    def _arrow(self, targets: slice) -> pyarrow.Table:
-        import pyarrow as pa
+    def _arrow(self, table: Table, targets: slice) -> pyarrow.Table:
+        return table.arrow(targets, {name: self[name][targets] for name in VALUES})
 
-        arrays, fields = [], []
-        for name, (codes, categories) in self._labels(targets).items():
-            arrays.append(
-                pa.DictionaryArray.from_arrays(_numbers(codes), _strings(map(str, categories)))
-            )
-            fields.append((name, arrays[-1].type))
-        for name in VALUES:
-            arrays.append(_numbers(self[name][targets].ravel()))
-            fields.append((name, pa.float64()))
-        metadata = {METADATA_KEY: json.dumps(self.provenance, default=str)}
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata))
-
-    def _labels(self, targets: slice) -> dict[str, tuple[np.ndarray, list[object]]]:
-        """Codes a row and categories of each label column."""
-        n_targets, n_genes = targets.stop - targets.start, len(self.features)
-        genes = list(dict.fromkeys(self.features))  # names may repeat
-        position = {name: i for i, name in enumerate(genes)}
-        gene_codes = np.fromiter((position[f] for f in self.features), np.int32, n_genes)
-        return {
-            "target": (
-                np.repeat(np.arange(targets.start, targets.stop, dtype=np.int32), n_genes),
-                list(self.targets),
-            ),
-            "reference": (np.zeros(n_targets * n_genes, np.int32), [self.reference]),
-            "feature": (np.tile(gene_codes, n_targets), genes),
-        }
-
-
-# pyarrow.array() would do, but imports pandas, which costs the command line a third of a second.
-
-
-def _numbers(values: np.ndarray) -> pyarrow.Array:
-    import pyarrow as pa
-
-    values = np.ascontiguousarray(values)
-    kind = pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-
-
-def _strings(values: Iterable[str]) -> pyarrow.Array:
-    import pyarrow as pa
-
-    encoded = [value.encode() for value in values]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
-    np.cumsum([len(e) for e in encoded], out=offsets[1:])
-    data = pa.py_buffer(b"".join(encoded))
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), data)
-
-
-def _write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: all or nothing."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"The folder {str(path.parent)!r} of {path.name!r} does not exist. Create it first."
-        )
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        mask = os.umask(0)  # mkstemp makes the file private; give it the usual permissions
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    def _table(self) -> Table:
+        return Table(self.targets, self.reference, self.features, self.provenance)

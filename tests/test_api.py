@@ -132,7 +132,7 @@ def test_provenance_of_a_file_a_layer_and_options(tmp_path):
     screen(layers={"raw": counts()}).write_h5ad(path)
     p = run(path, layer="raw", metric="t-test", equal_var=False).provenance
     assert p["data"] == f"{path}, layer 'raw'"
-    assert p["matrix"] == "dense float32 in HDF5"
+    assert p["matrix"] == "dense float32 in a file"
     assert p["layer"] == "raw"
     assert p["groups"] == "all"
     assert p["metric"] == "t-test"

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import pdex_gpu
-from pdex_gpu import errors
+from pdex_gpu import errors, output
 from pdex_gpu.arguments import memory_size
 from pdex_gpu.backends import registry
 from pdex_gpu.backends.registry import backends
@@ -190,6 +190,20 @@ def test_summary_on_a_terminal(screen: Path, tmp_path: Path, quiet: bool):
     assert not (quiet and shown)
 
 
+@pytest.mark.parametrize("quiet", [False, True], ids=["shown", "quiet"])
+def test_resuming_is_said_on_a_terminal(run, tmp_path: Path, monkeypatch, quiet: bool):
+    out = tmp_path / "de.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr("pdex_gpu.api.adjust", lambda *_, **__: 1 / 0)
+        run("-o", out)
+    monkeypatch.setattr("pdex_gpu.cli.on_terminal", lambda stream: True)
+    code, err = run("-o", out, *(["-q"] if quiet else []))
+    assert code == Exit.OK
+    lines = [line for line in err.splitlines() if line.startswith("pdex-gpu: ")]
+    resuming = f"pdex-gpu: resuming: 40 of 40 genes are done in {tmp_path}/.de.csv.checkpoint"
+    assert lines == ([] if quiet else [resuming])
+
+
 def test_verbose_logs_to_stderr(run, tmp_path: Path):
     code, err = run("-v", "-o", tmp_path / "de.csv")
     assert code == Exit.OK
@@ -336,6 +350,9 @@ def test_option_that_the_test_does_not_have(run, tmp_path: Path):
         (errors.DeviceLostError("an illegal address"), Exit.BACKEND),
         (errors.MissingDependencyError("install polars"), Exit.BACKEND),
         (errors.OptionError("no such engine"), Exit.USAGE),
+        (errors.CheckpointError("of another run"), Exit.USAGE),
+        (errors.OutputError("the disk is full"), Exit.DISK),
+        (errors.ScratchError("the disk is full"), Exit.DISK),
         (errors.ColumnError("no such column"), Exit.INPUT),
         (errors.LayerError("no such layer"), Exit.INPUT),
         (errors.LabelError("no such group"), Exit.INPUT),
@@ -382,20 +399,27 @@ def test_notes_are_shown_and_debug_shows_the_traceback(run, tmp_path: Path, monk
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "replaced"])
 def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
-    def disk_full(self: pdex_gpu.DEResult):
-        yield self.to_arrow()
+    def disk_full(path: Path, *_: object) -> None:
+        path.write_text("half a table")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     out = tmp_path / "de.csv"
     if existing:
         out.write_text("precious")
-    monkeypatch.setattr(pdex_gpu.DEResult, "_arrow_parts", disk_full)
+    monkeypatch.setitem(output.WRITERS, ".csv", disk_full)
     code, err = run("-o", out, "--force")
-    assert code == Exit.UNEXPECTED
-    assert os.strerror(errno.ENOSPC) in err
-    assert leftovers(tmp_path) == (["de.csv"] if existing else [])
+    assert code == Exit.DISK
+    assert err == (
+        f"pdex-gpu: error: The output '{out}' could not be written: the disk of the folder "
+        f"'{tmp_path}' is full. Make room there, or use another.\nWhat was computed is kept in "
+        f"'{tmp_path}/.de.csv.checkpoint'; the same call carries on with it.\n"
+    )
+    assert leftovers(tmp_path) == [".de.csv.checkpoint", *(["de.csv"] if existing else [])]
     if existing:
         assert out.read_text() == "precious"
+    monkeypatch.undo()
+    assert run("-o", out, "--force") == (Exit.OK, "")
+    assert leftovers(tmp_path) == ["de.csv"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -404,15 +428,15 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
     [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)],
     ids=["int", "term"],
 )
-def test_signals_leave_nothing_behind(screen: Path, tmp_path: Path, number: int, code: Exit):
+def test_signals_keep_what_was_computed(run, screen: Path, tmp_path: Path, number: int, code: Exit):
     script = """
 import os, sys, time
-from pdex_gpu import DEResult, cli
-def slow(self):
-    yield self.to_arrow()
+from pdex_gpu import cli, output
+def slow(path, *_):
+    path.write_text("half a table")
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(60)
-DEResult._arrow_parts = slow
+output.WRITERS[".csv"] = slow
 sys.exit(cli.main(sys.argv[2:]))
 """
     command = ["run", str(screen), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]
@@ -425,7 +449,15 @@ sys.exit(cli.main(sys.argv[2:]))
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert leftovers(tmp_path) == []
+    if number == signal.SIGINT:
+        assert done.stderr.startswith("pdex-gpu: interrupted\nWhat was computed is kept in ")
+    assert leftovers(tmp_path) == [".de.csv.checkpoint"]
+    kept = leftovers(tmp_path / ".de.csv.checkpoint")
+    assert [name for name in kept if not name.startswith("genes-")] == ["lock", "run.json"]
+    code, err = run("-v", "-o", tmp_path / "de.csv")
+    assert code == Exit.OK
+    assert f"resuming: 40 of 40 genes are done in {tmp_path}" in err
+    assert leftovers(tmp_path) == ["de.csv"]
 
 
 # The rest
@@ -458,6 +490,43 @@ def test_backends_are_listed_with_reasons(capsys):
     assert {"cpu", "cuda", "reference"} <= set(names)
     reason = lines[0].index("reason")
     assert all(line[reason:].strip() for line in lines[2:])
+
+
+def test_output_options_reach_the_call(run, tmp_path: Path, monkeypatch):
+    given = {}
+
+    def note(*_: object, **options: object) -> None:
+        given.update(options)
+        raise errors.BackendError("enough")
+
+    monkeypatch.setattr(pdex_gpu, "differential_expression", note, raising=False)
+    out = tmp_path / "de.csv"
+    names = ("out", "force", "restart", "scratch")
+    run("-o", out)
+    assert [given[name] for name in names] == [out, False, False, None]
+    run("-o", out, "--force", "--restart", "--scratch", tmp_path)
+    assert [given[name] for name in names] == [out, True, True, tmp_path]
+
+
+def test_a_checkpoint_of_another_run(run, tmp_path: Path, monkeypatch):
+    out = tmp_path / "de.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr("pdex_gpu.api.adjust", lambda *_, **__: 1 / 0)
+        assert run("-o", out)[0] == Exit.UNEXPECTED
+    code, err = run("-o", out, "--metric", "t-test")
+    assert code == Exit.USAGE
+    assert "\n  metric: 'wilcoxon' then, 't-test' now\n" in err
+    assert "--restart" in err
+    assert run("-o", out, "--metric", "t-test", "--restart") == (Exit.OK, "")
+    assert leftovers(tmp_path) == ["de.csv"]
+
+
+@pytest.mark.parametrize(("folder", "says"), [("none", "does not exist"), ("file", "is a file")])
+def test_no_scratch_folder(run, tmp_path: Path, folder: str, says: str):
+    (tmp_path / "file").touch()
+    code, err = run("-o", tmp_path / "de.csv", "--scratch", tmp_path / folder)
+    assert code == Exit.USAGE
+    assert re.search(f"scratch folder '.*{folder}' {says}", err)
 
 
 def test_device_options_reach_the_call(run, tmp_path: Path, monkeypatch):

@@ -323,7 +323,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     monkeypatch.setattr(threads, "run", recorder("threads"))
     monkeypatch.setattr(shared_memory, "run", recorder("shared_memory"))
     monkeypatch.setattr(streams, "run", recorder("streams", on_device))
-    monkeypatch.setattr("pdex_gpu.api.cpu_count", lambda: 6)
+    monkeypatch.setattr("pdex_gpu.schedule.cpu_count", lambda: 6)
     return made
 
 

@@ -5,84 +5,205 @@ from __future__ import annotations
 import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdex_gpu.errors import OptionError
+from pdex_gpu.errors import MemoryBudgetError, OptionError
 from pdex_gpu.plan import make_plan
 
+N_GROUPS = 12
+A_PAIR = 64  # bytes, as in the plan
+MARGIN = 1.3  # of what is estimated
 
-def source(n_genes: int, *, n_cells: int = 100, nnz: int = 1000, in_memory: bool = True):
+
+def source(
+    n_genes: int,
+    *,
+    n_cells: int = 100,
+    density: np.ndarray | None = None,
+    nnz: int = 1000,
+    in_memory: bool = True,
+    read_whole: bool = False,
+    gene_step: int = 1,
+):
+    def count(run):
+        asked.append(run)
+        return density
+
+    asked: list = []
     return SimpleNamespace(
-        n_cells=n_cells, n_genes=n_genes, nnz=nnz, bytes_per_entry=8, in_memory=in_memory
+        n_cells=n_cells,
+        n_genes=n_genes,
+        nnz=nnz if density is None else int(density.sum()),
+        bytes_per_entry=8,
+        in_memory=in_memory,
+        read_whole=read_whole and not in_memory,
+        gene_step=gene_step,
+        dtype=np.dtype("f4"),
+        density=count,
+        asked=asked,
     )
 
 
-def packed_bytes(n_cells: int, n_entries: float) -> float:
+def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
+    assert dtype == np.dtype("f4")
     return 8.0 * n_entries + n_cells
 
 
+SHARES = {
+    "even": lambda n: np.ones(n),
+    "falling": lambda n: 1 / np.arange(1, n + 1),
+    "first": lambda n: np.eye(1, n)[0],
+    "last": lambda n: np.eye(1, n, n - 1)[0],
+    "half": lambda n: np.arange(n) % 2.0,
+    "block": lambda n: np.where(np.arange(n) < n // 10, 100.0, 0.1),
+}
+
+
 @given(
-    n_genes=st.integers(1, 70_000),
-    n_cells=st.integers(1, 10**7),
-    density=st.floats(0.0, 1.0),
+    n_genes=st.integers(1, 3_000) | st.just(70_000),
+    n_cells=st.integers(1, 10**6),
+    share=st.sampled_from(sorted(SHARES)),
+    filled=st.floats(0.0, 1.0),
+    known=st.booleans(),
     in_memory=st.booleans(),
-    budget=st.integers(1, 10**12),
+    read_whole=st.booleans(),
+    gene_step=st.sampled_from([1, 2, 7, 100, 5000]),
+    budget=st.integers(1, 10**12) | st.floats(0, 12).map(lambda x: int(10**x)),
     n_workers=st.integers(1, 70),
-    chunk=st.none() | st.integers(1, 100_000),
+    chunk=st.none() | st.integers(1, 100_000) | st.integers(1, 50),
     at_least=st.integers(1, 300),
 )
-def test_ranges_cover_every_gene_once(
+def test_ranges_cover_every_gene_once_within_the_budget(
     n_genes: int,
     n_cells: int,
-    density: float,
+    share: str,
+    filled: float,
+    known: bool,
     in_memory: bool,
+    read_whole: bool,
+    gene_step: int,
     budget: int,
     n_workers: int,
     chunk: int | None,
     at_least: int,
 ) -> None:
+    density = SHARES[share](n_genes)
+    density = np.floor(filled * n_cells * density / density.max())
     matrix = source(
-        n_genes, n_cells=n_cells, nnz=int(density * n_cells * n_genes), in_memory=in_memory
+        n_genes,
+        n_cells=n_cells,
+        density=density if known else None,
+        nnz=int(density.sum()),
+        in_memory=in_memory,
+        read_whole=read_whole,
+        gene_step=gene_step,
     )
-    plan = make_plan(
-        matrix,
-        12,
-        packed_bytes=packed_bytes,
-        budget=budget,
-        n_workers=n_workers,
-        n_threads=2,
-        gene_chunk_size=chunk,
-        at_least=at_least,
-    )
+    try:
+        plan = make_plan(
+            matrix,
+            N_GROUPS,
+            packed_bytes=packed_bytes,
+            budget=budget,
+            n_workers=n_workers,
+            n_threads=2,
+            gene_chunk_size=chunk,
+            at_least=at_least,
+        )
+    except MemoryBudgetError:  # one range beside the cells takes 64 MiB more than there are
+        a_step = gene_step * (n_cells * 17 + A_PAIR * N_GROUPS)
+        assert 1.3 * a_step + (48 + 24) * n_cells + 8 * matrix.nnz > budget + (1 << 26)
+        return
     assert plan.edges[0] == 0
     assert plan.edges[-1] == n_genes
-    widths = [b - a for a, b in itertools.pairwise(plan.edges)]
-    assert min(widths) >= 1
-    assert max(widths) - min(widths) <= 1
-    assert plan.n_ranges == len(widths) >= min(at_least, n_genes)
-    assert 1 <= plan.n_workers == min(n_workers, plan.n_ranges)
+    assert all(isinstance(edge, int) for edge in plan.edges)
+    widths = np.diff(plan.edges)
+    assert widths.min() >= 1
+    assert plan.n_ranges == len(widths) == len(plan.todo)
+    assert 1 <= plan.n_workers <= min(n_workers, plan.n_ranges)
     assert plan.n_threads == 2
-    assert plan.budget == budget
-    if chunk is not None:
-        assert max(widths) <= chunk
-    if max(widths) > 1:  # one gene is always taken, however small the budget
-        entries = matrix.nnz / n_genes
-        a_gene = packed_bytes(n_cells, entries) + (0 if in_memory else 8 * entries)
-        assert max(widths) * a_gene * n_workers <= budget
+    assert plan.budget >= 0
+    assert plan.work >= 0
+    most = chunk or n_genes
+    assert widths.max() <= most
+    narrowed = matrix.read_whole and not held_whole(matrix, plan)
+    step = gene_step if min(most, 256 if narrowed else most) >= gene_step else 1
+    assert all(edge % step == 0 for edge in plan.edges[:-1])
+    assert plan.n_ranges >= min(at_least, -(-n_genes // step))
+    if in_memory:
+        assert plan.work == 0
+    else:
+        assert plan.work <= budget / 8
+    if narrowed and step == 1:
+        assert widths.max() <= 256
+
+    # Memory: of each range but those that are as narrow as can be.
+    entries = density if known else np.full(n_genes, density.sum() / n_genes)
+    raw = 0 if in_memory or (matrix.read_whole and not narrowed) else 8
+    weights = n_cells + (8 + raw) * entries + A_PAIR * N_GROUPS
+    sums = np.add.reduceat(weights, plan.edges[:-1])
+    held = plan.budget if matrix.read_whole else 0
+    room = budget - 48 * n_cells - plan.work - held
+    for width, total in zip(widths, sums, strict=True):
+        if width > step:
+            assert plan.n_workers * (total + 24 * n_cells) <= room * (1 + 1e-9)
+    if matrix.read_whole and widths.max() == 1:
+        assert held <= max(0, budget)
+
+
+def held_whole(matrix, plan) -> bool:
+    return matrix.nnz * matrix.bytes_per_entry <= plan.budget
+
+
+@given(
+    n_genes=st.integers(1, 500),
+    budget=st.floats(4, 11).map(lambda x: int(10**x)),
+    filled=st.floats(0, 1),
+    n_workers=st.integers(1, 4),
+)
+def test_a_file_that_is_read_whole_is_held_if_it_fits(
+    n_genes: int, budget: int, filled: float, n_workers: int
+) -> None:
+    matrix = source(
+        n_genes, n_cells=1000, nnz=int(filled * 1000 * n_genes), in_memory=False, read_whole=True
+    )
+    plan = make_plan(
+        matrix, 2, packed_bytes=packed_bytes, budget=budget, n_workers=n_workers, n_threads=1
+    )
+    size, room = matrix.nnz * 8, budget - 48 * 1000 - plan.work
+    if size <= 0.8 * room:
+        assert plan.budget == size
+    else:
+        assert 0 <= plan.budget <= max(0, room) + 1
+        if np.diff(plan.edges).max() > 1:  # single genes may take the room of what would be held
+            assert plan.budget + 1 >= 0.25 * room
+        assert np.diff(plan.edges).max() <= 256
 
 
 def plan(n_genes: int = 1000, **options):
     given = {
         "packed_bytes": packed_bytes, "budget": 10**9, "n_workers": 1, "n_threads": 1,
     } | options  # fmt: skip
-    in_memory = given.pop("in_memory", True)
-    return make_plan(source(n_genes, nnz=100 * n_genes, in_memory=in_memory), 2, **given)
+    names = ("in_memory", "read_whole", "gene_step", "density")
+    of_source = {"nnz": 100 * n_genes} | {n: given.pop(n) for n in names if n in given}
+    return make_plan(source(n_genes, **of_source), 2, **given)
 
 
 def test_one_range_if_all_fits() -> None:
     assert plan().edges == (0, 1000)
+    assert plan(in_memory=False).edges == (0, 1000)
+    assert plan(in_memory=False, read_whole=True).edges == (0, 1000)
+
+
+def test_the_density_is_not_asked_for_in_vain() -> None:
+    matrix = source(100, density=np.ones(100))
+    options = {"packed_bytes": packed_bytes, "n_workers": 1, "n_threads": 1}
+    assert make_plan(matrix, 2, budget=10**9, **options).n_ranges == 1
+    assert not matrix.asked
+    assert make_plan(matrix, 2, budget=10**4, run=filter, **options).n_ranges > 1
+    assert matrix.asked == [filter]
 
 
 def test_more_ranges_for_less_memory() -> None:
@@ -97,6 +218,22 @@ def test_reading_a_file_costs_memory_too() -> None:
     assert plan(budget=10**5, in_memory=False).n_ranges > plan(budget=10**5).n_ranges
 
 
+def test_ranges_are_of_equal_work_not_width() -> None:
+    density = np.where(np.arange(1000) < 100, 90.0, 0.0)
+    edges = np.array(plan(density=density, at_least=10).edges)
+    weights = 100 + 8 * MARGIN * density + 2 * A_PAIR
+    sums = np.add.reduceat(weights, edges[:-1])
+    assert sums.max() < 1.1 * sums.mean()
+    assert np.diff(edges)[0] < np.diff(edges)[-1] / 3
+
+
+def test_ranges_end_where_chunks_do() -> None:
+    assert plan(1000, gene_step=100, at_least=3).edges == (0, 400, 700, 1000)
+    assert plan(1000, gene_step=300, at_least=99).edges == (0, 300, 600, 900, 1000)
+    edges = plan(1000, gene_step=300, gene_chunk_size=299).edges  # narrower than a chunk
+    assert max(np.diff(edges)) <= 299
+
+
 def test_chunk_size() -> None:
     assert plan(10, gene_chunk_size=4).edges == (0, 3, 6, 10)
     assert plan(3, gene_chunk_size=1).edges == (0, 1, 2, 3)
@@ -105,3 +242,11 @@ def test_chunk_size() -> None:
 def test_chunk_size_must_be_positive() -> None:
     with pytest.raises(OptionError, match="gene_chunk_size=0"):
         plan(gene_chunk_size=0)
+
+
+def test_what_is_left_to_do() -> None:
+    whole = plan(10, gene_chunk_size=4)
+    assert whole.todo == [0, 1, 2]
+    assert [whole.genes(k) for k in whole.todo] == [
+        slice(a, b) for a, b in itertools.pairwise(whole.edges)
+    ]

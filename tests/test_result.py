@@ -16,9 +16,10 @@ import pytest
 from stored_screens import assert_same_bits
 
 import pdex_gpu
-from pdex_gpu import errors, result
-from pdex_gpu.result import METADATA_KEY, DEResult
+from pdex_gpu import errors
+from pdex_gpu.result import DEResult
 from pdex_gpu.schema import COLUMNS, LABELS, VALUES
+from pdex_gpu.table import METADATA_KEY
 
 NAMES = [
     "target", "reference", "feature", "target_mean", "reference_mean", "percent_change",
@@ -208,7 +209,7 @@ def test_repeated_gene_names_keep_their_rows():
 def parts(request, monkeypatch):
     """Large results are written part by part: made to happen to small ones."""
     if request.param == "many parts":
-        monkeypatch.setattr(result, "_ROWS_PER_GROUP", 5)
+        monkeypatch.setattr("pdex_gpu.table.ROWS_PER_GROUP", 5)
     return request.param
 
 
@@ -282,7 +283,7 @@ class Broken(DEResult):
     """Fails when the second part is made: the first is in the file by then."""
 
     def _arrow_parts(self):
-        yield self._arrow(slice(0, 1))
+        yield self._arrow(self._table(), slice(0, 1))
         raise self.error
 
 

@@ -250,7 +250,7 @@ def test_a_matrix_in_a_file_is_refused(opened, tmp_path, segments):
         run(data)
     text = str(caught.value)
     assert text.startswith("engine='shared_memory' needs the matrix in memory")
-    assert "CSR float32 in HDF5" in text
+    assert "CSR float32 in a file" in text
     assert "engine='threads'" in text
     assert not segments
     adata.file.close()

@@ -18,8 +18,8 @@ from pdex_gpu.errors import DataError, UnsupportedDataError
 from pdex_gpu.sources.base import CscChunk, CsrChunk, DenseChunk
 from pdex_gpu.sources.dataset import open_dataset
 from pdex_gpu.sources.device import DeviceCsc, DeviceCsr, DeviceDense
-from pdex_gpu.sources.hdf5 import from_hdf5
 from pdex_gpu.sources.memory import CscSource, CsrSource, from_array
+from pdex_gpu.sources.nodes import from_node
 
 N_CELLS, N_GENES = 9, 5
 FORMS = ["csr", "csc"]
@@ -354,7 +354,7 @@ def test_all_other_sources_are_in_host_memory(tmp_path):
     screen(counts(), layers=layers).write_h5ad(path)
     with h5py.File(path) as file:
         for name in ("X", "layers/csr", "layers/csc"):
-            assert not from_hdf5(file[name], what="X").on_device
+            assert not from_node(file[name], what="X").on_device
 
 
 def test_objects_that_only_look_like_it_are_named():

@@ -39,6 +39,7 @@ from pdex_gpu.errors import (
     UnsupportedDataError,
 )
 from pdex_gpu.exits import Exit
+from pdex_gpu.progress import Tracker
 from pdex_gpu.schema import VALUES
 
 METRICS = ["wilcoxon", "t-test", "anderson"]
@@ -589,7 +590,7 @@ def test_nothing_half_written(
     argv = ["run", str(path), "--groupby", "group", "--reference", "ref", "--backend", "cuda",
             "--output", str(output), "--memory", "20000"]  # fmt: skip
     assert main(argv) == Exit.OK
-    assert output.stat().st_size > 0
+    expected = output.read_bytes()
     output.unlink()
     n_launches = sum(emulated_cuda.opened[-1].launches.values())
 
@@ -604,8 +605,13 @@ def test_nothing_half_written(
     err = capfd.readouterr().err
     assert err.startswith("pdex-gpu: error: ")
     assert says in err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["scratch", "screen.h5ad"]
+    kept = [".de." + suffix + ".checkpoint"] if "What was computed is kept in" in err else []
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*kept, "scratch", "screen.h5ad"]
     assert list(scratch.iterdir()) == []
+    emulated_cuda.prepare = lambda device: None
+    assert main(argv) == Exit.OK
+    assert output.read_bytes() == expected
+    assert sorted(p.name for p in tmp_path.iterdir()) == [output.name, "scratch", "screen.h5ad"]
 
 
 # --- what travels ----------------------------------------------------------------------------
@@ -798,19 +804,11 @@ def test_progress_counts_every_gene_once(
 ) -> None:
     counted = []
 
-    class Bar:
-        def __init__(self, total: int, *_: Any) -> None:
-            assert total == N_GENES
+    class Counting(Tracker):
+        def tested(self, n_genes: int) -> None:
+            counted.append(n_genes)
 
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *_: Any) -> None: ...
-
-        def update(self, n: int) -> None:
-            counted.append(n)
-
-    monkeypatch.setattr(api, "_progress_bar", Bar)
+    monkeypatch.setattr(api, "Tracker", Counting)
     emulated_cuda.prepare = lambda device: device.fail_allocation(after=25, times=faults)
     run(sparse.csr_matrix(MATRICES["log"]), gene_chunk_size=10)
     assert sum(counted) == N_GENES

@@ -108,8 +108,8 @@ class KernelSet(Protocol):
 
     name: str
 
-    def packed_bytes(self, n_cells: int, n_entries: float) -> float:
-        """Bytes of a packed gene of `n_cells` cells and `n_entries` stored entries, at most."""
+    def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
+        """Bytes of a packed gene of `n_cells` cells and `n_entries` entries of `dtype`, at most."""
         ...
 
     def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Block:

@@ -34,7 +34,7 @@ class ReferenceBlock:
         return np.split(column[design.order], design.offsets[1:-1])
 
 
-def packed_bytes(n_cells: int, n_entries: float) -> float:
+def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
     return 16.0 * n_cells
 
 

@@ -38,7 +38,7 @@ def run(job: Job) -> None:
     ranges = ThreadPoolExecutor(plan.n_workers, "pdex_gpu-range")
     under_way = _Run(job, kernels, pool_map(uploads), pool_map(threads), _OnDevice())
     try:
-        reading = replace(job.reading, run=pool_map(uploads))
+        reading = replace(job.reading, run=pool_map(uploads), n_threads=plan.n_threads, lazy=True)
         with job.source.open(plan.edges, plan.budget, reading) as reader:
             try:
 

@@ -16,7 +16,7 @@ def run(job: Job) -> None:
     ranges = ThreadPoolExecutor(plan.n_workers, "pdex_gpu-range")
     try:
         run_map = pool_map(threads)
-        reading = replace(job.reading, run=run_map)
+        reading = replace(job.reading, run=run_map, n_threads=plan.n_workers * plan.n_threads)
         with job.source.open(plan.edges, plan.budget, reading) as reader:
             try:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,12 +48,25 @@ class Sink(Protocol):
     stored: np.ndarray
     fractional: bool
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of memory that it takes as a whole, beyond ranges in work."""
+        ...
+
+    def expect(self, edges: Sequence[int]) -> None:
+        """The ranges that will be committed: range ``k`` is ``[edges[k], edges[k + 1])``."""
+        ...
+
     def store(self, result: RangeResult) -> None:
         """Take the results of a few genes."""
         ...
 
     def commit(self, genes: slice, fractional: bool) -> None:
         """All of a range's genes are stored; `fractional` says so of their values."""
+        ...
+
+    def start_over(self) -> None:
+        """Forget everything: the matrix was not canonical, and its sorted copy is read instead."""
         ...
 
 

@@ -8,7 +8,7 @@ with ``__cuda_array_interface__``; all else is numpy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, PdexGpuError
 from ..pools import Map
 
 
@@ -47,8 +47,8 @@ class CsrChunk:
 
     Attributes
     ----------
-    data : numpy.ndarray or device array, shape (nnz,), any numeric dtype
-    indices : numpy.ndarray or device array, shape (nnz,), integer
+    data : numpy.ndarray, device array or LazyEntries, shape (nnz,), any numeric dtype
+    indices : numpy.ndarray, device array or LazyEntries, shape (nnz,), integer
         Gene of each entry, counted from the first gene of the whole matrix.
     starts, stops : numpy.ndarray, shape (n_cells,), int64
     gene_start, n_genes : int
@@ -71,8 +71,8 @@ class CscChunk:
 
     Attributes
     ----------
-    data : numpy.ndarray or device array, shape (nnz,), any numeric dtype
-    indices : numpy.ndarray or device array, shape (nnz,), integer
+    data : numpy.ndarray, device array or LazyEntries, shape (nnz,), any numeric dtype
+    indices : numpy.ndarray, device array or LazyEntries, shape (nnz,), integer
     indptr : numpy.ndarray, shape (n_genes + 1,), int64
     n_cells, gene_start : int
     """
@@ -117,12 +117,31 @@ class Reading:
         Folder for what does not fit in memory; the system's temporary one by default.
     wanted : container of int, optional
         The ranges that will be read; by default all.
+    n_threads : int
+        Threads that `run` spreads over.
+    work : int
+        Bytes of buffers to use while reading.
+    most_entries : float, optional
+        Entries of a range of several genes that the plan has room for.
+    lazy : bool
+        Whether a chunk may hold :class:`.lazy.LazyEntries`, read while they are copied to a device.
     """
 
     run: Map = map
     advance: Callable[[int], None] = lambda _: None
     scratch: Path | None = None
     wanted: Container[int] | None = None
+    n_threads: int = 1
+    work: int = 1 << 27
+    most_entries: float | None = None
+    lazy: bool = False
+
+
+class UnevenError(PdexGpuError):
+    """A range of genes holds more than was estimated when the work was planned.
+
+    Raised when a file was read once; :meth:`Source.density` is exact then, for another plan.
+    """
 
 
 class Source(Protocol):
@@ -145,16 +164,25 @@ class Source(Protocol):
     costly_to_cut : bool
         True if every cut takes a search in all rows (CSR), so that few ranges are best where there
         is room for them.
+    read_whole : bool
+        True if all of it has to be read before the first range is complete, so that the budget
+        has to hold it, or the scratch folder what does not fit.
+    gene_step : int
+        Ranges are best cut at multiples of this.
+    n_bytes : int
+        Bytes to read from a file; 0 in memory.
     description : str
         What this is, for provenance and messages: ``"CSR float32 in memory"``.
     """
 
-    nnz: int
     dtype: np.dtype
     bytes_per_entry: int
     in_memory: bool
     on_device: bool
     costly_to_cut: bool
+    read_whole: bool
+    gene_step: int
+    n_bytes: int
     description: str
 
     @property
@@ -163,6 +191,9 @@ class Source(Protocol):
     @property
     def n_genes(self) -> int: ...
 
+    @property
+    def nnz(self) -> int: ...
+
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> AbstractContextManager[Reader]:
@@ -170,6 +201,17 @@ class Source(Protocol):
 
         At most `budget` bytes of entries are kept in memory between ranges.
         """
+        ...
+
+    def density(self, run: Map) -> np.ndarray | None:
+        """Stored entries a gene, shape (n_genes,), float64, perhaps estimated; None if all equal.
+
+        May read some of the file.
+        """
+        ...
+
+    def identity(self) -> Mapping[str, int | str]:
+        """What tells these data from others: from other values, not only from another shape."""
         ...
 
     def canonical(self) -> Source:

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import ColumnError, LayerError, UnsupportedDataError, unknown
 from .base import Source
 from .memory import from_array, no_matrix
+from .nodes import StoredSource, from_node, is_node
 
 
 @dataclass
@@ -69,8 +70,10 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
 
     Parameters
     ----------
-    data : anndata.AnnData, str, os.PathLike or Dataset
-        An AnnData, in memory or backed, or the path of an h5ad file; a dataset is as it is.
+    data : anndata.AnnData, str, os.PathLike, binary file or Dataset
+        An AnnData, in memory or backed, or a view of one; the path of an h5ad file or a zarr
+        store; an h5ad file opened with ``open(path, "rb")`` or the like, which stays open. A
+        dataset is as it is.
     groupby : str
         Column of obs that holds the label of each cell.
     layer : str, optional
@@ -86,6 +89,8 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | os.PathLike):
+        return _open_path(os.fspath(data), groupby, layer)
+    if hasattr(data, "read") and hasattr(data, "seek"):
         from .h5ad import open_h5ad
 
         return open_h5ad(data, groupby, layer)
@@ -96,8 +101,18 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
     kind = type(data)
     raise UnsupportedDataError(
         f"Cannot read a {kind.__module__}.{kind.__qualname__}; supported are AnnData objects and "
-        f"paths of h5ad files."
+        f"h5ad files and zarr stores, as paths or open files."
     )
+
+
+def _open_path(path: str, groupby: str, layer: str | None) -> Dataset:
+    from .zarr_store import is_zarr_path, open_zarr
+
+    if is_zarr_path(path):
+        return open_zarr(path, groupby, layer)
+    from .h5ad import open_h5ad
+
+    return open_h5ad(path, groupby, layer)
 
 
 def is_backed(adata: Any) -> bool:
@@ -131,26 +146,59 @@ def _from_anndata(adata: Any, groupby: str, layer: str | None) -> Dataset:
 
 
 def _anndata_source(adata: Any, layer: str | None) -> Source:
+    what = "X" if layer is None else f"layer {layer!r}"
+    whole = adata._adata_ref if adata.is_view else adata
+    matrix = _matrix(whole, layer)
+    if not adata.is_view:
+        return _from_any(matrix, what)
+    if not _is_stored(matrix):
+        return _from_any(_matrix(adata, layer), what)
+    from .view import select
+
+    # Private, but without them anndata loads all that is selected. Views of views refer to the
+    # first AnnData, too.
+    rows = np.arange(whole.n_obs)[adata._oidx]
+    columns = np.arange(whole.n_vars)[adata._vidx]
+    return select(_from_stored(matrix, what), rows, columns)
+
+
+def _matrix(adata: Any, layer: str | None) -> Any:
+    """X or a layer, not loaded if it is in a file."""
     if layer is not None:
-        return _from_any(adata.layers[layer], f"layer {layer!r}")
+        return adata.layers[layer]
     if not is_backed(adata) or adata.is_view:
-        return _from_any(adata.X, "X")
+        return adata.X
     if not adata.file.is_open:
         adata.file.open()
     if "X" not in adata.file:
         raise no_matrix("X")
-    return _from_any(adata.file["X"], "X")
+    return adata.file["X"]
+
+
+def _is_stored(matrix: Any) -> bool:
+    """Whether this is in a file or store: a node, or what anndata wraps around one."""
+    return is_node(getattr(matrix, "group", matrix))
+
+
+def _from_stored(matrix: Any, what: str) -> StoredSource:
+    return from_node(getattr(matrix, "group", matrix), what=what)
 
 
 def _from_any(matrix: Any, what: str) -> Source:
-    """A source over an array, or over the HDF5 object behind a matrix that anndata left there."""
-    node = getattr(matrix, "group", matrix)
-    h5py = sys.modules.get("h5py")
-    if h5py is not None and isinstance(node, h5py.Dataset | h5py.Group):
-        from .hdf5 import from_hdf5
+    """A source over an array, or over the object behind a matrix that anndata left in a file."""
+    if _is_stored(matrix):
+        return _from_stored(matrix, what)
+    if is_dask(matrix):
+        from .dask_array import from_dask
 
-        return from_hdf5(node, what=what)
+        return from_dask(matrix, what=what)
     return from_array(matrix, what=what)
+
+
+def is_dask(matrix: Any) -> bool:
+    """Whether this is a dask array; dask is not imported for it."""
+    module = sys.modules.get("dask.array")
+    return module is not None and isinstance(matrix, module.Array)
 
 
 def _pandas_labels(column: Any) -> Labels:

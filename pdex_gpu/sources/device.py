@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UnsupportedDataError
+from ..pools import Map
 from .base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
+from .digest import digest
 from .memory import (
     CscSource,
     CsrSource,
+    InMemory,
     canonical_arrays,
     check_indptr,
     check_two_dimensional,
@@ -118,12 +121,18 @@ def _whole(chunk: Chunk, edges: Sequence[int]) -> AbstractContextManager[_WholeR
     return nullcontext(_WholeReader(chunk))
 
 
-class DeviceDense:
-    """A dense matrix on a device, of any strides."""
+class _OnDevice(InMemory):
+    """What sources on a device have in common."""
 
-    in_memory = True
     on_device = True
     costly_to_cut = True
+
+    def density(self, run: Map) -> None:
+        """See :meth:`Source.density`: there is but one range."""
+
+
+class DeviceDense(_OnDevice):
+    """A dense matrix on a device, of any strides."""
 
     def __init__(self, values: Any, what: str) -> None:
         shape = tuple(int(n) for n in values.__cuda_array_interface__["shape"])
@@ -141,20 +150,21 @@ class DeviceDense:
         """See :meth:`Source.open`; there can be but one range."""
         return _whole(DenseChunk(self._values, 0), edges)
 
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`Source.identity`; a copy in host memory is made for it."""
+        return {"matrix": self.description, "values": digest(_to_host(self._values, "X"))}
+
     def canonical(self) -> DeviceDense:
         """Itself: a dense matrix has no indices."""
         return self
 
 
-class _DeviceSparse:
+class _DeviceSparse(_OnDevice):
     """What CSR and CSC sources share; the major axis is the one that indptr counts.
 
     Only indptr is copied to the host, and checked: kernels read what it points to unchecked.
     """
 
-    in_memory = True
-    on_device = True
-    costly_to_cut = True
     major: str
     form: str
 
@@ -177,6 +187,14 @@ class _DeviceSparse:
         self.nnz = int(self._indptr[-1])
         self.dtype, self.bytes_per_entry = dtype, dtype.itemsize + index_dtype.itemsize
         self.description = f"{self.form} {dtype} on the device"
+
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`Source.identity`; copies in host memory are made for it."""
+        entries = [_to_host(a[: self.nnz], self._what) for a in (self._data, self._indices)]
+        return {
+            "matrix": f"{self.description}, {self.n_cells} x {self.n_genes}",
+            "values": digest(*entries, self._indptr),
+        }
 
     def _canonical_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Data, indices and indptr in host memory, with sorted, unique indices."""

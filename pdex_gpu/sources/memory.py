@@ -9,14 +9,17 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from ..errors import DataError, UnsupportedDataError
+from ..errors import DataError, PdexGpuError, UnsupportedDataError
+from ..pools import Map
 from .base import CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
+from .digest import digest
 from .split import search_rows
 
 SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
 # A chunk needs the positions of two edges and shares each with a neighbour; a few more, because
 # several threads read neighbouring ranges at a time.
 _CACHED_EDGES = 8
+_SAMPLES, _SAMPLE = 64, 1 << 14  # stretches of entries, and their length
 
 
 def from_array(matrix: Any, *, what: str) -> Source:
@@ -90,27 +93,47 @@ def native_dtype(dtype: np.dtype, what: str) -> np.dtype:
     return np.dtype(np.float32 if half else f"{dtype.kind}{dtype.itemsize}")
 
 
-def check_indptr(indptr: np.ndarray, n_major: int, n_stored: int, what: str) -> None:
-    """Raise DataError unless `indptr` cuts arrays of `n_stored` entries into `n_major` pieces.
+def check_indptr(
+    indptr: np.ndarray,
+    n_major: int,
+    n_stored: int,
+    what: str,
+    kind: type[PdexGpuError] = DataError,
+) -> None:
+    """Raise `kind` unless `indptr` cuts arrays of `n_stored` entries into `n_major` pieces.
 
     Compiled code reads ``data[indptr[i]:indptr[i + 1]]`` unchecked, so this is the only guard.
     """
-    if (
-        len(indptr) != n_major + 1
-        or indptr[0] != 0
-        or indptr[-1] > n_stored
-        or np.any(indptr[1:] < indptr[:-1])
-    ):
-        raise DataError(
+    found = _fault_of_indptr(indptr, n_major, n_stored)
+    if found:
+        raise kind(
             f"{what} is malformed: indptr must hold {n_major + 1} numbers that rise from 0 to at "
-            f"most {n_stored}, the length of data and indices. Build the matrix again."
+            f"most {n_stored}, the length of data and indices, but {found}. Build the matrix again."
         )
 
 
+def _fault_of_indptr(indptr: np.ndarray, n_major: int, n_stored: int) -> str | None:
+    if len(indptr) != n_major + 1:
+        return f"it holds {len(indptr)}"
+    if indptr[0] != 0:
+        return f"number 0 is {int(indptr[0])}"
+    falls = np.flatnonzero(indptr[1:] < indptr[:-1])
+    if len(falls):
+        at = int(falls[0]) + 1
+        return f"number {at} is {int(indptr[at])}, after {int(indptr[at - 1])}"
+    return f"the last is {int(indptr[-1])}" if indptr[-1] > n_stored else None
+
+
 def check_indices(
-    indices: np.ndarray, indptr: np.ndarray, limit: int, what: str, major: str, start: int = 0
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    limit: int,
+    what: str,
+    major: str,
+    start: int = 0,
+    kind: type[PdexGpuError] = DataError,
 ) -> None:
-    """Raise DataError if any of `indices` lies outside ``[0, limit)``.
+    """Raise `kind` if any of `indices` lies outside ``[0, limit)``.
 
     Parameters
     ----------
@@ -129,7 +152,7 @@ def check_indices(
     bad = int(np.flatnonzero((indices < 0) | (indices >= limit))[0])
     line = int(np.searchsorted(indptr, start + bad, side="right")) - 1
     minor = "column" if major == "row" else "row"
-    raise DataError(
+    raise kind(
         f"{what} is malformed: {major} {line} has an entry in {minor} {int(indices[bad])}, but "
         f"there are {limit} {minor}s, counted from 0. Build the matrix again."
     )
@@ -157,12 +180,19 @@ class MemorySource(Protocol):
         ...
 
 
-class DenseSource:
-    """A dense matrix in memory, of any strides."""
+class InMemory:
+    """What sources have in common that need not read anything from a file."""
 
     in_memory = True
     on_device = False
     costly_to_cut = False
+    read_whole = False
+    gene_step = 1
+    n_bytes = 0
+
+
+class DenseSource(InMemory):
+    """A dense matrix in memory, of any strides."""
 
     def __init__(self, values: np.ndarray, what: str) -> None:
         self._values = values
@@ -184,6 +214,13 @@ class DenseSource:
         """See :meth:`Source.open`."""
         return nullcontext(DenseReader(self._values, self.dtype, edges))
 
+    def density(self, run: Map) -> None:
+        """See :meth:`Source.density`: all genes have the same."""
+
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`Source.identity`."""
+        return {"matrix": self.description, "values": digest(self._values)}
+
     def canonical(self) -> DenseSource:
         """Itself: a dense matrix has no indices."""
         return self
@@ -203,7 +240,7 @@ class DenseReader:
         return DenseChunk(self._values[:, start:stop].astype(self._dtype, copy=False), start)
 
 
-class _SparseSource:
+class _SparseSource(InMemory):
     """What CSR and CSC sources share; the major axis is the one that indptr counts.
 
     Parameters
@@ -214,9 +251,6 @@ class _SparseSource:
     what : str
     """
 
-    in_memory = True
-    on_device = False
-    costly_to_cut = False
     major: str
     form: str
 
@@ -238,6 +272,25 @@ class _SparseSource:
         """See :meth:`MemorySource.state`."""
         arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
         return arrays, {"n_minor": self.n_minor, "what": self._what}
+
+    def density(self, run: Map) -> np.ndarray:
+        """See :meth:`Source.density`; of rows from a sample all over the matrix."""
+        if self.major == "column":
+            return np.diff(self._indptr).astype(np.float64)
+        starts = np.unique(np.linspace(0, max(0, self.nnz - _SAMPLE), _SAMPLES).astype(np.int64))
+        counts = np.zeros(self.n_minor, np.int64)
+        for start in starts.tolist():
+            some = self._indices[start : min(start + _SAMPLE, self.nnz)]
+            within = some[(some >= 0) & (some < self.n_minor)]  # packing refuses the others
+            counts += np.bincount(within, minlength=self.n_minor)
+        return counts * (self.nnz / max(1, counts.sum()))
+
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`Source.identity`."""
+        return {
+            "matrix": f"{self.description}, {self.n_major} x {self.n_minor}",
+            "values": digest(self._data[: self.nnz], self._indices[: self.nnz], self._indptr),
+        }
 
     def canonical(self) -> Self:
         """A copy with sorted, unique indices; raises DataError if one is out of range."""

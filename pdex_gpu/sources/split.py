@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .base import Chunk, CscChunk, DenseChunk, is_device_array
+from .lazy import loaded
 
 
 def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
@@ -39,6 +40,8 @@ def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
             replace(chunk, indptr=chunk.indptr[: n_left + 1]),
             replace(chunk, indptr=chunk.indptr[n_left:], gene_start=middle),
         )
+    # Lazy entries are needed now, and again for each half.
+    chunk = replace(chunk, data=loaded(chunk.data), indices=loaded(chunk.indices))
     cuts = search_rows(chunk.indices, chunk.starts, chunk.stops, middle)
     return (
         replace(chunk, stops=cuts, n_genes=n_left),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .anderson_darling import anderson_darling
 from .fdr import benjamini_hochberg
 from .moments import moments
-from .pack import pack
+from .pack import native_dtype, pack
 from .rank_sums import rank_sums
 
 name = "cpu"
@@ -21,6 +23,6 @@ __all__ = [
 ]
 
 
-def packed_bytes(n_cells: int, n_entries: float) -> float:
+def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
     """Bytes of a packed gene at most; see the contract."""
-    return 8.0 * n_entries
+    return float(native_dtype(dtype).itemsize) * n_entries

@@ -56,7 +56,7 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Pack
         data = chunk.values
         by_row = abs(data.strides[0]) >= abs(data.strides[1])
         packer = pack_dense_rows if by_row else pack_dense_columns
-    native = _native_dtype(data.dtype)
+    native = native_dtype(data.dtype)
     flags = UNFIT
     drop_zeros = isinstance(chunk, DenseChunk)
     if native == np.uint16 or _looks_like_counts(data):
@@ -85,7 +85,7 @@ def _with_zeros_dropped(
     return values, offsets, flags
 
 
-def _native_dtype(dtype: np.dtype) -> np.dtype:
+def native_dtype(dtype: np.dtype) -> np.dtype:
     """The packed dtype that holds every value of `dtype` exactly."""
     if dtype.kind == "b" or dtype in (np.uint8, np.uint16):
         return np.dtype(np.uint16)
@@ -115,9 +115,11 @@ def _first_nonfinite(chunk: Chunk, design: Design) -> NonFiniteError:
         at = np.flatnonzero(~np.isfinite(chunk.data))
         found = chunk.data[at]
         if isinstance(chunk, CsrChunk):
-            cells = np.searchsorted(chunk.starts, at, side="right") - 1
-            inside = (cells >= 0) & (at < chunk.stops[cells])
-            at, found, cells = at[inside], found[inside], cells[inside]
+            # Cells may lie in any order, and share entries where a view repeats them.
+            low, high = np.searchsorted(at, chunk.starts), np.searchsorted(at, chunk.stops)
+            cells = np.repeat(np.arange(len(low)), high - low)
+            which = np.repeat(high - np.cumsum(high - low), high - low) + np.arange(len(cells))
+            at, found = at[which], found[which]
             genes = chunk.indices[at].astype(np.int64) - chunk.gene_start
         else:
             genes = np.searchsorted(chunk.indptr, at, side="right") - 1

@@ -78,7 +78,7 @@ class CudaKernels:
         yield stream
         self._streams.put(stream)  # not after an error: work may be left in it
 
-    def packed_bytes(self, n_cells: int, n_entries: float) -> float:
+    def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
         """Host memory: none, a packed gene lies on the device."""
         return 0.0
 

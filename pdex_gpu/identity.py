@@ -1,0 +1,76 @@
+"""What tells a run from others: whatever may change a bit of its results."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from . import __version__
+from .backends.registry import BackendInfo
+from .design import Design
+from .settings import Settings
+from .sinks.differences import HASH
+from .sources.base import Source
+from .sources.dataset import Dataset
+from .stats.base import StatisticalTest
+from .versions import compiler, version
+
+
+def run_identity(
+    settings: Settings,
+    dataset: Dataset,
+    design: Design,
+    test: StatisticalTest,
+    backend: BackendInfo,
+) -> dict[str, Any]:
+    """What two runs must have in common for one to carry on where the other stopped.
+
+    Memory, threads, workers and engine are left out: results do not depend on them.
+    """
+    groups = None if settings.groups is None else [str(target) for target in design.targets]
+    return {
+        "version of pdex_gpu": __version__,
+        **{f"version of {name}": version(name) for name in ("numpy", "scipy")},
+        **{f"version of {name}": number for name, number in compiler(backend.name).items()},
+        "machine": platform.machine(),
+        "backend": backend.name,
+        "device": backend.device,
+        "metric": settings.metric,
+        "test options": {name: repr(value) for name, value in sorted(test.options.items())},
+        "layer": settings.layer,
+        "groupby": settings.groupby,
+        "reference": str(design.reference),
+        "groups": groups,
+        "is_log1p": _plain(settings.is_log1p),
+        "exp_post_agg": bool(settings.exp_post_agg),
+        "clip_value": _plain(settings.clip_value),
+        "labels of the cells": _hash(
+            [*map(repr, design.targets), repr(design.reference)], design.codes
+        ),
+        "names of the genes": _hash(map(str, dataset.genes)),
+        **{f"data, {name}": value for name, value in data_identity(dataset.source).items()},
+    }
+
+
+def data_identity(source: Source) -> dict[str, int | str]:
+    """What tells the matrix of a source from others."""
+    return dict(source.identity())
+
+
+def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:
+    found = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        found.update(len(encoded).to_bytes(8, "little") + encoded)
+    if codes is not None:
+        found.update(np.ascontiguousarray(codes).data)
+    return HASH + found.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A number as JSON knows it."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,104 @@
+"""Which engine a call runs on, and how its work is cut for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from .backends.contract import KernelSet, StreamedKernelSet
+from .backends.registry import BackendInfo
+from .errors import OptionError, unknown
+from .machine import cpu_count
+from .plan import Plan, make_plan
+from .pools import Map
+from .settings import Settings
+from .sinks.base import Sink
+from .sources.base import Source
+
+_RANGES_PER_PROCESS = 4
+_RANGES_PER_DEVICE = 8
+# One range is read from a file while another is computed.
+_ENTRIES_PER_RANGE = 20_000_000
+_MOST_RANGES = 64
+# Pairs of group and gene whose results are kept together in a file: what a crash can lose.
+_RESULTS_PER_RANGE = 64_000_000 // 24
+
+
+def choose_engine(settings: Settings, backend: BackendInfo) -> str:
+    """The engine asked for, or the backend's own; raises OptionError if it cannot run there."""
+    if settings.engine == "auto":
+        processes = "shared_memory" in backend.engines and (settings.n_processes or 1) > 1
+        return "shared_memory" if processes else backend.engines[0]
+    if settings.engine not in backend.engines:
+        available = ["auto", *backend.engines]
+        raise OptionError(
+            unknown(f"engine for backend {backend.name!r}:", settings.engine, available)
+        )
+    return settings.engine
+
+
+def make_schedule(
+    source: Source,
+    n_groups: int,
+    kernels: KernelSet,
+    engine: str,
+    settings: Settings,
+    sink: Sink,
+    budget: int,
+    run: Map,
+) -> Plan:
+    """The ranges of genes that the sink has not, cut to suit engine, source and memory."""
+    processors = cpu_count()
+    n_workers, n_threads = settings.n_workers, settings.n_threads
+    gene_chunk_size, at_least = settings.gene_chunk_size, 1
+    if settings.out is not None:
+        narrow = max(1, _RESULTS_PER_RANGE // n_groups)
+        gene_chunk_size = min(gene_chunk_size or narrow, narrow)
+    if engine == "serial":
+        n_workers = n_threads = 1
+    elif engine == "shared_memory":
+        n_workers = n_workers or max(1, processors // (n_threads or 1))
+        n_threads = n_threads or 1
+        at_least = _RANGES_PER_PROCESS * n_workers
+    elif engine == "streams":
+        if source.on_device:
+            return Plan((0, source.n_genes), 0, 1, n_threads or processors)
+        n_workers = n_workers or (1 if source.costly_to_cut else 2)
+        n_threads = n_threads or processors
+        most = cast(StreamedKernelSet, kernels).most_genes(source, n_workers)
+        gene_chunk_size = min(most, gene_chunk_size or most)
+        if n_workers > 1:  # one range is read and uploaded while another is computed
+            at_least = _RANGES_PER_DEVICE
+    else:
+        # What is read as a whole is there before the first range starts.
+        by_range = not (source.in_memory or source.read_whole)
+        n_workers = n_workers or (1 if source.in_memory or processors == 1 else 2)
+        if by_range:
+            at_least = min(_MOST_RANGES, source.nnz // _ENTRIES_PER_RANGE)
+    plan = make_plan(
+        source,
+        n_groups,
+        packed_bytes=kernels.packed_bytes,
+        budget=budget,
+        n_workers=n_workers,
+        n_threads=n_threads,
+        processors=processors,
+        reserved=sink.n_bytes,
+        gene_chunk_size=gene_chunk_size,
+        at_least=at_least,
+        run=run,
+    )
+    return _leave_out(plan, sink.stored)
+
+
+def _leave_out(plan: Plan, stored: np.ndarray) -> Plan:
+    """The plan without the genes that are stored: these become ranges that are done."""
+    if not stored.any():
+        return plan
+    bounds = np.flatnonzero(np.diff(stored, prepend=0, append=0))
+    inside = [e for e in plan.edges[1:-1] if stored[e - 1] and stored[e]]
+    edges = sorted({*plan.edges, *bounds.tolist()} - set(inside))
+    done = frozenset(k for k, edge in enumerate(edges[:-1]) if stored[edge])
+    return replace(plan, edges=tuple(edges), done=done)

@@ -1,0 +1,338 @@
+"""What a run leaves beside its output until that is complete: a folder with a file a range.
+
+Every file is written under a temporary name, brought to the disk and renamed, so a file that has
+its name is whole, whenever the process or the machine stops. One run at a time uses a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..disk import write_whole, writing
+from ..errors import CheckpointError, OutputError
+from .differences import differences
+
+logger = logging.getLogger("pdex_gpu")
+
+_FORMAT = 1
+_RUN, _FINISHED, _LOCK = "run.json", "finished.json", "lock"
+_TEMPORARY = ".tmp"
+_RANGE = re.compile(r"genes-(\d+)-(\d+)-(fractional|whole)\.npy")
+_WHAT = "The checkpoint"
+_ADVICE = (
+    "Give restart=True (--restart) to throw away what it holds and start over, or name another "
+    "output."
+)
+
+
+def checkpoint_folder(output: Path) -> Path:
+    """Where the checkpoint of an output is: a hidden folder beside it."""
+    return output.parent / f".{output.name}.checkpoint"
+
+
+def is_own_output(output: Path) -> bool:
+    """Whether a run wrote `output` and was stopped before it had removed its checkpoint."""
+    return _finished(checkpoint_folder(output), output) is not None
+
+
+@dataclass(frozen=True)
+class RangeFile:
+    """The results of a range of genes: an array (fields, groups, genes of the range), float64.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    genes : slice
+    fractional : bool
+    offset : int
+        Where the array begins.
+    """
+
+    path: Path
+    genes: slice
+    fractional: bool
+    offset: int
+
+
+class Checkpoint:
+    """An open checkpoint: the ranges that are done, and room for more.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    identity : mapping
+        What tells this run from others.
+    fields : tuple of str
+        What is kept of each (group, gene).
+    n_groups, n_genes : int
+
+    Attributes
+    ----------
+    ranges : list of RangeFile
+        In the order of genes.
+    canonical : bool
+        Whether the results are those of the matrix's sorted copy.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        fields: tuple[str, ...],
+        n_groups: int,
+        n_genes: int,
+    ) -> None:
+        self.folder, self.fields = folder, fields
+        self.n_groups, self.n_genes = n_groups, n_genes
+        self.canonical = False
+        self._identity = json.loads(json.dumps(identity))
+        self._found: dict[int, RangeFile] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def ranges(self) -> list[RangeFile]:
+        return [self._found[start] for start in sorted(self._found)]
+
+    @property
+    def fractional(self) -> bool:
+        """Whether some value of the ranges that are done has a fractional part."""
+        return any(found.fractional for found in self.ranges)
+
+    def load(self, *, restart: bool) -> None:
+        """Find what an earlier run of the same identity left, or begin."""
+        if restart:
+            self._clear()
+        for left in self.folder.glob(f"*{_TEMPORARY}"):  # of a process that was killed
+            left.unlink(missing_ok=True)
+        try:
+            text = (self.folder / _RUN).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            self._clear()
+            self._write_run()
+            return
+        self._check_run(text)
+        for path in sorted(self.folder.glob("genes-*.npy")):
+            self._find(path)
+
+    def write(self, genes: slice, fractional: bool, values: np.ndarray) -> None:
+        """Keep the results of a range, float64 of shape (fields, groups, genes)."""
+        flag = "fractional" if fractional else "whole"
+        path = self.folder / f"genes-{genes.start:09d}-{genes.stop:09d}-{flag}.npy"
+        offset = 0
+
+        def save(temporary: Path) -> None:
+            nonlocal offset
+            with temporary.open("wb") as file:
+                npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(values))
+                offset = file.tell()
+                file.write(values.data)
+
+        write_whole(path, save, _WHAT, through=self._temporary(path.name))
+        with self._lock:
+            self._found[genes.start] = RangeFile(path, genes, fractional, offset)
+
+    def start_over(self) -> None:
+        """Forget the ranges; those to come are of the matrix's sorted copy."""
+        self._clear()
+        self._found.clear()
+        self.canonical = True
+        self._write_run()
+
+    def output_file(self, suffix: str) -> Path:
+        """Where to write the output before it is renamed."""
+        return self._temporary(f"output{suffix}")
+
+    @contextmanager
+    def unnamed_file(self) -> Iterator[FileIO]:
+        """A file for the time of the block, which is gone however that ends."""
+        with writing(_WHAT, self.folder / _RUN):
+            file = tempfile.TemporaryFile(  # noqa: SIM115
+                dir=self.folder, suffix=_TEMPORARY, buffering=0
+            )
+        with file:
+            yield file
+
+    def mark_finished(self, written: Path, facts: Mapping[str, Any]) -> None:
+        """Note that `written` is the complete output, about to be renamed."""
+        self._write_json(_FINISHED, {"file": _stamp(written), **facts})
+
+    def finished(self, output: Path) -> dict[str, Any] | None:
+        """What was noted of `output`, if it is there and complete."""
+        return _finished(self.folder, output)
+
+    def remove(self) -> None:
+        """Remove all but the folder and its lock, which :func:`open_checkpoint` removes."""
+        self._clear()
+        self._found.clear()
+
+    def _clear(self) -> None:
+        # Whoever is stopped here leaves ranges that `run.json` still tells about.
+        for path in self.folder.glob("genes-*.npy"):
+            path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"*{_TEMPORARY}"):
+            path.unlink(missing_ok=True)
+        for name in (_FINISHED, _RUN):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _temporary(self, name: str) -> Path:
+        return self.folder / f"{name}{_TEMPORARY}"
+
+    def _write_run(self) -> None:
+        self._write_json(
+            _RUN, {"format": _FORMAT, "canonical": self.canonical, "run": self._identity}
+        )
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        def save(temporary: Path) -> None:
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+        write_whole(self.folder / name, save, _WHAT, through=self._temporary(name))
+
+    def _check_run(self, text: str) -> None:
+        try:
+            found = json.loads(text)
+            if found["format"] != _FORMAT:
+                raise ValueError(f"format {found['format']!r}")
+            self.canonical, earlier = found["canonical"], dict(found["run"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"The checkpoint {str(self.folder)!r} cannot be read: its {_RUN} is damaged or of "
+                f"another version of pdex_gpu. {_ADVICE}"
+            ) from error
+        differing = differences(earlier, self._identity)
+        if differing:
+            raise CheckpointError(
+                f"The checkpoint {str(self.folder)!r} is of another run:\n"
+                + "".join(f"  {line}\n" for line in differing)
+                + f"Call again as before to carry on with it. {_ADVICE}"
+            )
+
+    def _find(self, path: Path) -> None:
+        """Take up a range file, or remove one that is not as it was written."""
+        name = _RANGE.fullmatch(path.name)
+        if name:
+            genes = slice(int(name[1]), int(name[2]))
+            try:
+                offset = self._check_file(path, genes)
+            except (OSError, ValueError) as error:
+                logger.warning("%s is damaged, its genes are computed again: %s", path, error)
+            else:
+                self._found[genes.start] = RangeFile(path, genes, name[3] == "fractional", offset)
+                return
+        path.unlink(missing_ok=True)
+
+    def _check_file(self, path: Path, genes: slice) -> int:
+        """Where the array of a range file begins; raises ValueError if the file is not whole."""
+        if not 0 <= genes.start < genes.stop <= self.n_genes:
+            raise ValueError(f"there are {self.n_genes} genes")
+        shape = (len(self.fields), self.n_groups, genes.stop - genes.start)
+        with path.open("rb") as file:
+            npy.read_magic(file)
+            found = npy.read_array_header_1_0(file)
+            offset = file.tell()
+            size = os.fstat(file.fileno()).st_size
+        if found != (shape, False, np.dtype(np.float64)):
+            raise ValueError(f"it holds {found[2]} of shape {found[0]}, not float64 of {shape}")
+        if size != offset + 8 * int(np.prod(shape)):
+            raise ValueError(f"it has {size} bytes")
+        return offset
+
+
+@contextmanager
+def open_checkpoint(
+    output: Path,
+    identity: Mapping[str, Any],
+    fields: tuple[str, ...],
+    n_groups: int,
+    n_genes: int,
+    *,
+    restart: bool,
+) -> Iterator[Checkpoint]:
+    """The checkpoint of `output`, locked; its folder is removed if nothing is left in it.
+
+    Raises
+    ------
+    CheckpointError
+        It is of another run, cannot be read, or another run is using it.
+    OutputError
+        It cannot be written.
+    """
+    folder = checkpoint_folder(output)
+    checkpoint = Checkpoint(folder, identity, fields, n_groups, n_genes)
+    with writing(_WHAT, folder / _RUN):
+        lock = _lock(folder)
+    try:
+        try:
+            checkpoint.load(restart=restart)
+        except OutputError:  # before anything was kept
+            checkpoint.remove()
+            raise
+        yield checkpoint
+    finally:
+        if not (folder / _RUN).exists():
+            (folder / _LOCK).unlink(missing_ok=True)
+        os.close(lock)
+        with suppress(OSError):  # it holds something, or is another run's by now
+            folder.rmdir()
+
+
+def _lock(folder: Path) -> int:
+    """Make the folder and lock it against other runs; gives the handle that holds the lock."""
+    path = folder / _LOCK
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another run has just ended
+            continue
+        try:
+            _take(handle, folder)
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # removed by a run that ended meanwhile
+
+
+def _take(handle: int, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"Another run is writing the same output: it uses the checkpoint {str(folder)!r}. "
+            "Wait until it has ended, or name another output."
+        ) from error
+    except OSError:  # a file system without locks
+        logger.info("%s cannot be locked: let no other run write the same output", folder)
+
+
+def _finished(folder: Path, output: Path) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = json.loads((folder / _FINISHED).read_text(encoding="utf-8"))
+        return facts if facts["file"] == _stamp(output) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    facts = path.stat()
+    return {"inode": facts.st_ino, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}

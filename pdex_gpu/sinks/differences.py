@@ -1,0 +1,42 @@
+"""Two descriptions of a run compared, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import listing
+
+#: What a value begins with that only tells whether something is the same.
+HASH = "sha256:"
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each thing in which two runs differ, with both values."""
+    return [
+        _line(name, earlier.get(name), now.get(name))
+        for name in dict.fromkeys([*earlier, *now])
+        if earlier.get(name) != now.get(name)
+    ]
+
+
+def _line(name: str, earlier: Any, now: Any) -> str:
+    if _is_hash(earlier) and _is_hash(now) and "," not in name:
+        return f"the {name} differ ({_short(earlier)} then, {_short(now)} now)"
+    return f"{name}: {_short(earlier)} then, {_short(now)} now"
+
+
+def _is_hash(value: Any) -> bool:
+    bare = isinstance(value, str) and re.fullmatch("[0-9a-f]{32,}", value)
+    return isinstance(value, str) and (value.startswith(HASH) or bool(bare))
+
+
+def _short(value: Any) -> str:
+    if _is_hash(value):
+        return str(value).removeprefix(HASH)[:8]
+    if isinstance(value, list):
+        return listing(value, limit=5)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={text}" for name, text in value.items()) or "none"
+    return repr(value)

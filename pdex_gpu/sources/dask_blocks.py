@@ -1,0 +1,159 @@
+"""The blocks of a dask array, computed when asked for and turned into CSR matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, UnsupportedDataError
+from .digest import digest
+from .memory import check_indices, check_indptr, check_two_dimensional, native_dtype
+
+_SAMPLED = 8  # of so many lines of blocks one is computed to estimate what all hold,
+_MOST_SAMPLED = 4  # but no more than this
+
+
+class DaskBlocks:
+    """A grid of blocks, each a numpy array or a scipy sparse matrix.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Cells x genes.
+    what : str
+        What the matrix is, for messages.
+
+    Raises
+    ------
+    DataError
+        Its chunk sizes are not known.
+    UnsupportedDataError
+        Its values are not real numbers.
+    """
+
+    def __init__(self, array: Any, what: str) -> None:
+        check_two_dimensional(array.shape, what)
+        sizes = np.array([n for along in array.chunks for n in along], np.float64)
+        if np.isnan(sizes).any():
+            raise DataError(
+                f"{what} is a dask array whose chunk sizes are not known. Call "
+                "compute_chunk_sizes() on it first."
+            )
+        self.array, self.what = array, what
+        self.dtype = native_dtype(array.dtype, what)
+        self.n_cells, self.n_genes = (int(n) for n in array.shape)
+        self.row_edges, self.column_edges = (
+            np.concatenate([[0], np.cumsum(along)]).astype(np.int64) for along in array.chunks
+        )
+        self.n_bytes = self.n_cells * self.n_genes * self.dtype.itemsize
+
+    def compute(self, rows: slice, columns: slice) -> Any:
+        """The blocks that cover `rows` and `columns`, as one CSR matrix with sorted indices.
+
+        They are computed by the calling thread, unless a scheduler of dask's was chosen elsewhere.
+        """
+        import dask
+        from dask.base import get_scheduler
+        from scipy import sparse
+
+        i, j = _covering(self.row_edges, rows), _covering(self.column_edges, columns)
+        parts = self.array.blocks[i, j].to_delayed()
+        found = dask.compute(
+            *parts.ravel(), scheduler=get_scheduler() or "synchronous", traverse=False
+        )
+        n_columns = j.stop - j.start
+        lines = [
+            [
+                self._as_csr(found[a * n_columns + b], i.start + a, j.start + b)
+                for b in range(n_columns)
+            ]
+            for a in range(i.stop - i.start)
+        ]
+        del found
+        joined = [line[0] if n_columns == 1 else sparse.hstack(line, "csr") for line in lines]
+        return joined[0] if len(joined) == 1 else sparse.vstack(joined, "csr")
+
+    def _as_csr(self, block: Any, i: int, j: int) -> Any:
+        from scipy import sparse
+
+        where = f"block ({i}, {j}) of {self.what}"
+        kind = type(block)
+        is_sparse = sparse.issparse(block)
+        if not is_sparse and (kind not in (np.ndarray, np.matrix)):
+            raise UnsupportedDataError(
+                f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}; supported are "
+                "numpy arrays and scipy sparse matrices or arrays. Convert it with map_blocks."
+            )
+        shape = (
+            int(self.row_edges[i + 1] - self.row_edges[i]),
+            int(self.column_edges[j + 1] - self.column_edges[j]),
+        )
+        if block.shape != shape:
+            raise DataError(
+                f"{where} has shape {block.shape}, but the chunks of the dask array say {shape}. "
+                "Call compute_chunk_sizes() on it."
+            )
+        if not np.can_cast(block.dtype, self.dtype, "safe"):
+            raise DataError(
+                f"{where} has dtype {block.dtype}, but the dask array says {self.array.dtype}. "
+                "Give its values one type with astype."
+            )
+        if not is_sparse:
+            return sparse.csr_matrix(np.asarray(block).astype(self.dtype, copy=False))
+        if block.format in ("csr", "csc"):
+            major, limit = ("row", shape[1]) if block.format == "csr" else ("column", shape[0])
+            n_major = len(block.indptr) - 1
+            n_stored = min(len(block.data), len(block.indices))
+            check_indptr(block.indptr, n_major, n_stored, where)
+            check_indices(block.indices[: block.indptr[-1]], block.indptr, limit, where, major)
+        matrix = sparse.csr_matrix(block.tocsr().astype(self.dtype, copy=False))
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()  # dask may keep the block
+            matrix.sum_duplicates()
+        return matrix
+
+    def sample(self, axis: int) -> tuple[np.ndarray, str]:
+        """Compute some lines of blocks, rows (0) or columns (1) of them.
+
+        Returns
+        -------
+        entries : numpy.ndarray, shape (n_genes,), float64
+            Entries a gene, estimated.
+        values : str
+            A digest of what was computed.
+        """
+        edges = (self.row_edges, self.column_edges)[axis]
+        filled = np.flatnonzero(np.diff(edges))
+        if len(filled) == 0:
+            return np.zeros(self.n_genes), ""
+        n = max(1, min(_MOST_SAMPLED, len(filled) // _SAMPLED))
+        some = filled[((np.arange(n) + 0.5) * len(filled) / n).astype(np.int64)]
+        entries = np.zeros(self.n_genes)
+        seen, hashes = 0, []
+        for line in some.tolist():
+            part = slice(int(edges[line]), int(edges[line + 1]))
+            every = slice(0, self.n_genes if axis == 0 else self.n_cells)
+            matrix = self.compute(part, every) if axis == 0 else self.compute(every, part)
+            hashes.append(digest(matrix.data, matrix.indices, matrix.indptr))
+            counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+            if axis == 0:
+                entries += counts
+                seen += part.stop - part.start
+            else:
+                entries[part] = counts
+                seen = max(seen, int(-(-counts.sum() // len(counts))))
+        if axis == 0:
+            return entries * (self.n_cells / max(1, seen)), " ".join(hashes)
+        unknown = np.ones(self.n_genes, bool)
+        for line in some.tolist():
+            unknown[edges[line] : edges[line + 1]] = False
+        entries[unknown] = seen  # as in the fullest of the sampled blocks
+        return entries, " ".join(hashes)
+
+
+def _covering(edges: np.ndarray, part: slice) -> slice:
+    """The blocks that a part lies in."""
+    first = int(np.searchsorted(edges, part.start, side="right")) - 1
+    last = int(np.searchsorted(edges, part.stop, side="left"))
+    return slice(first, max(last, first + 1))

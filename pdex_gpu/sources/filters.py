@@ -1,0 +1,146 @@
+"""Decoding chunks as HDF5's filters left them, without HDF5: its library decodes one at a time.
+
+Chunks whose filters are not known here are left to h5py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+#: From encoded bytes to decoded ones, `size` of them at most, into `out` if that is given.
+_Decode = Callable[[Any, int, np.ndarray | None], Any]
+
+_FLETCHER, _CHECKSUM_BYTES = 3, 4
+
+
+class DecodingError(Exception):
+    """Bytes that do not decode; says why."""
+
+
+def _codec(decode: Callable[..., Any]) -> _Decode:
+    def run(data: Any, size: int, out: np.ndarray | None) -> Any:
+        return decode(data, out=np.empty(size, np.uint8) if out is None else out)
+
+    return run
+
+
+def _unshuffle(item: int) -> _Decode:
+    """Bytes come sorted by their place within an item: all first bytes, then all second ones."""
+
+    def run(data: Any, size: int, out: np.ndarray | None) -> Any:
+        source = np.frombuffer(data, np.uint8)
+        if item == 1:
+            return _copy(source, out)
+        n = len(source) // item
+        target = np.empty(len(source), np.uint8) if out is None else out[: len(source)]
+        target[: n * item].reshape(n, item)[...] = source[: n * item].reshape(item, n).T
+        target[n * item :] = source[n * item :]  # bytes beyond the last item are not shuffled
+        return target
+
+    return run
+
+
+def _check_sum(data: Any, size: int, out: np.ndarray | None) -> Any:
+    source = np.frombuffer(data, np.uint8)
+    content, stored = source[:-_CHECKSUM_BYTES], source[-_CHECKSUM_BYTES:]
+    found = imagecodecs.h5checksum_fletcher32(content.tobytes())
+    if found != int.from_bytes(stored.tobytes(), "little"):
+        raise DecodingError("its Fletcher-32 checksum is wrong")
+    return content if out is None else _copy(content, out)
+
+
+def _copy(source: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return source
+    out[: len(source)] = source
+    return out[: len(source)]
+
+
+def _deflate(data: Any, *, out: Any) -> Any:
+    return imagecodecs.deflate_decode(data, out=out, raw=False)
+
+
+def _lzf(data: Any, *, out: Any) -> Any:
+    return imagecodecs.lzf_decode(data, out=out)
+
+
+# By the numbers under which filters are registered with the HDF Group.
+_CODECS: dict[int, _Decode] = {
+    1: _codec(_deflate),
+    _FLETCHER: _check_sum,
+    32000: _codec(_lzf),
+    32001: _codec(lambda data, out: imagecodecs.blosc_decode(data, out=out)),
+    32015: _codec(lambda data, out: imagecodecs.zstd_decode(data, out=out)),
+}
+_SHUFFLE = 2
+
+
+class Decoder:
+    """Undoes a pipeline of filters.
+
+    Parameters
+    ----------
+    steps : sequence of callable
+        What undoes each filter, in the order in which the filters were applied.
+    """
+
+    def __init__(self, steps: Sequence[_Decode]) -> None:
+        self._steps = steps
+
+    @property
+    def copies(self) -> bool:
+        """Whether there is nothing to undo."""
+        return not self._steps
+
+    def decode(self, data: bytes, skipped: int, size: int, out: np.ndarray | None) -> np.ndarray:
+        """`size` bytes decoded, in `out` if that is given.
+
+        Parameters
+        ----------
+        data : bytes
+        skipped : int
+            Bit i is set if filter i was not applied to this chunk.
+        size : int
+        out : numpy.ndarray, shape (size,), uint8, contiguous, optional
+
+        Raises
+        ------
+        DecodingError
+            The bytes are not what the filters make.
+        """
+        used = [step for i, step in enumerate(self._steps) if not skipped >> i & 1]
+        found: Any = data
+        try:
+            for i, step in enumerate(reversed(used)):
+                # A checksum lies beside the content, so what is between steps may be longer.
+                last = i == len(used) - 1
+                found = step(found, size if last else size + _CHECKSUM_BYTES, out if last else None)
+        except RuntimeError as error:  # of imagecodecs
+            raise DecodingError(f"it does not decompress ({error})") from error
+        if len(found) != size:
+            raise DecodingError(f"it holds {len(found)} bytes where {size} belong")
+        if out is not None and not used:
+            out[:] = np.frombuffer(found, np.uint8)
+        return np.frombuffer(found, np.uint8) if out is None else out
+
+
+def make_decoder(filters: Sequence[tuple[int, Sequence[int]]]) -> Decoder | None:
+    """The decoder for filters, given as numbers with their parameters.
+
+    None if one is unknown, or if several compress: how long their bytes are in between is not told.
+    """
+    steps: list[_Decode] = []
+    if sum(number in _CODECS and number != _FLETCHER for number, _ in filters) > 1:
+        return None
+    for number, parameters in filters:
+        if number == _SHUFFLE:
+            steps.append(_unshuffle(int(parameters[0])))
+        elif number in _CODECS:
+            steps.append(_CODECS[number])
+        else:
+            return None
+    return Decoder(steps)

@@ -1,0 +1,138 @@
+"""Matrices in a store as anndata writes them, HDF5 or zarr: from a node to a source."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..errors import FileFormatError, UnsupportedDataError
+from .stored import StoredArray
+from .stored_dense import StoredDense
+from .stored_sparse import SparseArrays, StoredCsc, StoredCsr
+
+StoredSource = StoredCsr | StoredCsc | StoredDense
+SUPPORTED = "array, csr_matrix and csc_matrix"
+
+
+def is_node(matrix: Any) -> bool:
+    """Whether this is an array or group of an open HDF5 file or zarr store."""
+    h5py = sys.modules.get("h5py")
+    if h5py is not None and isinstance(matrix, h5py.Dataset | h5py.Group):
+        return True
+    return _is_zarr(matrix)
+
+
+def _is_zarr(node: Any) -> bool:
+    zarr = sys.modules.get("zarr")
+    return zarr is not None and isinstance(node, (zarr.Array, zarr.Group))
+
+
+def is_array(node: Any) -> bool:
+    """Whether a node is an array; otherwise it is a group."""
+    return hasattr(node, "dtype")
+
+
+def encoding_of(node: Any) -> str:
+    """The node's encoding-type, "" where it has none.
+
+    Sparse groups older than encoding types say ``h5sparse_format: csr`` instead.
+    """
+    old = node.attrs.get("h5sparse_format")
+    if old is not None:
+        return f"{_text(old)}_matrix"
+    return _text(node.attrs.get("encoding-type", ""))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def texts(node: Any, what: str) -> np.ndarray | None:
+    """The strings of an array, as an object array; None if it holds something else."""
+    if not _is_zarr(node):
+        from .hdf5 import read_texts
+
+        return read_texts(node, what)
+    if node.dtype.kind not in "TOUS":
+        return None
+    values = node[:].astype(object)
+    if node.dtype.kind == "S":
+        values[:] = [value.decode() for value in values]
+    return values
+
+
+def from_node(node: Any, *, what: str) -> StoredSource:
+    """The source that reads the matrix at `node`, whose file has to stay open.
+
+    Parameters
+    ----------
+    node : h5py.Dataset, h5py.Group, zarr.Array or zarr.Group
+        A dense dataset, or a group with data, indices and indptr.
+    what : str
+        What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+
+    Raises
+    ------
+    FileFormatError
+        Parts of the matrix are missing, or it cannot be read.
+    UnsupportedDataError
+        The encoding is not one of array, csr_matrix and csc_matrix, or the values are not real
+        numbers.
+    """
+    encoding = encoding_of(node)
+    if is_array(node):
+        if encoding not in ("", "array"):
+            raise _unsupported(encoding, what)
+        values = open_array(node, what)
+        return StoredDense(values, what, values.file)
+    if encoding not in ("csr_matrix", "csc_matrix"):
+        raise _unsupported(encoding, what)
+    by_row = encoding == "csr_matrix"
+    arrays = _sparse(node, by_row, what)
+    return StoredCsr(arrays) if by_row else StoredCsc(arrays)
+
+
+def _sparse(group: Any, by_row: bool, what: str) -> SparseArrays:
+    unusable = [
+        name
+        for name, kinds in (("data", "buifcOSV"), ("indices", "iu"), ("indptr", "iu"))
+        if not _is_vector(group.get(name), kinds)
+    ]
+    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    if unusable or shape is None:
+        raise FileFormatError(
+            f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: "
+            f"not laid out as anndata writes it."
+        )
+    n_cells, n_genes = (int(n) for n in shape)
+    data = open_array(group["data"], f"{what}/data", sparse_data=True)
+    indices = open_array(group["indices"], f"{what}/indices")
+    stored = open_array(group["indptr"], f"{what}/indptr")
+    indptr = np.empty(stored.shape, stored.dtype)  # filled by read
+    if indptr.size:
+        stored.read((slice(0, len(indptr)),), indptr)
+    return SparseArrays(data, indices, indptr, (n_cells, n_genes), by_row, what, data.file)
+
+
+def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
+    """The array at `node`; `sparse_data` tells that it holds the entries of a sparse matrix."""
+    if _is_zarr(node):
+        from .zarr_store import ZarrArray
+
+        return ZarrArray(node, what, sparse_data)
+    from .hdf5 import open_hdf5_array
+
+    return open_hdf5_array(node, what)
+
+
+def _is_vector(node: Any, kinds: str) -> bool:
+    return node is not None and is_array(node) and node.ndim == 1 and node.dtype.kind in kinds
+
+
+def _unsupported(encoding: str, what: str) -> UnsupportedDataError:
+    return UnsupportedDataError(
+        f"{what} has the encoding {encoding or 'none'!r}; supported are {SUPPORTED}. "
+        f"Write the file again with one of these."
+    )

@@ -1,0 +1,317 @@
+"""Sparse matrices in files: CSR and CSC, from arrays that are decoded side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, cast
+
+import numpy as np
+
+from ..errors import FileFormatError
+from ..pools import Map
+from .base import CscChunk, CsrChunk, Reader, Reading
+from .digest import digest
+from .lazy import LazyEntries
+from .memory import check_indices, check_indptr
+from .row_store import RowStore
+from .stored import Origin, StoredArray, unchanged
+
+_PIECE = 1 << 20  # entries read at a time, about
+_SAMPLES = 64
+_CHUNK_DECODES = 4  # how often a chunk may be decoded for blocks to stay short
+
+
+class SparseArrays:
+    """Data, indices and indptr of a sparse matrix in a file, indptr checked and in memory.
+
+    Parameters
+    ----------
+    data, indices : StoredArray
+        Of one dimension.
+    indptr : numpy.ndarray
+    shape : (int, int)
+        Cells and genes.
+    by_row : bool
+        CSR; otherwise CSC.
+    what : str
+        What the matrix is, for messages.
+    file : Origin, optional
+        What all is in, if it is one.
+    """
+
+    def __init__(
+        self,
+        data: StoredArray,
+        indices: StoredArray,
+        indptr: np.ndarray,
+        shape: tuple[int, int],
+        by_row: bool,
+        what: str,
+        file: Origin | None,
+    ) -> None:
+        self.data, self.indices, self.what, self.file = data, indices, what, file
+        self.n_cells, self.n_genes = shape
+        self.major = "row" if by_row else "column"
+        n_major, self.limit = shape if by_row else shape[::-1]
+        self.dtype = data.dtype
+        # Genes in 16 bits where they fit: half the bytes of a float32 matrix are indices.
+        small = by_row and self.limit <= 1 << 16
+        self.index_dtype = np.dtype(
+            np.uint16 if small else np.int32 if self.limit < 1 << 31 else np.int64
+        )
+        self.indptr = indptr.astype(np.int64, copy=False)
+        n_stored = min(data.shape[0], indices.shape[0])
+        place = indices.name.removeprefix(f"{what}/indices")  # " of screen.h5ad"
+        check_indptr(self.indptr, n_major, n_stored, f"{what}/indptr{place}", FileFormatError)
+        self.nnz = int(self.indptr[-1])
+        self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
+        self.n_bytes = data.n_bytes + indices.n_bytes
+        self.counted: np.ndarray | None = None  # entries a gene, once all were read
+        self.exact = True
+
+    def read(self, first: int, last: int, data: np.ndarray, indices: np.ndarray) -> int:
+        """Fill `data` and `indices` with the entries ``[first, last)``; the indices are in range.
+
+        Returns the bytes read from the file.
+        """
+        n_bytes = self.data.read((slice(first, last),), data)
+        return n_bytes + self.read_indices(first, last, indices)
+
+    def read_indices(self, first: int, last: int, indices: np.ndarray) -> int:
+        """Fill `indices` with those of the entries ``[first, last)``, which are in range."""
+        n_bytes = 0
+        # A chunk at a time: checked and narrowed while it is in the cache.
+        step = self.indices.chunks[0]
+        for a in range(first - first % step, last, step):
+            a, b = max(a, first), min(a + step, last)
+            raw = np.empty(b - a, self.indices.dtype)
+            n_bytes += self.indices.read((slice(a, b),), raw)
+            self._check(raw, a)
+            indices[a - first : b - first] = raw
+        return n_bytes
+
+    def cut(self, length: int) -> list[slice]:
+        """See :meth:`.rows.RowBlocks.cut`."""
+        chunk = max(self.data.chunks[0], self.indices.chunks[0])
+        if chunk > _CHUNK_DECODES * length:  # each block decodes the chunks it touches
+            length = chunk
+        ends = np.arange(length, self.nnz + length, length)
+        cuts = np.unique(np.searchsorted(self.indptr, ends, side="right") - 1)
+        cuts = np.unique(np.concatenate([[0], cuts, [self.n_cells]]))
+        return [slice(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
+
+    def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See :meth:`.rows.RowBlocks.block`."""
+        first, last = int(self.indptr[rows.start]), int(self.indptr[rows.stop])
+        data = np.empty(last - first, self.dtype)  # filled by read
+        indices = np.empty(last - first, self.index_dtype)
+        reading.advance(self.read(first, last, data, indices))
+        return data, indices, self.indptr[rows.start : rows.stop + 1] - first
+
+    def entries(self, first: int, last: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+        """Data and indices of the entries ``[first, last)``, lazy ones if `reading` allows it."""
+        if reading.lazy:
+
+            def read_data(at: int, out: np.ndarray) -> None:
+                where = slice(first + at, first + at + len(out))
+                reading.advance(self.data.read((where,), out))
+
+            def read_indices(at: int, out: np.ndarray) -> None:
+                reading.advance(self.read_indices(first + at, first + at + len(out), out))
+
+            return cast(
+                tuple[np.ndarray, np.ndarray],
+                (
+                    LazyEntries(last - first, self.dtype, read_data),
+                    LazyEntries(last - first, self.index_dtype, read_indices),
+                ),
+            )
+        data = np.empty(last - first, self.dtype)  # filled by load
+        indices = np.empty(last - first, self.index_dtype)
+        self.load(first, last, reading, data, indices)
+        return data, indices
+
+    def _check(self, indices: np.ndarray, first: int) -> None:
+        name, indptr = self.indices.name, self.indptr
+        try:
+            check_indices(indices, indptr, self.limit, name, self.major, first, FileFormatError)
+        except FileFormatError:
+            self.check_unchanged()  # or else that is the error
+            raise
+
+    def load(
+        self, first: int, last: int, reading: Reading, data: np.ndarray, indices: np.ndarray
+    ) -> None:
+        """As :meth:`read`, in pieces spread over threads."""
+
+        def piece(bounds: tuple[int, int]) -> None:
+            a, b = bounds
+            n = self.read(a, b, data[a - first : b - first], indices[a - first : b - first])
+            reading.advance(n)
+
+        for _ in reading.run(piece, self._pieces(first, last)):
+            pass
+
+    def _pieces(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Cuts of ``[first, last)`` at the borders of chunks, so that none is decoded twice."""
+        chunk = self.data.chunks[0]
+        step = max(1, round(min(_PIECE, (last - first) / 16) / chunk)) * chunk
+        cuts = [first, *range((first // step + 1) * step, last, step), last]
+        return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
+
+    def density(self, run: Map) -> np.ndarray:
+        """Entries a gene, shape (n_genes,), float64; of rows from a sample all over the file."""
+        if self.major == "column":
+            return np.diff(self.indptr).astype(np.float64)
+        if self.counted is not None:
+            return self.counted.astype(np.float64)
+        chunk = self.indices.chunks[0]
+        n_chunks = -(-self.nnz // chunk)
+        some = np.unique(np.linspace(0, max(0, n_chunks - 1), _SAMPLES).astype(np.int64))
+
+        def count(c: int) -> np.ndarray:
+            first, last = c * chunk, min((c + 1) * chunk, self.nnz)
+            raw = np.empty(last - first, self.indices.dtype)
+            self.indices.read((slice(first, last),), raw)
+            self._check(raw, first)
+            return np.bincount(raw, minlength=self.n_genes)
+
+        counts = sum(run(count, some.tolist()), np.zeros(self.n_genes, np.int64))
+        return counts * (self.nnz / max(1, counts.sum()))
+
+    def find_disorder(self) -> FileFormatError | None:
+        """The error for the first index that is not above the one before it in its line."""
+        minor = "column" if self.major == "row" else "row"
+        for first in range(0, self.nnz, _PIECE):
+            before = max(0, first - 1)
+            last = min(first + _PIECE, self.nnz)
+            raw = np.empty(last - before, self.indices.dtype)
+            self.indices.read((slice(before, last),), raw)
+            bad = np.flatnonzero(raw[1:] <= raw[:-1]) + before + 1
+            bad = bad[~np.isin(bad, self.indptr)]
+            if len(bad):
+                at = int(bad[0])
+                line = int(np.searchsorted(self.indptr, at, side="right")) - 1
+                one, two = int(raw[at - 1 - before]), int(raw[at - before])
+                return FileFormatError(
+                    f"{self.indices.name}: {self.major} {line} has {minor} {two} after {minor} "
+                    f"{one} (entry {at}); indices must ascend and not repeat. Load it with "
+                    "anndata, call X.sum_duplicates(), which also sorts, and write it again."
+                )
+        return None
+
+    def check_unchanged(self) -> None:
+        """Raise FileFormatError if the file was changed or removed since it was opened."""
+        if self.file is not None:
+            self.file.check_unchanged()
+
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        return {
+            "matrix": f"{self.major}-major {self.dtype} {self.n_cells} x {self.n_genes}",
+            "nonzeros": self.nnz,
+            "indptr": digest(self.indptr),
+            **({} if self.file is None else self.file.identity()),
+        }
+
+
+class _StoredSparse:
+    """What the sources over sparse matrices in files have in common."""
+
+    in_memory = False
+    on_device = False
+    costly_to_cut = False
+    form: str
+
+    def __init__(self, arrays: SparseArrays) -> None:
+        self.arrays = arrays
+        self.n_cells, self.n_genes, self.nnz = arrays.n_cells, arrays.n_genes, arrays.nnz
+        self.dtype, self.bytes_per_entry = arrays.dtype, arrays.bytes_per_entry
+        self.n_bytes = arrays.n_bytes
+        self.description = f"{self.form} {arrays.dtype} in a file"
+        self.gene_step = 1
+
+    def density(self, run: Map) -> np.ndarray:
+        """See :meth:`.base.Source.density`."""
+        return self.arrays.density(run)
+
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        return self.arrays.identity()
+
+    def canonical(self) -> NoReturn:
+        """Raises FileFormatError: indices in a file have to be in order."""
+        self.arrays.check_unchanged()
+        raise self.arrays.find_disorder() or FileFormatError(
+            f"{self.arrays.indices.name} was found out of order, but is not: was the file changed?"
+        )
+
+
+class StoredCsc(_StoredSparse):
+    """A CSC matrix in a file: a range of genes is one stretch of it."""
+
+    form = "CSC"
+    read_whole = False
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`Source.open`."""
+        with unchanged(self.arrays.file):
+            yield _CscReader(self.arrays, edges, reading)
+
+
+class _CscReader:
+    """Gene ranges of a CSC matrix, read when asked for."""
+
+    def __init__(self, arrays: SparseArrays, edges: Sequence[int], reading: Reading) -> None:
+        self._arrays, self._edges, self._reading = arrays, edges, reading
+
+    def read(self, k: int) -> CscChunk:
+        """See :meth:`Reader.read`."""
+        arrays = self._arrays
+        a, b = self._edges[k], self._edges[k + 1]
+        first, last = int(arrays.indptr[a]), int(arrays.indptr[b])
+        data, indices = arrays.entries(first, last, self._reading)
+        return CscChunk(data, indices, arrays.indptr[a : b + 1] - first, arrays.n_cells, a)
+
+
+class StoredCsr(_StoredSparse):
+    """A CSR matrix in a file, read front to back once.
+
+    A file that is row-major cannot be cut by genes without decoding all of it for each cut.
+    """
+
+    form = "CSR"
+    read_whole = True
+    costly_to_cut = True
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`Source.open`."""
+        arrays = self.arrays
+        whole = tuple(edges) == (0, self.n_genes)
+        with unchanged(arrays.file):
+            if whole and arrays.nnz * arrays.bytes_per_entry <= budget:
+                data, indices = arrays.entries(0, arrays.nnz, reading)
+                starts, stops = arrays.indptr[:-1], arrays.indptr[1:]
+                yield _OneChunk(CsrChunk(data, indices, starts, stops, 0, self.n_genes))
+            else:
+                with RowStore(arrays, edges, budget, reading) as store:
+                    yield store
+
+
+class _OneChunk:
+    """All genes as one range, already read."""
+
+    def __init__(self, chunk: CsrChunk) -> None:
+        self._chunk = chunk
+
+    def read(self, k: int) -> CsrChunk:
+        """See :meth:`Reader.read`."""
+        return self._chunk

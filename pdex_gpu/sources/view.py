@@ -1,0 +1,126 @@
+"""Cells and genes selected from a matrix in a file, in any order and with repeats.
+
+A matrix is read in the order in which it is stored, without what is not selected; only then are the
+cells put in the order of the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from ..pools import Map
+from .base import Chunk, CscChunk, CsrChunk, Reader, Reading, Source
+from .digest import digest
+from .nodes import StoredSource
+from .rows_source import RowsSource
+from .stored_dense import StoredDense
+from .stored_sparse import StoredCsc, StoredCsr
+from .view_columns import SelectedCsc
+from .view_dense import SelectedValues
+from .view_rows import SelectedRows
+
+
+def select(source: StoredSource, rows: np.ndarray, columns: np.ndarray) -> Source:
+    """The source of some cells and genes of another.
+
+    Parameters
+    ----------
+    source : StoredCsr, StoredCsc or StoredDense
+    rows, columns : numpy.ndarray, int64
+        Cells and genes of `source`, in the order of the view.
+    """
+    all_rows = np.array_equal(rows, np.arange(source.n_cells))
+    all_columns = np.array_equal(columns, np.arange(source.n_genes))
+    if all_rows and all_columns:
+        return source
+    selection = digest(rows, columns)
+    if isinstance(source, StoredCsc):
+        return _View(SelectedCsc(source, rows, columns), None, selection)
+    kept, order = np.unique(rows, return_inverse=True)
+    inner: Source
+    if isinstance(source, StoredCsr):
+        inner = RowsSource(SelectedRows(source, kept, None if all_columns else columns))
+    else:
+        inner = StoredDense(
+            SelectedValues(source.values, kept, columns), source.what, source.values.file
+        )
+    in_order = len(order) == len(kept) and np.array_equal(order, np.arange(len(kept)))
+    return _View(inner, None if in_order else order.reshape(-1), selection)
+
+
+class _View:
+    """Cells of a source, ascending and without repeats, put in the order of a view.
+
+    Parameters
+    ----------
+    inner : Source
+    order : numpy.ndarray, optional
+        Cell of `inner` for each cell of the view; None if these are the same.
+    selection : str
+        What tells this view from others of the same matrix.
+    """
+
+    in_memory = False
+    on_device = False
+    costly_to_cut = False
+
+    def __init__(self, inner: Source, order: np.ndarray | None, selection: str) -> None:
+        self._inner, self._order, self._selection = inner, order, selection
+        self.n_cells = inner.n_cells if order is None else len(order)
+        self.n_genes, self.dtype = inner.n_genes, inner.dtype
+        self.read_whole, self.gene_step = inner.read_whole, inner.gene_step
+        self.n_bytes = inner.n_bytes
+        self.description = f"view of {inner.description}"
+        self._repeats = 1.0 if order is None else len(order) / max(1, inner.n_cells)
+        # A dense range is copied when its cells are put in order; rows need not move.
+        copies = 2 if order is not None and isinstance(inner, StoredDense) else 1
+        self.bytes_per_entry = copies * inner.bytes_per_entry
+
+    @property
+    def nnz(self) -> int:
+        """See :class:`.base.Source`."""
+        return int(self._inner.nnz * self._repeats)
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`Source.open`."""
+        if reading.most_entries is not None:
+            most = reading.most_entries / max(1.0, self._repeats)
+            reading = replace(reading, most_entries=most)
+        with self._inner.open(edges, budget, reading) as reader:
+            yield reader if self._order is None else _Ordered(reader, self._order)
+
+    def density(self, run: Map) -> np.ndarray | None:
+        """See :meth:`.base.Source.density`."""
+        found = self._inner.density(run)
+        return None if found is None else found * self._repeats
+
+    def identity(self) -> Mapping[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        return {**self._inner.identity(), "selected cells and genes": self._selection}
+
+    def canonical(self) -> Source:
+        """See :meth:`.base.Source.canonical`."""
+        inner = self._inner.canonical()
+        return self if inner is self._inner else _View(inner, self._order, self._selection)
+
+
+class _Ordered:
+    """Ranges with their cells in the order of a view."""
+
+    def __init__(self, reader: Reader, order: np.ndarray) -> None:
+        self._reader, self._order = reader, order
+
+    def read(self, k: int) -> Chunk:
+        """See :meth:`Reader.read`."""
+        chunk = self._reader.read(k)
+        assert not isinstance(chunk, CscChunk)
+        if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
+            return replace(chunk, starts=chunk.starts[self._order], stops=chunk.stops[self._order])
+        return replace(chunk, values=chunk.values[self._order])

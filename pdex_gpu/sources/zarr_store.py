@@ -1,0 +1,228 @@
+"""zarr stores as anndata writes them (formats 2 and 3, sharded too): arrays decoded by zarr.
+
+zarr decodes on threads of its own and may be called from several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FileFormatError, MissingDependencyError, PdexGpuError
+from .annotated import Store, read_dataset
+from .dataset import Dataset
+from .memory import native_dtype
+from .stored import Where, position
+
+_PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
+_FEW = 1 << 12  # files whose sizes are asked for
+_METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn errors of zarr and of its codecs into a FileFormatError that says what was read."""
+    try:
+        yield
+    except (PdexGpuError, MemoryError):
+        raise
+    except Exception as error:  # codecs raise errors of every kind
+        raise FileFormatError(
+            f"{what} cannot be read: the store is incomplete or damaged, or was written with a "
+            f"codec that is not installed. zarr says: {type(error).__name__}: {error}"
+        ) from error
+
+
+def is_zarr_path(path: str) -> bool:
+    """Whether there is a zarr store: a folder with the metadata of a group, or a zip file of it."""
+    if os.path.isfile(path):
+        return path.endswith(".zip")
+    return any(os.path.exists(os.path.join(path, name)) for name in _METADATA)
+
+
+def open_zarr(path: str, groupby: str, layer: str | None = None) -> Dataset:
+    """Open a zarr store; see :func:`.h5ad.open_h5ad`, whose arguments and errors these are.
+
+    Raises
+    ------
+    MissingDependencyError
+        The package zarr is not installed.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path} is a zarr store, and reading it needs the package zarr: "
+            'pip install "pdex-gpu[zarr]".'
+        ) from error
+
+    with ExitStack() as stack:
+        with reading(path):
+            zipped = os.path.isfile(path)
+            store: Any = zarr.storage.ZipStore(path, mode="r") if zipped else path
+            root = zarr.open_group(store, mode="r")
+            if zipped:
+                stack.callback(store.close)
+        dataset = read_dataset(Store(root, path, reading), groupby, layer)
+        dataset.close = stack.pop_all().close
+        return dataset
+
+
+class ZarrArray:
+    """An array of a zarr store; see :class:`.stored.StoredArray`.
+
+    Chunks that were never written are zeros by the rules of zarr; in the data of a sparse matrix
+    these are taken for chunks that were lost.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Numbers of one or two dimensions.
+    what : str
+        What it is, for messages: ``"X/data"``.
+    sparse_data : bool
+        Whether it holds the entries of a sparse matrix.
+    """
+
+    def __init__(self, array: Any, what: str, sparse_data: bool) -> None:
+        root = _local_root(array.store)
+        self._array, self._sparse_data = array, sparse_data
+        self._folder = None if root is None else os.path.join(root, array.path)
+        self.name = f"{what} of {root or array.store}"
+        self.shape = tuple(int(n) for n in array.shape)
+        self.dtype = native_dtype(array.dtype, self.name)
+        self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
+        self._units = tuple(int(n) for n in getattr(array, "shards", None) or self.chunks)
+        self.n_bytes = self._stored_bytes()
+        # Of the matrix, not of one of its arrays: they change together.
+        parent = array.path if len(self.shape) == 2 else os.path.dirname(array.path)
+        self.file = None if root is None else _StoreFiles(root, parent)
+
+    def _stored_bytes(self) -> int:
+        n_files = int(np.prod([-(-n // u) for n, u in zip(self.shape, self._units, strict=True)]))
+        if self._folder is None or n_files > _FEW or not os.path.isdir(self._folder):
+            return int(np.prod(self.shape)) * self.dtype.itemsize
+        return sum(os.stat(file).st_size for file in _files(self._folder))
+
+    def read(self, where: Where, out: np.ndarray) -> int:
+        """See :meth:`.stored.StoredArray.read`."""
+        for piece in self._pieces(where):
+            target = tuple(
+                slice(p.start - w.start, p.stop - w.start)
+                for p, w in zip(piece, where, strict=True)
+            )
+            try:
+                with reading(f"{self.name}, {position(piece)}"):
+                    values = self._array[piece]
+                    if self._sparse_data:
+                        self._check_written(piece[0], values)
+            except FileFormatError:
+                if self.file is not None:
+                    self.file.check_unchanged()
+                raise
+            out[target] = values
+        size = int(np.prod([w.stop - w.start for w in where]))
+        return int(self.n_bytes * size / max(1, int(np.prod(self.shape))))
+
+    def _pieces(self, where: Where) -> Iterator[Where]:
+        """Pieces of whole chunks, as far as these reach into `where`: bounded buffers."""
+        fit = max(1, _PIECE // (self.dtype.itemsize * int(np.prod(self.chunks))))  # chunks
+        steps: list[int] = []
+        for chunk, w in zip(reversed(self.chunks), reversed(where), strict=True):
+            n = max(1, min(fit, -(-(w.stop - w.start) // chunk)))
+            steps.insert(0, n * chunk)
+            fit //= n
+        cuts = [
+            [w.start, *range((w.start // step + 1) * step, w.stop, step), w.stop]
+            for step, w in zip(steps, where, strict=True)
+        ]
+        for ends in itertools.product(*(itertools.pairwise(c) for c in cuts)):
+            if all(a < b for a, b in ends):
+                yield tuple(slice(a, b) for a, b in ends)
+
+    def _check_written(self, where: slice, values: np.ndarray) -> None:
+        """Raise FileFormatError if entries are zeros because there is no file for them."""
+        if self._folder is None or not os.path.isdir(self._folder):
+            return
+        (unit,) = self._units
+        for i in range(where.start // unit, -(-where.stop // unit)):
+            first, last = max(where.start, i * unit), min(where.stop, (i + 1) * unit)
+            some = values[first - where.start : last - where.start]
+            if some[0] or some.any():
+                continue
+            metadata = getattr(self._array, "metadata", None)  # zarr 3
+            key = metadata.encode_chunk_key((i,)) if metadata is not None else str(i)
+            file = os.path.join(self._folder, key)
+            if not os.path.exists(file):
+                raise FileFormatError(
+                    f"{self.name}: chunk {i} ({position((slice(first, last),))}) is not there: no "
+                    f"file {file}. The store is incomplete: copy it again. If the entries are "
+                    "zeros in truth, call X.eliminate_zeros() and write it again."
+                )
+
+
+class _StoreFiles:
+    """The files of a matrix in a local store; see :class:`.stored.Origin`."""
+
+    def __init__(self, root: str, path: str) -> None:
+        self._root = root
+        self._folder = root if os.path.isfile(root) else os.path.join(root, path)
+        self._before = self._now()
+
+    def _now(self) -> dict[str, tuple[int, int]]:
+        """Sizes and times of what is written anew whenever the matrix is: its metadata."""
+        folders = [os.path.join(self._folder, name) for name in ("", "data", "indices", "indptr")]
+        files = [os.path.join(folder, name) for folder in folders for name in _METADATA]
+        files = [self._root] if os.path.isfile(self._root) else files
+        found = {}
+        for file in files:
+            try:
+                stat = os.stat(file)
+            except OSError:
+                continue
+            found[file] = (stat.st_size, stat.st_mtime_ns)
+        return found
+
+    def identity(self) -> dict[str, int | str]:
+        """See :meth:`.stored.Origin.identity`: names, sizes and times of all files."""
+        found = hashlib.sha256()
+        folder = os.path.dirname(self._root) if os.path.isfile(self._root) else self._folder
+        files = [self._root] if os.path.isfile(self._root) else sorted(_files(self._folder))
+        for file in files:
+            stat = os.stat(file)
+            name = os.path.relpath(file, folder)
+            found.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return {"files of the store": found.hexdigest()}
+
+    def check_unchanged(self) -> None:
+        """See :meth:`.stored.Origin.check_unchanged`."""
+        now = self._now()
+        if self._before and not now:
+            raise FileFormatError(
+                f"{self._root} was removed while it was read. Put it back and start again."
+            )
+        if now != self._before:
+            raise FileFormatError(
+                f"{self._root} was changed while it was read. Start again once nothing writes "
+                "to it."
+            )
+
+
+def _local_root(store: Any) -> str | None:
+    """The folder or file of a store on this machine."""
+    path = getattr(store, "root", None) or getattr(store, "path", None)  # zarr 3; zip and zarr 2
+    if isinstance(path, str | Path) and os.path.exists(path):
+        return os.path.abspath(path)
+    return None
+
+
+def _files(folder: str) -> Iterator[str]:
+    for path, _, names in os.walk(folder):
+        yield from (os.path.join(path, name) for name in names)

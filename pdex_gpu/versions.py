@@ -1,0 +1,21 @@
+"""Versions of the packages that results may depend on."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib import metadata
+
+_COMPILERS = {"cpu": "numba", "cuda": "cupy"}
+
+
+@cache
+def version(package: str) -> str:
+    """The version of an installed package."""
+    return metadata.version(package)  # reads and parses a file
+
+
+def compiler(backend: str) -> dict[str, str]:
+    """Name and version of what compiles a backend's kernels, once it is imported."""
+    module = sys.modules.get(_COMPILERS.get(backend, ""))
+    return {module.__name__: module.__version__} if module else {}
