@@ -16,10 +16,9 @@ _BYTES_PER_PAIR = 64  # offsets and kernel outputs of one (group, gene)
 _BYTES_PER_CELL = 48  # label, code, place in group order and row pointer
 _BYTES_PER_CELL_OF_RANGE = 24  # where a cell's entries begin and end
 _MOST_WORK = 1 << 27  # buffers while a file is read
-# A file that is read whole stays in memory if it takes no more than this of the budget: ranges
-# need the rest. If it does not fit, at least the smaller share of it does.
-_MOST_HELD, _LEAST_HELD = 0.8, 0.25
-# Genes of so narrow a range are numbers of one byte in a scratch file.
+# Of a file that is read whole and split, at least so much of the budget keeps entries in memory.
+_LEAST_HELD = 0.25
+# Genes of so narrow a range are numbers of one byte while they are kept.
 _NARROW = 256
 _UNEVEN = 1.3  # how far ranges may be from what was estimated
 _SPARE = 1 << 26  # not worth refusing
@@ -114,51 +113,49 @@ def make_plan(
     most = gene_chunk_size or n_genes
     work = 0 if source.in_memory else min(_MOST_WORK, budget // 8)
     room = budget - reserved - _BYTES_PER_CELL * source.n_cells - work
-    held, raw = 0, 0 if source.in_memory else source.bytes_per_entry
-    if source.read_whole:
-        held = source.nnz * source.bytes_per_entry
-        if held <= max(0.0, _MOST_HELD * room):
-            raw = 0
-        else:
-            held = max(0, int(_LEAST_HELD * room))
-            most = min(most, _NARROW)
+    raw = 0 if source.in_memory else source.bytes_per_entry
 
     def gene_bytes(entries: np.ndarray) -> np.ndarray:
         packed = [packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0)]
         return packed[0] + (packed[1] - packed[0] + raw) * entries + _BYTES_PER_PAIR * n_groups
 
-    each = (room - held) / n_workers - _BYTES_PER_CELL_OF_RANGE * source.n_cells
     mean = gene_bytes(np.full(n_genes, source.nnz / max(1, n_genes)))
+    cells = _BYTES_PER_CELL_OF_RANGE * source.n_cells
+    least_held = 0
+    one_range = most >= n_genes and at_least <= 1 and mean.sum() + cells <= room
+    if source.read_whole and one_range:
+        n_workers = 1
+    elif source.read_whole:
+        least_held = max(0, int(_LEAST_HELD * room))
+        most = min(most, _NARROW)
+    each = (room - least_held) / n_workers - cells
     n_ranges = max(1, min(n_genes, max(at_least, -(-n_genes // most))))
+    weights = mean
+    edges: tuple[int, ...] = (0, n_genes)
     if n_ranges > 1 or mean.sum() > each:
         density = source.density(run)
         weights = mean if density is None else gene_bytes(_UNEVEN * density)
         edges = _cut(weights, each, n_ranges, most, source.gene_step)
-    else:
-        weights, edges = mean, (0, n_genes)
     n_workers = min(n_workers, len(edges) - 1)
-    widest = max(float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
-    widest += _BYTES_PER_CELL_OF_RANGE * source.n_cells
-    spilled = bool(raw) and source.read_whole
-    least_held = 0 if spilled else held
-    if n_workers * widest - (room - least_held) > _SPARE:  # not even single genes, side by side
+    widest = cells + max(float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
+    if n_workers * widest - room > _SPARE:  # not even single genes, side by side
         n_workers = 1
-    if widest - (room - least_held) > _SPARE:
-        needed = budget - room + least_held + widest
+    if widest - room > _SPARE:
         raise MemoryBudgetError(
-            f"memory= allows {budget:,} bytes, but at least {int(needed):,} are needed for "
-            f"{source.n_cells:,} cells x {n_genes:,} genes in {n_groups:,} groups"
+            f"memory= allows {budget:,} bytes, but at least {int(budget - room + widest):,} are "
+            f"needed for {source.n_cells:,} cells x {n_genes:,} genes in {n_groups:,} groups"
             f"{f', {reserved:,} of them for the result (out= needs none)' if reserved else ''}. "
             "Give more with memory=."
         )
-    if spilled:  # what ranges leave of the budget can be held
+    held, most_entries = 0, None
+    if source.read_whole:  # what ranges leave of the budget
         held = max(0, int(room - n_workers * widest))
-    most_entries = None
-    if source.read_whole:
         empty, full = gene_bytes(np.array([0.0, 1.0]))
-        each = (room - held) / n_workers - _BYTES_PER_CELL_OF_RANGE * source.n_cells
+        each = (room - held) / n_workers - cells
         if full > empty:
             most_entries = (each - empty * max(np.diff(edges))) / (full - empty)
+    if source.read_whole and one_range:  # the range itself
+        held = source.nnz * source.bytes_per_entry
     n_threads = n_threads or max(1, processors // n_workers)
     return Plan(edges, held, n_workers, n_threads, work, most_entries)
 

@@ -167,7 +167,8 @@ def test_rows_out_of_order_are_refused(tmp_path, monkeypatch, bad, at, budget):
         ):
             pass
     assert all(file.closed for file in opened)
-    assert bool(opened) == (budget == 0)
+    if at:  # the first block tells whether there will be a scratch file
+        assert bool(opened) == (budget == 0)
 
 
 def test_threads_may_read_ranges_at_once(tmp_path: Path):

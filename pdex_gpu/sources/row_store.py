@@ -1,7 +1,9 @@
 """A CSR matrix split by ranges of genes as it arrives: in memory while there is room, then on disk.
 
 The matrix comes in blocks of whole rows. Of each block the entries of range 0 are kept together,
-then those of range 1, ...; within a range by row. So a range is a piece of every block.
+then those of range 1, ...; within a range by row. So a range is a piece of every block. A gene
+takes a byte where ranges are narrow, and a value does where a cell has few distinct ones, as counts
+and normalised counts have: two bytes in place of six or eight.
 """
 
 from __future__ import annotations
@@ -22,6 +24,17 @@ _SMALLEST_BLOCK = 1 << 16
 # Of each entry of a block in work: as read, as split, and the decoded chunk around it.
 _COPIES = 3
 _BYTE = 1 << 8
+# Values are numbered if the tables that tell what the numbers mean stay small beside them.
+_ENTRIES_PER_TABLE_ENTRY = 8
+_UNEVEN = 1.1  # how much larger than the first block others may be
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """An array in the scratch file."""
+
+    offset: int
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -33,21 +46,36 @@ class _Block:
     rows : slice
     bounds : numpy.ndarray, shape (n_ranges + 1,), int64
         Entries of range k are ``[bounds[k], bounds[k + 1])`` of those kept of the block.
-    counts : numpy.ndarray or int
-        Entries of each row in each range, shape (n_ranges, n_rows); or their offset on disk.
-    data_at, indices_at : int
-        In memory: position of the block's first entry, twice; on disk: offsets.
+    n_table : int
+        Entries of `table`.
+    counts : shape (n_ranges * n_rows,), unsigned integer
+        Entries of each row in each range.
+    values : shape (nnz,)
+        As they are, or as numbers of one byte if there is a table.
+    indices : shape (nnz,), unsigned integer
+        Genes, counted from the first of the range if all ranges are narrow.
+    table : shape (n_table,)
+        The distinct values of each row; empty if values are as they are.
+    table_bounds : shape (n_rows + 1,), int64
     """
 
     rows: slice
     bounds: np.ndarray
-    counts: np.ndarray | int
-    data_at: int
-    indices_at: int
+    n_table: int
+    counts: np.ndarray | _OnDisk
+    values: np.ndarray | _OnDisk
+    indices: np.ndarray | _OnDisk
+    table: np.ndarray | _OnDisk
+    table_bounds: np.ndarray | _OnDisk
 
-    @property
-    def in_memory(self) -> bool:
-        return not isinstance(self.counts, int)
+
+@dataclass(frozen=True)
+class _Split:
+    """A block before it is put away: rows, bounds, and the arrays as `_Block` has them."""
+
+    rows: slice
+    bounds: np.ndarray
+    arrays: tuple[np.ndarray, ...]
 
 
 class RowStore:
@@ -72,54 +100,58 @@ class RowStore:
         wanted = range(n_ranges) if reading.wanted is None else reading.wanted
         self._wanted = np.array([False, *(k in wanted for k in range(n_ranges)), False])
         fits_byte = all(edges[k + 1] - edges[k] <= _BYTE for k in range(n_ranges))
-        self._disk_index = np.dtype(np.uint8) if fits_byte else arrays.index_dtype
+        self._index_dtype = np.dtype(np.uint8) if fits_byte else arrays.index_dtype
         self._base = np.zeros(n_ranges + 2, np.int64)
-        self._disk_base = self._base.copy()
         if fits_byte:  # genes counted from the first of the range take a byte
-            self._disk_base[1:-1] = edges[:-1]
+            self._base[1:-1] = edges[:-1]
         self._count_dtype = np.dtype(np.uint16 if arrays.n_genes < 1 << 16 else np.uint32)
         room = reading.work // (reading.n_threads * _COPIES * arrays.bytes_per_entry)
         length = max(_SMALLEST_BLOCK, min(_BLOCK, room, arrays.nnz // (4 * reading.n_threads)))
         self._tasks = arrays.cut(length)
-        most = arrays.nnz if arrays.exact else arrays.n_cells * arrays.n_genes
-        n_held = min(most, budget // arrays.bytes_per_entry)
-        self._data = np.empty(n_held, arrays.dtype)  # filled block by block
-        self._indices = np.empty(n_held, arrays.index_dtype)
-        self._n_used = 0
+        self._budget, self._used = budget, 0
         self._scratch: Scratch | None = None
-        self._misled = False  # whether there are more entries than was estimated
-        self._n_on_disk = max(0, arrays.nnz - n_held) + length  # about
-        if arrays.nnz > n_held:
-            self._scratch = self._open_scratch()  # told before reading if it has too little room
         self._blocks: list[_Block] = []
         self._seen = np.zeros(arrays.n_genes, np.int64)
         self._lock = threading.Lock()
 
-    def _open_scratch(self) -> Scratch:
-        arrays = self._arrays
-        entries = self._n_on_disk * (arrays.dtype.itemsize + self._disk_index.itemsize)
-        rows = arrays.n_cells * len(self._wanted) * self._count_dtype.itemsize
-        return Scratch(self._reading.scratch, entries + rows)
-
-    def _reserve(self, n: int) -> int | None:
-        """Where `n` entries go in memory; None if they go to the scratch file."""
-        with self._lock:
-            if self._n_used + n <= len(self._data):
-                self._n_used += n
-                return self._n_used - n
-            if self._scratch is None:
-                self._scratch = self._open_scratch()
-                self._misled = True
-        return None
-
     def __enter__(self) -> RowStore:
         try:
-            self._blocks = list(self._reading.run(self._take, self._tasks))
+            # The first block tells how much all will take: too little room is told at once.
+            rest = self._tasks[1:]
+            for rows in self._tasks[:1]:
+                first = self._split(rows)
+                n_bytes = sum(array.nbytes for array in first.arrays)
+                share = int(self._seen.sum()) / max(1, self._arrays.nnz)
+                expected = int(_UNEVEN * n_bytes / share) if rest and share else n_bytes
+                if expected > self._budget:
+                    self._open_scratch(expected - self._budget)
+                self._blocks.append(self._put_away(first))
+            self._blocks += self._reading.run(lambda rows: self._put_away(self._split(rows)), rest)
             self._check_sizes()
         except BaseException:
             self._close()
             raise
         return self
+
+    def _open_scratch(self, n_bytes: int) -> None:
+        if self._scratch is None:
+            self._scratch = Scratch(self._reading.scratch, n_bytes)
+
+    def _put_away(self, split: _Split) -> _Block:
+        """Keep a block in memory if there is room, else write it to the scratch file."""
+        n_bytes = sum(array.nbytes for array in split.arrays)
+        n_table = len(split.arrays[3])
+        with self._lock:
+            if self._used + n_bytes <= self._budget:
+                self._used += n_bytes
+                return _Block(split.rows, split.bounds, n_table, *split.arrays)
+            self._open_scratch(n_bytes)
+        assert self._scratch is not None
+        kept = []
+        for array in split.arrays:
+            kept.append(_OnDisk(self._scratch.reserve(array.nbytes), array.dtype))
+            self._scratch.write(kept[-1].offset, array)
+        return _Block(split.rows, split.bounds, n_table, *kept)
 
     def __exit__(
         self,
@@ -140,11 +172,11 @@ class RowStore:
             return
         self._arrays.counted = self._seen
         running = np.concatenate([[0], np.cumsum(self._seen)])[list(self._edges)]
-        if self._misled or (np.diff(running)[np.diff(self._edges) > 1] > most).any():
+        if (np.diff(running)[np.diff(self._edges) > 1] > most).any():
             raise UnevenError("ranges of genes are larger than was estimated")
 
-    def _take(self, rows: slice) -> _Block:
-        """Read a block, split it and put it away."""
+    def _split(self, rows: slice) -> _Split:
+        """Read a block and split it."""
         from .split_rows import copy_pieces, count_pieces
 
         arrays = self._arrays
@@ -158,26 +190,14 @@ class RowStore:
         sizes = np.where(self._wanted, counts.sum(axis=1, dtype=np.int64), 0)
         ends = np.cumsum(sizes)
         starts = np.where(self._wanted, ends - sizes, -1)
-        counts_wanted = counts[1:-1]
+        values, table, table_bounds = _encoded(data, bounds)
+        split = np.empty(int(ends[-1]), values.dtype)  # filled by copy_pieces, as the next
+        split_indices = np.empty(int(ends[-1]), self._index_dtype)
+        copy_pieces(values, indices, bounds, counts, starts, self._base, split, split_indices)
+        del data, values, indices
+        kept = (counts[1:-1].ravel(), split, split_indices, table, table_bounds)
         pieces = np.concatenate([[0], ends[1:-1]])
-        at = self._reserve(int(ends[-1]))
-        if at is not None:
-            there = slice(at, at + int(ends[-1]))
-            copy_pieces(
-                data, indices, bounds, counts, starts, self._base, self._data[there],
-                self._indices[there],
-            )  # fmt: skip
-            return _Block(rows, pieces, counts_wanted.copy(), at, at)
-        assert self._scratch is not None
-        out_data = np.empty(int(ends[-1]), arrays.dtype)  # filled by copy_pieces
-        out_indices = np.empty(int(ends[-1]), self._disk_index)
-        copy_pieces(data, indices, bounds, counts, starts, self._disk_base, out_data, out_indices)
-        del data, indices
-        offsets = []
-        for array in (out_data, out_indices, counts_wanted):
-            offsets.append(self._scratch.reserve(array.nbytes))
-            self._scratch.write(offsets[-1], array)
-        return _Block(rows, pieces, offsets[2], offsets[0], offsets[1])
+        return _Split(rows, pieces, kept)
 
     def read(self, k: int) -> CsrChunk:
         """See :meth:`Reader.read`."""
@@ -185,45 +205,63 @@ class RowStore:
         first, last = self._edges[k], self._edges[k + 1]
         sizes = np.array([b.bounds[k + 1] - b.bounds[k] for b in self._blocks], np.int64)
         places = np.cumsum(sizes) - sizes
-        counts = np.empty(arrays.n_cells, self._count_dtype)  # blocks have every row
-        if self._scratch is None:  # in place
-            data, indices = self._data, self._indices
-            places = np.array([b.data_at + b.bounds[k] for b in self._blocks], np.int64)
-        else:
-            data = np.empty(int(sizes.sum()), arrays.dtype)  # filled piece by piece
-            indices = np.empty(int(sizes.sum()), arrays.index_dtype)
+        data = np.empty(int(sizes.sum()), arrays.dtype)  # filled block by block, as the others
+        indices = np.empty(int(sizes.sum()), arrays.index_dtype)
         starts = np.empty(arrays.n_cells, np.int64)
+        stops = np.empty(arrays.n_cells, np.int64)
 
         def fetch(i: int) -> None:
             block = self._blocks[i]
-            some = counts[block.rows]
-            if isinstance(block.counts, int):
-                self._read_disk(block.counts, k * len(some), some)
-            else:
-                some[...] = block.counts[k]
-            ends = np.cumsum(some, dtype=np.int64)
-            starts[block.rows] = places[i] + ends - some
-            if self._scratch is None:
-                return
+            n_rows = block.rows.stop - block.rows.start
+            counts = self._get(block.counts, k * n_rows, (k + 1) * n_rows)
+            np.cumsum(counts, dtype=np.int64, out=stops[block.rows])
+            stops[block.rows] += places[i]
+            starts[block.rows] = stops[block.rows] - counts
             piece = slice(int(places[i]), int(places[i] + sizes[i]))
-            skip = int(block.bounds[k])
-            if block.in_memory:
-                there = slice(block.data_at + skip, block.data_at + skip + int(sizes[i]))
-                data[piece] = self._data[there]
-                indices[piece] = self._indices[there]
-                return
-            self._read_disk(block.data_at, skip, data[piece])
-            if self._disk_index == arrays.index_dtype:
-                self._read_disk(block.indices_at, skip, indices[piece])
+            a, b = int(block.bounds[k]), int(block.bounds[k + 1])
+            values = self._get(block.values, a, b)
+            if block.n_table:
+                from .split_rows import decode_rows
+
+                table = self._get(block.table, 0, block.n_table)
+                table_bounds = self._get(block.table_bounds, 0, n_rows + 1)
+                decode_rows(values, counts, table, table_bounds, data[piece].view(table.dtype))
             else:
-                narrow = np.empty(int(sizes[i]), self._disk_index)
-                self._read_disk(block.indices_at, skip, narrow)
-                np.add(narrow, first, out=indices[piece], dtype=indices.dtype, casting="unsafe")
+                data[piece] = values
+            genes = self._get(block.indices, a, b)
+            base = self._base[k + 1]
+            np.add(genes, base, out=indices[piece], dtype=indices.dtype, casting="unsafe")
 
         for _ in self._reading.run(fetch, range(len(self._blocks))):
             pass
-        return CsrChunk(data, indices, starts, starts + counts, first, last - first)
+        return CsrChunk(data, indices, starts, stops, first, last - first)
 
-    def _read_disk(self, at: int, skip: int, out: np.ndarray) -> None:
+    def _get(self, array: np.ndarray | _OnDisk, first: int, last: int) -> np.ndarray:
+        if not isinstance(array, _OnDisk):
+            return array[first:last]
         assert self._scratch is not None
-        self._scratch.read(at + skip * out.itemsize, out)
+        out = np.empty(last - first, array.dtype)  # filled by read
+        self._scratch.read(array.offset + first * array.dtype.itemsize, out)
+        return out
+
+
+def _encoded(data: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values as one byte each, with a table of what they mean; as they are if that gains nothing.
+
+    Returns
+    -------
+    values, table, table_bounds
+        The table, and where each row begins in it, are empty if values are as they are.
+    """
+    from .split_rows import encode_rows
+
+    as_they_are = data, np.empty(0, data.dtype), np.empty(0, np.int64)
+    if data.dtype.itemsize < 4:
+        return as_they_are
+    bits = data.view(f"u{data.dtype.itemsize}")
+    codes = np.empty(len(data), np.uint8)  # filled by encode_rows, as the others
+    table = np.empty(len(data) // _ENTRIES_PER_TABLE_ENTRY, bits.dtype)
+    table_bounds = np.empty(len(bounds), np.int64)
+    if not encode_rows(bits, bounds, codes, table, table_bounds):
+        return as_they_are
+    return codes, table[: table_bounds[-1]].copy(), table_bounds

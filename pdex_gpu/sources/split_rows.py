@@ -79,3 +79,63 @@ def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indic
                     out_indices[at + j] = np.int64(indices[e + j]) - base[k]
                 starts[k] = at + n
             e += n
+
+
+@numba.njit(nogil=True, cache=True)
+def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-untyped-def]
+    """Number the distinct values of each row.
+
+    Normalised counts are few distinct numbers in a cell, so a byte tells them apart.
+
+    Parameters
+    ----------
+    bits : numpy.ndarray, shape (nnz,), uint32 or uint64
+        The values' bits.
+    bounds : numpy.ndarray, shape (n_rows + 1,), int64
+    codes : numpy.ndarray, shape (nnz,), uint8
+        Which of its row's distinct values an entry has; filled here.
+    table : numpy.ndarray, of the dtype of `bits`
+        The distinct values, row by row; filled here.
+    table_bounds : numpy.ndarray, shape (n_rows + 1,), int64
+        Where each row begins in `table`; filled here.
+
+    Returns
+    -------
+    bool
+        False if a row has too many values for a byte, or `table` has too little room.
+    """
+    n_slots = 1024  # four for each value that there can be
+    keys = np.empty(n_slots, bits.dtype)
+    of_key = np.empty(n_slots, np.uint8)
+    of_row = np.full(n_slots, -1, np.int64)
+    n = 0
+    table_bounds[0] = 0
+    for i in range(bounds.size - 1):
+        first = n
+        for e in range(bounds[i], bounds[i + 1]):
+            key = bits[e]
+            slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(54))
+            while of_row[slot] == i and keys[slot] != key:
+                slot = (slot + 1) & (n_slots - 1)
+            if of_row[slot] != i:
+                if n - first == 256 or n == table.size:
+                    return False
+                of_row[slot] = i
+                keys[slot] = key
+                of_key[slot] = n - first
+                table[n] = key
+                n += 1
+            codes[e] = of_key[slot]
+        table_bounds[i + 1] = n
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_rows(codes, counts, table, table_bounds, out):  # type: ignore[no-untyped-def]
+    """Undo :func:`encode_rows` for the first ``counts[i]`` codes of row i, then row i + 1, ..."""
+    e = 0
+    for i in range(counts.size):
+        begin = table_bounds[i]
+        for _ in range(counts[i]):
+            out[e] = table[begin + codes[e]]
+            e += 1
