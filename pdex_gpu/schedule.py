@@ -20,7 +20,7 @@ from .sources.base import Source
 _RANGES_PER_PROCESS = 4
 _RANGES_PER_DEVICE = 8
 # One range is read from a file while another is computed.
-_ENTRIES_PER_RANGE = 20_000_000
+_ENTRIES_PER_RANGE = 50_000_000
 _MOST_RANGES = 64
 # Pairs of group and gene whose results are kept together in a file: what a crash can lose.
 _RESULTS_PER_RANGE = 64_000_000 // 24

@@ -105,7 +105,11 @@ def open_hdf5_array(dataset: h5py.Dataset, what: str) -> Hdf5Array:
             filters = [created.get_filter(i) for i in range(created.get_nfilters())]
             decoder = make_decoder([(f[0], f[2]) for f in filters])
             if decoder is not None:
-                return _Chunked(dataset, name, file, decoder, direct)
+                array = _Chunked(dataset, name, file, decoder, direct)
+                offsets = array.as_in_memory()
+                if file is None or offsets is None:
+                    return array
+                return _Unfiltered(dataset, name, file, offsets)
         check_filters(dataset, name)
         return Hdf5Array(dataset, name, file)
 
@@ -187,6 +191,47 @@ class _Contiguous(Hdf5Array):
                 )
 
 
+class _Unfiltered(Hdf5Array):
+    """A vector in chunks as they are in memory: those that lie side by side are read at once."""
+
+    def __init__(
+        self, dataset: h5py.Dataset, name: str, file: RawFile, offsets: np.ndarray
+    ) -> None:
+        super().__init__(dataset, name, file)
+        self._stored, self._fd, self._offsets = dataset.dtype, file.fd, offsets
+        self._length = self.chunks[0]
+        chunk_bytes = self._length * self._stored.itemsize
+        behind = np.diff(offsets, append=-1) == chunk_bytes
+        ends = np.append(np.flatnonzero(~behind), len(offsets) - 1) + 1
+        # For each chunk, the first one that does not lie behind those from this on.
+        self._run_ends = ends[np.searchsorted(ends, np.arange(len(offsets)), side="right")]
+        self.chunks = (self._length * max(1, _BAND // chunk_bytes),)
+
+    def read(self, where: Where, out: np.ndarray) -> int:
+        """See :meth:`.stored.StoredArray.read`."""
+        first, last = where[0].start, where[0].stop
+        in_place = out.dtype == self._stored and out.flags.c_contiguous
+        values = out if in_place else np.empty(last - first, self._stored)
+        at = first
+        while at < last:
+            chunk = at // self._length
+            stop = min(last, int(self._run_ends[chunk]) * self._length)
+            offset = int(self._offsets[chunk]) + at % self._length * self._stored.itemsize
+            piece = values[at - first : stop - first]
+            with self._located((slice(at, stop),)):
+                n = read_into(self._fd, offset, piece)
+                if n != piece.nbytes:
+                    raise FileFormatError(
+                        f"{self.name}, {position((slice(at, stop),))}: the file ends at byte "
+                        f"{offset + n}, where {piece.nbytes - n} more belong. It is truncated: "
+                        "copy or download it again."
+                    )
+            at = stop
+        if not in_place:
+            out[...] = values
+        return values.nbytes
+
+
 class _Chunked(Hdf5Array):
     """A dataset in chunks, each read from the file and decoded by the thread that wants it."""
 
@@ -212,6 +257,13 @@ class _Chunked(Hdf5Array):
             self._places[at] = info.byte_offset, info.size, info.filter_mask
 
         dataset.id.chunk_iter(note)
+
+    def as_in_memory(self) -> np.ndarray | None:
+        """Where each chunk begins, if there is one dimension and nothing to decode."""
+        if self._raw_file is None or not self._decoder.copies or len(self.shape) > 1:
+            return None
+        offsets = np.array(self._places[:, 0])
+        return offsets if (offsets >= 0).all() else None
 
     def read(self, where: Where, out: np.ndarray) -> int:
         """See :meth:`.stored.StoredArray.read`."""

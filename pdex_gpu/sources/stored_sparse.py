@@ -56,8 +56,8 @@ class SparseArrays:
         self.major = "row" if by_row else "column"
         n_major, self.limit = shape if by_row else shape[::-1]
         self.dtype = data.dtype
-        # Genes in 16 bits where they fit: half the bytes of a float32 matrix are indices.
-        small = by_row and self.limit <= 1 << 16
+        # Genes, or cells, in 16 bits where they fit: half the bytes of a float32 matrix are indices.
+        small = self.limit <= 1 << 16
         self.index_dtype = np.dtype(
             np.uint16 if small else np.int32 if self.limit < 1 << 31 else np.int64
         )
@@ -135,6 +135,8 @@ class SparseArrays:
 
     def _check(self, indices: np.ndarray, first: int) -> None:
         name, indptr = self.indices.name, self.indptr
+        if not len(indices) or indices.view(f"u{indices.itemsize}").max() < self.limit:
+            return  # as unsigned numbers, negative ones are large
         try:
             check_indices(indices, indptr, self.limit, name, self.major, first, FileFormatError)
         except FileFormatError:
