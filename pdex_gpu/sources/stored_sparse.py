@@ -56,7 +56,7 @@ class SparseArrays:
         self.major = "row" if by_row else "column"
         n_major, self.limit = shape if by_row else shape[::-1]
         self.dtype = data.dtype
-        # Genes, or cells, in 16 bits where they fit: half the bytes of a float32 matrix are indices.
+        # Genes, or cells, in 16 bits where they fit: half of a float32 matrix are indices.
         small = self.limit <= 1 << 16
         self.index_dtype = np.dtype(
             np.uint16 if small else np.int32 if self.limit < 1 << 31 else np.int64
