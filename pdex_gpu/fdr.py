@@ -14,7 +14,6 @@ bits.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 from .backends.contract import KernelSet
 from .errors import CoverageError, DataError, FileFormatError
 from .pools import Map
+from .sources.raw_file import read_into, write_at
 
 #: Values read, held and written at a time, by each call that `run` has in work.
 _PIECE = 1 << 18
@@ -114,9 +114,6 @@ class FileColumn:
     def __init__(self, file: FileIO, n: int) -> None:
         self.n = n
         self._file = file
-        # Without these (Windows), position and transfer are two calls, and threads take turns.
-        self._positioned = hasattr(os, "preadv") and hasattr(os, "pwrite")
-        self._lock = threading.Lock()
 
     def read(self, first: int, last: int) -> np.ndarray:
         """A new array.
@@ -127,38 +124,18 @@ class FileColumn:
             If the file ends before `last`.
         """
         values = np.empty(last - first)  # filled below, or an error
-        left = values.data.cast("B")
-        while left:
-            length = self._read_into(left, 8 * last - len(left))
-            if not length:
-                raise FileFormatError(
-                    f"Values {first:,} to {last:,} of a column of {self.n:,} were asked for, but "
-                    f"its file {self._file.name!r} ends {len(left):,} bytes before that. Was it "
-                    "cut short, or its disk taken away? Run again."
-                )
-            left = left[length:]
+        missing = values.nbytes - read_into(self._file.fileno(), 8 * first, values)
+        if missing:
+            raise FileFormatError(
+                f"Values {first:,} to {last:,} of a column of {self.n:,} were asked for, but "
+                f"its file {self._file.name!r} ends {missing:,} bytes before that. Was it "
+                "cut short, or its disk taken away? Run again."
+            )
         return values
 
     def write(self, first: int, values: np.ndarray) -> None:
         """Write `values` at their place."""
-        left = np.ascontiguousarray(values, np.float64).data.cast("B")
-        end = 8 * first + len(left)
-        while left:
-            left = left[self._write_from(left, end - len(left)) :]
-
-    def _read_into(self, buffer: memoryview, at: int) -> int:
-        if self._positioned:
-            return os.preadv(self._file.fileno(), [buffer], at)
-        with self._lock:
-            self._file.seek(at)
-            return self._file.readinto(buffer) or 0
-
-    def _write_from(self, buffer: memoryview, at: int) -> int:
-        if self._positioned:
-            return os.pwrite(self._file.fileno(), buffer, at)
-        with self._lock:
-            self._file.seek(at)
-            return self._file.write(buffer) or 0
+        write_at(self._file.fileno(), 8 * first, np.ascontiguousarray(values, np.float64))
 
 
 def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budget: int) -> None:

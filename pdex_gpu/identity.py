@@ -14,7 +14,6 @@ from .backends.registry import BackendInfo
 from .design import Design
 from .settings import Settings
 from .sinks.differences import HASH
-from .sources.base import Source
 from .sources.dataset import Dataset
 from .stats.base import StatisticalTest
 from .versions import compiler, version
@@ -52,13 +51,8 @@ def run_identity(
             [*map(repr, design.targets), repr(design.reference)], design.codes
         ),
         "names of the genes": _hash(map(str, dataset.genes)),
-        **{f"data, {name}": value for name, value in data_identity(dataset.source).items()},
+        **{f"data, {name}": value for name, value in dataset.source.identity().items()},
     }
-
-
-def data_identity(source: Source) -> dict[str, int | str]:
-    """What tells the matrix of a source from others."""
-    return dict(source.identity())
 
 
 def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:

@@ -387,6 +387,24 @@ def test_indices_out_of_range_are_named(file, scratch, bad, layout, edges, budge
             source.density(map)
 
 
+@pytest.mark.parametrize(("index_dtype", "n_genes"), [("i1", 200), ("i2", 40_000), ("i4", 40_000)])
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+def test_negative_indices_of_narrow_types(file, layout, index_dtype, n_genes):
+    """As unsigned numbers they would be within range."""
+    shape = (2, n_genes) if layout == "csr" else (n_genes, 2)
+    group = file.create_group("X")
+    group["data"] = np.ones(4, np.float32)
+    group["indices"] = np.array([3, 7, 5, -1], index_dtype)
+    indptr = np.zeros(3, np.int64)
+    indptr[1:] = 2, 4
+    group["indptr"] = indptr
+    group.attrs.update({"encoding-type": f"{layout}_matrix", "shape": shape})
+    source = from_node(group, what="X")
+    says = r"^X/indices of \S+m\.h5 is malformed: \w+ 1 has an entry in \w+ -1, but there are"
+    with pytest.raises(FileFormatError, match=says):
+        read_back(source, [0, source.n_genes], AMPLE)
+
+
 def test_the_scratch_file_goes_when_reading_fails(file, scratch):
     source = from_node(write(file, example(), "csr"), what="X")
     with pytest.raises(ZeroDivisionError), source.open([0, 4, N_GENES], TINY):

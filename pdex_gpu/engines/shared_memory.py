@@ -85,7 +85,7 @@ def _run_workers(job: Job, task: _Task) -> None:
     except BrokenProcessPool as error:
         raise WorkerError(
             "A worker process of engine='shared_memory' died before its results were complete "
-            "(killed, out of memory, or unable to start). Results were discarded. In a script, "
+            "(killed, out of memory, or unable to start). In a script, "
             "guard the call with `if __name__ == '__main__':`, as worker processes import the "
             "script again; else use fewer workers or engine='threads'."
         ) from error

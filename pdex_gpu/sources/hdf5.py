@@ -202,7 +202,7 @@ class _Unfiltered(Hdf5Array):
         self._length = self.chunks[0]
         chunk_bytes = self._length * self._stored.itemsize
         behind = np.diff(offsets, append=-1) == chunk_bytes
-        ends = np.append(np.flatnonzero(~behind), len(offsets) - 1) + 1
+        ends = np.flatnonzero(~behind) + 1  # nothing lies behind the last
         # For each chunk, the first one that does not lie behind those from this on.
         self._run_ends = ends[np.searchsorted(ends, np.arange(len(offsets)), side="right")]
         self.chunks = (self._length * max(1, _BAND // chunk_bytes),)

@@ -135,8 +135,11 @@ class SparseArrays:
 
     def _check(self, indices: np.ndarray, first: int) -> None:
         name, indptr = self.indices.name, self.indptr
-        if not len(indices) or indices.view(f"u{indices.itemsize}").max() < self.limit:
-            return  # as unsigned numbers, negative ones are large
+        # As unsigned numbers negative ones are large: one pass tells, if they exceed the limit.
+        unsigned = indices.view(f"u{indices.itemsize}")
+        telling = indices.dtype.kind == "u" or self.limit <= np.iinfo(indices.dtype).max
+        if not len(indices) or (telling and unsigned.max() < self.limit):
+            return
         try:
             check_indices(indices, indptr, self.limit, name, self.major, first, FileFormatError)
         except FileFormatError:
