@@ -287,13 +287,12 @@ def test_if_all_fits_everything_is_read_once_and_written_once() -> None:
     assert (p_values.n_reads, column.n_reads) == (4, 0)
 
 
-@pytest.mark.parametrize("missing", [None, "preadv", "pwrite"])  # neither exists on Windows
+@pytest.mark.parametrize("positions", [True, False])  # Windows has none
 @pytest.mark.parametrize("capacity", [1 << 30, 9000])
 def test_adjust_files(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capacity: int, missing: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capacity: int, positions: bool
 ) -> None:
-    if missing:
-        monkeypatch.delattr(os, missing)
+    monkeypatch.setattr("pdex_gpu.sources.raw_file._HAS_POSITIONS", positions)
     p = awkward(40_000)
     with (
         (tmp_path / "p").open("w+b", buffering=0) as p_file,
