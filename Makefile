@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint bench bench-files bench-gpu clean
+.PHONY: help demo test test-slow test-gpu lint bench bench-files bench-comparisons bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +23,8 @@ PYTEST_ARGS ?=
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
 	@echo "also: make lint, make test-slow, make test-gpu, make bench (benchmarks/cpu.py),"
-	@echo "make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean"
+	@echo "make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
+	@echo "make bench-comparisons (benchmarks/comparisons.py)"
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
@@ -75,6 +76,9 @@ bench: $(VENV)/.test
 # Needs 10 GB of disk and half an hour.
 bench-files: $(VENV)/.test
 	$(BIN)/python benchmarks/files.py
+
+bench-comparisons: $(VENV)/.test
+	$(BIN)/python benchmarks/comparisons.py
 
 # Needs a CUDA device, and CuPy for it in .venv; says what to install.
 bench-gpu: $(VENV)/.test

@@ -14,7 +14,8 @@ from gpu_screen import REFERENCE, Screen
 from scipy import sparse
 
 from pdex_gpu.backends import reference
-from pdex_gpu.design import Design, make_design
+from pdex_gpu.comparisons import make_design
+from pdex_gpu.design import Design
 from pdex_gpu.machine import cpu_count
 from pdex_gpu.sources.base import Chunk, DenseChunk
 from pdex_gpu.sources.memory import from_array
@@ -138,7 +139,7 @@ def outputs(kernels: Any, chunk: Chunk, design: Design, run: Any) -> Outputs:
 def _of_genes(kernels: Any, block: Any, genes: slice, design: Design) -> Outputs:
     with np.errstate(over="ignore"):  # expm1 of counts
         moments = kernels.moments(block, genes, design, centred=True, expm1=True)
-    sums = kernels.rank_sums(block, genes, design)
+    sums = kernels.rank_sums(block, genes, design.contrasts[0])
     return {
         "n_expressed": moments.n_expressed,
         "mean": moments.mean,
@@ -146,7 +147,7 @@ def _of_genes(kernels: Any, block: Any, genes: slice, design: Design) -> Outputs
         "mean_expm1": moments.mean_expm1,
         "u2": sums.u2,
         "ties": sums.ties,
-        "a2": kernels.anderson_darling(block, genes, design),
+        "a2": kernels.anderson_darling(block, genes, design.contrasts[0]),
     }
 
 

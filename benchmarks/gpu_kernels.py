@@ -14,7 +14,7 @@ from pdex_gpu.backends.cuda import anderson_darling, moments, rank_sums
 from pdex_gpu.backends.cuda.block import make_slice
 from pdex_gpu.backends.cuda.lanes import Lane
 from pdex_gpu.backends.cuda.sort import sort_slice
-from pdex_gpu.design import Design
+from pdex_gpu.design import Contrast, Design
 from pdex_gpu.stats.wilcoxon import Wilcoxon
 
 PHASES = ("layout", "sort", "rank sums", "moments", "moments with m2", "Anderson-Darling")
@@ -42,15 +42,20 @@ class Resident:
         lane = Lane(kernels.device, kernels.shapes)
         return cls(kernels, block, design, lane, kernels.tasks(block, design))
 
+    @property
+    def contrast(self) -> Contrast:
+        """Every target against the reference."""
+        return self.design.contrasts[0]
+
     def all_queued(self) -> float:
         """Layout, sort and rank sums of every slice, queued on one lane; seconds."""
         stream = self.lane.stream
         stream.synchronize()
         start = time.perf_counter()
         for genes in self.slices:
-            with make_slice(self.block, genes, self.design, self.lane) as part:
+            with make_slice(self.block, genes, self.lane) as part:
                 sort_slice(part)
-                rank_sums.queue(part)
+                rank_sums.queue(part, self.contrast)
         stream.synchronize()
         return time.perf_counter() - start
 
@@ -59,7 +64,7 @@ class Resident:
 
         def compute(genes: slice) -> None:
             with self.kernels.part(self.block, genes, self.design) as part:
-                rank_sums.queue(part)
+                rank_sums.queue(part, self.contrast)
                 part.lane.stream.synchronize()
 
         with ThreadPoolExecutor(self.kernels.shapes.n_lanes) as pool:
@@ -70,7 +75,7 @@ class Resident:
     def phases(self) -> dict[str, float]:
         """Seconds of each phase over all slices; the host waits for each to end."""
         seconds = dict.fromkeys(PHASES, 0.0)
-        stream, n_reference = self.lane.stream, int(self.design.n_cells[0])
+        stream = self.lane.stream
         stream.synchronize()
         last = time.perf_counter()
 
@@ -82,17 +87,17 @@ class Resident:
             last = now
 
         for genes in self.slices:
-            with make_slice(self.block, genes, self.design, self.lane) as part:
+            with make_slice(self.block, genes, self.lane) as part:
                 done("layout")
                 sort_slice(part)
                 done("sort")
-                rank_sums.queue(part)
+                rank_sums.queue(part, self.contrast)
                 done("rank sums")
                 moments.queue(part, centred=False, expm1=False)
                 done("moments")
                 moments.queue(part, centred=True, expm1=False)
                 done("moments with m2")
-                anderson_darling.queue(part, n_reference)
+                anderson_darling.queue(part, self.contrast)
                 done("Anderson-Darling")
         return seconds
 
@@ -101,15 +106,16 @@ class Resident:
         found = []
         for genes in self.slices:
             with self.kernels.part(self.block, genes, self.design) as part:
-                sums = rank_sums.rank_sums(part)
+                sums = rank_sums.rank_sums(part, self.contrast)
             found.append((sums.u2, sums.ties))
         return found
 
 
 def p_values(sums: list[tuple[np.ndarray, np.ndarray]], design: Design, run: Any) -> float:
     """P-values from U and ties: the host does that, while the device has other slices; seconds."""
-    test = Wilcoxon()
+    test, contrast = Wilcoxon(), design.contrasts[0]
+    n_target, n_reference = contrast.n_target[:, None] * 1.0, contrast.n_reference[:1, None] * 1.0
     start = time.perf_counter()
-    for _ in run(lambda pair: test.finish(*pair, design.n_cells), sums):
+    for _ in run(lambda pair: test.finish(*pair, n_target, n_reference), sums):
         pass
     return time.perf_counter() - start

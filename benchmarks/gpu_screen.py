@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse, special
 
-from pdex_gpu.design import Design, make_design
+from pdex_gpu.comparisons import make_design
+from pdex_gpu.design import Design
 from pdex_gpu.machine import cpu_count
 from pdex_gpu.sources.dataset import Dataset, Labels, object_array
 from pdex_gpu.sources.memory import from_array

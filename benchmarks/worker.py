@@ -142,9 +142,8 @@ class Illico(Tool):
             adata,
             is_log1p=is_log1p,
             group_keys=GROUPBY,
-            reference=REFERENCE,
             n_threads=self.threads,
-            **options,
+            **{"reference": REFERENCE, **options},
         )
 
     def lookup(self, result: Any, column: str, pairs: list[tuple[str, str]]) -> list[float]:
@@ -271,11 +270,9 @@ class NewPdex(Tool):
         return self.call(
             adata,
             groupby=GROUPBY,
-            mode="ref",
-            reference=REFERENCE,
             threads=self.threads,
             is_log1p=is_log1p,
-            **options,
+            **(options or {"mode": "ref", "reference": REFERENCE}),
         )
 
     def lookup(self, result: Any, column: str, pairs: list[tuple[str, str]]) -> list[float]:

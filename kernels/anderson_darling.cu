@@ -1,25 +1,22 @@
-// Two-sample Anderson-Darling statistic of every (target, gene) against the reference, from sorted
-// segments: the midrank version, Scholz and Stephens 1987, eq. 7. With n cells in all, m of a
-// value's cells and half of its ties below in the target, b likewise in both samples:
-//     A2 = (n - 1) / n^2 * (1 / n_target + 1 / n_ref) * sum over distinct values of
-//          ties * (n m - b n_target)^2 / (b (n - b) - n ties / 4).
-// Between two values of the target its count below stands still, so one pass over the distinct
-// reference values, and one over the target's own, serve a pair. No atomics; each lane adds in a
-// fixed order.
+// Two-sample Anderson-Darling statistics of every (target, gene) against a reference, midrank and
+// right (see anderson_darling.cuh), from sorted segments; and the distinct values of a reference or
+// a pool, which all versions need. Between two values of the target its count below stands still,
+// so one pass over the distinct reference values, and one over the target's own, serve a pair. No
+// atomics; each lane adds in a fixed order.
 
-#include "common.cuh"
+#include "anderson_darling.cuh"
 
-// One block a gene: the distinct values of its sorted reference, and where each begins in it.
-// distinct and first hold the gene's from places[j] on; first has one more, the number of entries.
-// n_distinct (C,). Dynamic shared memory: 32 i32.
+// One block a gene: the distinct values of its sorted reference or pool, and where each begins in
+// it. distinct and first hold the gene's from places[j] on; first has one more, the number of
+// entries. n_distinct (C,). Dynamic shared memory: 32 i32.
 template <class Key>
-__device__ void distinct_values(const Key* keys, const i64* starts, const i64* places, i64 n_genes,
-                                Key* distinct, i32* first, i32* n_distinct) {
+__device__ void distinct_values(const Key* keys, const i64* starts, const i64* ends,
+                                const i64* places, Key* distinct, i32* first, i32* n_distinct) {
     DYNAMIC_SHARED(memory);
     i32* in_warp = reinterpret_cast<i32*>(memory);
     const i64 gene = blockIdx.x;
     const Key* reference = keys + starts[gene];
-    const i32 n = static_cast<i32>(starts[n_genes + gene] - starts[gene]);
+    const i32 n = static_cast<i32>(ends[gene] - starts[gene]);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     distinct += places[gene];
     first += places[gene] + gene;  // one more a gene
@@ -49,32 +46,35 @@ __device__ void distinct_values(const Key* keys, const i64* starts, const i64* p
     }
 }
 
+template <bool RIGHT>
 __device__ __forceinline__ double term(double ties, double b, double m, double n, double n_target) {
     const double difference = n * m - b * n_target;
+    if (RIGHT) return b == n ? 0.0 : ties * (difference * difference) / (b * (n - b));
     return ties * (difference * difference) / (b * (n - b) - 0.25 * n * ties);
 }
 
-// Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes one target at a
-// time. a2 (T, C), NaN where the pair has one distinct value. Shared memory: none.
-template <class Key>
+// Midrank, or right. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes
+// one target at a time. a2 (T, C), NaN where the pair has one distinct value. Shared memory: none.
+template <bool RIGHT, class Key>
 __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* n_cells,
-                                 i64 n_groups, i64 n_genes, i32 kind, i32 n_parts,
+                                 i64 n_genes, i32 kind, const Sides<Key>& sides, i32 n_parts,
                                  const i64* places, const Key* distinct, const i32* first,
                                  const i32* n_distinct, double* a2) {
-    const i64 gene = blockIdx.x / n_parts, part = blockIdx.x % n_parts;
+    const double share = RIGHT ? 1.0 : 0.5;  // of equal cells that count
+    const i64 gene = blockIdx.x / n_parts;
     const int lane = threadIdx.x % WARP;
     const Key zero = zero_key<Key>(kind);
     distinct += places[gene];
     first += places[gene] + gene;
     const i32 d = n_distinct[gene];
-    const double n_ref = static_cast<double>(n_cells[0]);
-    const i64 reference_zeros = n_cells[0] - (starts[n_genes + gene] - starts[gene]);
+    const double n_ref = static_cast<double>(sides.cells);
+    const i64 reference_zeros = sides.cells - (sides.ends[gene] - sides.starts[gene]);
     const i32 reference_negatives = first[lower_bound(distinct, d, zero)];
 
-    const i64 begin = 1 + (n_groups - 1) * part / n_parts;
-    const i64 end = 1 + (n_groups - 1) * (part + 1) / n_parts;
-    for (i64 group = begin + threadIdx.x / WARP; group < end; group += blockDim.x / WARP) {
-        const i64 pair = group * n_genes + gene;
+    i32 begin, end;
+    share_of_targets(sides.n_targets, n_parts, begin, end);
+    for (i32 row = begin + threadIdx.x / WARP; row < end; row += blockDim.x / WARP) {
+        const i64 group = sides.group(row), pair = group * n_genes + gene;
         const Key* target = keys + starts[pair];
         const i32 n_own = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
         const i64 zeros = n_cells[group] - n_own;
@@ -83,34 +83,17 @@ __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* 
         double total = 0.0;
         i32 terms = 0;
 
-        // Values of the reference, 32 at a time; `p` target entries lie below them so far.
-        i32 p = 0;
-        Key held = 0;  // target[p / 32 * 32 + lane]
-        for (i32 base = 0; base < d; base += WARP) {
-            const i32 q = base + lane;
-            const bool here = q < d;
-            const Key key = here ? distinct[q] : ~Key(0);
-            const Key largest = __shfl_sync(FULL, key, min(WARP, d - base) - 1);
-            i32 below = p, equal = 0;
-            while (p < n_own) {
-                if (p % WARP == 0) held = p + lane < n_own ? target[p + lane] : ~Key(0);
-                const Key x = __shfl_sync(FULL, held, p % WARP);
-                if (x > largest) break;
-                below += x < key;
-                equal += x == key;
-                p++;
-            }
-            if (here) {
+        each_reference_value(
+            target, n_own, distinct, d, lane, [&](i32 q, Key key, i32 below, i32 equal) {
                 const bool above = key > zero;
                 const double c = first[q + 1] - first[q];
                 const double m =
-                    static_cast<double>(below + (above ? zeros : 0)) + 0.5 * equal;
+                    static_cast<double>(below + (above ? zeros : 0)) + share * equal;
                 const double b =
-                    static_cast<double>(first[q] + (above ? reference_zeros : 0)) + 0.5 * c + m;
-                total += term(c + equal, b, m, n, n_target);
+                    static_cast<double>(first[q] + (above ? reference_zeros : 0)) + share * c + m;
+                total += term<RIGHT>(c + equal, b, m, n, n_target);
                 terms++;
-            }
-        }
+            });
         // Values that the target alone has, at the last of equal entries.
         for (i32 i = lane; i < n_own; i += WARP) {
             const Key key = target[i];
@@ -120,39 +103,43 @@ __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* 
             const i32 start = lower_bound(target, i, key);
             const bool above = key > zero;
             const double t = i + 1 - start;
-            const double m = static_cast<double>(start + (above ? zeros : 0)) + 0.5 * t;
+            const double m = static_cast<double>(start + (above ? zeros : 0)) + share * t;
             const double b = static_cast<double>(first[at] + (above ? reference_zeros : 0)) + m;
-            total += term(t, b, m, n, n_target);
+            total += term<RIGHT>(t, b, m, n, n_target);
             terms++;
         }
         total = warp_sum(total);
         terms = warp_sum(terms);
         if (lane == 0) {
             if (zeros + reference_zeros > 0) {
-                const double m = lower_bound(target, n_own, zero) + 0.5 * zeros;
-                const double b = reference_negatives + 0.5 * reference_zeros + m;
-                total += term(static_cast<double>(zeros + reference_zeros), b, m, n, n_target);
+                const double m = lower_bound(target, n_own, zero) + share * zeros;
+                const double b = reference_negatives + share * reference_zeros + m;
+                const double ties = static_cast<double>(zeros + reference_zeros);
+                total += term<RIGHT>(ties, b, m, n, n_target);
                 terms++;
             }
-            a2[pair - n_genes] =
-                terms > 1 ? total * (n - 1.0) / (n * n) * (1.0 / n_target + 1.0 / n_ref)
-                          : __longlong_as_double(0x7ff8000000000000ll);
+            const double scaled = RIGHT ? total / n : total * (n - 1.0) / (n * n);
+            a2[row * n_genes + gene] =
+                terms > 1 ? scaled * (1.0 / n_target + 1.0 / n_ref) : undefined();
         }
     }
 }
 
 #define KERNELS(BITS)                                                                              \
     extern "C" __global__ void distinct_values_##BITS(                                             \
-        const u##BITS* keys, const i64* starts, const i64* places, i64 n_genes,                    \
-        u##BITS* distinct, i32* first, i32* n_distinct) {                                          \
-        distinct_values(keys, starts, places, n_genes, distinct, first, n_distinct);               \
+        const u##BITS* keys, const i64* starts, const i64* ends, const i64* places,                \
+        u##BITS* distinct, i32* begins, i32* n_distinct) {                                         \
+        distinct_values(keys, starts, ends, places, distinct, begins, n_distinct);                 \
     }                                                                                              \
-    extern "C" __global__ void anderson_darling_##BITS(                                            \
-        const u##BITS* keys, const i64* starts, const i64* n_cells, i64 n_groups, i64 n_genes,     \
-        i32 kind, i32 n_parts, const i64* places, const u##BITS* distinct, const i32* first,       \
-        const i32* n_distinct, double* a2) {                                                       \
-        anderson_darling(keys, starts, n_cells, n_groups, n_genes, kind, n_parts, places,          \
-                         distinct, first, n_distinct, a2);                                         \
+    extern "C" __global__ void anderson_darling_midrank_##BITS(PAIRS(BITS), DISTINCT(BITS),        \
+                                                               double* a2) {                       \
+        anderson_darling<false>(keys, starts, n_cells, n_genes, kind, SIDES(BITS), n_parts,        \
+                                places, distinct, begins, n_distinct, a2);                         \
+    }                                                                                              \
+    extern "C" __global__ void anderson_darling_right_##BITS(PAIRS(BITS), DISTINCT(BITS),          \
+                                                             double* a2) {                         \
+        anderson_darling<true>(keys, starts, n_cells, n_genes, kind, SIDES(BITS), n_parts, places, \
+                               distinct, begins, n_distinct, a2);                                  \
     }
 
 KERNELS(32)

@@ -1,6 +1,6 @@
-// Shared by all kernels: types, order-preserving keys, searches, sums over a warp.
+// Shared by all kernels: types, order-preserving keys, searches, sums over a warp, wide sums.
 //
-// Notation: K groups (the reference is group 0), C genes of a slice, n cells. Where an entry of a
+// Notation: K groups, C genes of a slice, T targets of a contrast, n cells. Where an entry of a
 // slice lies: entries of (group g, gene j) are keys[starts[g * C + j]] to
 // keys[starts[(g + 1) * C + j]], exclusive; so a gene is contiguous and, within it, a group.
 //
@@ -154,13 +154,24 @@ __device__ __forceinline__ T warp_sum(T x) {
     return x;
 }
 
-// --- tie terms ----------------------------------------------------------------------------------
+// The largest over all lanes, in every lane.
+template <class T>
+__device__ __forceinline__ T warp_max(T x) {
+    for (int step = WARP / 2; step > 0; step >>= 1) {
+        const T other = __shfl_xor_sync(FULL, x, step);
+        x = other > x ? other : x;
+    }
+    return x;
+}
 
-// A sum of integers beyond 64 bits: high * 2^32 + low. A sum of t^3 - t over 2^31 cells fits.
+// --- wide sums ----------------------------------------------------------------------------------
+
+// A sum of integers beyond 64 bits: high * 2^32 + low. A sum of t^3 - t over 2^31 cells fits, and
+// one of cubes and of squared places.
 struct Wide {
     u64 high, low;
 
-    // Adds a * b, a < 2^63, b < 2^31.
+    // Adds a * b, b < 2^31.
     __device__ void add_product(u64 a, u64 b) {
         const u64 low_part = (a & 0xffffffffull) * b;
         high += (a >> 32) * b + (low_part >> 32);

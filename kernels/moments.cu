@@ -1,5 +1,6 @@
 // Moments of every (group, gene), from sorted segments: number of entries, mean, and where asked
-// the centred second moment and the mean of expm1(x). All (K, C), float64 but the number.
+// the centred second moment and the means of expm1(x) and log1p(x). All (K, C), float64 but the
+// number.
 //
 // One warp a (group, gene). Sums run over the ascending entries, lane l taking every 32nd: within
 // pieces of PIECE entries, then over pieces, then over lanes; so the bits depend on nothing but the
@@ -20,6 +21,12 @@ template <class Key>
 struct Expm1 {
     i32 kind;
     __device__ double operator()(Key key) const { return expm1(value_of(key, kind)); }
+};
+
+template <class Key>
+struct Log1p {
+    i32 kind;
+    __device__ double operator()(Key key) const { return log1p(value_of(key, kind)); }
 };
 
 template <class Key>
@@ -89,6 +96,20 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
     }
 }
 
+// The mean of log1p(x) alone: for few calls, and the registers it takes would slow down all others.
+template <class Key>
+__device__ void mean_log1p(const Key* keys, const i64* starts, const i64* n_cells, i64 n_groups,
+                           i64 n_genes, i32 kind, double* mean) {
+    const i64 segment = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
+    if (segment >= n_groups * n_genes) return;
+    const int lane = threadIdx.x % WARP;
+    const i64 group = segment % n_groups;
+    const i64 pair = group * n_genes + segment / n_groups;
+    const i32 n = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
+    const double total = sum(keys + starts[pair], n, lane, Log1p<Key>{kind});
+    if (lane == 0) mean[pair] = total / static_cast<double>(n_cells[group]);
+}
+
 #define KERNELS(BITS)                                                                              \
     extern "C" __global__ void moments_##BITS(const u##BITS* keys, const i64* starts,              \
                                               const i64* n_cells, i64 n_groups, i64 n_genes,       \
@@ -96,6 +117,11 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
                                               double* m2, double* mean_expm1) {                    \
         moments(keys, starts, n_cells, n_groups, n_genes, kind, n_expressed, mean, m2,             \
                 mean_expm1);                                                                       \
+    }                                                                                              \
+    extern "C" __global__ void mean_log1p_##BITS(const u##BITS* keys, const i64* starts,           \
+                                                 const i64* n_cells, i64 n_groups, i64 n_genes,    \
+                                                 i32 kind, double* mean) {                         \
+        mean_log1p(keys, starts, n_cells, n_groups, n_genes, kind, mean);                          \
     }
 
 KERNELS(32)

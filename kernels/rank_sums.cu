@@ -1,22 +1,24 @@
-// Mann-Whitney sums of every (target, gene) against the reference, from sorted segments.
+// Mann-Whitney sums of every (target, gene) of a contrast, from sorted segments.
 //
 // Each entry of a target is searched for in the reference: `below` reference cells are smaller and
 // c equal. Twice U (Mann and Whitney 1947) is the sum of 2 * below + c. The tie term, the sum of
 // t^3 - t over the pooled values, grows by 3 m (m + 1) with each cell that joins m equal ones: the
-// i-th of equal target cells joins c + i. All sums are of integers, so their order does not matter.
-// Zeros, which are not stored, are added in closed form.
+// i-th of equal target cells joins c + i. Of a pool, which holds the target's own cells, the tie
+// term is one for all targets. All sums are of integers, so their order does not matter. Zeros,
+// which are not stored, are added in closed form.
 
-#include "common.cuh"
+#include "contrast.cuh"
 
-// One block a gene: tie terms of the reference alone, zeros left out: high and low (C,).
+// One block a gene: tie terms of the reference or the pool alone. Without zeros: high and low
+// (C,); with them, if `whole` is given: (C,).
 // Shared memory: the two sums.
 template <class Key>
-__device__ void reference_ties(const Key* keys, const i64* starts, i64 n_genes, u64* high,
-                               u64* low) {
+__device__ void reference_ties(const Key* keys, const i64* starts, const i64* ends, i64 cells,
+                               u64* high, u64* low, double* whole) {
     __shared__ u64 sums[2];
     const i64 gene = blockIdx.x;
     const Key* reference = keys + starts[gene];
-    const i32 n = static_cast<i32>(starts[n_genes + gene] - starts[gene]);
+    const i32 n = static_cast<i32>(ends[gene] - starts[gene]);
     if (threadIdx.x < 2) sums[threadIdx.x] = 0;
     __syncthreads();
     Wide ties = {0, 0};
@@ -35,63 +37,34 @@ __device__ void reference_ties(const Key* keys, const i64* starts, i64 n_genes, 
     if (threadIdx.x == 0) {
         high[gene] = sums[0];
         low[gene] = sums[1];
+        if (whole) {
+            ties = {sums[0], sums[1]};
+            ties.add_ties(static_cast<u64>(cells - n));
+            whole[gene] = ties.value();
+        }
     }
 }
 
-// The sorted reference of a gene, every stride-th key of it in shared memory.
+// Against a reference. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp
+// takes one target at a time. u2 and ties are (T, C).
+// Dynamic shared memory: most_samples keys.
 template <class Key>
-struct Reference {
-    const Key* keys;
-    i32 n;
-    const Key* samples;
-    i32 n_samples, stride;
-
-    // The range that a sample found `at` leaves for the bound.
-    __device__ void narrow(i32 at, i32& low, i32& size) const {
-        low = at > 0 ? (at - 1) * stride + 1 : 0;
-        size = (at < n_samples ? at * stride : n) - low;
-    }
-    __device__ i32 below(Key key) const {
-        i32 low, size;
-        narrow(lower_bound(samples, n_samples, key), low, size);
-        return low + lower_bound(keys + low, size, key);
-    }
-    __device__ i32 up_to(Key key) const {
-        i32 low, size;
-        narrow(upper_bound(samples, n_samples, key), low, size);
-        return low + upper_bound(keys + low, size, key);
-    }
-};
-
-// Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes one target at a
-// time. u2 and ties are (T, C).
-// Dynamic shared memory: n_samples keys; where they are the whole reference, searching ends there.
-template <class Key>
-__device__ void rank_sums(const Key* keys, const i64* starts, const i64* n_cells, i64 n_groups,
-                          i64 n_genes, i32 kind, i32 n_parts, i32 most_samples, const u64* high,
-                          const u64* low, i64* u2, double* ties) {
+__device__ void rank_sums(const Key* keys, const i64* starts, const i64* n_cells, i64 n_genes,
+                          i32 kind, const Sides<Key>& sides, i32 n_parts, i32 most_samples,
+                          const u64* high, const u64* low, i64* u2, double* ties) {
     DYNAMIC_SHARED(memory);
-    Key* samples = reinterpret_cast<Key*>(memory);
-    const i64 gene = blockIdx.x / n_parts, part = blockIdx.x % n_parts;
+    const i64 gene = blockIdx.x / n_parts;
     const int lane = threadIdx.x % WARP;
     const Key zero = zero_key<Key>(kind);
-
-    Reference<Key> reference;
-    reference.keys = keys + starts[gene];
-    reference.n = static_cast<i32>(starts[n_genes + gene] - starts[gene]);
-    reference.stride = max(1, (reference.n + most_samples - 1) / most_samples);
-    reference.n_samples = (reference.n + reference.stride - 1) / reference.stride;
-    reference.samples = samples;
-    for (i32 q = threadIdx.x; q < reference.n_samples; q += blockDim.x)
-        samples[q] = reference.keys[static_cast<i64>(q) * reference.stride];
-    __syncthreads();
-    const i64 reference_zeros = n_cells[0] - reference.n;
+    const Searched<Key> reference =
+        load_searched(sides, gene, most_samples, reinterpret_cast<Key*>(memory));
+    const i64 reference_zeros = sides.cells - reference.n;
     const i64 negatives = reference.below(zero);
 
-    const i64 first = 1 + (n_groups - 1) * part / n_parts;
-    const i64 last = 1 + (n_groups - 1) * (part + 1) / n_parts;
-    for (i64 group = first + threadIdx.x / WARP; group < last; group += blockDim.x / WARP) {
-        const i64 pair = group * n_genes + gene;
+    i32 begin, end;
+    share_of_targets(sides.n_targets, n_parts, begin, end);
+    for (i32 t = begin + threadIdx.x / WARP; t < end; t += blockDim.x / WARP) {
+        const i64 group = sides.group(t), pair = group * n_genes + gene;
         const Key* target = keys + starts[pair];
         const i32 n = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
         i64 twice_u = 0;
@@ -120,26 +93,48 @@ __device__ void rank_sums(const Key* keys, const i64* starts, const i64* n_cells
         tie.low = warp_sum(tie.low);
         if (lane == 0) {
             const i64 zeros = n_cells[group] - n;
-            u2[pair - n_genes] = twice_u + zeros * (2 * negatives + reference_zeros);
+            u2[t * n_genes + gene] = twice_u + zeros * (2 * negatives + reference_zeros);
             tie.high += high[gene];
             tie.low += low[gene];
             tie.add_ties(static_cast<u64>(zeros + reference_zeros));
-            ties[pair - n_genes] = tie.value();
+            ties[t * n_genes + gene] = tie.value();
         }
     }
 }
 
+// Against the rest of a pool: u2 (T, C).
+// Blocks and shared memory: see each_target.
+template <class Key>
+__device__ void rank_sums_in_pool(const Key* keys, const i64* starts, const i64* n_cells,
+                                  i64 n_genes, i32 kind, const Sides<Key>& sides, i32 n_parts,
+                                  i32 most_samples, i64* u2) {
+    each_target(keys, starts, n_cells, n_genes, kind, sides, n_parts, most_samples,
+                [&](i64, i64 at, const auto& visit) {
+                    i64 twice_u = 0;
+                    visit([&](const Place& p) { twice_u += p.own * (2 * p.below + p.equal); });
+                    twice_u = warp_sum(twice_u);
+                    if (threadIdx.x % WARP == 0) u2[at] = twice_u;
+                });
+}
+
 #define KERNELS(BITS)                                                                              \
     extern "C" __global__ void reference_ties_##BITS(const u##BITS* keys, const i64* starts,       \
-                                                     i64 n_genes, u64* high, u64* low) {           \
-        reference_ties(keys, starts, n_genes, high, low);                                          \
+                                                     const i64* ends, i64 cells, u64* high,        \
+                                                     u64* low, double* whole) {                    \
+        reference_ties(keys, starts, ends, cells, high, low, whole);                               \
     }                                                                                              \
     extern "C" __global__ void rank_sums_##BITS(                                                   \
-        const u##BITS* keys, const i64* starts, const i64* n_cells, i64 n_groups, i64 n_genes,     \
-        i32 kind, i32 n_parts, i32 most_samples, const u64* high, const u64* low, i64* u2,         \
-        double* ties) {                                                                            \
-        rank_sums(keys, starts, n_cells, n_groups, n_genes, kind, n_parts, most_samples, high,     \
+        const u##BITS* keys, const i64* starts, const i64* n_cells, i64 n_genes, i32 kind,         \
+        SIDES_PARAMETERS(BITS), i32 n_parts, i32 most_samples, const u64* high, const u64* low,    \
+        i64* u2, double* ties) {                                                                   \
+        rank_sums(keys, starts, n_cells, n_genes, kind, SIDES(BITS), n_parts, most_samples, high,  \
                   low, u2, ties);                                                                  \
+    }                                                                                              \
+    extern "C" __global__ void rank_sums_in_pool_##BITS(                                           \
+        const u##BITS* keys, const i64* starts, const i64* n_cells, i64 n_genes, i32 kind,         \
+        SIDES_PARAMETERS(BITS), i32 n_parts, i32 most_samples, i64* u2) {                          \
+        rank_sums_in_pool(keys, starts, n_cells, n_genes, kind, SIDES(BITS), n_parts,              \
+                          most_samples, u2);                                                       \
     }
 
 KERNELS(32)

@@ -8,28 +8,46 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .aggregate import pseudobulk
     from .api import differential_expression
     from .backends.registry import backends
+    from .calibration import calibrate
+    from .calibration_result import Calibration
     from .compat import parallel_differential_expression
+    from .compat_modes import pdex
+    from .compat_scanpy import rank_genes_groups
+    from .deseq import pseudobulk_dex
     from .result import DEResult
     from .result_file import ResultFile
 
 # Public names and where they live; imported on first use, so that importing the package is quick.
 _WHERE = {
+    "Calibration": "calibration_result",
     "DEResult": "result",
     "ResultFile": "result_file",
     "backends": "backends",
+    "calibrate": "calibration",
     "differential_expression": "api",
     "parallel_differential_expression": "compat",
+    "pdex": "compat_modes",
+    "pseudobulk": "aggregate",
+    "pseudobulk_dex": "deseq",
+    "rank_genes_groups": "compat_scanpy",
 }
 
 __all__ = [
+    "Calibration",
     "DEResult",
     "ResultFile",
     "__version__",
     "backends",
+    "calibrate",
     "differential_expression",
     "parallel_differential_expression",
+    "pdex",
+    "pseudobulk",
+    "pseudobulk_dex",
+    "rank_genes_groups",
 ]
 
 

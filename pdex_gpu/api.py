@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 
+from .analysis import Analysis, make_analysis
 from .backends.contract import KernelSet, NonFiniteError
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
-from .design import Design, make_design
+from .comparisons import Levels, combined, make_design
+from .correction import StoredCorrection
+from .design import Design
 from .disk import writing
 from .engines.base import Job
 from .errors import (
@@ -27,10 +30,12 @@ from .errors import (
     UnsupportedDataError,
     listing,
 )
-from .fdr import FileColumn, adjust
-from .finish import Scale, finish, finish_blocks
+from .fdr import FileColumn
+from .finish import Scale, StoredFinish, finish
 from .identity import run_identity
+from .kept import Filters, find_kept
 from .machine import cpu_count, memory_budget
+from .on_target import own_genes
 from .output import check_output, check_space, input_file, write_output
 from .pools import Map, pool_map
 from .progress import Progress, Tracker
@@ -38,12 +43,14 @@ from .provenance import make_provenance
 from .result import DEResult
 from .result_file import ResultFile
 from .schedule import choose_engine, make_schedule
+from .schema import extra_columns
 from .settings import Settings, check_settings
 from .sinks.checkpoint import Checkpoint, open_checkpoint
-from .sinks.files import CheckpointSink, StoredPValues, StoredResults
+from .sinks.files import CheckpointSink, StoredResults
 from .sinks.memory import MemorySink, check_result_size
 from .sources.base import NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import Dataset, open_dataset
+from .sources.guides import POOL, read_guides, with_guides
 from .stats.base import StatisticalTest, make_test
 from .table import Table
 
@@ -53,11 +60,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pdex_gpu")
 
+_VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
+
 
 @overload
 def differential_expression(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
-    groupby: str,
+    groupby: str | Sequence[str] | None = None,
     *,
     out: None = None,
     **options: Any,
@@ -67,7 +76,7 @@ def differential_expression(
 @overload
 def differential_expression(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
-    groupby: str,
+    groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str],
     **options: Any,
@@ -76,10 +85,23 @@ def differential_expression(
 
 def differential_expression(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
-    groupby: str,
+    groupby: str | Sequence[str] | None = None,
     *,
     reference: object = "non-targeting",
     groups: Iterable[object] | None = None,
+    comparison: str = "reference",
+    pairs: Any = None,
+    guides: str | None = None,
+    on_target: str | None = None,
+    strata: str | None = None,
+    columns: str | Iterable[str] = (),
+    confidence: float = 0.95,
+    pseudocount: float = 1e-9,
+    fdr_method: str = "benjamini-hochberg",
+    fdr_scope: str = "all",
+    min_cells: int = 1,
+    min_fraction: float | None = None,
+    min_cpm: float | None = None,
     metric: str = "wilcoxon",
     layer: str | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -100,7 +122,7 @@ def differential_expression(
     progress: bool | Callable[[Progress], object] = True,
     **test_options: Any,
 ) -> DEResult | ResultFile:
-    """Compare groups of cells with a reference group, gene by gene.
+    """Compare groups of cells, gene by gene: with a reference, with each other, with the rest.
 
     Parameters
     ----------
@@ -109,14 +131,55 @@ def differential_expression(
         or the layer; the path of an h5ad file or a zarr store (folder or .zip); or an h5ad file
         opened with ``open(path, "rb")`` or the like, which stays open. X may be dense, CSR or CSC,
         of any integer or float dtype; integers up to 64 bits are ranked exactly.
-    groupby : str
-        Column of obs with the group of each cell. Cells without a label are left out.
+    groupby : str or list of str
+        Column of obs with the group of each cell. Cells without a label are left out. Of a list,
+        the first has the groups, and cells are compared only with cells of the same level of the
+        others: ``["perturbation", "cell_type"]``.
     reference : object
-        Group that the others are compared with.
+        Group that the others are compared with, or a list of groups, whose cells are pooled. With
+        ``comparison="each_reference"``, groups to compare with one by one; with ``"perturbed"``,
+        the groups that are left out.
     groups : iterable, optional
         Groups to compare, in this order; by default all but the reference, sorted.
-    metric : {"wilcoxon", "anderson", "t-test"}
-        Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, or t-test.
+    comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
+        What each group is compared with: the reference; each of several references; all other
+        cells that have a label; all of these but the reference's; or what `pairs` says.
+    pairs : pandas.DataFrame or list of pairs, optional
+        Columns target and reference, for ``comparison="pairs"``.
+    guides : str, optional
+        Matrix of obsm, cells x perturbations, True where a cell carries a guide; in place of
+        `groupby`. A cell counts for each guide that it carries. ``comparison="rest"`` compares the
+        cells that carry a guide with those that do not, ``"reference"`` with those that carry
+        the reference's (a cell that carries both counts on both sides). Columns of a data frame
+        have names, those of an array numbers.
+    on_target : str, optional
+        Column of obs with the gene that each group targets: each is compared at that gene alone.
+    strata : str, optional
+        Column of obs, such as the batch: cells are compared within its levels, and these
+        comparisons are combined (van Elteren's test for Wilcoxon, a fixed effect of the stratum
+        for t, the sum of A2 for Anderson-Darling). Strata without both sides are skipped.
+    columns : iterable of str or "all"
+        Further columns of the result, see :data:`pdex_gpu.schema.EXTRA_COLUMNS`: numbers and
+        fractions of cells, means, fold changes of other tools, effect sizes with confidence
+        intervals, ``z``, ``log10_p``.
+    confidence : float
+        Level of confidence intervals.
+    pseudocount : float
+        Of ``log2_fold_change_geometric``.
+    fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
+        How p-values become the column fdr.
+    fdr_scope : {"all", "target", "gene"}
+        Which tests are corrected for together: all rows, those of each comparison or each gene.
+    min_cells : int
+        Comparisons with fewer cells on a side are left out.
+    min_fraction : float, optional
+        Rows are left out, and not corrected for, unless that fraction of cells expresses the gene
+        in the target or in the reference.
+    min_cpm : float, optional
+        Likewise unless the pooled counts per million exceed this in the target or the reference.
+    metric : {"wilcoxon", "anderson", "t-test", "ks"}
+        Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, t-test, or two-sample
+        Kolmogorov-Smirnov.
     layer : str, optional
         Layer to use instead of X.
     out : str or os.PathLike, optional
@@ -162,9 +225,12 @@ def differential_expression(
         Show a progress bar on long runs; or a function that is given a
         :class:`pdex_gpu.progress.Progress` now and then.
     **test_options
-        Options of the test as scipy names them: ``use_continuity``, ``alternative``, ``method``
-        (`scipy.stats.mannwhitneyu`), ``equal_var``, ``alternative`` (`ttest_ind`), ... Those
-        without a compiled kernel run through scipy, pair by pair; a log line says so.
+        Options of the test. Wilcoxon: ``continuity``, ``tie_correction`` (both True),
+        ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|
+        "overestimated"`` (or scipy's ``equal_var``), ``alternative``. Anderson-Darling:
+        ``variant="midrank"|"right"|"continuous"``, ``p_values="asymptotic"|"interpolated"`` (the
+        limiting distribution, or scipy's table). Kolmogorov-Smirnov: ``alternative``. Others, as
+        scipy names them, run through scipy, pair by pair; a log line says so.
 
     Returns
     -------
@@ -193,6 +259,19 @@ def differential_expression(
             groupby=groupby,
             reference=reference,
             groups=groups,
+            comparison=comparison,
+            pairs=pairs,
+            guides=guides,
+            on_target=on_target,
+            strata=strata,
+            columns=columns,
+            confidence=confidence,
+            pseudocount=pseudocount,
+            fdr_method=fdr_method,
+            fdr_scope=fdr_scope,
+            min_cells=min_cells,
+            min_fraction=min_fraction,
+            min_cpm=min_cpm,
             metric=metric,
             layer=layer,
             out=out,
@@ -223,7 +302,8 @@ class _Call:
     settings: Settings
     dataset: Dataset
     design: Design
-    test: StatisticalTest
+    analysis: Analysis
+    filters: Filters
     backend: BackendInfo
     kernels: KernelSet
     engine: str
@@ -231,9 +311,16 @@ class _Call:
     run: Map
 
     @property
-    def expm1(self) -> bool:
-        """Whether means of ``expm1(x)`` may be needed."""
-        return not self.settings.exp_post_agg and self.settings.is_log1p is not False
+    def within(self) -> tuple[str, np.ndarray] | None:
+        """The column of labels that says within what each row is compared."""
+        levels = self.design.within
+        return None if levels is None else ("+".join(self.settings.within_columns), levels)
+
+    def scale(self, is_log1p: bool) -> Scale:
+        settings = self.settings
+        return Scale(
+            is_log1p, settings.exp_post_agg, settings.clip_value, float(settings.pseudocount)
+        )
 
     def tracker(self, *, n_rows: int = 0, done_genes: int = 0) -> Tracker:
         source = self.dataset.source
@@ -246,9 +333,16 @@ class _Call:
             done_genes=done_genes,
         )
 
-    def provenance(self, is_log1p: bool) -> dict[str, Any]:
+    def provenance(self, is_log1p: bool, removed: Mapping[str, int]) -> dict[str, Any]:
         return make_provenance(
-            self.settings, self.dataset, self.design, self.test, self.backend, self.engine, is_log1p
+            self.settings,
+            self.dataset,
+            self.design,
+            self.analysis.test,
+            self.backend,
+            self.engine,
+            is_log1p,
+            removed,
         )
 
 
@@ -264,7 +358,20 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     if engine == "shared_memory" and settings.n_processes is not None:
         settings = replace(settings, n_workers=settings.n_processes)
     kernels = load_kernels(backend.name, settings.device, settings.device_memory)
-    with open_dataset(data, settings.groupby, settings.layer) as dataset:
+    columns = extra_columns(settings.columns)
+    analysis = make_analysis(
+        test,
+        columns,
+        is_log1p=settings.is_log1p,
+        exp_post_agg=settings.exp_post_agg,
+        stratified=settings.strata is not None,
+        fractions=settings.min_fraction is not None,
+        count_means=settings.min_cpm is not None,
+        level=float(settings.confidence),
+    )
+    column = None if settings.guides is not None else settings.group_column
+    with open_dataset(data, column, settings.layer) as opened:
+        dataset = opened if settings.guides is None else _with_guides(opened, settings)
         _check_matrix(dataset)
         _check_place(dataset, test, backend, settings.layer)
         repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
@@ -275,16 +382,15 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                 DuplicateGeneWarning,
                 stacklevel=3,
             )
-        design = make_design(
-            dataset.labels.codes,
-            dataset.labels.categories,
-            reference=settings.reference,
-            groups=settings.groups,
-            column=settings.groupby,
+        design = _design(dataset, settings)
+        filters = Filters(
+            settings.min_fraction, settings.min_cpm, _own_genes(dataset, settings, design)
         )
         with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
             budget, run = memory_budget(settings.memory), pool_map(pool)
-            call = _Call(settings, dataset, design, test, backend, kernels, engine, budget, run)
+            call = _Call(
+                settings, dataset, design, analysis, filters, backend, kernels, engine, budget, run
+            )
             if settings.out is not None:
                 return _into_file(call, Path(settings.out))
             result = _in_memory(call)
@@ -293,42 +399,51 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
 
 
 def _in_memory(call: _Call) -> DEResult:
-    settings, source = call.settings, call.dataset.source
-    check_result_size(call.design.n_groups, source.n_genes, call.budget)
-    sink = MemorySink(call.design.n_groups, source.n_genes, call.expm1, call.run)
+    settings, design, source = call.settings, call.design, call.dataset.source
+    fields = call.analysis.fields(design)
+    n_further = len(call.analysis.columns)
+    check_result_size(fields, design.n_rows, n_further, source.n_genes, call.budget)
+    sink = MemorySink(fields, source.n_genes, call.run)
     with call.tracker() as tracker:
         _run(call, source, sink, tracker)
         sink.check_complete()
         is_log1p = _is_log1p(sink.fractional, settings)
-        columns = finish(
+        finished = finish(
             sink,
+            design,
             call.kernels,
             call.run,
-            is_log1p=is_log1p,
-            exp_post_agg=settings.exp_post_agg,
-            clip_value=settings.clip_value,
+            scale=call.scale(is_log1p),
+            columns=call.analysis.columns,
+            correction=settings.correction,
+            filters=call.filters,
         )
-    design = call.design
     return DEResult(
-        design.targets, design.reference, call.dataset.genes, columns, call.provenance(is_log1p)
+        design.targets,
+        design.references,
+        call.dataset.genes,
+        finished.columns,
+        call.provenance(is_log1p, finished.removed),
+        within=call.within,
+        kept=finished.kept,
     )
 
 
 def _into_file(call: _Call, out: Path) -> ResultFile:
     """Compute what an earlier call has not, keeping each range, then write the file."""
     settings, dataset, design = call.settings, call.dataset, call.design
-    fields = ("mean", "statistic", "p_value", *(("mean_expm1",) if call.expm1 else ()))
-    identity = run_identity(settings, dataset, design, call.test, call.backend)
-    shape = design.n_groups, dataset.source.n_genes
-    with open_checkpoint(out, identity, fields, *shape, restart=settings.restart) as checkpoint:
+    fields = call.analysis.fields(design)
+    identity = run_identity(settings, dataset, design, call.analysis, call.backend)
+    n_genes = dataset.source.n_genes
+    with open_checkpoint(out, identity, fields, n_genes, restart=settings.restart) as checkpoint:
         try:
             finished = checkpoint.finished(out)
-            if finished is None:
-                check_space(out, checkpoint)
-                is_log1p = _fill_file(call, checkpoint, out)
-            else:
+            if finished is not None:
                 logger.info("%s is complete: only its checkpoint was left to remove", out)
-                is_log1p = finished["is_log1p"]
+                written = _kept(call, checkpoint, bool(finished["is_log1p"]))
+            else:
+                check_space(out, checkpoint)
+                written = _fill_file(call, checkpoint, out)
         except BaseException as error:
             if checkpoint.ranges:
                 error.add_note(
@@ -340,16 +455,43 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
             raise
         checkpoint.remove()
     return ResultFile(
-        out, design.targets, design.reference, dataset.genes, call.provenance(is_log1p)
+        out,
+        design.targets,
+        design.references,
+        dataset.genes,
+        call.provenance(written.is_log1p, written.removed),
+        columns=call.analysis.columns,
+        within=call.within,
+        kept=written.kept,
     )
 
 
-def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> bool:
-    """Compute, adjust and write; returns whether values were taken as log1p."""
+@dataclass(frozen=True)
+class _Written:
+    """What is known once everything is stored: the scale, and which pairs are kept."""
+
+    is_log1p: bool
+    kept: np.ndarray | None
+    removed: dict[str, int]
+
+
+def _kept(call: _Call, checkpoint: Checkpoint, is_log1p: bool) -> _Written:
+    results = StoredResults(checkpoint)
+
+    def read(name: str, rows: slice) -> np.ndarray:
+        return results.read(name, rows, call.run)
+
+    mean = call.scale(is_log1p).count_mean
+    shape = call.design.n_rows, checkpoint.n_genes
+    return _Written(is_log1p, *find_kept(call.filters, *shape, read, mean))
+
+
+def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
+    """Compute, adjust and write."""
     settings, dataset, design = call.settings, call.dataset, call.design
     sink = CheckpointSink(checkpoint)
     n_done, n_genes = int(sink.stored.sum()), len(sink.stored)
-    n_rows = len(design.targets) * n_genes
+    n_rows = design.n_rows * n_genes
     if n_done:
         logger.info(
             "resuming: %s of %s genes are done in %s", f"{n_done:,}", f"{n_genes:,}",
@@ -364,25 +506,73 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> bool:
                 checkpoint.remove()  # these data give no table, and others are another run
                 raise
         sink.check_complete()
-        is_log1p = _is_log1p(sink.fractional, settings)
-        scale = Scale(is_log1p, settings.exp_post_agg, settings.clip_value)
-        results = StoredResults(checkpoint)
-        table = Table(design.targets, design.reference, dataset.genes, call.provenance(is_log1p))
+        found = _kept(call, checkpoint, _is_log1p(sink.fractional, settings))
+        table = Table(
+            design.targets,
+            design.references,
+            dataset.genes,
+            call.provenance(found.is_log1p, found.removed),
+            columns=call.analysis.columns,
+            within=call.within,
+            kept=found.kept,
+        )
+        n_kept = n_rows if found.kept is None else int(np.count_nonzero(found.kept))
         with checkpoint.unnamed_file() as file:
-            fdr = FileColumn(file, n_rows)
+            results = StoredResults(checkpoint)
+            column = FileColumn(file, n_kept)
+            fdr = StoredCorrection(results, found.kept, settings.correction, column)
             with writing("The false discovery rates of", out):
-                p_values = StoredPValues(results)
-                adjust(p_values, fdr, call.kernels, call.run, budget=call.budget // 2)
+                fdr.prepare(call.kernels, call.run, call.budget // 2)
+            scale = call.scale(found.is_log1p)
+            made = StoredFinish(results, design, scale, call.analysis.columns, found.kept, fdr)
 
             def parts() -> Iterator[pyarrow.Table]:
-                for targets, columns in finish_blocks(
-                    results, fdr, scale, table.blocks(), call.run
-                ):
-                    yield table.arrow(targets, columns)
-                    tracker.wrote((targets.stop - targets.start) * n_genes)
+                for rows, columns in made.blocks(table.blocks(), call.run):
+                    yield table.arrow(rows, columns)
+                    tracker.wrote((rows.stop - rows.start) * n_genes)
 
-            write_output(out, checkpoint, table, parts(), is_log1p=is_log1p)
-    return is_log1p
+            write_output(out, checkpoint, table, parts(), is_log1p=found.is_log1p)
+    return found
+
+
+def _design(dataset: Dataset, settings: Settings) -> Design:
+    def levels(names: tuple[str, ...]) -> Levels | None:
+        return combined([dataset.column(name) for name in names], names) if names else None
+
+    return make_design(
+        dataset.labels.codes,
+        dataset.labels.categories,
+        reference=settings.reference,
+        groups=settings.groups,
+        column=settings.group_column,
+        comparison=settings.comparison,
+        pairs=settings.pairs,
+        within=levels(settings.within_columns),
+        strata=levels(() if settings.strata is None else (settings.strata,)),
+        min_cells=settings.min_cells,
+        pool=POOL if settings.guides is not None else None,
+    )
+
+
+def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
+    assert settings.guides is not None
+    matrix, names = dataset.matrix(settings.guides)
+    what = f"Matrix {settings.guides!r} of obsm"
+    found = read_guides(matrix, names, dataset.source.n_cells, what)
+    return with_guides(dataset, found, settings.comparison, settings.reference)
+
+
+def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarray | None:
+    if settings.on_target is None:
+        return None
+    return own_genes(
+        dataset.labels,
+        dataset.column(settings.on_target),
+        dataset.genes,
+        design,
+        settings.group_column,
+        settings.on_target,
+    )
 
 
 def _check_matrix(dataset: Dataset) -> None:
@@ -431,7 +621,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
     while True:
         plan = make_schedule(
             source,
-            design.n_groups,
+            _width(call),
             call.kernels,
             call.engine,
             settings,
@@ -443,7 +633,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
             "%d workers x %d threads",
-            settings.metric, len(design.targets), str(design.reference), source.n_cells,
+            settings.metric, design.n_rows, str(design.reference), source.n_cells,
             source.n_genes, source.description, len(plan.todo), call.engine, plan.n_workers,
             plan.n_threads,
         )  # fmt: skip
@@ -454,9 +644,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
             work=plan.work,
             most_entries=plan.most_entries,
         )
-        job = Job(
-            source, design, call.kernels, call.test, plan, call.expm1, sink, tracker.tested, reading
-        )
+        job = Job(source, design, call.kernels, call.analysis, plan, sink, tracker.tested, reading)
         try:
             load_engine(call.engine).run(job)
         except UnevenError as error:
@@ -483,6 +671,12 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
                 text += " Or give nan_policy='omit', which leaves NaN out."
             raise DataError(text) from error
         return
+
+
+def _width(call: _Call) -> int:
+    """Groups whose results take as much memory a gene as those of this call."""
+    n_values = sum(call.analysis.fields(call.design).values())
+    return max(call.design.n_groups, n_values // _VALUES_PER_GROUP)
 
 
 def _is_log1p(fractional: bool, settings: Settings) -> bool:

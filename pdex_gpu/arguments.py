@@ -169,7 +169,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     how = run.add_argument_group("test")
     how.add_argument(
         "--metric",
-        choices=("wilcoxon", "anderson", "t-test"),
+        choices=("wilcoxon", "anderson", "t-test", "ks"),
         default="wilcoxon",
         help="the test (default: %(default)s)",
     )

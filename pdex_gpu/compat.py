@@ -109,7 +109,9 @@ def parallel_differential_expression(
     check_count("gene_chunk_size", gene_chunk_size)
     options = dict(kwargs)
     if metric == "wilcoxon":
-        options["use_continuity"] = bool(tie_correct)
+        options["continuity"] = bool(tie_correct)
+    elif metric == "anderson" and set(options) <= {"variant", "midrank"}:
+        options["p_values"] = "interpolated"  # as scipy, and so pdex, has them
     chunked = backed if low_memory is None else bool(low_memory)
     processes = None
     if not chunked and engine == "auto":

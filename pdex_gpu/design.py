@@ -1,54 +1,122 @@
-"""Labels become groups: a code per cell, cells per group, targets against one reference."""
+"""Who is compared with whom: groups of cells as blocks hold them, and contrasts between them."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from .errors import (
-    LabelError,
-    MissingLabelWarning,
-    OptionError,
-    UnknownGroupWarning,
-    listing,
-    unknown,
-)
+#: What the targets of a contrast are compared with; see :class:`Contrast`.
+AGAINST = ("reference", "rest", "complement")
 
-logger = logging.getLogger("pdex_gpu")
+
+@dataclass(frozen=True)
+class Contrast:
+    """Groups of a design that are compared in one pass.
+
+    ========================  ==================================================  ===============
+    `against`                 each target is compared with                        targets
+    ========================  ==================================================  ===============
+    ``"reference"``           the first of `groups`                               ``groups[1:]``
+    ``"rest"``                all the other groups together                       ``groups``
+    ``"complement"``          the cells of the first of `groups` that are not     ``groups[1:]``
+                              its own: the first holds every cell once, and
+                              each target's cells again (targets may overlap)
+    ========================  ==================================================  ===============
+
+    Attributes
+    ----------
+    groups : numpy.ndarray, shape (n,), int64
+        Groups of the design, ascending but for the first where that is a reference.
+    n_cells : numpy.ndarray, shape (n,), int64
+        Their cells.
+    against : {"reference", "rest", "complement"}
+    rows : numpy.ndarray, shape (n_targets,), int64
+        Row of the result that each target's comparison belongs to, -1 for none. Contrasts of
+        several strata have rows in common.
+    """
+
+    groups: np.ndarray
+    n_cells: np.ndarray
+    against: str
+    rows: np.ndarray
+
+    @property
+    def n_targets(self) -> int:
+        """Targets: the first axis of what kernels give for the contrast."""
+        return len(self.groups) - (self.against != "rest")
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Groups of the targets, shape (n_targets,)."""
+        return self.groups if self.against == "rest" else self.groups[1:]
+
+    @property
+    def n_target(self) -> np.ndarray:
+        """Cells of each target, shape (n_targets,), int64."""
+        return self.n_cells if self.against == "rest" else self.n_cells[1:]
+
+    @property
+    def n_reference(self) -> np.ndarray:
+        """Cells that each target is compared with, shape (n_targets,), int64."""
+        if self.against == "rest":
+            return self.n_cells.sum() - self.n_cells
+        if self.against == "complement":
+            return self.n_cells[0] - self.n_cells[1:]
+        return np.broadcast_to(self.n_cells[:1], self.n_target.shape)
+
+    @property
+    def n_pooled(self) -> int:
+        """Cells of the largest sample that is ranked at once."""
+        if self.against == "rest":
+            return int(self.n_cells.sum())
+        if self.against == "complement":
+            return int(self.n_cells[0])
+        return int(self.n_cells[0] + self.n_cells[1:].max(initial=0))
+
+    @property
+    def span(self) -> slice | None:
+        """The groups as a slice of the design's, if they follow each other there."""
+        first, n = int(self.groups[0]), len(self.groups)
+        if np.array_equal(self.groups, np.arange(first, first + n)):
+            return slice(first, first + n)
+        return None
 
 
 @dataclass(frozen=True)
 class Design:
-    """Groups of cells: the reference is group 0, target ``t`` is group ``t + 1``.
+    """Groups of cells, as blocks are packed, and the contrasts between them.
 
     Attributes
     ----------
     order : numpy.ndarray, shape (n_selected,), int64
         Cells in group order, ascending within a group; cells of no group are left out.
     offsets : numpy.ndarray, shape (n_groups + 1,), int64
-        Cells of group ``g`` are ``order[offsets[g]:offsets[g + 1]]``.
+        Cells of group ``g`` are ``order[offsets[g]:offsets[g + 1]]``; no group is empty.
     codes : numpy.ndarray, shape (n_cells,), int64
         Group of each cell, -1 for none.
-    targets : numpy.ndarray, shape (n_targets,), object
-        Labels of the targets, in the order of the result rows.
-    reference : object
-        Label of the reference.
+    contrasts : tuple of Contrast
+    targets, references : numpy.ndarray, shape (n_rows,), object
+        Labels of the rows of the result.
+    within : numpy.ndarray or None, shape (n_rows,), object
+        Level that a row's comparison is made within.
+    stratified : bool
+        Whether a row may be made of several strata.
     """
 
     order: np.ndarray
     offsets: np.ndarray
     codes: np.ndarray
+    contrasts: tuple[Contrast, ...]
     targets: np.ndarray
-    reference: object
+    references: np.ndarray
+    within: np.ndarray | None = None
+    stratified: bool = False
 
     @property
     def n_groups(self) -> int:
-        """Groups, the reference included."""
+        """Groups of cells."""
         return len(self.offsets) - 1
 
     @property
@@ -56,116 +124,54 @@ class Design:
         """Cells a group, shape (n_groups,), int64."""
         return np.diff(self.offsets)
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of the result a gene."""
+        return len(self.targets)
 
-def make_design(
-    codes: np.ndarray,
-    categories: Sequence[object] | np.ndarray,
-    *,
-    reference: object,
-    groups: Iterable[object] | None = None,
-    column: str = "the group column",
-) -> Design:
-    """Encode one-target-against-one-reference comparisons.
+    @property
+    def reference(self) -> object:
+        """The label of the reference if all rows have the same, else None."""
+        first: object = self.references[0]
+        return first if all(label == first for label in self.references[1:]) else None
 
-    Parameters
-    ----------
-    codes : numpy.ndarray, shape (n_cells,), int
-        Index into `categories` of each cell's label, -1 where the label is missing.
-    categories : sequence, shape (n_categories,)
-        Labels; those without a cell are ignored.
-    reference : object
-        Label of the reference group.
-    groups : iterable, optional
-        Labels to compare, in this order; by default every other label, sorted.
-    column : str
-        Name of the label column, for messages.
+    @property
+    def one_reference(self) -> bool:
+        """Whether all rows are compared with the same cells."""
+        one = len(self.contrasts) == 1 and self.contrasts[0].against == "reference"
+        return one and not self.stratified  # what strata give has all rows
 
-    Returns
-    -------
-    Design
-
-    Raises
-    ------
-    LabelError
-        If the reference has no cell or no target is left.
-    """
-    codes = np.asarray(codes)
-    missing = int(np.count_nonzero(codes < 0))
-    if missing:
-        warnings.warn(
-            f"{missing} of {len(codes)} cells have no label in {column!r} and are left out.",
-            MissingLabelWarning,
-            stacklevel=4,
-        )
-    counts = np.bincount(codes[codes >= 0], minlength=len(categories))
-    present = _sorted([c for c, n in zip(categories, counts, strict=True) if n])
-    position = {label: i for i, label in enumerate(categories)}
-
-    asked_groups = _as_labels("groups", groups)
-    _as_labels("reference", [reference])
-    known = set(present)
-    by_text = {str(label): label for label in present}
-    reference = _match(reference, known, by_text)
-    if reference is None or reference not in position or not counts[position[reference]]:
-        asked = reference if reference is not None else "None"
-        raise LabelError(unknown(f"reference in column {column!r}:", asked, present))
-
-    if asked_groups is None:
-        targets = [label for label in present if label != reference]
-    else:
-        matched = [_match(g, known, by_text) for g in asked_groups]
-        absent = [g for g in matched if g not in known]
-        targets = list(dict.fromkeys(g for g in matched if g in known and g != reference))
-        if absent and targets:
-            warnings.warn(
-                f"Groups not found in column {column!r}, left out: {listing(absent)}.",
-                UnknownGroupWarning,
-                stacklevel=4,
-            )
-        elif absent:
-            raise LabelError(unknown(f"group in column {column!r}:", absent[0], present))
-    if not targets:
-        raise LabelError(
-            f"No target group is left to compare with {str(reference)!r} in column {column!r}: "
-            f"found {listing(present)}. Give other groups or another reference."
+    @property
+    def whole(self) -> bool:
+        """Whether one contrast gives all rows, in order."""
+        return len(self.contrasts) == 1 and np.array_equal(
+            self.contrasts[0].rows, np.arange(self.n_rows)
         )
 
-    new_code = np.full(len(categories) + 1, -1, dtype=np.int64)  # the last serves code -1
-    for g, label in enumerate([reference, *targets]):
-        new_code[position[label]] = g
-    cell_codes = new_code[codes]
-    n_groups = len(targets) + 1
-    selected = np.flatnonzero(cell_codes >= 0)
+    def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cells of target and reference, and strata used, a row: shape (n_rows,), int64 each."""
+        found = np.zeros((3, self.n_rows), np.int64)
+        for contrast in self.contrasts:
+            used = contrast.rows >= 0
+            rows = contrast.rows[used]
+            found[0][rows] += contrast.n_target[used]
+            found[1][rows] += contrast.n_reference[used]
+            found[2][rows] += 1
+        return found[0], found[1], found[2]
+
+
+def group_cells(codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cells in group order, and where each group begins; see :class:`Design`."""
+    selected = np.flatnonzero(codes >= 0)
     # numpy sorts 16-bit integers by radix, others by merging.
-    short = cell_codes[selected].astype(np.int16 if n_groups <= 1 << 15 else np.int32)
+    short = codes[selected].astype(np.int16 if n_groups <= 1 << 15 else np.int32)
     order = selected[np.argsort(short, kind="stable")].astype(np.int64)
-    offsets = np.concatenate(
-        [[0], np.cumsum(np.bincount(cell_codes[selected], minlength=n_groups))]
-    )
-    target_array = np.empty(len(targets), dtype=object)
-    target_array[:] = targets
-    return Design(order, offsets.astype(np.int64), cell_codes, target_array, reference)
+    counts = np.bincount(codes[selected], minlength=n_groups)
+    return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _sorted(labels: list[Any]) -> list[Any]:
-    try:
-        return sorted(labels)
-    except TypeError:  # labels of mixed types
-        return sorted(labels, key=str)
-
-
-def _as_labels(name: str, labels: Any) -> list[Any] | None:
-    """A list of labels, or None; one label in text stands for itself."""
-    if labels is None:
-        return None
-    try:
-        found = [labels] if isinstance(labels, str) else list(labels)
-        set(found)
-    except TypeError as error:  # not iterable, or a label that is itself a list
-        raise OptionError(f"{name}={labels!r} must be labels of the column: {error}.") from error
+def labels_array(labels: Sequence[object]) -> np.ndarray:
+    """One-dimensional object array, also of labels that are sequences themselves."""
+    found = np.empty(len(labels), dtype=object)
+    found[:] = labels
     return found
-
-
-def _match(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
-    """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line."""
-    return label if label in known else by_text.get(str(label), label)

@@ -108,6 +108,10 @@ class UnknownGroupWarning(UserWarning):
     """Some of the groups asked for do not exist and are left out."""
 
 
+class SkippedWarning(UserWarning):
+    """Some comparisons cannot be made and are left out."""
+
+
 def listing(names: Iterable[object], *, limit: int = SHOWN) -> str:
     """The first `limit` names, quoted, with a count of the rest."""
     names = list(names)

@@ -1,4 +1,4 @@
-"""From stored means and p-values to the columns of the result."""
+"""From stored fields to the columns of the result."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ import numpy as np
 
 from .arrays import nan_filled
 from .backends.contract import KernelSet
-from .fdr import Column
+from .correction import Correction, StoredCorrection, correct
+from .design import Design
+from .kept import Filters, find_kept
 from .pools import Map
+from .schema import INTEGERS
 from .sinks.files import StoredResults
 from .sinks.memory import MemorySink
-from .stats.fold_change import expm1_in_place, fold_change, percent_change
+from .stats.fold_change import (
+    expm1_in_place,
+    fold_change,
+    log2_ratio,
+    percent_change,
+)
 
 _PAIRS_A_TASK = 1 << 15
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+#: Values of a field of some rows; of one row where all share it.
+_Read = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,108 +41,213 @@ class Scale:
     is_log1p: bool
     exp_post_agg: bool
     clip_value: float | None
+    pseudocount: float = 1e-9
 
     @property
     def field(self) -> str:
         """Which of the stored means is the one to give."""
         return "mean_expm1" if self.is_log1p and not self.exp_post_agg else "mean"
 
-    def rescale(self, means: np.ndarray) -> None:
-        """Means of log1p values become those in count space, in place."""
+    @property
+    def count_mean(self) -> str:
+        """Which of the stored means is the mean in count space."""
+        return "mean_expm1" if self.is_log1p else "mean"
+
+    @property
+    def log_mean(self) -> str:
+        """Which of the stored means is the mean in log space."""
+        return "mean" if self.is_log1p else "mean_log1p"
+
+    def rescaled(self, means: np.ndarray, run: Map) -> np.ndarray:
+        """Means of log1p values become those in count space, where they stand."""
         if self.is_log1p and self.exp_post_agg:
-            expm1_in_place(means)
+            _by_rows(lambda rows: expm1_in_place(means[rows]), means.shape, run)
+        return means
 
-    def columns(self, means: np.ndarray, reference: np.ndarray, run: Map) -> dict[str, np.ndarray]:
-        """Means and changes of targets, from stored means, which are rescaled where they stand.
 
-        Parameters
-        ----------
-        means : numpy.ndarray, shape (n_targets, n_genes)
-        reference : numpy.ndarray, shape (n_genes,)
-            Means of the reference, rescaled before.
-        run : callable
-            Spreads the work.
-        """
-        n_targets, n_genes = means.shape
-        percent, fold = nan_filled(means.shape, run), nan_filled(means.shape, run)
+def _by_rows(function: Callable[[slice], None], shape: tuple[int, ...], run: Map) -> None:
+    step = max(1, _PAIRS_A_TASK // max(1, shape[1]))
+    for _ in run(function, [slice(r, min(r + step, shape[0])) for r in range(0, shape[0], step)]):
+        pass
 
-        def change(targets: slice) -> None:
-            some = means[targets]
-            self.rescale(some)
-            percent_change(some, reference, out=percent[targets])
-            fold_change(some, reference, self.clip_value, out=fold[targets])
 
-        step = max(1, _PAIRS_A_TASK // max(1, n_genes))
-        for _ in run(
-            change, [slice(t, min(t + step, n_targets)) for t in range(0, n_targets, step)]
-        ):
-            pass
-        return {
-            "target_mean": means,
-            "reference_mean": np.broadcast_to(reference, means.shape),
-            "percent_change": percent,
-            "fold_change": fold,
-        }
+def _changes(
+    target: np.ndarray, reference: np.ndarray, scale: Scale, run: Map
+) -> dict[str, np.ndarray]:
+    percent, fold = nan_filled(target.shape, run), nan_filled(target.shape, run)
+    shared = len(reference) == 1
+
+    def change(rows: slice) -> None:
+        some, other = target[rows], reference if shared else reference[rows]
+        percent_change(some, other, out=percent[rows])
+        fold_change(some, other, scale.clip_value, out=fold[rows])
+
+    _by_rows(change, target.shape, run)
+    return {
+        "target_mean": target,
+        "reference_mean": np.broadcast_to(reference, target.shape),
+        "percent_change": percent,
+        "fold_change": fold,
+    }
+
+
+def _columns(
+    read: _Read,
+    scale: Scale,
+    asked: tuple[str, ...],
+    cells: tuple[np.ndarray, ...],
+    run: Map,
+) -> dict[str, np.ndarray]:
+    """All columns but FDR, of some rows.
+
+    Parameters
+    ----------
+    read : callable
+        Gives stored fields of these rows; means are overwritten.
+    scale : Scale
+    asked : tuple of str
+        Further columns.
+    cells : tuple of numpy.ndarray, shape (n_rows,)
+        Cells of target and reference and strata of each row.
+    run : callable
+        Spreads the work.
+    """
+    wanted = set(asked)
+    found: dict[str, np.ndarray] = {"p_value": read("p_value"), "statistic": read("statistic")}
+    shape = found["p_value"].shape
+    found |= _further_means(read, scale, wanted, shape)
+    sides = [read(f"{side}_{scale.field}") for side in ("target", "reference")]
+    target, reference = (scale.rescaled(means, run) for means in sides)
+    found |= _changes(target, reference, scale, run)
+    if "log2_fold_change" in wanted:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found["log2_fold_change"] = np.log2(found["fold_change"])
+    for name, values in zip(
+        ("target_n_cells", "reference_n_cells", "n_strata"), cells, strict=True
+    ):
+        if name in wanted:
+            found[name] = np.broadcast_to(values[:, None], shape)
+    for name in asked:
+        if name not in found:
+            values = np.broadcast_to(read(name), shape)
+            found[name] = values.astype(np.int64) if name in INTEGERS else values
+    return {name: values for name, values in found.items() if name in wanted or name in _ALWAYS}
+
+
+_ALWAYS = frozenset(
+    ("p_value", "statistic", "target_mean", "reference_mean", "percent_change", "fold_change")
+)
+
+
+def _further_means(
+    read: _Read, scale: Scale, wanted: set[str], shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Means in count and in log space, and the changes that other tools make of them."""
+    found: dict[str, np.ndarray] = {}
+
+    def both(mean: str) -> list[np.ndarray]:
+        return [np.array(read(f"{side}_{mean}")) for side in ("target", "reference")]
+
+    def give(name: str, means: list[np.ndarray]) -> None:
+        for side, values in zip(("target", "reference"), means, strict=True):
+            found[f"{side}_{name}"] = np.broadcast_to(values, shape)
+
+    counts = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
+    if counts & wanted:
+        means = both(scale.count_mean)
+        give("count_mean", means)
+        found["log2_fold_change_seurat"] = log2_ratio(means[0], means[1], 1.0)
+    geometric = {"target_geometric_mean", "reference_geometric_mean"}
+    changes = {"log2_fold_change_scanpy", "log2_fold_change_geometric"}
+    if ({"target_log_mean", "reference_log_mean"} | geometric | changes) & wanted:
+        means = both(scale.log_mean)
+        give("log_mean", means)
+        if (geometric | changes) & wanted:
+            with np.errstate(over="ignore"):
+                means = [np.expm1(values) for values in means]
+            give("geometric_mean", means)
+        if "log2_fold_change_scanpy" in wanted:
+            found["log2_fold_change_scanpy"] = log2_ratio(means[0], means[1], 1e-9)
+        if "log2_fold_change_geometric" in wanted:
+            found["log2_fold_change_geometric"] = log2_ratio(means[0], means[1], scale.pseudocount)
+    return found
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A result in memory.
+
+    Attributes
+    ----------
+    columns : dict of str to numpy.ndarray, shape (n_rows, n_genes)
+    kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
+        Which pairs are in the result; None if all are.
+    removed : dict of str to int
+        How many pairs each filter left out.
+    """
+
+    columns: dict[str, np.ndarray]
+    kept: np.ndarray | None
+    removed: dict[str, int]
 
 
 def finish(
     sink: MemorySink,
+    design: Design,
     kernels: KernelSet,
     run: Map,
     *,
-    is_log1p: bool,
-    exp_post_agg: bool,
-    clip_value: float | None,
-) -> dict[str, np.ndarray]:
-    """The value columns of the schema, each of shape (n_targets, n_genes), float64.
+    scale: Scale,
+    columns: tuple[str, ...],
+    correction: Correction,
+    filters: Filters,
+) -> Finished:
+    """The columns of a result in memory. Stored means are rescaled where they stand."""
+    arrays = sink.arrays
+    p_values = arrays["p_value"]
 
-    Means of log1p values become those in count space where they stand: ``expm1`` of the mean if
-    `exp_post_agg`, else the mean of ``expm1``.
-    """
-    scale = Scale(is_log1p, exp_post_agg, clip_value)
-    means: np.ndarray = getattr(sink, scale.field)
-    scale.rescale(means[:1])
-    return {
-        **scale.columns(means[1:], means[0], run),
-        "p_value": sink.p_value,
-        "statistic": sink.statistic,
-        "fdr": kernels.benjamini_hochberg(sink.p_value, run),
-    }
+    def read(name: str, rows: slice) -> np.ndarray:
+        return arrays[name] if len(arrays[name]) == 1 else arrays[name][rows]
+
+    kept, removed = find_kept(filters, design.n_rows, p_values.shape[1], read, scale.count_mean)
+    found = _columns(arrays.__getitem__, scale, columns, design.cells(), run)
+    found["fdr"] = correct(p_values, kept, correction, kernels, run)
+    if kept is not None:
+        found = {name: _only(values, kept, name) for name, values in found.items()}
+    return Finished(found, kept, removed)
 
 
-def finish_blocks(
-    results: StoredResults, fdr: Column, scale: Scale, blocks: Iterable[slice], run: Map
-) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    """The same columns of a few targets at a time, from stored results.
+def _only(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
+    """NaN where a pair is not kept; whole numbers stay."""
+    return values if name in INTEGERS else np.where(kept, values, np.nan)
 
-    While the caller has a block, the next is made.
 
-    Parameters
-    ----------
-    results : StoredResults
-    fdr : Column
-        Adjusted p-values in the order of the table.
-    scale : Scale
-    blocks : iterable of slice
-        The targets of each block.
-    run : callable
-        Spreads the work.
-    """
-    reference = results.read(scale.field, slice(0, 1))
-    scale.rescale(reference)
+@dataclass(frozen=True)
+class StoredFinish:
+    """How stored results become blocks of the table; see :func:`finish`."""
 
-    def make(targets: slice) -> tuple[slice, dict[str, np.ndarray]]:
-        groups = slice(targets.start + 1, targets.stop + 1)
-        shape = (targets.stop - targets.start, results.n_genes)
-        first, last = (t * results.n_genes for t in (targets.start, targets.stop))
-        return targets, {
-            **scale.columns(results.read(scale.field, groups, run), reference[0], run),
-            "p_value": results.read("p_value", groups, run),
-            "statistic": results.read("statistic", groups, run),
-            "fdr": fdr.read(first, last).reshape(shape),
-        }
+    results: StoredResults
+    design: Design
+    scale: Scale
+    columns: tuple[str, ...]
+    kept: np.ndarray | None
+    fdr: StoredCorrection
 
-    return _one_ahead(make, blocks)
+    def blocks(
+        self, rows: Iterable[slice], run: Map
+    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """The columns of a few rows at a time. While the caller has a block, the next is made."""
+        cells = self.design.cells()
+
+        def make(some: slice) -> tuple[slice, dict[str, np.ndarray]]:
+            def read(name: str) -> np.ndarray:
+                return self.results.read(name, some, run)
+
+            found = _columns(read, self.scale, self.columns, tuple(c[some] for c in cells), run)
+            found["fdr"] = self.fdr.read(some, found["p_value"])
+            return some, found
+
+        return _one_ahead(make, rows)
 
 
 def _one_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .analysis import Analysis
 from .backends.registry import BackendInfo
 from .design import Design
 from .settings import Settings
 from .sinks.differences import HASH
 from .sources.dataset import Dataset
-from .stats.base import StatisticalTest
 from .versions import compiler, version
 
 
@@ -23,7 +23,7 @@ def run_identity(
     settings: Settings,
     dataset: Dataset,
     design: Design,
-    test: StatisticalTest,
+    analysis: Analysis,
     backend: BackendInfo,
 ) -> dict[str, Any]:
     """What two runs must have in common for one to carry on where the other stopped.
@@ -39,16 +39,29 @@ def run_identity(
         "backend": backend.name,
         "device": backend.device,
         "metric": settings.metric,
-        "test options": {name: repr(value) for name, value in sorted(test.options.items())},
+        "test options": {
+            name: repr(value) for name, value in sorted(analysis.test.options.items())
+        },
+        "columns": list(analysis.columns),
+        "confidence": float(settings.confidence),
+        "pseudocount": float(settings.pseudocount),
+        "fdr": f"{settings.fdr_method}, {settings.fdr_scope}",
+        "comparison": settings.comparison,
+        "guides": settings.guides,
+        "strata": settings.strata,
+        "on_target": settings.on_target,
+        "min_cells": _plain(settings.min_cells),
+        "min_fraction": _plain(settings.min_fraction),
+        "min_cpm": _plain(settings.min_cpm),
         "layer": settings.layer,
-        "groupby": settings.groupby,
+        "groupby": [settings.group_column, *settings.within_columns],
         "reference": str(design.reference),
         "groups": groups,
         "is_log1p": _plain(settings.is_log1p),
         "exp_post_agg": bool(settings.exp_post_agg),
         "clip_value": _plain(settings.clip_value),
         "labels of the cells": _hash(
-            [*map(repr, design.targets), repr(design.reference)], design.codes
+            [*map(repr, design.targets), *map(repr, design.references)], design.codes
         ),
         "names of the genes": _hash(map(str, dataset.genes)),
         **{f"data, {name}": value for name, value in dataset.source.identity().items()},

@@ -78,10 +78,10 @@ def input_file(data: Any) -> Path | None:
 
 def check_space(path: Path, checkpoint: Checkpoint) -> None:
     """Raise OutputError if what will be written beside `path` and to it cannot fit on its disk."""
-    rows = (checkpoint.n_groups - 1) * checkpoint.n_genes
+    rows = checkpoint.fields["p_value"] * checkpoint.n_genes
     done = sum(found.genes.stop - found.genes.start for found in checkpoint.ranges)
-    missing = (checkpoint.n_genes - done) * checkpoint.n_groups
-    needed = 8 * len(checkpoint.fields) * missing + _BYTES_A_ROW * rows
+    missing = (checkpoint.n_genes - done) * checkpoint.n_values
+    needed = 8 * missing + _BYTES_A_ROW * rows
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise OutputError(

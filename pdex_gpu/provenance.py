@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from . import __version__
 from .backends.registry import BackendInfo
 from .design import Design
 from .errors import listing
+from .schema import extra_columns
 from .settings import Settings
 from .sources.dataset import Dataset
 from .stats.base import StatisticalTest
@@ -23,6 +25,7 @@ def make_provenance(
     backend: BackendInfo,
     engine: str,
     is_log1p: bool,
+    removed: Mapping[str, int],
 ) -> dict[str, Any]:
     """What the result says of itself, the same for equal calls."""
     return {
@@ -37,12 +40,25 @@ def make_provenance(
         "n_genes": dataset.source.n_genes,
         "n_targets": len(design.targets),
         "groupby": settings.groupby,
+        "comparison": settings.comparison,
         "reference": str(design.reference),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,
         "is_log1p": bool(is_log1p),
         "exp_post_agg": settings.exp_post_agg,
         "clip_value": settings.clip_value,
+        "guides": settings.guides,
+        "strata": settings.strata,
+        "on_target": settings.on_target,
+        "columns": list(extra_columns(settings.columns)),
+        "confidence": settings.confidence,
+        "pseudocount": settings.pseudocount,
+        "fdr_method": settings.fdr_method,
+        "fdr_scope": settings.fdr_scope,
+        "min_cells": settings.min_cells,
+        "min_fraction": settings.min_fraction,
+        "min_cpm": settings.min_cpm,
+        "removed": dict(removed),
         "test_options": {k: repr(v) for k, v in test.options.items()},
         "versions": {
             "pdex_gpu": __version__,

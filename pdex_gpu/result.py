@@ -10,7 +10,7 @@ import numpy as np
 
 from .disk import write_beside
 from .errors import LabelError, MissingDependencyError, OptionError, unknown
-from .schema import COLUMNS, VALUES
+from .schema import COLUMNS, EXTRA, INTEGERS, VALUES
 from .table import Table, write_parquet, write_text
 
 if TYPE_CHECKING:
@@ -20,19 +20,26 @@ if TYPE_CHECKING:
 
 
 class DEResult:
-    """Differential expression of every (target, gene).
+    """Differential expression of every (comparison, gene).
 
-    ``result[name]`` is a column as an array of shape (n_targets, n_genes), float64: no object a
-    row is ever made. Rows of the exported tables are target-major, genes in matrix order.
+    ``result[name]`` is a column as an array of shape (n_comparisons, n_genes), float64 or int64:
+    no object a row is ever made. Rows of the exported tables are comparison by comparison, genes
+    in matrix order; those that are not `kept` are not in them, and NaN in the arrays.
 
     Attributes
     ----------
-    targets : numpy.ndarray, shape (n_targets,), object
+    targets : numpy.ndarray, shape (n_comparisons,), object
         Labels of the groups compared.
-    reference : object
-        Label of the group they are compared with.
+    references : numpy.ndarray, shape (n_comparisons,), object
+        Labels of what they are compared with.
     features : numpy.ndarray, shape (n_genes,), object
         Gene names.
+    columns : tuple of str
+        Names of the columns of values.
+    within : tuple of str and numpy.ndarray, or None
+        Name of the column and level, shape (n_comparisons,), that each is made within.
+    kept : numpy.ndarray or None, shape (n_comparisons, n_genes), bool
+        Which pairs are in the result; None if all are.
     provenance : dict
         Backend and why, device, engine, versions, options, seconds.
     """
@@ -40,73 +47,104 @@ class DEResult:
     def __init__(
         self,
         targets: np.ndarray,
-        reference: object,
+        references: np.ndarray,
         features: np.ndarray,
         columns: Mapping[str, np.ndarray],
         provenance: Mapping[str, Any],
+        *,
+        within: tuple[str, np.ndarray] | None = None,
+        kept: np.ndarray | None = None,
     ) -> None:
         shape = (len(targets), len(features))
-        if set(columns) != set(VALUES):
-            raise ValueError(f"columns must be {VALUES}, got {tuple(columns)}")
+        known = (*VALUES, *(name for name in EXTRA if name in columns))
+        if set(columns) != set(known):
+            raise ValueError(f"columns must be {VALUES} and of {EXTRA}, got {tuple(columns)}")
         for name, values in columns.items():
-            if values.shape != shape or values.dtype != np.float64:
+            wanted = np.dtype(np.int64 if name in INTEGERS else np.float64)
+            if values.shape != shape or values.dtype != wanted:
                 raise ValueError(
-                    f"column {name!r} must be float64 of shape {shape}, "
+                    f"column {name!r} must be {wanted} of shape {shape}, "
                     f"got {values.dtype} of shape {values.shape}"
                 )
+        if len(references) != len(targets):
+            raise ValueError(f"{len(references)} references for {len(targets)} targets")
         self.targets = targets
-        self.reference = reference
+        self.references = references
         self.features = features
+        self.columns = known
+        self.within = within
+        self.kept = kept
         self.provenance = dict(provenance)
         self._columns = dict(columns)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._columns:
-            raise OptionError(unknown("column", name, VALUES))
+            raise OptionError(unknown("column", name, self.columns))
         return self._columns[name]
+
+    @property
+    def reference(self) -> object:
+        """The label that all are compared with; None if there are several."""
+        return single(self.references)
 
     @property
     def n_rows(self) -> int:
         """Rows of the exported tables."""
+        if self.kept is not None:
+            return int(np.count_nonzero(self.kept))
         return len(self.targets) * len(self.features)
 
     def __repr__(self) -> str:
-        p = self.provenance
-        return (
-            f"DEResult: {p.get('metric', 'unknown test')}, {len(self.targets):,} targets against "
-            f"{str(self.reference)!r} x {len(self.features):,} genes = {self.n_rows:,} rows; "
-            f"backend {p.get('backend', 'unknown')} ({p.get('device', 'unknown device')}, "
-            f"engine {p.get('engine', 'unknown')}); columns {', '.join(c.name for c in COLUMNS)}"
-        )
+        names = [*(c.name for c in COLUMNS), *self.columns[len(VALUES) :]]
+        return f"DEResult: {described(self)}; columns {', '.join(names)}"
 
-    def top(self, target: object, n: int = 10) -> list[dict[str, Any]]:
+    def top(
+        self, target: object, n: int = 10, *, reference: object = None, within: object = None
+    ) -> list[dict[str, Any]]:
         """The `n` genes of `target` with the smallest p-values, as rows.
 
-        Ties in p are broken by the larger change of the mean, then by matrix order.
+        Ties in p are broken by the larger change of the mean, then by matrix order. Where `target`
+        was compared more than once, `reference` and `within` say which comparison is meant.
 
         Raises
         ------
         LabelError
-            If `target` was not compared.
+            If `target` was not compared, or more than once.
         """
-        labels = self.targets.tolist()
-        if target not in labels:  # "3" finds the integer 3, as it does among groups
-            labels, target = [str(label) for label in labels], str(target)
-        if target not in labels:
-            raise LabelError(unknown("target", target, labels))
-        t = labels.index(target)
+        matching = np.flatnonzero(_equal(self.targets, target))
+        if not len(matching):
+            raise LabelError(unknown("target", target, self.targets.tolist()))
+        levels = None if self.within is None else self.within[1]
+        for name, label, labels in (
+            ("reference", reference, self.references),
+            ("within", within, levels),
+        ):
+            if label is None:
+                continue
+            found = np.empty(0, object) if labels is None else labels[matching]
+            chosen = _equal(found, label)
+            if not chosen.any():
+                raise LabelError(unknown(f"{name} of target {target!r}:", label, found.tolist()))
+            matching = matching[chosen]
+        if len(matching) > 1:
+            raise LabelError(
+                f"Target {str(target)!r} was compared {len(matching)} times. Say which with "
+                "reference= or within=."
+            )
+        t = int(matching[0])
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.abs(np.log2(self["fold_change"][t]))
-        order = np.lexsort((-np.nan_to_num(change, nan=0.0), self["p_value"][t]))[:n]
-        return [self._row(t, int(g)) for g in order]
+        order = np.lexsort((-np.nan_to_num(change, nan=0.0), self["p_value"][t]))
+        if self.kept is not None:
+            order = order[self.kept[t, order]]
+        return [self._row(t, int(g)) for g in order[:n]]
 
     def _row(self, t: int, g: int) -> dict[str, Any]:
-        labels = {
-            "target": self.targets[t],
-            "reference": self.reference,
-            "feature": self.features[g],
-        }
-        return labels | {name: float(self[name][t, g]) for name in VALUES}
+        labels = {"target": self.targets[t], "reference": self.references[t]}
+        if self.within is not None:
+            labels[self.within[0]] = self.within[1][t]
+        labels["feature"] = self.features[g]
+        return labels | {name: self[name][t, g].item() for name in self.columns}
 
     def to_pandas(self) -> pandas.DataFrame:
         """A pandas frame; labels are categorical."""
@@ -115,8 +153,12 @@ class DEResult:
         frame: dict[str, Any] = {}
         for name, (codes, categories) in self._table().labels(slice(0, len(self.targets))).items():
             frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(categories))
-        frame |= {name: self[name].ravel() for name in VALUES}
+        frame |= {name: self.flat(name) for name in self.columns}
         return pd.DataFrame(frame)
+
+    def flat(self, name: str) -> np.ndarray:
+        """A column as the exported tables have it, shape (n_rows,)."""
+        return self[name].ravel() if self.kept is None else self[name][self.kept]
 
     def to_polars(self) -> polars.DataFrame:
         """A polars frame; labels are categorical. Needs the extra ``polars``."""
@@ -151,7 +193,39 @@ class DEResult:
             yield self._arrow(table, targets)
 
     def _arrow(self, table: Table, targets: slice) -> pyarrow.Table:
-        return table.arrow(targets, {name: self[name][targets] for name in VALUES})
+        return table.arrow(targets, {name: self[name][targets] for name in self.columns})
 
     def _table(self) -> Table:
-        return Table(self.targets, self.reference, self.features, self.provenance)
+        return Table(
+            self.targets,
+            self.references,
+            self.features,
+            self.provenance,
+            columns=self.columns[len(VALUES) :],
+            within=self.within,
+            kept=self.kept,
+        )
+
+
+def single(labels: np.ndarray) -> object:
+    """The label that all are; None if they differ."""
+    first: object = labels[0] if len(labels) else None
+    return first if all(label == first for label in labels) else None
+
+
+def described(result: Any) -> str:
+    """What was compared and where, for `repr`."""
+    p = result.provenance
+    reference = "several references" if result.reference is None else repr(str(result.reference))
+    return (
+        f"{p.get('metric', 'unknown test')}, {len(result.targets):,} targets against "
+        f"{reference} x {len(result.features):,} genes = {result.n_rows:,} rows; "
+        f"backend {p.get('backend', 'unknown')} ({p.get('device', 'unknown device')}, "
+        f"engine {p.get('engine', 'unknown')})"
+    )
+
+
+def _equal(labels: np.ndarray, asked: object) -> np.ndarray:
+    """Which labels are the one asked for; ``"3"`` finds the integer 3, as it does among groups."""
+    found = np.array([label == asked for label in labels], bool)
+    return found if found.any() else np.array([str(label) == str(asked) for label in labels], bool)

@@ -1,8 +1,11 @@
-"""The one result schema, behind both calls and every backend."""
+"""The one result schema, behind all calls and every backend."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .errors import OptionError, unknown
 
 
 @dataclass(frozen=True)
@@ -13,10 +16,10 @@ class Column:
     ----------
     name : str
     kind : str
-        ``"label"`` or ``"float64"``.
+        ``"label"``, ``"float64"`` or ``"int64"``.
     meaning : str
     missing : str
-        When it is NaN; labels never are.
+        When it is NaN; labels and whole numbers never are.
     """
 
     name: str
@@ -25,9 +28,10 @@ class Column:
     missing: str = "never"
 
 
+#: In every result.
 COLUMNS = (
     Column("target", "label", "group that is compared"),
-    Column("reference", "label", "group it is compared with"),
+    Column("reference", "label", "what it is compared with"),
     Column("feature", "label", "gene"),
     Column("target_mean", "float64", "mean of the target's cells, in count space if is_log1p"),
     Column("reference_mean", "float64", "mean of the reference's cells, likewise"),
@@ -47,11 +51,89 @@ COLUMNS = (
     Column(
         "statistic",
         "float64",
-        "U of the target, t, or the normalised A2",
+        "U of the target, t, the normalised A2, or D",
         "where the test cannot judge",
     ),
-    Column("fdr", "float64", "Benjamini-Hochberg adjusted p-value over all rows"),
+    Column("fdr", "float64", "adjusted p-value; by default Benjamini-Hochberg over all rows"),
+)
+
+_NO_VARIANCE = "below two cells a side, or with pooled variance below three in all"
+_NO_SPREAD = "where both sides have no variance, or fewer than three cells in all"
+
+#: In results that ask for them with ``columns=``.
+EXTRA_COLUMNS = (
+    Column("target_n_cells", "int64", "cells of the target"),
+    Column("reference_n_cells", "int64", "cells of the reference"),
+    Column("n_strata", "int64", "strata with both sides, which the row is made of"),
+    Column("target_n_expressed", "int64", "cells of the target with a value other than 0"),
+    Column("reference_n_expressed", "int64", "cells of the reference with a value other than 0"),
+    Column("target_fraction", "float64", "target_n_expressed / target_n_cells"),
+    Column("reference_fraction", "float64", "reference_n_expressed / reference_n_cells"),
+    Column("target_count_mean", "float64", "mean in count space: of expm1(x) if is_log1p, else x"),
+    Column("reference_count_mean", "float64", "likewise of the reference"),
+    Column("target_log_mean", "float64", "mean in log space: of x if is_log1p, else of log1p(x)"),
+    Column("reference_log_mean", "float64", "likewise of the reference"),
+    Column("target_geometric_mean", "float64", "expm1(target_log_mean), as pdex 0.3"),
+    Column("reference_geometric_mean", "float64", "expm1(reference_log_mean), as pdex 0.3"),
+    Column(
+        "log2_fold_change",
+        "float64",
+        "log2(fold_change): the ratio of pdex 0.1.28",
+        "where fold_change is",
+    ),
+    Column(
+        "log2_fold_change_scanpy",
+        "float64",
+        "log2 of (expm1(target_log_mean) + 1e-9) / (expm1(reference_log_mean) + 1e-9), as scanpy",
+    ),
+    Column(
+        "log2_fold_change_seurat",
+        "float64",
+        "log2 of (target_count_mean + 1) / (reference_count_mean + 1), as Seurat's FindMarkers",
+    ),
+    Column(
+        "log2_fold_change_geometric",
+        "float64",
+        "log2 of (target_geometric_mean + pseudocount) / (reference_geometric_mean + "
+        "pseudocount), 0 where both are 0, as pdex 0.3",
+    ),
+    Column("auroc", "float64", "P(target > reference) + P(equal) / 2, that is U / (n m)"),
+    Column("auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells"),
+    Column("auroc_high", "float64", "its upper end", "below two cells a side"),
+    Column("rank_biserial", "float64", "rank-biserial correlation, 2 auroc - 1"),
+    Column("mean_difference", "float64", "mean of x in the target less that in the reference"),
+    Column(
+        "mean_difference_low", "float64", "its confidence interval by Student's t", _NO_VARIANCE
+    ),
+    Column("mean_difference_high", "float64", "its upper end", _NO_VARIANCE),
+    Column("cohens_d", "float64", "mean_difference / pooled standard deviation of x", _NO_SPREAD),
+    Column("hedges_g", "float64", "cohens_d without its bias in small samples", _NO_SPREAD),
+    Column("z", "float64", "signed standard normal deviate of U (Wilcoxon)"),
+    Column("log10_p", "float64", "log10 of the p-value, exact where p_value underflows to 0"),
 )
 
 LABELS = tuple(c.name for c in COLUMNS if c.kind == "label")
 VALUES = tuple(c.name for c in COLUMNS if c.kind == "float64")
+EXTRA = tuple(c.name for c in EXTRA_COLUMNS)
+INTEGERS = frozenset(c.name for c in EXTRA_COLUMNS if c.kind == "int64")
+
+
+def extra_columns(asked: str | Iterable[str]) -> tuple[str, ...]:
+    """The further columns asked for, in the order of the schema; ``"all"`` stands for all.
+
+    Raises
+    ------
+    OptionError
+        If one does not exist.
+    """
+    if not isinstance(asked, Iterable):
+        raise OptionError(
+            f"columns={asked!r} must be names of columns, such as ['auroc', 'log10_p'], or 'all'."
+        )
+    names = [asked] if isinstance(asked, str) else list(asked)
+    if names == ["all"]:
+        return EXTRA
+    for name in names:
+        if name not in EXTRA and name not in VALUES and name not in LABELS:
+            raise OptionError(unknown("column", name, EXTRA))
+    return tuple(name for name in EXTRA if name in names)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import OptionError
+from .comparisons import COMPARISONS
+from .correction import Correction
+from .errors import OptionError, unknown
 from .machine import memory_budget
 from .progress import check_progress
 
@@ -19,9 +21,22 @@ from .progress import check_progress
 class Settings:
     """A comparison as asked for; see :func:`.api.differential_expression`."""
 
-    groupby: str
+    groupby: str | Sequence[str] | None
     reference: object = "non-targeting"
     groups: Iterable[object] | None = None
+    comparison: str = "reference"
+    pairs: Any = None
+    guides: str | None = None
+    on_target: str | None = None
+    strata: str | None = None
+    columns: str | Iterable[str] = ()
+    confidence: float = 0.95
+    pseudocount: float = 1e-9
+    fdr_method: str = "benjamini-hochberg"
+    fdr_scope: str = "all"
+    min_cells: int = 1
+    min_fraction: float | None = None
+    min_cpm: float | None = None
     metric: str = "wilcoxon"
     layer: str | None = None
     out: str | os.PathLike[str] | None = None
@@ -43,13 +58,53 @@ class Settings:
     test_options: dict[str, Any] = field(default_factory=dict)
     n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
 
+    @property
+    def group_column(self) -> str:
+        """The column of obs with the groups, or what stands for it in messages."""
+        if self.groupby is None:
+            return str(self.guides)
+        return self.groupby if isinstance(self.groupby, str) else self.groupby[0]
+
+    @property
+    def within_columns(self) -> tuple[str, ...]:
+        """Columns of obs within whose levels cells are compared."""
+        if self.groupby is None or isinstance(self.groupby, str):
+            return ()
+        return tuple(self.groupby[1:])
+
+    @property
+    def correction(self) -> Correction:
+        return Correction(self.fdr_method, self.fdr_scope)
+
 
 def check_settings(settings: Settings) -> None:
     """Raise OptionError for a value that makes no sense, whatever the data."""
-    for name in ("groupby", "metric", "backend", "engine", "layer"):
+    optional = ("layer", "on_target", "strata", "guides")
+    for name in ("metric", "backend", "engine", "comparison", *optional):
         value = getattr(settings, name)
-        if not isinstance(value, str) and not (name == "layer" and value is None):
+        if not isinstance(value, str) and not (name in optional and value is None):
             raise OptionError(f"{name}={value!r} must be text, not {type(value).__name__}.")
+    if settings.guides is None:
+        _check_groupby(settings.groupby)
+    elif settings.groupby is not None:
+        raise OptionError(
+            f"guides={settings.guides!r} says which cells belong to which group, and so does "
+            f"groupby={settings.groupby!r}. Give groupby=None."
+        )
+    elif settings.on_target is not None:
+        raise OptionError(
+            "on_target= maps the groups of a column to genes, and guides= has no such column. "
+            "Select the rows of the result instead."
+        )
+    _check_comparison(settings)
+    settings.correction.check()
+    for name in ("confidence", "min_fraction"):
+        _check_fraction(name, getattr(settings, name), may_be_none=name == "min_fraction")
+    if settings.min_cpm is not None and not _is_number(settings.min_cpm):
+        raise OptionError(f"min_cpm={settings.min_cpm!r} must be a number.")
+    if not _is_number(settings.pseudocount) or settings.pseudocount < 0:
+        raise OptionError(f"pseudocount={settings.pseudocount!r} must be a number, at least 0.")
+    check_count("min_cells", settings.min_cells, may_be_none=False)
     for name in ("exp_post_agg", "force", "restart"):
         value = getattr(settings, name)
         if not isinstance(value, bool | np.bool_):
@@ -75,11 +130,60 @@ def check_settings(settings: Settings) -> None:
         _check_scratch(Path(settings.scratch))
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise OptionError unless `value` is a whole number above 0, or None."""
+def _is_number(value: Any) -> bool:
+    """Whether this is a number, and neither NaN nor infinite."""
+    known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return known and bool(np.isfinite(value))
+
+
+def _check_fraction(name: str, value: Any, *, may_be_none: bool) -> None:
+    if value is None and may_be_none:
+        return
+    if not _is_number(value) or not 0.0 <= value <= 1.0:
+        percent = _is_number(value) and 1.0 < value <= 100.0
+        hint = f" For {value} %, give {value / 100:g}." if percent else ""
+        raise OptionError(f"{name}={value!r} must be a number between 0 and 1.{hint}")
+
+
+def _check_groupby(groupby: Any) -> None:
+    names = [groupby] if isinstance(groupby, str) else groupby
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if not listed or not names:
+        raise OptionError(
+            f"groupby={groupby!r} must be text, not {type(groupby).__name__}: a column of obs, or "
+            "a list of columns, the groups' first."
+        )
+    if len(set(names)) < len(names):
+        raise OptionError(f"groupby={groupby!r} names a column twice.")
+
+
+def _check_comparison(settings: Settings) -> None:
+    """Refuse combinations that make no sense."""
+    asked = settings.comparison
+    if asked not in COMPARISONS:
+        raise OptionError(unknown("comparison", asked, COMPARISONS))
+    if (settings.pairs is not None) != (asked == "pairs"):
+        raise OptionError(
+            "pairs= goes with comparison='pairs', and only with it: give both, or neither."
+        )
+    if asked == "pairs" and settings.groups is not None:
+        raise OptionError("groups= and pairs= both say what is compared. Give one of them.")
+    if settings.strata is not None and settings.strata in (
+        settings.group_column,
+        *settings.within_columns,
+    ):
+        raise OptionError(
+            f"strata={settings.strata!r} is a column of groupby, so no stratum would hold cells of "
+            "both sides. Name another column."
+        )
+
+
+def check_count(name: str, value: Any, *, may_be_none: bool = True) -> None:
+    """Raise OptionError unless `value` is a whole number above 0, or None where that may be."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if value is not None and (not whole or value < 1):
-        raise OptionError(f"{name}={value!r} must be a whole number of at least 1, or None.")
+    if (value is None and not may_be_none) or (value is not None and (not whole or value < 1)):
+        otherwise = ", or None" if may_be_none else ""
+        raise OptionError(f"{name}={value!r} must be a whole number of at least 1{otherwise}.")
 
 
 def _check_scratch(folder: Path) -> None:

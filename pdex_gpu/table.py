@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .schema import LABELS, VALUES
+from .schema import INTEGERS, LABELS, VALUES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,29 +25,40 @@ class Table:
 
     Parameters
     ----------
-    targets : sequence, shape (n_targets,)
-    reference : object
+    targets, references : sequence, shape (n_rows,)
+        Labels of the rows of each gene.
     features : sequence of str, shape (n_genes,)
         Names may repeat.
     provenance : mapping
+    columns : tuple of str
+        Further columns of values.
+    within : tuple of str and sequence, optional
+        Name and labels, shape (n_rows,), of a further column of labels.
+    kept : numpy.ndarray, optional, shape (n_rows, n_genes), bool
+        Which rows the table has; all by default.
     """
 
     def __init__(
         self,
         targets: Sequence[object] | np.ndarray,
-        reference: object,
+        references: Sequence[object] | np.ndarray,
         features: Sequence[str] | np.ndarray,
         provenance: Mapping[str, Any],
+        *,
+        columns: tuple[str, ...] = (),
+        within: tuple[str, Sequence[object] | np.ndarray] | None = None,
+        kept: np.ndarray | None = None,
     ) -> None:
-        self._n_targets, self._n_genes = len(targets), len(features)
-        genes = list(dict.fromkeys(features))
-        position = {name: i for i, name in enumerate(genes)}
-        self._gene_codes = np.fromiter((position[f] for f in features), np.int32, self._n_genes)
-        self._categories: dict[str, list[Any]] = {
-            "target": list(targets),
-            "reference": [reference],
-            "feature": genes,
-        }
+        self._n_targets, self._n_genes, self._kept = len(targets), len(features), kept
+        self.values = (*VALUES, *columns)
+        by_row = {"target": targets, "reference": references}
+        if within is not None:
+            by_row[within[0]] = within[1]
+        encoded = {name: _encoded(labels) for name, labels in by_row.items()}
+        encoded["feature"] = _encoded(features)
+        order = ("target", "reference", *(n for n in by_row if n not in LABELS), "feature")
+        self._codes = {name: encoded[name][0] for name in order}
+        self._categories = {name: encoded[name][1] for name in order}
         self._metadata = {METADATA_KEY: json.dumps(provenance, default=str)}
 
     def blocks(self) -> list[slice]:
@@ -58,14 +69,18 @@ class Table:
     def labels(self, targets: slice) -> dict[str, tuple[np.ndarray, list[Any]]]:
         """Codes a row and categories of each label column."""
         n_targets = targets.stop - targets.start
-        codes = {
-            "target": np.repeat(
-                np.arange(targets.start, targets.stop, dtype=np.int32), self._n_genes
-            ),
-            "reference": np.zeros(n_targets * self._n_genes, np.int32),
-            "feature": np.tile(self._gene_codes, n_targets),
-        }
-        return {name: (codes[name], self._categories[name]) for name in LABELS}
+        found = {}
+        for name, codes in self._codes.items():
+            if name == "feature":
+                of_rows = np.tile(codes, n_targets)
+            else:
+                of_rows = np.repeat(codes[targets], self._n_genes)
+            found[name] = self._only(targets, of_rows), self._categories[name]
+        return found
+
+    def _only(self, targets: slice, values: np.ndarray) -> np.ndarray:
+        """Values a row, of the rows that the table has."""
+        return values if self._kept is None else values[self._kept[targets].ravel()]
 
     def arrow(self, targets: slice, columns: Mapping[str, np.ndarray]) -> pyarrow.Table:
         """The rows of `targets` as a pyarrow table; `columns` holds their values alone."""
@@ -77,14 +92,23 @@ class Table:
                 pa.DictionaryArray.from_arrays(_numbers(codes), _strings(map(str, categories)))
             )
             fields.append((name, arrays[-1].type))
-        for name in VALUES:
-            arrays.append(_numbers(columns[name].ravel()))
-            fields.append((name, pa.float64()))
+        for name in self.values:
+            arrays.append(_numbers(self._only(targets, columns[name].ravel())))
+            fields.append((name, arrays[-1].type))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=self._metadata))
 
     def schema(self) -> pyarrow.Schema:
         """The schema of each table that :meth:`arrow` makes."""
-        return self.arrow(slice(0, 0), dict.fromkeys(VALUES, np.zeros(0))).schema
+        empty = {
+            name: np.zeros((0, self._n_genes), np.int64 if name in INTEGERS else np.float64)
+            for name in self.values
+        }
+        return self.arrow(slice(0, 0), empty).schema
+
+    @property
+    def labels_names(self) -> list[str]:
+        """Names of the label columns, in order."""
+        return list(self._codes)
 
     def is_plain(self, sep: str) -> bool:
         """Whether no label holds a separator, a quote or a line break."""
@@ -102,7 +126,11 @@ def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> N
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(
-        path, table.schema(), compression="zstd", compression_level=1, use_dictionary=list(LABELS)
+        path,
+        table.schema(),
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=table.labels_names,
     ) as writer:
         for part in parts:
             writer.write_table(part, row_group_size=ROWS_PER_GROUP)
@@ -116,7 +144,8 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
     import pyarrow as pa
     from pyarrow import csv
 
-    text = pa.schema([(n, pa.string()) for n in LABELS] + [(n, pa.float64()) for n in VALUES])
+    names = set(table.labels_names)
+    text = pa.schema([(f.name, pa.string() if f.name in names else f.type) for f in table.schema()])
     options = csv.WriteOptions(
         include_header=False,
         delimiter=sep,
@@ -127,6 +156,15 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
         with csv.CSVWriter(file, text, write_options=options) as writer:
             for part in parts:
                 writer.write_table(part.cast(text))
+
+
+def _encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    """Codes into the distinct labels, in order of first appearance."""
+    position: dict[object, int] = {}
+    codes = np.fromiter(
+        (position.setdefault(label, len(position)) for label in labels), np.int32, len(labels)
+    )
+    return codes, list(position)
 
 
 # pyarrow.array() would do, but imports pandas, which costs the command line a third of a second.

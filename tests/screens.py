@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from pdex_gpu.backends.cuda.kernels import CudaKernels
 from pdex_gpu.backends.cuda.probe import probe
 from pdex_gpu.backends.cuda.shapes import Shapes
 from pdex_gpu.backends.registry import load_kernels
-from pdex_gpu.design import Design, make_design
+from pdex_gpu.comparisons import Levels, make_design
+from pdex_gpu.design import Contrast, Design, group_cells
 from pdex_gpu.sources.base import Chunk, CscChunk, CsrChunk
 from pdex_gpu.sources.memory import from_array
 
@@ -141,20 +144,44 @@ class Case:
         return slice(0, self.values.shape[1])
 
     def samples(self, gene: int) -> list[np.ndarray]:
-        """Values of each group, the reference first."""
-        column, codes = self.values[:, gene], self.design.codes
-        return [column[codes == g] for g in range(self.design.n_groups)]
+        """Values of each group, by cell."""
+        return np.split(self.values[self.design.order, gene], self.design.offsets[1:-1])
+
+    def pairs(self, gene: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values of target and reference of every comparison, contrast by contrast."""
+        samples = self.samples(gene)
+        for contrast in self.design.contrasts:
+            for target in contrast.targets:
+                if contrast.against == "rest":
+                    others = [samples[g] for g in contrast.groups if g != target]
+                    yield samples[target], np.concatenate(others)
+                    continue
+                reference = samples[contrast.groups[0]]
+                if contrast.against == "complement":
+                    left = reference.tolist()
+                    for value in samples[target].tolist():
+                        left.remove(value)
+                    reference = np.array(left, reference.dtype)
+                yield samples[target], reference
 
 
 def make_case(
-    sizes: Sequence[int], kinds: Sequence[str], dtype: str, seed: int, left_out: int = 3
+    sizes: Sequence[int],
+    kinds: Sequence[str],
+    dtype: str,
+    seed: int,
+    left_out: int = 3,
+    comparison: str = "reference",
 ) -> Case:
     """A case of groups of these sizes (the reference first), with its cells shuffled."""
     rng = np.random.default_rng(seed)
     codes = np.repeat(np.arange(len(sizes) + 1), [*sizes, left_out])
     rng.shuffle(codes)
     genes = [make_gene(kind, rng, len(codes), dtype) for kind in kinds]
-    return Case(np.stack(genes, axis=1), design_of(codes, len(sizes)))
+    values = np.stack(genes, axis=1)
+    if comparison in ("complement", "everything"):
+        return _overlapping(values, codes, len(sizes), rng, comparison)
+    return Case(values, compared(codes, len(sizes), comparison, rng))
 
 
 def design_of(codes: np.ndarray, n_groups: int) -> Design:
@@ -163,13 +190,99 @@ def design_of(codes: np.ndarray, n_groups: int) -> Design:
     return make_design(codes, names, reference="g0", groups=names[1:n_groups])
 
 
+#: Who may be compared with whom: see :func:`compared` and :func:`_overlapping`.
+COMPARISONS = [
+    "reference", "rest", "background", "each reference", "pairs", "levels", "strata", "complement",
+    "everything",
+]  # fmt: skip
+
+
+def compared(codes: np.ndarray, n_groups: int, kind: str, rng: np.random.Generator) -> Design:
+    """The design of comparisons of a kind between groups 0 to ``n_groups - 1``."""
+    if kind == "reference":
+        return design_of(codes, n_groups)
+    names = np.array([f"g{k}" for k in range(n_groups)])
+    codes = np.where(codes < n_groups, codes, -1)
+    group, asked = names.tolist(), partial(make_design, codes, names.tolist())
+    with warnings.catch_warnings():  # of cells and rows that are left out
+        warnings.simplefilter("ignore")
+        if kind == "rest":
+            return asked(reference=None, comparison="rest")
+        if kind == "background":  # groups that nobody asks for are in everybody's rest
+            return asked(reference=None, comparison="rest", groups=group[: (n_groups + 1) // 2])
+        if kind == "each reference":  # the later one comes after targets of its own
+            return asked(reference=[group[0], group[-1]], comparison="each_reference", groups=group)
+        if kind == "pairs":
+            ordered = [(a, b) for a in group for b in group if a != b]
+            chosen = rng.permutation(len(ordered))[: 1 + rng.integers(len(ordered))]
+            return asked(reference=None, comparison="pairs", pairs=[ordered[i] for i in chosen])
+        # Every other cell of a group lies in the second level, so groups of one cell do not.
+        level = np.zeros(len(codes), np.int64)
+        for g in range(n_groups):
+            level[codes == g] = np.arange(np.count_nonzero(codes == g)) % 2
+        levels = Levels(level, ["a", "b"], "level")
+        if kind == "levels":
+            return asked(reference="g0", within=levels)
+        assert kind == "strata"
+        return asked(reference=None, comparison="rest", strata=levels)
+
+
+def _overlapping(
+    values: np.ndarray, codes: np.ndarray, n_groups: int, rng: np.random.Generator, kind: str
+) -> Case:
+    """A pool of all cells, and targets that are their groups and some cells of others.
+
+    Rows of the matrix are repeated for each group that has the cell, and then shuffled. With kind
+    "everything" the groups are compared in all other ways besides.
+    """
+    pool = np.flatnonzero(codes < n_groups)
+    groups = [pool]
+    for g in range(n_groups):
+        others = pool[codes[pool] != g]
+        also = rng.permutation(others)[: rng.integers(len(others))]  # at least one stays
+        groups.append(np.concatenate([np.flatnonzero(codes == g), also]))
+    left_out = np.flatnonzero(codes >= n_groups)
+    rows = np.concatenate([*groups, left_out])
+    code = np.repeat(np.arange(-1, n_groups + 1), [len(left_out), *map(len, groups)])
+    code = np.roll(code, -len(left_out))
+    shuffled = rng.permutation(len(rows))
+    rows, code = rows[shuffled], code[shuffled]
+    order, offsets = group_cells(code, n_groups + 1)
+    sizes = np.diff(offsets)
+
+    def contrast(against: str, *chosen: int) -> Contrast:
+        n_targets = len(chosen) - (against != "rest")
+        return Contrast(np.array(chosen), sizes[list(chosen)], against, np.arange(n_targets))
+
+    contrasts = [contrast("complement", *range(n_groups + 1))]
+    if kind == "everything":
+        every = range(1, n_groups + 1)
+        contrasts += [
+            contrast("reference", *every),
+            contrast("rest", *every),
+            contrast("reference", n_groups, *range(1, n_groups)),
+            contrast("reference", 0, n_groups),
+            contrast("rest", 0, n_groups),
+            contrast("complement", 0, *list(every)[::-2][::-1]),
+            contrast("rest", *range(0, n_groups + 1, 2)),
+        ]
+        contrasts = [c for c in contrasts if len(c.groups) > 1]
+    n_rows = sum(c.n_targets for c in contrasts)
+    labels = np.array([f"row {k}" for k in range(n_rows)], object)
+    design = Design(order, offsets, code, tuple(contrasts), labels, labels)
+    return Case(values[rows], design)
+
+
 @st.composite
-def cases(draw: st.DrawFn, dtypes: Sequence[str]) -> Case:
+def cases(
+    draw: st.DrawFn, dtypes: Sequence[str], comparisons: Sequence[str] = ("reference",)
+) -> Case:
     """Cases of two to five groups of one to nine cells, and up to five genes."""
     dtype = draw(st.sampled_from(dtypes))
     sizes = draw(st.lists(st.integers(1, 9), min_size=2, max_size=5))
     kinds = draw(st.lists(st.sampled_from(gene_kinds(dtype)), min_size=1, max_size=5))
-    return make_case(sizes, kinds, dtype, draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 3)))
+    seed, left_out = draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 3))
+    return make_case(sizes, kinds, dtype, seed, left_out, draw(st.sampled_from(comparisons)))
 
 
 # --- storage -------------------------------------------------------------------------------
@@ -239,6 +352,22 @@ def exact_rank_sums(target: np.ndarray, reference: np.ndarray) -> tuple[int, int
     u2 = sum(2 * (a > b) + (a == b) for a in t for b in r)
     pooled = t + r
     return u2, sum(n**3 - n for n in (pooled.count(v) for v in set(pooled)))
+
+
+def exact_distances(target: np.ndarray, reference: np.ndarray) -> tuple[int, int]:
+    """Largest excess of either empirical distribution over the other, times both sizes."""
+    t, r = target.tolist(), reference.tolist()
+    ahead = [len(r) * sum(a <= x for a in t) - len(t) * sum(b <= x for b in r) for x in set(t + r)]
+    return max(0, *ahead), max(0, *(-a for a in ahead))
+
+
+def exact_placements(target: np.ndarray, reference: np.ndarray) -> tuple[int, int]:
+    """Sums of squares of twice the placements of target and reference cells."""
+    t, r = target.tolist(), reference.tolist()
+    return (
+        sum(sum(2 * (b < a) + (b == a) for b in r) ** 2 for a in t),
+        sum(sum(2 * (a > b) + (a == b) for a in t) ** 2 for b in r),
+    )
 
 
 def as_anndata(matrix: Any, codes: np.ndarray, reference: int = 0, **layers: np.ndarray) -> Any:

@@ -25,7 +25,7 @@ from scipy import sparse
 from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu import api, errors, schedule
+from pdex_gpu import api, correction, errors, schedule
 from pdex_gpu.backends.cpu import kernels
 from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError
 from pdex_gpu.plan import Plan
@@ -173,15 +173,15 @@ def test_more_than_one_stop(tmp_path, whole):
 
 
 def test_nothing_is_read_again_if_all_is_computed(tmp_path, monkeypatch, whole):
-    out = tmp_path / "de.parquet"
+    out, expected = tmp_path / "de.parquet", whole()
     with monkeypatch.context() as patch:
-        stop_at(patch, api, "adjust", 0)
+        stop_at(patch, correction, "adjust", 0)
         with pytest.raises(Stop):
             run(out)
     assert len(ranges(out)) == N_RANGES
     stop_at(monkeypatch, kernels, "pack", 0)
     run(out)
-    assert out.read_bytes() == whole()
+    assert out.read_bytes() == expected
 
 
 def test_what_is_left_out_is_not_wanted_of_the_source(tmp_path, monkeypatch):
@@ -500,13 +500,13 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path):
 
 def test_a_range_that_vanishes_while_it_is_needed(tmp_path, monkeypatch):
     out = tmp_path / "de.parquet"
-    real = api.adjust
+    real = correction.adjust
 
     def adjust(*args, **options):
         next(checkpoint_folder(out).glob("genes-*")).unlink()
         return real(*args, **options)
 
-    monkeypatch.setattr(api, "adjust", adjust)
+    monkeypatch.setattr(correction, "adjust", adjust)
     with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again\."):
         run(out)
     monkeypatch.undo()
@@ -789,8 +789,8 @@ def test_too_little_room_is_found_before_work(tmp_path, monkeypatch):
     packed = stop_at(monkeypatch, kernels, "pack", 0)
     with pytest.raises(OutputError) as caught:
         run(tmp_path / "de.parquet")
-    # 4 groups and 3 targets of 9 genes
-    assert f"need at least {4 * 9 * 24 + 27 * 16:,} while" in str(caught.value)
+    # 9 genes: means, statistics and p-values of 3 targets, the mean of the reference; 27 rows
+    assert f"need at least {9 * 10 * 8 + 27 * 16:,} while" in str(caught.value)
     assert not packed
     assert names(tmp_path) == []
 
@@ -828,20 +828,21 @@ def test_left_out_of_a_plan(stored, cuts):
     )
 
 
+FIELDS = {"target_mean": 2, "reference_mean": 1, "statistic": 2, "p_value": 2}
+
+
 def result_of(genes: slice, seed: int = 0) -> RangeResult:
     rng = np.random.default_rng(seed)
     width = genes.stop - genes.start
     return RangeResult(
-        genes.start, rng.random((3, width)), rng.random((3, width)), rng.random((2, width)),
-        rng.random((2, width)),
-    )  # fmt: skip
+        genes.start, {name: rng.random((n, width)) for name, n in FIELDS.items()}
+    )
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    fields = ("mean", "statistic", "p_value", "mean_expm1")
     with open_checkpoint(
-        tmp_path / "de.csv", {"x": 1}, fields, n_groups=3, n_genes=7, restart=False
+        tmp_path / "de.csv", {"x": 1}, FIELDS, n_genes=7, restart=False
     ) as opened:
         yield opened
 
@@ -860,14 +861,20 @@ def test_what_is_stored_is_read_back(checkpoint):
     assert [found.genes for found in checkpoint.ranges] == [slice(0, 4), slice(4, 7)]
     stored = StoredResults(checkpoint)
     ordered = [pieces[0], pieces[2], pieces[1]]
-    for field in ("mean", "mean_expm1"):
-        expected = np.concatenate([getattr(p, field) for p in ordered], axis=1)
-        np.testing.assert_array_equal(stored.read(field, slice(0, 3)), expected)
-        np.testing.assert_array_equal(stored.read(field, slice(1, 2)), expected[1:2])
-    for field in ("statistic", "p_value"):
-        expected = np.concatenate([getattr(p, field) for p in ordered], axis=1)
-        np.testing.assert_array_equal(stored.read(field, slice(1, 3)), expected)
-        assert np.isnan(stored.read(field, slice(0, 1))).all()
+    for field, n in FIELDS.items():
+        expected = np.concatenate([p.values[field] for p in ordered], axis=1)
+        np.testing.assert_array_equal(stored.read(field, slice(0, 2)), expected)
+        if n > 1:
+            np.testing.assert_array_equal(stored.read(field, slice(1, 2)), expected[1:2])
+        else:  # all rows share it
+            np.testing.assert_array_equal(stored.read(field, slice(1, 2)), expected)
+        np.testing.assert_array_equal(stored.read_range(field, 1), expected[:, 4:7])
+    kept = np.array([[0, 1, 1, 0, 0, 1, 0], [0, 0, 0, 1, 1, 1, 1]], bool)
+    some = StoredPValues(stored, kept)
+    assert some.n == 7
+    for first in range(7):
+        for last in range(first + 1, 8):
+            np.testing.assert_array_equal(some.read(first, last), expected[kept][first:last])
     p_values = StoredPValues(stored)
     flat = expected.ravel()
     assert p_values.n == 14
@@ -881,7 +888,7 @@ def test_only_ranges_in_work_are_held(checkpoint):
     sink.expect((0, 4, 7))
     sink.store(result_of(slice(0, 4)))
     sink.store(result_of(slice(4, 5)))
-    assert {start: a.shape for start, a in sink._in_work.items()} == {0: (4, 3, 4), 4: (4, 3, 3)}
+    assert {start: a.shape for start, a in sink._in_work.items()} == {0: (7, 4), 4: (7, 3)}
     sink.commit(slice(0, 4), False)
     assert list(sink._in_work) == [4]
 

@@ -194,7 +194,7 @@ def test_summary_on_a_terminal(screen: Path, tmp_path: Path, quiet: bool):
 def test_resuming_is_said_on_a_terminal(run, tmp_path: Path, monkeypatch, quiet: bool):
     out = tmp_path / "de.csv"
     with monkeypatch.context() as patch:
-        patch.setattr("pdex_gpu.api.adjust", lambda *_, **__: 1 / 0)
+        patch.setattr("pdex_gpu.correction.adjust", lambda *_, **__: 1 / 0)
         run("-o", out)
     monkeypatch.setattr("pdex_gpu.cli.on_terminal", lambda stream: True)
     code, err = run("-o", out, *(["-q"] if quiet else []))
@@ -511,7 +511,7 @@ def test_output_options_reach_the_call(run, tmp_path: Path, monkeypatch):
 def test_a_checkpoint_of_another_run(run, tmp_path: Path, monkeypatch):
     out = tmp_path / "de.csv"
     with monkeypatch.context() as patch:
-        patch.setattr("pdex_gpu.api.adjust", lambda *_, **__: 1 / 0)
+        patch.setattr("pdex_gpu.correction.adjust", lambda *_, **__: 1 / 0)
         assert run("-o", out)[0] == Exit.UNEXPECTED
     code, err = run("-o", out, "--metric", "t-test")
     assert code == Exit.USAGE

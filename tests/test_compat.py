@@ -446,6 +446,9 @@ FAST = [
     ("anderson", {}, {}),
     ("anderson", {"midrank": True}, {}),
     ("anderson", {"variant": "midrank"}, {}),
+    ("anderson", {"midrank": False}, {"midrank": False}),
+    ("anderson", {"variant": "right"}, {"variant": "right"}),
+    ("anderson", {"variant": "continuous"}, {"variant": "continuous"}),
 ]  # fmt: skip
 
 RNG = 5  # a seed: each call starts over from it
@@ -456,9 +459,6 @@ SLOW = [
     ("t-test", {"trim": 0.2, "equal_var": False, "alternative": "less"}),
     ("t-test", {"nan_policy": "raise"}),
     ("t-test", {"method": stats.PermutationMethod(n_resamples=49, rng=RNG)}),
-    ("anderson", {"midrank": False}),
-    ("anderson", {"variant": "right"}),
-    ("anderson", {"variant": "continuous"}),
     ("anderson", {"method": stats.PermutationMethod(n_resamples=19, rng=RNG)}),
 ]
 

@@ -6,9 +6,13 @@ arithmetic, to counting pairs of cells, and to scipy (`test_reference_*`).
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from screens import (
+    COMPARISONS,
     DTYPES,
     KERNEL_SETS,
     LAYOUTS,
     Case,
     as_chunk,
     cases,
+    compared,
     design_of,
+    exact_distances,
     exact_moments,
+    exact_placements,
     exact_rank_sums,
     gene_kinds,
     kernel_set,
@@ -33,10 +41,9 @@ from screens import (
 
 from pdex_gpu.backends import reference
 from pdex_gpu.backends.contract import NonFiniteError
+from pdex_gpu.design import Contrast
 from pdex_gpu.sources.base import Chunk, NotCanonicalError
-from pdex_gpu.stats.anderson import AndersonDarling
-from pdex_gpu.stats.t_test import TTest
-from pdex_gpu.stats.wilcoxon import Wilcoxon
+from pdex_gpu.stats.anderson import _sigma
 
 # A few groups, one of a single cell, and more than one value in each.
 SIZES = [9, 5, 1, 12]
@@ -50,32 +57,64 @@ def kernels(request: pytest.FixtureRequest) -> ModuleType:
     return kernel_set(request.param)
 
 
+#: What kernels give for every (target, gene) of a contrast.
+OF_PAIRS = {
+    "u2": np.int64, "ties": np.float64, "above": np.int64, "below": np.int64,
+    "placed": np.float64, "placed_reference": np.float64,
+    "a2": np.float64, "a2_right": np.float64, "a2_continuous": np.float64,
+}  # fmt: skip
+
+#: And for every (group, gene).
+OF_GROUPS = {
+    "n_expressed": np.int32, "mean": np.float64, "m2": np.float64, "mean_expm1": np.float64,
+    "mean_log1p": np.float64,
+}  # fmt: skip
+
+
+def said_of(
+    kernels: ModuleType, block: Any, genes: slice, contrast: Contrast
+) -> dict[str, np.ndarray]:
+    """All that a kernel set says about a contrast."""
+    sums = kernels.rank_sums(block, genes, contrast)
+    distances = kernels.kolmogorov_smirnov(block, genes, contrast)
+    placements = kernels.placements(block, genes, contrast)
+    a2 = {
+        variant: kernels.anderson_darling(block, genes, contrast, variant=variant)
+        for variant in ("midrank", "right", "continuous")
+    }
+    found = {
+        "u2": sums.u2,
+        "ties": sums.ties,
+        "above": distances.above,
+        "below": distances.below,
+        "placed": placements.target,
+        "placed_reference": placements.reference,
+        "a2": a2["midrank"],
+        "a2_right": a2["right"],
+        "a2_continuous": a2["continuous"],
+    }
+    for name, array in found.items():
+        assert array.shape == (contrast.n_targets, genes.stop - genes.start), name
+        assert array.dtype == OF_PAIRS[name], name
+    return found
+
+
 def outputs(
     kernels: ModuleType, chunk: Chunk, case: Case, genes: slice | None = None
 ) -> dict[str, np.ndarray]:
-    """All that a kernel set says about a chunk."""
+    """All that a kernel set says about a chunk; what it says of several contrasts is stacked."""
     genes = genes or case.genes
     with np.errstate(over="ignore"):  # expm1 of large values is infinite
         block = kernels.pack(chunk, case.design, map)
-        moments = kernels.moments(block, genes, case.design, centred=True, expm1=True)
-        sums = kernels.rank_sums(block, genes, case.design)
-        a2 = kernels.anderson_darling(block, genes, case.design)
+        moments = kernels.moments(block, genes, case.design, centred=True, expm1=True, log1p=True)
     assert (block.gene_start, block.n_genes) == (chunk.gene_start, chunk.n_genes)
-    found = {
-        "n_expressed": moments.n_expressed,
-        "mean": moments.mean,
-        "m2": moments.m2,
-        "mean_expm1": moments.mean_expm1,
-        "u2": sums.u2,
-        "ties": sums.ties,
-        "a2": a2,
-    }
-    n_groups, n_genes = case.design.n_groups, genes.stop - genes.start
-    dtypes = {"n_expressed": np.int32, "u2": np.int64}
+    found = {name: getattr(moments, name) for name in OF_GROUPS}
     for name, array in found.items():
-        of_pairs = name in ("u2", "ties", "a2")
-        assert array.shape == (n_groups - of_pairs, n_genes), name
-        assert array.dtype == dtypes.get(name, np.float64), name
+        assert array.shape == (case.design.n_groups, genes.stop - genes.start), name
+        assert array.dtype == OF_GROUPS[name], name
+    of_contrasts = [said_of(kernels, block, genes, c) for c in case.design.contrasts]
+    for name in OF_PAIRS:
+        found[name] = np.concatenate([of_contrast[name] for of_contrast in of_contrasts])
     return found | {"fractional": np.array(block.fractional)}
 
 
@@ -85,21 +124,31 @@ def truth(case: Case) -> dict[str, np.ndarray]:
 
 def assert_conforms(found: dict[str, np.ndarray], case: Case, genes: slice | None = None) -> None:
     genes = genes or case.genes
-    expected = truth(case)
-    for name in ("n_expressed", "u2", "ties"):
-        np.testing.assert_array_equal(found[name], expected[name][:, genes], name)
-    x = np.abs(case.values[:, genes].astype(np.float64))
-    with np.errstate(over="ignore"):
-        sizes = {"mean": x, "mean_expm1": np.expm1(np.minimum(x, 700.0))}
+    expected = {name: array[..., genes] for name, array in truth(case).items() if array.ndim}
+    for name in ("n_expressed", "u2", "ties", "above", "below"):
+        np.testing.assert_array_equal(found[name], expected[name], name)
+    x = case.values[:, genes].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.abs(np.log1p(x))
+    sizes = {
+        "mean": np.abs(x),
+        "mean_expm1": np.expm1(np.minimum(np.abs(x), 700.0)),
+        "mean_log1p": np.where(np.isfinite(logs), logs, 0.0),
+    }
     for name, size in sizes.items():
         # Terms of either sign may cancel, so means are held to the size of what was added up.
-        # Worst seen: 5.6e-16 of it for the mean, 3.1e-15 for that of expm1.
+        # Worst seen: 5.6e-16 of it for the mean, 3.1e-15 for that of expm1, 5e-16 for that of
+        # log1p.
         atol = np.broadcast_to(1e-14 * size.mean(axis=0), found[name].shape)
-        close = np.isclose(found[name], expected[name][:, genes], rtol=1e-12, atol=atol)
+        close = np.isclose(found[name], expected[name], rtol=1e-12, atol=atol, equal_nan=True)
         assert close.all(), name
-    # Worst seen: m2 3e-15, a2 1.2e-15.
-    np.testing.assert_allclose(found["m2"], expected["m2"][:, genes], rtol=1e-12, err_msg="m2")
-    np.testing.assert_allclose(found["a2"], expected["a2"][:, genes], rtol=1e-10, err_msg="a2")
+    # Worst seen: m2 3e-15.
+    np.testing.assert_allclose(found["m2"], expected["m2"], rtol=1e-12, err_msg="m2")
+    for name in ("placed", "placed_reference"):  # worst seen: no difference
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, err_msg=name)
+    # Worst seen: a2 1.2e-15.
+    for name in ("a2", "a2_right", "a2_continuous"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-10, err_msg=name)
 
 
 # --- the reference against truths of its own -------------------------------------------------
@@ -125,54 +174,81 @@ def test_reference_moments_are_exact(case: Case) -> None:
                 )
 
 
-@given(case=cases(SOME_DTYPES))
-def test_reference_rank_sums_count_pairs_of_cells(case: Case) -> None:
+@given(case=cases(SOME_DTYPES, COMPARISONS))
+def test_reference_counts_pairs_of_cells(case: Case) -> None:
     found = truth(case)
     for j in range(case.values.shape[1]):
-        control, *targets = case.samples(j)
-        for t, target in enumerate(targets):
-            u2, ties = exact_rank_sums(target, control)
-            assert found["u2"][t, j] == u2
-            assert found["ties"][t, j] == ties
+        for row, (target, control) in enumerate(case.pairs(j)):
+            assert (found["u2"][row, j], found["ties"][row, j]) == exact_rank_sums(target, control)
+            distances = exact_distances(target, control)
+            assert (found["above"][row, j], found["below"][row, j]) == distances
+            placed = found["placed"][row, j], found["placed_reference"][row, j]
+            assert placed == exact_placements(target, control)
 
 
-@given(case=cases(["float64"]))
+def test_comparisons_are_of_all_kinds() -> None:
+    """What the cases are made of: contrasts of groups that follow each other, and that do not."""
+    kinds, made = set(), {}
+    for comparison in COMPARISONS:
+        case = make_case(SIZES, ["counts"], "float32", seed=0, comparison=comparison)
+        made[comparison] = case.design
+        kinds |= {(c.against, c.span is not None) for c in case.design.contrasts}
+        rows = sum(c.n_targets for c in case.design.contrasts)
+        assert rows == len(list(case.pairs(0)))
+        for contrast in case.design.contrasts:
+            assert (contrast.n_reference > 0).all()
+    assert kinds == {
+        (against, follow) for against in ("reference", "rest", "complement")
+        for follow in (True, False)
+    }  # fmt: skip
+    assert (made["background"].contrasts[0].rows < 0).any()
+    assert all(c.span.start > 0 for c in made["levels"].contrasts[1:])
+    assert len(made["strata"].contrasts) == 2
+
+
+@given(case=cases(["float64"], COMPARISONS))
 def test_reference_agrees_with_scipy(case: Case) -> None:
-    found, n_cells = truth(case), case.design.n_cells
-    u, p_u = Wilcoxon().finish(found["u2"], found["ties"], n_cells)
-    a, p_a = AndersonDarling().finish(found["a2"], n_cells)
-    t, p_t = TTest().finish(found["mean"], found["m2"], n_cells)
+    found = truth(case)
+    variants = {"midrank": "a2", "right": "a2_right"}
+    if "variant" in inspect.signature(stats.anderson_ksamp).parameters:  # scipy 1.17
+        variants["continuous"] = "a2_continuous"
     for j in range(case.values.shape[1]):
-        control, *targets = case.samples(j)
-        for k, target in enumerate(targets):
-            pooled = np.concatenate([control, target])
+        for row, (target, control) in enumerate(case.pairs(j)):
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                mwu = stats.mannwhitneyu(target, control)
-                assert u[k, j] == mwu.statistic
-                p = 1.0 if np.isnan(mwu.pvalue) else mwu.pvalue
-                np.testing.assert_allclose(p_u[k, j], p, rtol=1e-12, atol=0)
-                if len(set(pooled.tolist())) < 2:
-                    assert np.isnan(a[k, j])
-                    assert p_a[k, j] == 1.0
-                    assert np.isnan(t[k, j])
-                    assert p_t[k, j] == 1.0
-                    continue
-                if len(pooled) >= 4:
-                    ad = stats.anderson_ksamp([target, control])
-                    # (A2 - 1) / sigma may be near zero. Worst seen: 9e-16, its p 9e-16.
-                    np.testing.assert_allclose(a[k, j], ad.statistic, rtol=1e-10, atol=1e-13)
-                    np.testing.assert_allclose(p_a[k, j], ad.pvalue, rtol=1e-9)
-                if min(np.ptp(target), np.ptp(control)) > 0:
-                    tt = stats.ttest_ind(target, control)
-                    # Worst seen: 2.2e-16.
-                    np.testing.assert_allclose(t[k, j], tt.statistic, rtol=1e-12)
+                assert found["u2"][row, j] == 2 * stats.mannwhitneyu(target, control).statistic
+                size = len(target) * len(control)
+                for name, alternative in (("above", "greater"), ("below", "less")):
+                    distance = stats.ks_2samp(target, control, alternative).statistic
+                    # Worst seen: 2.3e-16.
+                    np.testing.assert_allclose(
+                        found[name][row, j] / size, distance, rtol=1e-14, atol=1e-15
+                    )
+                pooled = np.concatenate([target, control])
+                for variant, name in variants.items():
+                    a2 = found[name][row, j]
+                    if len(set(pooled.tolist())) < 2:
+                        assert np.isnan(a2)
+                    elif len(pooled) >= 4:
+                        chosen = (
+                            {"variant": variant}
+                            if len(variants) == 3
+                            else {"midrank": variant == "midrank"}
+                        )
+                        normalised = stats.anderson_ksamp([target, control], **chosen).statistic
+                        expected = 1.0 + normalised * _sigma(len(target), len(control))
+                        # Worst seen: 1.2e-15.
+                        np.testing.assert_allclose(a2, expected, rtol=1e-12)
 
 
 # --- every kernel set against the reference --------------------------------------------------
 
 
-@given(case=cases(SOME_DTYPES), layout=st.sampled_from(["C", "csr-int32"]), data=st.data())
+@given(
+    case=cases([*SOME_DTYPES, "uint16"], COMPARISONS),
+    layout=st.sampled_from(["C", "csr-int32"]),
+    data=st.data(),
+)
 def test_kernels_agree_with_the_reference(
     kernels: ModuleType, case: Case, layout: str, data: st.DataObject
 ) -> None:
@@ -187,7 +263,7 @@ def test_kernels_agree_with_the_reference(
 @pytest.mark.parametrize("layout", ["C", "csr-int32"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(kernels: ModuleType, dtype: str, layout: str) -> None:
-    case = make_case(SIZES, gene_kinds(dtype), dtype, seed=1)
+    case = make_case(SIZES, gene_kinds(dtype), dtype, seed=1, comparison="everything")
     assert_conforms(outputs(kernels, as_chunk(case.values, layout), case), case)
 
 
@@ -208,13 +284,27 @@ def test_64_bit_integers_lose_no_bit(kernels: ModuleType, dtype: str, kind: str)
 def test_every_layout_gives_the_same_bits(
     kernels: ModuleType, layout: str, gene_start: int
 ) -> None:
-    case = make_case(SIZES, gene_kinds("float32"), "float32", seed=3)
+    case = make_case(SIZES, gene_kinds("float32"), "float32", seed=3, comparison="everything")
     plain = outputs(kernels, as_chunk(case.values, "C"), case)
     chunk = as_chunk(case.values, layout, gene_start, extra=2 if gene_start else 0)
     assert chunk.gene_start == gene_start
     found = outputs(kernels, chunk, case)
     for name, array in plain.items():
         assert found[name].tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16", "int64"])
+def test_genes_alone_and_side_by_side_give_the_same_bits(kernels: ModuleType, dtype: str) -> None:
+    case = make_case(SIZES, gene_kinds(dtype), dtype, seed=15, comparison="everything")
+    block = kernels.pack(as_chunk(case.values, "C"), case.design, map)
+    for contrast in case.design.contrasts:
+        together = said_of(kernels, block, case.genes, contrast)
+        alone = [slice(j, j + 1) for j in range(case.values.shape[1])]
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(partial(said_of, kernels, block, contrast=contrast), alone))
+        for name, array in together.items():
+            joined = np.concatenate([of_gene[name] for of_gene in found], axis=1)
+            assert joined.tobytes() == np.ascontiguousarray(array).tobytes(), name
 
 
 @pytest.mark.parametrize("layout", ["C", "csr-int32", "csc-int32"])
@@ -244,6 +334,7 @@ def test_moments_are_computed_only_when_asked_for(kernels: ModuleType) -> None:
     found = kernels.moments(block, case.genes, case.design, centred=False, expm1=False)
     assert found.m2 is None
     assert found.mean_expm1 is None
+    assert found.mean_log1p is None
 
 
 def test_squared_deviations_far_from_zero(kernels: ModuleType) -> None:
@@ -273,7 +364,7 @@ def test_a_constant_has_its_own_mean_and_no_deviation(kernels: ModuleType, value
 @pytest.mark.parametrize("layout", ["csr", "csc"])
 @pytest.mark.parametrize("kind", ["counts", "tied halves", "zeros", "few values"])
 def test_explicit_zeros_are_zeros(kernels: ModuleType, layout: str, kind: str) -> None:
-    case = make_case(SIZES, [kind, "counts"], "float32", seed=7)
+    case = make_case(SIZES, [kind, "counts"], "float32", seed=7, comparison="everything")
     values = case.values.copy()
     zeros = np.flatnonzero(values == 0)
     values.flat[zeros[::2]] = -0.0
@@ -289,12 +380,16 @@ def test_explicit_zeros_are_zeros(kernels: ModuleType, layout: str, kind: str) -
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_entry_at_all(kernels: ModuleType, layout: str) -> None:
-    case = make_case(SIZES, ["zeros"] * 3, "float32", seed=8)
+    case = make_case(SIZES, ["zeros"] * 3, "float32", seed=8, comparison="everything")
     found = outputs(kernels, as_chunk(case.values, layout), case)
     assert_conforms(found, case)
-    assert np.isnan(found["a2"]).all()
-    n = case.design.n_cells
-    np.testing.assert_array_equal(found["u2"][:, 0], n[1:] * n[0])
+    for name in ("a2", "a2_right", "a2_continuous"):
+        assert np.isnan(found[name]).all()
+    pairs = [(len(target), len(control)) for target, control in case.pairs(0)]
+    np.testing.assert_array_equal(found["u2"][:, 0], [m * n for m, n in pairs])
+    np.testing.assert_array_equal(found["placed"][:, 0], [m * n * n for m, n in pairs])
+    assert not found["above"].any()
+    assert not found["below"].any()
 
 
 @pytest.mark.parametrize(
@@ -390,15 +485,15 @@ def test_an_outlier_beside_a_tight_cluster(kernels: ModuleType, dtype: str) -> N
     design = design_of(rng.integers(0, 4, n), 4)
     case = Case(values[:, None], design)
     block = kernels.pack(as_chunk(case.values, "C"), design, map)
-    found = kernels.rank_sums(block, case.genes, design)
-    expected = reference.rank_sums(
-        reference.pack(as_chunk(case.values, "C"), design, map), case.genes, design
-    )
+    found = kernels.rank_sums(block, case.genes, design.contrasts[0])
+    plain = reference.pack(as_chunk(case.values, "C"), design, map)
+    expected = reference.rank_sums(plain, case.genes, design.contrasts[0])
     np.testing.assert_array_equal(found.u2, expected.u2)
     np.testing.assert_array_equal(found.ties, expected.ties)
-    a2 = kernels.anderson_darling(block, case.genes, design)
-    for t, target in enumerate(case.samples(0)[1:]):
-        np.testing.assert_allclose(a2[t, 0], reference._a2(target, case.samples(0)[0]), rtol=1e-10)
+    a2 = kernels.anderson_darling(block, case.genes, design.contrasts[0])
+    np.testing.assert_allclose(
+        a2, reference.anderson_darling(plain, case.genes, design.contrasts[0]), rtol=1e-10
+    )
 
 
 def test_counts_too_large_for_a_table_among_small_ones(kernels: ModuleType) -> None:
@@ -406,17 +501,59 @@ def test_counts_too_large_for_a_table_among_small_ones(kernels: ModuleType) -> N
     small = rng.poisson(1.0, (80, 5))
     small[:, [1, 3]] += rng.integers(0, 2, (80, 2)) * rng.integers(20_000, 65_536, (80, 2))
     small[:, 4] = np.where(np.arange(80) == 7, 65_535, 0)  # the largest uint16, on its own
-    case = Case(small.astype(np.uint16), design_of(rng.integers(0, 4, 80), 4))
-    assert_conforms(outputs(kernels, as_chunk(case.values, "csr-int32"), case), case)
+    codes = rng.integers(0, 4, 80)
+    for comparison in ("reference", "rest", "pairs"):
+        case = Case(small.astype(np.uint16), compared(codes, 4, comparison, rng))
+        assert_conforms(outputs(kernels, as_chunk(case.values, "csr-int32"), case), case)
 
 
-@given(case=cases(["float32"]))
+@given(case=cases(["float32", "uint16"], COMPARISONS))
 def test_tie_terms_in_floating_point(kernels: ModuleType, case: Case) -> None:
     """Of pooled samples too large for int64, by lowering the limit where there is one."""
     with pytest.MonkeyPatch.context() as patch:
         if kernels.name == "cpu":
             patch.setattr("pdex_gpu.backends.cpu.rank_sums.EXACT_TIES", 1)
         assert_conforms(outputs(kernels, as_chunk(case.values, "csr-int32"), case), case)
+
+
+@pytest.mark.parametrize("comparison", ["reference", "rest"])
+def test_many_distinct_values(kernels: ModuleType, comparison: str) -> None:
+    """A2 of targets within a large pool is a small difference of large sums."""
+    n = 100_000 if kernels.name == "cpu" else 4_000
+    rng = np.random.default_rng(16)
+    values = np.stack([rng.permutation(n) - 0.3 * n, rng.permutation(n) + 1.0], axis=1)
+    # The last group holds the largest values of the second gene, the one before it a few cells.
+    codes = np.where(values[:, 1] > 0.9 * n, 3, rng.integers(0, 2, n))
+    codes[rng.permutation(n)[:40]] = 2
+    case = Case(values, compared(codes, 4, comparison, rng))
+    block = kernels.pack(as_chunk(values, "C"), case.design, map)
+    plain = reference.pack(as_chunk(values, "C"), case.design, map)
+    for variant in ("midrank", "right", "continuous"):
+        a2, expected = (
+            k.anderson_darling(b, case.genes, case.design.contrasts[0], variant=variant)
+            for k, b in ((kernels, block), (reference, plain))
+        )
+        # Worst seen on the CPU: 4.4e-16.
+        np.testing.assert_allclose(a2, expected, rtol=1e-10, err_msg=variant)
+
+
+def test_placements_beyond_int64(kernels: ModuleType) -> None:
+    # The reference counts with Python's integers, and slowly.
+    half = 2_500 if kernels.name == "reference" else 2_500_000
+    values = np.zeros((2 * half, 1), np.float32)
+    values[[3, half + 7, half + 8], 0] = 2.0, 2.0, -1.0
+    codes = np.repeat([0, 1], half)
+    zeros, own_zeros = half - 1, half - 2
+    # Of the cells with zero, with 2, and with -1.
+    of_target = own_zeros * zeros**2 + (2 * zeros + 1) ** 2
+    of_reference = zeros * (2 + own_zeros) ** 2 + 1
+    assert kernels.name == "reference" or min(of_target, of_reference) > 2**63
+    for comparison in ("reference", "rest"):
+        design = compared(codes, 2, comparison, np.random.default_rng(0))
+        block = kernels.pack(as_chunk(values, "csr-int32"), design, map)
+        found = kernels.placements(block, slice(0, 1), design.contrasts[0])
+        np.testing.assert_allclose(found.target[-1], float(of_target), rtol=1e-12)
+        np.testing.assert_allclose(found.reference[-1], float(of_reference), rtol=1e-12)
 
 
 def test_tie_terms_beyond_int64(kernels: ModuleType) -> None:
@@ -427,7 +564,7 @@ def test_tie_terms_beyond_int64(kernels: ModuleType) -> None:
     codes[n_ref:] = 1
     design = design_of(codes, 2)
     block = kernels.pack(as_chunk(values, "csr-int32"), design, map)
-    found = kernels.rank_sums(block, slice(0, 1), design)
+    found = kernels.rank_sums(block, slice(0, 1), design.contrasts[0])
     zeros = n_cells - 3
     assert zeros**3 > 2**63
     ties = (zeros**3 - zeros) + (2**3 - 2)
@@ -446,7 +583,7 @@ def test_more_groups_than_16_bits_count(kernels: ModuleType) -> None:
     x, codes = x[shuffled], codes[shuffled]
     design = design_of(codes, n_groups)
     block = kernels.pack(as_chunk(x[:, None], "csr-int32"), design, map)
-    found = kernels.rank_sums(block, slice(0, 1), design)
+    found = kernels.rank_sums(block, slice(0, 1), design.contrasts[0])
     control = np.sort(x[codes == 0])
     target = x[design.order[n_ref:]]
     left, right = (np.searchsorted(control, target, side) for side in ("left", "right"))

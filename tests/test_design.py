@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdex_gpu.design import make_design
+from pdex_gpu.comparisons import make_design
 from pdex_gpu.errors import LabelError, MissingLabelWarning, UnknownGroupWarning
 
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from pdex_gpu.backends import reference as reference_kernels
-from pdex_gpu.finish import finish
+from pdex_gpu.comparisons import make_design
+from pdex_gpu.correction import Correction
+from pdex_gpu.finish import Scale, finish
+from pdex_gpu.kept import Filters
 from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.stats.fold_change import expm1_in_place, fold_change, percent_change
 
@@ -55,10 +58,6 @@ def test_arguments_are_left_alone() -> None:
     assert reference.tobytes() == REFERENCE.tobytes()
 
 
-def finished(sink: MemorySink, **options: bool) -> dict[str, np.ndarray]:
-    return finish(sink, reference_kernels, map, clip_value=20.0, **options)
-
-
 def test_means_in_count_space() -> None:
     x = np.log1p(np.array([0.0, 3.0, 8.0]))
     for is_log1p, exp_post_agg, expected in (
@@ -67,10 +66,21 @@ def test_means_in_count_space() -> None:
         (True, True, 36 ** (1 / 3) - 1),  # (1 * 4 * 9) ** (1/3) - 1
         (True, False, 11 / 3),
     ):
-        sink = MemorySink(n_groups=2, n_genes=1, expm1=True)
-        sink.mean[:], sink.mean_expm1[:] = x.mean(), np.expm1(x).mean()
-        sink.p_value[:] = 1.0
-        columns = finished(sink, is_log1p=is_log1p, exp_post_agg=exp_post_agg)
+        means = ["target_mean", "reference_mean", "target_mean_expm1", "reference_mean_expm1"]
+        sink = MemorySink(dict.fromkeys([*means, "statistic", "p_value"], 1), n_genes=1)
+        for name, values in zip(means, [x, x, np.expm1(x), np.expm1(x)], strict=True):
+            sink.arrays[name][:] = values.mean()
+        sink.arrays["p_value"][:] = 1.0
+        columns = finish(
+            sink,
+            make_design(np.array([0, 1]), ["ctl", "a"], reference="ctl"),
+            reference_kernels,
+            map,
+            scale=Scale(is_log1p, exp_post_agg, 20.0),
+            columns=(),
+            correction=Correction(),
+            filters=Filters(),
+        ).columns
         for name in ("target_mean", "reference_mean"):
             np.testing.assert_allclose(columns[name], [[expected]], rtol=1e-14)
 

@@ -59,6 +59,8 @@ def log1p(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def compare(adata: anndata.AnnData, name: str, x: Any, metric: str, **options: Any):
     data = anndata.AnnData(x, obs=adata.obs, var=pd.DataFrame(index=adata.var_names))
+    if metric == "anderson":  # as scipy, and so pdex, has p-values
+        options["p_values"] = "interpolated"
     return differential_expression(
         data, "perturbation", reference=REFERENCE[name], metric=metric, n_threads=2,
         progress=False, **({"backend": "cpu"} | options),

@@ -344,23 +344,22 @@ def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
 def test_a_block_at_a_time_is_made(tmp_path, monkeypatch):
     """One that is written, and one ahead of it."""
     monkeypatch.setattr(table, "ROWS_PER_GROUP", 9)
-    from pdex_gpu import api
-    from pdex_gpu.finish import Scale
+    from pdex_gpu import api, finish
 
     made, written, most = [], [], []
-    real_columns, real_wrote = Scale.columns, api.Tracker.wrote
+    real_columns, real_wrote = finish._columns, api.Tracker.wrote
 
-    def columns(self: Scale, *args: Any) -> Any:
+    def columns(*args: Any) -> Any:
         made.append(1)
         most.append(len(made) - len(written))
-        return real_columns(self, *args)
+        return real_columns(*args)
 
     def wrote(self: Any, n_rows: int) -> None:
         assert n_rows == 9
         written.append(1)
         real_wrote(self, n_rows)
 
-    monkeypatch.setattr(Scale, "columns", columns)
+    monkeypatch.setattr(finish, "_columns", columns)
     monkeypatch.setattr(api.Tracker, "wrote", wrote)
     labels = [REFERENCE] * 15 + [f"t{k:02d}" for k in range(40)]
     run(screen(labels=labels), out=tmp_path / "de.parquet")

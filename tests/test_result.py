@@ -47,7 +47,8 @@ def make(
     array[:] = targets
     provenance = {"metric": "wilcoxon", "backend": "cpu", "device": "CPU (x)", "engine": "threads",
                   "versions": {"numpy": "2"}, "odd": np.float64(1.5)}  # fmt: skip
-    return DEResult(array, reference, np.array(features, object), columns, provenance)
+    references = np.full(len(targets), reference, object)
+    return DEResult(array, references, np.array(features, object), columns, provenance)
 
 
 def rows_of(de: DEResult) -> list[tuple[str, str, str]]:
@@ -99,7 +100,7 @@ def test_columns_that_break_the_schema_are_refused(change):
     else:
         columns["fdr"] = columns["fdr"].astype(np.float32)
     with pytest.raises(ValueError, match="column"):
-        DEResult(de.targets, de.reference, de.features, columns, {})
+        DEResult(de.targets, de.references, de.features, columns, {})
 
 
 # --- top ------------------------------------------------------------------------------------

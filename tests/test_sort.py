@@ -25,7 +25,7 @@ def run_sort(values: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.nda
     guard = np.uint64(0x5AFE)
     packed, scratch = np.full(n + 1, guard), np.empty(n, np.uint64)
     histogram = np.empty(2 << sort.DIGIT, np.uint32)
-    function = sort._sort32 if bits.dtype == np.uint32 else sort._sort64
+    function = sort._sort64 if bits.itemsize == 8 else sort._sort32
     n_negative = function(bits, mode, bounds, packed, scratch, histogram)
     assert packed[n] == guard  # nothing is written beyond the entries
     return packed[:n] >> np.uint64(32), packed[:n] & np.uint64(0xFFFFFFFF), n_negative

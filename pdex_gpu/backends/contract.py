@@ -11,10 +11,14 @@ kernel                output                             agreement
 ====================  =================================  ==============================
 `moments`             ``n_expressed (K, C) int32``       exact
                       ``mean (K, C) float64``            rtol 1e-12
-                      ``m2``, ``mean_expm1`` likewise    rtol 1e-12 (see tests)
+                      ``m2``, ``mean_expm1``,            rtol 1e-12 (see tests)
+                      ``mean_log1p`` likewise
 `rank_sums`           ``u2 (T, C) int64``                exact
                       ``ties (T, C) float64``            exact up to 2**53, then rtol 1e-12
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
+`kolmogorov_smirnov`  ``above, below (T, C) int64``      exact
+`placements`          ``target, reference (T, C)         rtol 1e-12
+                      float64``
 `benjamini_hochberg`  ``fdr``, shape of the input        exact
 ====================  =================================  ==============================
 
@@ -24,13 +28,14 @@ stored: a group's entries of a gene are always taken in ascending cell order, ze
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..design import Design
+from ..design import Contrast, Design
 from ..errors import DataError
 from ..pools import Map
 from ..sources.base import Chunk, Source
@@ -52,40 +57,85 @@ class Moments:
     m2 : numpy.ndarray or None, shape (K, C), float64
         Sum of squared deviations from the mean, by the corrected two-pass algorithm (Chan,
         Golub and LeVeque 1983); exactly 0 where all cells share one value.
-    mean_expm1 : numpy.ndarray or None, shape (K, C), float64
-        Mean of ``expm1(x)``.
+    mean_expm1, mean_log1p : numpy.ndarray or None, shape (K, C), float64
+        Mean of ``expm1(x)`` and of ``log1p(x)``; NaN where a value below -1 has no logarithm.
     """
 
     n_expressed: np.ndarray
     mean: np.ndarray
     m2: np.ndarray | None
     mean_expm1: np.ndarray | None
+    mean_log1p: np.ndarray | None = None
 
     def of(self, genes: slice) -> Moments:
         """Those of some of the genes, as views."""
-        m2, expm1 = self.m2, self.mean_expm1
-        return Moments(
-            self.n_expressed[:, genes],
-            self.mean[:, genes],
-            None if m2 is None else m2[:, genes],
-            None if expm1 is None else expm1[:, genes],
-        )
+        return self._each(lambda array: array[:, genes])
+
+    def of_groups(self, groups: slice | np.ndarray) -> Moments:
+        """Those of some of the groups; views if `groups` is a slice."""
+        return self._each(lambda array: array[groups])
+
+    def _each(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:
+        arrays = (getattr(self, field.name) for field in fields(self))
+        return Moments(*(None if a is None else function(a) for a in arrays))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class RankSums:
-    """Mann-Whitney sums of every (target, gene) against the reference.
+    """Mann-Whitney sums of every (target, gene) of a contrast.
 
     Attributes
     ----------
     u2 : numpy.ndarray, shape (T, C), int64
         Twice the U statistic of the target sample.
     ties : numpy.ndarray, shape (T, C), float64
-        Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples.
+        Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples. May be a
+        read-only view where that is the same for all targets.
     """
 
     u2: np.ndarray
     ties: np.ndarray
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Kolmogorov-Smirnov distances of every (target, gene) of a contrast, as whole numbers.
+
+    With F and G the numbers of target and reference cells not above x, and n and m all of them:
+
+    Attributes
+    ----------
+    above : numpy.ndarray, shape (T, C), int64
+        Largest ``m F(x) - n G(x)`` over x, at least 0: ``n m`` times D+.
+    below : numpy.ndarray, shape (T, C), int64
+        Largest ``n G(x) - m F(x)``, at least 0: ``n m`` times D-.
+    """
+
+    above: np.ndarray
+    below: np.ndarray
+
+
+@dataclass(frozen=True)
+class Placements:
+    """Sums of squared placements of every (target, gene) of a contrast.
+
+    The placement of a cell is how many cells of the other sample it exceeds, equal ones counting
+    half (DeLong, DeLong and Clarke-Pearson 1988, who divide by the size of that sample). These are
+    of twice the placements, which are whole numbers; their plain sum is ``u2``.
+
+    Attributes
+    ----------
+    target : numpy.ndarray, shape (T, C), float64
+        Over target cells: sum of ``(2 * below + equal)**2``, counted among reference cells.
+    reference : numpy.ndarray, shape (T, C), float64
+        Over reference cells: sum of ``(2 * above + equal)**2``, counted among target cells.
+    sums : RankSums
+        The plain sums, the same bits as of `rank_sums`: who sorts for one need not for the other.
+    """
+
+    target: np.ndarray
+    reference: np.ndarray
+    sums: RankSums
 
 
 class Block(Protocol):
@@ -125,20 +175,46 @@ class KernelSet(Protocol):
         ...
 
     def moments(
-        self, block: Any, genes: slice, design: Design, *, centred: bool, expm1: bool
+        self,
+        block: Any,
+        genes: slice,
+        design: Design,
+        *,
+        centred: bool,
+        expm1: bool,
+        log1p: bool = False,
     ) -> Moments:
-        """Moments of the genes `genes` of the block; `m2` if `centred`, `mean_expm1` if `expm1`."""
+        """Moments of the genes `genes` of the block, for every group of the design.
+
+        `m2` if `centred`, `mean_expm1` if `expm1`, `mean_log1p` if `log1p`.
+        """
         ...
 
-    def rank_sums(self, block: Any, genes: slice, design: Design) -> RankSums:
+    def rank_sums(self, block: Any, genes: slice, contrast: Contrast) -> RankSums:
         """Mann-Whitney sums of the genes `genes` of the block."""
         ...
 
-    def anderson_darling(self, block: Any, genes: slice, design: Design) -> np.ndarray:
-        """Two-sample midrank A2 (Scholz and Stephens 1987, eq. 7), shape (T, C), float64.
+    def anderson_darling(
+        self, block: Any, genes: slice, contrast: Contrast, *, variant: str = "midrank"
+    ) -> np.ndarray:
+        """Two-sample A2 of Scholz and Stephens (1987), shape (T, C), float64.
 
         NaN where the pooled pair of samples has one distinct value.
+
+        Parameters
+        ----------
+        variant : {"midrank", "right", "continuous"}
+            Their eq. 7, 6 and 3, as `scipy.stats.anderson_ksamp` computes them: with ties,
+            "continuous" counts equal cells each on its own against those not above all of them.
         """
+        ...
+
+    def kolmogorov_smirnov(self, block: Any, genes: slice, contrast: Contrast) -> Distances:
+        """Largest distances between the empirical distributions of the genes `genes`."""
+        ...
+
+    def placements(self, block: Any, genes: slice, contrast: Contrast) -> Placements:
+        """Sums of squared placements of the genes `genes`."""
         ...
 
     def benjamini_hochberg(

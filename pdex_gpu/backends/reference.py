@@ -6,15 +6,22 @@ test options that compiled kernels do not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..design import Design
+from ..design import Contrast, Design
 from ..pools import Map
 from ..sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
-from .contract import LOG1P_EPSILON, Moments, NonFiniteError, RankSums
+from .contract import (
+    LOG1P_EPSILON,
+    Distances,
+    Moments,
+    NonFiniteError,
+    Placements,
+    RankSums,
+)
 
 name = "reference"
 
@@ -27,11 +34,32 @@ class ReferenceBlock:
     n_genes: int
     fractional: bool
     columns: np.ndarray  # (n_cells, n_genes)
+    design: Design
 
-    def samples(self, j: int, design: Design) -> list[np.ndarray]:
+    def samples(self, j: int) -> list[np.ndarray]:
         """Values of each group in gene `j`, ascending by cell."""
         column = self.columns[:, j]
-        return np.split(column[design.order], design.offsets[1:-1])
+        return np.split(column[self.design.order], self.design.offsets[1:-1])
+
+    def pairs(self, j: int, contrast: Contrast) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Values of each target of the contrast and of what it is compared with, in gene `j`."""
+        samples = self.samples(j)
+        chosen = [samples[g] for g in contrast.groups]
+        if contrast.against == "rest":
+            for t, target in enumerate(chosen):
+                yield target, np.concatenate([s for k, s in enumerate(chosen) if k != t])
+            return
+        first, *targets = chosen
+        for target in targets:
+            yield target, first if contrast.against == "reference" else _without(first, target)
+
+
+def _without(pool: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The sorted values of `pool` less those of `target`, each as often as it occurs there."""
+    values, counts = np.unique(pool, return_counts=True)
+    own, own_counts = np.unique(target, return_counts=True)
+    counts[values.searchsorted(own)] -= own_counts
+    return np.repeat(values, counts)
 
 
 def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
@@ -52,7 +80,7 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Refe
         fractional = bool(np.any(np.modf(chosen)[0] > LOG1P_EPSILON))
     else:
         fractional = False
-    return ReferenceBlock(chunk.gene_start, chunk.n_genes, fractional, columns)
+    return ReferenceBlock(chunk.gene_start, chunk.n_genes, fractional, columns, design)
 
 
 def _densify(chunk: Chunk) -> np.ndarray:
@@ -81,23 +109,36 @@ def _check_indices(indices: np.ndarray, size: int) -> None:
 
 
 def moments(
-    block: ReferenceBlock, genes: slice, design: Design, *, centred: bool, expm1: bool
+    block: ReferenceBlock,
+    genes: slice,
+    design: Design,
+    *,
+    centred: bool,
+    expm1: bool,
+    log1p: bool = False,
 ) -> Moments:
     shape = (design.n_groups, genes.stop - genes.start)
     n_expressed = np.full(shape, -1, dtype=np.int32)
-    mean, m2, mean_expm1 = (np.full(shape, np.nan) for _ in range(3))
+    mean, m2, mean_expm1, mean_log1p = (np.full(shape, np.nan) for _ in range(4))
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for g, sample in enumerate(block.samples(j, design)):
+        for g, sample in enumerate(block.samples(j)):
             x = sample.astype(np.float64) + 0.0  # -0.0 becomes 0.0
             n_expressed[g, c] = np.count_nonzero(x)
             constant = bool((x == x[0]).all())
             mean[g, c] = x[0] if constant else x.mean()
             if centred:
                 m2[g, c] = 0.0 if constant else _squared_deviations(x)
-            if expm1:
-                with np.errstate(over="ignore"):  # counts, where it will not be asked for
-                    mean_expm1[g, c] = np.expm1(x).mean()
-    return Moments(n_expressed, mean, m2 if centred else None, mean_expm1 if expm1 else None)
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                # Counts have no exponentials and some logarithms do not exist: not asked for.
+                mean_expm1[g, c] = np.expm1(x).mean()
+                mean_log1p[g, c] = np.log1p(x).mean()
+    return Moments(
+        n_expressed,
+        mean,
+        m2 if centred else None,
+        mean_expm1 if expm1 else None,
+        mean_log1p if log1p else None,
+    )
 
 
 def _squared_deviations(x: np.ndarray) -> float:
@@ -105,47 +146,101 @@ def _squared_deviations(x: np.ndarray) -> float:
     return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
-def rank_sums(block: ReferenceBlock, genes: slice, design: Design) -> RankSums:
-    shape = (design.n_groups - 1, genes.stop - genes.start)
+def rank_sums(block: ReferenceBlock, genes: slice, contrast: Contrast) -> RankSums:
+    shape = (contrast.n_targets, genes.stop - genes.start)
     u2 = np.full(shape, -1, dtype=np.int64)
     ties = np.full(shape, np.nan)
     for c, j in enumerate(range(genes.start, genes.stop)):
-        reference, *targets = block.samples(j, design)
-        reference = np.sort(reference)
-        for t, target in enumerate(targets):
-            below = np.searchsorted(reference, target, side="left")
-            up_to = np.searchsorted(reference, target, side="right")
-            u2[t, c] = np.sum(below + up_to, dtype=np.int64)
+        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+            below, equal = _counted(target, reference)
+            u2[t, c] = np.sum(2 * below + equal, dtype=np.int64)
             counts = np.unique(np.concatenate([target, reference]), return_counts=True)[1]
             ties[t, c] = float(sum(int(n) ** 3 - int(n) for n in counts))
     return RankSums(u2, ties)
 
 
-def anderson_darling(block: ReferenceBlock, genes: slice, design: Design) -> np.ndarray:
-    a2 = np.full((design.n_groups - 1, genes.stop - genes.start), np.nan)
+def _counted(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each value of `of`, how many of `among` are below it, and how many are equal."""
+    among = np.sort(among)
+    below = among.searchsorted(of, side="left")
+    return below, among.searchsorted(of, side="right") - below
+
+
+def anderson_darling(
+    block: ReferenceBlock, genes: slice, contrast: Contrast, *, variant: str = "midrank"
+) -> np.ndarray:
+    a2 = np.full((contrast.n_targets, genes.stop - genes.start), np.nan)
+    statistic = {"midrank": _a2_midrank, "right": _a2_right, "continuous": _a2_continuous}[variant]
     for c, j in enumerate(range(genes.start, genes.stop)):
-        reference, *targets = block.samples(j, design)
-        for t, target in enumerate(targets):
-            a2[t, c] = _a2(target, reference)
+        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+            pooled = np.sort(np.concatenate([target, reference]))
+            if pooled[0] != pooled[-1]:
+                a2[t, c] = statistic((target, reference), pooled)
     return a2
 
 
-def _a2(x: np.ndarray, y: np.ndarray) -> float:
-    """Scholz and Stephens (1987), eq. 7, for two samples."""
-    pooled = np.sort(np.concatenate([x, y]))
-    distinct = np.unique(pooled)
-    if len(distinct) < 2:
-        return np.nan
-    n = len(pooled)
+def _a2_midrank(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
+    """Scholz and Stephens (1987), eq. 7."""
+    n, distinct = len(pooled), np.unique(pooled)
     left = pooled.searchsorted(distinct, "left")
     ties = pooled.searchsorted(distinct, "right") - left
     b = left + ties / 2.0
     total = 0.0
-    for sample in (np.sort(x), np.sort(y)):
+    for sample in map(np.sort, samples):
         m = (sample.searchsorted(distinct, "left") + sample.searchsorted(distinct, "right")) / 2.0
         inner = ties / n * (n * m - b * len(sample)) ** 2 / (b * (n - b) - n * ties / 4.0)
         total += float(inner.sum()) / len(sample)
     return total * (n - 1.0) / n
+
+
+def _a2_right(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
+    """Scholz and Stephens (1987), eq. 6."""
+    n, distinct = len(pooled), np.unique(pooled)[:-1]
+    b = pooled.searchsorted(distinct, "right")
+    ties = b - pooled.searchsorted(distinct, "left")
+    total = 0.0
+    for sample in map(np.sort, samples):
+        m = sample.searchsorted(distinct, "right")
+        inner = ties / n * (n * m - b * len(sample)) ** 2.0 / (b * (n - b))
+        total += float(inner.sum()) / len(sample)
+    return total
+
+
+def _a2_continuous(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
+    """Scholz and Stephens (1987), eq. 3, which knows no ties; with them, as scipy has it."""
+    n = len(pooled)
+    b = np.arange(1, n)
+    total = 0.0
+    for sample in map(np.sort, samples):
+        m = sample.searchsorted(pooled[:-1], "right")
+        inner = (n * m - b * len(sample)) ** 2.0 / (b * (n - b))
+        total += float(inner.sum()) / len(sample)
+    return total / n
+
+
+def kolmogorov_smirnov(block: ReferenceBlock, genes: slice, contrast: Contrast) -> Distances:
+    shape = (contrast.n_targets, genes.stop - genes.start)
+    above, below = (np.full(shape, -1, dtype=np.int64) for _ in range(2))
+    for c, j in enumerate(range(genes.start, genes.stop)):
+        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+            at = np.unique(np.concatenate([target, reference]))
+            ahead = len(reference) * np.sort(target).searchsorted(at, "right")
+            ahead -= len(target) * np.sort(reference).searchsorted(at, "right")
+            above[t, c], below[t, c] = max(ahead.max(), 0), max(-ahead.min(), 0)
+    return Distances(above, below)
+
+
+def placements(block: ReferenceBlock, genes: slice, contrast: Contrast) -> Placements:
+    shape = (contrast.n_targets, genes.stop - genes.start)
+    of_target, of_reference = (np.full(shape, np.nan) for _ in range(2))
+    for c, j in enumerate(range(genes.start, genes.stop)):
+        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+            below, equal = _counted(target, reference)
+            of_target[t, c] = float(sum(int(v) ** 2 for v in 2 * below + equal))
+            below, equal = _counted(reference, target)
+            above = len(target) - below - equal
+            of_reference[t, c] = float(sum(int(v) ** 2 for v in 2 * above + equal))
+    return Placements(of_target, of_reference, rank_sums(block, genes, contrast))
 
 
 def benjamini_hochberg(
@@ -171,7 +266,7 @@ def benjamini_hochberg(
 def each_pair(
     block: ReferenceBlock,
     genes: slice,
-    design: Design,
+    contrast: Contrast,
     function: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Call ``function(target, reference)`` on every pair of float64 samples.
@@ -180,10 +275,11 @@ def each_pair(
     -------
     statistic, p_value : numpy.ndarray, shape (T, C), float64
     """
-    shape = (design.n_groups - 1, genes.stop - genes.start)
+    shape = (contrast.n_targets, genes.stop - genes.start)
     statistic, p_value = np.full(shape, np.nan), np.full(shape, np.nan)
     for c, j in enumerate(range(genes.start, genes.stop)):
-        reference, *targets = (s.astype(np.float64) for s in block.samples(j, design))
-        for t, target in enumerate(targets):
-            statistic[t, c], p_value[t, c] = function(target, reference)
+        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+            statistic[t, c], p_value[t, c] = function(
+                target.astype(np.float64), reference.astype(np.float64)
+            )
     return statistic, p_value

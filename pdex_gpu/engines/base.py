@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..backends.contract import KernelSet
+from ..analysis import Analysis
+from ..backends.contract import KernelSet, Moments
 from ..design import Design
 from ..plan import Plan
 from ..pools import Map
 from ..sinks.base import RangeResult, Sink
 from ..sources.base import Reader, Reading, Source
-from ..stats.base import StatisticalTest
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64
@@ -28,10 +28,8 @@ class Job:
     source : Source
     design : Design
     kernels : KernelSet
-    test : StatisticalTest
+    analysis : Analysis
     plan : Plan
-    expm1 : bool
-        Whether means of ``expm1(x)`` are wanted.
     sink : Sink
     advance : callable
         Told how many more genes are done.
@@ -42,9 +40,8 @@ class Job:
     source: Source
     design: Design
     kernels: KernelSet
-    test: StatisticalTest
+    analysis: Analysis
     plan: Plan
-    expm1: bool
     sink: Sink
     advance: Callable[[int], None]
     reading: Reading
@@ -61,23 +58,34 @@ def run_range(
 ) -> bool:
     """Read and compute range `k`, `run` spreading the work; returns whether X is fractional."""
     chunk = reader.read(k)
-    block = job.kernels.pack(chunk, job.design, run, finite=job.test.refuses_nonfinite)
+    finite = job.analysis.test.refuses_nonfinite
+    block = job.kernels.pack(chunk, job.design, run, finite=finite)
     del chunk
 
     def compute(genes: slice) -> None:
-        moments = job.kernels.moments(
-            block, genes, job.design, centred=job.test.needs_m2, expm1=job.expm1
-        )
-        measured = job.test.measure(job.kernels, block, genes, job.design)
-        statistic, p_value = job.test.judge(measured, moments, job.design)
-        start = block.gene_start + genes.start
-        store(RangeResult(start, moments.mean, moments.mean_expm1, statistic, p_value))
+        moments = group_moments(job, block, genes)
+        measured = job.analysis.measure(job.kernels, block, genes, job.design)
+        values = job.analysis.judge(measured, moments, job.design)
+        store(RangeResult(block.gene_start + genes.start, values))
         job.advance(genes.stop - genes.start)
 
     tasks = gene_tasks(block.n_genes, job.design.n_groups, job.plan.n_threads)
     for _ in run(compute, tasks):
         pass
     return block.fractional
+
+
+def group_moments(job: Job, block: Any, genes: slice) -> Moments:
+    """The moments that the analysis needs of genes of a block."""
+    analysis = job.analysis
+    return job.kernels.moments(
+        block,
+        genes,
+        job.design,
+        centred=analysis.centred,
+        expm1=analysis.expm1,
+        log1p=analysis.log1p,
+    )
 
 
 def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:

@@ -80,7 +80,7 @@ def _run_workers(job: Job, task: _Task) -> None:
             results, fractional = future.result()
             for result in results:
                 job.sink.store(result)
-                job.advance(result.mean.shape[1])
+                job.advance(result.genes.stop - result.genes.start)
             job.sink.commit(job.plan.genes(futures[future]), fractional)
     except BrokenProcessPool as error:
         raise WorkerError(

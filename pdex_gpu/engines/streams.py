@@ -23,7 +23,7 @@ from ..sinks.base import RangeResult
 from ..sources.base import Chunk
 from ..sources.split import halves
 from ..stats.base import Measured
-from .base import Job, gene_tasks
+from .base import Job, gene_tasks, group_moments
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -122,9 +122,8 @@ class _Run:
 
     def _compute_or_raise(self, chunk: Chunk) -> bool:
         try:
-            block = self.kernels.pack(
-                chunk, self.job.design, self.uploads, finite=self.job.test.refuses_nonfinite
-            )
+            finite = self.job.analysis.test.refuses_nonfinite
+            block = self.kernels.pack(chunk, self.job.design, self.uploads, finite=finite)
         except DeviceMemoryError as error:
             what = "the matrix" if self.job.source.on_device else _genes(chunk.n_genes)
             raise _too_small(what, error) from error
@@ -167,7 +166,7 @@ class _Run:
         moments, measured = found or self._measure_or_raise(block, genes, alone=True)
         self._store(moments, measured, block.gene_start + genes.start)
 
-    def _measure(self, block: Block, genes: slice) -> tuple[Moments, Measured] | None:
+    def _measure(self, block: Block, genes: slice) -> tuple[Moments, list[Measured]] | None:
         try:
             return self._measure_or_raise(block, genes, alone=False)
         except DeviceMemoryError:
@@ -175,29 +174,23 @@ class _Run:
 
     def _measure_or_raise(
         self, block: Block, genes: slice, *, alone: bool
-    ) -> tuple[Moments, Measured]:
+    ) -> tuple[Moments, list[Measured]]:
         job, kernels = self.job, self.kernels
         whole = slice(0, genes.stop - genes.start)
         try:
             with kernels.part(block, genes, job.design, alone=alone) as part:
-                moments = kernels.moments(
-                    part, whole, job.design, centred=job.test.needs_m2, expm1=job.expm1
-                )
-                return moments, job.test.measure(kernels, part, whole, job.design)
+                moments = group_moments(job, part, whole)
+                return moments, job.analysis.measure(kernels, part, whole, job.design)
         except DeviceMemoryError as error:
             raise _too_small(f"work on {_genes(whole.stop)}", error) from error
 
-    def _store(self, moments: Moments, measured: Measured, start: int) -> None:
+    def _store(self, moments: Moments, measured: list[Measured], start: int) -> None:
         """Judge and store a slice, while the device has another; little at a time, for caches."""
         job, n_genes = self.job, moments.mean.shape[1]
         for genes in gene_tasks(n_genes, job.design.n_groups, n_threads=1):
-            some = moments.of(genes)
-            statistic, p_value = job.test.judge(
-                tuple(array[:, genes] for array in measured), some, job.design
-            )
-            job.sink.store(
-                RangeResult(start + genes.start, some.mean, some.mean_expm1, statistic, p_value)
-            )
+            some = [tuple(array[:, genes] for array in arrays) for arrays in measured]
+            values = job.analysis.judge(some, moments.of(genes), job.design)
+            job.sink.store(RangeResult(start + genes.start, values))
         job.advance(n_genes)
 
 

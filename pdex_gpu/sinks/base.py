@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,20 +18,16 @@ class RangeResult:
     Attributes
     ----------
     start : int
-    mean : numpy.ndarray, shape (n_groups, width), float64
-    mean_expm1 : numpy.ndarray or None, shape (n_groups, width), float64
-    statistic, p_value : numpy.ndarray, shape (n_targets, width), float64
+    values : mapping of str to numpy.ndarray
+        The fields of the sink, each of shape (its values a gene, width), float64.
     """
 
     start: int
-    mean: np.ndarray
-    mean_expm1: np.ndarray | None
-    statistic: np.ndarray
-    p_value: np.ndarray
+    values: Mapping[str, np.ndarray]
 
     @property
     def genes(self) -> slice:
-        return slice(self.start, self.start + self.mean.shape[1])
+        return slice(self.start, self.start + self.values["p_value"].shape[1])
 
 
 class Sink(Protocol):

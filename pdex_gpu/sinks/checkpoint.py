@@ -28,7 +28,7 @@ from .differences import differences
 
 logger = logging.getLogger("pdex_gpu")
 
-_FORMAT = 1
+_FORMAT = 2
 _RUN, _FINISHED, _LOCK = "run.json", "finished.json", "lock"
 _TEMPORARY = ".tmp"
 _RANGE = re.compile(r"genes-(\d+)-(\d+)-(fractional|whole)\.npy")
@@ -51,7 +51,9 @@ def is_own_output(output: Path) -> bool:
 
 @dataclass(frozen=True)
 class RangeFile:
-    """The results of a range of genes: an array (fields, groups, genes of the range), float64.
+    """The results of a range of genes: an array (values, genes of the range), float64.
+
+    A field has as many values a gene as the checkpoint says; they follow each other.
 
     Attributes
     ----------
@@ -76,9 +78,9 @@ class Checkpoint:
     folder : pathlib.Path
     identity : mapping
         What tells this run from others.
-    fields : tuple of str
-        What is kept of each (group, gene).
-    n_groups, n_genes : int
+    fields : mapping of str to int
+        What is kept of each gene, and how many values that is.
+    n_genes : int
 
     Attributes
     ----------
@@ -92,16 +94,28 @@ class Checkpoint:
         self,
         folder: Path,
         identity: Mapping[str, Any],
-        fields: tuple[str, ...],
-        n_groups: int,
+        fields: Mapping[str, int],
         n_genes: int,
     ) -> None:
-        self.folder, self.fields = folder, fields
-        self.n_groups, self.n_genes = n_groups, n_genes
+        self.folder, self.fields, self.n_genes = folder, dict(fields), n_genes
+        starts = np.cumsum([0, *self.fields.values()]).tolist()
+        self._places = {
+            name: slice(a, b)
+            for name, a, b in zip(self.fields, starts[:-1], starts[1:], strict=True)
+        }
         self.canonical = False
         self._identity = json.loads(json.dumps(identity))
         self._found: dict[int, RangeFile] = {}
         self._lock = threading.Lock()
+
+    @property
+    def n_values(self) -> int:
+        """Values a gene, of all fields."""
+        return sum(self.fields.values())
+
+    def place(self, field: str) -> slice:
+        """Where the values of a field are among all of a gene."""
+        return self._places[field]
 
     @property
     def ranges(self) -> list[RangeFile]:
@@ -129,7 +143,7 @@ class Checkpoint:
             self._find(path)
 
     def write(self, genes: slice, fractional: bool, values: np.ndarray) -> None:
-        """Keep the results of a range, float64 of shape (fields, groups, genes)."""
+        """Keep the results of a range, float64 of shape (values, genes)."""
         flag = "fractional" if fractional else "whole"
         path = self.folder / f"genes-{genes.start:09d}-{genes.stop:09d}-{flag}.npy"
         offset = 0
@@ -239,7 +253,7 @@ class Checkpoint:
         """Where the array of a range file begins; raises ValueError if the file is not whole."""
         if not 0 <= genes.start < genes.stop <= self.n_genes:
             raise ValueError(f"there are {self.n_genes} genes")
-        shape = (len(self.fields), self.n_groups, genes.stop - genes.start)
+        shape = (self.n_values, genes.stop - genes.start)
         with path.open("rb") as file:
             npy.read_magic(file)
             found = npy.read_array_header_1_0(file)
@@ -256,8 +270,7 @@ class Checkpoint:
 def open_checkpoint(
     output: Path,
     identity: Mapping[str, Any],
-    fields: tuple[str, ...],
-    n_groups: int,
+    fields: Mapping[str, int],
     n_genes: int,
     *,
     restart: bool,
@@ -272,7 +285,7 @@ def open_checkpoint(
         It cannot be written.
     """
     folder = checkpoint_folder(output)
-    checkpoint = Checkpoint(folder, identity, fields, n_groups, n_genes)
+    checkpoint = Checkpoint(folder, identity, fields, n_genes)
     with writing(_WHAT, folder / _RUN):
         lock = _lock(folder)
     try:

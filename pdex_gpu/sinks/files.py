@@ -49,10 +49,8 @@ class CheckpointSink:
         start, values = self._range_of(result.start)
         mark_stored(self.stored, result.genes)
         genes = slice(result.genes.start - start, result.genes.stop - start)
-        for field, array in zip(self._checkpoint.fields, values, strict=True):
-            some = getattr(result, field)
-            # The reference is compared with nobody: its statistic and p-value stay NaN.
-            array[len(array) - len(some) :, genes] = some
+        for field in self._checkpoint.fields:
+            values[self._checkpoint.place(field), genes] = result.values[field]
 
     def commit(self, genes: slice, fractional: bool) -> None:
         """See :meth:`.base.Sink.commit`."""
@@ -79,13 +77,12 @@ class CheckpointSink:
         start, stop = (int(edge) for edge in self._edges[k : k + 2])
         with self._lock:
             if start not in self._in_work:
-                shape = (len(self._checkpoint.fields), self._checkpoint.n_groups, stop - start)
-                self._in_work[start] = np.full(shape, np.nan)
+                self._in_work[start] = np.full((self._checkpoint.n_values, stop - start), np.nan)
             return start, self._in_work[start]
 
 
 class StoredResults:
-    """The results in a complete checkpoint, read by groups; any thread may read.
+    """The results in a complete checkpoint, read by rows; any thread may read.
 
     Parameters
     ----------
@@ -95,25 +92,46 @@ class StoredResults:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._ranges = checkpoint.ranges
-        self.n_targets, self.n_genes = checkpoint.n_groups - 1, checkpoint.n_genes
+        self.n_rows, self.n_genes = checkpoint.fields["p_value"], checkpoint.n_genes
 
-    def read(self, field: str, groups: slice, run: Map = map) -> np.ndarray:
-        """A field of some groups and all genes, shape (n, n_genes), `run` spreading the work."""
-        out = np.full((groups.stop - groups.start, self.n_genes), np.nan)
-        for _ in run(lambda stored: self._copy(stored, field, groups, out), self._ranges):
+    @property
+    def ranges(self) -> list[slice]:
+        """The genes that were stored together."""
+        return [stored.genes for stored in self._ranges]
+
+    def n_values(self, field: str) -> int:
+        """Values a gene of a field: 1 if all rows share it."""
+        return self._checkpoint.fields[field]
+
+    def read(self, field: str, rows: slice, run: Map = map) -> np.ndarray:
+        """A field of some rows and all genes, `run` spreading the work.
+
+        Shape (n, n_genes), or (1, n_genes) where all rows share it.
+        """
+        if self.n_values(field) == 1:
+            rows = slice(0, 1)
+        out = np.full((rows.stop - rows.start, self.n_genes), np.nan)
+        for _ in run(lambda stored: self._copy(stored, field, rows, out), self._ranges):
             pass
         return out
 
-    def _copy(self, stored: RangeFile, field: str, groups: slice, out: np.ndarray) -> None:
-        checkpoint, genes = self._checkpoint, stored.genes
+    def read_range(self, field: str, k: int) -> np.ndarray:
+        """A field of all rows and the genes of the `k`-th range."""
+        stored = self._ranges[k]
+        out = np.full((self.n_values(field), self.n_genes), np.nan)
+        self._copy(stored, field, slice(0, len(out)), out)
+        return out[:, stored.genes]
+
+    def _copy(self, stored: RangeFile, field: str, rows: slice, out: np.ndarray) -> None:
+        genes = stored.genes
         width = genes.stop - genes.start
-        plane = checkpoint.fields.index(field) * checkpoint.n_groups
+        first = self._checkpoint.place(field).start + rows.start
         # Straight to its place if that is one piece.
         whole = width == self.n_genes
         piece = out if whole else np.full((len(out), width), np.nan)
         try:
             with FileIO(stored.path) as file:
-                file.seek(stored.offset + 8 * (plane + groups.start) * width)
+                file.seek(stored.offset + 8 * first * width)
                 left = piece.data.cast("B")
                 while left:
                     length = file.readinto(left)
@@ -130,21 +148,30 @@ class StoredResults:
 
 
 class StoredPValues:
-    """The p-values of a complete checkpoint in the order of the table: target by target.
+    """The p-values of a complete checkpoint in the order of the table: row by row.
 
     Parameters
     ----------
     results : StoredResults
+    kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
+        Those that count; the others are passed over.
     """
 
-    def __init__(self, results: StoredResults) -> None:
-        self._results = results
-        self.n = results.n_targets * results.n_genes
+    def __init__(self, results: StoredResults, kept: np.ndarray | None = None) -> None:
+        self._results, self._kept = results, kept
+        sizes = (
+            np.full(results.n_rows, results.n_genes)
+            if kept is None
+            else np.count_nonzero(kept, axis=1)
+        )
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.n = int(self._starts[-1])
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Those of the rows ``[first, last)``."""
-        n_genes = self._results.n_genes
-        target = first // n_genes
-        groups = slice(target + 1, -(-last // n_genes) + 1)
-        skipped = target * n_genes
-        return self._results.read("p_value", groups).ravel()[first - skipped : last - skipped]
+        """Those from the `first` to before the `last` that count."""
+        row = int(np.searchsorted(self._starts, first, side="right")) - 1
+        stop = int(np.searchsorted(self._starts, last, side="left"))
+        values = self._results.read("p_value", slice(row, stop))
+        found = values.ravel() if self._kept is None else values[self._kept[row:stop]]
+        skipped = int(self._starts[row])
+        return found[first - skipped : last - skipped]

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ColumnError, FileFormatError, LayerError, UnsupportedDataError, unknown
 from .base import Source
-from .dataset import Dataset, Labels, object_array
+from .dataset import Dataset, Labels, no_labels, object_array
 from .memory import no_matrix
 from .nodes import encoding_of, from_node, is_array, texts
 
@@ -41,7 +41,7 @@ class Store:
     reading: Callable[[str], AbstractContextManager[None]]
 
 
-def read_dataset(store: Store, groupby: str, layer: str | None) -> Dataset:
+def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Dataset:
     """The dataset in a store; closing the store is left to the caller.
 
     Raises
@@ -54,7 +54,7 @@ def read_dataset(store: Store, groupby: str, layer: str | None) -> Dataset:
         There is no matrix, or it is of a kind that is not supported.
     """
     obs, var = _frame(store, "obs"), _frame(store, "var")
-    labels = _labels(store, obs, groupby)
+    labels = _unlabelled(store, obs) if groupby is None else _labels(store, obs, groupby)
     genes = _names(store, var)
     n_cells = len(labels.codes)
     source = _source(store, layer)
@@ -69,6 +69,38 @@ def read_dataset(store: Store, groupby: str, layer: str | None) -> Dataset:
         genes=genes,
         cell_name=lambda row: str(_names(store, obs)[row]),
         description=f"{store.name}, {'X' if layer is None else f'layer {layer!r}'}",
+        column=lambda name: _labels(store, obs, name),
+        matrix=lambda name: _obsm(store, name),
+    )
+
+
+def _unlabelled(store: Store, obs: Any) -> Labels:
+    return no_labels(len(_column(store, obs, _index_name(obs)).codes))
+
+
+def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
+    """A matrix of obsm, dense or scipy sparse, and the names of its columns if it is a frame."""
+    obsm = store.root.get("obsm", {})
+    if name not in obsm:
+        raise ColumnError(unknown("matrix of obsm", name, list(obsm)))
+    node, what = obsm[name], f"Matrix {name!r} of obsm"
+    with store.reading(what):
+        if is_array(node):
+            return node[...], None
+        encoding = encoding_of(node)
+        if encoding in ("csr_matrix", "csc_matrix"):
+            from scipy import sparse
+
+            kind = sparse.csr_matrix if encoding == "csr_matrix" else sparse.csc_matrix
+            arrays = tuple(node[part][...] for part in ("data", "indices", "indptr"))
+            return kind(arrays, shape=tuple(int(n) for n in node.attrs["shape"])), None
+        if encoding == "dataframe":
+            columns = _columns(node)
+            values = [_values(node[column], what)[0] for column in columns]
+            return np.stack(values, axis=1) if columns else np.zeros((0, 0), bool), columns
+    raise UnsupportedDataError(
+        f"{what} has the encoding {encoding or 'none'!r}; supported are arrays, csr_matrix, "
+        "csc_matrix and dataframe."
     )
 
 

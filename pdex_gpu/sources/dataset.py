@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,10 @@ class Dataset:
         Where the data come from, for provenance.
     close : callable
         Closes the file if this dataset opened one.
+    column : callable
+        The labels in another column of obs, given its name; raises ColumnError.
+    matrix : callable
+        A matrix in obsm and the names of its columns (None if it has none), given its name.
     """
 
     source: Source
@@ -57,6 +61,10 @@ class Dataset:
     cell_name: Callable[[int], str]
     description: str
     close: Callable[[], None] = field(default=lambda: None)
+    column: Callable[[str], Labels] = field(default=lambda name: _no_column(name))
+    matrix: Callable[[str], tuple[Any, Sequence[object] | None]] = field(
+        default=lambda name: _no_matrix(name)
+    )
 
     def __enter__(self) -> Dataset:
         return self
@@ -65,7 +73,7 @@ class Dataset:
         self.close()
 
 
-def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
+def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Dataset:
     """Find matrix, labels and names in what a user handed over.
 
     Parameters
@@ -74,8 +82,8 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
         An AnnData, in memory or backed, or a view of one; the path of an h5ad file or a zarr
         store; an h5ad file opened with ``open(path, "rb")`` or the like, which stays open. A
         dataset is as it is.
-    groupby : str
-        Column of obs that holds the label of each cell.
+    groupby : str or None
+        Column of obs that holds the label of each cell; None to leave cells without labels.
     layer : str, optional
         Layer to read in place of X.
 
@@ -105,7 +113,20 @@ def open_dataset(data: Any, groupby: str, layer: str | None = None) -> Dataset:
     )
 
 
-def _open_path(path: str, groupby: str, layer: str | None) -> Dataset:
+def no_labels(n_cells: int) -> Labels:
+    """No cell has a label."""
+    return Labels(np.full(n_cells, -1, np.int64), np.empty(0, object))
+
+
+def _no_matrix(name: str) -> tuple[Any, Sequence[object] | None]:
+    raise ColumnError(unknown("matrix of obsm", name, []))
+
+
+def _no_column(name: str) -> Labels:
+    raise ColumnError(unknown("column of obs", name, []))
+
+
+def _open_path(path: str, groupby: str | None, layer: str | None) -> Dataset:
     from .zarr_store import is_zarr_path, open_zarr
 
     if is_zarr_path(path):
@@ -125,12 +146,8 @@ def object_array(values: Iterable[Any]) -> np.ndarray:
     return np.fromiter(values, dtype=object)
 
 
-def _from_anndata(adata: Any, groupby: str, layer: str | None) -> Dataset:
-    if groupby not in adata.obs.columns:
-        raise ColumnError(unknown("column of obs", groupby, list(adata.obs.columns)))
-    column = adata.obs[groupby]
-    if column.ndim != 1:
-        raise ColumnError(f"obs has several columns {groupby!r}. Rename all but one.")
+def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset:
+    labels = no_labels(adata.n_obs) if groupby is None else _obs_labels(adata, groupby)
     if layer is not None and layer not in adata.layers:
         # anndata 0.13 lists X among the layers, under None.
         names = [name for name in adata.layers if name is not None]
@@ -138,11 +155,31 @@ def _from_anndata(adata: Any, groupby: str, layer: str | None) -> Dataset:
     where = f"backed by {adata.filename}" if is_backed(adata) else "in memory"
     return Dataset(
         source=_anndata_source(adata, layer),
-        labels=_pandas_labels(column),
+        labels=labels,
         genes=object_array(str(name) for name in adata.var_names),
         cell_name=lambda row: str(adata.obs_names[row]),
         description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
+        column=lambda name: _obs_labels(adata, name),
+        matrix=lambda name: _obsm_matrix(adata, name),
     )
+
+
+def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
+    if name not in adata.obsm:
+        raise ColumnError(unknown("matrix of obsm", name, list(adata.obsm)))
+    found = adata.obsm[name]
+    if hasattr(found, "columns"):
+        return found.to_numpy(), list(found.columns)
+    return found, None
+
+
+def _obs_labels(adata: Any, name: str) -> Labels:
+    if name not in adata.obs.columns:
+        raise ColumnError(unknown("column of obs", name, list(adata.obs.columns)))
+    column = adata.obs[name]
+    if column.ndim != 1:
+        raise ColumnError(f"obs has several columns {name!r}. Rename all but one.")
+    return _pandas_labels(column)
 
 
 def _anndata_source(adata: Any, layer: str | None) -> Source:

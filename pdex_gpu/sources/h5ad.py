@@ -17,7 +17,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def open_h5ad(
-    file: str | os.PathLike[str] | Any, groupby: str, layer: str | None = None
+    file: str | os.PathLike[str] | Any, groupby: str | None, layer: str | None = None
 ) -> Dataset:
     """Open an h5ad file; the dataset returned is a context manager and has a ``close()``.
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..pools import Map
-from .base import Chunk, CscChunk, CsrChunk, Reader, Reading, Source
+from .base import Chunk, CscChunk, CsrChunk, NotCanonicalError, Reader, Reading, Source
 from .digest import digest
 from .nodes import StoredSource
 from .rows_source import RowsSource
@@ -52,12 +52,23 @@ def select(source: StoredSource, rows: np.ndarray, columns: np.ndarray) -> Sourc
     return _View(inner, None if in_order else order.reshape(-1), selection)
 
 
+def repeat(source: Source, rows: np.ndarray) -> Source:
+    """The source of some cells of another, in any order and as often as `rows` says.
+
+    Of a CSR matrix in memory no entry is copied; of others a range at a time.
+    """
+    if isinstance(source, StoredSource):
+        return select(source, rows, np.arange(source.n_genes))
+    return _View(source, rows, digest(rows))
+
+
 class _View:
-    """Cells of a source, ascending and without repeats, put in the order of a view.
+    """Cells of a source put in the order of a view.
 
     Parameters
     ----------
     inner : Source
+        Cells of a file are ascending and without repeats.
     order : numpy.ndarray, optional
         Cell of `inner` for each cell of the view; None if these are the same.
     selection : str
@@ -66,13 +77,13 @@ class _View:
 
     in_memory = False
     on_device = False
-    costly_to_cut = False
 
     def __init__(self, inner: Source, order: np.ndarray | None, selection: str) -> None:
         self._inner, self._order, self._selection = inner, order, selection
         self.n_cells = inner.n_cells if order is None else len(order)
         self.n_genes, self.dtype = inner.n_genes, inner.dtype
         self.read_whole, self.gene_step = inner.read_whole, inner.gene_step
+        self.costly_to_cut = inner.costly_to_cut
         self.n_bytes = inner.n_bytes
         self.description = f"view of {inner.description}"
         self._repeats = 1.0 if order is None else len(order) / max(1, inner.n_cells)
@@ -120,7 +131,30 @@ class _Ordered:
     def read(self, k: int) -> Chunk:
         """See :meth:`Reader.read`."""
         chunk = self._reader.read(k)
-        assert not isinstance(chunk, CscChunk)
+        if isinstance(chunk, CscChunk):
+            return _repeated_columns(chunk, self._order)
         if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
             return replace(chunk, starts=chunk.starts[self._order], stops=chunk.stops[self._order])
         return replace(chunk, values=chunk.values[self._order])
+
+
+def _repeated_columns(chunk: CscChunk, order: np.ndarray) -> CscChunk:
+    """The columns of a chunk with cell ``order[i]`` in row i."""
+    places = np.argsort(order, kind="stable")  # of each cell, ascending
+    counts = np.bincount(order, minlength=chunk.n_cells)
+    firsts = np.cumsum(counts) - counts
+    stretch = slice(int(chunk.indptr[0]), int(chunk.indptr[-1]))
+    cells = chunk.indices[stretch].astype(np.int64)
+    if len(cells) and (cells.min() < 0 or cells.max() >= chunk.n_cells):
+        raise NotCanonicalError("indices are out of range")
+    times = counts[cells]
+    ends = np.cumsum(times)
+    which = np.repeat(np.arange(len(cells)), times)  # entry of each new one
+    nth = np.arange(len(which)) - (ends - times)[which]
+    rows = places[firsts[cells[which]] + nth]
+    bounds = np.concatenate([[0], ends])[chunk.indptr - chunk.indptr[0]]
+    genes = np.repeat(np.arange(chunk.n_genes), np.diff(bounds))
+    sorting = np.lexsort((rows, genes))
+    return CscChunk(
+        chunk.data[stretch][which[sorting]], rows[sorting], bounds, len(order), chunk.gene_start
+    )

@@ -47,7 +47,7 @@ def is_zarr_path(path: str) -> bool:
     return any(os.path.exists(os.path.join(path, name)) for name in _METADATA)
 
 
-def open_zarr(path: str, groupby: str, layer: str | None = None) -> Dataset:
+def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Dataset:
     """Open a zarr store; see :func:`.h5ad.open_h5ad`, whose arguments and errors these are.
 
     Raises

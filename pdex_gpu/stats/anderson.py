@@ -1,17 +1,21 @@
-"""Two-sample Anderson-Darling test of the target sample against the reference."""
+"""Two-sample Anderson-Darling test, and its combination over strata."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..backends.contract import KernelSet, Moments
-from ..design import Design
-from .base import Measured, StatisticalTest, judged
+from ..backends.contract import KernelSet
+from ..design import Contrast
+from ..errors import OptionError
+from .anderson_limit import log_survival
+from .base import Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .samples import Sides
 
 # Critical values for two samples, Scholz and Stephens 1987, table 2: b0 + b1 + b2.
 _CRITICAL = (
@@ -22,14 +26,25 @@ _CRITICAL = (
 _LEVEL = np.array([0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.001])
 
 
+#: Of A2 under the null in the limit of large samples: sum of 2 / (j (j + 1))^2.
+_LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
+
+VARIANTS = ("midrank", "right", "continuous")
+P_VALUES = ("asymptotic", "interpolated")
+
+
 @dataclass(frozen=True)
 class AndersonDarling(StatisticalTest):
-    """``scipy.stats.anderson_ksamp([target, reference])``, midrank version.
+    """``scipy.stats.anderson_ksamp([target, reference])``: the statistic normalised as there.
 
-    The statistic is normalised as there; the p-value is interpolated in the table of Scholz and
-    Stephens (1987) and so lies in [0.001, 0.25].
+    The p-value is that of the limiting distribution of the statistic (Scholz and Stephens 1987,
+    section 5), or scipy's, which is interpolated in their table and so lies in [0.001, 0.25]. Over
+    strata: the sum of A2, normalised, with the limiting distribution of such a sum (Scholz and Zhu
+    2019, R package kSamples).
     """
 
+    variant: str = "midrank"
+    p_values: str = "asymptotic"
     options: dict[str, Any] = field(default_factory=dict)
 
     metric = "anderson"
@@ -37,39 +52,104 @@ class AndersonDarling(StatisticalTest):
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> AndersonDarling | None:
         """The test, or None if scipy itself has to run it."""
-        default = {"midrank": True, "variant": "midrank", "method": None}
-        if any(k not in default or options[k] != default[k] for k in options):
+        if not set(options) <= {"variant", "midrank", "p_values"}:
             return None
-        return cls(options=options)
+        variant = options.get("variant", "midrank")
+        check_choice("variant", variant, VARIANTS)
+        if "midrank" in options:  # scipy's older name
+            check_choice("midrank", options["midrank"], (True, False))
+            if "variant" in options:
+                raise OptionError("variant= and midrank= say the same. Give one of them.")
+            variant = "midrank" if options["midrank"] else "right"
+        p_values = options.get("p_values", "asymptotic")
+        check_choice("p_values", p_values, P_VALUES)
+        return cls(variant, p_values, options)
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
-        return (kernels.anderson_darling(block, genes, design),)
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+        return (kernels.anderson_darling(block, genes, contrast, variant=self.variant),)
 
     def judge(
-        self, measured: Measured, moments: Moments, design: Design
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
+    ) -> Judged:
         (a2,) = measured
-        return self.finish(a2, design.n_cells)
+        return self.finish(a2, sides.target.n, sides.reference.n, log10_p=log10_p)
 
-    def finish(self, a2: np.ndarray, n_cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normalised statistic and p-value, shape (n_targets, n_genes) each.
+    def finish(
+        self,
+        a2: np.ndarray,
+        n_target: np.ndarray,
+        n_reference: np.ndarray,
+        *,
+        log10_p: bool = False,
+    ) -> Judged:
+        """Normalised statistic and p-value.
 
         Parameters
         ----------
         a2 : numpy.ndarray, shape (n_targets, n_genes)
-            A2 of eq. 7, NaN where it is undefined.
-        n_cells : numpy.ndarray, shape (n_targets + 1,)
-            Cells a group, the reference first.
+            A2, NaN where it is undefined.
+        n_target, n_reference : numpy.ndarray, shape (n_targets or 1, 1), float64
+            Cells.
         """
-        n_ref = int(n_cells[0])
-        sigma = np.array([_sigma(n_ref, n) for n in n_cells[1:].tolist()])
-        statistic = (a2 - 1.0) / sigma[:, None]
-        fit = np.polyfit(_CRITICAL, np.log(_LEVEL), 2)
-        inside = np.clip(statistic, _CRITICAL[0], _CRITICAL[-1])
-        p_value = np.exp(np.polyval(fit, inside))
-        p_value[statistic < _CRITICAL[0]] = _LEVEL[0]
-        p_value[statistic > _CRITICAL[-1]] = _LEVEL[-1]
-        return judged(statistic, p_value)
+        statistic = (a2 - 1.0) / _sigmas(n_target, n_reference)
+        if self.p_values == "interpolated":
+            p_value = _interpolated(statistic)
+            return judged(statistic, p_value, None, np.log10(p_value) if log10_p else None)
+        return self._in_the_limit(statistic, 1, log10_p)
+
+    def _in_the_limit(
+        self, statistic: np.ndarray, n_strata: int | np.ndarray, log10_p: bool
+    ) -> Judged:
+        spread = np.sqrt(_LIMIT_VARIANCE * n_strata)
+        logarithm = log_survival(n_strata + spread * statistic, n_strata)
+        p_value = np.exp(logarithm)
+        logarithm *= 1.0 / math.log(10.0)
+        return judged(statistic, p_value, None, logarithm if log10_p else None)
+
+    def judge_strata(
+        self,
+        strata: Sequence[Stratum],
+        n_rows: int,
+        n_genes: int,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> Judged:
+        """The normalised sum of A2 over strata where it is defined, and its p-value."""
+        if self.p_values == "interpolated":
+            raise OptionError(
+                "p_values='interpolated' is scipy's table for one comparison; over strata there "
+                "is p_values='asymptotic' alone."
+            )
+        total, variance = np.zeros((n_rows, n_genes)), np.zeros((n_rows, n_genes))
+        n_strata = np.zeros((n_rows, n_genes), np.int64)
+        for stratum in strata:
+            (a2,) = stratum.measured
+            sigma = _sigmas(stratum.sides.target.n, stratum.sides.reference.n)
+            there = ~np.isnan(a2) & ~np.isnan(sigma)
+            used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+            total[rows] += np.where(there, a2 - 1.0, 0.0)[used]
+            variance[rows] += np.where(there, sigma * sigma, 0.0)[used]
+            n_strata[rows] += there[used]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = total / np.sqrt(variance)
+        return self._in_the_limit(statistic, np.maximum(n_strata, 1), log10_p)
+
+
+def _interpolated(statistic: np.ndarray) -> np.ndarray:
+    """P-values as scipy interpolates them."""
+    fit = np.polyfit(_CRITICAL, np.log(_LEVEL), 2)
+    inside = np.clip(statistic, _CRITICAL[0], _CRITICAL[-1])
+    p_value: np.ndarray = np.exp(np.polyval(fit, inside))
+    p_value[statistic < _CRITICAL[0]] = _LEVEL[0]
+    p_value[statistic > _CRITICAL[-1]] = _LEVEL[-1]
+    return p_value
+
+
+def _sigmas(n_target: np.ndarray, n_reference: np.ndarray) -> np.ndarray:
+    """:func:`_sigma` of each pair of sizes, shape (n_targets, 1)."""
+    n, m = (sizes.ravel().tolist() for sizes in np.broadcast_arrays(n_target, n_reference))
+    return np.array([_sigma(int(b), int(a)) for a, b in zip(n, m, strict=True)])[:, None]
 
 
 @lru_cache(maxsize=65536)

@@ -3,20 +3,62 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..backends.contract import KernelSet, Moments
-from ..design import Design
+from ..backends.contract import KernelSet
+from ..design import Contrast
 from ..errors import OptionError, unknown
+from .samples import Sides
 
-METRICS = ("wilcoxon", "anderson", "t-test")
+METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 
 ALTERNATIVES = ("two-sided", "less", "greater")
 
 #: Arrays of shape (n_targets, n_genes): genes can be judged a few at a time.
 Measured = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a test says of every (target, gene), each shape (n_targets, n_genes), float64.
+
+    Attributes
+    ----------
+    statistic : numpy.ndarray
+        NaN where a pair cannot be judged, unless the test defines it.
+    p_value : numpy.ndarray
+        1 where a pair cannot be judged.
+    z : numpy.ndarray or None
+        Signed standard normal deviate, if it was asked for.
+    log10_p : numpy.ndarray or None
+        Logarithm of the p-value, also where that underflows, if it was asked for.
+    """
+
+    statistic: np.ndarray
+    p_value: np.ndarray
+    z: np.ndarray | None = None
+    log10_p: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """What is known of the comparisons within a stratum.
+
+    Attributes
+    ----------
+    measured : tuple of numpy.ndarray
+    sides : Sides
+    rows : numpy.ndarray, shape (n_targets,), int64
+        Row of the result that each target belongs to, -1 for none.
+    """
+
+    measured: Measured
+    sides: Sides
+    rows: np.ndarray
 
 
 class StatisticalTest(ABC):
@@ -28,7 +70,9 @@ class StatisticalTest(ABC):
     options : dict
         Options as given, for provenance.
     needs_m2 : bool
-        Whether `finish` uses second moments.
+        Whether `judge` uses second moments.
+    has_z : bool
+        Whether it has a standard normal deviate.
     why_reference : str or None
         Why the compiled kernels cannot run it, if only the reference kernel set can.
     refuses_nonfinite : bool
@@ -38,21 +82,45 @@ class StatisticalTest(ABC):
     metric: str
     options: dict[str, Any]
     needs_m2: bool = False
+    has_z: bool = False
     why_reference: str | None = None
     refuses_nonfinite: bool = True
 
     @abstractmethod
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         """What `judge` needs from the kernels beside moments."""
 
     @abstractmethod
     def judge(
-        self, measured: Measured, moments: Moments, design: Design
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Statistic and p-value, each shape (n_targets, n_genes), float64.
+        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
+    ) -> Judged:
+        """Statistic and p-value, and what else is asked for."""
 
-        A pair that cannot be judged has p-value 1 (and statistic NaN unless the test defines it).
+    def judge_strata(
+        self,
+        strata: Sequence[Stratum],
+        n_rows: int,
+        n_genes: int,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> Judged:
+        """One statistic and p-value a row, from all its strata.
+
+        Raises
+        ------
+        OptionError
+            If the test has no stratified form.
         """
+        raise OptionError(
+            f"metric={self.metric!r} has no stratified form with these options, so strata= cannot "
+            "be given. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
+        )
+
+    @property
+    def has_strata(self) -> bool:
+        """Whether it has a stratified form."""
+        return type(self).judge_strata is not StatisticalTest.judge_strata
 
 
 def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
@@ -64,6 +132,7 @@ def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
         If the metric, an option or an option's value does not exist.
     """
     from .anderson import AndersonDarling
+    from .kolmogorov_smirnov import KolmogorovSmirnov
     from .scipy_pairs import ScipyPairs
     from .t_test import TTest
     from .wilcoxon import Wilcoxon
@@ -75,6 +144,8 @@ def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
         test = Wilcoxon.from_options(options)
     elif metric == "anderson":
         test = AndersonDarling.from_options(options)
+    elif metric == "ks":
+        test = KolmogorovSmirnov.from_options(options)
     else:
         test = TTest.from_options(options)
     return test or ScipyPairs(metric, options)
@@ -86,7 +157,14 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
         raise OptionError(unknown(f"value for {name}:", value, choices))
 
 
-def judged(statistic: np.ndarray, p_value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def judged(
+    statistic: np.ndarray,
+    p_value: np.ndarray,
+    z: np.ndarray | None = None,
+    log10_p: np.ndarray | None = None,
+) -> Judged:
     """P-values of pairs that could not be judged become 1, as in pdex."""
     p_value[np.isnan(p_value)] = 1.0
-    return statistic, p_value
+    if log10_p is not None:
+        log10_p[np.isnan(log10_p)] = 0.0
+    return Judged(statistic, p_value, z, log10_p)

@@ -20,19 +20,8 @@ def survival(m: int, n: int) -> np.ndarray:
     -------
     numpy.ndarray, shape (m n + 1,), float64, read-only
     """
-    total = math.comb(m + n, m)
-    # Intermediate coefficients never exceed the total in size: each step is itself a Gaussian
-    # binomial, or one times (1 - q**k).
-    dtype = np.int64 if total < 2**61 else object
-    half = m * n // 2
-    ways = np.zeros(half + 1, dtype=dtype)
-    ways[0] = 1
-    for i in range(1, m + 1):
-        k = n + i
-        if k <= half:
-            ways[k:] = ways[k:] - ways[:-k]
-        for start in range(min(i, half + 1)):
-            ways[start::i] = np.cumsum(ways[start::i], dtype=dtype)
+    total, ways = math.comb(m + n, m), _ways(m, n)
+    half, dtype = len(ways) - 1, ways.dtype
     up_to = np.cumsum(ways, dtype=dtype)  # arrangements with U <= u, u up to half of m n
     sf = np.full(m * n + 1, np.nan)
     lower = np.arange(half + 1)
@@ -43,7 +32,35 @@ def survival(m: int, n: int) -> np.ndarray:
     return sf
 
 
+@lru_cache(maxsize=8)
+def _ways(m: int, n: int) -> np.ndarray:
+    """Arrangements with U = u, for u = 0 ... m n // 2; Python integers where int64 is too small."""
+    # Intermediate coefficients never exceed the total in size: each step is itself a Gaussian
+    # binomial, or one times (1 - q**k).
+    dtype = np.int64 if math.comb(m + n, m) < 2**61 else object
+    half = m * n // 2
+    ways = np.zeros(half + 1, dtype=dtype)
+    ways[0] = 1
+    for i in range(1, m + 1):
+        k = n + i
+        if k <= half:
+            ways[k:] = ways[k:] - ways[:-k]
+        for start in range(min(i, half + 1)):
+            ways[start::i] = np.cumsum(ways[start::i], dtype=dtype)
+    return ways
+
+
 def _ratio(counts: np.ndarray, total: int) -> np.ndarray:
     if counts.dtype == object:
         return np.array([int(c) / total for c in counts])  # correctly rounded
     return counts / total
+
+
+def log10_survival(m: int, n: int, u: int) -> float:
+    """``log10 P(U >= u)``, also where the probability underflows; m at most n."""
+    total, ways = math.comb(m + n, m), _ways(m, n)
+    upper = m * n - u  # as many arrangements have U at most this
+    half = len(ways) - 1
+    if upper <= half:
+        return math.log10(sum(map(int, ways[: upper + 1]))) - math.log10(total)
+    return math.log10(total - sum(map(int, ways[:u]))) - math.log10(total)

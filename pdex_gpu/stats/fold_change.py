@@ -1,4 +1,4 @@
-"""Means, percent change and fold change, by pdex 0.1.28's formulas, in float64."""
+"""Percent change and fold changes, by pdex 0.1.28's formulas and others', in float64."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def percent_change(
     Parameters
     ----------
     target : numpy.ndarray, shape (n_targets, n_genes)
-    reference : numpy.ndarray, shape (n_genes,)
+    reference : numpy.ndarray, shape (n_genes,), (1, n_genes) or (n_targets, n_genes)
     out : numpy.ndarray, optional
         Receives the result.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.subtract(target, reference, out=out)
         change /= reference
-    change[:, reference == 0] = np.nan
+    np.copyto(change, np.nan, where=reference == 0)
     return change
 
 
@@ -44,7 +44,7 @@ def fold_change(
     Parameters
     ----------
     target : numpy.ndarray, shape (n_targets, n_genes)
-    reference : numpy.ndarray, shape (n_genes,)
+    reference : numpy.ndarray, shape (n_genes,), (1, n_genes) or (n_targets, n_genes)
     clip_value : float, optional
     out : numpy.ndarray, optional
         Receives the result.
@@ -54,7 +54,15 @@ def fold_change(
     no_target = target == 0
     no_reference = reference == 0
     np.copyto(ratio, 0.0 if clip_value is None else 1.0 / clip_value, where=no_target)
-    ratio[:, no_reference] = np.nan if clip_value is None else clip_value
+    np.copyto(ratio, np.nan if clip_value is None else clip_value, where=no_reference)
     if clip_value is not None:
         np.copyto(ratio, 1.0, where=no_target & no_reference)
     return ratio
+
+
+def log2_ratio(target: np.ndarray, reference: np.ndarray, pseudocount: float) -> np.ndarray:
+    """``log2((target + pseudocount) / (reference + pseudocount))``, 0 for 0 / 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.log2((target + pseudocount) / (reference + pseudocount))
+        change[(target + pseudocount == 0.0) & (reference + pseudocount == 0.0)] = 0.0
+    return change

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.contract import Moments
-from ..design import Design
+from ..design import Contrast
 from ..errors import OptionError, listing
-from .base import Measured, StatisticalTest, judged
+from .base import Judged, Measured, StatisticalTest, judged
+from .samples import Sides
 
 
 class ScipyPairs(StatisticalTest):
@@ -23,6 +23,9 @@ class ScipyPairs(StatisticalTest):
     def __init__(self, metric: str, options: dict[str, Any]) -> None:
         self.metric = metric
         self.options = options
+        # What this package calls otherwise, and what it adds, scipy does not know.
+        renamed = {"continuity": "use_continuity"} if metric == "wilcoxon" else {}
+        self._scipy_options = {renamed.get(name, name): v for name, v in options.items()}
         self.refuses_nonfinite = "nan_policy" not in options
         self._function = _scipy_function(metric)
         self._check()
@@ -32,11 +35,12 @@ class ScipyPairs(StatisticalTest):
     def _check(self) -> None:
         """Refuse options that scipy does not know, or not with these values."""
         known = [p for p in inspect.signature(self._function).parameters if p not in _SAMPLES]
-        for name in self.options:
+        for name in self._scipy_options:
             if name not in known:
                 raise OptionError(
                     f"metric {self.metric!r} has no option {name!r}. "
-                    f"Its options, as scipy names them: {listing(known)}."
+                    f"Its options are {listing(_OWN[self.metric])}, and as scipy names them: "
+                    f"{listing(known)}. The former go with none of the latter."
                 )
         x = np.linspace(0.0, 3.0, 12)
         try:
@@ -46,14 +50,16 @@ class ScipyPairs(StatisticalTest):
                 f"scipy refuses the options {self.options} for metric {self.metric!r}: {error}"
             ) from error
 
-    def measure(self, kernels: Any, block: Any, genes: slice, design: Design) -> Measured:
-        return kernels.each_pair(block, genes, design, self._pair)
+    def measure(self, kernels: Any, block: Any, genes: slice, contrast: Contrast) -> Measured:
+        found: Measured = kernels.each_pair(block, genes, contrast, self._pair)
+        return found
 
     def judge(
-        self, measured: Measured, moments: Moments, design: Design
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
+    ) -> Judged:
         statistic, p_value = measured
-        return judged(statistic, p_value)
+        with np.errstate(divide="ignore"):
+            return judged(statistic, p_value, None, np.log10(p_value) if log10_p else None)
 
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:
@@ -62,7 +68,9 @@ class ScipyPairs(StatisticalTest):
             return np.nan, 1.0
 
     def _call(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-        options = copy.deepcopy(self.options)  # a random generator starts alike for every pair
+        options = copy.deepcopy(
+            self._scipy_options
+        )  # a random generator starts alike for every pair
         with _SILENCE, np.errstate(all="ignore"):
             if self.metric == "anderson":
                 result = self._function([target, reference], **options)
@@ -99,6 +107,12 @@ class _Silence:
 
 
 _SILENCE = _Silence()
+_OWN = {
+    "wilcoxon": ["continuity", "tie_correction", "alternative", "method"],
+    "t-test": ["variance", "alternative"],
+    "anderson": ["variant", "p_values"],
+    "ks": ["alternative"],
+}
 _SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
 
 
@@ -109,4 +123,5 @@ def _scipy_function(metric: str) -> Callable[..., Any]:
         "wilcoxon": stats.mannwhitneyu,
         "t-test": stats.ttest_ind,
         "anderson": stats.anderson_ksamp,
+        "ks": stats.ks_2samp,
     }[metric]

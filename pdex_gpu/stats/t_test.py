@@ -1,26 +1,36 @@
-"""Two-sample t-test of the target sample against the reference."""
+"""Two-sample t-test of the target sample against the reference, and its form over strata."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..backends.contract import KernelSet, Moments
-from ..design import Design
-from .base import ALTERNATIVES, Measured, StatisticalTest, check_choice, judged
+from ..backends.contract import KernelSet
+from ..design import Contrast
+from ..errors import OptionError
+from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .log_tails import log10_of, log10_student_t
+from .samples import Sides
 from .student_t import survival
+
+VARIANCES = ("pooled", "welch", "overestimated")
+
+_LOG10_2 = np.log10(2.0)
 
 
 @dataclass(frozen=True)
 class TTest(StatisticalTest):
     """``scipy.stats.ttest_ind(target, reference, ...)`` from means and squared deviations.
 
-    Student's test with pooled variance, or Welch's with ``equal_var=False``.
+    Student's test with pooled variance; Welch's; or scanpy's ``t-test_overestim_var``, which is
+    Welch's with the reference taken to have no more cells than the target. Over strata: the
+    coefficient of the target in a linear model with a fixed effect for each stratum.
     """
 
-    equal_var: bool = True
+    variance: str = "pooled"
     alternative: str = "two-sided"
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -30,57 +40,128 @@ class TTest(StatisticalTest):
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> TTest | None:
         """The test, or None if scipy itself has to run it."""
-        known = {"equal_var": True, "alternative": "two-sided"}
-        if not set(options) <= set(known):
+        if not set(options) <= {"variance", "equal_var", "alternative"}:
             return None
-        given = {**known, **options}
-        check_choice("equal_var", given["equal_var"], (True, False))
-        check_choice("alternative", given["alternative"], ALTERNATIVES)
-        return cls(**given, options=options)
+        alternative = options.get("alternative", "two-sided")
+        check_choice("alternative", alternative, ALTERNATIVES)
+        variance = options.get("variance", "pooled")
+        check_choice("variance", variance, VARIANCES)
+        if "equal_var" in options:  # scipy's name
+            check_choice("equal_var", options["equal_var"], (True, False))
+            if "variance" in options:
+                raise OptionError("variance= and equal_var= say the same. Give one of them.")
+            variance = "pooled" if options["equal_var"] else "welch"
+        return cls(variance, alternative, options)
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, design: Design) -> Measured:
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         return ()
 
     def judge(
-        self, measured: Measured, moments: Moments, design: Design
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert moments.m2 is not None
-        return self.finish(moments.mean, moments.m2, design.n_cells)
+        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
+    ) -> Judged:
+        t, df = self.statistic(sides)
+        return self._judged(t, df, log10_p)
 
-    def finish(
-        self, mean: np.ndarray, m2: np.ndarray, n_cells: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """t and its p-value, shape (n_targets, n_genes) each.
-
-        Parameters
-        ----------
-        mean, m2 : numpy.ndarray, shape (n_targets + 1, n_genes)
-            Means and sums of squared deviations, the reference first.
-        n_cells : numpy.ndarray, shape (n_targets + 1,)
-            Cells a group.
-        """
-        n_ref = float(n_cells[0])
-        n_target = n_cells[1:, None].astype(np.float64)
+    def statistic(self, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
+        """t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
+        error, df = standard_error(sides, self.variance)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            if self.equal_var:
-                df = n_target + n_ref - 2.0
-                pooled = (m2[1:] + m2[0]) / df
-                error = np.sqrt(pooled * (1.0 / n_target + 1.0 / n_ref))
-            else:
-                target = m2[1:] / (n_target - 1.0) / n_target
-                reference = m2[0] / (n_ref - 1.0) / n_ref
-                df = (target + reference) ** 2 / (
-                    target**2 / (n_target - 1.0) + reference**2 / (n_ref - 1.0)
-                )
-                df = np.where(np.isnan(df), 1.0, df)  # both variances zero: any df will do
-                error = np.sqrt(target + reference)
-            t = (mean[1:] - mean[0]) / error
+            return (sides.target.mean - sides.reference.mean) / error, df
+
+    def _judged(self, t: np.ndarray, df: np.ndarray, log10_p: bool) -> Judged:
         if self.alternative == "less":
-            p_value = survival(df, -t)
-        elif self.alternative == "greater":
-            p_value = survival(df, t)
+            tested = -t
         else:
-            p_value = np.abs(t)
-            survival(df, p_value, out=p_value)
+            tested = t.copy() if self.alternative == "greater" else np.abs(t)
+        p_value = survival(df, tested)
+        doubled = self.alternative == "two-sided"
+        if doubled:
             p_value *= 2.0
-        return judged(t, p_value)
+        logarithm = None
+        if log10_p:
+            freedom = np.broadcast_to(df, t.shape)
+
+            def far(mask: np.ndarray) -> np.ndarray:
+                found = log10_student_t(freedom.ravel()[mask], tested.ravel()[mask])
+                return found + (_LOG10_2 if doubled else 0.0)
+
+            logarithm = log10_of(p_value, far)
+        return judged(t, p_value, None, logarithm)
+
+    def judge_strata(
+        self,
+        strata: Sequence[Stratum],
+        n_rows: int,
+        n_genes: int,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> Judged:
+        """t of the target in ``x ~ stratum + target`` by ordinary least squares."""
+        if self.variance != "pooled":
+            raise OptionError(
+                f"variance={self.variance!r} has no stratified form: the linear model with an "
+                "effect for each stratum has one variance. Give variance='pooled', or no strata=."
+            )
+        effect, error, df = fixed_effect(strata, n_rows, n_genes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._judged(effect / error, df, log10_p)
+
+
+def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of the difference of means, and its degrees of freedom; as `scipy.stats.ttest_ind`."""
+    target, reference = sides.target, sides.reference
+    assert target.m2 is not None
+    assert reference.m2 is not None
+    n, m = target.n, reference.n
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if variance == "pooled":
+            df = n + m - 2.0
+            pooled = (target.m2 + reference.m2) / df
+            return np.sqrt(pooled * (1.0 / n + 1.0 / m)), df
+        of_target = target.m2 / (n - 1.0) / n
+        of_reference = reference.m2 / (m - 1.0)
+        taken = m if variance == "welch" else n
+        of_reference = of_reference / taken
+        df = (of_target + of_reference) ** 2 / (
+            of_target**2 / (n - 1.0) + of_reference**2 / (taken - 1.0)
+        )
+        df = np.where(np.isnan(df), 1.0, df)  # both variances zero: any df will do
+        return np.sqrt(of_target + of_reference), df
+
+
+def fixed_effect(
+    strata: Sequence[Stratum], n_rows: int, n_genes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Effect of the target in ``x ~ stratum + target``, its standard error, degrees of freedom.
+
+    With m target and n reference cells of a stratum and the difference d of their means: the
+    effect is the mean of d weighted by ``w = m n / (m + n)``, and the residual sum of squares what
+    lies within the samples plus ``w (d - effect)^2``.
+    """
+    shape = n_rows, n_genes
+    weights, weighted, inside = (np.zeros(shape) for _ in range(3))
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    df = np.full((n_rows, 1), -1.0)
+    for stratum in strata:
+        target, reference = stratum.sides.target, stratum.sides.reference
+        assert target.m2 is not None
+        assert reference.m2 is not None
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        w = target.n * reference.n / (target.n + reference.n)
+        weights[rows] += w[used]
+        difference = (target.mean - reference.mean)[used]
+        weighted[rows] += w[used] * difference
+        low[rows] = np.minimum(low[rows], difference)
+        high[rows] = np.maximum(high[rows], difference)
+        inside[rows] += (target.m2 + reference.m2)[used]
+        df[rows] += (target.n + reference.n)[used] - 1.0
+    # Rounding must not lead away from a difference that all strata share.
+    effect = np.clip(weighted / weights, low, high)
+    for stratum in strata:
+        target, reference = stratum.sides.target, stratum.sides.reference
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        w = (target.n * reference.n / (target.n + reference.n))[used]
+        inside[rows] += w * ((target.mean - reference.mean)[used] - effect[rows]) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return effect, np.sqrt(inside / df / weights), df

@@ -1,86 +1,75 @@
-"""Two-sample Anderson-Darling statistic of every target of a packed block.
+"""Two-sample Anderson-Darling statistic of every target of a contrast.
 
 A2 (Scholz and Stephens 1987, eq. 7) is a sum over the distinct pooled values. Between two values
 of the target its cumulative count stands still, so one pass over the reference's distinct values
-and one over the target's own serve a pair: no sorting and no search a pair.
+and one over the target's own serve a pair: no sorting and no search a pair. Their eq. 6 likewise;
+eq. 3, which counts equal cells each on its own, takes a pass over all cells of the pair.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...design import Design
+from ...design import Contrast
+from .anderson_darling_pool import anderson_darling_pool
 from .jit import jit
 from .pack import PackedBlock
-from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
+from .runs import tables, tabulate
+from .select import longest_gene, select
+from .sort import DIGIT, key_bits, sort_gene
+from .variants import CONTINUOUS, MIDRANK, VARIANTS
 
 _STRIDE = 16
 
 
-def anderson_darling(block: PackedBlock, genes: slice, design: Design) -> np.ndarray:
+def anderson_darling(
+    block: PackedBlock, genes: slice, contrast: Contrast, *, variant: str = "midrank"
+) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`."""
-    a2 = np.full((design.n_groups - 1, genes.stop - genes.start), np.nan)
-    start, stop = block.offsets[0, genes.start], block.offsets[-1, genes.stop - 1]
-    bits, mode = key_bits(block.values[start:stop])
-    _anderson_darling(bits, mode, start, block.offsets, genes.start, design.n_cells, a2)
+    entries = select(block, genes, contrast)
+    if contrast.against != "reference":
+        return anderson_darling_pool(entries, contrast, VARIANTS[variant])
+    a2 = np.full((contrast.n_targets, genes.stop - genes.start), np.nan)
+    bits, mode = key_bits(entries.values)
+    _anderson_darling(bits, mode, entries.bounds, entries.n_cells, VARIANTS[variant], a2)
     return a2
 
 
 @jit
-def _anderson_darling(bits, mode, start, offsets, j0, n_cells, a2):
+def _anderson_darling(bits, mode, gene_bounds, n_cells, variant, a2):
     n_groups = n_cells.size
-    longest = 0
-    for c in range(a2.shape[1]):
-        longest = max(longest, offsets[n_groups, j0 + c] - offsets[0, j0 + c])
+    longest = longest_gene(gene_bounds)
     packed = np.empty(longest, np.uint64)
     scratch = np.empty(longest, np.uint64)
     histogram = np.empty(2 << DIGIT, np.uint32)
-    bounds = np.empty(n_groups + 1, np.int64)
-    # Distinct reference values (zero among them): cells equal, and cells below plus half those.
-    equal = np.empty(longest + 2, np.float64)
-    middle = np.empty(longest + 2, np.float64)
-    # Occurrences (target, value, cells), by ascending value, then sorted by target.
-    occ_code = np.empty(longest + n_groups + 1, np.int64)
-    occ_at = np.empty(longest + n_groups + 1, np.int64)
-    occ_cells = np.empty(longest + n_groups + 1, np.int64)
+    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    # Occurrences sorted by target, then by value.
     by_target_at = np.empty(longest + n_groups, np.int64)
     by_target_cells = np.empty(longest + n_groups, np.int64)
     where = np.empty(n_groups + 1, np.int64)
     target_equal = np.zeros(longest + 2, np.float64)  # zero between pairs
     target_below = np.empty(longest + 2 + _STRIDE, np.float64)
     own = np.empty((3, longest + 2), np.float64)
-    terms = np.empty(2 * longest + 4, np.float64)
+    n_pair = n_cells[0] + n_cells[1:].max() if variant == CONTINUOUS else 0
+    terms = np.empty(max(n_pair, 2 * longest + 4), np.float64)
+    # Of each cell of the reference, and of each place of a pair: cells not above.
+    reference_ends = np.empty(n_cells[0] if variant == CONTINUOUS else 0, np.int64)
+    upto = np.empty((2, n_pair), np.float64)
     for c in range(a2.shape[1]):
-        first = offsets[0, j0 + c]
-        for g in range(n_groups + 1):
-            bounds[g] = offsets[g, j0 + c] - first
+        bounds = gene_bounds[c] - gene_bounds[c, 0]
         n = bounds[n_groups]
-        n_negative = sort_gene(
-            bits[first - start : first - start + n], mode, bounds, packed, scratch, histogram
-        )
-        n_distinct, n_occ, below = _walk(
-            packed[:n_negative], 0, 0, 0, equal, middle, occ_code, occ_at, occ_cells
-        )
-        zeros = n_cells[0] - bounds[1]
-        if zeros > 0:
-            equal[n_distinct] = zeros
-            middle[n_distinct] = below + 0.5 * zeros
-        for g in range(1, n_groups):
-            target_zeros = n_cells[g] - (bounds[g + 1] - bounds[g])
-            if target_zeros > 0:
-                occ_code[n_occ] = g
-                occ_at[n_occ] = 2 * n_distinct + (zeros > 0)
-                occ_cells[n_occ] = target_zeros
-                n_occ += 1
-        n_distinct += zeros > 0
-        n_distinct, n_occ, below = _walk(
-            packed[n_negative:n], n_distinct, n_occ, below + zeros,
+        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
+        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
+        n_distinct, n_occ = tabulate(
+            packed[:n], n_negative, bounds, n_cells, False,
             equal, middle, occ_code, occ_at, occ_cells,
         )  # fmt: skip
-
-        equal[n_distinct] = 0.0
-        middle[n_distinct] = n_cells[0]
-
+        if variant == CONTINUOUS:
+            place = 0
+            for q in range(n_distinct):
+                end = np.int64(middle[q] + 0.5 * equal[q])
+                reference_ends[place:end] = end
+                place = end
         where[:] = 0
         for k in range(n_occ):
             where[occ_code[k] + 1] += 1
@@ -93,49 +82,26 @@ def _anderson_darling(bits, mode, start, offsets, j0, n_cells, a2):
             where[occ_code[k]] = at + 1
         # where[g] is now the end of target g, and where[g - 1] its start.
         for g in range(1, n_groups):
-            a2[g - 1, c] = _pair(
-                equal[: n_distinct + 1], middle[: n_distinct + 1],
-                by_target_at[where[g - 1] : where[g]], by_target_cells[where[g - 1] : where[g]],
-                np.float64(n_cells[0]), np.float64(n_cells[g]),
-                target_equal, target_below, own, terms,
-            )  # fmt: skip
+            at = by_target_at[where[g - 1] : where[g]]
+            cells = by_target_cells[where[g - 1] : where[g]]
+            n_ref, n_target = np.float64(n_cells[0]), np.float64(n_cells[g])
+            if variant == CONTINUOUS:
+                constant = n_distinct == 1 and at.size == 1 and at[0] == 1
+                if not constant:
+                    a2[g - 1, c] = _continuous_pair(
+                        reference_ends, at, cells, n_distinct, equal, middle, n_target, upto, terms
+                    )
+            else:
+                a2[g - 1, c] = _pair(
+                    equal[: n_distinct + 1], middle[: n_distinct + 1], at, cells,
+                    n_ref, n_target, variant == MIDRANK, target_equal, target_below, own, terms,
+                )  # fmt: skip
 
 
 @jit
-def _walk(packed, n_distinct, n_occ, below, equal, middle, occ_code, occ_at, occ_cells):
-    """List the distinct reference values and the targets' occurrences in sorted entries.
-
-    An occurrence stands at ``2 r + 1`` if it equals reference value r, at ``2 r`` if it lies
-    beneath r and above r - 1. No branch, as in the scan of rank_sums: an entry that starts
-    nothing new is written where the next one will be.
-    """
-    previous = NOTHING
-    shared = 0  # whether the reference has the value
-    cells = 0  # equal entries so far
-    for i in range(packed.size):
-        entry = packed[i]
-        code = entry & CODE
-        same_value = np.int64(entry >> CODE_BITS == previous >> CODE_BITS)
-        same = np.int64(entry == previous)
-        is_reference = np.int64(code == 0)  # first among equals
-        cells = same * cells + 1
-        shared = is_reference | (same_value & shared)
-        n_distinct += is_reference & (1 - same)
-        at = n_distinct - is_reference
-        equal[at] = cells
-        below += is_reference
-        middle[at] = below - 0.5 * cells
-        at = n_occ - (same & (1 - is_reference))
-        occ_code[at] = code
-        occ_at[at] = 2 * (n_distinct - shared) + shared
-        occ_cells[at] = cells
-        n_occ = at + 1 - is_reference
-        previous = entry
-    return n_distinct, n_occ, below
-
-
-@jit
-def _pair(equal, middle, at, cells, n_ref, n_target, target_equal, target_below, own, terms):
+def _pair(
+    equal, middle, at, cells, n_ref, n_target, midrank, target_equal, target_below, own, terms
+):
     """A2 of one pair; `at` and `cells` are the target's occurrences by ascending value.
 
     `equal` and `middle` end with an entry above all values: no cells, and `n_ref` beneath it.
@@ -166,16 +132,64 @@ def _pair(equal, middle, at, cells, n_ref, n_target, target_equal, target_below,
     if n_terms < 2:
         target_equal[0] = 0.0
         return np.nan
-    for q in range(n_distinct):
-        t = target_equal[q]
-        mid = target_below[q] + 0.5 * t
-        terms[q] = _term(equal[q] + t, middle[q] + mid, mid, n, n_target)
-    for k in range(n_own):
-        terms[n_distinct + k] = _term(own_ties[k], own_b[k], own_m[k], n, n_target)
+    if midrank:
+        for q in range(n_distinct):
+            t = target_equal[q]
+            mid = target_below[q] + 0.5 * t
+            terms[q] = _term(equal[q] + t, middle[q] + mid, mid, n, n_target)
+        for k in range(n_own):
+            terms[n_distinct + k] = _term(own_ties[k], own_b[k], own_m[k], n, n_target)
+    else:
+        for q in range(n_distinct):
+            t = target_equal[q]
+            m = target_below[q] + t
+            terms[q] = _right_term(equal[q] + t, middle[q] + 0.5 * equal[q] + m, m, n, n_target)
+        for k in range(n_own):
+            t = own_ties[k]
+            terms[n_distinct + k] = _right_term(
+                t, own_b[k] + 0.5 * t, own_m[k] + 0.5 * t, n, n_target
+            )
     for k in range(at.size):  # back to zero for the next pair
         target_equal[at[k] >> 1] = 0.0
     total = _sum(terms, n_terms)
-    return total * (n - 1.0) / (n * n) * (1.0 / n_target + 1.0 / n_ref)
+    if midrank:
+        return total * (n - 1.0) / (n * n) * (1.0 / n_target + 1.0 / n_ref)
+    return total / n * (1.0 / n_target + 1.0 / n_ref)
+
+
+@jit
+def _continuous_pair(reference_ends, at, cells, n_values, equal, middle, n_target, upto, terms):
+    """Likewise by eq. 3: a term for each place j of the pooled pair but the last.
+
+    Equal cells have places of their own, but the counts of cells not above all of them. So those
+    of the two samples do not add up to the place, and each sample has its own sum.
+    """
+    n_ref = np.float64(reference_ends.size)
+    n = n_ref + n_target
+    place = 0  # pooled cells so far
+    own = 0  # target cells among them
+    for k in range(at.size + 1):
+        last = k == at.size
+        r = n_values if last else at[k] >> 1
+        start = np.int64(middle[r] - 0.5 * equal[r]) + own
+        for j in range(place, start):
+            upto[0, j] = own
+            upto[1, j] = reference_ends[j - own]
+        if last:
+            break
+        own += cells[k]
+        place = start + np.int64(equal[r]) * (at[k] & 1) + cells[k]
+        for j in range(start, place):
+            upto[0, j] = own
+            upto[1, j] = place - own
+    n_terms = np.int64(n) - 1
+    of_target, of_reference = upto[0, :n_terms], upto[1, :n_terms]
+    for j in range(n_terms):
+        b = j + 1.0
+        difference = n * of_target[j] - b * n_target
+        other = n * of_reference[j] - b * n_ref
+        terms[j] = (difference * difference / n_target + other * other / n_ref) / (b * (n - b))
+    return _sum(terms, n_terms) / n
 
 
 @jit
@@ -207,3 +221,10 @@ def _fill(array, start, stop, value):
 def _term(ties, b, m, n, n_target):
     difference = n * m - b * n_target
     return ties * (difference * difference) / (b * (n - b) - 0.25 * n * ties)
+
+
+@jit
+def _right_term(ties, b, m, n, n_target):
+    difference = n * m - b * n_target
+    last = b == n  # left out: 0 / 0
+    return ties * (difference * difference) / (1.0 if last else b * (n - b))

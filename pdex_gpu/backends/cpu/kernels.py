@@ -6,8 +6,10 @@ import numpy as np
 
 from .anderson_darling import anderson_darling
 from .fdr import benjamini_hochberg
+from .kolmogorov_smirnov import kolmogorov_smirnov
 from .moments import moments
 from .pack import native_dtype, pack
+from .placements import placements
 from .rank_sums import rank_sums
 
 name = "cpu"
@@ -15,10 +17,12 @@ name = "cpu"
 __all__ = [
     "anderson_darling",
     "benjamini_hochberg",
+    "kolmogorov_smirnov",
     "moments",
     "name",
     "pack",
     "packed_bytes",
+    "placements",
     "rank_sums",
 ]
 

@@ -1,12 +1,10 @@
 """Moments of every (group, gene) of a packed block.
 
-Sums run in four fixed lanes over a group's entries in cell order, so the bits depend on nothing
-but the entries.
+Sums run in fixed lanes over a group's entries in cell order, so the bits depend on nothing but
+the entries.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba.extending import overload
@@ -15,26 +13,38 @@ from ...design import Design
 from ..contract import Moments
 from .jit import jit
 from .pack import PackedBlock
+from .transforms import expm1_of, log1p_of, log1p_of_counts, look_up
 
 
 def moments(
-    block: PackedBlock, genes: slice, design: Design, *, centred: bool, expm1: bool
+    block: PackedBlock,
+    genes: slice,
+    design: Design,
+    *,
+    centred: bool,
+    expm1: bool,
+    log1p: bool = False,
 ) -> Moments:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.moments`."""
     shape = (design.n_groups, genes.stop - genes.start)
     n_expressed = np.diff(block.offsets[:, genes], axis=0).astype(np.int32)
     mean = np.full(shape, np.nan)
     m2 = np.full(shape if centred else (0, 0), np.nan)
-    mean_expm1 = np.full(shape if expm1 else (0, 0), np.nan)
-    _moments(
-        block.values, block.offsets, genes.start, genes.stop, design.n_cells,
-        centred, expm1, mean, m2, mean_expm1,
-    )  # fmt: skip
-    return Moments(n_expressed, mean, m2 if centred else None, mean_expm1 if expm1 else None)
+    mean_expm1 = np.full(shape, np.nan) if expm1 else None
+    mean_log1p = np.full(shape, np.nan) if log1p else None
+    where = block.values, block.offsets, genes.start, genes.stop, design.n_cells
+    _moments(*where, centred, mean, m2)
+    if mean_expm1 is not None:
+        _mean_expm1(*where, mean_expm1)
+    if mean_log1p is not None and block.values.dtype == np.uint16:
+        _mean_of_table(*where, log1p_of_counts(), mean_log1p)
+    elif mean_log1p is not None:
+        _mean_log1p(*where, mean_log1p)
+    return Moments(n_expressed, mean, m2 if centred else None, mean_expm1, mean_log1p)
 
 
 @jit
-def _moments(values, offsets, j0, j1, n_cells, centred, expm1, mean, m2, mean_expm1):
+def _moments(values, offsets, j0, j1, n_cells, centred, mean, m2):
     for j in range(j0, j1):
         c = j - j0
         stop = offsets[0, j]
@@ -56,11 +66,45 @@ def _moments(values, offsets, j0, j1, n_cells, centred, expm1, mean, m2, mean_ex
                     m2[g, c] = 0.0
                 else:
                     m2[g, c] = _centred(x, mu, n, n_zero)
-            if expm1:
-                s0 = 0.0
-                for i in range(x.size):
-                    s0 += math.expm1(np.float64(x[i]))
-                mean_expm1[g, c] = s0 / n
+
+
+@jit
+def _mean_expm1(values, offsets, j0, j1, n_cells, mean):
+    buffer = np.empty(_longest(offsets, j0, j1), np.float64)
+    for j in range(j0, j1):
+        expm1_of(values[offsets[0, j] : offsets[-1, j]], buffer)
+        _group_means(buffer, offsets[:, j], n_cells, mean[:, j - j0])
+
+
+@jit
+def _mean_log1p(values, offsets, j0, j1, n_cells, mean):
+    buffer = np.empty(_longest(offsets, j0, j1), np.float64)
+    for j in range(j0, j1):
+        log1p_of(values[offsets[0, j] : offsets[-1, j]], buffer)
+        _group_means(buffer, offsets[:, j], n_cells, mean[:, j - j0])
+
+
+@jit
+def _mean_of_table(values, offsets, j0, j1, n_cells, table, mean):
+    buffer = np.empty(_longest(offsets, j0, j1), np.float64)
+    for j in range(j0, j1):
+        look_up(values[offsets[0, j] : offsets[-1, j]], table, buffer)
+        _group_means(buffer, offsets[:, j], n_cells, mean[:, j - j0])
+
+
+@jit
+def _longest(offsets, j0, j1):
+    longest = 0
+    for j in range(j0, j1):
+        longest = max(longest, offsets[-1, j] - offsets[0, j])
+    return longest
+
+
+@jit
+def _group_means(entries, offsets, n_cells, mean):
+    for g in range(n_cells.size):
+        x = entries[offsets[g] - offsets[0] : offsets[g + 1] - offsets[0]]
+        mean[g] = _total(x) / n_cells[g]
 
 
 def _total(x):

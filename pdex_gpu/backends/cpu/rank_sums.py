@@ -1,10 +1,14 @@
-"""Mann-Whitney sums of every target of a packed block against the reference.
+"""Mann-Whitney sums of every target of a contrast.
 
-Both kernels cost time linear in the entries, whatever the number of groups. Small counts need no
+All kernels cost time linear in the entries, whatever the number of groups. Small counts need no
 sorting: a table per gene holds, for each count, twice the reference cells below plus those equal;
 a second one counts the pooled cells, and each cell added to ``n`` equal ones adds
 ``(n+1)**3 - (n+1) - (n**3 - n) = 3 n (n + 1)`` to the tie term. All else is sorted once a gene, and
 one scan keeps the number of reference cells below.
+
+Where each target is compared with the rest of a pool that holds its own cells, those are counted
+with the others, and contribute the ``n**2`` of a sample against itself: U is less by that, and
+the ties are those of the pool.
 
 Sums are int64 and exact. Tie terms outgrow int64 beyond pooled samples of about 2 million cells,
 so from there on float64 adds them up, in ascending order of value.
@@ -14,10 +18,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Design
+from ...design import Contrast
 from ..contract import RankSums
 from .jit import jit
 from .pack import PackedBlock
+from .select import longest_gene, select
 from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
 
 EXACT_TIES = 2_000_000  # pooled cells up to which n**3 fits int64
@@ -27,40 +32,51 @@ _TABLE = 4096
 _TABLE_PER_ENTRY = 4
 
 
-def rank_sums(block: PackedBlock, genes: slice, design: Design) -> RankSums:
+def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.rank_sums`."""
-    shape = (design.n_groups - 1, genes.stop - genes.start)
-    n_cells = design.n_cells
-    exact = int(n_cells[0] + n_cells[1:].max()) <= EXACT_TIES
-    u2 = np.full(shape, -1, np.int64)
-    ties = np.full(shape, np.nan)
-    todo = np.arange(genes.start, genes.stop)
-    if exact and block.values.dtype == np.uint16:
-        sorted_instead = np.zeros(len(todo), np.bool_)
-        _rank_counts(
-            block.values, block.offsets, genes.start, genes.stop, n_cells, u2, ties, sorted_instead
-        )
+    entries = select(block, genes, contrast)
+    values, bounds, n_cells = entries.values, entries.bounds, entries.n_cells
+    n_genes = genes.stop - genes.start
+    own_ties = contrast.against == "reference"  # each pair has, else a gene
+    exact = contrast.n_pooled <= EXACT_TIES
+    u2 = np.full((contrast.n_targets, n_genes), -1, np.int64)
+    ties = np.full((contrast.n_targets if own_ties else 1, n_genes), np.nan)
+    todo = np.arange(n_genes)
+    if exact and values.dtype == np.uint16:
+        sorted_instead = np.zeros(n_genes, np.bool_)
+        if own_ties:
+            _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead)
+        else:
+            first = int(contrast.against == "complement")
+            _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead)
         todo = todo[sorted_instead]
     if len(todo):
-        start, stop = block.offsets[0, todo[0]], block.offsets[-1, todo[-1]]
-        bits, mode = key_bits(block.values[start:stop])
-        sums = np.zeros(design.n_groups, np.int64 if exact else np.float64)
-        _rank_sorted(bits, mode, start, block.offsets, todo, genes.start, n_cells, sums, u2, ties)
-    return RankSums(u2, ties)
+        bits, mode = key_bits(values)
+        sums = np.zeros(len(n_cells), np.int64 if exact else np.float64)
+        if contrast.against == "rest":
+            _rank_sorted_rest(bits, mode, bounds, todo, n_cells, sums, u2, ties)
+        else:
+            _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, sums, u2, ties)
+    return RankSums(u2, np.broadcast_to(ties, u2.shape))
 
 
 @jit
-def _rank_counts(values, offsets, j0, j1, n_cells, u2, ties, sorted_instead):
+def _largest(x):
+    largest = 0
+    for i in range(x.size):
+        largest = max(largest, np.int64(x[i]))
+    return largest
+
+
+@jit
+def _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead):
     size = 0
     twice_rank = np.empty(size, np.int64)
     pooled = np.empty(size, np.int64)
     reference = np.empty(size, np.int64)
-    for j in range(j0, j1):
-        c = j - j0
-        gene = values[offsets[0, j] : offsets[-1, j]]
-        largest = 0
-        for i in range(gene.size):
-            largest = max(largest, np.int64(gene[i]))
+    for c in range(bounds.shape[0]):
+        gene = values[bounds[c, 0] : bounds[c, -1]]
+        largest = _largest(gene)
         if largest > _TABLE + _TABLE_PER_ENTRY * gene.size:
             sorted_instead[c] = True
             continue
@@ -70,7 +86,7 @@ def _rank_counts(values, offsets, j0, j1, n_cells, u2, ties, sorted_instead):
             pooled = np.empty(size, np.int64)
             reference = np.empty(size, np.int64)
         reference[: largest + 1] = 0
-        n_nonzero = offsets[1, j] - offsets[0, j]
+        n_nonzero = bounds[c, 1] - bounds[c, 0]
         for i in range(n_nonzero):
             reference[gene[i]] += 1
         zeros = n_cells[0] - n_nonzero
@@ -82,9 +98,9 @@ def _rank_counts(values, offsets, j0, j1, n_cells, u2, ties, sorted_instead):
             twice_rank[v] = 2 * below + n
             below += n
             ties_reference += n * n * n - n
-        stop = offsets[1, j]
+        stop = bounds[c, 1]
         for g in range(1, n_cells.size):
-            start, stop = stop, offsets[g + 1, j]
+            start, stop = stop, bounds[c, g + 1]
             x = values[start:stop]
             u = 0
             gained = 0
@@ -103,34 +119,83 @@ def _rank_counts(values, offsets, j0, j1, n_cells, u2, ties, sorted_instead):
 
 
 @jit
-def _rank_sorted(bits, mode, start, offsets, todo, gene_start, n_cells, gained, u2, ties):
+def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead):
+    """Targets from group `first` on; the pool is what comes before, or all if nothing does."""
+    size = 0
+    pooled = np.empty((4, size), np.int64)
+    twice_rank = np.empty(size, np.int64)
+    n_in_pool = first if first > 0 else n_cells.size
+    n_pool = n_cells[:n_in_pool].sum()
+    for c in range(bounds.shape[0]):
+        gene = values[bounds[c, 0] : bounds[c, -1]]
+        largest = _largest(gene)
+        if largest > _TABLE + _TABLE_PER_ENTRY * gene.size:
+            sorted_instead[c] = True
+            continue
+        if largest >= size:
+            size = largest + 1
+            pooled = np.empty((4, size), np.int64)
+            twice_rank = np.empty(size, np.int64)
+        pooled[:, : largest + 1] = 0
+        pool = values[bounds[c, 0] : bounds[c, n_in_pool]]
+        whole = pool.size - pool.size % 4
+        for i in range(0, whole, 4):  # equal counts are frequent: a table each, not to wait
+            pooled[0, pool[i]] += 1
+            pooled[1, pool[i + 1]] += 1
+            pooled[2, pool[i + 2]] += 1
+            pooled[3, pool[i + 3]] += 1
+        for i in range(whole, pool.size):
+            pooled[0, pool[i]] += 1
+        zeros = n_pool - pool.size
+        below = zeros
+        ties_pool = zeros * zeros * zeros - zeros
+        for v in range(1, largest + 1):
+            n = (pooled[0, v] + pooled[1, v]) + (pooled[2, v] + pooled[3, v])
+            twice_rank[v] = 2 * below + n
+            below += n
+            ties_pool += n * n * n - n
+        ties[0, c] = np.float64(ties_pool)
+        stop = bounds[c, first]
+        for g in range(first, n_cells.size):
+            start, stop = stop, bounds[c, g + 1]
+            x = values[start:stop]
+            u = 0
+            for i in range(x.size):
+                u += twice_rank[x[i]]
+            u2[g - first, c] = u + (n_cells[g] - x.size) * zeros - n_cells[g] * n_cells[g]
+
+
+@jit
+def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, gained, u2, ties):
+    """Against group 0, or if not `own_ties` against the cells of group 0 that are not one's own."""
     n_groups = n_cells.size
-    longest = 0
-    for j in todo:
-        longest = max(longest, offsets[n_groups, j] - offsets[0, j])
+    longest = longest_gene(bounds)
     packed = np.empty(longest, np.uint64)
     scratch = np.empty(longest, np.uint64)
     histogram = np.empty(2 << DIGIT, np.uint32)
-    bounds = np.empty(n_groups + 1, np.int64)
     u = np.empty(n_groups, np.int64)
-    for j in todo:
-        first = offsets[0, j]
-        for g in range(n_groups + 1):
-            bounds[g] = offsets[g, j] - first
-        n = bounds[n_groups]
+    for c in todo:
+        at = bounds[c] - bounds[c, 0]
+        n = at[n_groups]
         n_negative = sort_gene(
-            bits[first - start : first - start + n], mode, bounds, packed, scratch, histogram
+            bits[bounds[c, 0] : bounds[c, n_groups]], mode, at, packed, scratch, histogram
         )
         u[:] = 0
         gained[:] = 0
         below = _scan(packed[:n_negative], 0, u, gained)
-        zeros = n_cells[0] - bounds[1]
+        zeros = n_cells[0] - at[1]
         _scan(packed[n_negative:n], below + zeros, u, gained)
+        if not own_ties:
+            n = _as(zeros, gained)
+            ties[0, c] = np.float64(3 * gained[0] + (n * n * n - n))
         for g in range(1, n_groups):
-            target_zeros = n_cells[g] - (bounds[g + 1] - bounds[g])
-            n = _as(zeros + target_zeros, gained)
-            u2[g - 1, j - gene_start] = u[g] + target_zeros * (2 * below + zeros)
-            ties[g - 1, j - gene_start] = np.float64(3 * (gained[0] + gained[g]) + (n * n * n - n))
+            target_zeros = n_cells[g] - (at[g + 1] - at[g])
+            u2[g - 1, c] = u[g] + target_zeros * (2 * below + zeros)
+            if own_ties:
+                n = _as(zeros + target_zeros, gained)
+                ties[g - 1, c] = np.float64(3 * (gained[0] + gained[g]) + (n * n * n - n))
+            else:
+                u2[g - 1, c] -= n_cells[g] * n_cells[g]
 
 
 @jit
@@ -162,3 +227,61 @@ def _scan(packed, below, u, gained):
         gained[code] += _as(n * (n + 1), gained)
         previous = entry
     return below
+
+
+@jit
+def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, like, u2, ties):
+    """Each group against all others; tie terms are added up in the type of `like`."""
+    n_groups = n_cells.size
+    n_pool = n_cells.sum()
+    longest = longest_gene(bounds)
+    packed = np.empty(longest, np.uint64)
+    scratch = np.empty(longest, np.uint64)
+    histogram = np.empty(2 << DIGIT, np.uint32)
+    u = np.empty(n_groups, np.int64)
+    for c in todo:
+        at = bounds[c] - bounds[c, 0]
+        n = at[n_groups]
+        n_negative = sort_gene(
+            bits[bounds[c, 0] : bounds[c, n_groups]], mode, at, packed, scratch, histogram
+        )
+        u[:] = 0
+        zeros = n_pool - n
+        starts = scratch.view(np.int64)  # what the sort needed it for is done
+        gained = _scan_pool(packed[:n_negative], 0, starts, u, like)
+        gained += _scan_pool(packed[n_negative:n], n_negative + zeros, starts, u, like)
+        equal = _as(zeros, like)
+        ties[0, c] = np.float64(3 * gained + (equal * equal * equal - equal))
+        for g in range(n_groups):
+            own_zeros = n_cells[g] - (at[g + 1] - at[g])
+            u2[g, c] = u[g] + own_zeros * (2 * n_negative + zeros) - n_cells[g] * n_cells[g]
+
+
+@jit
+def _scan_pool(packed, below, starts, u, like):
+    """Add to `u` what each entry has below it, twice, and beside it, of all entries.
+
+    That is the cells below its run and those not above it: one way finds the first, `below` ahead
+    of the entries, the way back the second. Returns a third of the tie term.
+    """
+    gained = like.dtype.type(0)
+    previous = NOTHING
+    start = below
+    for i in range(packed.size):
+        value = packed[i] >> CODE_BITS
+        position = below + i
+        start = start if value == previous else position
+        met = position - start
+        gained += _as(met * (met + 1), like)
+        starts[i] = start
+        previous = value
+    following = NOTHING
+    end = below + packed.size
+    for k in range(packed.size):
+        i = packed.size - 1 - k
+        entry = packed[i]
+        value = entry >> CODE_BITS
+        end = end if value == following else below + i + 1
+        u[entry & CODE] += starts[i] + end
+        following = value
+    return gained

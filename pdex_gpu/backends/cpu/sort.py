@@ -25,9 +25,9 @@ NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # no entry: its code is no group's
 
 
 def key_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """The bits of packed values as uint32 or uint64, and how they become keys."""
+    """The bits of packed values as uint16, uint32 or uint64, and how they become keys."""
     if values.dtype == np.uint16:
-        return values.astype(np.uint32), UNSIGNED
+        return values, UNSIGNED
     if values.dtype.kind == "f":
         return values.view(f"u{values.dtype.itemsize}"), FLOAT
     return values.view(np.uint64), SIGNED if values.dtype.kind == "i" else UNSIGNED
@@ -35,6 +35,7 @@ def key_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 @jit
 def _key32(u, mode):
+    u = np.uint32(u)
     if mode == FLOAT:
         return u ^ (np.uint32(np.int32(u) >> np.int32(31)) | np.uint32(0x80000000))
     return u
@@ -54,7 +55,7 @@ def sort_gene(bits, mode, bounds, packed, scratch, histogram):
 
     Parameters
     ----------
-    bits : uint32 or uint64, shape (n,)
+    bits : uint16, uint32 or uint64, shape (n,)
         Entries in group order.
     mode : int
         UNSIGNED, SIGNED or FLOAT.
@@ -75,7 +76,7 @@ def sort_gene(bits, mode, bounds, packed, scratch, histogram):
 
 @overload(sort_gene, jit_options={"nogil": True})
 def _sort_gene(bits, mode, bounds, packed, scratch, histogram):
-    implementation = _sort32 if bits.dtype.bitwidth == 32 else _sort64
+    implementation = _sort64 if bits.dtype.bitwidth == 64 else _sort32
 
     def call(bits, mode, bounds, packed, scratch, histogram):
         return implementation(bits, mode, bounds, packed, scratch, histogram)

@@ -1,43 +1,80 @@
-"""Two-sample Anderson-Darling statistics of a slice; anderson_darling.cu says how."""
+"""Two-sample Anderson-Darling statistics of a contrast; anderson_darling*.cu say how."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from ...design import Contrast
 from .base import DeviceArray
 from .block import Slice
 from .matrix import send_small
-from .rank_sums import parts_of_targets
+from .sides import Sides, launch_pairs, sides_of
 
 _TARGETS_A_BLOCK = 64  # nothing is loaded for all of them, so blocks may be small
+CHUNK = 8  # as in double_double.cuh
+SUMS = 3  # of a chunk of a pool's distinct values, each two float64
 
 
-def anderson_darling(part: Slice, n_reference: int) -> np.ndarray:
-    """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`.
-
-    `n_reference` is the number of reference cells.
-    """
-    return part.lane.fetch([queue(part, n_reference)], (part.n_groups - 1, part.n_genes))[0]
+def anderson_darling(part: Slice, contrast: Contrast, variant: str = "midrank") -> np.ndarray:
+    """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`."""
+    a2 = queue(part, contrast, variant)
+    return part.lane.fetch([a2], (contrast.n_targets, part.n_genes))[0]
 
 
-def queue(part: Slice, n_reference: int) -> DeviceArray:
+def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceArray:
     """Queue the kernels; A2 as it will be."""
-    stream, shapes = part.lane.stream, part.lane.shapes
-    n_targets, n_genes = part.n_groups - 1, part.n_genes
-    bounds = np.minimum(part.entries, n_reference)  # reference entries a gene, at most
-    places = send_small(np.concatenate([[0], np.cumsum(bounds)]).astype(np.int64), stream)
-    distinct = stream.empty(int(bounds.sum()), part.keys.dtype)
-    first = stream.empty(distinct.size + n_genes, np.int32)
-    n_distinct = stream.empty(n_genes, np.int32)
-    part.launch(
-        "anderson_darling", "distinct_values", n_genes, places, np.int64(n_genes), distinct,
-        first, n_distinct, shared=32 * 4,
-    )  # fmt: skip
-    a2 = stream.empty(n_targets * n_genes, np.float64)
-    n_parts = parts_of_targets(n_targets, _TARGETS_A_BLOCK, shapes)
-    part.launch(
-        "anderson_darling", "anderson_darling", n_genes * n_parts, part.n_cells,
-        np.int64(part.n_groups), np.int64(n_genes), np.int32(part.kind), np.int32(n_parts),
-        places, distinct, first, n_distinct, a2,
+    sides, stream = sides_of(part, contrast), part.lane.stream
+    a2 = stream.empty(sides.n_targets * part.n_genes, np.float64)
+    distinct = _distinct(part, sides)
+    # What kernels take beside distinct values; the kernel before, for a pool, and the last one.
+    given: tuple[Any, ...]
+    if variant == "continuous":
+        given = (_harmonic(part, contrast.n_pooled),)
+        source, before, last = "anderson_darling_continuous", "pool_ties", "continuous"
+    else:
+        given = (np.int32(variant == "midrank"),) if sides.pooled else ()
+        source, before, last = "anderson_darling", "pool_weights", "anderson_darling"
+        source += "_pool" if sides.pooled else ""
+    if sides.pooled:
+        n_chunks = int(sides.bounds.sum()) // CHUNK + part.n_genes
+        sums = stream.empty(2 * SUMS * n_chunks, np.float64)
+        part.run(
+            source, before, part.n_genes, *sides.arguments, np.int32(part.kind),
+            *distinct, *given, sums,
+        )  # fmt: skip
+        given += (sums,)
+        last += "_in_pool"
+    elif variant != "continuous":
+        last += f"_{variant}"
+    launch_pairs(
+        part, source, last, sides, a2, targets_a_block=_TARGETS_A_BLOCK,
+        samples=False, before=(*distinct, *given),
     )  # fmt: skip
     return a2
+
+
+def _distinct(part: Slice, sides: Sides) -> tuple[DeviceArray, ...]:
+    """Distinct values of the reference or the pool: places, values, first entries, numbers."""
+    stream, n_genes = part.lane.stream, part.n_genes
+    places = send_small(np.concatenate([[0], np.cumsum(sides.bounds)]).astype(np.int64), stream)
+    distinct = stream.empty(int(sides.bounds.sum()), part.keys.dtype)
+    first = stream.empty(distinct.size + n_genes, np.int32)
+    n_distinct = stream.empty(n_genes, np.int32)
+    part.run(
+        "anderson_darling", "distinct_values", n_genes, sides.keys, sides.starts, sides.ends,
+        places, distinct, first, n_distinct, shared=32 * 4,
+    )  # fmt: skip
+    return places, distinct, first, n_distinct
+
+
+def _harmonic(part: Slice, n: int) -> DeviceArray:
+    """Harmonic numbers up to that of `n`, one a chunk."""
+    stream = part.lane.stream
+    sums = stream.empty(2 * (n // CHUNK + 1), np.float64)
+    n_threads = part.lane.shapes.n_threads
+    stream.launch(
+        "anderson_darling_continuous", "harmonic_numbers", 1, n_threads, np.int64(n), sums
+    )
+    return sums

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...design import Design
+from ...design import Contrast, Design
 from ...pools import Map
 from ...sources.base import Chunk, NotCanonicalError
 from ..contract import NonFiniteError
@@ -166,6 +166,8 @@ class Slice:
     n_cells : DeviceArray, int64
         Cells a group.
     tiles : Tiles
+    compared : tuple or None
+        The contrast that kernels asked for last, and its :class:`.sides.Sides`.
     """
 
     lane: Lane
@@ -178,21 +180,26 @@ class Slice:
     starts: DeviceArray
     n_cells: DeviceArray
     tiles: Tiles
+    compared: tuple[Contrast, Any] | None = None
 
     def launch(self, source: str, kernel: str, n_blocks: int, *args: Any, shared: int = 0) -> None:
         """Launch the version of a kernel for these keys, first arguments keys and starts."""
+        self.run(source, kernel, n_blocks, self.keys, self.starts, *args, shared=shared)
+
+    def run(self, source: str, kernel: str, n_blocks: int, *args: Any, shared: int = 0) -> None:
+        """Launch the version of a kernel for keys as wide as these."""
         if n_blocks:
             self.lane.stream.launch(
-                source, f"{kernel}_{self.bits}", n_blocks, self.lane.shapes.n_threads,
-                self.keys, self.starts, *args, shared=shared,
+                source, f"{kernel}_{self.bits}", n_blocks, self.lane.shapes.n_threads, *args,
+                shared=shared,
             )  # fmt: skip
 
 
 @contextmanager
-def make_slice(block: CudaBlock, genes: slice, design: Design, lane: Lane) -> Iterator[Slice]:
+def make_slice(block: CudaBlock, genes: slice, lane: Lane) -> Iterator[Slice]:
     """Genes of a block as keys, not sorted yet; their memory goes when the context ends."""
     stream, shapes, matrix = lane.stream, lane.shapes, block.matrix
-    n_groups, n_genes = design.n_groups, genes.stop - genes.start
+    n_groups, n_genes = block.cells.n_cells.size, genes.stop - genes.start
     entries = block.entries[genes]
     value = matrix.value_type
     counts = stream.empty(n_groups * n_genes, np.uint32)

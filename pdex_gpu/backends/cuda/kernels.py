@@ -9,16 +9,18 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ...design import Design
+from ...design import Contrast, Design
 from ...errors import DeviceMemoryError
 from ...machine import memory_budget
 from ...pools import Map
 from ...sources.base import Chunk, Source
 from .. import reference
-from ..contract import Moments, RankSums
+from ..contract import Distances, Moments, Placements, RankSums
 from . import anderson_darling as _anderson_darling
 from . import fdr
+from . import kolmogorov_smirnov as _kolmogorov_smirnov
 from . import moments as _moments
+from . import placements as _placements
 from . import rank_sums as _rank_sums
 from .base import Device, Stream
 from .block import CudaBlock, Slice, make_block, make_slice
@@ -101,7 +103,12 @@ class CudaKernels:
 
     @contextmanager
     def part(
-        self, block: CudaBlock | Slice, genes: slice, design: Design, *, alone: bool = False
+        self,
+        block: CudaBlock | Slice,
+        genes: slice,
+        design: Design | None = None,
+        *,
+        alone: bool = False,
     ) -> Iterator[Slice]:
         """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`; holds one of few lanes."""
         if isinstance(block, Slice):
@@ -111,29 +118,53 @@ class CudaKernels:
             return
         with (
             self._lanes.all() if alone else self._lanes.lane() as lane,
-            make_slice(block, genes, design, lane) as part,
+            make_slice(block, genes, lane) as part,
         ):
             sort_slice(part)
             yield part
 
     def moments(
-        self, block: CudaBlock | Slice, genes: slice, design: Design, *, centred: bool, expm1: bool
+        self,
+        block: CudaBlock | Slice,
+        genes: slice,
+        design: Design,
+        *,
+        centred: bool,
+        expm1: bool,
+        log1p: bool = False,
     ) -> Moments:
         """See the contract."""
         with self.part(block, genes, design) as part:
-            return _moments.moments(part, centred=centred, expm1=expm1)
+            return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p)
 
-    def rank_sums(self, block: CudaBlock | Slice, genes: slice, design: Design) -> RankSums:
+    def rank_sums(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> RankSums:
         """See the contract."""
-        with self.part(block, genes, design) as part:
-            return _rank_sums.rank_sums(part)
+        with self.part(block, genes) as part:
+            return _rank_sums.rank_sums(part, contrast)
 
     def anderson_darling(
-        self, block: CudaBlock | Slice, genes: slice, design: Design
+        self,
+        block: CudaBlock | Slice,
+        genes: slice,
+        contrast: Contrast,
+        *,
+        variant: str = "midrank",
     ) -> np.ndarray:
         """See the contract."""
-        with self.part(block, genes, design) as part:
-            return _anderson_darling.anderson_darling(part, int(design.n_cells[0]))
+        with self.part(block, genes) as part:
+            return _anderson_darling.anderson_darling(part, contrast, variant)
+
+    def kolmogorov_smirnov(
+        self, block: CudaBlock | Slice, genes: slice, contrast: Contrast
+    ) -> Distances:
+        """See the contract."""
+        with self.part(block, genes) as part:
+            return _kolmogorov_smirnov.kolmogorov_smirnov(part, contrast)
+
+    def placements(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> Placements:
+        """See the contract."""
+        with self.part(block, genes) as part:
+            return _placements.placements(part, contrast)
 
     def benjamini_hochberg(
         self,

@@ -6,12 +6,15 @@ import numpy as np
 
 from ...design import Design
 from ...sources.base import Source
+from .anderson_darling import CHUNK, SUMS
 from .matrix import DeviceMatrix
 from .shapes import Shapes
 
 _RESIDENT_SHARE = 0.75  # of the device for uploaded ranges, the rest for slices in work
 _BYTES_PER_PAIR = 64  # counts, places and outputs of one (group, gene)
 _BYTES_PER_CELL = 32  # code, order, row pointer, the cell's span in a slice
+_SLICE_BYTES_PER_CELL = 18  # the cell's span, a share of the harmonic numbers
+_SUM_BYTES = 16 * SUMS // CHUNK  # of a distinct value of a pool: its share of the sums of a chunk
 _FEWEST_SLICES = 8  # of a block, so that lanes overlap
 
 
@@ -36,11 +39,9 @@ def slices(
 ) -> list[slice]:
     """Consecutive slices of genes, each within its share of the `free` bytes if it has several."""
     key = matrix.value_type.bits // 8
-    longest = int(design.n_cells.max())
-    spare = key if longest > shapes.tile(key) else 0  # a second buffer to merge to
-    reference = np.minimum(entries, int(design.n_cells[0])) * (key + 4)  # its distinct values
-    bytes_a_gene = entries * (key + spare) + reference + _BYTES_PER_PAIR * design.n_groups
-    room = min(shapes.slice_bytes, free // (2 * shapes.n_lanes)) - 16 * len(design.order)
+    bytes_a_gene = _bytes_a_gene(entries, key, design, shapes)
+    room = min(shapes.slice_bytes, free // (2 * shapes.n_lanes))
+    room -= _SLICE_BYTES_PER_CELL * len(design.order)
     room = min(room, int(bytes_a_gene.sum()) // _FEWEST_SLICES + 1)
     found, start, used = [], 0, 0
     for j, size in enumerate(bytes_a_gene.tolist()):
@@ -51,3 +52,28 @@ def slices(
     if len(entries):
         found.append(slice(start, len(entries)))
     return found
+
+
+def _bytes_a_gene(entries: np.ndarray, key: int, design: Design, shapes: Shapes) -> np.ndarray:
+    """Device memory of each gene of a slice, of a kernel that compares with distinct values.
+
+    Parameters
+    ----------
+    entries : numpy.ndarray, shape (n_genes,), int64
+    key : int
+        Bytes of a key.
+    """
+    tile = shapes.tile(key)
+    sorting = entries * (key if int(design.n_cells.max()) > tile else 0)  # a buffer to merge to
+    comparing = np.zeros_like(entries)
+    for contrast in design.contrasts:
+        pooled = contrast.against != "reference"
+        n_cells = contrast.n_cells.sum() if contrast.against == "rest" else contrast.n_cells[0]
+        most = np.minimum(entries, int(n_cells))
+        size = most * (key + 4 + (_SUM_BYTES if pooled else 0))  # distinct values, where they begin
+        if contrast.against == "rest":
+            # The pool lies where its entries do among the gene's. While it is sorted it has a
+            # second buffer, where distinct values lie afterwards.
+            size = entries * key + np.maximum(size, entries * np.where(most > tile, key, 0))
+        np.maximum(comparing, size, out=comparing)
+    return entries * key + sorting + comparing + _BYTES_PER_PAIR * design.n_groups

@@ -9,28 +9,32 @@ from .base import DeviceArray
 from .block import Slice
 
 
-def moments(part: Slice, *, centred: bool, expm1: bool) -> Moments:
+def moments(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> Moments:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.moments`."""
-    arrays = queue(part, centred=centred, expm1=expm1)
+    arrays = queue(part, centred=centred, expm1=expm1, log1p=log1p)
     found = iter(part.lane.fetch(arrays, (part.n_groups, part.n_genes)))
     return Moments(
         next(found),
         next(found),
         next(found) if centred else None,
         next(found) if expm1 else None,
+        next(found) if log1p else None,
     )
 
 
-def queue(part: Slice, *, centred: bool, expm1: bool) -> list[DeviceArray]:
-    """Queue the kernel; number of entries, mean and what was asked for, as they will be."""
+def queue(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> list[DeviceArray]:
+    """Queue the kernels; number of entries, mean and what was asked for, as they will be."""
     stream, shapes = part.lane.stream, part.lane.shapes
     size = part.n_groups * part.n_genes
     n_expressed = stream.empty(size, np.int32)
     mean = stream.empty(size, np.float64)
     m2 = stream.empty(size, np.float64) if centred else None
     mean_expm1 = stream.empty(size, np.float64) if expm1 else None
-    part.launch(
-        "moments", "moments", shapes.blocks(size, 32), part.n_cells, np.int64(part.n_groups),
-        np.int64(part.n_genes), np.int32(part.kind), n_expressed, mean, m2, mean_expm1,
-    )  # fmt: skip
-    return [array for array in (n_expressed, mean, m2, mean_expm1) if array is not None]
+    mean_log1p = stream.empty(size, np.float64) if log1p else None
+    given = part.n_cells, np.int64(part.n_groups), np.int64(part.n_genes), np.int32(part.kind)
+    n_blocks = shapes.blocks(size, 32)
+    part.launch("moments", "moments", n_blocks, *given, n_expressed, mean, m2, mean_expm1)
+    if mean_log1p is not None:
+        part.launch("moments", "mean_log1p", n_blocks, *given, mean_log1p)
+    arrays = n_expressed, mean, m2, mean_expm1, mean_log1p
+    return [array for array in arrays if array is not None]

@@ -1,40 +1,45 @@
-"""Mann-Whitney sums of every (target, gene) of a slice; rank_sums.cu says how."""
+"""Mann-Whitney sums of every (target, gene) of a contrast; rank_sums.cu says how."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...design import Contrast
 from ..contract import RankSums
 from .base import DeviceArray
 from .block import Slice
-from .shapes import Shapes
+from .sides import launch_pairs, sides_of
 
 _TARGETS_A_BLOCK = 512  # share what a block of threads loads of the reference
 
 
-def rank_sums(part: Slice) -> RankSums:
+def rank_sums(part: Slice, contrast: Contrast) -> RankSums:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.rank_sums`."""
-    return RankSums(*part.lane.fetch(queue(part), (part.n_groups - 1, part.n_genes)))
+    shape = contrast.n_targets, part.n_genes
+    u2, ties = queue(part, contrast)
+    if ties.size == u2.size:
+        return RankSums(*part.lane.fetch([u2, ties], shape))
+    (of_genes,) = part.lane.fetch([ties], (1, part.n_genes))
+    return RankSums(part.lane.fetch([u2], shape)[0], np.broadcast_to(of_genes, shape))
 
 
-def queue(part: Slice) -> list[DeviceArray]:
-    """Queue the kernels; u2 and ties as they will be."""
-    stream, shapes = part.lane.stream, part.lane.shapes
-    n_targets, n_genes = part.n_groups - 1, part.n_genes
+def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
+    """Queue the kernels; u2 and ties as they will be, ties one a gene where targets share them."""
+    sides, stream, n_genes = sides_of(part, contrast), part.lane.stream, part.n_genes
+    u2 = stream.empty(sides.n_targets * n_genes, np.int64)
+    ties = stream.empty(n_genes if sides.pooled else u2.size, np.float64)
     high, low = (stream.empty(n_genes, np.uint64) for _ in range(2))
-    part.launch("rank_sums", "reference_ties", n_genes, np.int64(n_genes), high, low)
-    u2 = stream.empty(n_targets * n_genes, np.int64)
-    ties = stream.empty(n_targets * n_genes, np.float64)
-    n_parts = parts_of_targets(n_targets, _TARGETS_A_BLOCK, shapes)
-    part.launch(
-        "rank_sums", "rank_sums", n_genes * n_parts, part.n_cells, np.int64(part.n_groups),
-        np.int64(n_genes), np.int32(part.kind), np.int32(n_parts),
-        np.int32(shapes.shared_bytes // (part.bits // 8)), high, low, u2, ties,
-        shared=shapes.shared_bytes,
+    part.run(
+        "rank_sums", "reference_ties", n_genes, sides.keys, sides.starts, sides.ends,
+        np.int64(sides.n_cells), high, low, ties if sides.pooled else None,
     )  # fmt: skip
+    if sides.pooled:
+        launch_pairs(
+            part, "rank_sums", "rank_sums_in_pool", sides, u2, targets_a_block=_TARGETS_A_BLOCK
+        )
+    else:
+        launch_pairs(
+            part, "rank_sums", "rank_sums", sides, high, low, u2, ties,
+            targets_a_block=_TARGETS_A_BLOCK,
+        )  # fmt: skip
     return [u2, ties]
-
-
-def parts_of_targets(n_targets: int, a_block: int, shapes: Shapes) -> int:
-    """Blocks of threads that share out the targets of a gene, about `a_block` each."""
-    return max(1, n_targets // max(a_block, shapes.n_threads // 32))

@@ -6,6 +6,7 @@ import numpy as np
 
 from .base import DeviceArray
 from .block import Slice
+from .matrix import send_small
 
 
 def sort_slice(part: Slice) -> None:
@@ -16,28 +17,72 @@ def sort_slice(part: Slice) -> None:
     n_groups, n_genes = np.int64(part.n_groups), np.int64(part.n_genes)
     n_warps = part.n_groups * part.n_genes
     part.launch("sort", "sort_warps", shapes.blocks(n_warps, 32), n_groups, n_genes)
-    _sort_tiles(part, part.keys, tiles.single, tiles.single.size // 2)
+    _sort_tiles(part, part.keys, part.keys, part.starts, tiles.single, tiles.single.size // 2)
     if tiles.several.size == 0:
         return
-    # Back and forth: each pass doubles the runs, and the last one ends in `keys`.
     spare = stream.empty(part.keys.size, part.keys.dtype)
-    source, other = (part.keys, spare) if tiles.n_passes % 2 == 0 else (spare, part.keys)
-    _sort_tiles(part, source, tiles.several, 0)
-    for k in range(tiles.n_passes):
+    _sort_long(part, part.keys, part.keys, spare, part.starts, tiles.several, tiles.n_passes)
+
+
+def sort_pool(
+    part: Slice, keys: DeviceArray, pool: DeviceArray, places: DeviceArray, longest: int
+) -> None:
+    """Sort one segment a gene.
+
+    Parameters
+    ----------
+    keys, pool : DeviceArray
+        From where and to where, at the same places; may be one array.
+    places : DeviceArray, int64
+        Where each begins and ends, shape (2, n_genes).
+    longest : int
+        Keys of the longest, at most.
+    """
+    if longest == 0:
+        return
+    n_tiles = -(-longest // part.tiles.size)
+    n_passes = (n_tiles - 1).bit_length()
+    items = np.stack([np.zeros(n_tiles), np.arange(n_tiles)], axis=1).ravel().astype(np.int32)
+    spare = part.lane.stream.empty(pool.size if n_passes else 0, pool.dtype)
+    _sort_long(part, keys, pool, spare, places, send_small(items, part.lane.stream), n_passes)
+
+
+def _sort_long(
+    part: Slice,
+    keys: DeviceArray,
+    result: DeviceArray,
+    spare: DeviceArray,
+    starts: DeviceArray,
+    items: DeviceArray,
+    n_passes: int,
+) -> None:
+    """Sort segments of several tiles, from `keys` to `result`, which may be the same array."""
+    stream, shapes, size = part.lane.stream, part.lane.shapes, part.tiles.size
+    # Back and forth: each pass doubles the runs, and the last one ends in `result`.
+    source, other = (result, spare) if n_passes % 2 == 0 else (spare, result)
+    _sort_tiles(part, keys, source, starts, items, 0)
+    for k in range(n_passes):
         stream.launch(
-            "sort", f"merge_runs_{part.bits}", tiles.several.size // 2 * part.n_genes,
-            shapes.n_threads, source, other, part.starts, tiles.several, n_genes,
-            np.int64(tiles.size << k), np.int32(tiles.size), shared=_shared(part),
+            "sort", f"merge_runs_{part.bits}", items.size // 2 * part.n_genes, shapes.n_threads,
+            source, other, starts, items, np.int64(part.n_genes), np.int64(size << k),
+            np.int32(size), shared=_shared(part),
         )  # fmt: skip
         source, other = other, source
 
 
-def _sort_tiles(part: Slice, to: DeviceArray, items: DeviceArray, n_short: int) -> None:
+def _sort_tiles(
+    part: Slice,
+    keys: DeviceArray,
+    to: DeviceArray,
+    starts: DeviceArray,
+    items: DeviceArray,
+    n_short: int,
+) -> None:
     if items.size == 0:
         return
     part.lane.stream.launch(
         "sort", f"sort_tiles_{part.bits}", items.size // 2 * part.n_genes,
-        part.lane.shapes.n_threads, part.keys, to, part.starts, items, np.int64(n_short),
+        part.lane.shapes.n_threads, keys, to, starts, items, np.int64(n_short),
         np.int64(part.n_genes), np.int32(part.tiles.size), shared=_shared(part),
     )  # fmt: skip
 

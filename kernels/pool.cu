@@ -1,0 +1,53 @@
+// The groups of a contrast as one segment a gene, to be sorted: a pool.
+//
+// A gene's pool begins where the gene does in keys: there is room, as it holds some of the gene's
+// entries. places (2, C): where each begins and ends, exclusive.
+
+#include "common.cuh"
+
+// Of groups first to last, exclusive, which lie next to each other: nothing is moved.
+// One thread a gene.
+extern "C" __global__ void pool_of_span(const i64* starts, i64 first, i64 last, i64 n_genes,
+                                        i64* places) {
+    const i64 gene = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (gene >= n_genes) return;
+    places[gene] = starts[first * n_genes + gene];
+    places[n_genes + gene] = starts[last * n_genes + gene];
+}
+
+// Of groups[0 .. n_groups): copied to pool, in any order, for it is sorted afterwards. One block a
+// gene, a warp takes one group at a time. Shared memory: how many entries are there so far.
+template <class Key>
+__device__ void gather_pool(const Key* keys, const i64* starts, const i32* groups, i64 n_groups,
+                            i64 n_genes, Key* pool, i64* places) {
+    __shared__ i32 taken;
+    const i64 gene = blockIdx.x;
+    const int lane = threadIdx.x % WARP;
+    Key* const to = pool + starts[gene];
+    if (threadIdx.x == 0) taken = 0;
+    __syncthreads();
+    for (i64 g = threadIdx.x / WARP; g < n_groups; g += blockDim.x / WARP) {
+        const i64 pair = groups[g] * n_genes + gene;
+        const Key* from = keys + starts[pair];
+        const i32 n = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
+        i32 at = 0;
+        if (lane == 0) at = atomicAdd(&taken, n);
+        at = __shfl_sync(FULL, at, 0);
+        for (i32 i = lane; i < n; i += WARP) to[at + i] = from[i];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        places[gene] = starts[gene];
+        places[n_genes + gene] = starts[gene] + taken;
+    }
+}
+
+#define KERNELS(BITS)                                                                              \
+    extern "C" __global__ void gather_pool_##BITS(const u##BITS* keys, const i64* starts,          \
+                                                  const i32* groups, i64 n_groups, i64 n_genes,    \
+                                                  u##BITS* pool, i64* places) {                    \
+        gather_pool(keys, starts, groups, n_groups, n_genes, pool, places);                        \
+    }
+
+KERNELS(32)
+KERNELS(64)

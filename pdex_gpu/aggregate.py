@@ -1,0 +1,339 @@
+"""Pseudobulk: cells become samples, one for each combination of levels of columns of obs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from .arrays import nan_filled
+from .backends.contract import NonFiniteError
+from .errors import (
+    DataError,
+    FileFormatError,
+    LabelError,
+    MemoryBudgetError,
+    MissingLabelWarning,
+    OptionError,
+    UnsupportedDataError,
+    listing,
+    unknown,
+)
+from .machine import cpu_count, memory_budget
+from .plan import Plan, make_plan
+from .pools import Map, pool_map
+from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
+from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
+from .sources.dataset import object_array, open_dataset
+
+if TYPE_CHECKING:
+    import anndata
+
+logger = logging.getLogger("pdex_gpu")
+
+METHODS = ("sum", "mean", "median")
+N_CELLS = "n_cells"  # column of obs in the result
+
+
+def pseudobulk(
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str | Iterable[str],
+    *,
+    layer: str | None = None,
+    method: str = "sum",
+    memory: str | float | int | None = None,
+) -> anndata.AnnData:
+    """Aggregate cells into samples: one observation for each combination of levels that occurs.
+
+    Parameters
+    ----------
+    data : anndata.AnnData, str, os.PathLike or file object
+        As in :func:`pdex_gpu.differential_expression`: an AnnData in memory or backed, or a view
+        of one; the path of an h5ad file or a zarr store; an open h5ad file. Files are read by
+        ranges of genes and may be larger than memory.
+    groupby : str or iterable of str
+        Columns of obs. Cells without a label in one of them are left out.
+    layer : str, optional
+        Layer to use instead of X.
+    method : {"sum", "mean", "median"}
+        What becomes of the values of a sample's cells, zeros included. Medians are those of
+        `numpy.median`: of an even number of cells, the mean of the two in the middle.
+    memory : str, int or float, optional
+        Memory to use beyond an input that is in memory: ``"4GB"``, bytes, or a fraction of what
+        is free. Half of what is free by default. The result has to fit in it.
+
+    Returns
+    -------
+    anndata.AnnData
+        X is float64, dense, of shape (n_samples, n_genes); sums of whole numbers are exact up to
+        2**53, whatever the dtype of the input. obs has the columns of `groupby`, in alphabetical
+        order, as categories, and ``n_cells``. var is that of the input (of files, only the names).
+
+        Samples are sorted by the levels of the first column, then of the second and so on, columns
+        in alphabetical order and levels by their value (not by the order of categories). They are
+        named ``column.level-column.level``: ``"donor.d1-target_gene.MYC"``. Order and names are
+        those of ADPBulk 0.1.4.
+
+    Raises
+    ------
+    pdex_gpu.errors.PdexGpuError
+        One of its subclasses, for every input that cannot be used; see :mod:`pdex_gpu.errors`.
+
+    Examples
+    --------
+    >>> bulk = pseudobulk("screen.h5ad", ["donor", "target_gene"])  # doctest: +SKIP
+    >>> bulk.to_df().loc["donor.d1-target_gene.MYC"]  # doctest: +SKIP
+    """
+    columns = sample_columns(groupby)
+    check_method("method", method)
+    if N_CELLS in columns:
+        raise OptionError(
+            f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
+            "Rename the column of obs."
+        )
+    samples = find_samples(data, columns, layer)
+    values, genes = aggregate(data, samples, layer=layer, method=method, memory=memory)
+
+    import anndata
+    import pandas as pd
+
+    obs: dict[str, Any] = {
+        column: pd.Categorical(levels, categories=pd.Index(_in_order(set(levels))))
+        for column, levels in samples.levels.items()
+    }
+    obs[N_CELLS] = samples.n_cells
+    var = data.var.copy() if isinstance(data, anndata.AnnData) else pd.DataFrame(index=genes)
+    return anndata.AnnData(X=values, obs=pd.DataFrame(obs, index=samples.names), var=var)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which sample each cell is of. Samples are in the order of :func:`pseudobulk`.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray, shape (n_cells,), int64
+        Sample of each cell, -1 where a label is missing.
+    levels : dict of str to numpy.ndarray, shape (n_samples,), object
+        Of each column, in alphabetical order, the level of each sample.
+    n_cells : numpy.ndarray, shape (n_samples,), int64
+    first_cell : numpy.ndarray, shape (n_samples,), int64
+        Row of the first cell of each sample.
+    """
+
+    codes: np.ndarray
+    levels: dict[str, np.ndarray]
+    n_cells: np.ndarray
+    first_cell: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """``column.level-column.level`` of each sample."""
+        parts = [[f"{column}.{level}" for level in ls] for column, ls in self.levels.items()]
+        return ["-".join(sample) for sample in zip(*parts, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.n_cells)
+
+
+def sample_columns(groupby: str | Iterable[str]) -> list[str]:
+    """The columns asked for, sorted, each once; raises OptionError if these are no names."""
+    try:
+        columns = [groupby] if isinstance(groupby, str) else list(groupby)
+    except TypeError:
+        columns = []
+    if not columns or not all(isinstance(column, str) for column in columns):
+        raise OptionError(
+            f"groupby={groupby!r} must be the name of a column of obs, or a list of such names."
+        )
+    return sorted(set(columns))
+
+
+def check_method(option: str, method: object) -> None:
+    """Raise OptionError unless `method`, given as `option`, is one of METHODS."""
+    if method not in METHODS:
+        raise OptionError(unknown(f"{option}:", method, METHODS))
+
+
+def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Samples:
+    """The samples of some columns of obs, of which all other parts stay unread.
+
+    To be called by the public functions themselves: warnings are attributed to their callers.
+
+    Raises
+    ------
+    ColumnError, LayerError
+        There is no such column or layer.
+    DataError
+        There is no cell or no gene.
+    LabelError
+        No cell has a label in all columns.
+    """
+    if layer is not None and not isinstance(layer, str):
+        raise OptionError(f"layer={layer!r} must be text, not {type(layer).__name__}.")
+    codes = np.zeros(0, np.int64)
+    ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
+    for column in columns:
+        with open_dataset(data, column, layer) as dataset:
+            source, labels = dataset.source, dataset.labels
+            if source.n_genes == 0 or source.n_cells == 0:
+                raise DataError(
+                    f"The matrix is empty: {source.n_cells} cells x {source.n_genes} genes "
+                    f"({dataset.description}). Check the filters that were applied to it."
+                )
+        used = np.unique(labels.codes[labels.codes >= 0])
+        names = labels.categories[used].tolist()
+        ordered = _in_order(set(names))
+        position = {label: i for i, label in enumerate(ordered)}
+        rank = np.full(len(labels.categories) + 1, -1, np.int64)  # the last serves code -1
+        rank[used] = [position[label] for label in names]
+        ranks = rank[labels.codes]
+        if not ranked:
+            codes = np.zeros(len(ranks), np.int64)
+        missing = (codes < 0) | (ranks < 0)
+        codes = np.where(missing, -1, codes * len(ordered) + ranks)
+        # Numbered anew each time, so that products of many columns stay small.
+        codes[~missing] = np.unique(codes[~missing], return_inverse=True)[1]
+        ranked[column] = ranks, ordered
+
+    kept = np.flatnonzero(codes >= 0)
+    if len(kept) < len(codes):
+        warnings.warn(
+            f"{len(codes) - len(kept)} of {len(codes)} cells have no label in "
+            f"{listing(columns)} and are left out.",
+            MissingLabelWarning,
+            stacklevel=3,
+        )
+    if not len(kept):
+        raise LabelError(f"No cell has a label in {listing(columns)}: there is no sample.")
+    _, first, n_cells = np.unique(codes[kept], return_index=True, return_counts=True)
+    first_cell = kept[first].astype(np.int64)
+    levels = {
+        column: object_array(ordered[rank] for rank in ranks[first_cell])
+        for column, (ranks, ordered) in ranked.items()
+    }
+    return Samples(codes, levels, n_cells.astype(np.int64), first_cell)
+
+
+def _in_order(labels: Iterable[Any]) -> list[Any]:
+    labels = list(labels)
+    try:
+        return sorted(labels)
+    except TypeError:  # labels of mixed types
+        return sorted(labels, key=str)
+
+
+def aggregate(
+    data: Any,
+    samples: Samples,
+    *,
+    layer: str | None,
+    method: str,
+    memory: str | float | int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the samples, shape (n_samples, n_genes), float64, and the names of the genes.
+
+    Raises
+    ------
+    DataError
+        A cell of some sample holds NaN or infinity, or the matrix is malformed.
+    MemoryBudgetError
+        The result, or what reading takes, does not fit in `memory`.
+    UnsupportedDataError
+        The matrix lies on a device.
+    """
+    budget = memory_budget(memory)
+    column = next(iter(samples.levels))
+    with open_dataset(data, column, layer) as dataset, ThreadPoolExecutor(cpu_count()) as pool:
+        source = dataset.source
+        what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
+        if source.on_device:
+            raise UnsupportedDataError(
+                f"{what} is on a CUDA device ({source.description}); samples are made in host "
+                f"memory. Move it: adata.{place} = adata.{place}.get()."
+            )
+        if source.n_cells != len(samples.codes):
+            raise FileFormatError(
+                f"{dataset.description} has {source.n_cells} cells, but had {len(samples.codes)} "
+                "when its obs was read. Start again once nothing writes to it."
+            )
+        try:
+            values = _read(source, samples, method, budget, pool_map(pool))
+        except NonFiniteError as error:
+            raise DataError(
+                f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
+                f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
+                "Samples need finite values: replace it or remove the cell or gene."
+            ) from error
+        if method == "mean":
+            values /= samples.n_cells[:, None]
+        return values, dataset.genes
+
+
+def _read(source: Source, samples: Samples, method: str, budget: int, run: Map) -> np.ndarray:
+    """Reduce the source, range by range."""
+
+    def reduce(chunk: Chunk) -> np.ndarray:
+        if method == "median":
+            return medians(chunk, samples.codes, samples.n_cells)
+        return sums(chunk, samples.codes, len(samples))
+
+    tidy = False
+    while True:
+        plan = _plan(source, samples, method, budget, run)
+        logger.info(
+            "pseudobulk: %s of %d samples, %d cells x %d genes (%s), %d ranges",
+            method, len(samples), source.n_cells, source.n_genes, source.description,
+            plan.n_ranges,
+        )  # fmt: skip
+        reading = Reading(
+            run=run, n_threads=plan.n_threads, work=plan.work, most_entries=plan.most_entries
+        )
+        values = nan_filled((len(samples), source.n_genes), run)
+        try:
+            with source.open(plan.edges, plan.budget, reading) as reader:
+                for k in plan.todo:
+                    values[:, plan.genes(k)] = reduce(reader.read(k))
+        except UnevenError as error:
+            logger.info("%s: planning anew from what was counted, and reading again", error)
+            continue
+        except NotCanonicalError as error:
+            if tidy:
+                raise
+            logger.info("%s: sorting a copy and summing duplicates, then starting over", error)
+            source, tidy = source.canonical(), True
+            continue
+        return values
+
+
+def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) -> Plan:
+    """Ranges of genes, one read at a time, beside a result that is held in memory."""
+
+    def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
+        return MEDIAN_BYTES_PER_ENTRY * n_entries if method == "median" else 0.0
+
+    needed = 8 * len(samples) * source.n_genes
+    try:
+        return make_plan(
+            source,
+            len(samples),
+            packed_bytes=packed_bytes,
+            budget=budget,
+            n_workers=1,
+            n_threads=None,
+            processors=cpu_count(),
+            reserved=needed,
+            run=run,
+        )
+    except MemoryBudgetError as error:
+        raise MemoryBudgetError(
+            f"memory= allows {budget:,} bytes, too few for the {method} of {source.n_cells:,} "
+            f"cells x {source.n_genes:,} genes in {len(samples):,} samples: the result alone takes "
+            f"{needed:,}. Give more with memory=."
+        ) from error

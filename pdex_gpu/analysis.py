@@ -1,0 +1,329 @@
+"""What is computed of every (row, gene): a test, and the further columns that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .backends.contract import KernelSet, Moments
+from .design import Contrast, Design
+from .errors import OptionError
+from .schema import EXTRA
+from .stats import effects
+from .stats.base import Judged, Measured, StatisticalTest, Stratum
+from .stats.samples import Sample, Sides, pooled_over_strata, sides
+from .stats.t_test import TTest, fixed_effect
+from .stats.wilcoxon import Wilcoxon
+
+_RANKED = {"auroc", "rank_biserial", "auroc_low", "auroc_high"}
+_SPREAD = {"mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g"}
+_COUNT_SPACE = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
+_LOG_SPACE = {
+    "target_log_mean",
+    "reference_log_mean",
+    "target_geometric_mean",
+    "reference_geometric_mean",
+    "log2_fold_change_scanpy",
+    "log2_fold_change_geometric",
+}
+_MEANS = ("mean", "mean_expm1", "mean_log1p")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A test and the columns beside its p-value.
+
+    Attributes
+    ----------
+    test : StatisticalTest
+    columns : tuple of str
+        Further columns of the schema.
+    expm1, log1p : bool
+        Whether means of ``expm1(x)`` and of ``log1p(x)`` are stored.
+    fractions : bool
+        Whether fractions of expressing cells are stored, asked for or not.
+    level : float
+        Of confidence intervals.
+    """
+
+    test: StatisticalTest
+    columns: tuple[str, ...] = ()
+    expm1: bool = False
+    log1p: bool = False
+    fractions: bool = False
+    level: float = 0.95
+
+    @property
+    def centred(self) -> bool:
+        """Whether second moments are needed."""
+        return self.test.needs_m2 or bool(_SPREAD & set(self.columns))
+
+    @property
+    def _ranks(self) -> bool:
+        """Whether U is needed beside what the test measures."""
+        return bool(_RANKED & set(self.columns)) and not isinstance(self.test, Wilcoxon)
+
+    @property
+    def _places(self) -> bool:
+        return bool({"auroc_low", "auroc_high"} & set(self.columns))
+
+    @property
+    def _variance(self) -> str:
+        return self.test.variance if isinstance(self.test, TTest) else "welch"
+
+    def fields(self, design: Design) -> dict[str, int]:
+        """What is stored of each gene: names, and how many values each has."""
+        n = design.n_rows
+        shared = 1 if design.one_reference else n
+        means = [name for name in _MEANS if name == "mean" or getattr(self, name[5:])]
+        found = {f"target_{mean}": n for mean in means}
+        found |= {f"reference_{mean}": shared for mean in means}
+        found |= {"statistic": n, "p_value": n}
+        for name in self._stored:
+            found[name] = shared if name.startswith("reference_") else n
+        return found
+
+    @property
+    def _stored(self) -> list[str]:
+        """Columns that are stored as they are computed, gene by gene."""
+        names = [n for n in EXTRA if n in self.columns and n in _BY_GENE]
+        if self.fractions:
+            names += [n for n in ("target_fraction", "reference_fraction") if n not in names]
+        return names
+
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, design: Design
+    ) -> list[Measured]:
+        """What `judge` needs from the kernels beside moments: of each contrast, flat."""
+        return [self._measure(kernels, block, genes, c) for c in design.contrasts]
+
+    def _measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> Measured:
+        if not self._places:
+            found = self.test.measure(kernels, block, genes, contrast)
+            return found + ((kernels.rank_sums(block, genes, contrast).u2,) if self._ranks else ())
+        placements = kernels.placements(block, genes, contrast)
+        sums = placements.sums
+        if isinstance(self.test, Wilcoxon):
+            found = (sums.u2, sums.ties)
+        else:
+            found = (*self.test.measure(kernels, block, genes, contrast), sums.u2)
+        return (*found, placements.target, placements.reference)
+
+    def judge(
+        self, measured: Sequence[Measured], moments: Moments, design: Design
+    ) -> dict[str, np.ndarray]:
+        """The fields of some genes, arrays of shape (values, n_genes), float64."""
+        strata = [
+            Stratum(m, sides(moments, c), c.rows)
+            for m, c in zip(measured, design.contrasts, strict=True)
+        ]
+        if design.stratified:
+            return self._judge_strata(strata, design, moments.mean.shape[1])
+        if design.whole:
+            return self._judge(strata[0].measured, strata[0].sides)
+        found: dict[str, np.ndarray] = {}
+        for name, n in self.fields(design).items():
+            found[name] = np.full((n, moments.mean.shape[1]), np.nan)
+        for stratum in strata:
+            used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+            part = self._judge(stratum.measured, stratum.sides)
+            for name, values in part.items():
+                if len(found[name]) == 1 < design.n_rows or len(values) == 1 == len(found[name]):
+                    found[name][:] = values[:1]
+                    continue
+                values = np.broadcast_to(values, (len(stratum.rows), values.shape[1]))
+                found[name][rows] = values[used]
+        return found
+
+    def _judge(self, measured: Measured, both: Sides) -> dict[str, np.ndarray]:
+        own, u2, placements = self._split(measured)
+        wanted = set(self.columns)
+        judged = self.test.judge(own, both, z="z" in wanted, log10_p="log10_p" in wanted)
+        found = self._means(both) | self._of_test(judged) | self._expressed(both)
+        n, m = both.target.n, both.reference.n
+        if _RANKED & wanted:
+            assert u2 is not None
+            found |= self._ranked(effects.auroc(u2, n, m))
+            if placements is not None:
+                low, high = effects.auroc_interval(u2, *placements, n, m, self.level)
+                found |= {"auroc_low": low, "auroc_high": high}
+        difference = both.target.mean - both.reference.mean
+        if {"mean_difference_low", "mean_difference_high"} & wanted:
+            low, high = effects.mean_interval(both, self._variance, self.level)
+            found |= {"mean_difference_low": low, "mean_difference_high": high}
+        if {"cohens_d", "hedges_g"} & wanted:
+            d = effects.cohens_d(both)
+            found |= {"cohens_d": d, "hedges_g": d * effects.hedges_correction(n + m - 2.0)}
+        found["mean_difference"] = difference
+        return self._only_fields(found)
+
+    def _judge_strata(
+        self, strata: list[Stratum], design: Design, n_genes: int
+    ) -> dict[str, np.ndarray]:
+        shape = design.n_rows, n_genes
+        wanted = set(self.columns)
+        parts = [(self._split(s.measured), s) for s in strata]
+        judged = self.test.judge_strata(
+            [Stratum(own, s.sides, s.rows) for (own, _, _), s in parts],
+            *shape,
+            z="z" in wanted,
+            log10_p="log10_p" in wanted,
+        )
+        both = Sides(*(
+            pooled_over_strata([(getattr(s.sides, side), s.rows) for s in strata], *shape)
+            for side in ("target", "reference")
+        ))  # fmt: skip
+        found = self._means(both) | self._of_test(judged) | self._expressed(both)
+        if _RANKED & wanted:
+            found |= self._ranked(_weighted_auroc([(u2, s) for (_, u2, _), s in parts], shape))
+        if ({"mean_difference"} | _SPREAD) & wanted:
+            effect, error, df = fixed_effect(strata, *shape)
+            low, high = effects.around(effect, error, df, self.level)
+            weights = sum(_weights(s, shape) for s in strata)
+            d = effects.standardised(effect, error * np.sqrt(weights))
+            found |= {
+                "mean_difference": effect,
+                "mean_difference_low": low,
+                "mean_difference_high": high,
+                "cohens_d": d,
+                "hedges_g": d * effects.hedges_correction(df),
+            }
+        return self._only_fields(found)
+
+    def _split(
+        self, measured: Measured
+    ) -> tuple[Measured, np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
+        """What the test measured, twice U if that is known, and squares of placements."""
+        placements = None
+        if self._places:
+            *rest, target, reference = measured
+            placements, measured = (target, reference), tuple(rest)
+        if self._ranks:
+            return measured[:-1], measured[-1], placements
+        return measured, measured[0] if isinstance(self.test, Wilcoxon) else None, placements
+
+    def _means(self, both: Sides) -> dict[str, np.ndarray]:
+        found = {}
+        for mean in _MEANS:
+            for side in ("target", "reference"):
+                values = getattr(getattr(both, side), mean)
+                if values is not None:
+                    found[f"{side}_{mean}"] = values
+        return found
+
+    def _of_test(self, judged: Judged) -> dict[str, np.ndarray]:
+        found = {"statistic": judged.statistic, "p_value": judged.p_value}
+        for name, values in (("z", judged.z), ("log10_p", judged.log10_p)):
+            if values is not None:
+                found[name] = values
+        return found
+
+    def _expressed(self, both: Sides) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for side, sample in (("target", both.target), ("reference", both.reference)):
+            _add_expressed(found, side, sample, self._stored)
+        return found
+
+    def _ranked(self, auroc: np.ndarray) -> dict[str, np.ndarray]:
+        return {"auroc": auroc, "rank_biserial": 2.0 * auroc - 1.0}
+
+    def _only_fields(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        kept = {"statistic", "p_value", *self._stored}
+        kept |= {f"{side}_{m}" for side in ("target", "reference") for m in _MEANS
+                 if m == "mean" or getattr(self, m[5:])}  # fmt: skip
+        return {name: values for name, values in found.items() if name in kept}
+
+
+def _add_expressed(
+    found: dict[str, np.ndarray], side: str, sample: Sample, names: list[str]
+) -> None:
+    if f"{side}_n_expressed" in names:
+        found[f"{side}_n_expressed"] = sample.n_expressed.astype(np.float64)
+    if f"{side}_fraction" in names:
+        found[f"{side}_fraction"] = sample.n_expressed / sample.n
+
+
+def _weights(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
+    found = np.zeros((shape[0], 1))
+    n, m = stratum.sides.target.n, stratum.sides.reference.n
+    used = stratum.rows >= 0
+    found[stratum.rows[used]] = np.broadcast_to(n * m / (n + m), (len(used), 1))[used]
+    return found
+
+
+def _weighted_auroc(
+    parts: list[tuple[np.ndarray | None, Stratum]], shape: tuple[int, int]
+) -> np.ndarray:
+    """AUROC within strata, weighted as van Elteren's test weights them."""
+    total, most = np.zeros(shape), np.zeros((shape[0], 1))
+    for u2, stratum in parts:
+        assert u2 is not None
+        n, m = stratum.sides.target.n, stratum.sides.reference.n
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        total[rows] += (u2 * 0.5 / (n + m + 1.0))[used]
+        most[rows] += np.broadcast_to(n * m / (n + m + 1.0), (len(used), 1))[used]
+    return total / most
+
+
+# Computed and stored gene by gene; the others are made of these, or are the same for all genes.
+_BY_GENE = frozenset(
+    {"target_n_expressed", "reference_n_expressed", "target_fraction", "reference_fraction"}
+    | _RANKED
+    | _SPREAD
+    | {"mean_difference", "z", "log10_p"}
+)
+
+
+def make_analysis(
+    test: StatisticalTest,
+    columns: tuple[str, ...],
+    *,
+    is_log1p: bool | None,
+    exp_post_agg: bool,
+    stratified: bool,
+    fractions: bool,
+    count_means: bool,
+    level: float,
+) -> Analysis:
+    """What has to be computed for the columns; `is_log1p` None if only the data will tell.
+
+    Raises
+    ------
+    OptionError
+        If a column or strata do not go with the test.
+    """
+    wanted = set(columns)
+    if "z" in wanted and not test.has_z:
+        raise OptionError(
+            f"Column 'z' does not exist for metric={test.metric!r}: its statistic is no normal "
+            "deviate. Leave it out, or use metric='wilcoxon'."
+        )
+    if test.why_reference and "log10_p" in wanted:
+        raise OptionError(
+            f"Column 'log10_p' cannot be had with these options ({test.why_reference}): scipy, "
+            "which runs them, gives p-values alone. Leave the column or the options out."
+        )
+    if stratified:
+        if not test.has_strata:
+            test.judge_strata((), 0, 0)  # raises, and says why
+        lacking = sorted({"auroc_low", "auroc_high"} & wanted)
+        if lacking:
+            raise OptionError(
+                f"Column {lacking[0]!r} is not defined over strata: DeLong's interval is of one "
+                "pair of samples. Leave it out, or do not give strata=."
+            )
+    in_counts = bool(_COUNT_SPACE & wanted) or count_means or not exp_post_agg
+    in_logs = bool(_LOG_SPACE & wanted)
+    return Analysis(
+        test,
+        columns,
+        expm1=in_counts and is_log1p is not False,
+        log1p=in_logs and is_log1p is not True,
+        fractions=fractions,
+        level=level,
+    )

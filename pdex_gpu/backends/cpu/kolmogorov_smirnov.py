@@ -1,0 +1,71 @@
+"""Kolmogorov-Smirnov distances of every target of a contrast.
+
+Between two values of the target its distribution stands still and the other can only rise, so
+the largest excess of the target is found at its own values, and its largest lag just below them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...design import Contrast
+from ..contract import Distances
+from .jit import jit
+from .pack import PackedBlock
+from .runs import tables, tabulate
+from .select import longest_gene, reference_cells, select
+from .sort import DIGIT, key_bits, sort_gene
+
+
+def kolmogorov_smirnov(block: PackedBlock, genes: slice, contrast: Contrast) -> Distances:
+    """See :meth:`pdex_gpu.backends.contract.KernelSet.kolmogorov_smirnov`."""
+    entries = select(block, genes, contrast)
+    bits, mode = key_bits(entries.values)
+    shape = (len(entries.n_cells), genes.stop - genes.start)
+    above, below = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
+    _distances(
+        bits, mode, entries.bounds, entries.n_cells, reference_cells(contrast),
+        contrast.against == "rest", contrast.against != "reference", above, below,
+    )  # fmt: skip
+    first = shape[0] - contrast.n_targets
+    return Distances(above[first:], below[first:])
+
+
+@jit
+def _distances(bits, mode, gene_bounds, n_cells, n_reference, pool, shared, above, below):
+    """`shared` says that a target's cells are among those counted as the reference."""
+    n_groups = n_cells.size
+    longest = longest_gene(gene_bounds)
+    packed = np.empty(longest, np.uint64)
+    scratch = np.empty(longest, np.uint64)
+    histogram = np.empty(2 << DIGIT, np.uint32)
+    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    met = np.empty(n_groups, np.int64)  # target cells below
+    largest = np.empty((2, n_groups), np.int64)
+    for c in range(gene_bounds.shape[0]):
+        bounds = gene_bounds[c] - gene_bounds[c, 0]
+        n = bounds[n_groups]
+        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
+        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
+        _, n_occ = tabulate(
+            packed[:n], n_negative, bounds, n_cells, pool,
+            equal, middle, occ_code, occ_at, occ_cells,
+        )  # fmt: skip
+        met[:] = 0
+        largest[:] = 0
+        for k in range(n_occ):
+            g = occ_code[k]
+            r = occ_at[k] >> 1
+            own = met[g]
+            upto = own + occ_cells[k]
+            met[g] = upto
+            reference_below = np.int64(middle[r] - 0.5 * equal[r]) - shared * own
+            reference_upto = (
+                np.int64(middle[r] + 0.5 * equal[r] * (2 * (occ_at[k] & 1) - 1)) - shared * upto
+            )
+            excess = n_reference[g] * upto - n_cells[g] * reference_upto
+            lag = n_cells[g] * reference_below - n_reference[g] * own
+            largest[0, g] = max(largest[0, g], excess)
+            largest[1, g] = max(largest[1, g], lag)
+        above[:, c] = largest[0]
+        below[:, c] = largest[1]

@@ -1,0 +1,101 @@
+"""Sums of squared placements of every target of a contrast.
+
+A target value with t cells that stands above b reference cells and beside e adds
+``t (2 b + e)**2``. Seen from the reference, whose cells have twice-placements ``h = 2 (n - c)``
+where c of the n target cells lie below, its value is two steps: from the cells beneath it, h, to
+those beside it, ``h - t``, and on to those above it, ``h - 2 t``. Squares therefore add up to
+``b (h**2 - (h - t)**2) + (b + e) ((h - t)**2 - (h - 2 t)**2)``. Sums are exact whole numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...design import Contrast
+from ..contract import Placements, RankSums
+from .jit import jit
+from .pack import PackedBlock
+from .rank_sums import EXACT_TIES, rank_sums
+from .runs import tables, tabulate
+from .select import longest_gene, select
+from .sort import DIGIT, key_bits, sort_gene
+from .wide import add_product, as_float
+
+
+def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placements:
+    """See :meth:`pdex_gpu.backends.contract.KernelSet.placements`."""
+    entries = select(block, genes, contrast)
+    bits, mode = key_bits(entries.values)
+    shape = (len(entries.n_cells), genes.stop - genes.start)
+    of_target, of_reference = np.full(shape, np.nan), np.full(shape, np.nan)
+    u2, ties = np.full(shape, -1, np.int64), np.full(shape, np.nan)
+    _placements(
+        bits, mode, entries.bounds, entries.n_cells, contrast.against == "rest",
+        contrast.against != "reference", of_target, of_reference, u2, ties,
+    )  # fmt: skip
+    first = shape[0] - contrast.n_targets
+    if contrast.n_pooled <= EXACT_TIES:
+        sums = RankSums(u2[first:], ties[first:])
+    else:  # tie terms are added up in another order there
+        sums = rank_sums(block, genes, contrast)
+    return Placements(of_target[first:], of_reference[first:], sums)
+
+
+@jit
+def _placements(bits, mode, gene_bounds, n_cells, pool, shared, of_target, of_reference, u2, ties):
+    """`shared` says that a target's cells are among those counted as the reference."""
+    n_groups = n_cells.size
+    longest = longest_gene(gene_bounds)
+    packed = np.empty(longest, np.uint64)
+    scratch = np.empty(longest, np.uint64)
+    histogram = np.empty(2 << DIGIT, np.uint32)
+    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    met = np.empty(n_groups, np.int64)  # target cells below
+    plain = np.empty(n_groups, np.int64)  # sum of twice the placements
+    gained = np.empty(n_groups, np.int64)  # tie terms beyond those of the reference alone
+    high = np.empty((2, n_groups), np.int64)
+    low = np.empty((2, n_groups), np.uint64)
+    for c in range(gene_bounds.shape[0]):
+        bounds = gene_bounds[c] - gene_bounds[c, 0]
+        n = bounds[n_groups]
+        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
+        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
+        n_distinct, n_occ = tabulate(
+            packed[:n], n_negative, bounds, n_cells, pool,
+            equal, middle, occ_code, occ_at, occ_cells,
+        )  # fmt: skip
+        alone = 0
+        for r in range(n_distinct):
+            e = np.int64(equal[r])
+            alone += e * e * e - e
+        met[:] = 0
+        plain[:] = 0
+        gained[:] = 0
+        high[:] = 0
+        low[:] = 0
+        for k in range(n_occ):
+            g = occ_code[k]
+            r = occ_at[k] >> 1
+            t = occ_cells[k]
+            own = met[g]
+            met[g] = own + t
+            below = np.int64(middle[r] - 0.5 * equal[r]) - shared * own
+            upto = np.int64(middle[r] + 0.5 * equal[r] * (2 * (occ_at[k] & 1) - 1)) - shared * (
+                own + t
+            )
+            placed = below + upto
+            plain[g] += t * placed
+            beside = np.int64(equal[r]) * (occ_at[k] & 1) * (1 - shared)
+            together = beside + t
+            gained[g] += (together * together * together - together) - (
+                beside * beside * beside - beside
+            )
+            high[0, g], low[0, g] = add_product(high[0, g], low[0, g], t * placed, placed)
+            twice = 4 * (n_cells[g] - own)
+            high[1, g], low[1, g] = add_product(high[1, g], low[1, g], below, t * (twice - t))
+            high[1, g], low[1, g] = add_product(high[1, g], low[1, g], upto, t * (twice - 3 * t))
+        for g in range(n_groups):
+            of_target[g, c] = as_float(high[0, g], low[0, g])
+            of_reference[g, c] = as_float(high[1, g], low[1, g])
+            u2[g, c] = plain[g]
+            ties[g, c] = np.float64(alone + (1 - shared) * gained[g])

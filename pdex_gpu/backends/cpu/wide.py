@@ -1,0 +1,117 @@
+"""Whole numbers of 128 bits, as two of 64: sums of products that are exact.
+
+A number is (high, low): ``high * 2**64 + low``, high an int64 and low a uint64. What overflows is
+lost, as with numba's own integers, so a sum is exact wherever its end fits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.core.types.containers import Tuple
+from numba.extending import intrinsic
+
+from .jit import jit
+
+_I64, _I128 = ir.IntType(64), ir.IntType(128)
+_PAIR = Tuple((types.int64, types.uint64))
+_64 = ir.Constant(_I128, 64)
+
+
+def _join(builder: Any, high: Any, low: Any) -> Any:
+    return builder.or_(builder.shl(builder.sext(high, _I128), _64), builder.zext(low, _I128))
+
+
+def _split(context: Any, builder: Any, number: Any) -> Any:
+    high = builder.trunc(builder.lshr(number, _64), _I64)
+    return context.make_tuple(builder, _PAIR, [high, builder.trunc(number, _I64)])
+
+
+@intrinsic
+def add_product(typing_context: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
+    """``(high, low) + a * b`` of int64 `a` and `b`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        high, low, a, b = args
+        product = builder.mul(builder.sext(a, _I128), builder.sext(b, _I128))
+        return _split(context, builder, builder.add(_join(builder, high, low), product))
+
+    return _PAIR(types.int64, types.uint64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add_multiple(
+    typing_context: Any, high: Any, low: Any, a: Any, of_high: Any, of_low: Any
+) -> Any:
+    """``(high, low) + a * (of_high, of_low)`` of an int64 `a`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        high, low, a, of_high, of_low = args
+        product = builder.mul(builder.sext(a, _I128), _join(builder, of_high, of_low))
+        return _split(context, builder, builder.add(_join(builder, high, low), product))
+
+    pair = types.int64, types.uint64
+    return _PAIR(*pair, types.int64, *pair), codegen
+
+
+@jit
+def as_float(high, low):
+    """The number as float64: exact where that holds it, else within two roundings."""
+    return np.float64(high) * 2.0**64 + np.float64(low)
+
+
+_LOW_HALF = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+@jit
+def as_double(high, low):
+    """The number, not negative, as the sum of two float64."""
+    top = np.uint64(high)
+    s, e = two_sum(np.float64(top >> _HALF) * 2.0**96, np.float64(top & _LOW_HALF) * 2.0**64)
+    s, e = add(s, e, np.float64(low >> _HALF) * 2.0**32, 0.0)
+    return add(s, e, np.float64(low & _LOW_HALF), 0.0)
+
+
+# --- sums of two float64 that do not overlap (Dekker 1971, Knuth 1969) ---------------------------
+
+
+@jit
+def two_sum(a, b):
+    """``a + b`` and its rounding error."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+_SPLITTER = 134217729.0  # 2**27 + 1
+
+
+@jit
+def _two_product(a, b):
+    p = a * b
+    c = _SPLITTER * a
+    a_high = c - (c - a)
+    c = _SPLITTER * b
+    b_high = c - (c - b)
+    a_low, b_low = a - a_high, b - b_high
+    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+@jit
+def add(a_high, a_low, b_high, b_low):
+    """Sum of two such numbers, off by a few 2**-106 of the larger one."""
+    s, e = two_sum(a_high, b_high)
+    t, f = two_sum(a_low, b_low)
+    s, e = two_sum(s, e + t)
+    return two_sum(s, e + f)
+
+
+@jit
+def times(high, low, factor):
+    """Such a number times a float64."""
+    p, e = _two_product(high, factor)
+    return two_sum(p, e + low * factor)

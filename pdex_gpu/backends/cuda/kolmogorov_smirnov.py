@@ -1,0 +1,29 @@
+"""Kolmogorov-Smirnov distances of a contrast; kolmogorov_smirnov.cu says how."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...design import Contrast
+from ..contract import Distances
+from .base import DeviceArray
+from .block import Slice
+from .sides import launch_pairs, sides_of
+
+_TARGETS_A_BLOCK = 512  # share what a block of threads loads of the reference
+
+
+def kolmogorov_smirnov(part: Slice, contrast: Contrast) -> Distances:
+    """See :meth:`pdex_gpu.backends.contract.KernelSet.kolmogorov_smirnov`."""
+    return Distances(*part.lane.fetch(queue(part, contrast), (contrast.n_targets, part.n_genes)))
+
+
+def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
+    """Queue the kernel; `above` and `below` as they will be."""
+    sides, stream = sides_of(part, contrast), part.lane.stream
+    above, below = (stream.empty(sides.n_targets * part.n_genes, np.int64) for _ in range(2))
+    launch_pairs(
+        part, "kolmogorov_smirnov", "kolmogorov_smirnov", sides, above, below,
+        targets_a_block=_TARGETS_A_BLOCK,
+    )  # fmt: skip
+    return [above, below]

@@ -1,0 +1,31 @@
+"""Sums of squared placements of a contrast; placements.cu says how."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...design import Contrast
+from ..contract import Placements
+from .base import DeviceArray
+from .block import Slice
+from .rank_sums import rank_sums
+from .sides import launch_pairs, sides_of
+
+_TARGETS_A_BLOCK = 512  # share what a block of threads loads of the reference
+
+
+def placements(part: Slice, contrast: Contrast) -> Placements:
+    """See :meth:`pdex_gpu.backends.contract.KernelSet.placements`."""
+    shape = contrast.n_targets, part.n_genes
+    target, other = part.lane.fetch(queue(part, contrast), shape)
+    return Placements(target, other, rank_sums(part, contrast))
+
+
+def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
+    """Queue the kernel; sums over target and over reference cells as they will be."""
+    sides, stream = sides_of(part, contrast), part.lane.stream
+    target, other = (stream.empty(sides.n_targets * part.n_genes, np.float64) for _ in range(2))
+    launch_pairs(
+        part, "placements", "placements", sides, target, other, targets_a_block=_TARGETS_A_BLOCK
+    )
+    return [target, other]

@@ -1,0 +1,399 @@
+"""One call from a screen to how far its p-values can be believed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from .api import compare
+from .calibration_result import Calibration, Distribution, distribution, quantiles
+from .comparisons import combined, make_design
+from .errors import (
+    DuplicateGeneWarning,
+    LabelError,
+    MissingLabelWarning,
+    OptionError,
+    SkippedWarning,
+)
+from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
+from .result import DEResult
+from .schema import extra_columns
+from .settings import Settings, check_settings
+from .sources.dataset import Dataset, Labels, object_array, open_dataset
+from .stats.base import make_test
+
+if TYPE_CHECKING:
+    import anndata
+
+logger = logging.getLogger("pdex_gpu")
+
+_MOCK_CONTROL, _OTHERS = "mock control", "other cells"
+_COLUMNS = ("target_fraction", "reference_fraction")
+# What has no meaning between mock perturbations, and what to do.
+_REFUSED = {
+    "comparison": "mock perturbations are compared with a mock control: leave it out",
+    "guides": "control cells have to be in groups: give a column as groupby=",
+    "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
+    "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
+}
+_NOT_OPTIONS = ("groupby", "reference", "test_options", "n_processes")
+
+
+def calibrate(
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str | Sequence[str],
+    *,
+    reference: object = "non-targeting",
+    units: str | None = None,
+    n_repeats: int = 1,
+    seed: int = 0,
+    alpha: float = 0.05,
+    **options: Any,
+) -> Calibration:
+    """Find out how far a screen's p-values can be believed, from its control cells alone.
+
+    Control cells are split at random into mock perturbations, of the sizes of the real ones, and a
+    mock control of at least half of them. The same analysis is run on these. No gene differs, so
+    p-values should be uniform, and each hit is false.
+
+    Splitting cell by cell shows what sparse and tied counts, outliers and small groups do to a
+    test. Such mock groups are alike in everything else: it cannot show what dependence between
+    cells does, nor batches. With `units` it can: cells that belong together (with the same
+    non-targeting guide, of one replicate, one batch) stay together, as those of a real perturbation
+    may do, and tests that take each cell for a sample of its own give p-values that are too small.
+
+    Parameters
+    ----------
+    data : anndata.AnnData, str, os.PathLike or file object
+        As in :func:`pdex_gpu.differential_expression`. Files are read once a repeat.
+    groupby : str or list of str
+        Column of obs with the group of each cell. Of a list, the first has the groups, and each
+        mock perturbation has as many cells in each level of the others as its real model.
+    reference : object
+        Group of the control cells, or a list of groups.
+    units : str, optional
+        Column of obs with the unit of each control cell, such as its guide. A mock perturbation has
+        its cells from as few units as its size allows; no unit is on both sides.
+    n_repeats : int
+        Random splits. Each takes 8 bytes of memory a mock perturbation and gene.
+    seed : int
+        The same seed gives the same splits, whatever the backend; a split does not depend on how
+        many follow.
+    alpha : float
+        False discovery rate at which false positives are counted.
+    **options
+        Options of :func:`pdex_gpu.differential_expression`, those of the test among them. `groups`
+        names the targets whose sizes are used, `strata` has each mock perturbation drawn stratum by
+        stratum, as many cells of each as its real model has. `columns` has no effect.
+
+    Returns
+    -------
+    Calibration
+        Where the control cells are too few for all sizes, targets are taken in random order, and
+        those that the cells left cannot match are passed over (in strata, if more than a tenth of
+        the cells is lacking), which favours small targets. If all are too large, there is one mock
+        perturbation, which is as large as can be. Targets with fewer than `min_cells` cells are
+        left out.
+
+    Raises
+    ------
+    LabelError
+        If the reference does not exist, or has too few cells.
+    OptionError
+        If an option makes no sense here: a comparison other than with the reference, `guides`,
+        `on_target`, `out`, or p-values of Anderson-Darling that are interpolated, and so capped.
+    pdex_gpu.errors.PdexGpuError
+        Another of its subclasses, as of :func:`pdex_gpu.differential_expression`.
+
+    Examples
+    --------
+    >>> found = calibrate("screen.h5ad", "target_gene", strata="batch")  # doctest: +SKIP
+    >>> found.summary()["lambda"]  # doctest: +SKIP
+    1.03
+    >>> found.plot()  # doctest: +SKIP
+    """
+    plan = _Plan(units, n_repeats, seed, alpha)
+    return _calibrate(data, _settings(groupby, reference, options), plan)
+
+
+def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Settings:
+    """The options that the comparison and the test have."""
+    known = {f.name for f in fields(Settings)} - set(_NOT_OPTIONS)
+    own = {name: value for name, value in options.items() if name in known}
+    rest = {name: value for name, value in options.items() if name not in known}
+    for name, advice in _REFUSED.items():
+        default = "reference" if name == "comparison" else None
+        if own.get(name, default) != default:
+            raise OptionError(f"{name}={own[name]!r} does not go with calibrate: {advice}.")
+    settings = Settings(groupby=groupby, reference=reference, **own, test_options=rest)
+    check_settings(settings)
+    extra_columns(settings.columns)
+    test = make_test(settings.metric, settings.test_options)
+    if getattr(test, "p_values", None) == "interpolated":
+        raise OptionError(
+            "p_values='interpolated' caps p-values to [0.001, 0.25], so that they say nothing of "
+            "a distribution. Leave it out, or give p_values='asymptotic'."
+        )
+    return replace(settings, columns=_COLUMNS)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What calibration adds to the options of a comparison; see :func:`calibrate`."""
+
+    units: Any
+    n_repeats: Any
+    seed: Any
+    alpha: Any
+
+    def check(self) -> None:
+        """Raise OptionError for a value that makes no sense."""
+        if self.units is not None and not isinstance(self.units, str):
+            kind = type(self.units).__name__
+            raise OptionError(f"units={self.units!r} must be text, not {kind}: a column of obs.")
+        for name, least in (("n_repeats", 1), ("seed", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or value < least:
+                raise OptionError(f"{name}={value!r} must be a whole number of at least {least}.")
+        number = isinstance(self.alpha, (int, float, np.number))
+        if not number or isinstance(self.alpha, bool) or not 0.0 < self.alpha < 1.0:
+            raise OptionError(f"alpha={self.alpha!r} must be a number above 0 and below 1.")
+
+
+def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
+    plan.check()
+    alpha = float(plan.alpha)
+    with open_dataset(data, settings.group_column, settings.layer) as dataset:
+        real = _real_groups(dataset, settings, plan.units)
+        splits, runs = [], []
+        for seed in np.random.SeedSequence(int(plan.seed)).spawn(int(plan.n_repeats)):
+            rng = np.random.default_rng(seed)
+            split = split_controls(rng, real.blocks, real.wanted, real.units)
+            splits.append(split)
+            runs.append(_run(dataset, settings, real, split, alpha))
+    found = _summarised(settings, real, splits, runs, alpha)
+    logger.info("%s", found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Real:
+    """The screen's own groups.
+
+    Attributes
+    ----------
+    controls : numpy.ndarray, shape (n_control,), int64
+        Rows of the control cells, ascending.
+    blocks : numpy.ndarray, shape (n_control,), int64
+        Their combination of levels and stratum.
+    units : numpy.ndarray or None, shape (n_control,), int64
+    targets : numpy.ndarray, shape (n_targets,), object
+    wanted : numpy.ndarray, shape (n_targets, n_blocks), int64
+        Cells of each target in each block that has control cells.
+    n_cells : int
+        Of the data.
+    """
+
+    controls: np.ndarray
+    blocks: np.ndarray
+    units: np.ndarray | None
+    targets: np.ndarray
+    wanted: np.ndarray
+    n_cells: int
+
+
+def _real_groups(dataset: Dataset, settings: Settings, units: str | None) -> _Real:
+    column = settings.group_column
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MissingLabelWarning)
+        design = make_design(
+            dataset.labels.codes,
+            dataset.labels.categories,
+            reference=settings.reference,
+            groups=settings.groups,
+            column=column,
+        )
+    names = list(settings.within_columns)
+    if settings.strata is not None:
+        names.append(settings.strata)
+    block, n_blocks = np.zeros(len(design.codes), np.int64), 1
+    if names:
+        block, n_blocks = _levels(dataset, names, design.codes >= 0)
+    controls = np.flatnonzero(design.codes == 0)
+    unit = None if units is None else _levels(dataset, [units], design.codes == 0)[0][controls]
+    cells = np.flatnonzero(design.codes > 0)
+    place = (design.codes[cells] - 1) * n_blocks + block[cells]
+    wanted = np.bincount(place, minlength=design.n_rows * n_blocks).reshape(-1, n_blocks)
+    wanted[:, np.bincount(block[controls], minlength=n_blocks) == 0] = 0
+    used = wanted.sum(axis=1) >= settings.min_cells
+    if not used.any():
+        _no_target(settings, column, wanted)
+    return _Real(
+        controls, block[controls], unit, design.targets[used], wanted[used], len(design.codes)
+    )
+
+
+def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.ndarray, int]:
+    """Level of each cell in columns of obs together, and how many there are."""
+    found = combined([dataset.column(name) for name in names], names)
+    missing = np.count_nonzero(used & (found.codes < 0))
+    if missing:
+        raise LabelError(
+            f"{missing} cells that are needed have no value in column {found.column!r}. Fill it "
+            "in, or remove these cells first."
+        )
+    return found.codes, len(found.names)
+
+
+def _no_target(settings: Settings, column: str, wanted: np.ndarray) -> NoReturn:
+    most = int(wanted.sum(axis=1).max())
+    raise LabelError(
+        f"No target of column {column!r} has min_cells={settings.min_cells} cells to be compared "
+        f"with the reference: the largest has {most}. Give a smaller min_cells, or check that "
+        "reference and targets occur in the same strata and levels."
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The comparison of one split.
+
+    Attributes
+    ----------
+    group : numpy.ndarray, shape (n_rows,), int64
+        Mock group of each row: one row, or one a level.
+    p_values : numpy.ndarray, shape (n_rows, n_genes), float64
+        NaN where the test is not informative or not made.
+    mean : numpy.ndarray, shape (n_genes,), float64
+        Of the mock control, over rows.
+    n_uninformative, n_false_positives : numpy.ndarray, shape (n_groups,), int64
+    provenance : dict
+    """
+
+    group: np.ndarray
+    p_values: np.ndarray
+    mean: np.ndarray
+    n_uninformative: np.ndarray
+    n_false_positives: np.ndarray
+    provenance: dict[str, Any]
+
+
+def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha: float) -> _Run:
+    """Relabel the cells and compare; the matrix stays as it is."""
+    n_groups = len(split.targets)
+    names = [f"mock {k + 1}" for k in range(n_groups)]
+    # Cells on neither side have a label that takes no part, so that none is missing.
+    codes = np.full(real.n_cells, n_groups + 1, np.int64)
+    codes[real.controls] = np.select(
+        [split.codes == CONTROL, split.codes == LEFT_OUT],
+        [n_groups, n_groups + 1],
+        split.codes,
+    )
+    labels = Labels(codes, object_array([*names, _MOCK_CONTROL, _OTHERS]))
+    relabelled = replace(dataset, labels=labels, close=lambda: None)
+    with warnings.catch_warnings():
+        # Said of the real analysis; of mock groups, the counts of tests tell.
+        for category in (SkippedWarning, DuplicateGeneWarning):
+            warnings.simplefilter("ignore", category)
+        result = compare(relabelled, replace(settings, reference=_MOCK_CONTROL, groups=names))
+    assert isinstance(result, DEResult)
+    number = {name: k for k, name in enumerate(names)}
+    group = np.array([number[name] for name in result.targets], np.int64)
+    informative, kept = _informative(result)
+    false_positive = kept & (result["fdr"] <= alpha)
+    n_kept = np.maximum(np.count_nonzero(kept, axis=0), 1)
+    mean = np.sum(result["reference_mean"], axis=0, where=kept) / n_kept
+    p_values = result["p_value"]
+    p_values[~informative] = np.nan
+
+    def by_group(rows: np.ndarray) -> np.ndarray:
+        return np.bincount(group, np.count_nonzero(rows, axis=1), n_groups).astype(np.int64)
+
+    return _Run(
+        group,
+        p_values,
+        mean,
+        by_group(kept & ~informative),
+        by_group(false_positive),
+        result.provenance,
+    )
+
+
+def _informative(result: DEResult) -> tuple[np.ndarray, np.ndarray]:
+    """Which pairs are judged and not constant, and which are in the result at all."""
+    kept = np.ones(result["p_value"].shape, bool) if result.kept is None else result.kept
+    # A gene of one value other than 0 is expressed in all cells, with equal means.
+    target, reference = result["target_mean"], result["reference_mean"]
+    expressed = result["target_fraction"] + result["reference_fraction"]
+    equal = np.abs(target - reference) <= 1e-9 * np.abs(reference)
+    constant = (expressed == 0.0) | ((expressed == 2.0) & equal & (result["p_value"] == 1.0))
+    return kept & ~np.isnan(result["statistic"]) & ~constant, kept
+
+
+def _summarised(
+    settings: Settings, real: _Real, splits: list[Split], runs: list[_Run], alpha: float
+) -> Calibration:
+    n_groups = [len(split.targets) for split in splits]
+    first = np.cumsum([0, *n_groups])
+    by_group = [
+        distribution(_sorted(run.p_values[run.group == k]))
+        for run, n in zip(runs, n_groups, strict=True)
+        for k in range(n)
+    ]
+    pooled = _sorted(*(run.p_values for run in runs))
+    targets = np.concatenate([split.targets for split in splits])
+    n_control = [np.count_nonzero(split.codes == CONTROL) for split in splits]
+    reference = settings.reference
+    several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
+    names = list(reference) if several else [reference]  # type: ignore[call-overload]
+    return Calibration(
+        groups=object_array(f"mock {k + 1}" for k in range(len(targets))),
+        repeats=np.repeat(np.arange(len(splits)), n_groups),
+        targets=real.targets[targets],
+        n_target_cells=real.wanted[targets].sum(axis=1),
+        n_cells=np.concatenate([split.n_cells for split in splits]),
+        n_reference_cells=np.repeat(n_control, n_groups),
+        n_uninformative=np.concatenate([run.n_uninformative for run in runs]),
+        n_false_positives=np.concatenate([run.n_false_positives for run in runs]),
+        by_group=tuple(by_group),
+        total=distribution(pooled),
+        by_expression=_by_expression(runs),
+        quantiles=quantiles(pooled),
+        n_targets=len(real.targets),
+        control_cells=real.controls,
+        assignment=np.stack([
+            np.where(split.codes < 0, split.codes, split.codes + start)
+            for split, start in zip(splits, first[:-1], strict=True)
+        ]),
+        alpha=alpha,
+        metric=settings.metric,
+        reference=" + ".join(map(str, names)),
+        provenance=runs[0].provenance,
+    )  # fmt: skip
+
+
+def _by_expression(runs: list[_Run]) -> tuple[Distribution, Distribution, Distribution]:
+    """Of thirds of the genes with an informative test, by the mean of the mock controls."""
+    mean = np.sum([run.mean for run in runs], axis=0)
+    tested = np.any([~np.isnan(run.p_values).all(axis=0) for run in runs], axis=0)
+    genes = np.flatnonzero(tested)
+    genes = genes[np.argsort(mean[genes], kind="stable")]
+    low, middle, high = (
+        distribution(_sorted(*(run.p_values[:, third] for run in runs)))
+        for third in np.array_split(genes, 3)
+    )
+    return low, middle, high
+
+
+def _sorted(*p_values: np.ndarray) -> np.ndarray:
+    """The p-values that are not NaN, ascending."""
+    found = np.concatenate([p[~np.isnan(p)] for p in p_values])
+    found.sort()
+    return found

@@ -1,0 +1,295 @@
+"""What mock perturbations say of p-values: distributions, inflation, false positives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+if TYPE_CHECKING:
+    import pandas
+
+#: Nominal levels at which false positives are counted.
+LEVELS = (0.05, 0.01, 0.001)
+
+N_BINS = 20
+
+_MEDIAN_CHI2 = special.chdtri(1.0, 0.5)  # 0.4549
+_N_QUANTILES = 400
+_BYTES_A_PASS = 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """P-values of informative tests, where a perfect test has uniform ones.
+
+    Attributes
+    ----------
+    n_tests : int
+    inflation : float
+        Genomic control's lambda (Devlin and Roeder 1999): the median of the chi-square(1)
+        quantiles of the p-values, over that of the distribution, 0.4549. Above 1 the middle
+        p-values are too small, below 1 too large; `rates` tell of small ones. NaN without tests.
+    ks_distance : float
+        Largest distance of the distribution function from the diagonal, 0 to 1; NaN without tests.
+    rates : numpy.ndarray, shape (3,), float64
+        Share of p-values at or below each of `LEVELS`; NaN without tests.
+    histogram : numpy.ndarray, shape (20,), int64
+        P-values in bins of width 0.05.
+    """
+
+    n_tests: int
+    inflation: float
+    ks_distance: float
+    rates: np.ndarray
+    histogram: np.ndarray
+
+
+def distribution(p_values: np.ndarray) -> Distribution:
+    """Describe p-values, shape (n,), float64, ascending."""
+    n = len(p_values)
+    histogram = np.histogram(p_values, N_BINS, (0.0, 1.0))[0].astype(np.int64)
+    if n == 0:
+        return Distribution(0, np.nan, np.nan, np.full(len(LEVELS), np.nan), histogram)
+    middle = special.chdtri(1.0, p_values[[(n - 1) // 2, n // 2]])
+    rates = np.searchsorted(p_values, LEVELS, side="right") / n
+    return Distribution(
+        n, float(middle.mean() / _MEDIAN_CHI2), _ks_distance(p_values), rates, histogram
+    )
+
+
+def _ks_distance(p_values: np.ndarray) -> float:
+    n, found = len(p_values), 0.0
+    step = _BYTES_A_PASS // 8
+    for start in range(0, n, step):
+        p = p_values[start : start + step]
+        below = np.arange(start, start + len(p)) / n
+        found = max(found, float(np.max(p - below)), float(np.max(below + 1.0 / n - p)))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Quantiles:
+    """Order statistics of p-values, thinned, for a QQ plot.
+
+    Attributes
+    ----------
+    ranks : numpy.ndarray, shape (n,), int64
+        Ascending from 1, the smallest p-value; about evenly spaced on a logarithmic scale.
+    expected : numpy.ndarray, shape (n,), float64
+        ``-log10((rank - 0.5) / n_tests)``.
+    observed : numpy.ndarray, shape (n,), float64
+        ``-log10`` of the p-values; of the smallest number above 0 for those that underflow.
+    n_tests : int
+    """
+
+    ranks: np.ndarray
+    expected: np.ndarray
+    observed: np.ndarray
+    n_tests: int
+
+    def band(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Where each of as many independent uniforms lies with this probability, in -log10.
+
+        The k-th smallest of n has the distribution Beta(k, n + 1 - k).
+
+        Returns
+        -------
+        tuple of numpy.ndarray, shape (n,), float64
+            Lower and upper end.
+        """
+        tail = (1.0 - level) / 2.0
+        after = self.n_tests + 1.0 - self.ranks
+        high = -np.log10(special.betaincinv(self.ranks, after, tail))
+        low = -np.log10(special.betaincinv(self.ranks, after, 1.0 - tail))
+        return low, high
+
+
+def quantiles(p_values: np.ndarray) -> Quantiles:
+    """Thinned order statistics of p-values, shape (n,), float64, ascending."""
+    n = len(p_values)
+    ranks = np.arange(1, n + 1, dtype=np.int64)
+    if n > _N_QUANTILES:
+        ranks = np.unique(np.rint(np.geomspace(1, n, _N_QUANTILES)).astype(np.int64))
+    observed = -np.log10(np.maximum(p_values[ranks - 1], np.nextafter(0.0, 1.0)))
+    return Quantiles(ranks, -np.log10((ranks - 0.5) / max(n, 1)), observed + 0.0, n)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    """How far a screen's p-values can be believed: tests between control cells alone.
+
+    A test is informative if it can be judged and the gene is not constant in both samples. Other
+    tests have p-value 1 and are left out of everything but the correction for multiple testing.
+    Tests with p-value 1 for other reasons, such as ties, are part of the distribution: where genes
+    are sparse, few different p-values are possible, so that even a perfect test shows a lambda
+    other than 1. `by_expression` tells them apart.
+
+    Attributes
+    ----------
+    groups : numpy.ndarray, shape (n_groups,), object
+        Names of the mock perturbations, ``"mock 1"`` and on.
+    repeats : numpy.ndarray, shape (n_groups,), int64
+        The random split that each is part of, from 0. Splits share cells.
+    targets : numpy.ndarray, shape (n_groups,), object
+        The real target whose size each has.
+    n_target_cells, n_cells : numpy.ndarray, shape (n_groups,), int64
+        Cells of that target that have controls to be compared with, and of the mock perturbation:
+        fewer where the reference has too few.
+    n_reference_cells : numpy.ndarray, shape (n_groups,), int64
+        Cells of the mock control.
+    n_uninformative : numpy.ndarray, shape (n_groups,), int64
+        Tests that are left out, as above.
+    n_false_positives : numpy.ndarray, shape (n_groups,), int64
+        Rows with ``fdr <= alpha``.
+    by_group : tuple of Distribution, n_groups
+    total : Distribution
+        Of all tests of all splits.
+    by_expression : tuple of Distribution
+        Of thirds of the genes that have an informative test: low, middle and high mean.
+    quantiles : Quantiles
+        Of all tests.
+    n_targets : int
+        Real targets, each the model of at most one mock perturbation of a split.
+    control_cells : numpy.ndarray, shape (n_control,), int64
+        Rows of the control cells in the data.
+    assignment : numpy.ndarray, shape (n_repeats, n_control), int64
+        Mock perturbation, as a position in `groups`, of each control cell; -1 for mock control, -2
+        for the rest of a unit of which a mock perturbation has some.
+    alpha : float
+    metric : str
+    reference : str
+    provenance : dict
+        Of the first split's comparison.
+    """
+
+    groups: np.ndarray
+    repeats: np.ndarray
+    targets: np.ndarray
+    n_target_cells: np.ndarray
+    n_cells: np.ndarray
+    n_reference_cells: np.ndarray
+    n_uninformative: np.ndarray
+    n_false_positives: np.ndarray
+    by_group: tuple[Distribution, ...]
+    total: Distribution
+    by_expression: tuple[Distribution, Distribution, Distribution]
+    quantiles: Quantiles
+    n_targets: int
+    control_cells: np.ndarray
+    assignment: np.ndarray
+    alpha: float
+    metric: str
+    reference: str
+    provenance: dict[str, Any]
+
+    @property
+    def n_repeats(self) -> int:
+        """Random splits."""
+        return len(self.assignment)
+
+    @property
+    def inflation(self) -> np.ndarray:
+        """Lambda of each mock perturbation, shape (n_groups,), float64."""
+        return np.array([d.inflation for d in self.by_group])
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Share of p-values at or below `LEVELS`, shape (n_groups, 3), float64."""
+        return np.array([d.rates for d in self.by_group])
+
+    @property
+    def histograms(self) -> np.ndarray:
+        """P-values in bins of width 0.05, shape (n_groups, 20), int64."""
+        return np.array([d.histogram for d in self.by_group])
+
+    def table(self) -> pandas.DataFrame:
+        """A pandas frame with a row for each mock perturbation."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "group": self.groups,
+            "repeat": self.repeats,
+            "target": self.targets,
+            "n_target_cells": self.n_target_cells,
+            "n_cells": self.n_cells,
+            "n_reference_cells": self.n_reference_cells,
+            "n_tests": np.array([d.n_tests for d in self.by_group], np.int64),
+            "n_uninformative": self.n_uninformative,
+            "lambda": self.inflation,
+            "ks_distance": np.array([d.ks_distance for d in self.by_group]),
+        }
+        columns |= {f"rate_{level}": self.rates[:, k] for k, level in enumerate(LEVELS)}
+        columns["n_false_positives"] = self.n_false_positives
+        return pd.DataFrame(columns)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything in total, as plain numbers and text."""
+        total = self.total
+        found: dict[str, Any] = {
+            "metric": self.metric,
+            "reference": self.reference,
+            "n_control_cells": len(self.control_cells),
+            "n_targets": self.n_targets,
+            "n_groups": len(self.groups),
+            "n_repeats": self.n_repeats,
+            "n_tests": total.n_tests,
+            "n_uninformative": int(self.n_uninformative.sum()),
+            "lambda": total.inflation,
+        }
+        for name, part in zip(("low", "middle", "high"), self.by_expression, strict=True):
+            found[f"lambda_{name}_expression"] = part.inflation
+        found["ks_distance"] = total.ks_distance
+        found |= {f"rate_{level}": float(total.rates[k]) for k, level in enumerate(LEVELS)}
+        return found | {
+            "alpha": self.alpha,
+            "n_false_positives": int(self.n_false_positives.sum()),
+            "share_of_groups_with_false_positives": float(np.mean(self.n_false_positives > 0)),
+        }
+
+    def plot(self, ax: Any = None) -> Sequence[Any]:
+        """QQ plot with a 95 % band of independent uniforms, and a histogram of p-values.
+
+        P-values of a screen depend on each other (genes are correlated, and mock perturbations
+        share their control), so that they stray from the band more often than one time in 20.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or pair of them, optional
+            Axes of the QQ plot, or of both; by default those of a new figure.
+
+        Returns
+        -------
+        tuple of matplotlib.axes.Axes
+            Of the QQ plot, and of the histogram if it is drawn.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without matplotlib, which is the extra ``plot``.
+        OptionError
+            If `ax` is neither axes nor a pair.
+        """
+        from .calibration_plot import plot_calibration
+
+        return plot_calibration(self, ax)
+
+    def __repr__(self) -> str:
+        total, n_false = self.total, self.n_false_positives
+        splits = "" if self.n_repeats == 1 else f" in {self.n_repeats} random splits"
+        return (
+            f"Calibration: {self.metric}, {len(self.groups):,} mock perturbations of "
+            f"{_range(self.n_cells)} control cells against {_range(self.n_reference_cells)} "
+            f"others{splits}, modelled on {self.n_targets:,} targets\n"
+            f"lambda {total.inflation:.3g} (1 if p-values are right); p <= 0.05 in "
+            f"{total.rates[0]:.2%} of {total.n_tests:,} tests; fdr <= {self.alpha:g}, all of them "
+            f"false, in {n_false.sum():,} tests of {np.count_nonzero(n_false):,} mock perturbations"
+        )
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"

@@ -1,0 +1,535 @@
+"""Labels become groups and contrasts: who is compared with whom, from what a user asks for."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .design import Contrast, Design, group_cells, labels_array
+from .errors import (
+    LabelError,
+    MissingLabelWarning,
+    OptionError,
+    SkippedWarning,
+    UnknownGroupWarning,
+    listing,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from .sources.dataset import Labels
+
+logger = logging.getLogger("pdex_gpu")
+
+#: What each group is compared with; see :func:`.api.differential_expression`.
+COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
+
+#: The reference of rows that are compared with a pool of others.
+REST, PERTURBED = "rest", "other perturbed"
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A second label of each cell: a stratum, or the level that comparisons are made within.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray, shape (n_cells,), int64
+        Position in `names`, -1 where the label is missing.
+    names : sequence
+    column : str
+        For messages.
+    """
+
+    codes: np.ndarray
+    names: Sequence[object] | np.ndarray
+    column: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Labels as they stand in the column: who is a target, and what each is compared with.
+
+    Attributes
+    ----------
+    positions : dict
+        Group number, within a block of cells, of each label that takes part.
+    targets : list
+        Labels of targets.
+    references : list
+        For each target its reference's label or labels' numbers; see `_contrasts`.
+    """
+
+    kind: str
+    numbers: dict[Any, int]
+    targets: list[Any]
+    references: list[Any]
+    names: list[Any]
+
+
+def make_design(
+    codes: np.ndarray,
+    categories: Sequence[object] | np.ndarray,
+    *,
+    reference: object,
+    groups: Iterable[object] | None = None,
+    column: str = "the group column",
+    comparison: str = "reference",
+    pairs: Any = None,
+    within: Levels | None = None,
+    strata: Levels | None = None,
+    min_cells: int = 1,
+    pool: str | None = None,
+) -> Design:
+    """Encode comparisons between groups of cells that do not overlap.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray, shape (n_cells,), int
+        Index into `categories` of each cell's label, -1 where the label is missing.
+    categories : sequence, shape (n_categories,)
+        Labels; those without a cell are ignored.
+    reference : object
+        Label of the reference group, or a list of labels.
+    groups : iterable, optional
+        Labels to compare, in this order; by default every other label, sorted.
+    column : str
+        Name of the label column, for messages.
+    comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
+    pairs : table, optional
+        Pairs (target, reference), for ``"pairs"``.
+    within : Levels, optional
+        Cells are compared only with cells of the same level.
+    strata : Levels, optional
+        Likewise, but the strata of a target make one row.
+    min_cells : int
+        Fewest cells on either side of a row.
+    pool : str, optional
+        Groups may overlap: with ``"rest"`` and ``"perturbed"`` this label stands for all cells
+        that take part, each of them once, and targets are compared with those of them that are
+        not their own.
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    LabelError
+        If the reference has no cell, no target is left, or a label does not exist.
+    """
+    codes = np.asarray(codes)
+    missing = int(np.count_nonzero(codes < 0))
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(codes)} cells have no label in {column!r} and are left out.",
+            MissingLabelWarning,
+            stacklevel=5,
+        )
+    counts = np.bincount(codes[codes >= 0], minlength=len(categories))
+    present = _sorted([c for c, n in zip(categories, counts, strict=True) if n])
+    if comparison == "pairs":
+        asked = _asked_pairs(pairs, present, column)
+    elif pool is not None and comparison in ("rest", "perturbed"):
+        asked = _asked_of_pool(comparison, reference, groups, present, column, pool)
+    else:
+        asked = _asked(comparison, reference, groups, present, column)
+    number = {label: asked.numbers.get(label, -1) for label in categories}
+    of_category = np.array([*(number[label] for label in categories), -1], np.int64)
+    design = _assemble(of_category[codes], asked, within, strata, column)
+    return _with_enough_cells(design, min_cells)
+
+
+def combined(labels: Sequence[Labels], columns: Sequence[str]) -> Levels:
+    """The levels of several columns together: those that occur, sorted column by column."""
+    shape = [max(1, len(label.categories)) for label in labels]
+    missing = np.any([label.codes < 0 for label in labels], axis=0)
+    flat = np.ravel_multi_index([np.maximum(label.codes, 0) for label in labels], shape)
+    there, codes = np.unique(np.where(missing, -1, flat), return_inverse=True)
+    there, codes = there[there >= 0], codes - np.count_nonzero(there < 0)
+    levels = [
+        [label.categories[c] for label, c in zip(labels, level, strict=True)]
+        for level in np.transpose(np.unravel_index(there, shape)).tolist()
+    ]
+    order = sorted(range(len(levels)), key=lambda i: [_sort_key(label) for label in levels[i]])
+    place = np.full(len(levels) + 1, -1, np.int64)
+    place[order] = np.arange(len(levels))
+    names = [levels[i][0] if len(labels) == 1 else "+".join(map(str, levels[i])) for i in order]
+    return Levels(place[codes], names, "+".join(columns))
+
+
+def _sort_key(label: object) -> tuple[bool, Any]:
+    """Numbers by size, before all else by its text."""
+    number = isinstance(label, int | float)
+    return (not number, label if number else str(label))
+
+
+# --- what was asked for ----------------------------------------------------------------------
+
+
+def _asked(
+    kind: str, reference: object, groups: Iterable[object] | None, present: list[Any], column: str
+) -> _Asked:
+    """Targets and references of all kinds but pairs.
+
+    Group numbers: for one reference (or several pooled) 0, for each of several references their
+    place in the list, for pools none; then targets; then, in the rest alone, all others together.
+    """
+    asked_groups = _as_labels("groups", groups)
+    references: list[Any] = []
+    if kind != "rest":
+        references = _references(reference, present, column)
+        if kind == "each_reference" and len(references) < 2:
+            raise OptionError(
+                f"comparison='each_reference' needs several references, but reference="
+                f"{reference!r} is one. Give a list, or comparison='reference'."
+            )
+    known, by_text = set(present), {str(label): label for label in present}
+    if asked_groups is None:
+        targets = [label for label in present if label not in references]
+    else:
+        matched = [_match(g, known, by_text) for g in asked_groups]
+        absent = [g for g in matched if g not in known]
+        allowed = known if kind == "each_reference" else known - set(references)
+        targets = list(dict.fromkeys(g for g in matched if g in allowed))
+        if absent and targets:
+            warnings.warn(
+                f"Groups not found in column {column!r}, left out: {listing(absent)}.",
+                UnknownGroupWarning,
+                stacklevel=6,
+            )
+        elif absent:
+            raise LabelError(unknown(f"group in column {column!r}:", absent[0], present))
+    with_whom = {
+        "rest": "the rest",
+        "perturbed": "the other perturbed cells",
+    }.get(kind, " + ".join(repr(str(label)) for label in references))
+    others = len(present) - len(references) if kind == "perturbed" else len(present)
+    if not targets or (kind in ("rest", "perturbed") and others < 2):
+        raise LabelError(
+            f"No target group is left to compare with {with_whom} in column {column!r}: "
+            f"found {listing(present)}. Give other groups or another reference."
+        )
+    if kind == "reference":
+        numbers = dict.fromkeys(references, 0) | {t: k + 1 for k, t in enumerate(targets)}
+        name = references[0] if len(references) == 1 else " + ".join(map(str, references))
+        return _Asked(kind, numbers, targets, [0], [name])
+    if kind == "each_reference":
+        numbers = {label: k for k, label in enumerate([*references])}
+        for target in targets:
+            numbers.setdefault(target, len(numbers))
+        return _Asked(kind, numbers, targets, list(range(len(references))), references)
+    numbers = {label: k for k, label in enumerate(targets)}
+    for label in present:
+        if label not in references:
+            numbers.setdefault(label, len(targets))  # in everybody's rest, and no target
+    return _Asked("rest", numbers, targets, [], [REST if kind == "rest" else PERTURBED])
+
+
+def _asked_of_pool(
+    kind: str,
+    reference: object,
+    groups: Iterable[object] | None,
+    present: list[Any],
+    column: str,
+    pool: str,
+) -> _Asked:
+    left_out = [pool]
+    if kind == "perturbed":
+        left_out += _references(reference, present, column)
+    if groups is None:
+        groups = [label for label in present if label not in left_out]
+    asked = _asked("reference", pool, groups, present, column)
+    name = REST if kind == "rest" else PERTURBED
+    return replace(asked, kind="complement", names=[name])
+
+
+def _references(reference: object, present: list[Any], column: str) -> list[Any]:
+    """The labels of the reference, one or several."""
+    several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
+    labels = _as_labels("reference", reference if several else [reference])
+    assert labels is not None
+    known, by_text = set(present), {str(label): label for label in present}
+    found = [_match(label, known, by_text) for label in labels]
+    for label in found:
+        if label is None or label not in known:
+            asked = "None" if label is None else label
+            raise LabelError(unknown(f"reference in column {column!r}:", asked, present))
+    if not found:
+        raise OptionError("reference=[] names no group. Give the label of the reference.")
+    return list(dict.fromkeys(found))
+
+
+def _asked_pairs(pairs: Any, present: list[Any], column: str) -> _Asked:
+    known, by_text = set(present), {str(label): label for label in present}
+    found = []
+    for target, reference in _pairs(pairs):
+        labels = [_match(label, known, by_text) for label in (target, reference)]
+        for role, label in zip(("target", "reference"), labels, strict=True):
+            if label not in known:
+                raise LabelError(
+                    f"The pair ({target!r}, {reference!r}) names a {role} that is no group: "
+                    + unknown(f"group in column {column!r}:", label, present)
+                )
+        if labels[0] == labels[1]:
+            raise LabelError(
+                f"The pair ({target!r}, {reference!r}) compares a group with itself. Remove it, "
+                "or name another reference."
+            )
+        found.append((labels[0], labels[1]))
+    found = list(dict.fromkeys(found))
+    if not found:
+        raise OptionError("pairs= holds no pair. Give rows of (target, reference).")
+    references = list(dict.fromkeys(r for _, r in found))
+    numbers = {label: k for k, label in enumerate(references)}
+    for target, _ in found:
+        numbers.setdefault(target, len(numbers))
+    return _Asked("pairs", numbers, [t for t, _ in found], [numbers[r] for _, r in found],
+                  [r for _, r in found])  # fmt: skip
+
+
+def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
+    """The rows of a table of two columns, a frame with these names or a sequence of pairs."""
+    columns = getattr(pairs, "columns", None)
+    if columns is not None:
+        lacking = [name for name in ("target", "reference") if name not in list(columns)]
+        if lacking:
+            raise OptionError(
+                f"pairs= has no column {lacking[0]!r}; it needs target and reference, and has "
+                f"{listing(columns)}."
+            )
+        yield from zip(list(pairs["target"]), list(pairs["reference"]), strict=True)
+        return
+    try:
+        rows = [pairs] if isinstance(pairs, str) else list(pairs)
+        for row in rows:
+            if isinstance(row, str):  # its letters are no labels
+                raise TypeError(row)
+            target, reference = row
+            hash((target, reference))
+            yield target, reference
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"pairs={pairs!r} must be rows of (target, reference): a list of pairs, or a table "
+            "with these columns."
+        ) from error
+
+
+# --- from labels to groups -------------------------------------------------------------------
+
+
+def _assemble(
+    numbers: np.ndarray,
+    asked: _Asked,
+    within: Levels | None,
+    strata: Levels | None,
+    column: str,
+) -> Design:
+    """Groups ordered by level, stratum and number, so that a contrast's follow each other."""
+    taking_part = numbers >= 0
+    n_numbers = max(asked.numbers.values()) + 1
+    n_levels = 1 if within is None else len(within.names)
+    n_strata = 1 if strata is None else len(strata.names)
+    block = np.zeros(len(numbers), np.int64)
+    for levels, n in ((within, n_levels), (strata, n_strata)):
+        if levels is None:
+            continue
+        unlabelled = np.count_nonzero(taking_part & (levels.codes < 0))
+        if unlabelled:
+            raise LabelError(
+                f"{unlabelled} cells of the groups compared have no value in column "
+                f"{levels.column!r}. Fill it in, or remove these cells first."
+            )
+        block = block * n + levels.codes
+    combined = np.where(taking_part, block * n_numbers + numbers, -1)
+    n_blocks = n_levels * n_strata
+    counts = np.bincount(combined[taking_part], minlength=n_blocks * n_numbers)
+    group_of = np.where(counts > 0, np.cumsum(counts > 0) - 1, -1)
+    codes = np.append(group_of, -1)[combined]
+    order, offsets = group_cells(codes, int(np.count_nonzero(counts)))
+    sizes = np.diff(offsets)
+
+    parts = _parts(asked)
+    n_targets = len(_row_labels(asked))  # of a level
+    contrasts: list[Contrast] = []
+    for b in range(n_blocks):
+        first_row = b // n_strata * n_targets
+        groups = group_of[b * n_numbers : (b + 1) * n_numbers]
+        for reference, targets, rows in parts:
+            rows = np.where(rows < 0, -1, rows + first_row)
+            against = "complement" if asked.kind == "complement" else "reference"
+            contrast = _contrast(groups, sizes, reference, targets, rows, against)
+            if contrast is not None:
+                contrasts.append(contrast)
+    labels = [asked.targets[k] for _, k in _row_labels(asked)]
+    references = [asked.names[r] for r, _ in _row_labels(asked)]
+    names: list[object] = [] if within is None else list(within.names)
+    design = Design(
+        order,
+        offsets,
+        codes,
+        tuple(contrasts),
+        labels_array(labels * n_levels),
+        labels_array(references * n_levels),
+        None if within is None else labels_array([n for n in names for _ in labels]),
+        stratified=strata is not None,
+    )
+    if not contrasts:
+        where = " and ".join(repr(x.column) for x in (within, strata) if x is not None)
+        raise LabelError(
+            f"No target of column {column!r} shares a level of {where} with what it is compared "
+            "with. Check that reference and targets occur in the same levels."
+        )
+    return _without_empty_rows(design, strata)
+
+
+def _row_labels(asked: _Asked) -> list[tuple[int, int]]:
+    """(place in names, place in targets) of each row within a level, target by target."""
+    if asked.kind == "pairs":
+        return [(k, k) for k in range(len(asked.targets))]
+    if asked.kind != "each_reference":
+        return [(0, k) for k in range(len(asked.targets))]
+    return [
+        (r, k)
+        for k, target in enumerate(asked.targets)
+        for r, reference in enumerate(asked.names)
+        if target != reference
+    ]
+
+
+def _parts(asked: _Asked) -> list[tuple[int | None, np.ndarray, np.ndarray]]:
+    """(number of the reference, numbers of its targets, their rows) of each contrast."""
+    if asked.kind == "rest":
+        numbers = np.arange(max(asked.numbers.values()) + 1)
+        rows = np.where(numbers < len(asked.targets), numbers, -1)
+        return [(None, numbers, rows)]
+    by_reference: dict[int, list[tuple[int, int]]] = {}
+    for row, (r, k) in enumerate(_row_labels(asked)):
+        target = asked.numbers[asked.targets[k]]
+        by_reference.setdefault(asked.references[r], []).append((target, row))
+    found: list[tuple[int | None, np.ndarray, np.ndarray]] = []
+    for reference, targets in by_reference.items():
+        table = np.array(sorted(targets), np.int64)
+        found.append((reference, table[:, 0], table[:, 1]))
+    return found
+
+
+def _contrast(
+    groups: np.ndarray,
+    sizes: np.ndarray,
+    reference: int | None,
+    targets: np.ndarray,
+    rows: np.ndarray,
+    against: str,
+) -> Contrast | None:
+    """A contrast of the groups that have cells; None if nothing can be compared."""
+    there = groups[targets] >= 0
+    chosen = groups[targets[there]]
+    rows = rows[there]
+    if reference is None:
+        useful = len(chosen) > 1 and (rows >= 0).any()
+        return Contrast(chosen, sizes[chosen], "rest", rows) if useful else None
+    if groups[reference] < 0 or not len(chosen):
+        return None
+    chosen = np.concatenate([[groups[reference]], chosen])
+    return Contrast(chosen, sizes[chosen], against, rows)
+
+
+def _without_empty_rows(design: Design, strata: Levels | None) -> Design:
+    """Rows that no contrast gives are left out, and said to be."""
+    used = design.cells()[2]
+    if strata is not None:
+        skipped = len(strata.names) - used[used > 0]
+        if skipped.any():
+            logger.info(
+                "strata of %r without both sides are skipped: %d of %d (row, stratum) pairs, in "
+                "%d rows", strata.column, skipped.sum(), used.size * len(strata.names),
+                np.count_nonzero(skipped),
+            )  # fmt: skip
+    if (used == 0).any():
+        where = "any stratum" if design.within is None else "the level"
+        _say_left_out(design, used == 0, f"they or their reference have no cell in {where}", 8)
+    return keep_rows(design, used > 0)
+
+
+def _with_enough_cells(design: Design, min_cells: int) -> Design:
+    n_target, n_reference, _ = design.cells()
+    few = (n_target < min_cells) | (n_reference < min_cells)
+    if not few.any():
+        return design
+    if few.all():
+        raise LabelError(
+            f"min_cells={min_cells} leaves no comparison: the largest target has "
+            f"{n_target.max()} cells, the largest reference {n_reference.max()}. Give fewer."
+        )
+    _say_left_out(design, few, f"they or their reference have fewer than {min_cells} cells", 7)
+    return keep_rows(design, ~few)
+
+
+def _say_left_out(design: Design, rows: np.ndarray, why: str, depth: int) -> None:
+    labels = design.targets[rows]
+    if design.within is not None:
+        labels = [f"{t} in {level}" for t, level in zip(labels, design.within[rows], strict=True)]
+    warnings.warn(
+        f"{np.count_nonzero(rows)} of {design.n_rows} comparisons are left out, as {why}: "
+        f"{listing(list(labels))}.",
+        SkippedWarning,
+        stacklevel=depth,
+    )
+
+
+def keep_rows(design: Design, keep: np.ndarray) -> Design:
+    """The design with some of its rows; groups stay as they are packed."""
+    if keep.all():
+        return design
+    new = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
+    contrasts = []
+    for contrast in design.contrasts:
+        rows = new[contrast.rows]
+        if contrast.against != "rest":  # the others of the rest belong to it
+            used = np.concatenate([[True], rows >= 0])
+            contrast = replace(
+                contrast, groups=contrast.groups[used], n_cells=contrast.n_cells[used]
+            )
+            rows = rows[rows >= 0]
+        if (rows >= 0).any():
+            contrasts.append(replace(contrast, rows=rows))
+    return replace(
+        design,
+        contrasts=tuple(contrasts),
+        targets=design.targets[keep],
+        references=design.references[keep],
+        within=None if design.within is None else design.within[keep],
+    )
+
+
+# --- labels ----------------------------------------------------------------------------------
+
+
+def _sorted(labels: list[Any]) -> list[Any]:
+    try:
+        return sorted(labels)
+    except TypeError:  # labels of mixed types
+        return sorted(labels, key=str)
+
+
+def _as_labels(name: str, labels: Any) -> list[Any] | None:
+    """A list of labels, or None; one label in text stands for itself."""
+    if labels is None:
+        return None
+    try:
+        found = [labels] if isinstance(labels, str) else list(labels)
+        set(found)
+    except TypeError as error:  # not iterable, or a label that is itself a list
+        raise OptionError(f"{name}={labels!r} must be labels of the column: {error}.") from error
+    return found
+
+
+def _match(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
+    """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line."""
+    return label if label in known else by_text.get(str(label), label)

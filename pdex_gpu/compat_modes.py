@@ -1,0 +1,398 @@
+"""The pdex 0.3.0 call, on top of this package's own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+
+from .api import compare
+from .errors import (
+    ColumnError,
+    LabelError,
+    MissingDependencyError,
+    OptionError,
+    SkippedWarning,
+    unknown,
+)
+from .machine import cpu_count, memory_budget
+from .result import DEResult
+from .settings import Settings
+from .sources.base import CscChunk, CsrChunk, Source
+from .sources.dataset import Dataset, Labels, open_dataset
+from .sources.view import repeat
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas
+    import polars
+
+logger = logging.getLogger("pdex_gpu")
+
+MODES = ("ref", "all", "on_target")
+
+#: Columns of the table, in pdex's order.
+COLUMNS = (
+    "target", "feature", "target_mean", "ref_mean", "target_membership", "ref_membership",
+    "log2_fold_change", "percent_change", "p_value", "statistic", "fdr",
+)  # fmt: skip
+
+_INTEGERS = ("target_membership", "ref_membership")
+_DETECTED_ROWS, _LOG1P_BELOW = 500, 20.0  # pdex's rule: counts reach 20 in the first rows
+_CHECKED_ROWS = 1000  # of a file, for negative values
+
+
+def pdex(
+    adata: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str,
+    mode: str = "ref",
+    threads: int = 0,
+    is_log1p: bool | None = None,
+    geometric_mean: bool = True,
+    as_pandas: bool = False,
+    epsilon: float = 1e-9,
+    cpm_filter: float | None = None,
+    *,
+    backend: str = "auto",
+    **kwargs: Any,
+) -> polars.DataFrame | pandas.DataFrame:
+    """Compare groups of cells with a reference or with the rest: pdex 0.3.0's call and columns.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData, str, os.PathLike or binary file
+        In memory, backed, or a file; see :func:`pdex_gpu.differential_expression`.
+    groupby : str
+        Column of obs with the groups. Cells whose label is missing or ``""`` are left out.
+    mode : {"ref", "all", "on_target"}
+        Each group against the reference; against all other cells with a label; or against the
+        reference at the gene that the group targets.
+    threads : int
+        Threads to use; 0 for all processors.
+    is_log1p : bool, optional
+        Whether values are ``log1p`` of counts. By default true if none of the first 500 cells
+        has a value of 20 or more; a log line says what was found.
+    geometric_mean : bool
+        Means are ``expm1(mean(log1p(counts)))``; if false ``mean(counts)``. Both are in count
+        space, whether values are logarithms or not.
+    as_pandas : bool
+        Return a pandas frame instead of a polars one.
+    epsilon : float
+        Added to means before ratios are taken.
+    cpm_filter : float, optional
+        Rows are left out, and not corrected for, if the gene's pooled counts per million are at
+        most this in both samples.
+    backend : str
+        See :func:`pdex_gpu.differential_expression`.
+    **kwargs
+        ``reference`` (modes ref and on_target): label of the reference, by default
+        ``"non-targeting"``. ``gene_col`` (mode on_target): column of obs with the gene that each
+        group targets. Others are ignored with a warning.
+
+    Returns
+    -------
+    polars.DataFrame or pandas.DataFrame
+        Columns :data:`COLUMNS`. Targets in the order of the categories of `groupby`; sorted if it
+        is not categorical, if ``""`` is one of its unordered categories, or in a file given by its
+        path. Genes in matrix order. p-values are
+        those of the normal approximation with continuity and tie correction, corrected for each
+        target (ref, all) or over all rows (on_target) by Benjamini and Hochberg.
+
+    Raises
+    ------
+    OptionError, LabelError
+        ValueErrors, where pdex raises one.
+    MissingDependencyError
+        polars is not installed.
+
+    Notes
+    -----
+    Where pdex 0.3.0 depends on how numbers are stored, the exact answer is given:
+
+    * It takes means of a sparse float32 matrix in float32: they have about 7 digits. Here means
+      are float64 whatever the type. Its means of logarithms need floats in a CSR matrix; here
+      integers do as well.
+    * In mode all it subtracts a group's sum from that of all cells. Where the rest hardly
+      expresses a gene, few digits of its mean are left, and with ``epsilon=0`` a fold change that
+      is infinite may be a large number there. Here the other groups are added.
+    * It refuses explicit zeros and negative values in a sparse matrix, and categories without a
+      cell. Here zeros are zeros, negative values are ranked, and such categories are left out.
+    * Of gene names that occur more than once, mode on_target takes the first, pdex the last.
+    """
+    _check_options(mode, threads, geometric_mean, epsilon, cpm_filter)
+    reference, gene_column = _mode_options(mode, kwargs)
+    if kwargs:
+        warnings.warn(
+            f"Unexpected keyword arguments for mode={mode!r} (ignored): {', '.join(kwargs)}",
+            UserWarning,
+            stacklevel=2,
+        )
+    if not as_pandas:
+        _import_polars()
+    with _opened(adata, groupby) as dataset:
+        targets = _groups(dataset.labels)
+        if mode != "all":
+            targets = _without(targets, reference, groupby)
+        if mode == "on_target":
+            targets, absent = _with_genes(dataset, targets, str(gene_column))
+            if absent:
+                text = (
+                    f"Found {len(absent)} groups with missing on-target genes in adata.var: "
+                    f"{', '.join(absent)}"
+                )
+                logger.info("%s", text)
+                warnings.warn(text, SkippedWarning, stacklevel=2)
+            if not targets:
+                return _frame(np.empty(0, object), {}, as_pandas)
+        if is_log1p is None:
+            is_log1p = _detect_log1p(dataset.source)
+        if cpm_filter is not None and _has_negative(dataset.source):
+            warnings.warn(
+                "cpm_filter is given, but the matrix has negative values: counts per million of "
+                "negative counts mean nothing. Leave cpm_filter out, or filter by min_fraction= of "
+                "pdex_gpu.differential_expression.",
+                UserWarning,
+                stacklevel=2,
+            )
+        mean = "geometric_mean" if geometric_mean else "count_mean"
+        sides = ("target", "reference")
+        result = compare(
+            dataset,
+            Settings(
+                groupby=groupby,
+                reference=reference,
+                groups=targets,
+                comparison="rest" if mode == "all" else "reference",
+                on_target=gene_column,
+                columns=[f"{side}_{name}" for side in sides for name in (mean, "n_cells")],
+                fdr_scope="all" if mode == "on_target" else "target",
+                min_cpm=cpm_filter,
+                backend=backend,
+                n_threads=min(threads, cpu_count()) or None,
+                is_log1p=is_log1p,
+                test_options={"method": "asymptotic"},
+            ),
+        )
+    return _as_pdex(cast(DEResult, result), mean, float(epsilon), as_pandas)
+
+
+def _check_options(
+    mode: object, threads: object, geometric_mean: object, epsilon: Any, cpm_filter: Any
+) -> None:
+    if mode not in MODES:
+        raise OptionError(unknown("mode", mode, MODES))
+    whole = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
+    if not whole or threads < 0:  # type: ignore[operator]
+        raise OptionError(
+            f"threads={threads!r} must be a whole number: of threads, or 0 for all processors."
+        )
+    if not isinstance(geometric_mean, bool | np.bool_):
+        raise OptionError(f"geometric_mean={geometric_mean!r} must be True or False.")
+    for name, value in (("epsilon", epsilon), ("cpm_filter", cpm_filter)):
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not number and not (name == "cpm_filter" and value is None):
+            raise OptionError(f"{name}={value!r} must be a number.")
+    if not epsilon >= 0:
+        raise OptionError(f"epsilon must be non-negative, got {epsilon!r}. Give 0 for none.")
+
+
+def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
+    """Reference and column of genes, taken out of `kwargs`."""
+    if mode == "all":
+        return "", None
+    gene_column = kwargs.pop("gene_col", None) if mode == "on_target" else None
+    if mode == "on_target" and not isinstance(gene_column, str):
+        raise OptionError(
+            f"'gene_col' is required for mode='on_target', got {gene_column!r}: name the column "
+            "of obs with the gene that each group targets."
+        )
+    reference = kwargs.pop("reference", "non-targeting")
+    if isinstance(reference, list | tuple | set | frozenset | np.ndarray):
+        raise OptionError(
+            f"reference={reference!r} must be one label. pdex_gpu.differential_expression pools "
+            "several."
+        )
+    return reference, gene_column
+
+
+# --- labels ----------------------------------------------------------------------------------
+
+
+def _opened(data: Any, groupby: str) -> Dataset:
+    """The data, with groups in pdex's order and no label for cells that it leaves out."""
+    if not isinstance(groupby, str):
+        raise OptionError(f"groupby={groupby!r} must be text, not {type(groupby).__name__}.")
+    try:
+        dataset = open_dataset(data, groupby)
+    except ColumnError as error:  # a KeyError; pdex raises ValueError
+        raise OptionError(str(error)) from error
+    dtype: Any = data.obs[groupby].dtype if hasattr(data, "obs") else None
+    # pdex removes the category "", upon which pandas sorts the others if they have no order.
+    in_order = hasattr(dtype, "categories") and (
+        dtype.ordered or "" not in dataset.labels.categories.tolist()
+    )
+    return replace(dataset, labels=_selected(dataset.labels, in_order))
+
+
+def _selected(labels: Labels, in_order: bool) -> Labels:
+    """Labels that some cell has, but ``""``; sorted unless they are in the order wanted."""
+    categories = labels.categories.tolist()
+    counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(categories))
+    kept = [i for i, label in enumerate(categories) if counts[i] and label != ""]
+    if not in_order:
+        with suppress(TypeError):  # of mixed types: as they appear
+            kept = sorted(kept, key=lambda i: categories[i])
+    place = np.full(len(categories) + 1, -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    return Labels(place[labels.codes], labels.categories[kept])
+
+
+def _groups(labels: Labels) -> list[Any]:
+    return list(labels.categories)
+
+
+def _without(groups: list[Any], reference: object, groupby: str) -> list[Any]:
+    """The targets: all groups but the reference, which must be there."""
+    targets = [group for group in groups if group != reference]
+    if len(targets) == len(groups):  # "3" stands for the integer 3, as elsewhere
+        targets = [group for group in groups if str(group) != str(reference)]
+    if len(targets) == len(groups):
+        raise LabelError(unknown(f"reference in column {groupby!r}:", reference, groups))
+    return targets
+
+
+def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list[Any], list[str]]:
+    """Targets that have a gene in the matrix, and those whose gene is not in it, for a message.
+
+    Targets of several genes are among the first, to be refused later. Those without any gene are
+    in neither, as in pdex.
+    """
+    try:
+        genes = dataset.column(column)
+    except ColumnError as error:
+        raise OptionError(str(error)) from error
+    labels = dataset.labels
+    both = (labels.codes >= 0) & (genes.codes >= 0)
+    named: dict[Any, list[str]] = {}
+    for pair in np.unique(np.stack([labels.codes[both], genes.codes[both]]), axis=1).T:
+        named.setdefault(labels.categories[pair[0]], []).append(str(genes.categories[pair[1]]))
+    known = set(dataset.genes.tolist())
+    found, absent = [], []
+    for target in targets:
+        own = named.get(target, [])
+        if len(own) > 1 or (own and own[0] in known):
+            found.append(target)
+        elif own:
+            absent.append(f"{target} ({own[0]})")
+    return found, absent
+
+
+# --- values ----------------------------------------------------------------------------------
+
+
+def _detect_log1p(source: Source) -> bool:
+    """Whether no value of the first rows reaches 20, of those stored."""
+    largest = float(np.max(leading_values(source, _DETECTED_ROWS), initial=-np.inf))
+    found = largest < _LOG1P_BELOW
+    logger.warning(  # as pdex: it is a guess that decides what means are
+        "is_log1p not specified; auto-detected %s, as the largest value of the first %d cells is "
+        "%g. Pass is_log1p to suppress this message.",
+        found, min(_DETECTED_ROWS, source.n_cells), largest,
+    )  # fmt: skip
+    return found
+
+
+def _has_negative(source: Source) -> bool:
+    """Whether there are negative values; of a file, whether its first rows have any."""
+    n_rows = source.n_cells if source.in_memory else _CHECKED_ROWS
+    return bool(np.min(leading_values(source, n_rows), initial=0.0) < 0)
+
+
+def leading_values(source: Source, n_rows: int) -> np.ndarray:
+    """Values of the first rows, those stored if the matrix is sparse; of any shape."""
+    if source.on_device:
+        raise OptionError(
+            "The matrix is on a CUDA device, and is looked at on the host to find what it holds. "
+            "Give is_log1p=True or False and no cpm_filter, or use "
+            "pdex_gpu.differential_expression."
+        )
+    if n_rows < source.n_cells:
+        source = repeat(source, np.arange(n_rows))
+    with source.open([0, source.n_genes], memory_budget(None)) as reader:
+        chunk = reader.read(0)
+        if isinstance(chunk, CsrChunk):  # rows follow each other, and have all their entries
+            return chunk.data[chunk.starts[0] : chunk.stops[-1]]
+        if isinstance(chunk, CscChunk):
+            return chunk.data[chunk.indptr[0] : chunk.indptr[-1]]
+        return chunk.values
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def _as_pdex(
+    result: DEResult, mean: str, epsilon: float, as_pandas: bool
+) -> polars.DataFrame | pandas.DataFrame:
+    target, reference = result.flat(f"target_{mean}"), result.flat(f"reference_{mean}")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.log2((target + epsilon) / (reference + epsilon))
+        percent = (target - reference) / (reference + epsilon)
+    for values in (change, percent):
+        values[np.isnan(values)] = 0.0  # 0 / 0: no change
+    columns = {
+        "target_mean": target,
+        "ref_mean": reference,
+        "target_membership": result.flat("target_n_cells"),
+        "ref_membership": result.flat("reference_n_cells"),
+        "log2_fold_change": change,
+        "percent_change": percent,
+    }
+    columns |= {name: result.flat(name) for name in ("p_value", "statistic", "fdr")}
+    kept = result.kept
+    if kept is None:
+        kept = np.broadcast_to(True, (len(result.targets), len(result.features)))
+    columns["target"], columns["feature"] = np.nonzero(kept)
+    return _frame(result.targets, columns, as_pandas, result.features)
+
+
+def _frame(
+    targets: Sequence[object] | np.ndarray,
+    columns: dict[str, np.ndarray],
+    as_pandas: bool,
+    features: np.ndarray | None = None,
+) -> polars.DataFrame | pandas.DataFrame:
+    """The table in pdex's order; `columns` holds positions of labels, and is empty for no row."""
+    labels = {"target": list(targets), "feature": [] if features is None else list(features)}
+    kinds = {name: np.int64 if name in _INTEGERS else np.float64 for name in COLUMNS[2:]}
+    values = {name: columns.get(name, np.empty(0, kind)) for name, kind in kinds.items()}
+    places = {name: columns.get(name, np.empty(0, np.int64)) for name in labels}
+    if as_pandas:
+        import pandas as pd
+
+        found: dict[str, Any] = {
+            name: pd.Index(labels[name], dtype=None if labels[name] else object).take(places[name])
+            for name in labels
+        }
+        return pd.DataFrame(found | values)
+    pl = _import_polars()
+    text = {name: pl.Series(name, labels[name] or None, None if labels[name] else pl.String)
+            for name in labels}  # fmt: skip
+    text = {name: series.gather(places[name]) for name, series in text.items()}
+    return cast("polars.DataFrame", pl.DataFrame({**text, **values}))
+
+
+def _import_polars() -> Any:
+    try:
+        import polars
+    except ImportError as error:
+        raise MissingDependencyError(
+            "polars is not installed, and pdex's table is a polars frame. Run: "
+            "pip install 'pdex_gpu[polars]', or give as_pandas=True."
+        ) from error
+    return polars

@@ -1,0 +1,442 @@
+"""scanpy's ``tl.rank_genes_groups``, on top of this package's own call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from .api import compare
+from .compat_modes import leading_values
+from .errors import (
+    ColumnError,
+    LabelError,
+    OptionError,
+    UnsupportedDataError,
+    listing,
+    unknown,
+)
+from .result import DEResult
+from .settings import Settings, check_count
+from .sources.base import Source
+from .sources.dataset import Dataset, Labels, is_backed, object_array, open_dataset
+from .sources.memory import from_array
+from .sources.nodes import from_node, is_node
+from .sources.view import select
+
+if TYPE_CHECKING:
+    import anndata
+
+logger = logging.getLogger("pdex_gpu")
+
+METHODS = ("t-test", "t-test_overestim_var", "wilcoxon")
+CORRECTIONS = ("benjamini-hochberg", "bonferroni")
+
+#: Stands for cells without a label, which belong to the rest of every group.
+_UNLABELLED = "\0unlabelled"
+_EPSILON = 1e-9  # scanpy's, in fold changes
+_CHECKED_ROWS = 500  # for whole numbers
+
+#: What each group has a column of, and the dtype there.
+_KINDS = {
+    "names": "O",
+    "scores": "float32",
+    "pvals": "float64",
+    "pvals_adj": "float64",
+    "logfoldchanges": "float32",
+}
+
+
+def rank_genes_groups(
+    adata: anndata.AnnData,
+    groupby: str,
+    *,
+    mask_var: Any = None,
+    use_raw: bool | None = None,
+    groups: str | Iterable[object] = "all",
+    reference: str = "rest",
+    n_genes: int | None = None,
+    rankby_abs: bool = False,
+    pts: bool = False,
+    key_added: str | None = None,
+    copy: bool = False,
+    method: str | None = None,
+    corr_method: str = "benjamini-hochberg",
+    tie_correct: bool = False,
+    layer: str | None = None,
+    backend: str = "auto",
+) -> anndata.AnnData | None:
+    """Rank the genes that characterize each group: scanpy 1.12's ``tl.rank_genes_groups``.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        With logarithmized values, in memory or in a file (backed): only ranges of genes are read.
+    groupby : str
+        Column of obs with the groups: categories, or text, which becomes categories.
+    mask_var : str or numpy.ndarray of bool, shape (n_vars,), optional
+        Genes to test, or the column of var that tells.
+    use_raw : bool, optional
+        Test ``adata.raw``; by default if there is one.
+    groups : "all" or iterable of str
+        Groups to compare.
+    reference : str
+        Group that they are compared with; ``"rest"`` for all other cells, those of groups that
+        are not in `groups` and those without a label included.
+    n_genes : int, optional
+        Genes that are given of each group; all by default.
+    rankby_abs : bool
+        Order genes by the absolute value of their score.
+    pts : bool
+        Give fractions of cells that express each gene.
+    key_added : str, optional
+        Key of uns for the result, by default ``"rank_genes_groups"``.
+    copy : bool
+        Return a copy of `adata` with the result, in place of adding it to `adata`.
+    method : {"t-test", "t-test_overestim_var", "wilcoxon"}, optional
+        Welch's t-test (the default), the same with the reference taken to have as many cells as
+        the group, or the rank-sum test by the normal approximation without continuity correction.
+    corr_method : {"benjamini-hochberg", "bonferroni"}
+        Correction of the p-values of each group.
+    tie_correct : bool
+        Correct the variance of rank sums for ties.
+    layer : str, optional
+        Layer to test in place of X.
+    backend : str
+        See :func:`pdex_gpu.differential_expression`.
+
+    Returns
+    -------
+    anndata.AnnData or None
+        None unless `copy`. ``adata.uns[key_added]`` holds what scanpy writes: ``params``; the
+        records ``names``, ``scores`` (float32), ``logfoldchanges`` (float32), ``pvals`` and
+        ``pvals_adj`` (float64), a field a group and genes in descending order of score; and with
+        `pts` the frames ``pts`` and, against the rest, ``pts_rest``.
+
+    Raises
+    ------
+    pdex_gpu.errors.PdexGpuError
+        One of its subclasses; ValueErrors and KeyErrors where scanpy raises these.
+
+    Notes
+    -----
+    Genes of equal score are in the order of the matrix; scanpy leaves their order to chance. This
+    also decides which of them are among the first `n_genes`. Means and variances are float64 and
+    the order of additions is another than scanpy's, so that scores agree to about 12 digits before
+    they become float32. Where a gene has one value in all cells of both samples the score is 0;
+    scanpy's rounding may give such a gene a variance, and a large score.
+
+    scanpy drops explicit zeros from the matrix in `adata`, which here is not changed. NaN is
+    refused.
+    """
+    method = _check_options(method, corr_method, tie_correct, rankby_abs, pts, n_genes)
+    _check_data(adata, copy)
+    mask = _mask(adata, mask_var)
+    use_raw = _check_raw(adata, use_raw, layer)
+    if copy:
+        adata = adata.copy()
+    adata.strings_to_categoricals()
+    chosen = _groups(adata, groupby, groups, reference)
+    dataset, var_names = _dataset(adata, groupby, layer, use_raw, mask)
+    with dataset:
+        _hint_at_counts(dataset.source)
+        sides = ("target", "reference")
+        means = [f"{side}_log_mean" for side in sides]
+        fractions = [f"{side}_fraction" for side in sides] if pts else []
+        result = compare(
+            replace(dataset, labels=_labels(adata.obs[groupby])),
+            Settings(
+                groupby=groupby,
+                reference=reference,
+                groups=chosen.targets,
+                comparison="rest" if reference == "rest" else "reference",
+                columns=[*means, *fractions, *(["z"] if method == "wilcoxon" else [])],
+                fdr_method=corr_method,
+                fdr_scope="target",
+                metric="wilcoxon" if method == "wilcoxon" else "t-test",
+                layer=layer,
+                backend=backend,
+                is_log1p=True,  # that is what its fold changes take for granted
+                test_options=_test_options(method, tie_correct),
+            ),
+        )
+    found: dict[str, Any] = {
+        "params": {
+            "groupby": groupby,
+            "reference": reference,
+            "method": method,
+            "use_raw": use_raw,
+            "layer": layer,
+            "corr_method": corr_method,
+        }
+    }
+    result = cast(DEResult, result)
+    if pts:
+        found |= _fractions(result, chosen, var_names)
+    base = adata.uns.get("log1p", {}).get("base")
+    found |= _records(result, method, base, n_genes, rankby_abs)
+    adata.uns["rank_genes_groups" if key_added is None else key_added] = found
+    return adata if copy else None
+
+
+def _check_options(
+    method: str | None,
+    corr_method: object,
+    tie_correct: object,
+    rankby_abs: object,
+    pts: object,
+    n_genes: object,
+) -> str:
+    method = "t-test" if method is None else method
+    if method == "logreg":
+        raise OptionError(
+            "method='logreg' is not offered: logistic regression is no test of a gene. Use "
+            f"scanpy for it, or one of {listing(METHODS)}."
+        )
+    if method not in METHODS:
+        raise OptionError(unknown("method", method, METHODS))
+    if corr_method not in CORRECTIONS:
+        raise OptionError(unknown("corr_method", corr_method, CORRECTIONS))
+    for name, value in (("tie_correct", tie_correct), ("rankby_abs", rankby_abs), ("pts", pts)):
+        if not isinstance(value, bool | np.bool_):
+            raise OptionError(f"{name}={value!r} must be True or False.")
+    check_count("n_genes", n_genes)
+    return method
+
+
+def _check_data(adata: Any, copy: bool) -> None:
+    if not hasattr(adata, "uns") or not hasattr(adata, "obs"):
+        raise UnsupportedDataError(
+            f"rank_genes_groups writes into adata.uns, so it needs an AnnData, not a "
+            f"{type(adata).__name__}. Open a file with anndata.read_h5ad(path, backed='r'), or use "
+            "pdex_gpu.differential_expression."
+        )
+    if not is_backed(adata):
+        return
+    if copy or adata.is_view:
+        what = "copy=True would copy" if copy else "a result would turn into an AnnData"
+        raise OptionError(
+            f"{what} {'a file: adata' if copy else 'this view: adata'} is backed by "
+            f"{str(adata.filename)!r}. Give the whole backed AnnData and copy=False, or load it: "
+            "adata.to_memory()."
+        )
+
+
+def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
+    """Which genes are tested, shape (n_vars,), bool; None for all."""
+    if mask_var is None:
+        return None
+    if isinstance(mask_var, str):
+        if mask_var not in adata.var.columns:
+            text = unknown("column of var", mask_var, list(adata.var.columns))
+            raise OptionError(f"mask_var: {text}")
+        mask = adata.var[mask_var].to_numpy()
+    else:
+        mask = np.asarray(mask_var)
+    if mask.shape != (adata.n_vars,) or mask.dtype != bool:
+        raise OptionError(
+            f"mask_var must be boolean and hold a value for each of {adata.n_vars} genes, but is "
+            f"{mask.dtype} of shape {mask.shape}."
+        )
+    if not mask.any():
+        raise OptionError("mask_var selects no gene. Give one that is True for some.")
+    return mask
+
+
+def _check_raw(adata: Any, use_raw: bool | None, layer: str | None) -> bool:
+    raw = adata.raw is not None
+    if use_raw is not None and not isinstance(use_raw, bool | np.bool_):
+        raise OptionError(f"use_raw={use_raw!r} must be True, False or None.")
+    if use_raw and not raw:
+        raise OptionError("Received use_raw=True, but adata.raw is empty. Give use_raw=False.")
+    use_raw = raw if use_raw is None else bool(use_raw)
+    if use_raw and layer is not None:
+        raise OptionError(
+            f"Cannot specify layer={layer!r} and have use_raw=True, which is the default where "
+            "there is an adata.raw. Give use_raw=False."
+        )
+    return use_raw
+
+
+# --- groups ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Labels of the groups that take part, in scanpy's order, and those that are compared."""
+
+    all: list[Any]
+    targets: list[Any]
+
+
+def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups:
+    if groupby not in adata.obs.columns:
+        raise ColumnError(unknown("column of obs", groupby, list(adata.obs.columns)))
+    column = adata.obs[groupby]
+    if not hasattr(column, "cat"):
+        raise OptionError(
+            f"Column {groupby!r} of obs is {column.dtype}, not categorical. Convert it: "
+            f"adata.obs[{groupby!r}] = adata.obs[{groupby!r}].astype('category')."
+        )
+    categories = column.cat.categories.tolist()
+    if isinstance(groups, str) and groups == "all":
+        labels = categories
+    elif isinstance(groups, str | int):
+        raise OptionError(f"groups={groups!r}: specify a sequence of groups, or 'all'.")
+    else:
+        labels = [_label(group, categories, "group", groupby) for group in groups]
+        if not labels:
+            raise OptionError("groups=[] names no group. Give some, or 'all'.")
+    if reference == "rest":
+        chosen = _Groups(list(dict.fromkeys(labels)), list(dict.fromkeys(labels)))
+    else:
+        other = _label(reference, categories, "reference", groupby)
+        both = list(dict.fromkeys([*labels, other]))
+        chosen = _Groups(both, [label for label in both if label != other])
+    counts = column.value_counts()
+    few = [label for label in chosen.all if counts[label] < 2]
+    if few:
+        raise LabelError(
+            f"Could not calculate statistics for groups {listing(few)} of column {groupby!r}, "
+            "since they contain one cell or none. Name the others with groups=, or remove them "
+            "(and then their categories: .cat.remove_unused_categories())."
+        )
+    return chosen
+
+
+def _label(asked: object, categories: list[Any], role: str, groupby: str) -> Any:
+    """A category by its value or, as numbers are given as text and text as numbers, its text."""
+    for category in categories:
+        if category == asked:
+            return category
+    by_text = {str(category): category for category in categories}
+    if str(asked) not in by_text:
+        raise LabelError(unknown(f"{role} in column {groupby!r}:", asked, categories))
+    return by_text[str(asked)]
+
+
+def _labels(column: Any) -> Labels:
+    """The groups, with a label for the cells that have none: they belong to the rest."""
+    codes = column.cat.codes.to_numpy().astype(np.int64)
+    categories = column.cat.categories.tolist()
+    return Labels(
+        np.where(codes < 0, len(categories), codes), object_array([*categories, _UNLABELLED])
+    )
+
+
+# --- the matrix ------------------------------------------------------------------------------
+
+
+def _dataset(
+    adata: Any, groupby: str, layer: str | None, use_raw: bool, mask: np.ndarray | None
+) -> tuple[Dataset, Any]:
+    """The matrix to test, and its gene names as an index."""
+    if not use_raw:
+        part = adata if mask is None else adata[:, mask]
+        return open_dataset(part, groupby, layer), part.var_names
+    names = adata.raw.var_names
+    if mask is not None and len(names) != len(mask):
+        raise OptionError(
+            f"mask_var has a value for each of {len(mask)} genes of adata, but adata.raw has "
+            f"{len(names)}. Give use_raw=False, or no mask_var."
+        )
+    source, names = _raw_source(adata.raw.X, mask), names if mask is None else names[mask]
+    return (
+        Dataset(
+            source=source,
+            labels=Labels(np.empty(0, np.int64), np.empty(0, object)),  # given later
+            genes=object_array(str(name) for name in names),
+            cell_name=lambda row: str(adata.obs_names[row]),
+            description="AnnData, raw.X",
+        ),
+        names,
+    )
+
+
+def _raw_source(matrix: Any, mask: np.ndarray | None) -> Source:
+    node = getattr(matrix, "group", matrix)
+    if not is_node(node):
+        return from_array(matrix if mask is None else matrix[:, mask], what="raw.X")
+    source = from_node(node, what="raw.X")
+    if mask is None:
+        return source
+    return select(source, np.arange(source.n_cells), np.flatnonzero(mask))
+
+
+def _hint_at_counts(source: Source) -> None:
+    """A log line if the first rows hold nothing but counts; files are not read for it."""
+    if not source.in_memory:
+        return
+    values = leading_values(source, _CHECKED_ROWS)
+    if values.size and (values >= 0).all() and (values == np.floor(values)).all():
+        logger.warning(
+            "values are whole numbers, like raw counts: rank_genes_groups expects logarithms "
+            "(its fold changes take expm1 of means)"
+        )
+
+
+# --- the result ------------------------------------------------------------------------------
+
+
+def _test_options(method: str, tie_correct: bool) -> dict[str, Any]:
+    if method == "wilcoxon":
+        return {"continuity": False, "tie_correction": bool(tie_correct), "method": "asymptotic"}
+    return {"variance": "welch" if method == "t-test" else "overestimated"}
+
+
+def _records(
+    result: DEResult, method: str, base: float | None, n_genes: int | None, rankby_abs: bool
+) -> dict[str, np.ndarray]:
+    """The records of scanpy, a field a group, genes in descending order of score."""
+    scores = result["z" if method == "wilcoxon" else "statistic"]
+    scores = np.where(np.isnan(scores), 0.0, scores)
+    keys = np.abs(scores) if rankby_abs else scores
+    n = len(result.features) if n_genes is None else min(n_genes, len(result.features))
+    first = np.argsort(-keys, axis=1, kind="stable")[:, :n]
+    values = {
+        "logfoldchanges": _log_fold_changes(result, base),
+        "names": np.broadcast_to(result.features, scores.shape),
+        "pvals": result["p_value"],
+        "pvals_adj": result["fdr"],
+        "scores": scores,
+    }
+    names = [str(target) for target in result.targets]
+    found: dict[str, np.ndarray] = {}
+    with np.errstate(over="ignore"):  # beyond float32: infinite
+        for kind, dtype in _KINDS.items():
+            rows = np.take_along_axis(values[kind], first, axis=1).astype(dtype)
+            found[kind] = np.rec.fromarrays(list(rows), dtype=[(name, dtype) for name in names])
+    return found
+
+
+def _log_fold_changes(result: DEResult, base: float | None) -> np.ndarray:
+    """scanpy's: of means of logarithms taken back, each plus 1e-9."""
+    factor = 1.0 if base is None else float(np.log(base))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        target, reference = (
+            np.expm1(result[f"{side}_log_mean"] * factor) + _EPSILON
+            for side in ("target", "reference")
+        )
+        return np.log2(target / reference)
+
+
+def _fractions(result: DEResult, chosen: _Groups, var_names: Any) -> dict[str, Any]:
+    import pandas as pd
+
+    of_target = dict(zip(result.targets, result["target_fraction"], strict=True))
+    of_reference = dict(zip(result.targets, result["reference_fraction"], strict=True))
+    names = [str(label) for label in chosen.all]
+
+    def frame(rows: list[np.ndarray]) -> Any:
+        return pd.DataFrame(np.stack(rows, axis=1), index=var_names, columns=names)
+
+    if len(chosen.targets) < len(chosen.all):  # one reference, whose column is among them
+        shared = result["reference_fraction"][0]
+        return {"pts": frame([of_target.get(label, shared) for label in chosen.all])}
+    return {
+        "pts": frame([of_target[label] for label in chosen.all]),
+        "pts_rest": frame([of_reference[label] for label in chosen.all]),
+    }

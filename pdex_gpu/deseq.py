@@ -1,0 +1,247 @@
+"""The pdex 0.1.28 call for DESeq2 on pseudobulk samples."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from .aggregate import Samples, aggregate, check_method, find_samples, sample_columns
+from .errors import (
+    DataError,
+    LabelError,
+    MissingDependencyError,
+    OptionError,
+    UnknownGroupWarning,
+    listing,
+    unknown,
+)
+from .settings import check_count
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas
+    import polars
+
+
+def pseudobulk_dex(
+    adata: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: Iterable[str],
+    groups: Iterable[object] | None = None,
+    test_col: str = "target_gene",
+    reference: object = "non-targeting",
+    design: str | None = None,
+    num_workers: int | None = 1,
+    aggr_method: str = "sum",
+    as_polars: bool = False,
+    *,
+    layer: str | None = None,
+    memory: str | float | int | None = None,
+) -> pandas.DataFrame | polars.DataFrame:
+    """Compare groups of pseudobulk samples with DESeq2: pdex 0.1.28's call and columns.
+
+    Cells become samples as in :func:`pdex_gpu.pseudobulk`, then pydeseq2 fits one model to all
+    samples and tests each group against the reference (Wald test, Benjamini-Hochberg within a
+    group). Needs the extra ``pseudobulk``.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData, str, os.PathLike or file object
+        Raw counts: an AnnData in memory or backed, or the path of an h5ad file or zarr store,
+        which may be larger than memory.
+    groupby : iterable of str
+        Columns of obs that make up a sample: `test_col` and at least one more, for replicates.
+        Columns of numbers are continuous covariates of the model.
+    groups : iterable, optional
+        Groups to compare, in this order; by default all but the reference, in order of first
+        appearance.
+    test_col : str
+        Column of obs with the group of each cell.
+    reference : object
+        Group that the others are compared with.
+    design : str, optional
+        Formula of the model; by default ``"~"`` and the columns of `groupby` joined by ``"+"``.
+    num_workers : int, optional
+        Processes that pydeseq2 uses; all processors if None.
+    aggr_method : {"sum", "mean", "median"}
+        How cells become samples. DESeq2 takes whole numbers only, which sums of counts are.
+    as_polars : bool
+        Return a polars frame. Needs the extra ``polars``.
+    layer : str, optional
+        Layer to use instead of X.
+    memory : str, int or float, optional
+        Memory for making samples, as in :func:`pdex_gpu.pseudobulk`; pydeseq2 takes a multiple of
+        (samples x genes) besides.
+
+    Returns
+    -------
+    pandas.DataFrame or polars.DataFrame
+        Columns gene, baseMean, log2FoldChange, lfcSE, stat, pvalue, padj, target, reference; rows
+        group by group, genes in matrix order. The index counts genes and starts anew in each group.
+
+    Raises
+    ------
+    pdex_gpu.errors.PdexGpuError
+        One of its subclasses, for every input that cannot be used; MissingDependencyError if
+        pydeseq2 is not installed.
+    ValueError
+        From pydeseq2, about a design that cannot be fitted.
+
+    Notes
+    -----
+    Differences from pdex 0.1.28: sums are exact where pdex adds in float32; cells without a label
+    are left out with a warning; groups that do not exist are left out with a warning as long as
+    some do; a group that is asked for twice is given once, and the reference never.
+
+    Examples
+    --------
+    >>> pseudobulk_dex("screen.h5ad", ["target_gene", "donor"])  # doctest: +SKIP
+    """
+    check_method("aggr_method", aggr_method)
+    groupby = [groupby] if isinstance(groupby, str) else list(groupby)
+    columns = sample_columns(groupby)
+    if test_col not in columns:
+        raise OptionError(
+            f"test_col={test_col!r} is not among the columns of groupby: {listing(columns)}. Add "
+            "it to groupby, or name the column with the groups."
+        )
+    if len(columns) < 2:
+        raise OptionError(
+            f"groupby has one column, {columns[0]!r}: DESeq2 estimates variance from replicates. "
+            "Add a column to groupby that tells them apart, such as a donor or a batch."
+        )
+    check_count("num_workers", num_workers)
+    deseq = _import("pydeseq2.dds", "pseudobulk"), _import("pydeseq2.ds", "pseudobulk")
+    inference = _import("pydeseq2.default_inference", "pseudobulk")
+    pl = _import("polars", "polars") if as_polars else None
+    samples = find_samples(adata, columns, layer)
+    reference, targets = _targets(samples, test_col, reference, groups)
+    values, genes = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
+    _check_counts(values, samples, genes, aggr_method)
+
+    import pandas as pd
+
+    table = pd.concat(
+        _contrasts(
+            *deseq,
+            inference.DefaultInference(n_cpus=num_workers),
+            pd.DataFrame(values, index=samples.names, columns=genes),
+            pd.DataFrame(
+                {column: levels.tolist() for column, levels in samples.levels.items()},
+                index=pd.Index(samples.names, name="SampleName"),
+            ),
+            design="~" + "+".join(groupby) if design is None else design,
+            test_col=test_col,
+            targets=targets,
+            reference=reference,
+        )
+    )
+    return table if pl is None else pl.DataFrame(table)
+
+
+def _import(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{module.split('.')[0]} is not installed. Run: pip install 'pdex_gpu[{extra}]'"
+        ) from error
+
+
+def _targets(
+    samples: Samples, column: str, reference: object, groups: Iterable[object] | None
+) -> tuple[object, list[Any]]:
+    """The reference, and the groups to compare, as they stand in the column."""
+    by_cell = samples.levels[column][np.argsort(samples.first_cell)]
+    present = list(dict.fromkeys(by_cell.tolist()))
+    # "3" finds the integer 3, as on a command line.
+    known_labels, by_text = set(present), {str(label): label for label in present}
+
+    def match(label: object) -> Any:
+        return label if label in known_labels else by_text.get(str(label), label)
+
+    known = match(_labels("reference", [reference])[0])
+    if known not in known_labels:
+        raise LabelError(unknown(f"reference in column {column!r}:", reference, sorted(by_text)))
+    if groups is None:
+        targets = [label for label in present if label != known]
+    else:
+        asked = [match(label) for label in _labels("groups", groups)]
+        absent = [label for label in asked if label not in known_labels]
+        targets = [g for g in dict.fromkeys(asked) if g in known_labels and g != known]
+        if absent and not targets:
+            raise LabelError(unknown(f"group in column {column!r}:", absent[0], sorted(by_text)))
+        if absent:
+            warnings.warn(
+                f"Groups not found in column {column!r}, left out: {listing(absent)}.",
+                UnknownGroupWarning,
+                stacklevel=3,
+            )
+    if not targets:
+        raise LabelError(
+            f"No target group is left to compare with {str(known)!r} in column {column!r}: "
+            f"found {listing(present)}. Give other groups or another reference."
+        )
+    return known, targets
+
+
+def _labels(option: str, labels: Any) -> list[Any]:
+    """A list of labels; one label in text stands for itself."""
+    try:
+        found = [labels] if isinstance(labels, str) else list(labels)
+        set(found)
+    except TypeError as error:  # not iterable, or a label that is itself a list
+        raise OptionError(f"{option}={labels!r} must be labels of the column: {error}.") from error
+    return found
+
+
+def _check_counts(values: np.ndarray, samples: Samples, genes: np.ndarray, method: str) -> None:
+    """Raise DataError unless all values are whole numbers of at least 0."""
+    for k, row in enumerate(values):
+        wrong = np.flatnonzero((row < 0) | (row != np.floor(row)))
+        if len(wrong):
+            value = row[wrong[0]]
+            kind = "negative" if value < 0 else "fractional"
+            advice = "Use aggr_method='sum', on raw" if method != "sum" else "Give raw"
+            raise DataError(
+                f"DESeq2 takes counts, but the {method} of sample {samples.names[k]!r} is {kind} "
+                f"in gene {str(genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= names the "
+                "layer that holds them."
+            )
+
+
+def _contrasts(
+    dds_module: Any,
+    ds_module: Any,
+    inference: Any,
+    counts: pandas.DataFrame,
+    metadata: pandas.DataFrame,
+    *,
+    design: str,
+    test_col: str,
+    targets: list[Any],
+    reference: object,
+) -> Iterator[pandas.DataFrame]:
+    """Fit the model once, then test target by target, with the options of pdex 0.1.28."""
+    dds = dds_module.DeseqDataSet(
+        counts=counts,
+        metadata=metadata,
+        design=design,
+        refit_cooks=True,
+        inference=inference,
+        quiet=True,
+    )
+    dds.deseq2()
+    for target in targets:
+        tested = ds_module.DeseqStats(
+            dds, contrast=[test_col, target, reference], inference=inference, quiet=True
+        )
+        tested.summary()
+        results = tested.results_df.reset_index(names="gene")
+        results["target"] = target
+        results["reference"] = reference
+        yield results

@@ -1,0 +1,181 @@
+"""One range of genes reduced to one value a sample: sums and medians.
+
+Entries are added in float64, one after the other in the order of the cells, zeros left out. So the
+bits depend neither on the ranges nor on how the matrix is stored, and sums of whole numbers are
+exact up to 2**53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .backends.contract import NonFiniteError
+from .sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
+
+#: Bytes a stored entry takes, at most, while medians of its range are found.
+MEDIAN_BYTES_PER_ENTRY = 64
+_PIECE = 1 << 16  # entries taken at a time: a few MB of temporary arrays
+
+_Triples = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> np.ndarray:
+    """Sum of each gene over the cells of each sample.
+
+    Parameters
+    ----------
+    chunk : Chunk
+    codes : numpy.ndarray, shape (n_cells,), int64
+        Sample of each cell, -1 for none.
+    n_samples : int
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_samples, n_genes), float64
+
+    Raises
+    ------
+    NonFiniteError
+        A cell of some sample holds NaN or infinity.
+    NotCanonicalError
+        Sparse indices are unsorted, repeated or out of range.
+    """
+    found = np.zeros(n_samples * chunk.n_genes)
+    for keys, values in _keyed(chunk, codes):
+        np.add.at(found, keys, values)
+    return found.reshape(n_samples, chunk.n_genes)
+
+
+def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+    """Median of each gene over the cells of each sample, as `numpy.median` defines it.
+
+    Of an even number of cells that is the mean of the two in the middle. Zeros count. Where they
+    fill the middle, which is most of a sparse matrix, nothing is sorted.
+
+    Parameters
+    ----------
+    chunk : Chunk
+    codes : numpy.ndarray, shape (n_cells,), int64
+        Sample of each cell, -1 for none.
+    n_cells : numpy.ndarray, shape (n_samples,), int64
+        Cells of each sample, at least one.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_samples, n_genes), float64
+
+    Raises
+    ------
+    NonFiniteError, NotCanonicalError
+        As in :func:`sums`.
+    """
+    shape = len(n_cells), chunk.n_genes
+    negative, positive = np.zeros((2, shape[0] * shape[1]), np.int64)
+    for keys, values in _keyed(chunk, codes):
+        np.add.at(negative, keys[values < 0], 1)
+        np.add.at(positive, keys[values > 0], 1)
+    # In ascending order ranks from `negative` to `zeros_end` are zeros.
+    zeros_end = np.repeat(n_cells, shape[1]) - positive
+    low, high = np.repeat((n_cells - 1) // 2, shape[1]), np.repeat(n_cells // 2, shape[1])
+    sought = (low < negative) | (high >= zeros_end)
+    found = np.zeros(shape[0] * shape[1])
+    if not sought.any():
+        return found.reshape(shape)
+
+    parts = []
+    for keys, values in _keyed(chunk, codes):
+        taken = sought[keys] & (values != 0)
+        parts.append((keys[taken], values[taken]))
+    keys, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.lexsort((values, keys))
+    keys, values = keys[order], values[order]
+    wanted = np.flatnonzero(sought)
+    first = np.searchsorted(keys, wanted)
+    begin, end = negative[wanted], zeros_end[wanted]
+
+    def at_rank(rank: np.ndarray) -> np.ndarray:
+        zero = (rank >= begin) & (rank < end)
+        place = first + np.where(rank < begin, rank, rank - (end - begin))
+        return np.where(zero, 0.0, values[np.where(zero, 0, place)])
+
+    middle, above = at_rank(low[wanted]), at_rank(high[wanted])
+    even = low[wanted] != high[wanted]
+    middle[even] = (middle[even] + above[even]) / 2
+    found[wanted] = middle
+    return found.reshape(shape)
+
+
+def _keyed(chunk: Chunk, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Entries of cells that are of some sample: ``sample * n_genes + gene``, and their value."""
+    for cells, genes, values in _entries(chunk):
+        samples = codes[cells]
+        kept = samples >= 0
+        if not kept.all():
+            samples, cells, genes, values = (x[kept] for x in (samples, cells, genes, values))
+        if values.dtype.kind == "f":
+            odd = np.flatnonzero(~np.isfinite(values))
+            if len(odd):
+                at = odd[0]
+                gene = int(genes[at]) + chunk.gene_start
+                raise NonFiniteError(int(cells[at]), gene, float(values[at]))
+        yield samples * chunk.n_genes + genes, values.astype(np.float64)
+
+
+def _entries(chunk: Chunk) -> _Triples:
+    """Cell, gene within the chunk, and value of its entries, a piece at a time.
+
+    Those of a gene come in ascending order of their cells.
+    """
+    if isinstance(chunk, DenseChunk):
+        yield from _dense_entries(chunk)
+    elif isinstance(chunk, CsrChunk):
+        for cells, genes, where in _pieces(
+            chunk.indices, chunk.starts, chunk.stops, chunk.gene_start, chunk.n_genes
+        ):
+            yield cells, genes, chunk.data[where]
+    else:
+        assert isinstance(chunk, CscChunk)
+        for genes, cells, where in _pieces(
+            chunk.indices, chunk.indptr[:-1], chunk.indptr[1:], 0, chunk.n_cells
+        ):
+            yield cells, genes, chunk.data[where]
+
+
+def _dense_entries(chunk: DenseChunk) -> _Triples:
+    n_cells, n_genes = chunk.values.shape
+    step = max(1, _PIECE // n_genes)
+    for start in range(0, n_cells, step):
+        block = np.ascontiguousarray(chunk.values[start : start + step])
+        where = np.flatnonzero(block)  # NaN is among them
+        rows = where // n_genes
+        yield rows + start, where - rows * n_genes, block.reshape(-1)[where]
+
+
+def _pieces(
+    indices: np.ndarray, starts: np.ndarray, stops: np.ndarray, first: int, n_minor: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, slice | np.ndarray]]:
+    """Whole rows (or columns) of a sparse chunk: major and minor index, and place of entries.
+
+    Raises NotCanonicalError unless minor indices, less `first`, ascend within ``[0, n_minor)``.
+    """
+    lengths = stops - starts
+    ends = np.cumsum(lengths)
+    a = 0
+    while a < len(lengths):
+        before = int(ends[a - 1]) if a else 0
+        b = max(a + 1, int(np.searchsorted(ends, before + _PIECE, side="right")))
+        rows, n = slice(a, b), lengths[a:b]
+        major = np.repeat(np.arange(a, min(b, len(lengths))), n)
+        where: slice | np.ndarray
+        if np.array_equal(starts[rows][1:], stops[rows][:-1]):
+            where = slice(int(starts[rows][0]), int(stops[rows][-1]))
+        else:  # a range of genes, or cells put in another order
+            where = np.arange(len(major)) + np.repeat(starts[rows] - (ends[rows] - n - before), n)
+        minor = indices[where].astype(np.int64) - first
+        ascends = (minor[1:] > minor[:-1]) | (major[1:] != major[:-1])
+        if len(minor) and (minor.min() < 0 or minor.max() >= n_minor or not ascends.all()):
+            raise NotCanonicalError("indices are unsorted, repeated or out of range")
+        yield major, minor, where
+        a = b

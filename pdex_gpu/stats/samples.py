@@ -1,0 +1,193 @@
+"""The two sides of every comparison of a contrast, as what is known of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backends.contract import Moments
+from ..design import Contrast
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One side. Arrays broadcast to (n_targets, n_genes): what is shared has a first axis of 1.
+
+    Attributes
+    ----------
+    n : numpy.ndarray, shape (n_targets or 1, 1), float64
+        Cells.
+    n_expressed : numpy.ndarray, int
+        Cells with a value other than zero.
+    mean : numpy.ndarray, float64
+    m2 : numpy.ndarray or None, float64
+        Sum of squared deviations from the mean.
+    mean_expm1, mean_log1p : numpy.ndarray or None, float64
+    """
+
+    n: np.ndarray
+    n_expressed: np.ndarray
+    mean: np.ndarray
+    m2: np.ndarray | None
+    mean_expm1: np.ndarray | None
+    mean_log1p: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Targets and what each is compared with."""
+
+    target: Sample
+    reference: Sample
+
+
+def sides(moments: Moments, contrast: Contrast) -> Sides:
+    """The sides of a contrast, from the moments of all groups of the design."""
+    span = contrast.span
+    chosen = moments.of_groups(contrast.groups if span is None else span)
+    n_cells = contrast.n_cells.astype(np.float64)[:, None]
+    if contrast.against == "reference":
+        return Sides(
+            _sample(chosen.of_groups(slice(1, None)), n_cells[1:]),
+            _sample(chosen.of_groups(slice(0, 1)), n_cells[:1]),
+        )
+    if contrast.against == "rest":
+        return Sides(_sample(chosen, n_cells), _others(chosen, n_cells))
+    targets = _sample(chosen.of_groups(slice(1, None)), n_cells[1:])
+    pool = _sample(chosen.of_groups(slice(0, 1)), n_cells[:1])
+    return Sides(targets, _without(pool, targets))
+
+
+def _sample(moments: Moments, n: np.ndarray) -> Sample:
+    return Sample(
+        n,
+        moments.n_expressed,
+        moments.mean,
+        moments.m2,
+        moments.mean_expm1,
+        moments.mean_log1p,
+    )
+
+
+def _others(groups: Moments, n: np.ndarray) -> Sample:
+    """For each group all others together, without subtracting sums from each other.
+
+    Sums before and after a group are added. Squared deviations are taken from a common centre,
+    then moved to the mean of the others (Chan, Golub and LeVeque 1983).
+    """
+    total = n.sum()
+    n_others = total - n
+
+    def mean_of(mean: np.ndarray | None) -> np.ndarray | None:
+        return None if mean is None else _all_but_one(n * mean) / n_others
+
+    mean = mean_of(groups.mean)
+    assert mean is not None
+    m2 = None
+    if groups.m2 is not None:
+        centre = (n * groups.mean).sum(axis=0, keepdims=True) / total
+        deviation = groups.mean - centre
+        of_others = mean - centre
+        m2 = _all_but_one(groups.m2 + n * deviation * deviation) - n_others * of_others**2
+        np.maximum(m2, 0.0, out=m2)
+        low, high = _all_but_one(groups.mean, np.minimum), _all_but_one(groups.mean, np.maximum)
+        constant = (low == high) & (_all_but_one(groups.m2) == 0.0)  # one value shared by all
+        m2[constant] = 0.0
+        mean = np.where(constant, low, mean)
+    expressed = groups.n_expressed.sum(axis=0, keepdims=True, dtype=np.int64)
+    return Sample(
+        n_others,
+        expressed - groups.n_expressed,
+        mean,
+        m2,
+        mean_of(groups.mean_expm1),
+        mean_of(groups.mean_log1p),
+    )
+
+
+def _all_but_one(values: np.ndarray, combine: Callable[..., np.ndarray] = np.add) -> np.ndarray:
+    """For each row all other rows combined: those before it, then those after it."""
+    ufunc = combine if isinstance(combine, np.ufunc) else np.add
+    before = ufunc.accumulate(values[:-1], axis=0)
+    after = ufunc.accumulate(values[:0:-1], axis=0)[::-1]
+    found = np.full(values.shape, np.nan)
+    found[0], found[-1] = after[0], before[-1]
+    ufunc(before[:-1], after[1:], out=found[1:-1])
+    return found
+
+
+def _without(pool: Sample, target: Sample) -> Sample:
+    """The cells of a pool that are not the target's, by subtraction."""
+    n = pool.n - target.n
+
+    def mean_of(whole: np.ndarray | None, part: np.ndarray | None) -> np.ndarray | None:
+        if whole is None or part is None:
+            return None
+        return (pool.n * whole - target.n * part) / n
+
+    mean = mean_of(pool.mean, target.mean)
+    assert mean is not None
+    m2 = None
+    if pool.m2 is not None and target.m2 is not None:
+        m2 = pool.m2 - target.m2 - target.n * n / pool.n * (target.mean - mean) ** 2
+        m2 = np.where(m2 > 1e-12 * pool.m2, m2, 0.0)  # below: rounding of what was subtracted
+    return Sample(
+        n,
+        pool.n_expressed - target.n_expressed,
+        mean,
+        m2,
+        mean_of(pool.mean_expm1, target.mean_expm1),
+        mean_of(pool.mean_log1p, target.mean_log1p),
+    )
+
+
+def pooled_over_strata(
+    parts: Sequence[tuple[Sample, np.ndarray]], n_rows: int, n_genes: int
+) -> Sample:
+    """One side of rows that are made of several strata: all its cells together.
+
+    Parameters
+    ----------
+    parts : sequence of (Sample, rows)
+        A side of each stratum, and the row of each of its targets, -1 for none.
+    n_rows, n_genes : int
+    """
+    n = np.zeros((n_rows, 1))
+    for sample, rows in parts:
+        used = rows >= 0
+        n[rows[used]] += np.broadcast_to(sample.n, (len(rows), 1))[used]
+
+    def total(values: Callable[[Sample], np.ndarray]) -> np.ndarray:
+        found = np.zeros((n_rows, n_genes))
+        for sample, rows in parts:
+            used = rows >= 0
+            found[rows[used]] += np.broadcast_to(values(sample), (len(rows), n_genes))[used]
+        return found
+
+    def mean_of(name: str) -> np.ndarray | None:
+        if getattr(parts[0][0], name) is None:
+            return None
+        return total(lambda sample: sample.n * getattr(sample, name)) / n
+
+    mean = mean_of("mean")
+    assert mean is not None
+    m2 = None
+    if parts[0][0].m2 is not None:
+        m2 = np.zeros((n_rows, n_genes))
+        for sample, rows in parts:
+            used = rows >= 0
+            assert sample.m2 is not None
+            deviation = np.broadcast_to(sample.mean, (len(rows), n_genes))[used] - mean[rows[used]]
+            within = np.broadcast_to(sample.m2, (len(rows), n_genes))[used]
+            cells = np.broadcast_to(sample.n, (len(rows), 1))[used]
+            m2[rows[used]] += within + cells * deviation**2
+    return Sample(
+        n,
+        total(lambda sample: sample.n_expressed).astype(np.int64),
+        mean,
+        m2,
+        mean_of("mean_expm1"),
+        mean_of("mean_log1p"),
+    )
