@@ -123,6 +123,7 @@ def pdex(
       is infinite may be a large number there. Here the other groups are added.
     * It refuses explicit zeros and negative values in a sparse matrix, and categories without a
       cell. Here zeros are zeros, negative values are ranked, and such categories are left out.
+    * Mode on_target fails there if `gene_col` has categories that are no gene, as the control's.
     * Of gene names that occur more than once, mode on_target takes the first, pdex the last.
     """
     _check_options(mode, threads, geometric_mean, epsilon, cpm_filter)

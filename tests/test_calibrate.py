@@ -284,10 +284,19 @@ def test_groups_name_the_sizes():
     assert caught[0].filename == __file__
 
 
-def test_strata_have_the_composition_of_targets():
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [
+        ({"strata": "batch"}, ["batch"]),
+        ({"groupby": ["gene", "lane"]}, ["lane"]),
+        ({"groupby": ["gene", "lane"], "strata": "batch"}, ["lane", "batch"]),
+    ],
+    ids=["strata", "levels", "both"],
+)
+def test_strata_have_the_composition_of_targets(options: dict[str, Any], columns: list[str]):
     adata = screen(n_control=600)
-    found = run(adata, strata="batch")
-    batch = adata.obs["batch"].to_numpy()
+    found = run(adata, **options)
+    batch = adata.obs[columns].astype(str).sum(axis=1).to_numpy()
     for k, target in enumerate(found.targets):
         mock = batch[found.control_cells[found.assignment[0] == k]]
         real = batch[(adata.obs["gene"] == target).to_numpy()]
@@ -296,13 +305,13 @@ def test_strata_have_the_composition_of_targets():
 
 
 def test_terciles_of_expression():
-    """Genes that the groups tell apart by construction, in the upper third alone."""
+    """Only the genes with the largest means differ between guides."""
     rng = np.random.default_rng(5)
     adata = screen(n_control=400, n_genes=30)
-    # With one guide a side, genes 20 and on differ between all guides.
-    adata.X = rng.normal(np.arange(30), 1e-3, adata.shape).astype(np.float32)
+    mean = rng.permutation(30)
+    adata.X = rng.normal(mean, 1e-3, adata.shape).astype(np.float32)
     level = pd.factorize(adata.obs["guide"])[0]
-    adata.X[:, 20:] += rng.normal(0, 0.3, (40, 10)).astype(np.float32)[level]
+    adata.X[:, mean >= 20] += rng.normal(0, 0.3, (40, 10)).astype(np.float32)[level]
     found = run(adata, units="guide", metric="t-test", n_repeats=20)
     low, middle, high = found.by_expression
     assert low.n_tests == middle.n_tests == high.n_tests == 10 * len(found.groups)

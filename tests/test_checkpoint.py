@@ -834,16 +834,12 @@ FIELDS = {"target_mean": 2, "reference_mean": 1, "statistic": 2, "p_value": 2}
 def result_of(genes: slice, seed: int = 0) -> RangeResult:
     rng = np.random.default_rng(seed)
     width = genes.stop - genes.start
-    return RangeResult(
-        genes.start, {name: rng.random((n, width)) for name, n in FIELDS.items()}
-    )
+    return RangeResult(genes.start, {name: rng.random((n, width)) for name, n in FIELDS.items()})
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    with open_checkpoint(
-        tmp_path / "de.csv", {"x": 1}, FIELDS, n_genes=7, restart=False
-    ) as opened:
+    with open_checkpoint(tmp_path / "de.csv", {"x": 1}, FIELDS, n_genes=7, restart=False) as opened:
         yield opened
 
 

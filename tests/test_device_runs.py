@@ -16,11 +16,11 @@ from scipy import sparse
 from pdex_gpu import DEResult, differential_expression
 from pdex_gpu.backends.cuda.probe import probe
 from pdex_gpu.errors import DataError
-from pdex_gpu.schema import VALUES
+from pdex_gpu.schema import EXTRA, VALUES
 from pdex_gpu.sources.dataset import Dataset, Labels
 from pdex_gpu.sources.memory import from_array
 
-METRICS = ["wilcoxon", "t-test", "anderson"]
+METRICS = ["wilcoxon", "t-test", "anderson", "ks"]
 STORAGE = ["csr", "csc", "C", "F"]
 N_CELLS, N_GENES, N_GROUPS = 900, 21, 7
 
@@ -91,6 +91,8 @@ def make_values(dtype: str) -> np.ndarray:
 
 
 CODES = np.random.default_rng(4).choice(N_GROUPS, N_CELLS, p=[0.3, 0.2, 0.2, 0.2, 0.06, 0.02, 0.02])
+BATCH = np.random.default_rng(5).integers(0, 3, N_CELLS)
+GUIDES = np.random.default_rng(6).random((N_CELLS, 4)) < 0.2
 TARGETS = [f"g{k}" for k in range(1, N_GROUPS - 1)]  # the last is left out
 
 
@@ -109,6 +111,8 @@ def dataset(matrix: Any) -> Dataset:
         genes=np.array([f"gene{j}" for j in range(N_GENES)], object),
         cell_name=lambda row: f"cell{row}",
         description="a test",
+        column=lambda name: Labels(BATCH, np.array(["u", "v", "w"], object)),
+        matrix=lambda name: (GUIDES, None),
     )
 
 
@@ -130,7 +134,7 @@ def test_agrees_with_the_reference(on_device: Any, dtype: str, metric: str) -> N
     values = make_values(dtype)
     found = run(stored(values, "csr"), metric)
     expected = run(values, metric, backend="reference", engine="serial")
-    exact = {"wilcoxon": ("statistic", "p_value")}.get(metric, ())
+    exact = {"wilcoxon": ("statistic", "p_value"), "ks": ("statistic", "p_value")}.get(metric, ())
     for name in VALUES:
         if name in exact:
             np.testing.assert_array_equal(found[name], expected[name], name)
@@ -151,6 +155,46 @@ def test_the_same_bits_however_it_is_stored_and_cut(on_device: Any, metric: str)
         for options in ({}, {"gene_chunk_size": 5}, {"device_memory": 10**6, "n_threads": 3}):
             same_bits(run(matrix, metric, **options), expected)
         same_bits(run(on_device(matrix), metric), expected)
+
+
+DESIGNS: dict[str, dict[str, Any]] = {
+    "references pooled": {"reference": ["g0", "g4"]},
+    "each reference": {"reference": ["g0", "g2"], "comparison": "each_reference"},
+    "rest": {"comparison": "rest"},
+    "perturbed": {"comparison": "perturbed"},
+    "pairs": {"comparison": "pairs", "pairs": [("g3", "g1"), ("g1", "g5"), ("g2", "g1")],
+              "groups": None},
+    "strata": {"strata": "batch"},
+    "strata, rest": {"strata": "batch", "comparison": "rest"},
+    "within": {"groupby": ["group", "batch"]},
+    "guides": {"guides": "g", "groupby": None, "comparison": "rest", "groups": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_design_agrees_with_the_reference(on_device: Any, design: str, metric: str) -> None:
+    values, options = make_values("float32"), {"groupby": "group"} | DESIGNS[design]
+    stratified = "strata" in options
+    if stratified and metric == "ks":
+        pytest.skip("there is no stratified form")
+    missing = {"auroc_low", "auroc_high"} if stratified else set()
+    missing |= set() if metric == "wilcoxon" else {"z"}
+    options |= {"columns": [name for name in EXTRA if name not in missing]}
+    given = {"reference": "g0", "groups": TARGETS, "progress": False, "metric": metric} | options
+    labelled = dataset(stored(values, "csr"))
+    found = differential_expression(labelled, backend="cuda", **given)
+    labelled = dataset(values)
+    expected = differential_expression(labelled, backend="reference", engine="serial", **given)
+    exact = ("statistic", "p_value", "auroc") if metric in ("wilcoxon", "ks") else ()
+    for name in found.columns:
+        if name in exact:
+            np.testing.assert_array_equal(found[name], expected[name], name)
+            continue
+        # Worst seen, emulated: 2.9e-15.
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=1e-12, atol=1e-15, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("storage", STORAGE)

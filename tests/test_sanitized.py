@@ -53,7 +53,8 @@ SELECTIONS = {
     "kernels and engine": (
         ["test_cuda_kernels.py", "test_streams.py"],
         "(test_cuda_kernels and not millions and not beyond_64 and not many_groups"
-        " and not more_targets and not 100_000 and not large_contrast) or (test_shapes and small) or (storage_in_a_file and path-CSR)"
+        " and not more_targets and not 100_000 and not large_contrast)"
+        " or (test_shapes and small) or (storage_in_a_file and path-CSR)"
         " or (storage_in_memory and log and (strided or CSR-not)) or unsorted_indices"
         " or (in_place and CSC-log) or (slices_are_halved and t-test-1)",
         140,
