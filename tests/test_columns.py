@@ -310,6 +310,25 @@ def test_no_spread():
         np.testing.assert_array_equal(result[f"mean_difference_{end}"], [[2.0, 0.0]])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rest_of_one_value_has_no_spread(backend):
+    """Whatever the value, and whatever is rounded when its groups are put together."""
+    rng, sizes = np.random.default_rng(2), [7, 11, 13, 5]
+    labels = np.repeat(["a", "b", "c", "d"], sizes)
+    obs = pd.DataFrame({"group": labels}, index=[str(i) for i in range(len(labels))])
+    of_rest, of_a = rng.normal(size=40), rng.normal(size=40)
+    values = np.where((labels == "a")[:, None], of_a, of_rest)
+    names = [*DIFFERENCE, "cohens_d"]
+    options = {"comparison": "rest", "groups": ["a"], "metric": "t-test", "columns": names}
+    result, _ = run(screen(values, obs), backend=backend, is_log1p=False, **options)
+    np.testing.assert_array_equal(result["reference_mean"][0], of_rest)
+    np.testing.assert_array_equal(result["statistic"][0], np.sign(of_a - of_rest) * np.inf)
+    assert (result["p_value"] == 0).all()
+    for name in DIFFERENCE:
+        np.testing.assert_array_equal(result[name][0], of_a - of_rest)
+    assert np.isnan(result["cohens_d"]).all()
+
+
 # --- tests and their options ---------------------------------------------------------------------
 
 

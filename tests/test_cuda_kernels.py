@@ -33,6 +33,7 @@ from pdex_gpu.backends.cuda.block import CudaBlock, Slice
 from pdex_gpu.backends.cuda.kernels import CudaKernels
 from pdex_gpu.backends.cuda.memory import _SLICE_BYTES_PER_CELL, _bytes_a_gene
 from pdex_gpu.backends.cuda.shapes import Shapes
+from pdex_gpu.backends.cuda.sides import sides_of
 from pdex_gpu.design import Contrast, Design
 from pdex_gpu.errors import DeviceMemoryError
 from pdex_gpu.sources.base import CscChunk
@@ -478,13 +479,12 @@ def test_anderson_darling_of_100_000_cells(values: str, against: str) -> None:
 
 def test_equal_distributions_have_no_distance() -> None:
     """Sums that cancel to nothing are 0, and no rounding error."""
-    rng = np.random.default_rng(18)
-    values = np.stack([rng.integers(-9, 9, 400), np.arange(400) % 90], axis=1).astype(np.float32)
-    codes = np.repeat(np.arange(5), 400)
-    design = design_of(codes, 5)
-    kernels = make_kernels()
-    block = kernels.pack(as_chunk(np.tile(values, (5, 1)), "csr-int32"), design, map)
-    found = of_pairs(kernels, block, slice(0, 2), contrast_of(design, [0, 1, 2, 3, 4], "rest"))
+    n, n_groups = 20_000, 3  # with fewer cells twofold sums are exact
+    values = np.tile(np.arange(1, n + 1, dtype=np.float32), n_groups)[:, None]
+    design = design_of(np.repeat(np.arange(n_groups), n), n_groups)
+    kernels = make_kernels("1,024 threads")
+    block = kernels.pack(as_chunk(values, "csc-int32"), design, map)
+    found = of_pairs(kernels, block, slice(0, 1), contrast_of(design, [0, 1, 2], "rest"))
     for name in ("midrank", "right", "above", "below"):
         np.testing.assert_array_equal(found[name], 0, name)
 
@@ -537,6 +537,23 @@ def test_a_pool_is_made_once() -> None:
     launches = kernels.device.launches
     assert (launches["pool_of_span"], launches["gather_pool_32"]) == (2, 1)
     assert launches["sort_tiles_32"] == 3
+
+
+def test_one_pool_is_held_at_a_time() -> None:
+    case = make_case([300, 200], ["normal"] * 4, "float32", seed=25)
+    kernels = make_kernels()
+    block = kernels.pack(as_chunk(case.values, "C"), case.design, map)
+    device = kernels.device
+    with kernels.part(block, case.genes, case.design) as part:
+        of_part = device.bytes_in_use
+        in_use = []
+        for _ in range(3):
+            device.heap.peak = device.bytes_in_use
+            sides_of(part, contrast_of(case.design, [0, 1], "rest"))
+            part.lane.stream.synchronize()  # what is queued holds arrays here
+            in_use.append(device.peak_bytes - of_part)
+        assert part.keys.nbytes < min(in_use)
+        assert max(in_use) < 1.5 * part.keys.nbytes
 
 
 def test_targets_of_a_large_contrast_are_shared_out() -> None:

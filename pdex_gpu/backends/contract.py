@@ -1,6 +1,6 @@
 """What a kernel set provides. A kernel set does arithmetic on one block of genes, no more.
 
-Notation: K groups (the reference is group 0), T = K - 1 targets, C genes in a block or a range.
+Notation: K groups of a design, T targets of a contrast, C genes in a block or a range.
 Zeros are implicit: group g has ``n_cells[g] - n_expressed[g, gene]`` of them, and they rank
 between negatives and positives. Explicit zeros, -0.0 included, count as zeros.
 
