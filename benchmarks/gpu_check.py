@@ -208,7 +208,7 @@ def _hold(
 
 
 def check_result(result: Any, truth: Truth, metric: str, findings: Findings) -> int:
-    """Hold the p-values of a call on the log-normalised matrix to scipy's; how many pairs."""
+    """Hold a call on the log-normalised matrix to scipy; how many pairs."""
     place = {target: t for t, target in enumerate(result.targets)}
     n_targets, n_genes = len(truth.design.targets), len(truth.genes)
     pairs = [divmod(k, n_genes) for k in _spread(n_targets * n_genes, _N_PAIRS).tolist()]
@@ -231,9 +231,10 @@ def check_result(result: Any, truth: Truth, metric: str, findings: Findings) -> 
         findings.exact(what, "U", found, statistic)
     else:  # differences that may be near zero
         findings.close(what, f"statistic of {metric}", found, statistic, rtol, 1e-9)
-    findings.close(
-        what, f"p-value of {metric}", result["p_value"][rows, columns], p_value, rtol, 1e-300
-    )
+    if metric != "anderson":  # whose p-value scipy interpolates in a table
+        findings.close(
+            what, f"p-value of {metric}", result["p_value"][rows, columns], p_value, rtol, 1e-300
+        )
     return len(pairs)
 
 

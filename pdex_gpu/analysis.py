@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from .backends.contract import KernelSet, Moments
 from .design import Contrast, Design
 from .errors import OptionError
-from .schema import EXTRA
+from .schema import EXTRA, extra_columns
 from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
 from .stats.samples import Sample, Sides, pooled_over_strata, sides
@@ -281,7 +281,7 @@ _BY_GENE = frozenset(
 
 def make_analysis(
     test: StatisticalTest,
-    columns: tuple[str, ...],
+    asked: str | Iterable[str],
     *,
     is_log1p: bool | None,
     exp_post_agg: bool,
@@ -292,31 +292,23 @@ def make_analysis(
 ) -> Analysis:
     """What has to be computed for the columns; `is_log1p` None if only the data will tell.
 
+    ``asked="all"`` stands for the columns that exist for the test.
+
     Raises
     ------
     OptionError
-        If a column or strata do not go with the test.
+        If a column does not exist, or it or strata do not go with the test.
     """
+    if stratified and not test.has_strata:
+        test.judge_strata((), 0, 0)  # raises, and says why
+    columns = extra_columns(asked)
+    lacking = _lacking(test, stratified)
+    if asked == "all":
+        columns = tuple(name for name in columns if name not in lacking)
+    for name in columns:
+        if name in lacking:
+            raise OptionError(f"Column {name!r} {lacking[name]}")
     wanted = set(columns)
-    if "z" in wanted and not test.has_z:
-        raise OptionError(
-            f"Column 'z' does not exist for metric={test.metric!r}: its statistic is no normal "
-            "deviate. Leave it out, or use metric='wilcoxon'."
-        )
-    if test.why_reference and "log10_p" in wanted:
-        raise OptionError(
-            f"Column 'log10_p' cannot be had with these options ({test.why_reference}): scipy, "
-            "which runs them, gives p-values alone. Leave the column or the options out."
-        )
-    if stratified:
-        if not test.has_strata:
-            test.judge_strata((), 0, 0)  # raises, and says why
-        lacking = sorted({"auroc_low", "auroc_high"} & wanted)
-        if lacking:
-            raise OptionError(
-                f"Column {lacking[0]!r} is not defined over strata: DeLong's interval is of one "
-                "pair of samples. Leave it out, or do not give strata=."
-            )
     in_counts = bool(_COUNT_SPACE & wanted) or count_means or not exp_post_agg
     in_logs = bool(_LOG_SPACE & wanted)
     return Analysis(
@@ -327,3 +319,25 @@ def make_analysis(
         fractions=fractions,
         level=level,
     )
+
+
+def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
+    """Columns that do not exist for a test, and why."""
+    found = {}
+    if not test.has_z:
+        found["z"] = (
+            f"does not exist for metric={test.metric!r}: its statistic is no normal deviate. "
+            "Leave it out, or use metric='wilcoxon'."
+        )
+    if test.why_reference:
+        found["log10_p"] = (
+            f"cannot be had with these options ({test.why_reference}): scipy, which runs them, "
+            "gives p-values alone. Leave the column or the options out."
+        )
+    if stratified:
+        found |= dict.fromkeys(
+            ("auroc_low", "auroc_high"),
+            "is not defined over strata: DeLong's interval is of one pair of samples. Leave it "
+            "out, or do not give strata=.",
+        )
+    return found

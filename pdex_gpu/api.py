@@ -43,7 +43,6 @@ from .provenance import make_provenance
 from .result import DEResult
 from .result_file import ResultFile
 from .schedule import choose_engine, make_schedule
-from .schema import extra_columns
 from .settings import Settings, check_settings
 from .sinks.checkpoint import Checkpoint, open_checkpoint
 from .sinks.files import CheckpointSink, StoredResults
@@ -338,7 +337,7 @@ class _Call:
             self.settings,
             self.dataset,
             self.design,
-            self.analysis.test,
+            self.analysis,
             self.backend,
             self.engine,
             is_log1p,
@@ -358,10 +357,9 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     if engine == "shared_memory" and settings.n_processes is not None:
         settings = replace(settings, n_workers=settings.n_processes)
     kernels = load_kernels(backend.name, settings.device, settings.device_memory)
-    columns = extra_columns(settings.columns)
     analysis = make_analysis(
         test,
-        columns,
+        settings.columns,
         is_log1p=settings.is_log1p,
         exp_post_agg=settings.exp_post_agg,
         stratified=settings.strata is not None,

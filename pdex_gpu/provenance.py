@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import __version__
+from .analysis import Analysis
 from .backends.registry import BackendInfo
 from .design import Design
 from .errors import listing
-from .schema import extra_columns
 from .settings import Settings
 from .sources.dataset import Dataset
-from .stats.base import StatisticalTest
 from .versions import compiler, version
 
 
@@ -21,7 +20,7 @@ def make_provenance(
     settings: Settings,
     dataset: Dataset,
     design: Design,
-    test: StatisticalTest,
+    analysis: Analysis,
     backend: BackendInfo,
     engine: str,
     is_log1p: bool,
@@ -41,7 +40,7 @@ def make_provenance(
         "n_targets": len(design.targets),
         "groupby": settings.groupby,
         "comparison": settings.comparison,
-        "reference": str(design.reference),
+        "reference": " | ".join(map(str, dict.fromkeys(design.references))),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,
         "is_log1p": bool(is_log1p),
@@ -50,7 +49,7 @@ def make_provenance(
         "guides": settings.guides,
         "strata": settings.strata,
         "on_target": settings.on_target,
-        "columns": list(extra_columns(settings.columns)),
+        "columns": list(analysis.columns),
         "confidence": settings.confidence,
         "pseudocount": settings.pseudocount,
         "fdr_method": settings.fdr_method,
@@ -59,7 +58,7 @@ def make_provenance(
         "min_fraction": settings.min_fraction,
         "min_cpm": settings.min_cpm,
         "removed": dict(removed),
-        "test_options": {k: repr(v) for k, v in test.options.items()},
+        "test_options": {k: repr(v) for k, v in analysis.test.options.items()},
         "versions": {
             "pdex_gpu": __version__,
             "python": platform.python_version(),

@@ -555,6 +555,8 @@ def test_all_zero_matrices(metric, how, backend, tmp_path):
     if metric == "wilcoxon":  # every cell ties: U is half of its range
         half = np.array([14, 12, 5])[:, None] * 24 / 2
         np.testing.assert_array_equal(result["statistic"], np.broadcast_to(half, (3, len(GENES))))
+    elif metric == "ks":  # the distributions are one
+        assert (result["statistic"] == 0.0).all()
     else:
         assert np.isnan(result["statistic"]).all()
 
