@@ -103,6 +103,8 @@ class PdexGpu(Tool):
         return path
 
     def run(self, adata: Any, metric: str, *, is_log1p: bool, **options: Any) -> Any:
+        if metric == "anderson":  # p-values as scipy, and so pdex, has them
+            options = {"p_values": "interpolated", **options}
         return self.call(
             adata,
             groupby=GROUPBY,
