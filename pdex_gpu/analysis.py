@@ -299,8 +299,8 @@ def make_analysis(
     OptionError
         If a column does not exist, or it or strata do not go with the test.
     """
-    if stratified and not test.has_strata:
-        test.judge_strata((), 0, 0)  # raises, and says why
+    if stratified:
+        test.judge_strata((), 0, 0)  # raises if it has no such form, and says why
     columns = extra_columns(asked)
     lacking = _lacking(test, stratified)
     if asked == "all":

@@ -71,6 +71,8 @@ def find_kept(
             removed[name] = removed.get(name, 0) + int(gone)
     for name, n in removed.items():
         logger.info("%s removed %d of %d (target, gene) pairs", name, n, kept.size)
+    if not kept.any():
+        logger.warning("no row is left: %s removed all (target, gene) pairs", " and ".join(removed))
     return kept, removed
 
 

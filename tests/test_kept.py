@@ -231,7 +231,7 @@ def test_cells_without_a_gene_do_not_matter():
     np.testing.assert_array_equal(one["p_value"], other["p_value"])
 
 
-def test_filters_at_their_borders():
+def test_filters_at_their_borders(caplog):
     """At least the fraction; more than the counts per million."""
     matrix = np.array([[1.0, 1, 2], [0, 1, 0], [0, 0, 2], [0, 2, 0]])
     obs = pd.DataFrame({"group": ["t", "t", "ctrl", "ctrl"]}, index=list("abcd"))
@@ -242,8 +242,10 @@ def test_filters_at_their_borders():
     result, _ = run(screen(matrix, obs), min_fraction=0.0)
     assert result.kept.all()
     # t: 0.2, 0.4 and 0.4 of its counts; ctrl: 0, 0.5 and 0.5
+    assert "no row is left" not in caplog.text
     result, _ = run(screen(matrix, obs), min_cpm=5e5)
     assert result.kept.tolist() == [[False, False, False]]
+    assert "no row is left: min_cpm removed all (target, gene) pairs" in caplog.text
     assert result.n_rows == 0
     assert len(result.to_pandas()) == 0
     result, _ = run(screen(matrix, obs), min_cpm=499_999.0)

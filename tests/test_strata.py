@@ -435,6 +435,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         OptionError,
         "method='exact' does not exist for van Elteren's test",
     ),
+    (
+        {"strata": "batch", "continuity": True},
+        OptionError,
+        "continuity=True does not exist for van Elteren's test over strata. Leave it out.",
+    ),
 ]
 
 

@@ -117,11 +117,6 @@ class StatisticalTest(ABC):
             "be given. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
         )
 
-    @property
-    def has_strata(self) -> bool:
-        """Whether it has a stratified form."""
-        return type(self).judge_strata is not StatisticalTest.judge_strata
-
 
 def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
     """The test `metric` with options named as scipy names them.

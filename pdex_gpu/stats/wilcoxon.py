@@ -223,6 +223,10 @@ class Wilcoxon(StatisticalTest):
                 "method='exact' does not exist for van Elteren's test over strata. "
                 "Use method='asymptotic'."
             )
+        if self.options.get("continuity") or self.options.get("use_continuity"):
+            raise OptionError(
+                "continuity=True does not exist for van Elteren's test over strata. Leave it out."
+            )
         total, excess, variance = (np.zeros((n_rows, n_genes)) for _ in range(3))
         for stratum in strata:
             u2, ties = stratum.measured
