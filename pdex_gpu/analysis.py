@@ -152,14 +152,14 @@ class Analysis:
             if placements is not None:
                 low, high = effects.auroc_interval(u2, *placements, n, m, self.level)
                 found |= {"auroc_low": low, "auroc_high": high}
-        difference = both.target.mean - both.reference.mean
         if {"mean_difference_low", "mean_difference_high"} & wanted:
             low, high = effects.mean_interval(both, self._variance, self.level)
             found |= {"mean_difference_low": low, "mean_difference_high": high}
         if {"cohens_d", "hedges_g"} & wanted:
             d = effects.cohens_d(both)
             found |= {"cohens_d": d, "hedges_g": d * effects.hedges_correction(n + m - 2.0)}
-        found["mean_difference"] = difference
+        if "mean_difference" in wanted:
+            found["mean_difference"] = both.target.mean - both.reference.mean
         return self._only_fields(found)
 
     def _judge_strata(

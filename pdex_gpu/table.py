@@ -106,7 +106,7 @@ class Table:
         return self.arrow(slice(0, 0), empty).schema
 
     @property
-    def labels_names(self) -> list[str]:
+    def label_names(self) -> list[str]:
         """Names of the label columns, in order."""
         return list(self._codes)
 
@@ -130,7 +130,7 @@ def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> N
         table.schema(),
         compression="zstd",
         compression_level=1,
-        use_dictionary=table.labels_names,
+        use_dictionary=table.label_names,
     ) as writer:
         for part in parts:
             writer.write_table(part, row_group_size=ROWS_PER_GROUP)
@@ -144,7 +144,7 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
     import pyarrow as pa
     from pyarrow import csv
 
-    names = set(table.labels_names)
+    names = set(table.label_names)
     text = pa.schema([(f.name, pa.string() if f.name in names else f.type) for f in table.schema()])
     options = csv.WriteOptions(
         include_header=False,

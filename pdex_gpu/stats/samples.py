@@ -107,14 +107,13 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
     )
 
 
-def _all_but_one(values: np.ndarray, combine: Callable[..., np.ndarray] = np.add) -> np.ndarray:
+def _all_but_one(values: np.ndarray, combine: np.ufunc = np.add) -> np.ndarray:
     """For each row all other rows combined: those before it, then those after it."""
-    ufunc = combine if isinstance(combine, np.ufunc) else np.add
-    before = ufunc.accumulate(values[:-1], axis=0)
-    after = ufunc.accumulate(values[:0:-1], axis=0)[::-1]
+    before = combine.accumulate(values[:-1], axis=0)
+    after = combine.accumulate(values[:0:-1], axis=0)[::-1]
     found = np.full(values.shape, np.nan)
     found[0], found[-1] = after[0], before[-1]
-    ufunc(before[:-1], after[1:], out=found[1:-1])
+    combine(before[:-1], after[1:], out=found[1:-1])
     return found
 
 
