@@ -57,12 +57,16 @@ class _Asked:
 
     Attributes
     ----------
-    positions : dict
-        Group number, within a block of cells, of each label that takes part.
+    kind : str
+        The comparison; ``"rest"`` and ``"complement"`` stand for those with a pool.
+    numbers : dict
+        Group number, within the cells of a level and stratum, of each label that takes part.
     targets : list
-        Labels of targets.
-    references : list
-        For each target its reference's label or labels' numbers; see `_contrasts`.
+        Labels of targets; of pairs, of each pair.
+    references : list of int
+        Numbers of the references: of pairs one for each pair; none if each target has the rest.
+    names : list
+        What rows say of these references, or of the pool.
     """
 
     kind: str

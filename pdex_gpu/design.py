@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: What the targets of a contrast are compared with; see :class:`Contrast`.
-AGAINST = ("reference", "rest", "complement")
-
 
 @dataclass(frozen=True)
 class Contrast:
