@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .compat_scanpy import rank_genes_groups
     from .deseq import pseudobulk_dex
     from .result import DEResult
-    from .result_file import ResultFile
+    from .result_file import ResultFile, open_result
 
 # Public names and where they live; imported on first use, so that importing the package is quick.
 _WHERE = {
@@ -28,6 +28,7 @@ _WHERE = {
     "backends": "backends",
     "calibrate": "calibration",
     "differential_expression": "api",
+    "open_result": "result_file",
     "parallel_differential_expression": "compat",
     "pdex": "compat_modes",
     "pseudobulk": "aggregate",
@@ -43,6 +44,7 @@ __all__ = [
     "backends",
     "calibrate",
     "differential_expression",
+    "open_result",
     "parallel_differential_expression",
     "pdex",
     "pseudobulk",

@@ -1,32 +1,35 @@
-"""The result of a comparison that was written to a file as it was made."""
+"""A result in a Parquet file: written as it was made, or opened later."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import FileFormatError, OptionError
-from .result import DEResult, described, single
-from .schema import COLUMNS, VALUES
+from .result import DEResult
+from .result_base import Result
+from .schema import EXTRA, INTEGERS, LABELS, SCHEMA_VERSION, VALUES
+from .table import LAYOUT_KEY, METADATA_KEY
+from .table_rows import find_rows
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 
-class ResultFile:
+class ResultFile(Result):
     """Differential expression of every (target, gene), in a file; holds no table.
 
     Attributes
     ----------
     path : pathlib.Path
-    targets, references : numpy.ndarray, shape (n_comparisons,), object
-        Labels of the groups compared, and of what they are compared with.
-    features : numpy.ndarray, shape (n_genes,), object
-        Gene names.
-    columns : tuple of str
-        Names of the columns of values.
-    within, kept
-        See :class:`.result.DEResult`.
+    targets, references, features, columns, within, kept
+        See :class:`.result_base.Result`. Of a file that was opened, labels are text.
     provenance : dict
         Backend and why, device, engine, versions, options: as in the file's metadata.
     """
@@ -43,30 +46,25 @@ class ResultFile:
         within: tuple[str, np.ndarray] | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
+        super().__init__(
+            targets, references, features, (*VALUES, *columns), provenance, within, kept
+        )
         self.path = path
-        self.targets = targets
-        self.references = references
-        self.features = features
-        self.columns = (*VALUES, *columns)
-        self.within = within
-        self.kept = kept
-        self.provenance = dict(provenance)
-
-    @property
-    def reference(self) -> object:
-        """The label that all are compared with; None if there are several."""
-        return single(self.references)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the table."""
-        if self.kept is not None:
-            return int(np.count_nonzero(self.kept))
-        return len(self.targets) * len(self.features)
 
     def __repr__(self) -> str:
-        names = [*(c.name for c in COLUMNS), *self.columns[len(VALUES) :]]
-        return f"ResultFile {str(self.path)!r}: {described(self)}; columns {', '.join(names)}"
+        return f"ResultFile {str(self.path)!r}: {self._described()}"
+
+    def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
+        asked = self._check_columns(names)
+        with self._open() as file:
+            found = self._read(file, slice(t, t + 1), asked)
+        return {name: values[0] for name, values in found.items()}
+
+    def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        asked = self._check_columns(names)
+        with self._open() as file:
+            for part in self._slices(len(asked)):
+                yield part, self._read(file, part, asked)
 
     def load(self) -> DEResult:
         """Read the values into memory, 56 bytes a row; of Parquet files alone.
@@ -78,24 +76,9 @@ class ResultFile:
         FileFormatError
             The file was changed since it was written.
         """
-        if self.path.suffix.lower() != ".parquet":
-            raise OptionError(
-                f"{str(self.path)!r} is text; only Parquet files can be loaded. Read it with "
-                "pandas.read_csv, or write to a .parquet file."
-            )
-        import pyarrow.parquet as pq
-
-        shape = (len(self.targets), len(self.features))
-        columns = {}
-        with pq.ParquetFile(self.path) as file:
-            if file.metadata.num_rows != self.n_rows:
-                raise FileFormatError(
-                    f"{str(self.path)!r} has {file.metadata.num_rows:,} rows, not the "
-                    f"{self.n_rows:,} that were written: it was replaced. Run the comparison again."
-                )
-            for name in self.columns:
-                values = file.read([name])[name].to_numpy()
-                columns[name] = values.reshape(shape) if self.kept is None else self._at(values)
+        everything = slice(0, len(self.targets))
+        with self._open() as file:
+            columns = {n: self._read(file, everything, [n])[n] for n in self.columns}
         return DEResult(
             self.targets,
             self.references,
@@ -106,10 +89,151 @@ class ResultFile:
             kept=self.kept,
         )
 
-    def _at(self, values: np.ndarray) -> np.ndarray:
-        """Values of the rows that there are, in their places."""
-        assert self.kept is not None
-        missing = np.nan if values.dtype.kind == "f" else 0
-        out = np.full(self.kept.shape, missing, values.dtype)
-        out[self.kept] = values
-        return out
+    @contextmanager
+    def _open(self) -> Iterator[pyarrow.parquet.ParquetFile]:
+        _check_suffix(self.path)
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            if file.metadata.num_rows != self.n_rows:
+                raise FileFormatError(
+                    f"{str(self.path)!r} has {file.metadata.num_rows:,} rows, not the "
+                    f"{self.n_rows:,} that were written: it was replaced. Run the comparison again."
+                )
+            yield file
+
+    def _read(
+        self, file: pyarrow.parquet.ParquetFile, part: slice, names: list[str]
+    ) -> dict[str, np.ndarray]:
+        """Columns of the comparisons in `part`, shape (n, n_genes)."""
+        shape = (part.stop - part.start, len(self.features))
+        if self.kept is None:
+            kept, first, last = None, part.start * shape[1], part.stop * shape[1]
+        else:
+            kept = self.kept[part]
+            first = int(np.count_nonzero(self.kept[: part.start]))
+            last = first + int(np.count_nonzero(kept))
+        groups, before = _row_groups(file, first, last)
+        table = file.read_row_groups(groups, columns=names)
+        found = {}
+        for name in names:
+            values = table[name].to_numpy()[first - before : last - before]
+            if kept is None:
+                found[name] = values.reshape(shape)
+            else:
+                found[name] = np.full(shape, 0 if name in INTEGERS else np.nan, values.dtype)
+                found[name][kept] = values
+        return found
+
+
+def open_result(path: str | os.PathLike[str]) -> ResultFile:
+    """Open a result that was written as Parquet, reading its labels and none of its values.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file of :meth:`DEResult.to_parquet`, of ``out=``, or of ``pdex-gpu run``.
+
+    Returns
+    -------
+    ResultFile
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    OptionError
+        It is a folder, or text.
+    FileFormatError
+        It is damaged, no result of this package, or of a newer version of it.
+    """
+    path = Path(path)
+    shown = repr(str(path))
+    if path.is_dir():
+        raise OptionError(f"{shown} is a folder. Name the .parquet file of a result in it.")
+    if not path.exists():
+        raise FileNotFoundError(f"The results file {shown} does not exist.")
+    _check_suffix(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            layout, provenance = _metadata(file, shown)
+            targets, references, features = (
+                _labels(layout[name]) for name in ("targets", "references", "features")
+            )
+            within = layout["within"] and (layout["within"][0], _labels(layout["within"][1]))
+            kept = None
+            if layout["filtered"]:
+                levels = [within[1]] if within else []
+                kept = find_rows(
+                    file,
+                    list(zip(targets, references, *levels, strict=True)),
+                    ["target", "reference", *([within[0]] if within else [])],
+                    features,
+                    shown,
+                )
+            columns = file.schema_arrow.names
+            n_rows = file.metadata.num_rows
+    except pa.ArrowException as error:
+        raise FileFormatError(
+            f"{shown} is not a Parquet file, or it is damaged ({error}). "
+            "Name a file that DEResult.to_parquet(), out= or `pdex-gpu run` wrote."
+        ) from error
+    extra = tuple(name for name in EXTRA if name in columns)
+    result = ResultFile(
+        path, targets, references, features, provenance, columns=extra, within=within, kept=kept
+    )
+    missing = [name for name in (*LABELS, *VALUES) if name not in columns]
+    if missing or n_rows != result.n_rows:
+        what = f"lacks the columns {missing}" if missing else f"has {n_rows:,} rows"
+        raise FileFormatError(
+            f"{shown} {what}, though it says it is a pdex_gpu result of {result.n_rows:,} rows: "
+            "another program changed it. Use the file as pdex_gpu wrote it."
+        )
+    return result
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise OptionError(
+            f"{str(path)!r} is text; only Parquet files can be loaded. Read it with "
+            "pandas.read_csv, or write to a .parquet file."
+        )
+
+
+def _metadata(
+    file: pyarrow.parquet.ParquetFile, shown: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Layout and provenance, if this version can read them."""
+    found = file.schema_arrow.metadata or {}
+    if LAYOUT_KEY not in found or METADATA_KEY not in found:
+        names = ", ".join(file.schema_arrow.names[:8])
+        raise FileFormatError(
+            f"{shown} was not written by pdex_gpu, or another program wrote it anew and left out "
+            f"its metadata (its columns: {names}). Name a file that DEResult.to_parquet(), out= "
+            "or `pdex-gpu run` wrote."
+        )
+    layout, provenance = json.loads(found[LAYOUT_KEY]), json.loads(found[METADATA_KEY])
+    if layout["schema"] > SCHEMA_VERSION:
+        version = provenance.get("versions", {}).get("pdex_gpu", "a newer version")
+        raise FileFormatError(
+            f"{shown} has result schema {layout['schema']} (written by pdex_gpu {version}); this "
+            f"version reads up to {SCHEMA_VERSION}. Run: pip install --upgrade pdex_gpu"
+        )
+    return layout, provenance
+
+
+def _labels(names: list[str]) -> np.ndarray:
+    labels = np.full(len(names), None)
+    labels[:] = names
+    return labels
+
+
+def _row_groups(file: pyarrow.parquet.ParquetFile, first: int, last: int) -> tuple[list[int], int]:
+    """Row groups that hold rows `first` to `last`, and the first row of those."""
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < last]
+    return groups, int(ends[groups[0]] - sizes[groups[0]]) if groups else first

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from .errors import OptionError, unknown
 
+#: Of the columns and of the metadata of files; a file says which one it has.
+SCHEMA_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Column:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .schema import INTEGERS, LABELS, VALUES
+from .schema import INTEGERS, LABELS, SCHEMA_VERSION, VALUES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: the same file.
 ROWS_PER_GROUP = 1 << 20
 METADATA_KEY = b"pdex_gpu"
+#: Schema version and labels of every comparison and gene, also of those without a row.
+LAYOUT_KEY = b"pdex_gpu.layout"
 
 
 class Table:
@@ -59,7 +61,18 @@ class Table:
         order = ("target", "reference", *(n for n in by_row if n not in LABELS), "feature")
         self._codes = {name: encoded[name][0] for name in order}
         self._categories = {name: encoded[name][1] for name in order}
-        self._metadata = {METADATA_KEY: json.dumps(provenance, default=str)}
+        layout = {
+            "schema": SCHEMA_VERSION,
+            "targets": list(map(str, targets)),
+            "references": list(map(str, references)),
+            "within": None if within is None else [within[0], list(map(str, within[1]))],
+            "features": list(map(str, features)),
+            "filtered": kept is not None,
+        }
+        self._metadata = {
+            METADATA_KEY: json.dumps(provenance, default=str),
+            LAYOUT_KEY: json.dumps(layout),
+        }
 
     def blocks(self) -> list[slice]:
         """Targets of each block."""

@@ -1,0 +1,216 @@
+"""What results in memory and results in files have in common: labels, and access by comparison."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import LabelError, OptionError, unknown
+from .schema import COLUMNS, VALUES
+
+# Values that a block of a result holds at most.
+_BLOCK_VALUES = 1 << 23
+
+
+class Result(ABC):
+    """Differential expression of every (comparison, gene), wherever the values are.
+
+    Attributes
+    ----------
+    targets, references : numpy.ndarray, shape (n_comparisons,), object
+        Labels of the groups compared, and of what they are compared with.
+    features : numpy.ndarray, shape (n_genes,), object
+        Gene names.
+    columns : tuple of str
+        Names of the columns of values.
+    within : tuple of str and numpy.ndarray, or None
+        Name of the column and level, shape (n_comparisons,), that each is made within.
+    kept : numpy.ndarray or None, shape (n_comparisons, n_genes), bool
+        Which pairs are in the result; None if all are.
+    provenance : dict
+        Backend and why, device, engine, versions, options.
+    """
+
+    def __init__(
+        self,
+        targets: np.ndarray,
+        references: np.ndarray,
+        features: np.ndarray,
+        columns: tuple[str, ...],
+        provenance: Mapping[str, Any],
+        within: tuple[str, np.ndarray] | None,
+        kept: np.ndarray | None,
+    ) -> None:
+        self.targets = targets
+        self.references = references
+        self.features = features
+        self.columns = columns
+        self.within = within
+        self.kept = kept
+        self.provenance = dict(provenance)
+
+    @property
+    def reference(self) -> object:
+        """The label that all are compared with; None if there are several."""
+        return _single(self.references)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        if self.kept is not None:
+            return int(np.count_nonzero(self.kept))
+        return len(self.targets) * len(self.features)
+
+    def find(self, target: object, *, reference: object = None, within: object = None) -> int:
+        """Position of a comparison.
+
+        Parameters
+        ----------
+        target : object
+            Label of the target; ``"3"`` finds the integer 3, too.
+        reference, within : object, optional
+            What it was compared with, and the level it was compared in, where `target` was
+            compared more than once.
+
+        Returns
+        -------
+        int
+            Position in `targets`.
+
+        Raises
+        ------
+        LabelError
+            If `target` was not compared, or more than once; similar labels are named.
+        """
+        matching = np.flatnonzero(_equal(self.targets, target))
+        if not len(matching):
+            raise LabelError(unknown("target", target, self.targets.tolist()))
+        levels = None if self.within is None else self.within[1]
+        for name, label, labels in (
+            ("reference", reference, self.references),
+            ("within", within, levels),
+        ):
+            if label is None:
+                continue
+            found = np.full(0, None) if labels is None else labels[matching]
+            chosen = _equal(found, label)
+            if not chosen.any():
+                raise LabelError(unknown(f"{name} of target {target!r}:", label, found.tolist()))
+            matching = matching[chosen]
+        if len(matching) > 1:
+            raise LabelError(
+                f"Target {str(target)!r} was compared {len(matching)} times. Say which with "
+                "reference= or within=."
+            )
+        return int(matching[0])
+
+    def find_feature(self, name: object) -> int:
+        """Position of a gene in `features`, the first where its name repeats.
+
+        Raises
+        ------
+        LabelError
+            If there is no such gene; similar names are given.
+        """
+        found = np.flatnonzero(_equal(self.features, name))
+        if not len(found):
+            raise LabelError(unknown("gene", name, self.features.tolist()))
+        return int(found[0])
+
+    def name(self, t: int) -> str:
+        """What to call comparison `t`: its target, and its level and reference if they vary."""
+        text = str(self.targets[t])
+        if self.within is not None:
+            text += f" in {self.within[1][t]}"
+        if self.reference is None:
+            text += f" vs {self.references[t]}"
+        return text
+
+    @abstractmethod
+    def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Columns of comparison `t`, each of shape (n_genes,).
+
+        Pairs that are not `kept` are NaN in columns of float64; in others they mean nothing.
+
+        Raises
+        ------
+        OptionError
+            If there is no such column.
+        """
+
+    @abstractmethod
+    def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """All comparisons in blocks: which, and columns of shape (n, n_genes).
+
+        Values are as in :meth:`row`. A file is never in memory as a whole.
+        """
+
+    def top(
+        self, target: object, n: int = 10, *, reference: object = None, within: object = None
+    ) -> list[dict[str, Any]]:
+        """The `n` genes of `target` with the smallest p-values, as rows.
+
+        Ties in p are broken by the larger change of the mean, then by matrix order. Where `target`
+        was compared more than once, `reference` and `within` say which comparison is meant.
+
+        Raises
+        ------
+        LabelError
+            If `target` was not compared, or more than once.
+        """
+        t = self.find(target, reference=reference, within=within)
+        values = self.row(t, self.columns)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = np.abs(np.log2(values["fold_change"]))
+        order = np.lexsort((-np.nan_to_num(change, nan=0.0), values["p_value"]))
+        if self.kept is not None:
+            order = order[self.kept[t, order]]
+        labels = {"target": self.targets[t], "reference": self.references[t]}
+        if self.within is not None:
+            labels[self.within[0]] = self.within[1][t]
+        return [
+            labels
+            | {"feature": self.features[g]}
+            | {name: values[name][g].item() for name in self.columns}
+            for g in order[:n]
+        ]
+
+    def _check_columns(self, names: Iterable[str]) -> list[str]:
+        asked = [names] if isinstance(names, str) else list(names)
+        for name in asked:
+            if name not in self.columns:
+                raise OptionError(unknown("column", name, self.columns))
+        return asked
+
+    def _slices(self, n_columns: int) -> Iterator[slice]:
+        """Comparisons a block, so that a block stays small."""
+        step = max(1, _BLOCK_VALUES // max(1, n_columns * len(self.features)))
+        for t in range(0, len(self.targets), step):
+            yield slice(t, min(t + step, len(self.targets)))
+
+    def _described(self) -> str:
+        """What was compared and where, for `repr`."""
+        p = self.provenance
+        reference = "several references" if self.reference is None else repr(str(self.reference))
+        names = [*(c.name for c in COLUMNS), *self.columns[len(VALUES) :]]
+        return (
+            f"{p.get('metric', 'unknown test')}, {len(self.targets):,} targets against "
+            f"{reference} x {len(self.features):,} genes = {self.n_rows:,} rows; "
+            f"backend {p.get('backend', 'unknown')} ({p.get('device', 'unknown device')}, "
+            f"engine {p.get('engine', 'unknown')}); columns {', '.join(names)}"
+        )
+
+
+def _single(labels: np.ndarray) -> object:
+    """The label that all are; None if they differ."""
+    first: object = labels[0] if len(labels) else None
+    return first if all(label == first for label in labels) else None
+
+
+def _equal(labels: np.ndarray, asked: object) -> np.ndarray:
+    """Which labels are the one asked for; ``"3"`` finds the integer 3, as it does among groups."""
+    found = np.array([label == asked for label in labels], bool)
+    return found if found.any() else np.array([str(label) == str(asked) for label in labels], bool)
