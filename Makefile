@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint bench bench-files bench-comparisons bench-gpu clean
+.PHONY: help demo test test-slow test-peers test-gpu lint bench bench-files bench-comparisons bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make test-slow, make test-gpu, make bench (benchmarks/cpu.py),"
+	@echo "also: make lint, make test-slow, make test-peers, make test-gpu, make bench (benchmarks/cpu.py),"
 	@echo "make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py)"
 
@@ -65,6 +65,21 @@ test: lint
 # What takes long and is left out of `make test`.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+
+# Results in the packages that people use next, which do not all install together.
+PEERS := tests/peers
+
+$(VENV)/peers-%/.done: tests/peers/requirements-%.txt pyproject.toml $(BIN)/python
+	@echo "Installing the packages of $< ..."
+	@rm -rf $(@D)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check \
+		--editable . -r $<
+	@touch $@
+
+test-peers: $(VENV)/peers-0.8/.done $(VENV)/peers-0.6/.done
+	$(VENV)/peers-0.8/bin/python -m pytest $(PEERS) $(PYTEST_ARGS)
+	$(VENV)/peers-0.6/bin/python -m pytest $(PEERS)/test_cell_eval.py $(PYTEST_ARGS)
 
 # Needs a CUDA device, and CuPy for it in .venv.
 test-gpu: $(VENV)/.test

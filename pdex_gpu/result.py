@@ -15,6 +15,7 @@ from .schema import EXTRA, INTEGERS, VALUES
 from .table import Table, write_parquet, write_text
 
 if TYPE_CHECKING:
+    import anndata
     import pandas
     import polars
     import pyarrow
@@ -105,6 +106,77 @@ class DEResult(Result):
     def to_arrow(self) -> pyarrow.Table:
         """A pyarrow table; labels are dictionary-encoded, provenance is in the metadata."""
         return self._arrow(self._table(), slice(0, len(self.targets)))
+
+    def to_anndata(self) -> anndata.AnnData:
+        """An AnnData of comparisons x genes, with a layer a column.
+
+        Returns
+        -------
+        anndata.AnnData, shape (n_comparisons, n_genes)
+            ``obs`` has `target`, `reference` and the level of `within`; ``layers`` every column of
+            values as float64 or int64, NaN at pairs that are not `kept`; ``X`` is empty;
+            ``uns["pdex_gpu"]`` the provenance as JSON.
+        """
+        from .exports import to_anndata
+
+        return to_anndata(self)
+
+    def to_wide(self, column: str = "signed_log10_p") -> pandas.DataFrame:
+        """One column as a frame of comparisons x genes, as decoupler takes it.
+
+        Parameters
+        ----------
+        column : str
+            A column, or ``"signed_log10_p"``: -log10 of the p-value (of `log10_p` where the result
+            has it; else a p-value of 0 counts as 5e-324) with the sign of
+            ``target_mean - reference_mean``.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (n_comparisons, n_genes), float64
+            NaN at pairs that are not `kept`.
+
+        Raises
+        ------
+        OptionError
+            If there is no such column.
+        """
+        from .exports import to_wide
+
+        return to_wide(self, column)
+
+    def ranking(
+        self,
+        target: object,
+        by: str = "signed_log10_p",
+        *,
+        reference: object = None,
+        within: object = None,
+    ) -> pandas.Series:
+        """The genes of one target in order, as gseapy's ``prerank`` takes them.
+
+        Parameters
+        ----------
+        target, reference, within : object
+            Which comparison, as in :meth:`find`.
+        by : str
+            A column, or ``"signed_log10_p"``, as in :meth:`to_wide`.
+
+        Returns
+        -------
+        pandas.Series, float64
+            Values by gene, largest first, without NaN; equal ones by change of the mean.
+
+        Raises
+        ------
+        LabelError
+            If `target` was not compared, or more than once.
+        OptionError
+            If there is no such column.
+        """
+        from .exports import ranking
+
+        return ranking(self, self.find(target, reference=reference, within=within), by)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file, whole or not at all, never holding the table as a frame."""

@@ -1,0 +1,100 @@
+"""A result in the shapes that other packages take: AnnData, wide frames, ranked lists."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import OptionError, unknown
+from .schema import INTEGERS
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas
+
+    from .result import DEResult
+
+#: Orders of genes, beside the columns.
+SIGNED = "signed_log10_p"
+
+_SMALLEST = np.log10(np.nextafter(0.0, 1.0))  # -323.3, of a p-value that became 0
+
+
+def to_anndata(result: DEResult) -> anndata.AnnData:
+    """See :meth:`.result.DEResult.to_anndata`."""
+    import anndata as ad
+    import pandas as pd
+
+    names = [result.name(t) for t in range(len(result.targets))]
+    obs = {"target": _category(result.targets), "reference": _category(result.references)}
+    if result.within is not None:
+        obs[result.within[0]] = _category(result.within[1])
+    layers = {name: result[name].copy() for name in result.columns}
+    if result.kept is not None:
+        layers |= {
+            name: np.where(result.kept, layers[name], np.nan)
+            for name in result.columns
+            if name in INTEGERS
+        }
+    return ad.AnnData(
+        obs=pd.DataFrame(obs, index=pd.Index(names)),
+        var=pd.DataFrame(index=pd.Index(list(map(str, result.features)))),
+        layers=layers,
+        uns={"pdex_gpu": json.dumps(result.provenance, default=str)},
+    )
+
+
+def to_wide(result: DEResult, column: str) -> pandas.DataFrame:
+    """See :meth:`.result.DEResult.to_wide`."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        _values(result, column, slice(None)),
+        index=pd.Index([result.name(t) for t in range(len(result.targets))], name="target"),
+        columns=pd.Index(list(map(str, result.features)), name="feature"),
+    )
+
+
+def ranking(result: DEResult, t: int, by: str) -> pandas.Series:
+    """See :meth:`.result.DEResult.ranking`."""
+    import pandas as pd
+
+    values = _values(result, by, slice(t, t + 1))[0]
+    there = np.flatnonzero(~np.isnan(values))
+    change = np.nan_to_num(result["target_mean"][t] - result["reference_mean"][t])
+    order = there[np.lexsort((-change[there], -values[there]))]
+    names = pd.Index([str(result.features[g]) for g in order], name="feature")
+    return pd.Series(values[order], index=names, name=by)
+
+
+def _values(result: DEResult, column: str, part: slice) -> np.ndarray:
+    """A column, or what is made of columns, for some comparisons; NaN at pairs not kept."""
+    if column == SIGNED:
+        values = _signed_log10_p(result, part)
+    elif column not in result.columns:
+        raise OptionError(unknown("column", column, (SIGNED, *result.columns)))
+    else:
+        values = result[column][part].astype(np.float64)
+    if result.kept is not None:
+        values = np.where(result.kept[part], values, np.nan)
+    return values
+
+
+def _signed_log10_p(result: DEResult, part: slice) -> np.ndarray:
+    """-log10 p with the sign of the change of the mean."""
+    if "log10_p" in result.columns:
+        log10_p = result["log10_p"][part]
+    else:
+        with np.errstate(divide="ignore"):
+            log10_p = np.maximum(np.log10(result["p_value"][part]), _SMALLEST)
+    change = np.sign(result["target_mean"][part] - result["reference_mean"][part])
+    return np.abs(log10_p) * change
+
+
+def _category(labels: np.ndarray) -> Any:
+    import pandas as pd
+
+    text = [str(label) for label in labels]
+    return pd.Categorical(text, categories=list(dict.fromkeys(text)))
