@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers test-gpu lint bench bench-files bench-comparisons bench-gpu clean
+.PHONY: help demo test test-all test-slow test-peers test-images test-gpu lint bench bench-files bench-comparisons bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,8 +22,8 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make test-slow, make test-peers, make test-gpu, make bench (benchmarks/cpu.py),"
-	@echo "make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
+	@echo "also: make lint, make test-slow, make test-peers, make test-images, make test-gpu,"
+	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py)"
 
 $(BIN)/python:
@@ -60,11 +60,18 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not image" $(PYTEST_ARGS)
+
+# What continuous integration runs.
+test-all: test test-peers test-images
 
 # What takes long and is left out of `make test`.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+
+# Builds the container images and runs them, where there is something to do it with.
+test-images: $(VENV)/.test
+	$(BIN)/python -m pytest -m image $(PYTEST_ARGS)
 
 # Results in the packages that people use next, which do not all install together.
 PEERS := tests/peers

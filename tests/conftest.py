@@ -24,7 +24,7 @@ settings.register_profile(
 )
 settings.load_profile("pdex_gpu")
 
-#: Folder with `data` and `golden`, each described by a README of its own.
+#: Folder with `data` and `golden`, each described by a README of its own, and `tools`.
 _SHARED = Path(os.environ.get("PDEX_GPU_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
 
 
@@ -48,6 +48,12 @@ def real_data() -> Callable[[str], Path]:
 def golden() -> Callable[[str], Path]:
     """The path of a table of known results by its file name; skips the test likewise."""
     return _find("golden")
+
+
+@pytest.fixture(scope="session")
+def tools() -> Callable[[str], Path]:
+    """The path of a program for tests by its file name; skips the test likewise."""
+    return _find("tools")
 
 
 @pytest.fixture
