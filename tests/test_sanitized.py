@@ -43,12 +43,21 @@ launch(toys, "write_global", 64)
 print("child: nobody saw it", flush=True)
 """
 
-# Slow ones are left out: they do what others do, with more of it.
+# Tests that take long are left out: they do what others do, with more of it.
+_CONFORMANCE = (
+    "emulated and not beyond_int64 and not more_groups and not test_many and not parts_in_any"
+)
+
 SELECTIONS = {
     "conformance": (
         ["test_conformance.py", "test_fdr.py"],
-        "emulated and not beyond_int64 and not more_groups and not test_many and not parts_in_any",
-        240,
+        f"{_CONFORMANCE} and not small",
+        120,
+    ),
+    "conformance, small tiles": (
+        ["test_conformance.py", "test_fdr.py"],
+        f"{_CONFORMANCE} and (small or test_fdr)",
+        120,
     ),
     "kernels and engine": (
         ["test_cuda_kernels.py", "test_streams.py"],
@@ -62,7 +71,13 @@ SELECTIONS = {
 }
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize(
+    "selection",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "conformance" else ())
+        for name in SELECTIONS
+    ],
+)
 def test_no_kernel_gives_the_sanitizers_anything_to_report(selection: str) -> None:
     variables = build.sanitizer_environment()
     if variables is None:
