@@ -24,13 +24,15 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     right : str
         One letter a column: ``"r"`` aligns it to the right, anything else to the left.
     """
+    from rich.cells import cell_len  # signs of Chinese and emoji are two columns wide
+
     lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
     ends = [right[i : i + 1] == "r" for i in range(len(header))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if end else cell.ljust(width)
+            " " * (width - cell_len(cell)) + cell if end else cell + " " * (width - cell_len(cell))
             for cell, width, end in zip(line, widths, ends, strict=True)
         ).rstrip()
         for line in lines
@@ -64,7 +66,7 @@ def _is_notice(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def messages(*, verbose: bool, notices: bool = False) -> Iterator[None]:
+def messages(*, verbose: bool, notices: bool = False, quiet: bool = False) -> Iterator[None]:
     """Within the block, log records and warnings are single lines on stderr.
 
     Parameters
@@ -73,12 +75,15 @@ def messages(*, verbose: bool, notices: bool = False) -> Iterator[None]:
         Show each step.
     notices : bool
         Show the steps that are marked as such: what a person should know.
+    quiet : bool
+        Show none of these, nor warnings.
     """
     logger = logging.getLogger("pdex_gpu")
     handler = _StderrHandler()
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose or notices else logging.WARNING)
+    shown = logging.INFO if verbose or notices else logging.WARNING
+    logger.setLevel(logging.CRITICAL if quiet else shown)
     if not verbose:
         handler.addFilter(_is_notice)
     logger.propagate = False
@@ -88,7 +93,7 @@ def messages(*, verbose: bool, notices: bool = False) -> Iterator[None]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
+            warnings.simplefilter("ignore" if quiet else "default", UserWarning)
             warnings.showwarning = show
             yield
     finally:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .console import describe_backend, format_table
 
 if TYPE_CHECKING:
+    from .progress import Progress
     from .result import DEResult
 
 FDR = 0.05
@@ -25,8 +26,9 @@ def run_demo(
     n_perturbations: int = 50,
     seed: int = 0,
     backend: str = "auto",
-    progress: bool = False,
+    progress: bool | Callable[[Progress], object] = False,
     say: Callable[[str], object],
+    show: Callable[..., object] | None = None,
 ) -> DEResult:
     """Simulate a screen in `folder`, test it and tell `say` what came out.
 
@@ -38,10 +40,13 @@ def run_demo(
         The screen, as in :func:`pdex_gpu.simulate.simulate_screen`.
     backend : str
         As in :func:`pdex_gpu.differential_expression`.
-    progress : bool
-        Whether to show a progress bar.
+    progress : bool or callable
+        As in :func:`pdex_gpu.differential_expression`.
     say : callable
         Receives each piece of text.
+    show : callable, optional
+        Receives the table of hits: header, rows, and ``right=`` as
+        :func:`.console.format_table` takes it. By default `say` receives it as text.
 
     Returns
     -------
@@ -73,7 +78,10 @@ def run_demo(
     say(f"  {tests:,} tests in {seconds:.2f} s")
 
     say("\nStrongest hits:\n")
-    say(strongest_hits(result))
+    if show is None:
+        say(strongest_hits(result))
+    else:
+        show(_HEADER, _cells(strongest_rows(result)), right=_RIGHT)
     found, possible = on_target(result)
     say(
         f"\n{found} of {possible} perturbations have their own gene down at an FDR of {FDR:.0%}.\n"
@@ -82,33 +90,42 @@ def run_demo(
     return result
 
 
-def strongest_hits(result: DEResult, n: int = 10) -> str:
-    """The `n` smallest p-values of all (target, feature) pairs, as a table."""
+def strongest_rows(result: DEResult, n: int = 10) -> list[dict[str, Any]]:
+    """The `n` smallest p-values of all (target, feature) pairs, as rows of `_COLUMNS`."""
     import numpy as np
 
-    p_value = np.asarray(result["p_value"]).ravel()
-    order = np.argsort(p_value, kind="stable")[:n]
-    columns = {
-        name: np.asarray(result[name]).ravel()[order]
-        for name in ("target_mean", "reference_mean", "fold_change", "p_value", "fdr")
-    }
+    p_value = result["p_value"].ravel()
     rows = []
-    for i, pair in enumerate(order):
+    for pair in np.argsort(p_value, kind="stable")[:n]:
         t, f = divmod(int(pair), len(result.features))
-        target, feature = str(result.targets[t]), str(result.features[f])
-        rows.append(
-            [
-                target,
-                feature + (" (own gene)" if target == feature else ""),
-                f"{columns['target_mean'][i]:.3f}",
-                f"{columns['reference_mean'][i]:.3f}",
-                f"{columns['fold_change'][i]:.3f}",
-                f"{columns['p_value'][i]:.2e}",
-                f"{columns['fdr'][i]:.2e}",
-            ]
-        )
-    header = ["target", "feature", "target mean", "reference mean", "fold change", "p", "FDR"]
-    return format_table(header, rows, right="llrrrrr")
+        labels = {"target": str(result.targets[t]), "feature": str(result.features[f])}
+        rows.append(labels | {name: float(result[name][t, f]) for name in _COLUMNS})
+    return rows
+
+
+def strongest_hits(result: DEResult, n: int = 10) -> str:
+    """The same as a table of text."""
+    return format_table(_HEADER, _cells(strongest_rows(result, n)), right=_RIGHT)
+
+
+_COLUMNS = ("target_mean", "reference_mean", "fold_change", "p_value", "fdr")
+_HEADER = ["target", "feature", "target mean", "reference mean", "fold change", "p", "FDR"]
+_RIGHT = "llrrrrr"
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            row["target"],
+            row["feature"] + (" (own gene)" if row["target"] == row["feature"] else ""),
+            f"{row['target_mean']:.3f}",
+            f"{row['reference_mean']:.3f}",
+            f"{row['fold_change']:.3f}",
+            f"{row['p_value']:.2e}",
+            f"{row['fdr']:.2e}",
+        ]
+        for row in rows
+    ]
 
 
 def on_target(result: DEResult, fdr: float = FDR) -> tuple[int, int]:

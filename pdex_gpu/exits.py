@@ -22,16 +22,8 @@ class Exit(IntEnum):
 
 
 EXIT_CODES = """\
-exit codes:
-  0    done
-  1    unexpected error (--debug shows the traceback)
-  2    usage: an unknown option or value, an output that cannot be used, or a checkpoint of
-       another run
-  3    bad input: the file, its labels or its values
-  4    the backend cannot run here, its device failed, or an optional package is missing
-  5    out of memory, shared memory or memory of the device
-  6    the disk of the output or of the scratch folder is full or failed while it was written
-  130  interrupted (Ctrl-C); 143 terminated
+exit codes: 0 done, 1 unexpected error (see --debug), 2 usage, 3 bad input,
+4 backend or package missing, 5 memory, 6 disk, 130 interrupted, 143 terminated
 """
 
 # The first match counts: the package's own classes also inherit from built-in ones.

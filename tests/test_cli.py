@@ -18,10 +18,10 @@ import pytest
 
 import pdex_gpu
 from pdex_gpu import errors, output
-from pdex_gpu.arguments import memory_size
 from pdex_gpu.backends import registry
 from pdex_gpu.backends.registry import backends
 from pdex_gpu.cli import main
+from pdex_gpu.cli.values import memory_size
 from pdex_gpu.exits import Exit, exit_code
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 
@@ -40,11 +40,7 @@ def run(screen: Path, capfd: pytest.CaptureFixture[str]):
     """Run ``pdex-gpu run`` on the screen; give the exit code and what it wrote to stderr."""
 
     def call(*args: str | Path, source: str | Path = screen, groupby: str = GROUPBY):
-        argv = ["run", str(source), "--groupby", groupby, *map(str, args)]
-        try:
-            code = main(argv)
-        except SystemExit as stop:  # argparse
-            code = int(stop.code or 0)
+        code = main(["run", str(source), "--groupby", groupby, *map(str, args)])
         captured = capfd.readouterr()
         assert captured.out == ""
         return code, captured.err
@@ -118,7 +114,8 @@ def test_options_reach_the_test(run, screen: Path, tmp_path: Path):
         ]
     ]
     code, err = run(
-        "--groups", *groups, "--metric", "t-test", "--welch", "--alternative", "less",
+        "--groups", groups[0], "--groups", groups[1], "--metric", "t-test", "--welch",
+        "--alternative", "less",
         "--is-log1p", "no", "--threads", "1", "--memory", "64MiB", "-o", out,
     )  # fmt: skip
     assert (code, err) == (Exit.OK, "")
@@ -196,7 +193,7 @@ def test_resuming_is_said_on_a_terminal(run, tmp_path: Path, monkeypatch, quiet:
     with monkeypatch.context() as patch:
         patch.setattr("pdex_gpu.correction.adjust", lambda *_, **__: 1 / 0)
         run("-o", out)
-    monkeypatch.setattr("pdex_gpu.cli.on_terminal", lambda stream: True)
+    monkeypatch.setattr("pdex_gpu.cli.help.on_terminal", lambda stream: True)
     code, err = run("-o", out, *(["-q"] if quiet else []))
     assert code == Exit.OK
     lines = [line for line in err.splitlines() if line.startswith("pdex-gpu: ")]
@@ -232,7 +229,12 @@ def test_warnings_are_single_lines(run, screen: Path, tmp_path: Path):
         (["-o", "de.xlsx"], GROUPBY, Exit.USAGE, "'.xlsx'.*.parquet, .csv, .tsv"),
         (["-o", "missing/de.csv"], GROUPBY, Exit.USAGE, "'missing' does not exist"),
         (["-o", "folder.csv"], GROUPBY, Exit.USAGE, "is a folder"),
-        (["-o", "de.csv", "--metric", "wilcox"], GROUPBY, Exit.USAGE, "invalid choice: 'wilcox'"),
+        (
+            ["-o", "de.csv", "--metric", "wilcox"],
+            GROUPBY,
+            Exit.USAGE,
+            "'--metric'.*'wilcox'.*'wilcoxon'",
+        ),
         (["-o", "de.csv", "--memory", "lots"], GROUPBY, Exit.USAGE, "'lots' is not a size"),
         (["-o", "de.csv", "--threads", "0"], GROUPBY, Exit.USAGE, "'0' is not a whole number"),
         (["-o", "de.csv", "--backend", "cpuu"], GROUPBY, Exit.USAGE, "'cpuu'.*'cpu'"),
@@ -256,7 +258,7 @@ def test_mistakes(run, tmp_path: Path, monkeypatch, args, groupby, code, says):
 def test_no_output_option(run):
     code, err = run()
     assert code == Exit.USAGE
-    assert "-o/--output" in err
+    assert err == "pdex-gpu: error: Missing option '--output' / '-o'. See: pdex-gpu run --help\n"
 
 
 def test_output_is_the_input(run, screen: Path, tmp_path: Path):
@@ -463,21 +465,8 @@ sys.exit(cli.main(sys.argv[2:]))
 # The rest
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["backends"]])
-def test_help_has_examples_and_exit_codes(command: list[str], capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*command, "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert "examples:" in text
-    for code in Exit:
-        assert re.search(rf"\b{code.value}\b", text)
-
-
 def test_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
+    assert main(["--version"]) == Exit.OK
     assert capsys.readouterr().out == f"pdex-gpu {pdex_gpu.__version__}\n"
 
 
@@ -561,7 +550,7 @@ def test_compile(monkeypatch, capsys):
     monkeypatch.setattr(registry, "compile_kernels", compile_kernels)
     assert main(["backends", "--compile"]) == Exit.OK
     assert main(["backends", "--compile", "--device", "1"]) == Exit.OK
-    assert main(["backends", "--compile", "--arch", "sm_80", "9.0", "120"]) == Exit.OK
+    assert main(["backends", "--compile", "--arch", "sm_80,9.0", "--arch", "120"]) == Exit.OK
     assert asked == [(None, []), (1, []), (None, ["sm_80", "sm_90", "sm_120"])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["sort", "sm_90", "compiled"]
@@ -582,15 +571,17 @@ def test_compile_without_a_device(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "args", [["--arch", "90"], ["--device", "0"], ["--compile", "--arch", "volta"]]
+    ("args", "says"),
+    [
+        (["--arch", "90"], "belong to --compile"),
+        (["--device", "0"], "belong to --compile"),
+        (["--compile", "--arch", "volta"], "'volta' is not an architecture"),
+        (["--compile", "--arch", "sm_90", "--device", "0"], "Give one"),
+    ],
 )
-def test_compile_usage(args: list[str], capsys):
-    try:
-        code = main(["backends", *args])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    assert code == Exit.USAGE
-    assert re.search(r"belong to --compile|is not an architecture", capsys.readouterr().err)
+def test_compile_usage(args: list[str], says: str, capsys):
+    assert main(["backends", *args]) == Exit.USAGE
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""The command line: runs a command, and turns what happens into text and an exit code.
+
+Nothing that is imported at the top is heavy, so that ``--help`` and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from .. import errors
+from ..console import PROGRAM
+from ..exits import Exit, exit_code
+
+#: By which a shell asks for completions.
+_COMPLETE = "_PDEX_GPU_COMPLETE"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict":  # names that the terminal has no signs for
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with _sigterm_as_exception():
+        try:
+            code = _call(arguments)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of the pipe has what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.OK
+        except (Exception, KeyboardInterrupt) as error:
+            if _asked(arguments, "--debug") and isinstance(error, Exception):
+                traceback.print_exc()
+            return _report(error, as_json=_asked(arguments, "--json"))
+
+
+def _call(arguments: list[str]) -> int:
+    import typer
+
+    from .app import make_app
+
+    app = make_app()
+    if os.environ.get(_COMPLETE):
+        app.main(arguments, prog_name=PROGRAM)  # exits
+    try:
+        with app.make_context(PROGRAM, list(arguments) or ["--help"]) as context:
+            app.invoke(context)
+    except typer.Exit as stop:
+        return Exit.USAGE if not arguments else stop.exit_code
+    return Exit.OK
+
+
+def _report(error: BaseException, *, as_json: bool) -> int:
+    """Say what went wrong, and give the exit code."""
+    code, name, text = _explained(error)
+    if as_json:
+        from .document import write_json
+
+        write_json({"error": {"code": int(code), "class": name, "message": text}})
+    elif isinstance(error, KeyboardInterrupt):
+        sys.stderr.write(f"{PROGRAM}: {text}\n")
+    else:
+        sys.stderr.write(f"{PROGRAM}: error: {text}\n")
+    return code
+
+
+def _explained(error: BaseException) -> tuple[Exit, str, str]:
+    """Exit code, class and text: the message and its notes; the class, too, if unexpected."""
+    name = type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED, name, "\n".join(["interrupted", *_notes(error)])
+    if _is_usage_error(error):
+        return Exit.USAGE, "UsageError", _usage_text(error)
+    text = str(error)
+    ours = isinstance(error, errors.PdexGpuError) or (
+        isinstance(error, FileNotFoundError) and error.errno is None  # in words of this package
+    )
+    if not ours:
+        text = f"{name}: {text}" if text else name
+    return exit_code(error), name, "\n".join([text, *_notes(error)])
+
+
+def _is_usage_error(error: BaseException) -> bool:
+    import typer
+
+    # Typer has Click inside, and gives no other public name to its UsageError.
+    return isinstance(error, typer.BadParameter.__mro__[1])
+
+
+def _usage_text(error: Any) -> str:
+    context = error.ctx
+    path = PROGRAM if context is None else context.command_path
+    text = " ".join(error.format_message().split()).removesuffix(".")
+    return f"{text}{'' if text.endswith('?') else '.'} See: {path} --help"
+
+
+def _notes(error: BaseException) -> Sequence[str]:
+    return getattr(error, "__notes__", ())
+
+
+def _asked(arguments: Sequence[str], flag: str) -> bool:
+    """Whether a flag was given; known also where the arguments cannot be understood."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return flag in arguments[:end]
+
+
+def _terminate(*_: object) -> NoReturn:
+    """SIGTERM as an exception, so that temporary files and shared memory are cleaned up."""
+    raise SystemExit(Exit.TERMINATED)
+
+
+@contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    try:
+        previous = signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

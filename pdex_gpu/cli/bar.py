@@ -1,0 +1,70 @@
+"""The progress bar of the command line, on stderr; it is gone when the command ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .show import open_console
+
+if TYPE_CHECKING:
+    from ..progress import Progress
+
+_DELAY = 0.5  # seconds; a shorter run shows no bar
+_MARGIN = 4  # columns, so that the ^C that a terminal echoes starts no new line
+
+
+@contextmanager
+def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], object] | bool]:
+    """Give what ``progress=`` takes: a function that draws a bar, or False if none is `shown`.
+
+    However the block ends, the bar is wiped away and the cursor is back.
+    """
+    if not shown:
+        yield False
+        return
+    from rich import progress as rich_progress
+
+    console = open_console(stderr=True)
+    console.width = max(1, console.width - _MARGIN)
+    bar = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TextColumn("{task.fields[detail]}", markup=False),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task(label, total=1.0, detail="")
+
+    def draw(progress: Progress) -> None:
+        if progress.seconds >= _DELAY and not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=progress.fraction, detail=describe(progress))
+
+    try:
+        yield draw
+    finally:
+        bar.stop()
+
+
+def describe(progress: Progress) -> str:
+    """What stands beside the bar; what matters least comes last, where a terminal cuts it."""
+    parts = [progress.phase]
+    if progress.seconds_left is not None:
+        parts.insert(0, f"{_duration(progress.seconds_left)} left")
+    if progress.n_rows:
+        parts.append(f"{progress.n_rows:,}/{progress.total_rows:,} rows")
+    elif progress.n_bytes < progress.total_bytes:
+        parts.append(f"{progress.n_bytes / 1e9:.1f}/{progress.total_bytes / 1e9:.1f} GB")
+    else:
+        parts.append(f"{progress.n_genes:,}/{progress.total_genes:,} genes")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """``1:23`` or ``1:02:03``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

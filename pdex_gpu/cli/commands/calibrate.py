@@ -1,0 +1,183 @@
+"""``pdex-gpu calibrate``: how far the p-values of a screen can be believed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from ...console import PROGRAM, on_terminal
+from .. import options as o
+from .. import values
+from ..bar import progress_bar
+from ..comparison import groups_of_cells, is_log1p, need_groupby, test_options
+from ..document import write_json
+from ..figures import SUFFIXES, draw_on_files, save_figure
+from ..files import check_new_file
+from ..show import Cell, printable, show_table
+
+HELP = "Find out from control cells how far p-values can be believed."
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT \\
+      -o calibration.json
+  {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT --units guide \\
+      --repeats 5 --plot calibration.png -o calibration.json
+  {PROGRAM} report results.parquet --calibration calibration.json -o report.html
+
+Control cells are split into mock perturbations: whatever is found is false.
+"""
+
+_MOCK = "Mock perturbations"
+
+Units = Annotated[
+    str | None, o.option("--units", "COL", "cells that belong together, as the guide", _MOCK)
+]
+Repeats = Annotated[
+    int, o.option("--repeats", "N", "random splits", _MOCK, parser=values.at_least_one)
+]
+Seed = Annotated[
+    int, o.option("--seed", "N", "of the random splits", _MOCK, parser=values.at_least_zero)
+]
+Alpha = Annotated[
+    float, o.option("--alpha", "X", "FDR at which hits are counted", _MOCK, parser=values.fraction)
+]
+Output = Annotated[
+    Path | None,
+    o.option("--output -o", "FILE", ".json, for `report` and Calibration.from_json", o.OUTPUT),
+]
+Plot = Annotated[Path | None, o.option("--plot", "FILE", "QQ plot: .png, .svg or .pdf", o.OUTPUT)]
+
+# Of the summary: what it is called here.
+_SHOWN = {
+    "metric": "test",
+    "reference": "control cells of",
+    "n_control_cells": "control cells",
+    "n_groups": "mock perturbations",
+    "n_repeats": "random splits",
+    "n_tests": "tests",
+    "lambda": "lambda (1 is right)",
+    "lambda_low_expression": "  of genes of low expression",
+    "lambda_middle_expression": "  of middle",
+    "lambda_high_expression": "  of high",
+    "rate_0.05": "p <= 0.05",
+    "rate_0.01": "p <= 0.01",
+    "rate_0.001": "p <= 0.001",
+    "n_false_positives": "false positives",
+    "share_of_groups_with_false_positives": "mock perturbations with any",
+}
+
+
+def command(
+    file: o.Screen,
+    groupby: o.Groupby = None,
+    reference: o.Reference = None,
+    groups: o.Groups = None,
+    strata: o.Strata = None,
+    layer: o.Layer = None,
+    units: Units = None,
+    repeats: Repeats = 1,
+    seed: Seed = 0,
+    alpha: Alpha = 0.05,
+    metric: o.Metric = "wilcoxon",
+    alternative: o.Alternative = None,
+    is_log1p_: o.IsLog1p = "auto",
+    method: o.Method = None,
+    no_continuity: o.NoContinuity = False,
+    no_tie_correction: o.NoTieCorrection = False,
+    variance: o.Variance = None,
+    welch: o.Welch = False,
+    variant: o.Variant = None,
+    fdr_method: o.FdrMethod = "benjamini-hochberg",
+    fdr_scope: o.FdrScope = "all",
+    min_cells: o.MinCells = 1,
+    min_fraction: o.MinFraction = None,
+    min_cpm: o.MinCpm = None,
+    backend: o.Backend = "auto",
+    engine: o.Engine = "auto",
+    threads: o.Threads = None,
+    workers: o.Workers = None,
+    memory: o.Memory = None,
+    scratch: o.Scratch = None,
+    device: o.Device = None,
+    device_memory: o.DeviceMemory = None,
+    output: Output = None,
+    plot: Plot = None,
+    force: o.Force = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A screen in, how well its p-values are calibrated out."""
+    started = time.perf_counter()
+    need_groupby(groupby)
+    if output is not None:
+        check_new_file(output, (".json",), force=force)
+    if plot is not None:
+        check_new_file(plot, SUFFIXES, force=force)
+        draw_on_files()
+
+    from ... import calibrate
+
+    with progress_bar("calibrating", shown=on_terminal(sys.stderr) and not quiet) as progress:
+        found = calibrate(
+            str(file),
+            **groups_of_cells(groupby, reference, groups),
+            units=units,
+            n_repeats=repeats,
+            seed=seed,
+            alpha=alpha,
+            strata=strata,
+            layer=layer,
+            metric=metric,
+            is_log1p=is_log1p(is_log1p_),
+            fdr_method=fdr_method,
+            fdr_scope=fdr_scope,
+            min_cells=min_cells,
+            min_fraction=min_fraction,
+            min_cpm=min_cpm,
+            backend=backend,
+            engine=engine,
+            n_threads=threads,
+            n_workers=workers,
+            memory=memory,
+            scratch=scratch,
+            device=device,
+            device_memory=device_memory,
+            progress=progress,
+            **test_options(
+                alternative=alternative,
+                method=method,
+                no_continuity=no_continuity,
+                no_tie_correction=no_tie_correction,
+                variance=variance,
+                welch=welch,
+                variant=variant,
+                p_values=None,
+            ),
+        )
+    if output is not None:
+        found.to_json(output)
+    if plot is not None:
+        save_figure(found.plot()[0], plot)
+    summary = found.summary()
+    if json:
+        seconds = time.perf_counter() - started
+        write_json({"output": output, "plot": plot, "seconds": seconds, "summary": summary})
+    elif not quiet:
+        rows = [[title, _value(name, summary[name])] for name, title in _SHOWN.items()]
+        show_table(["calibration", ""], rows, right="lr")
+
+
+def _value(name: str, value: Any) -> str | Cell:
+    """A number of the summary, coloured where it says that p-values are off."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if name.startswith("lambda"):
+        return Cell(f"{value:.3f}", "yellow" if not 0.9 <= value <= 1.1 else "green")
+    return f"{value:.4%}" if name.startswith("rate") else f"{value:.1%}"

@@ -1,0 +1,94 @@
+"""``pdex-gpu demo``: a simulated screen, analysed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+from ... import errors
+from ...console import PROGRAM, on_terminal
+from .. import options as o
+from .. import values
+from ..bar import progress_bar
+from ..document import write_json
+from ..show import show_line, show_table
+
+HELP = "Simulate a screen, analyse it and show the strongest hits."
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} demo
+  {PROGRAM} demo --cells 50000 --genes 5000 --perturbations 200 -o big-demo
+"""
+
+_SCREEN = "Screen"
+
+Folder = Annotated[
+    Path, o.option("--output -o", "DIR", "folder for the screen and the results", o.OUTPUT)
+]
+Cells = Annotated[int, o.option("--cells", "N", "cells", _SCREEN, parser=values.at_least_one)]
+Genes = Annotated[int, o.option("--genes", "N", "genes", _SCREEN, parser=values.at_least_one)]
+Perturbations = Annotated[
+    int, o.option("--perturbations", "N", "perturbations", _SCREEN, parser=values.at_least_one)
+]
+Seed = Annotated[
+    int, o.option("--seed", "N", "of the simulation", _SCREEN, parser=values.at_least_zero)
+]
+
+
+def command(
+    cells: Cells = 10_000,
+    genes: Genes = 2_000,
+    perturbations: Perturbations = 50,
+    seed: Seed = 0,
+    backend: o.Backend = "auto",
+    output: Folder = Path("pdex-gpu-demo"),
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Simulate, analyse, show."""
+    if perturbations > genes:
+        raise errors.OptionError(
+            f"--perturbations {perturbations} needs at least as many --genes; got {genes}."
+        )
+    if cells < 2 * (perturbations + 1):
+        raise errors.OptionError(
+            f"--cells {cells} is too few for {perturbations} perturbations and a "
+            f"reference; use at least {2 * (perturbations + 1)}."
+        )
+    if output.exists() and not output.is_dir():
+        raise errors.OptionError(f"The output {str(output)!r} is a file. Name a folder.")
+    from ...demo import FDR, RESULTS, SCREEN, on_target, run_demo, strongest_rows
+
+    started = time.perf_counter()
+    silent = quiet or json
+
+    with progress_bar("wilcoxon", shown=on_terminal(sys.stderr) and not quiet) as progress:
+        result = run_demo(
+            output,
+            n_cells=cells,
+            n_genes=genes,
+            n_perturbations=perturbations,
+            seed=seed,
+            backend=backend,
+            progress=progress,
+            say=(lambda text: None) if silent else show_line,
+            show=(lambda *table, **how: None) if silent else show_table,
+        )
+    if json:
+        found, possible = on_target(result)
+        write_json(
+            {
+                "screen": output / SCREEN,
+                "results": output / RESULTS,
+                "n_rows": result.n_rows,
+                "on_target": {"fdr": FDR, "found": found, "possible": possible},
+                "top": strongest_rows(result),
+                "seconds": time.perf_counter() - started,
+                "provenance": result.provenance,
+            }
+        )

@@ -1,0 +1,56 @@
+"""``pdex-gpu doctor``: what was found, what is missing, and how to mend it."""
+
+from __future__ import annotations
+
+import typer
+
+from ...console import PROGRAM
+from ...exits import Exit
+from .. import options as o
+from ..document import write_json
+from ..show import Cell, printable, show_line
+
+HELP = "Examine this machine: what was found, what is missing, the fix."
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} doctor
+  {PROGRAM} doctor --json | jq '.checks[] | select(.status != "ok")'
+
+It ends with 4 if something is broken that a run needs, else with 0.
+"""
+
+_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+def command(
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """All checks, by topic."""
+    from ...doctor import diagnose, healthy
+
+    checks = diagnose()
+    fine = healthy(checks)
+    if json:
+        write_json({"healthy": fine, "checks": checks})
+    elif not quiet:
+        width = max(len(check.name) for check in checks)
+        topic = ""
+        for check in checks:
+            if check.topic != topic:
+                show_line(*(["\n"] if topic else []), Cell(check.topic, "bold"))
+                topic = check.topic
+            show_line(
+                "  ",
+                Cell(f"{check.status:<7}", _STYLES[check.status]),
+                f"  {check.name:<{width}}  {printable(check.found)}",
+            )
+            if check.fix:
+                show_line(" " * (width + 13), "fix: ", Cell(check.fix, "cyan"))
+        counts = {kind: sum(c.status == kind for c in checks) for kind in _STYLES}
+        show_line("\n", ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+    if not fine:
+        raise typer.Exit(Exit.BACKEND)

@@ -1,0 +1,105 @@
+"""``pdex-gpu top``: the strongest genes of a perturbation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ...console import PROGRAM
+from .. import options as o
+from .. import values
+from ..document import write_json
+from ..show import Cell, printable, show_line, show_table
+
+HELP = "Show the strongest genes of a perturbation."
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} top results.parquet STAT1
+  {PROGRAM} top results.parquet STAT1 -n 25 --within "T cell"
+  {PROGRAM} top results.parquet STAT1 --json | jq ".rows[].feature"
+"""
+
+_WHICH = "Which"
+
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="the perturbation")]
+Number = Annotated[int, o.option("-n", "N", "rows", _WHICH, parser=values.at_least_one)]
+Reference = Annotated[
+    str | None, o.option("--reference", "NAME", "compared with, if there are several", _WHICH)
+]
+Within = Annotated[
+    str | None, o.option("--within", "LEVEL", "level compared in, if there are several", _WHICH)
+]
+Fdr = Annotated[
+    float, o.option("--fdr", "X", "rows up to this are coloured", _WHICH, parser=values.fraction)
+]
+
+
+def command(
+    results: o.Results,
+    target: Target,
+    n: Number = 10,
+    reference: Reference = None,
+    within: Within = None,
+    fdr: Fdr = 0.05,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A table of the smallest p-values."""
+    from ... import open_result
+
+    result = open_result(results)
+    t = result.find(target, reference=reference, within=within)
+    rows = result.top(target, n, reference=reference, within=within)
+    level = None if result.within is None else str(result.within[1][t])
+    if json:
+        write_json(
+            {
+                "target": str(result.targets[t]),
+                "reference": str(result.references[t]),
+                "within": level,
+                "metric": result.provenance.get("metric"),
+                "rows": rows,
+            }
+        )
+        return
+    if quiet:
+        return
+    where = "" if level is None else f" in {printable(level)}"
+    show_line(
+        Cell(printable(result.targets[t]), "bold"),
+        f" against {printable(result.references[t])}{where}, "
+        f"{result.provenance.get('metric', 'unknown test')}",
+    )
+    if not rows:
+        show_line("No gene is left: the filters took all of them out of the results.")
+        return
+    header = ["feature", "target mean", "reference mean", "fold change", "p", "FDR"]
+    show_table(header, [_cells(row, fdr) for row in rows], right="lrrrrr")
+
+
+def _cells(row: Mapping[str, Any], fdr: float) -> list[str | Cell]:
+    hit = row["fdr"] <= fdr
+    up = row["target_mean"] > row["reference_mean"]
+    colour = ("red" if up else "blue") if hit else ""
+    return [
+        Cell(printable(row["feature"]), "bold" if hit else ""),
+        f"{row['target_mean']:.3f}",
+        f"{row['reference_mean']:.3f}",
+        Cell(f"{row['fold_change']:.3f}", colour),
+        p_value_text(row["p_value"], row.get("log10_p")),
+        f"{row['fdr']:.2e}",
+    ]
+
+
+def p_value_text(p_value: float, log10_p: float | None = None) -> str:
+    """A p-value with three digits; of one that underflows to 0, what its logarithm says."""
+    if p_value > 0.0 or log10_p is None or not math.isfinite(log10_p):
+        return f"{p_value:.2e}"
+    exponent = math.floor(log10_p)
+    return f"{10 ** (log10_p - exponent):.2f}e{exponent}"

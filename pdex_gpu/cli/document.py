@@ -1,0 +1,38 @@
+"""Documents for machines: one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def write_json(document: Any) -> None:
+    """Write one document as one line of ASCII.
+
+    Numbers that are not finite become null, as JSON has no other word for them.
+    """
+    sys.stdout.write(json.dumps(plain(document), allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """What JSON can say of a value: numpy's numbers and arrays, paths and dataclasses included."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy
+        return plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)

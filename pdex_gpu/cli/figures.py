@@ -1,0 +1,42 @@
+"""Figures in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingDependencyError
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def draw_on_files() -> None:
+    """Have matplotlib draw without a screen.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError(
+            "matplotlib is not installed. Run: pip install 'pdex_gpu[plot]'"
+        ) from error
+    matplotlib.use("Agg")
+
+
+def save_figure(axes: Any, path: Path, *, dpi: int = 200) -> None:
+    """Write the figure of some axes, whole or not at all, and close it."""
+    import matplotlib.pyplot as plt
+
+    from ..disk import write_beside
+
+    figure = axes.figure
+    try:
+        write_beside(
+            path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=dpi)
+        )
+    finally:
+        plt.close(figure)

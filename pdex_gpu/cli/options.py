@@ -1,0 +1,236 @@
+"""The options that commands share: names, types, help, completion.
+
+Long help is cut into lines by the terminal, so it is kept within 50 characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import values
+
+COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
+    "Compare",
+    "Test",
+    "Columns, correction, filters",
+    "Where to run",
+    "Output",
+    "Messages",
+)
+
+#: As the library has them.
+COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
+METRICS = ("wilcoxon", "anderson", "t-test", "ks")
+ALTERNATIVES = ("two-sided", "less", "greater")
+METHODS = ("auto", "asymptotic", "exact")
+VARIANCES = ("pooled", "welch", "overestimated")
+VARIANTS = ("midrank", "right", "continuous")
+P_VALUES = ("asymptotic", "interpolated")
+FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
+FDR_SCOPES = ("all", "target", "gene")
+BACKENDS = ("auto", "cuda", "cpu", "reference")
+ENGINES = ("auto", "threads", "shared_memory", "serial", "streams")
+YES_NO = ("auto", "yes", "no")
+
+
+def option(names: str, metavar: str, help: str, panel: str, **more: Any) -> Any:
+    """An option with a value; `names` are separated by blanks."""
+    return typer.Option(
+        *names.split(),
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        show_default=False,
+        **more,
+    )
+
+
+def flag(names: str, help: str, panel: str) -> Any:
+    """An option without a value."""
+    return typer.Option(*names.split(), help=help, rich_help_panel=panel, show_default=False)
+
+
+def choice(names: str, choices: tuple[str, ...], help: str, panel: str) -> Any:
+    """An option with one of a few values, which shells complete."""
+    return option(
+        names,
+        "NAME",
+        help,
+        panel,
+        parser=values.one_of(*choices),
+        autocompletion=_completer(choices),
+    )
+
+
+def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in choices if name.startswith(incomplete)]
+
+    return complete
+
+
+def _complete_columns(incomplete: str) -> list[str]:
+    from ..schema import EXTRA
+
+    done, comma, begun = incomplete.rpartition(",")
+    return [done + comma + name for name in ("all", *EXTRA) if name.startswith(begun)]
+
+
+Screen = Annotated[
+    Path, typer.Argument(metavar="FILE", help="a screen: .h5ad or zarr; it is never changed")
+]
+Results = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="a .parquet file of results, as `run` writes it")
+]
+
+# What is compared.
+Groupby = Annotated[
+    list[str] | None,
+    option("--groupby", "COL", "column of obs with groups; again: within its levels", COMPARE),
+]
+Reference = Annotated[
+    list[str] | None,
+    option("--reference", "NAME", "compared with [non-targeting]; again to pool several", COMPARE),
+]
+Groups = Annotated[
+    list[str] | None, option("--groups", "NAME", "only this group; again for several", COMPARE)
+]
+Strata = Annotated[
+    str | None, option("--strata", "COL", "compare within batches of this column", COMPARE)
+]
+Layer = Annotated[str | None, option("--layer", "NAME", "a layer instead of X", COMPARE)]
+Comparison = Annotated[
+    str | None,
+    choice("--comparison", COMPARISONS, "reference, each_reference, rest, perturbed, pairs",
+           COMPARE),
+]  # fmt: skip
+Pairs = Annotated[
+    list[str] | None,
+    option("--pairs", "A:B|FILE", "A against B; or a .csv or .tsv: target, reference", COMPARE),
+]
+Guides = Annotated[
+    str | None, option("--guides", "NAME", "matrix of obsm, in place of --groupby", COMPARE)
+]
+OnTarget = Annotated[
+    str | None, option("--on-target", "COL", "test each group at the gene this names", COMPARE)
+]
+
+# The test.
+Metric = Annotated[str, choice("--metric", METRICS, "wilcoxon, anderson, t-test or ks", TEST)]
+Alternative = Annotated[
+    str | None, choice("--alternative", ALTERNATIVES, "two-sided, less or greater", TEST)
+]
+IsLog1p = Annotated[
+    str,
+    choice("--is-log1p", YES_NO, "are values log1p? auto: if they have fractions", TEST),
+]
+Method = Annotated[
+    str | None, choice("--method", METHODS, "Wilcoxon: auto, asymptotic or exact", TEST)
+]
+NoContinuity = Annotated[bool, flag("--no-continuity", "Wilcoxon: no continuity correction", TEST)]
+NoTieCorrection = Annotated[bool, flag("--no-tie-correction", "Wilcoxon: ties ignored", TEST)]
+Variance = Annotated[
+    str | None, choice("--variance", VARIANCES, "t-test: pooled, welch or overestimated", TEST)
+]
+Welch = Annotated[bool, flag("--welch", "short for --variance welch", TEST)]
+Variant = Annotated[
+    str | None, choice("--variant", VARIANTS, "anderson: midrank, right or continuous", TEST)
+]
+PValues = Annotated[
+    str | None, choice("--p-values", P_VALUES, "anderson: asymptotic or interpolated", TEST)
+]
+NoExpPostAgg = Annotated[
+    bool, flag("--no-exp-post-agg", "means of expm1, not expm1 of means, if log1p", TEST)
+]
+ClipValue = Annotated[
+    Any,
+    option("--clip-value", "X", "fold change where a mean is 0; or none", TEST,
+           parser=values.number_or_none),
+]  # fmt: skip
+
+# Rows and columns of the table.
+Columns = Annotated[
+    list[str] | None,
+    option("--columns", "NAMES", "further columns, as auroc,log10_p; or all", ROWS,
+           autocompletion=_complete_columns),
+]  # fmt: skip
+Confidence = Annotated[
+    float, option("--confidence", "X", "level of confidence intervals", ROWS, parser=values.number)
+]
+Pseudocount = Annotated[
+    float,
+    option("--pseudocount", "X", "of log2_fold_change_geometric", ROWS, parser=values.number),
+]
+FdrMethod = Annotated[
+    str, choice("--fdr-method", FDR_METHODS, "or benjamini-yekutieli, bonferroni", ROWS)
+]
+FdrScope = Annotated[
+    str, choice("--fdr-scope", FDR_SCOPES, "corrected together: all, target or gene", ROWS)
+]
+MinCells = Annotated[
+    int,
+    option("--min-cells", "N", "cells a side that a comparison needs", ROWS,
+           parser=values.at_least_one),
+]  # fmt: skip
+MinFraction = Annotated[
+    float | None,
+    option("--min-fraction", "X", "rows expressed in this share of a side, or more", ROWS,
+           parser=values.number),
+]  # fmt: skip
+MinCpm = Annotated[
+    float | None,
+    option("--min-cpm", "X", "rows with more counts per million on a side", ROWS,
+           parser=values.number),
+]  # fmt: skip
+
+# Where to run.
+Backend = Annotated[str, choice("--backend", BACKENDS, f'see "{values.PROGRAM} backends"', RUN)]
+Engine = Annotated[str, choice("--engine", ENGINES, "threads, shared_memory, serial, streams", RUN)]
+Threads = Annotated[
+    int | None,
+    option("--threads", "N", "threads on each range of genes [all there are]", RUN,
+           parser=values.at_least_one),
+]  # fmt: skip
+Workers = Annotated[
+    int | None,
+    option("--workers", "N", "ranges of genes (processes) at once", RUN,
+           parser=values.at_least_one),
+]  # fmt: skip
+GeneChunkSize = Annotated[
+    int | None,
+    option("--gene-chunk-size", "N", "most genes in a range", RUN, parser=values.at_least_one),
+]
+Memory = Annotated[
+    int | None,
+    option("--memory", "SIZE", "to use, as 4GB [half of what is free]", RUN,
+           parser=values.memory_size),
+]  # fmt: skip
+Scratch = Annotated[
+    Path | None,
+    option("--scratch", "DIR", "for what does not fit in memory [temporary folder]", RUN),
+]
+Device = Annotated[
+    int | None,
+    option("--device", "N", "number of the CUDA device [first usable]", RUN,
+           parser=values.device_number),
+]  # fmt: skip
+DeviceMemory = Annotated[
+    int | None,
+    option("--device-memory", "SIZE", "to use on the device, as 40GB [90 % of free]", RUN,
+           parser=values.memory_size),
+]  # fmt: skip
+
+Fdr = Annotated[
+    float, option("--fdr", "X", "false discovery rate of a hit", SHOW, parser=values.fraction)
+]
+Force = Annotated[bool, flag("--force", "replace an existing output", OUTPUT)]
+
+# What is shown; see `help.HelpfulCommand` and `main` for --verbose and --debug.
+Quiet = Annotated[bool, flag("--quiet -q", "show nothing but errors", SHOW)]
+Verbose = Annotated[bool, flag("--verbose -v", "log each step to stderr", SHOW)]
+Json = Annotated[bool, flag("--json", "one JSON document on stdout, errors too", SHOW)]
+Debug = Annotated[bool, flag("--debug", "show the traceback of an error", SHOW)]

@@ -1,0 +1,54 @@
+"""Examine a machine: what was found, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from . import caches, cuda, machine, packages, variables
+from .check import PROBLEM, Check
+
+__all__ = ["Check", "diagnose", "healthy"]
+
+_Section = tuple[str, Callable[[], Iterable[Check]]]
+
+_SECTIONS: tuple[_Section, ...] = (
+    (packages.TOPIC, packages.checks),
+    (machine.TOPIC, machine.checks),
+    (cuda.TOPIC, cuda.checks),
+    (caches.TOPIC, caches.checks),
+    (variables.TOPIC, variables.checks),
+)
+
+
+def diagnose() -> list[Check]:
+    """Examine Python, packages, the machine, CUDA, caches and environment variables.
+
+    Nothing is changed, apart from small files that are written to a folder to see whether that is
+    possible, and removed. Packages are imported, and a kernel runs on a CUDA device if there is
+    one: a few seconds.
+
+    Returns
+    -------
+    list of Check
+        By topic.
+    """
+    found: list[Check] = []
+    for topic, section in _SECTIONS:
+        found += _safely(topic, section)
+    return found
+
+
+def healthy(checks: Sequence[Check]) -> bool:
+    """Whether all works that a run needs on any machine."""
+    return not any(check.required and check.status == PROBLEM for check in checks)
+
+
+def _safely(topic: str, section: Callable[[], Iterable[Check]]) -> list[Check]:
+    """The checks of a section; one that fails itself is a finding, too."""
+    found: list[Check] = []
+    try:
+        found.extend(section())
+    except Exception as error:  # whatever a broken package raises
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        found.append(Check(topic, topic.lower(), PROBLEM, f"could not be examined ({text})"))
+    return found

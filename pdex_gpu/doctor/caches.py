@@ -1,0 +1,63 @@
+"""Where compiled kernels are kept, so that they are compiled once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..backends.cuda import binaries
+from .check import NOTE, OK, Check
+from .cuda import found_cupy
+
+TOPIC = "Caches"
+
+_KERNELS = Path(__file__).resolve().parents[1] / "backends" / "cpu"
+
+
+def checks() -> Iterator[Check]:
+    """Of the CPU's kernels, and of CUDA's where CuPy is installed."""
+    yield cpu_cache(os.environ)
+    if found_cupy():
+        yield cuda_cache(binaries.folder())
+
+
+def cpu_cache(
+    environment: Mapping[str, str], package: Path = _KERNELS, home: Path | None = None
+) -> Check:
+    """Where numba keeps machine code: as it chooses, the first that is writable."""
+    named = environment.get("NUMBA_CACHE_DIR")
+    if named:
+        places = [Path(named)]
+    else:
+        user = environment.get("XDG_CACHE_HOME")
+        base = Path(user) if user else (home or Path.home()) / ".cache"
+        places = [package / "__pycache__", base / "numba"]
+    for place in places:
+        if writable(place):
+            return Check(TOPIC, "CPU kernels", OK, f"kept in {place}")
+    found = f"{' and '.join(map(str, places))} cannot be written: every process compiles anew"
+    fix = "export NUMBA_CACHE_DIR=/path/to/a/writable/folder"
+    return Check(TOPIC, "CPU kernels", NOTE, found, fix)
+
+
+def cuda_cache(folder: Path) -> Check:
+    """Where compiled CUDA kernels are kept."""
+    if not writable(folder):
+        found = f"{folder} cannot be written: every process compiles anew"
+        fix = "export CUPY_CACHE_DIR=/path/to/a/writable/folder"
+        return Check(TOPIC, "CUDA kernels", NOTE, found, fix)
+    n = sum(path.is_file() for path in folder.glob("*"))
+    return Check(TOPIC, "CUDA kernels", OK, f"{n} kept in {folder}")
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in what it would be made in."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,57 @@
+"""Environment variables that change what a run does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from ..backends.registry import ENVIRONMENT, choose_backend
+from ..errors import PdexGpuError
+from .check import NOTE, OK, PROBLEM, Check
+
+TOPIC = "Environment"
+
+#: What each is for.
+_KNOWN = {
+    "CUDA_VISIBLE_DEVICES": "hides devices",
+    "CUPY_CACHE_DIR": "where compiled CUDA kernels are kept",
+    "CUPY_GPU_MEMORY_LIMIT": "most memory that CuPy takes of a device",
+    "NUMBA_CACHE_DIR": "where compiled CPU kernels are kept",
+    "TMPDIR": "the scratch folder, unless --scratch names one",
+}
+
+
+def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
+    """Of those that are set."""
+    environment = os.environ if environment is None else environment
+    n = 0
+    if environment.get(ENVIRONMENT):
+        n += 1
+        yield _backend(environment[ENVIRONMENT])
+    if environment.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        n += 1
+        yield Check(
+            TOPIC,
+            "NUMBA_DISABLE_JIT",
+            PROBLEM,
+            "kernels are not compiled: a run takes a thousand times as long",
+            "unset NUMBA_DISABLE_JIT",
+            required=True,
+        )
+    for name, meaning in _KNOWN.items():
+        if environment.get(name):
+            n += 1
+            yield Check(TOPIC, name, OK, f"{environment[name]} ({meaning})")
+    if n == 0:
+        yield Check(TOPIC, "variables", OK, "none is set that changes what a run does")
+
+
+def _backend(name: str) -> Check:
+    """Whether the backend that takes the place of "auto" can run."""
+    fix = f"unset {ENVIRONMENT}"
+    try:
+        choose_backend(name)
+    except PdexGpuError as error:
+        return Check(TOPIC, ENVIRONMENT, PROBLEM, str(error), fix, required=True)
+    found = f'{name}: takes the place of backend="auto"'
+    return Check(TOPIC, ENVIRONMENT, NOTE, found, fix)
