@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import pl
     from .aggregate import pseudobulk
     from .api import differential_expression
     from .backends.registry import backends
@@ -31,6 +32,7 @@ _WHERE = {
     "open_result": "result_file",
     "parallel_differential_expression": "compat",
     "pdex": "compat_modes",
+    "pl": "pl",
     "pseudobulk": "aggregate",
     "pseudobulk_dex": "deseq",
     "rank_genes_groups": "compat_scanpy",
@@ -47,6 +49,7 @@ __all__ = [
     "open_result",
     "parallel_differential_expression",
     "pdex",
+    "pl",
     "pseudobulk",
     "pseudobulk_dex",
     "rank_genes_groups",
@@ -57,7 +60,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: Any = importlib.import_module(f".{_WHERE[name]}", __name__)
-    if name != _WHERE[name]:  # `backends` is a package that can be called
+    if name != _WHERE[name]:  # `pl` and `backends`, which can be called, are packages
         value = getattr(value, name)
     globals()[name] = value
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -273,9 +274,49 @@ class Calibration:
         OptionError
             If `ax` is neither axes nor a pair.
         """
-        from .calibration_plot import plot_calibration
+        from .pl.quantile_plot import calibration_pair
 
-        return plot_calibration(self, ax)
+        return calibration_pair(self, ax)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file, whole or not at all; an existing one is replaced.
+
+        Parameters
+        ----------
+        path : str or path-like
+            JSON in UTF-8: an object with the attributes of this class, and ``format``, ``version``
+            (of the layout) and ``pdex_gpu``. NaN is null, infinity is text.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder does not exist.
+        OutputError
+            The disk is full or failed, or permission is missing.
+        """
+        from .calibration_json import write_json
+
+        write_json(self, path)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read what :meth:`to_json` wrote: the same numbers to the bit.
+
+        Labels that are neither text nor numbers were written as text. In `provenance`, tuples
+        have become lists.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        OptionError
+            It is a folder.
+        FileFormatError
+            It is damaged, no calibration of this package, or of a newer version of it.
+        """
+        from .calibration_json import read_json
+
+        return read_json(path)
 
     def __repr__(self) -> str:
         total, n_false = self.total, self.n_false_positives

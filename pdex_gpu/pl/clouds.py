@@ -1,0 +1,314 @@
+"""All genes of one comparison as points: volcano and MA plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..result_base import Result
+from .canvas import (
+    DOWN,
+    LINE,
+    NEUTRAL,
+    TITLE_LENGTH,
+    UP,
+    canvas,
+    legend_above,
+    nothing,
+    shown,
+    spineless,
+    title,
+)
+from .given import as_result, check_axes, check_count, check_fdr
+from .labels import label_points
+from .values import LARGEST, count, log2_fold_change, minus_log10_p, p_columns, strongest
+
+
+def volcano(
+    result: Any,
+    target: object,
+    *,
+    reference: object = None,
+    within: object = None,
+    fdr: float = 0.05,
+    n_labels: int = 10,
+    ax: Any = None,
+) -> Any:
+    """Fold change and p-value of every gene of one comparison.
+
+    Parameters
+    ----------
+    result : DEResult, ResultFile, str or path-like
+        A result, or the Parquet file of one.
+    target, reference, within : object
+        Which comparison, as in :meth:`.result_base.Result.find`.
+    fdr : float
+        Genes with at most this adjusted p-value are coloured.
+    n_labels : int
+        Coloured genes with the smallest p-values to name; fewer where there is no room.
+    ax : matplotlib.axes.Axes, optional
+        By default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        x is the log2 of `fold_change`; y is -log10 of the p-value, by `log10_p` where the result
+        has it. Without it, p-values that are 0 are triangles at the upper edge. A dashed line lies
+        between p-values of coloured genes and others, if it parts them. Genes without a fold
+        change are left out; the label of the x axis says how many.
+
+    Raises
+    ------
+    LabelError
+        If `target` was not compared, or more than once.
+    OptionError
+        If `result` is none, or an option makes no sense.
+    MissingDependencyError
+        Without matplotlib or adjustText, which are the extra ``plot``.
+    """
+    cloud = _read(result, target, reference, within, fdr, n_labels, ax)
+    ax = canvas(ax)
+    x, y = cloud.change, cloud.score
+    drawn = np.isfinite(x) & ~np.isnan(y)
+    zero = np.isposinf(y)
+    height = float(np.max(y[drawn & ~zero], initial=0.0))
+    if (drawn & zero).any():
+        height = 1.03 * max(height, LARGEST)
+        y = np.where(zero, height, y)
+    _draw(ax, cloud, x, y, drawn, beyond=zero)
+    side = 1.08 * float(np.max(np.abs(x[drawn]), initial=0.0)) or 1.0
+    ax.set_xlim(-side, side)
+    ax.set_ylim(-0.02 * height, 1.06 * height or 1.0)
+    ax.axvline(0.0, color=LINE, linewidth=0.8, zorder=0)
+    border = _border(cloud)
+    if border is not None:
+        ax.axhline(border, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
+    ax.set_xlabel(_with_notes("$\\log_2$ fold change", "without one, not drawn", cloud, drawn))
+    ax.set_ylabel("$-\\log_{10}(p)$")
+    _name(ax, cloud, x, y, drawn)
+    return ax
+
+
+def ma(
+    result: Any,
+    target: object,
+    *,
+    reference: object = None,
+    within: object = None,
+    fdr: float = 0.05,
+    n_labels: int = 10,
+    ax: Any = None,
+) -> Any:
+    """Fold change of every gene of one comparison, by how much the gene is expressed.
+
+    Parameters
+    ----------
+    result : DEResult, ResultFile, str or path-like
+        A result, or the Parquet file of one.
+    target, reference, within : object
+        Which comparison, as in :meth:`.result_base.Result.find`.
+    fdr : float
+        Genes with at most this adjusted p-value are coloured.
+    n_labels : int
+        Coloured genes with the smallest p-values to name; fewer where there is no room.
+    ax : matplotlib.axes.Axes, optional
+        By default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        x is the mean of `target_mean` and `reference_mean`, on a logarithmic scale; y is the log2
+        of `fold_change`. Genes without either (not expressed on either side) are left out; the
+        label of the x axis says how many.
+
+    Raises
+    ------
+    LabelError
+        If `target` was not compared, or more than once.
+    OptionError
+        If `result` is none, or an option makes no sense.
+    MissingDependencyError
+        Without matplotlib or adjustText, which are the extra ``plot``.
+    """
+    cloud = _read(result, target, reference, within, fdr, n_labels, ax)
+    ax = canvas(ax)
+    x, y = cloud.mean, cloud.change
+    drawn = np.isfinite(y) & np.isfinite(x) & (x > 0.0)
+    ax.set_xscale("log")
+    _draw(ax, cloud, x, y, drawn)
+    if drawn.any():
+        low, high = float(x[drawn].min()), float(x[drawn].max())
+        margin = max(high / low, 10.0) ** 0.04
+        ax.set_xlim(low / margin, high * margin)
+    side = 1.08 * float(np.max(np.abs(y[drawn]), initial=0.0)) or 1.0
+    ax.set_ylim(-side, side)
+    ax.axhline(0.0, color=LINE, linewidth=0.8, zorder=0)
+    ax.set_xlabel(_with_notes("mean of both sides", "not expressed, not drawn", cloud, drawn))
+    ax.set_ylabel("$\\log_2$ fold change")
+    _name(ax, cloud, x, y, drawn)
+    return ax
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """The genes of a comparison.
+
+    Attributes
+    ----------
+    text : str
+        What was compared with what.
+    names : numpy.ndarray, shape (n_genes,), object
+    there : numpy.ndarray, shape (n_genes,), bool
+        Rows that exist.
+    change, score, mean : numpy.ndarray, shape (n_genes,), float64
+        log2 fold change, -log10 p (infinite if p is 0 and its logarithm unknown), mean of means.
+    one_sided, significant : numpy.ndarray, shape (n_genes,), bool
+        Exactly one mean is 0, so that the ratio is the comparison's `clip_value`; FDR.
+    fdr : float
+    n_labels : int
+    """
+
+    text: str
+    names: np.ndarray
+    there: np.ndarray
+    change: np.ndarray
+    score: np.ndarray
+    mean: np.ndarray
+    one_sided: np.ndarray
+    significant: np.ndarray
+    fdr: float
+    n_labels: int
+
+
+def _read(
+    result: Any, target: object, reference: object, within: object, fdr: Any, n_labels: Any, ax: Any
+) -> _Cloud:
+    found = as_result(result)
+    fdr, n_labels = check_fdr(fdr), check_count("n_labels", n_labels, 0)
+    check_axes(ax)
+    t = found.find(target, reference=reference, within=within)
+    names = ["fold_change", "fdr", "target_mean", "reference_mean", *p_columns(found)]
+    values = found.row(t, names)
+    n = len(found.features)
+    there = np.full(n, True) if found.kept is None else found.kept[t]
+    with np.errstate(invalid="ignore"):
+        significant = there & (values["fdr"] <= fdr)
+    return _Cloud(
+        comparison(found, t),
+        found.features,
+        there,
+        log2_fold_change(values["fold_change"]),
+        minus_log10_p(values),
+        0.5 * (values["target_mean"] + values["reference_mean"]),
+        (values["target_mean"] == 0.0) != (values["reference_mean"] == 0.0),
+        significant,
+        fdr,
+        n_labels,
+    )
+
+
+def comparison(result: Result, t: int) -> str:
+    """What was compared with what, for a title."""
+    text = shown(result.name(t), TITLE_LENGTH)
+    if result.reference is not None:
+        text += f" vs {shown(result.reference, TITLE_LENGTH)}"
+    return text
+
+
+def _draw(
+    ax: Any,
+    cloud: _Cloud,
+    x: np.ndarray,
+    y: np.ndarray,
+    drawn: np.ndarray,
+    beyond: np.ndarray | None = None,
+) -> None:
+    """Points by significance and direction, with a legend that counts them."""
+    spineless(ax)
+    if not drawn.any():
+        title(ax, cloud.text)
+        nothing(ax, _why(cloud))
+        return
+    beyond = np.full(len(x), False) if beyond is None else beyond
+    size = float(np.clip(16_000.0 / np.count_nonzero(drawn), 6.0, 22.0))
+    up = cloud.significant & (cloud.change > 0.0)
+    down = cloud.significant & (cloud.change < 0.0)
+    cut = f"FDR ≤ {cloud.fdr:g}"
+    for which, colour, label, order in (
+        (drawn & down, DOWN, f"down, {cut}", 3),
+        (drawn & ~up & ~down, NEUTRAL, "other", 2),
+        (drawn & up, UP, f"up, {cut}", 3),
+    ):
+        n = np.count_nonzero(which)
+        for places, marker in ((which & ~beyond, "o"), (which & beyond, "^")):
+            if marker == "^" and not places.any():
+                continue
+            ax.scatter(
+                x[places],
+                y[places],
+                s=size if marker == "o" else 3.0 * size,
+                marker=marker,
+                color=colour,
+                alpha=0.8 if order == 3 else 0.55,
+                linewidths=0.0,
+                label=f"{label}: {n:,}" if marker == "o" else None,
+                rasterized=True,
+                zorder=order,
+            )
+    n_zero = np.count_nonzero(drawn & beyond)
+    if n_zero:
+        ax.plot([], [], "^", color=LINE, markersize=5, label=f"p = 0 (below 1e-323): {n_zero:,}")
+    legend_above(ax, cloud.text)
+
+
+def _why(cloud: _Cloud) -> str:
+    """Why there is no point."""
+    if not len(cloud.names):
+        return "The result has no genes."
+    if not cloud.there.any():
+        return "The result has no rows of this comparison: filters removed them all."
+    n = int(np.count_nonzero(cloud.there))
+    return f"None of {count(n, 'gene')} has values that can be drawn."
+
+
+def _with_notes(label: str, why: str, cloud: _Cloud, drawn: np.ndarray) -> str:
+    """The label of the x axis; further lines say what is not drawn, or is drawn at a limit."""
+    notes = []
+    without = int(np.count_nonzero(cloud.there & ~drawn))
+    if without:
+        hidden = np.count_nonzero(cloud.significant & ~drawn)
+        also = f", {hidden:,} of them with FDR ≤ {cloud.fdr:g}" if hidden else ""
+        notes.append(f"{count(without, 'gene')} {why}{also}")
+    clipped = drawn & cloud.one_sided
+    if clipped.any():
+        at = np.unique(np.round(np.abs(cloud.change[clipped]), 2))
+        where = f" at ±{at[0]:g}" if len(at) == 1 else ""
+        n = int(np.count_nonzero(clipped))
+        notes.append(f"{count(n, 'gene')} with one mean of 0 drawn{where}")
+    return "\n".join([label, *(f"({note})" for note in notes)])
+
+
+def _border(cloud: _Cloud) -> float | None:
+    """Where -log10 p of significant genes ends, if no other gene lies above."""
+    known = cloud.there & ~np.isnan(cloud.score)
+    hit, other = cloud.score[known & cloud.significant], cloud.score[known & ~cloud.significant]
+    if not len(hit) or not len(other) or np.isinf(hit.min()) or other.max() >= hit.min():
+        return None
+    return float(0.5 * (hit.min() + other.max()))
+
+
+def _name(ax: Any, cloud: _Cloud, x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> None:
+    """Name the strongest genes; they keep away from other coloured points."""
+    if not cloud.n_labels:
+        return
+    order = strongest(cloud.score, cloud.change, cloud.significant & drawn, len(x))
+    named = order[: cloud.n_labels]
+    label_points(
+        ax,
+        x[named],
+        y[named],
+        [cloud.names[g] for g in named],
+        np.column_stack([x[order], y[order]]),
+    )

@@ -1,0 +1,227 @@
+"""What each perturbation does to its own gene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..result_base import Result
+from .canvas import (
+    DOWN,
+    LINE,
+    LITERAL,
+    UP,
+    canvas,
+    extent_in_points,
+    fitting_size,
+    legend_above,
+    nothing,
+    shown,
+    spineless,
+    title,
+)
+from .given import as_result, check_axes, check_fdr
+from .values import count
+
+
+def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
+    """Expression that is left of the gene that each perturbation is named after.
+
+    Parameters
+    ----------
+    result : DEResult, ResultFile, str or path-like
+        A result, or the Parquet file of one; a file is read in blocks. Of a result of
+        ``on_target=``, the gene that each target was tested at; else the one of its name.
+    fdr : float
+        Changes with at most this adjusted p-value are filled and coloured.
+    ax : matplotlib.axes.Axes, optional
+        By default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``100 target_mean / reference_mean`` on a logarithmic scale: a line a perturbation, least
+        first, as long as names can be read; else a point a perturbation, by the mean of the gene
+        in the reference. Where nothing is left, a triangle at 0 %. The title counts perturbations
+        without a point: their gene is not in the matrix or was filtered out, or the reference does
+        not express it.
+
+    Raises
+    ------
+    OptionError
+        If `result` is none, or an option makes no sense.
+    MissingDependencyError
+        Without matplotlib, which is the extra ``plot``.
+    """
+    found = as_result(result)
+    fdr = check_fdr(fdr)
+    check_axes(ax)
+    own = _own_genes(found)
+    left = _read(found, own, fdr)
+    ax = canvas(ax)
+    spineless(ax)
+    text = _title(own, left)
+    if not len(left.comparison):
+        title(ax, text)
+        nothing(ax, "No perturbation has a gene of its own to draw.")
+        return ax
+    size = fitting_size(extent_in_points(ax)[1], len(left.percent))
+    _Picture(ax, left, _edge(left.percent), fdr, size).draw(found)
+    legend_above(ax, text)
+    return ax
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Expression left of own genes, ascending, of those that have a number.
+
+    Attributes
+    ----------
+    comparison : numpy.ndarray, shape (n,), int64
+        Position of the comparison.
+    percent, mean : numpy.ndarray, shape (n,), float64
+        Of the reference's mean, and that.
+    significant : numpy.ndarray, shape (n,), bool
+    n_unexpressed : int
+        Comparisons whose reference does not express the gene.
+    """
+
+    comparison: np.ndarray
+    percent: np.ndarray
+    mean: np.ndarray
+    significant: np.ndarray
+    n_unexpressed: int
+
+
+def _own_genes(result: Result) -> np.ndarray:
+    """Position of the gene of each comparison, shape (n_comparisons,), -1 for none."""
+    n = len(result.targets)
+    if result.provenance.get("on_target") is not None and result.kept is not None:
+        any_kept = result.kept.any(axis=1)
+        return np.where(any_kept, result.kept.argmax(axis=1), -1)
+    place = {str(name): g for g, name in reversed(list(enumerate(result.features)))}
+    own = np.array([place.get(str(target), -1) for target in result.targets], np.int64)
+    if result.kept is not None:
+        own[~result.kept[np.arange(n), own]] = -1
+    return own
+
+
+def _read(result: Result, own: np.ndarray, fdr: float) -> _Left:
+    """Values at own genes."""
+    names = ["target_mean", "reference_mean", "fdr"]
+    values = {name: np.full(len(own), np.nan) for name in names}
+    if (own >= 0).any():
+        for part, found in result.blocks(names):
+            rows = np.flatnonzero(own[part] >= 0)
+            for name in names:
+                values[name][part][rows] = found[name][rows, own[part][rows]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        percent = 100.0 * values["target_mean"] / values["reference_mean"]
+    drawn = np.flatnonzero(np.isfinite(percent))
+    drawn = drawn[np.argsort(percent[drawn], kind="stable")]
+    return _Left(
+        drawn,
+        percent[drawn],
+        values["reference_mean"][drawn],
+        values["fdr"][drawn] <= fdr,
+        int(np.count_nonzero(own >= 0)) - len(drawn),
+    )
+
+
+def _title(own: np.ndarray, left: _Left) -> str:
+    without = (
+        (np.count_nonzero(own < 0), "without theirs in the result"),
+        (left.n_unexpressed, "not expressed"),
+    )
+    also = "; ".join(f"{n:,} {why}" for n, why in without if n)
+    text = f"own gene of {count(len(left.comparison), 'perturbation')}"
+    return f"{text} ({also})" if also else text
+
+
+def _edge(percent: np.ndarray) -> float | None:
+    """Where 0 % is drawn; None if no one has it."""
+    if percent[0] > 0.0:
+        return None
+    return float(np.min(percent[percent > 0.0], initial=50.0)) / 2.0
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Lines with names in letters of `size`, or points if that is None."""
+
+    ax: Any
+    left: _Left
+    edge: float | None
+    fdr: float
+    size: float | None
+
+    def draw(self, result: Result) -> None:
+        ax, n = self.ax, len(self.left.percent)
+        self._scale()
+        if self.size is None:
+            ax.axhline(100.0, color=LINE, linewidth=1.0, zorder=1)
+            ax.set_xscale("log")
+            ax.set_xlabel("mean of the gene in the reference")
+            self._points(self.left.mean, self._places, "v", 14.0)
+            return
+        rank = np.arange(n)
+        ax.hlines(rank, self._places, 100.0, color=LINE, linewidth=0.8, zorder=1)
+        ax.axvline(100.0, color=LINE, linewidth=1.0, zorder=1)
+        names = [shown(result.name(t)) for t in self.left.comparison]
+        ax.set_yticks(rank, labels=names, fontsize=self.size, **LITERAL)
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(n - 0.4, -0.6)
+        self._points(self._places, rank, "<", 30.0)
+
+    @property
+    def _places(self) -> np.ndarray:
+        """Percentages on the axis."""
+        percent = self.left.percent
+        return percent if self.edge is None else np.maximum(percent, self.edge)
+
+    def _points(self, x: np.ndarray, y: np.ndarray, zero_marker: str, size: float) -> None:
+        percent, hit = self.left.percent, self.left.significant
+        zero = percent == 0.0
+        less, more = hit & (percent < 100.0), hit & (percent > 100.0)
+        cut = f"FDR ≤ {self.fdr:g}"
+        for which, face, line, label, order in (
+            (less, DOWN, DOWN, f"less, {cut}", 3),
+            (~less & ~more, "none", "0.5", "other", 2),
+            (more, UP, UP, f"more, {cut}", 3),
+        ):
+            for places, marker in ((which & ~zero, "o"), (which & zero, zero_marker)):
+                if marker != "o" and not places.any():
+                    continue
+                self.ax.scatter(
+                    x[places],
+                    y[places],
+                    size,
+                    marker=marker,
+                    facecolors=face,
+                    edgecolors=line,
+                    linewidths=0.8,
+                    label=f"{label}: {np.count_nonzero(which):,}" if marker == "o" else None,
+                    zorder=order,
+                    rasterized=self.size is None,
+                )
+
+    def _scale(self) -> None:
+        from matplotlib.ticker import FixedLocator, NullLocator
+
+        by_line, percent = self.size is not None, self.left.percent
+        (self.ax.set_xscale if by_line else self.ax.set_yscale)("log", base=2)
+        low = 0.8 * float(percent[0]) if self.edge is None else self.edge / 1.3
+        high = 1.25 * max(float(percent[-1]), 100.0)
+        (self.ax.set_xlim if by_line else self.ax.set_ylim)(min(low, 80.0), high)
+        step = int(np.ceil(np.log2(high / min(low, 80.0)) / 10.0))
+        ticks = 100.0 * 2.0 ** np.arange(-20 * step, 20 * step, step)  # 100 % is one of them
+        ticks = ticks[(ticks >= (low if self.edge is None else 1.3 * self.edge)) & (ticks <= high)]
+        zero = [] if self.edge is None else [self.edge]
+        axis = self.ax.xaxis if by_line else self.ax.yaxis
+        axis.set_major_locator(FixedLocator([*zero, *ticks]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(lambda x, _at: f"{0.0 if x == self.edge else x:.3g} %")
+        median = float(np.median(percent))
+        axis.set_label_text(f"expression left in the target (median {median:.3g} %)")

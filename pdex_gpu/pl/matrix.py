@@ -1,0 +1,305 @@
+"""A heat map of perturbations and genes, each beside those that are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError, unknown
+from ..result_base import Result
+from .canvas import (
+    LITERAL,
+    canvas,
+    extent_in_points,
+    fitting_size,
+    lay_out,
+    nothing,
+    shown,
+    title,
+)
+from .given import as_result, check_axes, check_count, check_fdr
+from .values import LARGEST, count, direction, log2_fold_change, minus_log10_p, p_columns
+
+_FOLD_CHANGE, _SIGNED = "log2_fold_change", "signed_log10_p"
+
+# Columns with a middle that means no change: shown in two colours.
+_AROUND_0 = (
+    _FOLD_CHANGE, "log2_fold_change_scanpy", "log2_fold_change_seurat",
+    "log2_fold_change_geometric", _SIGNED, "percent_change", "rank_biserial", "mean_difference",
+    "mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g", "z",
+)  # fmt: skip
+_MIDDLE = dict.fromkeys(_AROUND_0, 0.0) | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
+
+_LABELS = {_FOLD_CHANGE: "$\\log_2$ fold change", _SIGNED: "signed $-\\log_{10}(p)$"}
+
+# Sorting the leaves of a tree takes the square of their number in time and more.
+_MOST_SORTED = 500
+
+_INCHES_A_CELL = 0.135
+
+# Rows that are sure to have a line of pixels each.
+_MOST_PIXELS = 200
+_NO_VALUE = "0.75"
+
+
+def heatmap(
+    result: Any,
+    *,
+    value: str = _FOLD_CHANGE,
+    targets: Iterable[object] | None = None,
+    features: Iterable[object] | None = None,
+    n_features: int = 50,
+    fdr: float = 0.05,
+    ax: Any = None,
+) -> Any:
+    """Values of many comparisons and genes as colours, in the order of a clustering.
+
+    Parameters
+    ----------
+    result : DEResult, ResultFile, str or path-like
+        A result, or the Parquet file of one; a file is read in blocks.
+    value : str
+        A column of the result, ``"log2_fold_change"`` (of `fold_change`), or ``"signed_log10_p"``
+        (-log10 of the p-value with the sign of the change of the mean).
+    targets : iterable of object, optional
+        Targets to show, with all their comparisons; all by default.
+    features : iterable of object, optional
+        Genes to show; by default the `n_features` that are hits most often in what is shown, and
+        of those the ones with the smallest p-values. Where there is no hit at all, these alone
+        decide.
+    n_features : int
+        Without `features`, genes to show at most.
+    fdr : float
+        Hits are the pairs with at most this adjusted p-value. They are marked, by triangles that
+        point up or down, if cells are large enough.
+    ax : matplotlib.axes.Axes, optional
+        By default those of a new figure, as large as its names need.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Rows and columns are in the order of average linkage of Euclidean distances, its leaves in
+        the best order (Bar-Joseph 2001) up to 500 of them; pairs without a value are grey, and
+        take part as if there were no change. Of fold changes these are also the pairs with a mean
+        of 0 that are no hits: their ratio says how it was clipped. Colours run to the 99th
+        percentile of the sizes, the same for up and down. Names that could not be read are left
+        out; the axis then says so.
+
+    Raises
+    ------
+    LabelError
+        If a target or gene is not in the result.
+    OptionError
+        If `result` is none, there is no such column, or an option makes no sense.
+    MissingDependencyError
+        Without matplotlib, which is the extra ``plot``.
+    """
+    found = as_result(result)
+    fdr, n_features = check_fdr(fdr), check_count("n_features", n_features, 1)
+    check_axes(ax)
+    columns = _columns(found, value)
+    rows = _rows(found, targets)
+    if features is None:
+        genes, text = _most_hits(found, rows, n_features, fdr)
+    else:
+        genes = np.array([found.find_feature(name) for name in _several(features)], np.int64)
+        genes = genes[np.sort(np.unique(genes, return_index=True)[1])]
+        text = count(len(genes), "gene")
+    if not len(rows) or not len(genes):
+        ax = canvas(ax)
+        title(ax, "perturbations and genes")
+        lacking = "comparisons" if not len(rows) else "genes with a p-value"
+        nothing(ax, f"The result has no {lacking} to draw.")
+        return ax
+    cells, hit = _read(found, rows, genes, value, columns, fdr)
+    if np.isnan(cells).all():
+        ax = canvas(ax)
+        title(ax, "perturbations and genes")
+        nothing(ax, f"No pair of them has a value of {value}.")
+        return ax
+    low, high = _limits(cells, value)
+    # As the eye sees it: differences beyond the colours do not count.
+    known = np.nan_to_num(np.clip(cells, low, high), nan=_MIDDLE.get(value, low))
+    by_row, by_gene = _order(known), _order(known.T)
+    cells, hit = cells[np.ix_(by_row, by_gene)], hit[np.ix_(by_row, by_gene)]
+    rows, genes = rows[by_row], genes[by_gene]
+    if ax is None:
+        ax = canvas(None, _size(len(rows), len(genes)))
+    _paint(ax, cells, value, (low, high))
+    lay_out(ax)
+    if _marks(ax, hit, cells, value):
+        text += " (marked)" if "FDR" in text else f"; marked: FDR ≤ {fdr:g}"
+    title(ax, text)
+    _names(ax, [found.name(t) for t in rows], [found.features[g] for g in genes])
+    return ax
+
+
+def _columns(result: Result, value: object) -> list[str]:
+    """Columns to read for a value."""
+    if value == _SIGNED:
+        return [*p_columns(result), "target_mean", "reference_mean"]
+    if isinstance(value, str) and value in result.columns:
+        means = ["target_mean", "reference_mean"] if value == _FOLD_CHANGE else []
+        return [value, *means]
+    if value == _FOLD_CHANGE:
+        return ["fold_change", "target_mean", "reference_mean"]
+    raise OptionError(unknown("column", value, (_FOLD_CHANGE, _SIGNED, *result.columns)))
+
+
+def _several(names: Iterable[object]) -> list[object]:
+    if not isinstance(names, Iterable):
+        raise OptionError(f"{names!r} must be a list of names.")
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _rows(result: Result, targets: Iterable[object] | None) -> np.ndarray:
+    """Positions of the comparisons of these targets, in the order asked for."""
+    if targets is None:
+        return np.arange(len(result.targets))
+    labels = np.array([str(target) for target in result.targets], object)
+    rows: dict[int, None] = {}
+    for target in _several(targets):
+        matching = np.flatnonzero(labels == str(target))
+        if not len(matching):
+            result.find(target)  # says what there is
+        rows |= dict.fromkeys(matching.tolist())
+    return np.array(list(rows), np.int64)
+
+
+def _most_hits(result: Result, rows: np.ndarray, n: int, fdr: float) -> tuple[np.ndarray, str]:
+    """Positions of the genes that are hits most often, and what to call them."""
+    n_genes = len(result.features)
+    hits, known = np.zeros(n_genes, np.int64), np.full(n_genes, False)
+    strength = np.zeros(n_genes)
+    chosen = np.full(len(result.targets), False)
+    chosen[rows] = True
+    for part, values in result.blocks(["fdr", *p_columns(result)]):
+        which = chosen[part]
+        hits += np.count_nonzero(values["fdr"][which] <= fdr, axis=0)
+        score = np.minimum(minus_log10_p({k: v[which] for k, v in values.items()}), LARGEST)
+        strength += np.nansum(score, axis=0)
+        known |= ~np.isnan(score).all(axis=0)
+    candidates = np.flatnonzero(hits if hits.any() else known)
+    genes = candidates[np.lexsort((-strength[candidates], -hits[candidates]))][:n]
+    if hits.any():
+        return genes, f"the {count(len(genes), 'gene')} that most often have FDR ≤ {fdr:g}"
+    return genes, f"no FDR ≤ {fdr:g}; the {count(len(genes), 'gene')} with the smallest p-values"
+
+
+def _read(
+    result: Result, rows: np.ndarray, genes: np.ndarray, value: str, columns: list[str], fdr: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values and hits, shape (n_rows, n_genes), in the order of `rows` and `genes`."""
+    cells = np.full((len(result.targets), len(genes)), np.nan)
+    hit = np.full(cells.shape, False)
+    for part, values in result.blocks(list(dict.fromkeys([*columns, "fdr"]))):
+        few = {name: found[:, genes] for name, found in values.items()}
+        if value == _SIGNED:
+            made = np.minimum(minus_log10_p(few), LARGEST) * direction(few)
+        elif value == _FOLD_CHANGE and value not in columns:
+            made = log2_fold_change(few["fold_change"])
+        else:
+            made = few[value].astype(np.float64)
+        hit[part] = few["fdr"] <= fdr
+        if value == _FOLD_CHANGE:
+            # The ratio is then clip_value, whatever the gene: a colour for hits alone.
+            zero = (few["target_mean"] == 0.0) | (few["reference_mean"] == 0.0)
+            made[zero & ~hit[part]] = np.nan
+        if result.kept is not None:
+            made = np.where(result.kept[part][:, genes], made, np.nan)
+        cells[part] = made
+    # An infinite change is as far as any other that is shown.
+    far = np.max(np.abs(cells[np.isfinite(cells)]), initial=1.0)
+    return np.clip(cells[rows], -far, far), hit[rows]
+
+
+def _order(rows: np.ndarray) -> np.ndarray:
+    """Positions of rows, similar ones side by side."""
+    if len(rows) < 3:
+        return np.arange(len(rows))
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    tree = linkage(rows, "average", optimal_ordering=len(rows) <= _MOST_SORTED)
+    return leaves_list(tree).astype(np.int64)
+
+
+def _size(n_rows: int, n_genes: int) -> tuple[float, float]:
+    """Inches of a new figure: room for names, up to a page."""
+    return (
+        float(np.clip(2.4 + _INCHES_A_CELL * n_genes, 6.4, 14.0)),
+        float(np.clip(1.6 + _INCHES_A_CELL * n_rows, 4.8, 10.0)),
+    )
+
+
+def _limits(cells: np.ndarray, value: str) -> tuple[float, float]:
+    """What the first and the last colour stand for."""
+    known = cells[~np.isnan(cells)]
+    if value not in _MIDDLE:
+        low, high = (float(q) for q in np.quantile(known, (0.01, 0.99)))
+        return (low, high) if low < high else (low, low + 1.0)
+    sizes = np.abs(known - _MIDDLE[value])
+    far = float(np.quantile(sizes, 0.99)) or float(np.max(sizes)) or 1.0
+    return _MIDDLE[value] - far, _MIDDLE[value] + far
+
+
+def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    # Red and blue, and the steps of cividis, are told apart with any kind of colour vision.
+    name = "RdBu_r" if value in _MIDDLE else "cividis"
+    colours = colormaps[name].with_extremes(bad=_NO_VALUE)
+    known = cells[~np.isnan(cells)]
+    beyond = (bool((known < limits[0]).any()), bool((known > limits[1]).any()))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
+    wide = cells
+    if cells.shape[0] > _MOST_PIXELS:  # thinning out rows is not to blur columns
+        wide = np.repeat(cells, max(1, round(cells.shape[0] / cells.shape[1])), axis=1)
+    edges = (-0.5, cells.shape[1] - 0.5, cells.shape[0] - 0.5, -0.5)
+    image = ax.imshow(wide, colours, Normalize(*limits), aspect="auto", extent=edges)
+    bar = ax.figure.colorbar(
+        image, ax=ax, extend=extend.get(beyond, "both"), aspect=30, shrink=0.7, pad=0.02
+    )
+    label = _LABELS.get(value, value)
+    why = "a mean is 0" if value == _FOLD_CHANGE else "none"
+    bar.set_label(f"{label} (grey: {why})" if np.isnan(cells).any() else label)
+
+
+def _marks(ax: Any, hit: np.ndarray, cells: np.ndarray, value: str) -> bool:
+    """A triangle on every hit, up or down, if cells are large enough for one."""
+    width, height = extent_in_points(ax)
+    side = min(width / hit.shape[1], height / hit.shape[0])
+    if side < 5.0 or not hit.any():
+        return False
+    size = min(0.4 * side, 5.0) ** 2
+    middle = _MIDDLE.get(value, -np.inf)  # without a middle, all are marked alike
+    for which, marker in (
+        (cells >= middle, "^" if value in _MIDDLE else "o"),
+        (cells < middle, "v"),
+    ):
+        row, column = np.nonzero(hit & which)
+        ax.scatter(column, row, size, "black", marker=marker, edgecolors="white", linewidths=0.4)
+    return True
+
+
+def _names(ax: Any, rows: list[str], genes: list[object]) -> None:
+    """Names along both axes; where they could not be read, their number."""
+    ax.tick_params(length=0)
+    parts = (
+        (ax.xaxis, [shown(name) for name in genes], count(len(genes), "gene")),
+        (ax.yaxis, [shown(name) for name in rows], count(len(rows), "perturbation")),
+    )
+    ax.tick_params(axis="x", rotation=90)
+    # Names take room themselves: they are set as the cells allow, then as what is left allows.
+    for again in (False, True):
+        if again:
+            lay_out(ax)
+        for (axis, names, number), points in zip(parts, extent_in_points(ax), strict=True):
+            size = fitting_size(points, len(names))
+            if size is None:
+                axis.set_ticks([])
+                axis.set_label_text(f"{number} (too many to name)")
+            else:
+                axis.set_ticks(range(len(names)), labels=names, fontsize=size, **LITERAL)

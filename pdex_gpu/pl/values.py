@@ -1,0 +1,61 @@
+"""Columns of a result as coordinates: logarithms, directions, and what has no place in a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..result_base import Result
+
+#: -log10 of the smallest p-value above 0; those that are 0 have log10_p alone to tell them apart.
+LARGEST = float(-np.log10(np.nextafter(0.0, 1.0)))
+
+
+def p_columns(result: Result) -> list[str]:
+    """The columns to read for :func:`minus_log10_p`."""
+    return ["p_value", "log10_p"] if "log10_p" in result.columns else ["p_value"]
+
+
+def minus_log10_p(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """``-log10(p)``, float64: infinity for a p-value of 0 whose logarithm is not known."""
+    if "log10_p" in values:
+        return -values["log10_p"] + 0.0  # no -0.0
+    with np.errstate(divide="ignore"):
+        return -np.log10(values["p_value"]) + 0.0
+
+
+def log2_fold_change(fold_change: np.ndarray) -> np.ndarray:
+    """log2 of the ratio of means: NaN where it has none, -infinity at 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log2(fold_change)
+
+
+def direction(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """1 where the target's mean is the larger, -1 where it is the smaller, 0 else: int8."""
+    with np.errstate(invalid="ignore"):
+        change = np.sign(values["target_mean"] - values["reference_mean"])
+    return np.nan_to_num(change, nan=0.0).astype(np.int8)
+
+
+def strongest(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) -> np.ndarray:
+    """Positions of the `n` largest scores, by the larger change where they are equal, then first.
+
+    Parameters
+    ----------
+    score, change : numpy.ndarray, shape (n_genes,), float64
+    among : numpy.ndarray, shape (n_genes,), bool
+    n : int
+
+    Returns
+    -------
+    numpy.ndarray, shape (at most n,), int64
+    """
+    places = np.flatnonzero(among)
+    size = np.nan_to_num(np.abs(change[places]), nan=0.0)
+    return places[np.lexsort((-size, -score[places]))][:n]
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """``"1 gene"``, ``"2,000 genes"``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
