@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow test-peers test-images test-gpu lint bench bench-files bench-comparisons bench-gpu clean
+.PHONY: help demo test test-all test-slow test-peers test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -91,6 +91,10 @@ test-peers: $(VENV)/peers-0.8/.done $(VENV)/peers-0.6/.done
 # Needs a CUDA device, and CuPy for it in .venv.
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+# Execute the example notebooks and keep what they show.
+notebooks: $(VENV)/.test
+	$(BIN)/python docs/notebooks/execute.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/cpu.py

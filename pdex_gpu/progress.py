@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -303,7 +304,12 @@ class _Bar:
     """One bar of tqdm; it is told the fraction, and its text is made here."""
 
     def __init__(self, description: str, rate: Callable[[str], float | None]) -> None:
-        from tqdm.auto import tqdm
+        from tqdm import TqdmWarning
+
+        with warnings.catch_warnings():
+            # Said of every notebook without ipywidgets, where a bar of text does as well.
+            warnings.simplefilter("ignore", TqdmWarning)
+            from tqdm.auto import tqdm
 
         description = description.replace("{", "{{").replace("}", "}}")
         # The text goes through {desc}: tqdm puts a comma before a postfix. Reports come at

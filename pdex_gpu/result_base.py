@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import LabelError, OptionError, unknown
 from .schema import COLUMNS, VALUES
+
+if TYPE_CHECKING:
+    from .calibration_result import Calibration
 
 # Values that a block of a result holds at most.
 _BLOCK_VALUES = 1 << 23
@@ -177,6 +182,46 @@ class Result(ABC):
             | {name: values[name][g].item() for name in self.columns}
             for g in order[:n]
         ]
+
+    def report(
+        self,
+        path: str | os.PathLike[str] = "report.html",
+        *,
+        calibration: Calibration | str | os.PathLike[str] | None = None,
+        title: str | None = None,
+        fdr: float = 0.05,
+        force: bool = False,
+    ) -> Path:
+        """Write a report for the browser: one HTML file that opens offline.
+
+        Parameters
+        ----------
+        path : str or path-like
+        calibration : Calibration, str or path-like, optional
+            A calibration to show, or the file that :meth:`.Calibration.to_json` wrote.
+        title : str, optional
+        fdr : float
+            A row counts as significant at or below this.
+        force : bool
+            Replace an existing file.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        OptionError
+            If the file exists and `force` is false, or an option makes no sense.
+        FileFormatError
+            If `calibration` is a file of something else.
+        OutputError
+            If the file could not be written; nothing is left of it.
+        """
+        from .report import write_report
+
+        return write_report(self, path, calibration=calibration, title=title, fdr=fdr, force=force)
 
     def _check_columns(self, names: Iterable[str]) -> list[str]:
         asked = [names] if isinstance(names, str) else list(names)
