@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow test-peers test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-gpu clean
+.PHONY: help demo docs test test-all test-slow test-peers test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make test-slow, make test-peers, make test-images, make test-gpu,"
+	@echo "also: make lint, make docs, make test-slow, make test-peers, make test-images, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py)"
 
@@ -95,6 +95,10 @@ test-gpu: $(VENV)/.test
 # Execute the example notebooks and keep what they show.
 notebooks: $(VENV)/.test
 	$(BIN)/python docs/notebooks/execute.py
+
+# The site, in docs/_build/html.
+docs: $(VENV)/.test
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/cpu.py

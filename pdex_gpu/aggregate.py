@@ -87,8 +87,15 @@ def pseudobulk(
 
     Examples
     --------
-    >>> bulk = pseudobulk("screen.h5ad", ["donor", "target_gene"])  # doctest: +SKIP
-    >>> bulk.to_df().loc["donor.d1-target_gene.MYC"]  # doctest: +SKIP
+    >>> from pdex_gpu import pseudobulk
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> adata.obs["donor"] = [f"d{i % 3}" for i in range(adata.n_obs)]
+    >>> bulk = pseudobulk(adata, ["donor", "target_gene"])
+    >>> bulk.shape
+    (15, 60)
+    >>> bulk.obs_names[0], int(bulk.obs["n_cells"].iloc[0])
+    ('donor.d0-target_gene.GENE00031', 99)
     """
     columns = sample_columns(groupby)
     check_method("method", method)

@@ -243,8 +243,22 @@ def differential_expression(
 
     Examples
     --------
-    >>> result = differential_expression("screen.h5ad", "target_gene")  # doctest: +SKIP
-    >>> result.to_parquet("results.parquet")  # doctest: +SKIP
+    >>> from pdex_gpu import differential_expression
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> result = differential_expression(adata, "target_gene", progress=False)
+    >>> result["fold_change"].shape
+    (4, 60)
+    >>> [row["feature"] for row in result.top("GENE00031", 2)]
+    ['GENE00044', 'GENE00031']
+
+    Each group with all other cells, and a further column:
+
+    >>> rest = differential_expression(
+    ...     adata, "target_gene", comparison="rest", columns=["auroc"], progress=False
+    ... )
+    >>> rest["auroc"][rest.find("GENE00031"), rest.find_feature("GENE00044")].round(2).item()
+    0.83
 
     A table too large for memory:
 

@@ -113,10 +113,14 @@ def calibrate(
 
     Examples
     --------
-    >>> found = calibrate("screen.h5ad", "target_gene", strata="batch")  # doctest: +SKIP
-    >>> found.summary()["lambda"]  # doctest: +SKIP
-    1.03
-    >>> found.plot()  # doctest: +SKIP
+    >>> from pdex_gpu import calibrate
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> found = calibrate(adata, "target_gene", n_repeats=4, progress=False)
+    >>> len(found.groups), found.total.n_tests
+    (4, 240)
+    >>> found.summary()["n_false_positives"]
+    0
     """
     plan = _Plan(units, n_repeats, seed, alpha)
     return _calibrate(data, _settings(groupby, reference, options), plan)

@@ -87,10 +87,28 @@ def parallel_differential_expression(
         Columns target, reference, feature, target_mean, reference_mean, percent_change,
         fold_change, p_value, statistic, fdr; rows target by target, genes in matrix order.
 
+    Raises
+    ------
+    LowMemoryError
+        ``low_memory=False`` with backed data; a TypeError, as in pdex.
+    pdex_gpu.errors.PdexGpuError
+        Another of its subclasses; ValueErrors and KeyErrors where pdex raises these.
+
     Notes
     -----
     pdex 0.1.28 answers differently in its low-memory mode (no continuity correction, never
     exact, float32). Here every mode gives the same numbers: those of pdex's standard mode.
+
+    Examples
+    --------
+    >>> from pdex_gpu import parallel_differential_expression
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> table = parallel_differential_expression(adata, show_progress=False)
+    >>> table.loc[table["target"] == "GENE00031", ["feature", "statistic"]].head(2)
+         feature  statistic
+    0  GENE00000    16822.0
+    1  GENE00001    16904.0
     """
     backed = is_backed(adata)
     if backed and low_memory is False:

@@ -98,11 +98,12 @@ def pdex(
     Returns
     -------
     polars.DataFrame or pandas.DataFrame
-        Columns :data:`COLUMNS`. Targets in the order of the categories of `groupby`; sorted if it
-        is not categorical, if ``""`` is one of its unordered categories, or in a file given by its
-        path. Genes in matrix order. p-values are
-        those of the normal approximation with continuity and tie correction, corrected for each
-        target (ref, all) or over all rows (on_target) by Benjamini and Hochberg.
+        Columns target, feature, target_mean, ref_mean, target_membership, ref_membership,
+        log2_fold_change, percent_change, p_value, statistic, fdr. Targets in the order of the
+        categories of `groupby`; sorted if it is not categorical, if ``""`` is one of its unordered
+        categories, or in a file given by its path. Genes in matrix order. p-values are those of the
+        normal approximation with continuity and tie correction, corrected for each target (ref,
+        all) or over all rows (on_target) by Benjamini and Hochberg.
 
     Raises
     ------
@@ -125,6 +126,17 @@ def pdex(
       cell. Here zeros are zeros, negative values are ranked, and such categories are left out.
     * Mode on_target fails there if `gene_col` has categories that are no gene, as the control's.
     * Of gene names that occur more than once, mode on_target takes the first, pdex the last.
+
+    Examples
+    --------
+    >>> from pdex_gpu import pdex
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> table = pdex(adata, "target_gene", is_log1p=False, as_pandas=True)
+    >>> table[["target", "feature", "target_membership", "statistic"]].head(2)
+          target    feature  target_membership  statistic
+    0  GENE00031  GENE00000                270    16822.0
+    1  GENE00031  GENE00001                270    16904.0
     """
     _check_options(mode, threads, geometric_mean, epsilon, cpm_filter)
     reference, gene_column = _mode_options(mode, kwargs)

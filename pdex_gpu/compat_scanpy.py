@@ -131,6 +131,17 @@ def rank_genes_groups(
 
     scanpy drops explicit zeros from the matrix in `adata`, which here is not changed. NaN is
     refused.
+
+    Examples
+    --------
+    >>> from pdex_gpu import rank_genes_groups
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> screen = simulate_screen(1200, 60, 4, seed=1)
+    >>> adata = screen.to_anndata()
+    >>> adata.X = screen.log_normalised()
+    >>> rank_genes_groups(adata, "target_gene", reference="non-targeting", method="wilcoxon")
+    >>> adata.uns["rank_genes_groups"]["names"]["GENE00031"][:2].tolist()
+    ['GENE00044', 'GENE00036']
     """
     method = _check_options(method, corr_method, tie_correct, rankby_abs, pts, n_genes)
     _check_data(adata, copy)

@@ -99,7 +99,16 @@ def pseudobulk_dex(
 
     Examples
     --------
-    >>> pseudobulk_dex("screen.h5ad", ["target_gene", "donor"])  # doctest: +SKIP
+    >>> import warnings
+    >>> from pdex_gpu import pseudobulk_dex
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> adata.obs["donor"] = [f"donor{i % 3}" for i in range(adata.n_obs)]
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # of pydeseq2, which would have more genes
+    ...     table = pseudobulk_dex(adata, ["target_gene", "donor"], groups=["GENE00031"])
+    >>> table.loc[table["pvalue"].idxmin(), "gene"]
+    'GENE00044'
     """
     check_method("aggr_method", aggr_method)
     groupby = [groupby] if isinstance(groupby, str) else list(groupby)

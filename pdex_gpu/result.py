@@ -34,6 +34,27 @@ class DEResult(Result):
         See :class:`.result_base.Result`.
     provenance : dict
         Backend and why, device, engine, versions, options, seconds.
+
+    Examples
+    --------
+    >>> from pdex_gpu import differential_expression
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> result = differential_expression(adata, "target_gene", progress=False)
+    >>> result["p_value"].shape, result["p_value"].dtype
+    ((4, 60), dtype('float64'))
+    >>> len(result.to_pandas()) == result.n_rows == 240
+    True
+    >>> result.ranking("GENE00031").head(2).round(1)
+    feature
+    GENE00044    45.4
+    GENE00036    25.7
+    Name: signed_log10_p, dtype: float64
+    >>> result.to_wide("fold_change").iloc[:2, :2].round(2)
+    feature    GENE00000  GENE00001
+    target
+    GENE00031       0.98       1.02
+    GENE00042       0.88       0.93
     """
 
     def __init__(
@@ -157,10 +178,12 @@ class DEResult(Result):
 
         Parameters
         ----------
-        target, reference, within : object
-            Which comparison, as in :meth:`find`.
+        target : object
+            Label of the target.
         by : str
             A column, or ``"signed_log10_p"``, as in :meth:`to_wide`.
+        reference, within : object, optional
+            Which comparison of it, as in :meth:`find`.
 
         Returns
         -------

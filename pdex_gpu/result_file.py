@@ -146,6 +146,20 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
         It is a folder, or text.
     FileFormatError
         It is damaged, no result of this package, or of a newer version of it.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from pdex_gpu import differential_expression, open_result
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> path = os.path.join(tempfile.mkdtemp(), "results.parquet")
+    >>> differential_expression(adata, "target_gene", progress=False).to_parquet(path)
+    >>> stored = open_result(path)
+    >>> stored.find("GENE00042"), stored.find_feature("GENE00003")
+    (1, 3)
+    >>> stored.row(1, ["fold_change"])["fold_change"][3].round(2).item()
+    0.87
     """
     path = Path(path)
     shown = repr(str(path))

@@ -118,6 +118,15 @@ def simulate_screen(
     ------
     ValueError
         If there are more perturbations than genes, or too few cells for all groups.
+
+    Examples
+    --------
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> screen = simulate_screen(1200, 60, 4, seed=1)
+    >>> screen.counts.shape, screen.perturbations.tolist()[:2]
+    ((1200, 60), ['GENE00031', 'GENE00042'])
+    >>> screen.to_anndata().obs["target_gene"].nunique()
+    5
     """
     import scipy.sparse as sp
 

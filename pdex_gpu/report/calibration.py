@@ -1,0 +1,63 @@
+"""A calibration as the page shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..calibration_result import LEVELS, Calibration
+from .encode import label
+
+
+def calibration_part(calibration: Calibration) -> dict[str, Any]:
+    """Numbers and text of a calibration, as JSON has them; what is NaN is null.
+
+    Returns
+    -------
+    dict
+        ``text``, ``facts`` (names and text), ``expected``, ``observed``, ``low``, ``high`` (the QQ
+        plot with its 95 % band) and ``histogram``.
+    """
+    found, total, q = calibration.summary(), calibration.total, calibration.quantiles
+    low, high = q.band()
+    facts = [
+        ("lambda", f"{total.inflation:.3f} (1 if p-values are right)"),
+        *(
+            (f"lambda, {name} expression", f"{part.inflation:.3f}")
+            for name, part in zip(
+                ("low", "middle", "high"), calibration.by_expression, strict=True
+            )
+        ),
+        *(
+            (f"p ≤ {level:g}", f"{100 * rate:.3f} % of tests")
+            for level, rate in zip(LEVELS, total.rates, strict=True)
+        ),
+        (
+            "False positives",
+            f"{found['n_false_positives']:,} tests with FDR ≤ {calibration.alpha:g}, in "
+            f"{np.count_nonzero(calibration.n_false_positives):,} of {found['n_groups']:,} mock "
+            "perturbations",
+        ),
+        ("Tests", f"{total.n_tests:,}; {found['n_uninformative']:,} said nothing"),
+        ("Test", label(calibration.metric)),
+        ("Control cells", f"{found['n_control_cells']:,} of {label(calibration.reference)}"),
+        ("Random splits", f"{found['n_repeats']:,}"),
+    ]  # fmt: skip
+    return {
+        "lambda": _number(total.inflation),
+        "facts": facts,
+        "expected": _numbers(q.expected),
+        "observed": _numbers(q.observed),
+        "low": _numbers(low),
+        "high": _numbers(high),
+        "histogram": total.histogram.tolist(),
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [_number(float(value)) for value in values]

@@ -1,0 +1,80 @@
+"""The page as one text: template, style, script and data, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from .encode import Packed, json_text
+
+#: Put together in this order.
+SCRIPTS = (
+    "decode.js",
+    "rows.js",
+    "format.js",
+    "dom.js",
+    "canvas.js",
+    "charts.js",
+    "table.js",
+    "search.js",
+    "views.js",
+    "overview.js",
+    "main.js",
+)
+
+
+def page(meta: Mapping[str, Any], arrays: Mapping[str, Packed]) -> str:
+    """HTML of a report.
+
+    Parameters
+    ----------
+    meta : mapping
+        Text and labels; ``meta["title"]`` is the page's.
+    arrays : mapping of str to Packed
+
+    Returns
+    -------
+    str
+        The policy in it lets its own style and script run and nothing be fetched. Labels stand in
+        JSON alone; the script puts them on the page as text.
+    """
+    style = _read("report.css")
+    script = "\n".join(['(() => {\n"use strict";', *map(_read, SCRIPTS), "})();"])
+    parts = {
+        "title": html.escape(str(meta["title"])),
+        "policy": _policy(style, script),
+        "style": style,
+        "meta": json_text(meta),
+        "arrays": "\n".join(_element(name, packed) for name, packed in arrays.items()),
+        "script": script,
+    }
+    # In one pass: a title may look like a placeholder.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("report.html"))
+
+
+def _policy(style: str, script: str) -> str:
+    """Content security policy: this style and this script, downloads, and nothing else."""
+    return (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _element(name: str, packed: Packed) -> str:
+    return (
+        f'<script type="application/octet-stream" id="data-{name}" data-kind="{packed.kind}" '
+        f'data-n="{packed.n}">{packed.text}</script>'
+    )
+
+
+def _read(name: str) -> str:
+    return (resources.files(__package__) / "page" / name).read_text(encoding="utf-8")

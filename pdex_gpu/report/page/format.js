@@ -1,0 +1,82 @@
+// Numbers and names as people read them, and as files hold them.
+
+const MISSING = "–";
+
+const grouped = (n) => n.toLocaleString("en-US");
+
+const counted = (n, one, many) => `${grouped(n)} ${n === 1 ? one : many || `${one}s`}`;
+
+const sign = (text) => text.replace("-", "−");
+
+const shownName = (name) => (name.trim() === "" ? "(no name)" : name);
+
+function fixed(value, digits) {
+  if (Number.isNaN(value)) return MISSING;
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const text = value.toFixed(digits);
+  return sign(Number(text) === 0 ? (0).toFixed(digits) : text);
+}
+
+// Three digits; with an exponent where there would be many zeros.
+function short(value) {
+  if (Number.isNaN(value)) return MISSING;
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return sign(value.toExponential(2));
+  if (size >= 99.95) return sign(grouped(Number(value.toFixed(size >= 1e4 ? 0 : 1))));
+  return size === 0 ? "0" : sign(value.toPrecision(3));
+}
+
+// A number below 1 from its log10, which may be smaller than any number.
+function fromLog10(log) {
+  if (Number.isNaN(log)) return MISSING;
+  if (log === -Infinity) return "0";
+  if (log > -3) return String(Number((10 ** log).toPrecision(3)));
+  let exponent = Math.floor(log);
+  let digits = (10 ** (log - exponent)).toFixed(1);
+  if (digits === "10.0") {
+    digits = "1.0";
+    exponent += 1;
+  }
+  return sign(`${digits}e${exponent}`);
+}
+
+// The shortest text that reads back to the same number in single precision.
+function exact(value) {
+  if (Number.isNaN(value)) return "";
+  if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
+  for (let digits = 6; digits < 9; digits++) {
+    const text = value.toPrecision(digits);
+    if (Math.fround(Number(text)) === value) return String(Number(text));
+  }
+  return String(Number(value.toPrecision(9)));
+}
+
+// Text is always quoted: separators, quotes, line breaks and signs of formulas stand for themselves.
+const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+
+function csv(header, rows) {
+  return [header.map(quoted).join(","), ...rows.map((row) => row.join(","))].join("\n") + "\n";
+}
+
+function fileName(...parts) {
+  const text = parts.join("-").normalize("NFKD").replace(/[^A-Za-z0-9._-]+/g, "_");
+  return `${text.replace(/^[._-]+/, "").slice(0, 80) || "table"}.csv`;
+}
+
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+  const link = h("a", { href: url, download: name, hidden: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+// Letters at most, the middle left out; never half of a letter.
+function cut(text, limit) {
+  const letters = Array.from(text.replace(/\s+/g, " "));
+  if (letters.length <= limit) return letters.join("");
+  const tail = Math.floor((limit - 1) / 3);
+  return `${letters.slice(0, limit - 1 - tail).join("")}…${letters.slice(letters.length - tail).join("")}`;
+}

@@ -1,0 +1,120 @@
+// From the data in the file to the page, and from the address to what is shown.
+
+function searchEntries(report, comparisonGo, geneGo) {
+  const perturbations = report.names.map((name, t) => ({
+    kind: "perturbation", name, go: comparisonGo[t], size: () => counted(report.hits(t), "hit"),
+  }));
+  const genes = report.genes.map((name, g) => ({
+    kind: "gene", name, go: geneGo[g], size: () => counted(report.geneHits(g), "hit"),
+  }));
+  return [...perturbations, ...genes];
+}
+
+// "#target=NAME&nth=2" as its parts; null for other addresses.
+function parsed(hash) {
+  const found = /^#(target|gene)=(.*?)(?:&nth=(\d+))?$/.exec(hash);
+  if (!found) return null;
+  let name = found[2];
+  try {
+    name = decodeURIComponent(name);
+  } catch {
+    // A per cent sign that stands for itself.
+  }
+  return { kind: found[1], name, nth: Number(found[3] || 1) };
+}
+
+class Shown {
+  constructor(report, order, comparisonGo, geneGo) {
+    Object.assign(this, { report, order, comparisonGo, geneGo, charts: [] });
+    this.box = byId("view");
+    this.count = { target: numbered(report.names), gene: numbered(report.genes) };
+    this.places = {
+      target: new Map(comparisonGo.map((go, t) => [go, t])),
+      gene: new Map(geneGo.map((go, g) => [go, g])),
+    };
+  }
+
+  view(asked) {
+    const { kind, name, nth } = asked;
+    const k = this.places[kind].get(hashOf(kind, name, nth));
+    if (k === undefined) {
+      const close = [...this.names.matching(name, 3), ...this.names.close(name)];
+      return missingView(kind, name, close.filter((entry, i) => close.indexOf(entry) === i));
+    }
+    const number = this.count[kind][k];
+    return kind === "target"
+      ? comparisonView(this.report, k, number, this.geneGo)
+      : geneView(this.report, k, number, this.comparisonGo);
+  }
+
+  // Shows what the address asks for, or the comparison with the most hits.
+  show(moved) {
+    let asked = parsed(location.hash);
+    if (!asked && location.hash && this.asked) return; // the address of a part of the page
+    if (!asked && this.order.length) {
+      const t = this.order[0];
+      asked = { kind: "target", name: this.report.names[t], nth: this.count.target[t] };
+    }
+    this.charts.forEach((chart) => chart.remove());
+    this.charts = [];
+    this.asked = asked;
+    if (!asked) {
+      this.box.replaceChildren(h("p", {}, "The result has no comparisons."));
+      return;
+    }
+    const { charts, heading, nodes } = this.view(asked);
+    this.charts = charts;
+    const kind = asked.kind === "target" ? "Perturbation" : "Gene";
+    this.box.replaceChildren(h("p", { class: "kind" }, kind), heading, ...nodes);
+    charts.forEach((chart) => chart.draw());
+    const typing = document.activeElement === byId("search");
+    if (moved && typing) byId("search-state").textContent = `${kind} ${asked.name} is shown below.`;
+    if (moved && !typing) {
+      heading.focus({ preventScroll: true });
+      byId("view").scrollIntoView({ block: "nearest" });
+      heading.scrollIntoView({ block: "nearest" });
+    }
+  }
+}
+
+async function start() {
+  if (typeof DecompressionStream === "undefined") {
+    throw new Error("this browser is too old; versions of 2023 and later can");
+  }
+  const meta = JSON.parse(byId("meta").textContent);
+  const report = new Report(meta, await readArrays());
+  const targetNumbers = numbered(report.names);
+  const geneNumbers = numbered(report.genes);
+  const comparisonGo = report.names.map((name, t) => hashOf("target", name, targetNumbers[t]));
+  const geneGo = report.genes.map((name, g) => hashOf("gene", name, geneNumbers[g]));
+  const order = report.names.map((_, t) => t);
+  order.sort((a, b) => report.hits(b) - report.hits(a) || a - b);
+
+  const shown = new Shown(report, order, comparisonGo, geneGo);
+  shown.names = new Names(searchEntries(report, comparisonGo, geneGo));
+  byId("content").hidden = false;
+  byId("state").hidden = true;
+  fillHeader(report);
+  fillNotes(report);
+  fillHits(report, order, comparisonGo, geneGo);
+  fillPValues(report);
+  fillCalibration(report);
+  fillSettings(report);
+  shown.show(false);
+  new Search(shown.names);
+  window.addEventListener("hashchange", () => shown.show(true));
+  watchColours();
+  drawAll();
+  requestAnimationFrame(() => {
+    performance.mark("pdex-report-ready");
+    document.documentElement.dataset.ready = "true";
+  });
+}
+
+start().catch((error) => {
+  const state = byId("state");
+  state.hidden = false;
+  state.className = "problem";
+  state.textContent = `This report cannot be shown: ${error.message}.`;
+  document.documentElement.dataset.failed = "true";
+});

@@ -1,0 +1,136 @@
+// The rows that the page carries, and which belong to a comparison or to a gene.
+
+// Steps down are odd numbers.
+const unzigzag = (code) => (code >>> 1) ^ -(code & 1);
+
+function decodeRows(arrays, nGenes) {
+  const steps = arrays.row_gene;
+  const n = steps.length;
+  const gene = new Uint32Array(n);
+  for (let i = 0, g = 0; i < n; i++) {
+    g = (g + steps[i]) % nGenes;
+    gene[i] = g;
+  }
+  // Reference means are steps from the row before of the same gene.
+  const reference = new Uint32Array(n);
+  const last = new Uint32Array(nGenes);
+  for (let i = 0; i < n; i++) {
+    const g = gene[i];
+    last[g] = (last[g] + unzigzag(arrays.row_reference_mean[i])) >>> 0;
+    reference[i] = last[g];
+  }
+  const referenceMean = new Float32Array(reference.buffer);
+  // Fold changes are steps from the ratio of means.
+  const fold = new Uint32Array(n);
+  const ratio = new Float32Array(1);
+  const bits = new Uint32Array(ratio.buffer);
+  for (let i = 0; i < n; i++) {
+    ratio[0] = arrays.row_target_mean[i] / referenceMean[i];
+    if (Number.isNaN(ratio[0])) bits[0] = 0;
+    fold[i] = bits[0] + unzigzag(arrays.row_fold_change[i]);
+  }
+  return {
+    n,
+    gene,
+    targetMean: arrays.row_target_mean,
+    referenceMean,
+    foldChange: new Float32Array(fold.buffer),
+    log10P: arrays.row_log10_p,
+    log10Fdr: arrays.row_log10_fdr,
+    statistic: arrays.row_statistic,
+  };
+}
+
+class Report {
+  constructor(meta, arrays) {
+    this.meta = meta;
+    this.arrays = arrays;
+    this.genes = meta.features;
+    this.rows = decodeRows(arrays, Math.max(1, meta.features.length));
+    this.nComparisons = arrays.row_ends.length;
+    this.names = Array.from({ length: this.nComparisons }, (_, t) => this.name(t));
+    this.fillOwners();
+    this.byGene = null;
+  }
+
+  labelOf(kind, t) {
+    return this.meta.labels[kind][this.arrays[`label_${kind}`][t]];
+  }
+
+  // The target, with its level and reference where they are needed to tell comparisons apart.
+  name(t) {
+    let text = this.labelOf("target", t);
+    if (this.meta.within !== null) text += ` in ${this.labelOf("within", t)}`;
+    if (this.meta.several_references) text += ` vs ${this.labelOf("reference", t)}`;
+    return text;
+  }
+
+  hits(t) {
+    return this.arrays.hits_up[t] + this.arrays.hits_down[t] + this.arrays.hits_level[t];
+  }
+
+  geneHits(g) {
+    const { gene_hits_up: up, gene_hits_down: down, gene_hits_level: level } = this.arrays;
+    return up[g] + down[g] + level[g];
+  }
+
+  start(t) {
+    return t ? this.arrays.row_ends[t - 1] : 0;
+  }
+
+  // Of each row: its comparison, and whether it is a hit. Hits come first in a comparison.
+  fillOwners() {
+    this.comparison = new Uint32Array(this.rows.n);
+    this.hit = new Uint8Array(this.rows.n);
+    for (let t = 0; t < this.nComparisons; t++) {
+      const start = this.start(t);
+      this.comparison.fill(t, start, this.arrays.row_ends[t]);
+      this.hit.fill(1, start, start + this.arrays.row_hits[t]);
+    }
+  }
+
+  rowsOfComparison(t) {
+    const start = this.start(t);
+    return Array.from({ length: this.arrays.row_ends[t] - start }, (_, i) => start + i);
+  }
+
+  rowsOfGene(g) {
+    if (!this.byGene) this.byGene = this.sortedByGene();
+    const { ends, order } = this.byGene;
+    return Array.from(order.subarray(g ? ends[g - 1] : 0, ends[g]));
+  }
+
+  sortedByGene() {
+    const ends = new Uint32Array(this.genes.length);
+    for (const g of this.rows.gene) ends[g]++;
+    for (let g = 1; g < ends.length; g++) ends[g] += ends[g - 1];
+    const place = ends.slice();
+    const order = new Uint32Array(this.rows.n);
+    for (let i = this.rows.n - 1; i >= 0; i--) order[--place[this.rows.gene[i]]] = i;
+    return { ends, order };
+  }
+
+  log2Fold(i) {
+    return Math.log2(this.rows.foldChange[i]);
+  }
+
+  // 1 up, -1 down, 0 neither.
+  direction(i) {
+    return Math.sign(this.rows.targetMean[i] - this.rows.referenceMean[i]) || 0;
+  }
+
+  // Rows that are not carried, in the bins of a grid; null if there are none.
+  behind(kind, k) {
+    const a = this.arrays;
+    const start = k ? a[`${kind}_ends`][k - 1] : 0;
+    const end = a[`${kind}_ends`][k];
+    if (start === end) return null;
+    const [left, right, top] = a[`${kind}_limits`].subarray(3 * k, 3 * k + 3);
+    return {
+      left, right, top,
+      shape: this.meta.bins[kind],
+      bins: a[`${kind}_bins`].subarray(start, end),
+      counts: a[`${kind}_counts`].subarray(start, end),
+    };
+  }
+}

@@ -1,0 +1,213 @@
+// A perturbation or a gene: its volcano, and the rows that are carried of it.
+
+// What a row's volcano point is; names(i) is what it is called there.
+function pointOf(report, i, nameAt, goTo) {
+  const { rows } = report;
+  const log = rows.log10P[i];
+  const zero = log === -Infinity;
+  const fold = report.log2Fold(i);
+  return {
+    x: fold, y: zero ? EDGE : -log, zero, hit: report.hit[i] === 1,
+    direction: report.direction(i), name: nameAt(i), go: goTo(i),
+    text: `${cut(shownName(nameAt(i)), 60)}\nlog₂ fold change ${fixed(fold, 2)}\np ${fromLog10(log)}, FDR ${fromLog10(rows.log10Fdr[i])}`,
+  };
+}
+
+function hitCell(report, i) {
+  if (!report.hit[i]) return MISSING;
+  const way = report.direction(i);
+  if (!way) return "level";
+  return h("span", { class: way > 0 ? "up" : "down" }, way > 0 ? "▲ up" : "▼ down");
+}
+
+// Columns of rows; the first is the gene or the perturbation.
+function rowColumns(report, first) {
+  const { rows } = report;
+  const comparison = (i) => report.comparison[i];
+  const labels = [{ name: "target", value: (i) => quoted(report.labelOf("target", comparison(i))) },
+    { name: "reference", value: (i) => quoted(report.labelOf("reference", comparison(i))) }];
+  if (report.meta.within !== null) {
+    labels.push({ name: report.meta.within, value: (i) => quoted(report.labelOf("within", comparison(i))) });
+  }
+  labels.push({ name: "feature", value: (i) => quoted(report.genes[rows.gene[i]]) });
+  const number = (title, hint, values, cell, name, more = {}) => ({
+    title, hint, key: (i) => values[i], cell: (i) => cell(values[i]),
+    files: [{ name, value: (i) => exact(values[i]) }], ...more,
+  });
+  return [
+    { ...first, text: true, header: true, files: labels },
+    {
+      title: "Hit", hint: "up or down, where the FDR is at or below the limit", text: true, first: true,
+      key: (i) => (report.hit[i] ? 2 + report.direction(i) : 0), cell: (i) => hitCell(report, i),
+      files: [{ name: "hit", value: (i) => (report.hit[i] ? "true" : "false") }],
+    },
+    {
+      title: "log₂ fold", hint: "log2 fold change", first: true, key: (i) => report.log2Fold(i),
+      cell: (i) => fixed(report.log2Fold(i), 2),
+      files: [{ name: "log2_fold_change", value: (i) => exact(Math.fround(report.log2Fold(i))) }],
+    },
+    number("p-value", "p-value of the test", rows.log10P, fromLog10, "log10_p"),
+    number("FDR", "adjusted p-value", rows.log10Fdr, fromLog10, "log10_fdr"),
+    number("Mean", "mean of the perturbation", rows.targetMean, short, "target_mean", { first: true }),
+    number("Reference", "mean of the reference", rows.referenceMean, short, "reference_mean", { first: true }),
+    number("Statistic", "statistic of the test", rows.statistic, short, "statistic", { first: true }),
+  ];
+}
+
+// The strongest first: by p-value, then by fold change.
+function byStrength(report, rows) {
+  const size = (i) => Math.abs(report.log2Fold(i)) || 0;
+  const { log10P } = report.rows;
+  const last = (i) => (Number.isNaN(log10P[i]) ? Infinity : log10P[i]);
+  return rows.slice().sort((a, b) => last(a) - last(b) || size(b) - size(a) || a - b);
+}
+
+const SHOWN = [
+  ["all", "all rows carried", () => true],
+  ["hits", "hits", (report, i) => report.hit[i]],
+  ["up", "hits up", (report, i) => report.hit[i] && report.direction(i) > 0],
+  ["down", "hits down", (report, i) => report.hit[i] && report.direction(i) < 0],
+];
+
+function rowsView(report, { kind, name, nth, facts, rows, behind, undrawn, first, nameAt, goTo, what }) {
+  const strong = byStrength(report, rows);
+  const points = strong.map((i) => pointOf(report, i, nameAt, goTo));
+  const n = (test) => points.filter(test).length;
+  const [up, down] = [n((p) => p.hit && p.direction > 0), n((p) => p.hit && p.direction < 0)];
+  const others = points.length - n((p) => p.hit);
+  const best = points.filter((p) => p.hit).slice(0, 5).map((p) => p.name).join(", ");
+  const chart = volcano({
+    points, behind,
+    label: `Volcano plot of ${name}: ${grouped(up)} hits up, ${grouped(down)} down. `
+      + `${best ? `The strongest: ${best}. ` : ""}The table has its rows.`,
+  });
+  const binned = behind ? behind.counts.reduce((sum, k) => sum + k, 0) : 0;
+  const table = new Table({
+    caption: `${kind} ${name}`, columns: rowColumns(report, first), rows: strong, sorted: 3,
+    file: [kind.toLowerCase(), name], empty: "No rows.", page: 15,
+  });
+  const choice = h(
+    "select",
+    {
+      id: "shown",
+      onchange: (event) => {
+        const [, , test] = SHOWN.find(([id]) => id === event.target.value);
+        table.setRows(strong.filter((i) => test(report, i)));
+      },
+    },
+    ...SHOWN.map(([id, text]) => h("option", { value: id }, text)),
+  );
+  const zeros = points.some((p) => p.zero);
+  return {
+    charts: [chart],
+    heading: h("h3", { tabindex: "-1" }, nameOf(name), nth > 1 ? ` (no. ${nth} of this name)` : ""),
+    nodes: [
+      list("facts", facts),
+      h(
+        "div", { class: "split" },
+        h(
+          "div", {},
+          chart.element,
+          list("legend", [
+            [h("span", { class: "up" }, "▲"), ` ${grouped(up)} up`],
+            [h("span", { class: "down" }, "▼"), ` ${grouped(down)} down`],
+            others ? [`● ${grouped(others)} other strong ${what}`] : null,
+            binned ? [h("span", { class: "swatch" }), `${grouped(binned)} others, binned`] : null,
+            zeros ? ["◎ p-value 0, at the edge"] : null,
+            undrawn ? [`${grouped(undrawn)} without a place here`] : null,
+          ]),
+        ),
+        h(
+          "div", {},
+          h(
+            "div", { class: "tools" },
+            h("label", { for: "shown" }, "Show"), choice, h("span", { class: "grow" }),
+            table.saveButton("This table as CSV", () => table.rows),
+            table.saveButton("All rows as CSV", () => strong),
+          ),
+          table.element,
+        ),
+      ),
+    ],
+  };
+}
+
+const fact = (value, text) => [h("b", {}, value), ` ${text}`];
+
+function comparisonView(report, t, nth, geneGo) {
+  const { arrays: a, meta } = report;
+  const hits = report.hits(t);
+  const own = a.own_gene[t];
+  const left = hits - a.row_hits[t];
+  const cells = meta.n_cells.length === 2
+    ? fact(`${grouped(a.cells_target[t])} / ${grouped(a.cells_reference[t])}`, "cells (perturbation / reference)")
+    : null;
+  const level = meta.within === null ? null
+    : [`${meta.within}: `, h("b", {}, nameOf(report.labelOf("within", t)))];
+  const { rows } = report;
+  return rowsView(report, {
+    kind: "Perturbation",
+    name: report.names[t],
+    nth,
+    facts: [
+      ["against ", h("b", {}, nameOf(report.labelOf("reference", t)))],
+      level,
+      fact(grouped(hits), hits === 1 ? "hit" : "hits"),
+      fact(grouped(a.rows[t]), "genes tested"),
+      cells,
+      own < 0 ? null : ["own gene: log₂ fold change ", h("b", {}, fixed(Math.log2(a.own_fold_change[t]), 2)),
+        a.own_hit[t] ? " (a hit)" : " (not a hit)"],
+      left ? [`the ${grouped(a.row_hits[t])} strongest hits are here, ${grouped(left)} are not`] : null,
+    ],
+    rows: report.rowsOfComparison(t),
+    behind: report.behind("behind", t),
+    undrawn: a.undrawn[t],
+    what: "genes",
+    nameAt: (i) => report.genes[rows.gene[i]],
+    goTo: (i) => geneGo[rows.gene[i]],
+    first: {
+      title: "Gene", key: (i) => report.genes[rows.gene[i]],
+      cell: (i) => h("a", { href: geneGo[rows.gene[i]] }, nameOf(report.genes[rows.gene[i]])),
+    },
+  });
+}
+
+function geneView(report, g, nth, comparisonGo) {
+  const { arrays: a } = report;
+  const hits = report.geneHits(g);
+  const rows = report.rowsOfGene(g);
+  const carried = rows.reduce((sum, i) => sum + report.hit[i], 0);
+  return rowsView(report, {
+    kind: "Gene",
+    name: report.genes[g],
+    nth,
+    facts: [
+      [`a hit of `, h("b", {}, grouped(hits)), ` of ${counted(a.gene_rows[g], "perturbation")} it was tested in`],
+      fact(grouped(a.gene_hits_up[g]), "up"),
+      fact(grouped(a.gene_hits_down[g]), "down"),
+      hits > carried ? [`${grouped(hits - carried)} hits are not carried by this page`] : null,
+    ],
+    rows,
+    behind: report.behind("behind_gene", g),
+    undrawn: a.gene_undrawn[g],
+    what: "perturbations",
+    nameAt: (i) => report.names[report.comparison[i]],
+    goTo: (i) => comparisonGo[report.comparison[i]],
+    first: {
+      title: "Perturbation", key: (i) => report.names[report.comparison[i]],
+      cell: (i) => h("a", { href: comparisonGo[report.comparison[i]] }, nameOf(report.names[report.comparison[i]])),
+    },
+  });
+}
+
+// What is shown for a name that is not in the result.
+function missingView(kind, name, close) {
+  const what = kind === "target" ? "perturbation" : "gene";
+  return {
+    charts: [],
+    heading: h("h3", { tabindex: "-1" }, `No ${what} is called `, nameOf(name)),
+    nodes: close.length
+      ? [h("p", {}, "Close to it:"), list("", close.map((entry) => [h("a", { href: entry.go }, nameOf(entry.name)), ` (${entry.kind})`]))]
+      : [h("p", {}, "No name is close to it. The search finds parts of names.")],
+  };
+}

@@ -1,0 +1,108 @@
+"""All of a result's provenance, in words and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .encode import label
+
+# Heading, then key and what to call it.
+_GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "Data",
+        {
+            "data": "Data",
+            "matrix": "Matrix",
+            "layer": "Layer",
+            "n_cells": "Cells",
+            "n_genes": "Genes",
+            "is_log1p": "Taken as log1p",
+        },
+    ),
+    (
+        "Comparisons",
+        {
+            "groupby": "Groups by",
+            "comparison": "Compared with",
+            "reference": "Reference",
+            "groups": "Groups asked for",
+            "n_targets": "Comparisons made",
+            "strata": "Strata",
+            "guides": "Guides",
+            "on_target": "Own gene by",
+            "min_cells": "Fewest cells a side",
+        },
+    ),
+    (
+        "Test",
+        {
+            "metric": "Test",
+            "test_options": "Options",
+            "fdr_method": "Correction",
+            "fdr_scope": "Corrected over",
+            "min_fraction": "Fewest expressing (share)",
+            "min_cpm": "Fewest counts per million",
+            "removed": "Left out by filters",
+        },
+    ),
+    (
+        "Numbers",
+        {
+            "exp_post_agg": "expm1 after the mean",
+            "clip_value": "Fold change clipped at",
+            "pseudocount": "Pseudocount",
+            "confidence": "Level of intervals",
+            "columns": "Further columns",
+        },
+    ),
+    (
+        "What ran",
+        {
+            "backend": "Backend",
+            "backend_reason": "Why",
+            "engine": "Engine",
+            "device": "Device",
+            "seconds": "Seconds",
+        },
+    ),
+)
+
+
+def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of settings: a heading, and what was set, each as a name and text.
+
+    Nothing is left out: what this version does not know stands at the end under its own key.
+    """
+    known = {key for _, names in _GROUPS for key in names} | {"versions"}
+    groups = []
+    for heading, names in _GROUPS:
+        lines = [
+            (text, worded(provenance[key])) for key, text in names.items() if key in provenance
+        ]
+        groups.append((heading, lines))
+    versions = provenance.get("versions") or {}
+    if isinstance(versions, Mapping):
+        groups.append(("Versions", [(label(k), worded(v)) for k, v in versions.items()]))
+    else:
+        groups.append(("Versions", [("versions", worded(versions))]))
+    rest = [(label(k), worded(v)) for k, v in provenance.items() if k not in known]
+    groups.append(("Further", rest))
+    return [(heading, lines) for heading, lines in groups if lines]
+
+
+def worded(value: Any) -> str:
+    """A setting in words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{label(k)}: {worded(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(worded(v) for v in value) or "none"
+    return label(value)

@@ -1,0 +1,130 @@
+"""The report of a result: checked, collected, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..calibration_result import Calibration
+from ..disk import write_beside
+from ..errors import OptionError
+from ..pl.given import check_fdr
+from ..result_base import Result
+from ..result_file import open_result
+from .carried import MOST_ROWS, carry
+from .document import document
+from .page import page
+
+_SUFFIXES = (".html", ".htm")
+
+
+def write_report(
+    result: Result | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    calibration: Calibration | str | os.PathLike[str] | None = None,
+    title: str | None = None,
+    fdr: float = 0.05,
+    force: bool = False,
+) -> Path:
+    """Write a report for the browser: one HTML file that opens offline.
+
+    It carries the rows at or below `fdr` (1,000,000 at most, of each comparison the strongest),
+    at least the 20 strongest rows of each comparison, and all other rows as counts in bins. A
+    result in a file is read in blocks, never as a whole.
+
+    Parameters
+    ----------
+    result : DEResult, ResultFile, str or path-like
+        A result, or the Parquet file of one.
+    path : str or path-like
+        The file to write, ``.html``.
+    calibration : Calibration, str or path-like, optional
+        A calibration to show, or the file that :meth:`.Calibration.to_json` wrote.
+    title : str, optional
+        By default "Differential expression".
+    fdr : float
+        A row counts as a hit at or below this.
+    force : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    OptionError
+        If the file exists and `force` is false, or an option makes no sense.
+    FileFormatError
+        If `result` or `calibration` is a file of something else, or of a newer version.
+    FileNotFoundError
+        If one of these files does not exist.
+    OutputError
+        If the file could not be written; nothing is left of it.
+    """
+    fdr = check_fdr(fdr)
+    if title is not None and not isinstance(title, str):
+        raise OptionError(f"title={title!r} must be text.")
+    path = Path(path)
+    _check_path(path, force)
+    found = _result(result)
+    checked = _calibration(calibration)
+    data = carry(found, fdr, MOST_ROWS)
+    meta, arrays = document(found, data, checked, title=title)
+    text = page(meta, arrays)
+    write_beside(path, lambda file: _fill(file, text))
+    return path
+
+
+def _fill(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _check_path(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise OptionError(f"The report {str(path)!r} is a folder. Name a file in it.")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OptionError(
+            f"The report {str(path)!r} is a web page, but its name ends in {path.suffix!r}. "
+            "Name a file that ends in .html."
+        )
+    if not path.parent.is_dir():
+        raise OptionError(
+            f"The folder {str(path.parent)!r} of the report does not exist. Create it first."
+        )
+    if path.exists() and not force:
+        raise OptionError(
+            f"The report {str(path)!r} exists already. "
+            "Add --force (in Python: force=True) to replace it, or name another file."
+        )
+
+
+def _result(result: Any) -> Result:
+    if isinstance(result, Result):
+        return result
+    if isinstance(result, str | os.PathLike):
+        return open_result(result)
+    raise OptionError(
+        f"A report is made of a result of pdex_gpu, not of a {_kind(result)}. Pass what "
+        "differential_expression() returned, what open_result() opened, or the path of a .parquet "
+        "file that to_parquet(), out= or `pdex-gpu run` wrote."
+    )
+
+
+def _calibration(calibration: Any) -> Calibration | None:
+    if calibration is None or isinstance(calibration, Calibration):
+        return calibration
+    if isinstance(calibration, str | os.PathLike):
+        return Calibration.from_json(calibration)
+    raise OptionError(
+        f"calibration= is a {_kind(calibration)}. Pass what calibrate() returned, or the path of a "
+        "file that Calibration.to_json() or `pdex-gpu calibrate` wrote."
+    )
+
+
+def _kind(value: object) -> str:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return kind.removeprefix("builtins.")
