@@ -56,11 +56,12 @@ class Result(ABC):
         self.within = within
         self.kept = kept
         self.provenance = dict(provenance)
+        self._reference = _single(references)
 
     @property
     def reference(self) -> object:
         """The label that all are compared with; None if there are several."""
-        return _single(self.references)
+        return self._reference
 
     @property
     def n_rows(self) -> int:
