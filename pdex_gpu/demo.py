@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FDR = 0.05
 SCREEN = "screen.h5ad"
 RESULTS = "results.parquet"
+REPORT = "report.html"
 
 
 def run_demo(
@@ -35,7 +36,7 @@ def run_demo(
     Parameters
     ----------
     folder : Path
-        Where ``screen.h5ad`` and ``results.parquet`` go; made if missing.
+        Where ``screen.h5ad``, ``results.parquet`` and ``report.html`` go; made if missing.
     n_cells, n_genes, n_perturbations, seed : int
         The screen, as in :func:`pdex_gpu.simulate.simulate_screen`.
     backend : str
@@ -87,6 +88,8 @@ def run_demo(
         f"\n{found} of {possible} perturbations have their own gene down at an FDR of {FDR:.0%}.\n"
         f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB"
     )
+    report = result.report(folder / REPORT, title="A simulated screen", fdr=FDR, force=True)
+    say(f"{report}: open it in a browser")
     return result
 
 

@@ -15,6 +15,8 @@ from pdex_gpu.exits import Exit
 
 SIZE = {"n_cells": 1_500, "n_genes": 120, "n_perturbations": 5}
 
+FILES = ["report.html", "results.parquet", "screen.h5ad"]
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory):
@@ -26,7 +28,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory):
 
 def test_files(demo):
     folder, _, result = demo
-    assert sorted(p.name for p in folder.iterdir()) == ["results.parquet", "screen.h5ad"]
+    assert sorted(p.name for p in folder.iterdir()) == FILES
     table = pd.read_parquet(folder / "results.parquet")
     assert len(table) == 5 * 120
     np.testing.assert_array_equal(table["p_value"], np.ravel(result["p_value"]))
@@ -41,6 +43,7 @@ def test_what_it_says(demo):
     assert "Strongest hits:" in said
     assert re.search(r"\d of 5 perturbations have their own gene down", said)
     assert str(folder / "results.parquet") in said
+    assert str(folder / "report.html") in said
 
 
 def test_strongest_hits_are_the_smallest_p_values(demo):
@@ -69,7 +72,7 @@ def test_command_overwrites_its_own_files(tmp_path: Path, capfd: pytest.CaptureF
     out, err = capfd.readouterr()
     assert "reference backend" in out
     assert err == ""
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["results.parquet", "screen.h5ad"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
 
 
 @pytest.mark.parametrize(

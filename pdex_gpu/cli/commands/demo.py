@@ -62,7 +62,7 @@ def command(
         )
     if output.exists() and not output.is_dir():
         raise errors.OptionError(f"The output {str(output)!r} is a file. Name a folder.")
-    from ...demo import FDR, RESULTS, SCREEN, on_target, run_demo, strongest_rows
+    from ...demo import FDR, REPORT, RESULTS, SCREEN, on_target, run_demo, strongest_rows
 
     started = time.perf_counter()
     silent = quiet or json
@@ -85,6 +85,7 @@ def command(
             {
                 "screen": output / SCREEN,
                 "results": output / RESULTS,
+                "report": output / REPORT,
                 "n_rows": result.n_rows,
                 "on_target": {"fdr": FDR, "found": found, "possible": possible},
                 "top": strongest_rows(result),
