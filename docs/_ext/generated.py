@@ -15,7 +15,6 @@ from sphinx.util.docutils import SphinxDirective
 _MADE: dict[str, Callable[..., str]] = {
     "columns": tables.columns,
     "moving": tables.moving,
-    "record": lambda name: tables.record(tables.RECORDS / f"{name}.json"),
     "records": lambda: "\n\n".join(map(tables.record, tables.records())),
     "troubles": tables.troubles,
     "messages": tables.message_lists,

@@ -66,7 +66,7 @@ def volcano(
     OptionError
         If `result` is none, or an option makes no sense.
     MissingDependencyError
-        Without matplotlib or adjustText, which are the extra ``plot``.
+        Without matplotlib or textalloc, which are the extra ``plot``.
     """
     cloud = _read(result, target, reference, within, fdr, n_labels, ax)
     ax = canvas(ax)
@@ -130,7 +130,7 @@ def ma(
     OptionError
         If `result` is none, or an option makes no sense.
     MissingDependencyError
-        Without matplotlib or adjustText, which are the extra ``plot``.
+        Without matplotlib or textalloc, which are the extra ``plot``.
     """
     cloud = _read(result, target, reference, within, fdr, n_labels, ax)
     ax = canvas(ax)
