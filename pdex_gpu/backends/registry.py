@@ -88,7 +88,13 @@ ENGINES = {name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_E
 
 
 def backends() -> list[BackendInfo]:
-    """Every backend and whether it can run on this machine, in the order ``auto`` tries them."""
+    """Every backend and whether it can run on this machine, in the order ``auto`` tries them.
+
+    Returns
+    -------
+    list of BackendInfo
+        Each with `name`, `usable`, `reason` (why, or why not), `device` and `engines`.
+    """
     return [_info(b) for b in _BACKENDS.values()]
 
 
