@@ -226,8 +226,10 @@ def test_odd_names(name: str):
     """None is read as markup, none warns (warnings are errors here), none breaks a line."""
     n = len(ODD_NAMES)
     columns = {"fdr": np.full((n, n), 0.01)}
-    odd = result(n, n, targets=ODD_NAMES, features=ODD_NAMES, columns=columns)
-    odd.references[:] = "$ref_1$ \N{MICROBE}"
+    odd = result(
+        n, n, targets=ODD_NAMES, features=ODD_NAMES, columns=columns,
+        references=objects(["$ref_1$ \N{MICROBE}"] * n),
+    )  # fmt: skip
     draw = {
         "volcano": lambda r: pl.volcano(r, ODD_NAMES[5], n_labels=n),
         "ma": lambda r: pl.ma(r, ODD_NAMES[5], n_labels=n),
