@@ -25,7 +25,16 @@ def execute(path: Path, folder: Path) -> Any:
     )
     client.execute()
     notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
     return notebook
+
+
+def _is_bar(output: Any) -> bool:
+    """Whether it is a progress bar, which runs show on slow machines alone."""
+    text = output.get("text", "")
+    return output.get("name") == "stderr" and ("\r" in text or not text.strip())
 
 
 def main() -> None:
