@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,70 +50,28 @@ class DaskBlocks:
         )
         self.n_bytes = self.n_cells * self.n_genes * self.dtype.itemsize
 
+    def part(self, rows: slice, columns: slice) -> tuple[BlockPart, list[Any]]:
+        """The blocks that cover `rows` and `columns`: what they are, and dask's delayed values."""
+        i, j = _covering(self.row_edges, rows), _covering(self.column_edges, columns)
+        part = BlockPart(
+            self.what,
+            self.dtype,
+            str(self.array.dtype),
+            (i.start, j.start),
+            np.diff(self.row_edges[i.start : i.stop + 1]),
+            np.diff(self.column_edges[j.start : j.stop + 1]),
+        )
+        return part, list(self.array.blocks[i, j].to_delayed().ravel())
+
     def compute(self, rows: slice, columns: slice) -> Any:
         """The blocks that cover `rows` and `columns`, as one CSR matrix with sorted indices.
 
         They are computed by the calling thread, unless a scheduler of dask's was chosen elsewhere.
         """
         import dask
-        from dask.base import get_scheduler
-        from scipy import sparse
 
-        i, j = _covering(self.row_edges, rows), _covering(self.column_edges, columns)
-        parts = self.array.blocks[i, j].to_delayed()
-        found = dask.compute(
-            *parts.ravel(), scheduler=get_scheduler() or "synchronous", traverse=False
-        )
-        n_columns = j.stop - j.start
-        lines = [
-            [
-                self._as_csr(found[a * n_columns + b], i.start + a, j.start + b)
-                for b in range(n_columns)
-            ]
-            for a in range(i.stop - i.start)
-        ]
-        del found
-        joined = [line[0] if n_columns == 1 else sparse.hstack(line, "csr") for line in lines]
-        return joined[0] if len(joined) == 1 else sparse.vstack(joined, "csr")
-
-    def _as_csr(self, block: Any, i: int, j: int) -> Any:
-        from scipy import sparse
-
-        where = f"block ({i}, {j}) of {self.what}"
-        kind = type(block)
-        is_sparse = sparse.issparse(block)
-        if not is_sparse and (kind not in (np.ndarray, np.matrix)):
-            raise UnsupportedDataError(
-                f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}; supported are "
-                "numpy arrays and scipy sparse matrices or arrays. Convert it with map_blocks."
-            )
-        shape = (
-            int(self.row_edges[i + 1] - self.row_edges[i]),
-            int(self.column_edges[j + 1] - self.column_edges[j]),
-        )
-        if block.shape != shape:
-            raise DataError(
-                f"{where} has shape {block.shape}, but the chunks of the dask array say {shape}. "
-                "Call compute_chunk_sizes() on it."
-            )
-        if not np.can_cast(block.dtype, self.dtype, "safe"):
-            raise DataError(
-                f"{where} has dtype {block.dtype}, but the dask array says {self.array.dtype}. "
-                "Give its values one type with astype."
-            )
-        if not is_sparse:
-            return sparse.csr_matrix(np.asarray(block).astype(self.dtype, copy=False))
-        if block.format in ("csr", "csc"):
-            major, limit = ("row", shape[1]) if block.format == "csr" else ("column", shape[0])
-            n_major = len(block.indptr) - 1
-            n_stored = min(len(block.data), len(block.indices))
-            check_indptr(block.indptr, n_major, n_stored, where)
-            check_indices(block.indices[: block.indptr[-1]], block.indptr, limit, where, major)
-        matrix = sparse.csr_matrix(block.tocsr().astype(self.dtype, copy=False))
-        if not matrix.has_canonical_format:
-            matrix = matrix.copy()  # dask may keep the block
-            matrix.sum_duplicates()
-        return matrix
+        part, blocks = self.part(rows, columns)
+        return part.join(dask.compute(*blocks, scheduler=_scheduler(), traverse=False))
 
     def sample(self, axis: int) -> tuple[np.ndarray, str]:
         """Compute some lines of blocks, rows (0) or columns (1) of them.
@@ -130,13 +90,10 @@ class DaskBlocks:
         n = max(1, min(_MOST_SAMPLED, len(filled) // _SAMPLED))
         some = filled[((np.arange(n) + 0.5) * len(filled) / n).astype(np.int64)]
         entries = np.zeros(self.n_genes)
+        parts = [slice(int(edges[line]), int(edges[line + 1])) for line in some.tolist()]
         seen, hashes = 0, []
-        for line in some.tolist():
-            part = slice(int(edges[line]), int(edges[line + 1]))
-            every = slice(0, self.n_genes if axis == 0 else self.n_cells)
-            matrix = self.compute(part, every) if axis == 0 else self.compute(every, part)
-            hashes.append(digest(matrix.data, matrix.indices, matrix.indptr))
-            counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        for part, (counts, found) in zip(parts, self._statistics(parts, axis), strict=True):
+            hashes.append(found)
             if axis == 0:
                 entries += counts
                 seen += part.stop - part.start
@@ -150,6 +107,109 @@ class DaskBlocks:
             unknown[edges[line] : edges[line + 1]] = False
         entries[unknown] = seen  # as in the fullest of the sampled blocks
         return entries, " ".join(hashes)
+
+    def _statistics(self, parts: list[slice], axis: int) -> list[tuple[np.ndarray, str]]:
+        """Entries a gene and a digest of lines of blocks; the blocks stay where dask has them."""
+        import dask
+
+        every = slice(0, self.n_genes if axis == 0 else self.n_cells)
+        measured = dask.delayed(_measure, traverse=False)
+        lines = []
+        for along in parts:
+            part, blocks = self.part(along, every) if axis == 0 else self.part(every, along)
+            lines.append(measured(part, *blocks))
+        return list(dask.compute(*lines, scheduler=_scheduler(), traverse=False))
+
+
+@dataclass(frozen=True)
+class BlockPart:
+    """Some neighbouring blocks of a dask array, apart from what is in them.
+
+    Attributes
+    ----------
+    what : str
+        What the matrix is, for messages.
+    dtype : numpy.dtype
+        In which values are handed out.
+    stated : str
+        The dtype that the dask array states.
+    first : (int, int)
+        Number of the first block along both axes.
+    heights, widths : numpy.ndarray
+        Rows and columns of the blocks.
+    """
+
+    what: str
+    dtype: np.dtype
+    stated: str
+    first: tuple[int, int]
+    heights: np.ndarray
+    widths: np.ndarray
+
+    def join(self, blocks: Sequence[Any]) -> Any:
+        """The blocks, line by line, as one CSR matrix with sorted indices.
+
+        Raises
+        ------
+        DataError, UnsupportedDataError
+            A block is not what the dask array says, or of a kind that is not read.
+        """
+        from scipy import sparse
+
+        n = len(self.widths)
+        joined = []
+        for a in range(len(self.heights)):
+            line = [self._as_csr(blocks[a * n + b], a, b) for b in range(n)]
+            joined.append(line[0] if n == 1 else sparse.hstack(line, "csr"))
+        return joined[0] if len(joined) == 1 else sparse.vstack(joined, "csr")
+
+    def _as_csr(self, block: Any, a: int, b: int) -> Any:
+        from scipy import sparse
+
+        where = f"block ({self.first[0] + a}, {self.first[1] + b}) of {self.what}"
+        kind = type(block)
+        is_sparse = sparse.issparse(block)
+        if not is_sparse and (kind not in (np.ndarray, np.matrix)):
+            raise UnsupportedDataError(
+                f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}; supported are "
+                "numpy arrays and scipy sparse matrices or arrays. Convert it with map_blocks."
+            )
+        shape = int(self.heights[a]), int(self.widths[b])
+        if block.shape != shape:
+            raise DataError(
+                f"{where} has shape {block.shape}, but the chunks of the dask array say {shape}. "
+                "Call compute_chunk_sizes() on it."
+            )
+        if not np.can_cast(block.dtype, self.dtype, "safe"):
+            raise DataError(
+                f"{where} has dtype {block.dtype}, but the dask array says {self.stated}. "
+                "Give its values one type with astype."
+            )
+        if not is_sparse:
+            return sparse.csr_matrix(np.asarray(block).astype(self.dtype, copy=False))
+        if block.format in ("csr", "csc"):
+            major, limit = ("row", shape[1]) if block.format == "csr" else ("column", shape[0])
+            n_major = len(block.indptr) - 1
+            n_stored = min(len(block.data), len(block.indices))
+            check_indptr(block.indptr, n_major, n_stored, where)
+            check_indices(block.indices[: block.indptr[-1]], block.indptr, limit, where, major)
+        matrix = sparse.csr_matrix(block.tocsr().astype(self.dtype, copy=False))
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()  # dask may keep the block
+            matrix.sum_duplicates()
+        return matrix
+
+
+def _measure(part: BlockPart, *blocks: Any) -> tuple[np.ndarray, str]:
+    matrix = part.join(blocks)
+    counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    return counts, digest(matrix.data, matrix.indices, matrix.indptr)
+
+
+def _scheduler() -> Any:
+    from dask.base import get_scheduler
+
+    return get_scheduler() or "synchronous"
 
 
 def _covering(edges: np.ndarray, part: slice) -> slice:
