@@ -18,7 +18,6 @@ import numpy as np
 from .analysis import Analysis, make_analysis
 from .backends.contract import KernelSet, NonFiniteError
 from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
-from .comparisons import Levels, combined, make_design
 from .correction import StoredCorrection
 from .design import Design
 from .disk import writing
@@ -36,6 +35,7 @@ from .identity import run_identity
 from .kept import Filters, find_kept
 from .machine import cpu_count, memory_budget
 from .on_target import own_genes
+from .opening import design_of, open_screen
 from .output import check_output, check_space, input_file, write_output
 from .pools import Map, pool_map
 from .progress import Progress, Tracker
@@ -48,8 +48,7 @@ from .sinks.checkpoint import Checkpoint, open_checkpoint
 from .sinks.files import CheckpointSink, StoredResults
 from .sinks.memory import MemorySink, check_result_size
 from .sources.base import NotCanonicalError, Reading, Source, UnevenError
-from .sources.dataset import Dataset, open_dataset
-from .sources.guides import POOL, read_guides, with_guides
+from .sources.dataset import Dataset
 from .stats.base import StatisticalTest, make_test
 from .table import Table
 
@@ -381,10 +380,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         count_means=settings.min_cpm is not None,
         level=float(settings.confidence),
     )
-    column = None if settings.guides is not None else settings.group_column
-    with open_dataset(data, column, settings.layer) as opened:
-        dataset = opened if settings.guides is None else _with_guides(opened, settings)
-        _check_matrix(dataset)
+    with open_screen(data, settings) as dataset:
         _check_place(dataset, test, backend, settings.layer)
         repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
         if repeated:
@@ -394,7 +390,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                 DuplicateGeneWarning,
                 stacklevel=3,
             )
-        design = _design(dataset, settings)
+        design = design_of(dataset, settings)
         filters = Filters(
             settings.min_fraction, settings.min_cpm, _own_genes(dataset, settings, design)
         )
@@ -547,33 +543,6 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
     return found
 
 
-def _design(dataset: Dataset, settings: Settings) -> Design:
-    def levels(names: tuple[str, ...]) -> Levels | None:
-        return combined([dataset.column(name) for name in names], names) if names else None
-
-    return make_design(
-        dataset.labels.codes,
-        dataset.labels.categories,
-        reference=settings.reference,
-        groups=settings.groups,
-        column=settings.group_column,
-        comparison=settings.comparison,
-        pairs=settings.pairs,
-        within=levels(settings.within_columns),
-        strata=levels(() if settings.strata is None else (settings.strata,)),
-        min_cells=settings.min_cells,
-        pool=POOL if settings.guides is not None else None,
-    )
-
-
-def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
-    assert settings.guides is not None
-    matrix, names = dataset.matrix(settings.guides)
-    what = f"Matrix {settings.guides!r} of obsm"
-    found = read_guides(matrix, names, dataset.source.n_cells, what)
-    return with_guides(dataset, found, settings.comparison, settings.reference)
-
-
 def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarray | None:
     if settings.on_target is None:
         return None
@@ -585,15 +554,6 @@ def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarr
         settings.group_column,
         settings.on_target,
     )
-
-
-def _check_matrix(dataset: Dataset) -> None:
-    source = dataset.source
-    if source.n_genes == 0 or source.n_cells == 0:
-        raise DataError(
-            f"The matrix is empty: {source.n_cells} cells x {source.n_genes} genes "
-            f"({dataset.description}). Check the filters that were applied to it."
-        )
 
 
 def _check_place(

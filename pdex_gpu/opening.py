@@ -1,0 +1,64 @@
+"""A screen opened as a call asks for it: its data, and who is compared with whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .comparisons import Levels, combined, make_design
+from .design import Design
+from .errors import DataError
+from .settings import Settings
+from .sources.dataset import Dataset, open_dataset
+from .sources.guides import POOL, read_guides, with_guides
+
+
+@contextmanager
+def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
+    """The data of a call; see :func:`.sources.dataset.open_dataset`.
+
+    Raises
+    ------
+    DataError
+        The matrix is empty.
+    """
+    column = None if settings.guides is not None else settings.group_column
+    with open_dataset(data, column, settings.layer) as opened:
+        dataset = opened if settings.guides is None else _with_guides(opened, settings)
+        source = dataset.source
+        if source.n_genes == 0 or source.n_cells == 0:
+            raise DataError(
+                f"The matrix is empty: {source.n_cells} cells x {source.n_genes} genes "
+                f"({dataset.description}). Check the filters that were applied to it."
+            )
+        yield dataset
+
+
+def design_of(dataset: Dataset, settings: Settings) -> Design:
+    """Groups of cells and contrasts between them, as a call asks for them."""
+
+    def levels(names: tuple[str, ...]) -> Levels | None:
+        return combined([dataset.column(name) for name in names], names) if names else None
+
+    return make_design(
+        dataset.labels.codes,
+        dataset.labels.categories,
+        reference=settings.reference,
+        groups=settings.groups,
+        column=settings.group_column,
+        comparison=settings.comparison,
+        pairs=settings.pairs,
+        within=levels(settings.within_columns),
+        strata=levels(() if settings.strata is None else (settings.strata,)),
+        min_cells=settings.min_cells,
+        pool=POOL if settings.guides is not None else None,
+    )
+
+
+def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
+    assert settings.guides is not None
+    matrix, names = dataset.matrix(settings.guides)
+    what = f"Matrix {settings.guides!r} of obsm"
+    found = read_guides(matrix, names, dataset.source.n_cells, what)
+    return with_guides(dataset, found, settings.comparison, settings.reference)
