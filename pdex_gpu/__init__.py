@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .compat_modes import pdex
     from .compat_scanpy import rank_genes_groups
     from .deseq import pseudobulk_dex
+    from .estimation import Estimate, estimate
     from .result import DEResult
     from .result_file import ResultFile, open_result
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 _WHERE = {
     "Calibration": "calibration_result",
     "DEResult": "result",
+    "Estimate": "estimation",
     "ResultFile": "result_file",
     "backends": "backends",
     "calibrate": "calibration",
     "differential_expression": "api",
+    "estimate": "estimation",
     "open_result": "result_file",
     "parallel_differential_expression": "compat",
     "pdex": "compat_modes",
@@ -41,11 +44,13 @@ _WHERE = {
 __all__ = [
     "Calibration",
     "DEResult",
+    "Estimate",
     "ResultFile",
     "__version__",
     "backends",
     "calibrate",
     "differential_expression",
+    "estimate",
     "open_result",
     "parallel_differential_expression",
     "pdex",

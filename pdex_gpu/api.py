@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
@@ -17,7 +18,7 @@ import numpy as np
 
 from .analysis import Analysis, make_analysis
 from .backends.contract import KernelSet, NonFiniteError
-from .backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
+from .backends.registry import BackendInfo, backends, load_engine, load_kernels, n_devices
 from .correction import StoredCorrection
 from .design import Design
 from .disk import writing
@@ -42,7 +43,7 @@ from .progress import Progress, Tracker
 from .provenance import make_provenance
 from .result import DEResult
 from .result_file import ResultFile
-from .schedule import choose_engine, make_schedule
+from .schedule import choose_backend_for, choose_engine, make_schedule
 from .settings import Settings, check_settings
 from .sinks.checkpoint import Checkpoint, open_checkpoint
 from .sinks.files import CheckpointSink, StoredResults
@@ -55,6 +56,8 @@ from .table import Table
 if TYPE_CHECKING:
     import anndata
     import pyarrow
+
+    from .cluster.run import Cluster
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -107,9 +110,10 @@ def differential_expression(
     restart: bool = False,
     backend: str = "auto",
     engine: str = "auto",
+    client: Any = None,
     memory: str | float | int | None = None,
     scratch: str | os.PathLike[str] | None = None,
-    device: int | None = None,
+    device: int | Sequence[int] | str | None = None,
     device_memory: str | float | int | None = None,
     n_workers: int | None = None,
     n_threads: int | None = None,
@@ -191,22 +195,31 @@ def differential_expression(
         Throw away what an earlier, unfinished call left beside `out`.
     backend : {"auto", "cpu", "reference", "cuda"}
         ``"auto"`` takes the first that can run here, or what ``PDEX_GPU_BACKEND`` names.
-    engine : {"auto", "threads", "shared_memory", "serial"}
-        How the work is spread; ``"auto"`` is threads.
+    engine : {"auto", "threads", "shared_memory", "serial", "dask"}
+        How the work is spread; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a Dask
+        cluster, each with the backend that it has: they open the data from the path, so this has
+        to lead to the same file or store everywhere.
+    client : distributed.Client or str, optional
+        With ``engine="dask"``: a client, or the address of a scheduler; the current client by
+        default.
     memory : str, int or float, optional
         Memory to use beyond an input that is in memory: ``"4GB"``, bytes, or a fraction of what
-        is free. Half of what is free by default.
+        is free. Half of what is free by default. With ``engine="dask"``, memory of each worker.
     scratch : str or os.PathLike, optional
         Folder for what does not fit in memory while a file is read; the system's temporary one by
-        default.
-    device : int, optional
-        Number of the CUDA device to use; by default the first that can be used. Where it is
-        given, ``backend="auto"`` takes CUDA or raises.
+        default. With ``engine="dask"``, a folder that all workers see, for the split rows of a
+        matrix stored by rows; by default with the checkpoint beside `out`.
+    device : int, list of int or "all", optional
+        Number of the CUDA device to use, or of several, or all that can be used; by default the
+        first that can be used. Where it is given, ``backend="auto"`` takes CUDA or raises. Several
+        share the ranges of genes, and the results are the same bits as of one; where one is lost,
+        the others go on. A matrix that is on a device already is used by that one alone.
     device_memory : str, int or float, optional
-        Memory to use on the CUDA device: a size as for `memory`, or a fraction of what is free
+        Memory to use on each CUDA device: a size as for `memory`, or a fraction of what is free
         there; 0.9 by default.
     n_workers : int, optional
-        Ranges of genes worked on at once (in the shared-memory engine: processes).
+        Ranges of genes worked on at once (in the shared-memory engine: processes; on CUDA: on each
+        device).
     n_threads : int, optional
         Threads on each range. By default all processors that affinity and cgroups allow.
     gene_chunk_size : int, optional
@@ -291,6 +304,7 @@ def differential_expression(
             restart=restart,
             backend=backend,
             engine=engine,
+            client=client,
             memory=memory,
             scratch=scratch,
             device=device,
@@ -321,6 +335,7 @@ class _Call:
     engine: str
     budget: int
     run: Map
+    cluster: Cluster | None
 
     @property
     def within(self) -> tuple[str, np.ndarray] | None:
@@ -365,11 +380,24 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     if settings.out is not None:
         check_output(Path(settings.out), source=input_file(data), overwrite=settings.force)
     test = make_test(settings.metric, settings.test_options)
-    backend = _choose_backend(settings, test)
+    with _cluster_of(settings) as cluster:
+        result = _compare(data, settings, test, cluster)
+    if isinstance(result, DEResult):
+        result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+    return result
+
+
+def _compare(
+    data: Any, settings: Settings, test: StatisticalTest, cluster: Cluster | None
+) -> DEResult | ResultFile:
+    backend = _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
     engine = choose_engine(settings, backend)
     if engine == "shared_memory" and settings.n_processes is not None:
         settings = replace(settings, n_workers=settings.n_processes)
-    kernels = load_kernels(backend.name, settings.device, settings.device_memory)
+    if isinstance(settings.groups, Iterator):  # workers ask again
+        settings = replace(settings, groups=tuple(settings.groups))
+    on_device = () if cluster is not None else (settings.device, settings.device_memory)
+    kernels = load_kernels(backend.name, *on_device)
     analysis = make_analysis(
         test,
         settings.columns,
@@ -381,7 +409,10 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         level=float(settings.confidence),
     )
     with open_screen(data, settings) as dataset:
-        _check_place(dataset, test, backend, settings.layer)
+        if cluster is not None:
+            cluster.prepare(data, dataset, settings, test)
+            backend = cluster.backend
+        _check_place(dataset, test, backend, settings)
         repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
         if repeated:
             warnings.warn(
@@ -397,13 +428,32 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
             budget, run = memory_budget(settings.memory), pool_map(pool)
             call = _Call(
-                settings, dataset, design, analysis, filters, backend, kernels, engine, budget, run
-            )
+                settings, dataset, design, analysis, filters, backend, kernels, engine, budget, run,
+                cluster,
+            )  # fmt: skip
             if settings.out is not None:
                 return _into_file(call, Path(settings.out))
-            result = _in_memory(call)
-    result.provenance["seconds"] = round(time.perf_counter() - started, 6)
-    return result
+            return _in_memory(call)
+
+
+@contextmanager
+def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
+    """The Dask cluster that a call asks for."""
+    if settings.engine != "dask":
+        yield None
+        return
+    from .cluster.connect import connected
+
+    with connected(settings.client) as client:
+        from .cluster.run import Cluster
+
+        yield Cluster(client)
+
+
+def _finishing_backend() -> BackendInfo:
+    """What adjusts p-values that others computed: the same bits on any."""
+    found = {info.name: info for info in backends()}
+    return found["cpu"] if found["cpu"].usable else found["reference"]
 
 
 def _in_memory(call: _Call) -> DEResult:
@@ -412,8 +462,14 @@ def _in_memory(call: _Call) -> DEResult:
     n_further = len(call.analysis.columns)
     check_result_size(fields, design.n_rows, n_further, source.n_genes, call.budget)
     sink = MemorySink(fields, source.n_genes, call.run)
+    if call.cluster is not None:
+        call.cluster.use(None)
     with call.tracker() as tracker:
-        _run(call, source, sink, tracker)
+        try:
+            _run(call, source, sink, tracker)
+        finally:
+            if call.cluster is not None:
+                call.cluster.remove_split()
         sink.check_complete()
         is_log1p = _is_log1p(sink.fractional, settings)
         finished = finish(
@@ -444,6 +500,8 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
     identity = run_identity(settings, dataset, design, call.analysis, call.backend)
     n_genes = dataset.source.n_genes
     with open_checkpoint(out, identity, fields, n_genes, restart=settings.restart) as checkpoint:
+        if call.cluster is not None:
+            call.cluster.use(checkpoint)
         try:
             finished = checkpoint.finished(out)
             if finished is not None:
@@ -453,7 +511,7 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
                 check_space(out, checkpoint)
                 written = _fill_file(call, checkpoint, out)
         except BaseException as error:
-            if checkpoint.ranges:
+            if checkpoint.worth_keeping:
                 error.add_note(
                     f"What was computed is kept in {str(checkpoint.folder)!r}; the same call "
                     "carries on with it."
@@ -512,8 +570,12 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
                 _run(call, source.canonical() if checkpoint.canonical else source, sink, tracker)
             except (DataError, FileFormatError):
                 checkpoint.remove()  # these data give no table, and others are another run
+                if call.cluster is not None:
+                    call.cluster.remove_split()
                 raise
         sink.check_complete()
+        if call.cluster is not None:
+            call.cluster.remove_split()
         found = _kept(call, checkpoint, _is_log1p(sink.fractional, settings))
         table = Table(
             design.targets,
@@ -557,12 +619,20 @@ def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarr
 
 
 def _check_place(
-    dataset: Dataset, test: StatisticalTest, backend: BackendInfo, layer: str | None
+    dataset: Dataset, test: StatisticalTest, backend: BackendInfo, settings: Settings
 ) -> None:
     """Raise UnsupportedDataError if the matrix lies where the backend cannot read it."""
-    if not dataset.source.on_device or backend.name == "cuda":
+    several = n_devices(backend) > 1
+    if not dataset.source.on_device or (backend.name == "cuda" and not several):
         return
+    layer = settings.layer
     what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
+    if several:
+        raise UnsupportedDataError(
+            f"{what} is on one CUDA device ({dataset.source.description}) and is used where it is, "
+            f"but device={settings.device!r} asks for {n_devices(backend)}. Give device= the "
+            f"number of that one, or move the matrix: adata.{place} = adata.{place}.get()."
+        )
     if test.why_reference is None:
         advice = f"({backend.reason}). Use backend='cuda'"
     else:  # the CUDA backend, too, hands over to the reference kernel set
@@ -574,33 +644,24 @@ def _check_place(
     )
 
 
-def _choose_backend(settings: Settings, test: StatisticalTest) -> BackendInfo:
-    backend = choose_backend(settings.backend, settings.device)
-    if test.why_reference is not None and backend.name != "reference":
-        reference = choose_backend("reference")
-        reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
-        logger.warning("using the reference kernel set (one scipy call a pair, slow): %s", reason)
-        backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
-    else:
-        logger.info("backend %s (%s): %s", backend.name, backend.device, backend.reason)
-    return backend
-
-
 def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker: Tracker) -> None:
     """Compute the genes that the sink has not."""
     settings, dataset, design = call.settings, call.dataset, call.design
     scratch = None if settings.scratch is None else Path(settings.scratch)
     while True:
-        plan = make_schedule(
-            source,
-            _width(call),
-            call.kernels,
-            call.engine,
-            settings,
-            sink,
-            call.budget,
-            call.run,
-        )
+        if call.cluster is not None:
+            plan = call.cluster.plan(source, _width(call), call.kernels, settings, sink, call.run)
+        else:
+            plan = make_schedule(
+                source,
+                _width(call),
+                call.kernels,
+                call.engine,
+                settings,
+                sink,
+                call.budget,
+                call.run,
+            )
         sink.expect(plan.edges)
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
@@ -616,7 +677,8 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
             work=plan.work,
             most_entries=plan.most_entries,
         )
-        job = Job(source, design, call.kernels, call.analysis, plan, sink, tracker.tested, reading)
+        job = Job(source, design, call.kernels, call.analysis, plan, sink, tracker.tested, reading,
+                  call.cluster)  # fmt: skip
         try:
             load_engine(call.engine).run(job)
         except UnevenError as error:

@@ -84,6 +84,10 @@ class SharedMemoryError(PdexGpuError, MemoryError):
     """Shared memory is too small for the shared-memory engine."""
 
 
+class ClusterError(PdexGpuError, RuntimeError):
+    """A Dask cluster cannot be reached or used, or was lost."""
+
+
 class WorkerError(PdexGpuError, RuntimeError):
     """A worker process died."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import __version__
 from .analysis import Analysis
-from .backends.registry import BackendInfo
+from .backends.registry import BackendInfo, models
 from .design import Design
 from .settings import Settings
 from .sinks.differences import HASH
@@ -28,7 +28,8 @@ def run_identity(
 ) -> dict[str, Any]:
     """What two runs must have in common for one to carry on where the other stopped.
 
-    Memory, threads, workers and engine are left out: results do not depend on them.
+    Memory, threads, workers and engine are left out: results do not depend on them, nor on which
+    of equal devices computes, or how many do.
     """
     groups = None if settings.groups is None else [str(target) for target in design.targets]
     return {
@@ -37,7 +38,7 @@ def run_identity(
         **{f"version of {name}": number for name, number in compiler(backend.name).items()},
         "machine": platform.machine(),
         "backend": backend.name,
-        "device": backend.device,
+        "device": models(backend.device),
         "metric": settings.metric,
         "test options": {
             name: repr(value) for name, value in sorted(analysis.test.options.items())

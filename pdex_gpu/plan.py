@@ -80,6 +80,7 @@ def make_plan(
     reserved: int = 0,
     gene_chunk_size: int | None = None,
     at_least: int = 1,
+    split_elsewhere: bool = False,
     run: Map = map,
 ) -> Plan:
     """Ranges of about equal work, as wide as the budget allows.
@@ -104,6 +105,9 @@ def make_plan(
         Most genes in a range.
     at_least : int
         Fewest ranges, so that every worker has one.
+    split_elsewhere : bool
+        Whether a source that is read as a whole is split into files, so that nothing is held in
+        memory between ranges.
     run : callable
         Spreads reading a sample of the file.
     """
@@ -123,10 +127,11 @@ def make_plan(
     cells = _BYTES_PER_CELL_OF_RANGE * source.n_cells
     least_held = 0
     one_range = most >= n_genes and at_least <= 1 and mean.sum() + cells <= room
+    one_range = one_range and not split_elsewhere
     if source.read_whole and one_range:
         n_workers = 1
     elif source.read_whole:
-        least_held = max(0, int(_LEAST_HELD * room))
+        least_held = 0 if split_elsewhere else max(0, int(_LEAST_HELD * room))
         most = min(most, _NARROW)
     each = (room - least_held) / n_workers - cells
     n_ranges = max(1, min(n_genes, max(at_least, -(-n_genes // most))))
@@ -149,7 +154,7 @@ def make_plan(
         )
     held, most_entries = 0, None
     if source.read_whole:  # what ranges leave of the budget
-        held = max(0, int(room - n_workers * widest))
+        held = 0 if split_elsewhere else max(0, int(room - n_workers * widest))
         empty, full = gene_bytes(np.array([0.0, 1.0]))
         each = (room - held) / n_workers - cells
         if full > empty:

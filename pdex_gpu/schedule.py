@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
-from .backends.contract import KernelSet, StreamedKernelSet
-from .backends.registry import BackendInfo
+from .backends.contract import DeviceKernels, KernelSet
+from .backends.registry import BackendInfo, choose_backend
 from .errors import OptionError, unknown
 from .machine import cpu_count
 from .plan import Plan, make_plan
@@ -16,8 +17,11 @@ from .pools import Map
 from .settings import Settings
 from .sinks.base import Sink
 from .sources.base import Source
+from .stats.base import StatisticalTest
 
-_RANGES_PER_PROCESS = 4
+logger = logging.getLogger("pdex_gpu")
+
+RANGES_PER_PROCESS = 4
 _RANGES_PER_DEVICE = 8
 # One range is read from a file while another is computed.
 _ENTRIES_PER_RANGE = 50_000_000
@@ -26,13 +30,28 @@ _MOST_RANGES = 64
 _RESULTS_PER_RANGE = 64_000_000 // 24
 
 
+def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo:
+    """The backend asked for, or the reference where the test's options need it, with its reason."""
+    backend = choose_backend(settings.backend, settings.device)
+    if test.why_reference is not None and backend.name != "reference":
+        reference = choose_backend("reference")
+        reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
+        logger.warning("using the reference kernel set (one scipy call a pair, slow): %s", reason)
+        backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
+    else:
+        logger.info("backend %s (%s): %s", backend.name, backend.device, backend.reason)
+    return backend
+
+
 def choose_engine(settings: Settings, backend: BackendInfo) -> str:
     """The engine asked for, or the backend's own; raises OptionError if it cannot run there."""
+    if settings.engine == "dask":
+        return "dask"
     if settings.engine == "auto":
         processes = "shared_memory" in backend.engines and (settings.n_processes or 1) > 1
         return "shared_memory" if processes else backend.engines[0]
     if settings.engine not in backend.engines:
-        available = ["auto", *backend.engines]
+        available = ["auto", *backend.engines, "dask"]
         raise OptionError(
             unknown(f"engine for backend {backend.name!r}:", settings.engine, available)
         )
@@ -54,23 +73,24 @@ def make_schedule(
     n_workers, n_threads = settings.n_workers, settings.n_threads
     gene_chunk_size, at_least = settings.gene_chunk_size, 1
     if settings.out is not None:
-        narrow = max(1, _RESULTS_PER_RANGE // n_groups)
-        gene_chunk_size = min(gene_chunk_size or narrow, narrow)
+        gene_chunk_size = chunk_size_of_files(gene_chunk_size, n_groups)
     if engine == "serial":
         n_workers = n_threads = 1
     elif engine == "shared_memory":
         n_workers = n_workers or max(1, processors // (n_threads or 1))
         n_threads = n_threads or 1
-        at_least = _RANGES_PER_PROCESS * n_workers
+        at_least = RANGES_PER_PROCESS * n_workers
     elif engine == "streams":
         if source.on_device:
             return Plan((0, source.n_genes), 0, 1, n_threads or processors)
-        n_workers = n_workers or (1 if source.costly_to_cut else 2)
+        on_each = n_workers or (1 if source.costly_to_cut else 2)
         n_threads = n_threads or processors
-        most = cast(StreamedKernelSet, kernels).most_genes(source, n_workers)
+        devices = cast(DeviceKernels, kernels)
+        most = devices.most_genes(source, on_each)
         gene_chunk_size = min(most, gene_chunk_size or most)
+        n_workers = on_each * len(devices.devices)
         if n_workers > 1:  # one range is read and uploaded while another is computed
-            at_least = _RANGES_PER_DEVICE
+            at_least = _RANGES_PER_DEVICE * len(devices.devices)
     else:
         # What is read as a whole is there before the first range starts.
         by_range = not (source.in_memory or source.read_whole)
@@ -90,10 +110,16 @@ def make_schedule(
         at_least=at_least,
         run=run,
     )
-    return _leave_out(plan, sink.stored)
+    return leave_out(plan, sink.stored)
 
 
-def _leave_out(plan: Plan, stored: np.ndarray) -> Plan:
+def chunk_size_of_files(asked: int | None, n_groups: int) -> int:
+    """Most genes of a range whose results are kept together in a file."""
+    narrow = max(1, _RESULTS_PER_RANGE // n_groups)
+    return min(asked or narrow, narrow)
+
+
+def leave_out(plan: Plan, stored: np.ndarray) -> Plan:
     """The plan without the genes that are stored: these become ranges that are done."""
     if not stored.any():
         return plan

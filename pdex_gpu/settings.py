@@ -44,9 +44,10 @@ class Settings:
     restart: bool = False
     backend: str = "auto"
     engine: str = "auto"
+    client: Any = None
     memory: str | float | int | None = None
     scratch: str | os.PathLike[str] | None = None
-    device: int | None = None
+    device: int | Sequence[int] | str | None = None
     device_memory: str | float | int | None = None
     n_workers: int | None = None
     n_threads: int | None = None
@@ -126,6 +127,16 @@ def check_settings(settings: Settings) -> None:
     if settings.out is None and (settings.force or settings.restart):
         name = "force" if settings.force else "restart"
         raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
+    if settings.client is not None and settings.engine != "dask":
+        raise OptionError(
+            f"client={settings.client!r} is the Dask cluster of engine='dask', but "
+            f"engine={settings.engine!r} was asked for. Give engine='dask', or leave client out."
+        )
+    if settings.engine == "dask" and settings.n_workers is not None:
+        raise OptionError(
+            f"n_workers={settings.n_workers} cannot be given with engine='dask': the cluster says "
+            "how many workers there are. Leave it out."
+        )
     if settings.scratch is not None:
         _check_scratch(Path(settings.scratch))
 

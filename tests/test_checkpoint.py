@@ -814,7 +814,7 @@ def test_a_checkpoint_that_cannot_be_made(tmp_path):
 def test_left_out_of_a_plan(stored, cuts):
     n_genes = len(stored)
     edges = (0, *sorted(cut for cut in cuts if cut < n_genes), n_genes)
-    plan = schedule._leave_out(Plan(edges, 7, 2, 3), np.array(stored, np.uint8))
+    plan = schedule.leave_out(Plan(edges, 7, 2, 3), np.array(stored, np.uint8))
     assert (plan.budget, plan.n_workers, plan.n_threads) == (7, 2, 3)
     assert (plan.edges[0], plan.edges[-1]) == (0, n_genes)
     assert all(a < b for a, b in zip(plan.edges[:-1], plan.edges[1:], strict=True))

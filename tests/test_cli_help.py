@@ -17,7 +17,7 @@ from pdex_gpu.cli.app import make_app
 from pdex_gpu.comparisons import COMPARISONS
 from pdex_gpu.exits import Exit
 
-COMMANDS = ["run", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
+COMMANDS = ["run", "plan", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
 
 
 def shown(command: list[str], capsys, monkeypatch, columns: int = 80) -> str:

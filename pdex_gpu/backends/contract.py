@@ -28,7 +28,7 @@ stored: a group's entries of a gene are always taken in ascending cell order, ze
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -247,15 +247,39 @@ class KernelSet(Protocol):
         ...
 
 
-class StreamedKernelSet(KernelSet, Protocol):
+class DeviceKernels(Protocol):
+    """The kernel sets of the devices of a run; one on a single device is that of itself alone."""
+
+    @property
+    def devices(self) -> Sequence[StreamedKernelSet]:
+        """The kernel sets, one a device, of those that were not lost."""
+        ...
+
+    def give_up(self, kernels: StreamedKernelSet, error: Exception) -> bool:
+        """A device was lost, as `error` says: ask nothing more of it.
+
+        Returns
+        -------
+        bool
+            Whether there are others to go on with. The last one stays among `devices`.
+        """
+        ...
+
+    def most_genes(self, source: Source, n_ranges: int) -> int:
+        """Most genes of a range of `source`, so that `n_ranges` of them fit on each device."""
+        ...
+
+
+class StreamedKernelSet(DeviceKernels, KernelSet, Protocol):
     """A kernel set whose blocks lie on a device, computed in slices of genes.
 
     Its calls raise `DeviceMemoryError` where the device has too little memory; what they had taken
     is free again by then.
     """
 
-    def most_genes(self, source: Source, n_ranges: int) -> int:
-        """Most genes of a range of `source`, so that `n_ranges` of them fit on the device."""
+    @property
+    def description(self) -> str:
+        """The device: ``"NVIDIA H200, device 0"``."""
         ...
 
     def tasks(self, block: Any, design: Design) -> list[slice]:

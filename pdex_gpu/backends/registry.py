@@ -11,13 +11,21 @@ import importlib.util
 import operator
 import os
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 from ..errors import BackendError, OptionError, unknown
 
 ENVIRONMENT = "PDEX_GPU_BACKEND"
+ALL: Final = "all"
+
+#: Which CUDA devices: any, one, several or all that can be used.
+Devices = int | tuple[int, ...] | Literal["all"] | None
+
+_NUMBERED = re.compile(r", device \d+$")
+_BETWEEN = "; "  # descriptions of devices
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class BackendInfo:
     reason : str
         What makes it usable, or every cause why it is not and what to do.
     device : str
-        What it computes on; empty if it is not usable.
+        What it computes on, several with "; " between; empty if it is not usable.
     engines : tuple of str
         Names of the engines it can run on, the default first.
     """
@@ -48,27 +56,33 @@ class _Backend:
     name: str
     kernels: str
     engines: tuple[str, ...]
-    # From the device asked for (None: any) to usable, reason, device.
-    probe: Callable[[int | None], tuple[bool, str, str]]
+    # From the devices asked for (None: any) to usable, reason, device.
+    probe: Callable[[Devices], tuple[bool, str, str]]
 
 
 def _processor() -> str:
     return f"CPU ({platform.machine() or 'unknown architecture'})"
 
 
-def _probe_cuda(device: int | None) -> tuple[bool, str, str]:
-    from .cuda.probe import probe
+def _probe_cuda(device: Devices) -> tuple[bool, str, str]:
+    from .cuda import probe
 
-    return probe(device)
+    if device is None or isinstance(device, int):
+        return probe.probe(device)
+    found = probe.probe_several(None if device == ALL else device)
+    if not found.usable:
+        return False, found.causes, ""
+    left_out = f"left out: {found.causes.rstrip('.')}" if found.causes else ""
+    return True, left_out, _BETWEEN.join(found.devices)
 
 
-def _probe_cpu(_: int | None) -> tuple[bool, str, str]:
+def _probe_cpu(_: Devices) -> tuple[bool, str, str]:
     if importlib.util.find_spec("numba") is None:
         return False, "numba is not installed. Run: pip install numba", ""
     return True, "compiled with numba", _processor()
 
 
-def _probe_reference(_: int | None) -> tuple[bool, str, str]:
+def _probe_reference(_: Devices) -> tuple[bool, str, str]:
     return True, "numpy and scipy, always there; slow", _processor()
 
 
@@ -84,7 +98,10 @@ _BACKENDS = {
         _Backend("reference", "pdex_gpu.backends.reference", _CPU_ENGINES, _probe_reference),
     )
 }
-ENGINES = {name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES)}
+# Dask runs whatever backend its workers have.
+ENGINES = {
+    name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES, "dask")
+}
 
 
 def backends() -> list[BackendInfo]:
@@ -98,12 +115,22 @@ def backends() -> list[BackendInfo]:
     return [_info(b) for b in _BACKENDS.values()]
 
 
-def _info(backend: _Backend, device: int | None = None) -> BackendInfo:
+def _info(backend: _Backend, device: Devices = None) -> BackendInfo:
     usable, reason, description = backend.probe(device)
     return BackendInfo(backend.name, usable, reason, description, backend.engines)
 
 
-def choose_backend(name: str = "auto", device: int | None = None) -> BackendInfo:
+def models(device: str) -> str:
+    """A device or several, as in `BackendInfo`, without how many of a kind there are, and which."""
+    return _BETWEEN.join(sorted({_NUMBERED.sub("", one) for one in device.split(_BETWEEN)}))
+
+
+def n_devices(info: BackendInfo) -> int:
+    """How many devices a backend computes on."""
+    return len(info.device.split(_BETWEEN)) if info.device else 0
+
+
+def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
     """The backend to use; its `reason` says why.
 
     ``"auto"`` takes what the environment variable ``PDEX_GPU_BACKEND`` names, else the first that
@@ -112,23 +139,25 @@ def choose_backend(name: str = "auto", device: int | None = None) -> BackendInfo
     Parameters
     ----------
     name : str
-    device : int, optional
-        Index of a CUDA device; by default the first that can be used.
+    device : int, list or tuple of int, or "all", optional
+        Index of a CUDA device, or of several, or all that can be used; by default the first that
+        can be used.
 
     Raises
     ------
     OptionError
-        If there is no backend of that name, or it has no devices to choose from.
+        If there is no backend of that name, it has no devices to choose from, or `device` makes
+        no sense.
     BackendError
-        If the backend or device asked for cannot run here.
+        If the backend or a device asked for cannot run here.
     """
-    device = _check_device(device)
+    given, device = device, check_device(device)
     asked = f"backend={name!r}"
     if name == "auto" and os.environ.get(ENVIRONMENT):
         name = os.environ[ENVIRONMENT]
         asked = f"{ENVIRONMENT}={name}"
     if name == "auto" and device is not None:
-        name, asked = "cuda", f"device={device}"
+        name, asked = "cuda", f"device={given!r}"
     if name == "auto":
         skipped: list[str] = []
         for info in backends():
@@ -142,49 +171,104 @@ def choose_backend(name: str = "auto", device: int | None = None) -> BackendInfo
         raise OptionError(unknown("backend", name, ["auto", *_BACKENDS]))
     if name != "cuda" and device is not None:
         raise OptionError(
-            f"device={device} chooses one of several CUDA devices, but {asked} was asked for, "
-            "which has none. Leave device out, or give backend='cuda'."
+            f"device={given!r} chooses among CUDA devices, but {asked} was asked for, which has "
+            "none. Leave device out, or give backend='cuda'."
         )
     info = _info(_BACKENDS[name], device)
     if not info.usable:
         raise BackendError(f"{asked} was asked for, but it cannot run here: {info.reason}")
-    return BackendInfo(name, True, f"{asked} was asked for", info.device, info.engines)
+    reason = f"{asked} was asked for"
+    if device == ALL and info.reason:
+        reason += f"; {info.reason}"
+    return BackendInfo(name, True, reason, info.device, info.engines)
 
 
-def _check_device(device: Any) -> int | None:
+def check_device(device: Any) -> Devices:
+    """The CUDA devices that are asked for: a list of one is one.
+
+    Raises
+    ------
+    OptionError
+        If that makes no sense.
+    """
     if device is None:
         return None
+    if isinstance(device, str) and device == ALL:
+        return ALL
+    if isinstance(device, list | tuple):
+        indices = [_index(one) for one in device]
+        if not indices:
+            raise OptionError(
+                f"device={device!r} names no CUDA device. Give their numbers, 'all', or None for "
+                "the first that can be used."
+            )
+        if None not in indices:
+            found = tuple(index for index in indices if index is not None)
+            twice = sorted({index for index in found if found.count(index) > 1})
+            if twice:
+                raise OptionError(
+                    f"device={device!r} names device {twice[0]} more than once. Name each once."
+                )
+            return found[0] if len(found) == 1 else found
+    elif (index := _index(device)) is not None:
+        return index
+    raise OptionError(
+        f"device={device!r} must be the number of a CUDA device (nvidia-smi lists them, the "
+        "first is 0), a list of such numbers, 'all', or None."
+    )
+
+
+def _index(device: Any) -> int | None:
+    """The number of a device; None if this cannot be one."""
     try:
         index = operator.index(device)
     except TypeError:
-        index = -1
-    if index < 0 or isinstance(device, bool):
-        raise OptionError(
-            f"device={device!r} must be the number of a CUDA device (nvidia-smi lists them, the "
-            "first is 0), or None."
-        )
-    return index
+        return None
+    return None if index < 0 or isinstance(device, bool) else index
 
 
 def load_kernels(
-    name: str, device: int | None = None, device_memory: str | int | float | None = None
+    name: str, device: Any = None, device_memory: str | int | float | None = None
 ) -> Any:
     """The kernel set of a backend.
 
     Parameters
     ----------
     name : str
-    device : int, optional
-        CUDA device; by default the first that can be used. Others have none.
+    device : int, list or tuple of int, or "all", optional
+        CUDA devices; by default the first that can be used. Other backends have none.
     device_memory : str, int or float, optional
-        Most memory to use there.
+        Most memory to use on each.
+
+    Returns
+    -------
+    KernelSet
+        On a CUDA device a `StreamedKernelSet`. Of several, `DeviceKernels`, with what is asked of
+        them together: `packed_bytes` and `benjamini_hochberg`.
+
+    Raises
+    ------
+    OptionError
+        If `device` makes no sense.
+    BackendError
+        If a device cannot be used.
     """
     module = importlib.import_module(_BACKENDS[name].kernels)
     if name != "cuda":
         return module
-    from .cuda.probe import usable_device
+    from .cuda import probe
 
-    return module.open_kernels(usable_device(device), device_memory)
+    asked = check_device(device)
+    if asked is None or isinstance(asked, int):
+        return module.open_kernels(probe.usable_device(asked), device_memory)
+    found = probe.probe_several(None if asked == ALL else asked)
+    if not found.usable:
+        raise BackendError(f"The CUDA backend cannot run here: {found.causes}")
+    if len(found.indices) == 1:
+        return module.open_kernels(found.indices[0], device_memory)
+    from .cuda.several import open_several
+
+    return open_several(found.indices, device_memory)
 
 
 def compile_kernels(
@@ -212,7 +296,7 @@ def compile_kernels(
     from .cuda import probe
 
     if not architectures:
-        index = probe.usable_device(_check_device(device))
+        index = probe.usable_device(_one(device))
     elif importlib.util.find_spec("cupy") is None:
         raise BackendError(f"CuPy is not installed: run {probe.install_command()}")
     try:
@@ -222,6 +306,16 @@ def compile_kernels(
     if not architectures:
         return cuda.compile_all(cuda.open_device(index))
     return [done for architecture in architectures for done in cuda.compile_for(architecture)]
+
+
+def _one(device: Any) -> int | None:
+    asked = check_device(device)
+    if asked is None or isinstance(asked, int):
+        return asked
+    raise OptionError(
+        f"device={device!r} is not one device, and kernels are compiled for one at a time. Give "
+        "its number."
+    )
 
 
 def load_engine(name: str) -> Any:

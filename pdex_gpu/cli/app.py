@@ -10,7 +10,7 @@ import typer
 from .. import __version__
 from ..console import PROGRAM
 from ..exits import EXIT_CODES
-from .commands import backends, calibrate, demo, doctor, plot, report, run, top
+from .commands import backends, calibrate, demo, doctor, plan, plot, report, run, top
 from .help import HelpfulCommand, HelpfulGroup
 
 _HELP = "Differential expression for single-cell perturbation screens."
@@ -33,6 +33,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = tuple(
     (name, module.command, module.HELP, module.EXAMPLES)
     for name, module in (
         ("run", run),
+        ("plan", plan),
         ("top", top),
         ("plot", plot),
         ("report", report),

@@ -214,13 +214,13 @@ Scratch = Annotated[
     option("--scratch", "DIR", "for what does not fit in memory [temporary folder]", RUN),
 ]
 Device = Annotated[
-    int | None,
-    option("--device", "N", "number of the CUDA device [first usable]", RUN,
-           parser=values.device_number),
+    Any | None,
+    option("--device", "N,...|all", "numbers of CUDA devices [first usable]", RUN,
+           parser=values.devices),
 ]  # fmt: skip
 DeviceMemory = Annotated[
     int | None,
-    option("--device-memory", "SIZE", "to use on the device, as 40GB [90 % of free]", RUN,
+    option("--device-memory", "SIZE", "to use on each device, as 40GB [90 % of free]", RUN,
            parser=values.memory_size),
 ]  # fmt: skip
 

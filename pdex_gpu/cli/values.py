@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -93,6 +94,20 @@ def device_number(text: str | int) -> int:
             f"{text!r} is not the number of a device; nvidia-smi lists them, the first is 0"
         )
     return int(text)
+
+
+def devices(text: Any) -> int | list[int] | str:
+    """The number of a device, several with commas between, or ``all``."""
+    if text == "all":
+        return "all"
+    words = str(text).split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise typer.BadParameter(
+            f"{text!r} is not the number of a device, nor several with commas, nor all; nvidia-smi "
+            "lists them, the first is 0"
+        )
+    numbers = [int(word) for word in words]
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def architectures(texts: Iterable[str]) -> list[str]:

@@ -35,6 +35,8 @@ class Job:
         Told how many more genes are done.
     reading : Reading
         How the source is to be read; the engine gives its own threads.
+    cluster : Cluster or None
+        Whose workers run it, with ``engine="dask"``.
     """
 
     source: Source
@@ -45,6 +47,13 @@ class Job:
     sink: Sink
     advance: Callable[[int], None]
     reading: Reading
+    cluster: Cluster | None = None
+
+
+class Cluster(Protocol):
+    """Runs every range of a job once, on workers of its own."""
+
+    def run(self, job: Job) -> None: ...
 
 
 class Engine(Protocol):

@@ -1,26 +1,29 @@
-"""Ranges of genes streamed through a device: read, uploaded and computed side by side.
+"""Ranges of genes streamed through devices: read, uploaded and computed side by side.
 
 While one range is read and uploaded another is computed; of a range, several slices of genes are
 in work at once. Where the device has too little memory, what did not fit is halved and tried again.
+Of several devices, one that is free takes the next range; what one that is lost had not done goes
+to the others.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
-from ..backends.contract import Block, Moments, StreamedKernelSet
-from ..errors import DeviceMemoryError
+from ..backends.contract import Block, DeviceKernels, Moments, StreamedKernelSet
+from ..errors import DeviceLostError, DeviceMemoryError
 from ..pools import Map, pool_map
 from ..sinks.base import RangeResult
-from ..sources.base import Chunk
+from ..sources.base import Chunk, Reader
 from ..sources.split import halves
 from ..stats.base import Measured
 from .base import Job, gene_tasks, group_moments
@@ -29,29 +32,148 @@ logger = logging.getLogger("pdex_gpu")
 
 
 def run(job: Job) -> None:
-    """Run every range of the job on the device of its kernel set."""
-    plan, kernels = job.plan, cast(StreamedKernelSet, job.kernels)
-    # Uploads have threads of their own: computing waits for the device, and they should not wait
-    # behind it.
-    uploads = ThreadPoolExecutor(plan.n_threads, "pdex_gpu-upload")
-    threads = ThreadPoolExecutor(plan.n_workers * plan.n_threads, "pdex_gpu")
-    ranges = ThreadPoolExecutor(plan.n_workers, "pdex_gpu-range")
-    under_way = _Run(job, kernels, pool_map(uploads), pool_map(threads), _OnDevice())
-    try:
-        reading = replace(job.reading, run=pool_map(uploads), n_threads=plan.n_threads, lazy=True)
+    """Run every range of the job on the devices of its kernel sets."""
+    plan, devices = job.plan, cast(DeviceKernels, job.kernels).devices
+    ranges = _Ranges(plan.todo, plan.n_workers)
+    with ExitStack() as stack:
+
+        def pool(n_threads: int, name: str) -> Map:
+            threads = ThreadPoolExecutor(n_threads, name)
+            stack.callback(threads.shutdown, cancel_futures=True)
+            return pool_map(threads)
+
+        # Uploads have threads of their own: computing waits for the device, and they should not
+        # wait behind it. So does each of several devices: a slow one would hold all of them.
+        uploads = pool(plan.n_threads, "pdex_gpu-upload")
+        on_each = -(-plan.n_workers // len(devices))
+        n_threads = -(-plan.n_threads // len(devices))
+        under_way = [
+            _Run(
+                replace(job, kernels=kernels),
+                kernels,
+                uploads if len(devices) == 1 else pool(n_threads, "pdex_gpu-upload"),
+                pool(on_each * n_threads, "pdex_gpu"),
+                _OnDevice(),
+            )
+            for kernels in devices
+        ]
+        reading = replace(job.reading, run=uploads, n_threads=plan.n_threads, lazy=True)
         with job.source.open(plan.edges, plan.budget, reading) as reader:
+            workers = ThreadPoolExecutor(on_each * len(devices), "pdex_gpu-range")
             try:
-
-                def compute(k: int) -> None:
-                    job.sink.commit(plan.genes(k), under_way.range(reader.read(k)))
-
-                for _ in pool_map(ranges)(compute, plan.todo):
-                    pass
+                for done in [
+                    workers.submit(_take_ranges, job, one, ranges, reader)
+                    for one in under_way * on_each  # each device has its first before its second
+                ]:
+                    done.result()
+                ranges.check()
             finally:  # before the source closes under a range that is still read
-                ranges.shutdown(cancel_futures=True)
-    finally:
-        uploads.shutdown(cancel_futures=True)
-        threads.shutdown(cancel_futures=True)
+                ranges.end()
+                workers.shutdown()
+
+
+def _take_ranges(job: Job, under_way: _Run, ranges: _Ranges, reader: Reader) -> None:
+    """Compute ranges until none is left, or the device is lost."""
+    kernels = under_way.kernels
+    while (taken := ranges.take(kernels)) is not None:
+        k, chunk = taken
+        try:
+            if chunk is None:
+                chunk = reader.read(k)
+            job.sink.commit(job.plan.genes(k), under_way.range(chunk))
+        except DeviceLostError as error:
+            if cast(DeviceKernels, job.kernels).give_up(kernels, error):
+                ranges.give_back(k, chunk, kernels)
+            else:
+                ranges.fail(k, error)
+            return
+        except BaseException as error:
+            ranges.fail(k, error)
+            return
+        del taken, chunk  # before another is read
+        ranges.done()
+
+
+class _Ranges:
+    """Ranges for whoever is free to take them, and those that came back from a lost device.
+
+    Parameters
+    ----------
+    todo : iterable of int
+        Ranges, in the order in which they are given out.
+    most : int
+        How many may be out at once: each takes host memory.
+    """
+
+    def __init__(self, todo: Iterable[int], most: int) -> None:
+        self._changed = threading.Condition()
+        self._todo = deque(todo)
+        self._back: deque[tuple[int, Chunk | None]] = deque()
+        self._most = most
+        self._n_out = 0  # with those that came back, whose chunks are still held
+        self._lost: list[StreamedKernelSet] = []
+        self._failed: dict[int, BaseException] = {}
+        self._ended = False
+
+    def take(self, kernels: StreamedKernelSet) -> tuple[int, Chunk | None] | None:
+        """A range, and its chunk if it was read before; None if there is no more to do.
+
+        Waits while all are with others: one may come back.
+        """
+
+        def no_more() -> bool:
+            finished = not self._todo and self._n_out == 0
+            return self._ended or finished or any(kernels is one for one in self._lost)
+
+        def some() -> bool:
+            return bool(self._back) or (bool(self._todo) and self._n_out < self._most)
+
+        with self._changed:
+            self._changed.wait_for(lambda: no_more() or some())
+            if no_more():
+                return None
+            if self._back:
+                return self._back.popleft()
+            self._n_out += 1
+            return self._todo.popleft(), None
+
+    def done(self) -> None:
+        """A range is complete."""
+        with self._changed:
+            self._n_out -= 1
+            self._changed.notify_all()
+
+    def give_back(self, k: int, chunk: Chunk | None, lost: StreamedKernelSet) -> None:
+        """A range is for others to complete, as this device was lost: it gets no more."""
+        with self._changed:
+            self._back.append((k, chunk))
+            self._lost.append(lost)
+            self._changed.notify_all()
+
+    def fail(self, k: int, error: BaseException) -> None:
+        """A range cannot be computed: no other is begun."""
+        with self._changed:
+            self._failed[k] = error
+            self._ended = True
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Give out no more."""
+        with self._changed:
+            self._ended = True
+            self._back.clear()
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise the error of the first range that failed, if one did."""
+        if not self._failed:
+            return
+        error = self._failed[min(self._failed)]
+        self._failed.clear()  # its traceback refers to this frame
+        try:
+            raise error
+        finally:
+            del error
 
 
 class _OnDevice:
@@ -90,7 +212,7 @@ class _OnDevice:
 
 @dataclass(frozen=True)
 class _Run:
-    """A job under way: computing and storing ranges of genes, however small they have to be."""
+    """A job under way on a device: ranges of genes, however small they have to be."""
 
     job: Job
     kernels: StreamedKernelSet
@@ -127,20 +249,24 @@ class _Run:
         except DeviceMemoryError as error:
             what = "the matrix" if self.job.source.on_device else _genes(chunk.n_genes)
             raise _too_small(what, error) from error
-        failed: list[DeviceMemoryError] = []
+        failed: list[DeviceMemoryError | DeviceLostError] = []
 
         def compute(genes: slice) -> None:
-            if failed:  # the range will be halved
+            if failed:  # the range will be halved, or go to another device
                 return
             try:
                 self._slice(block, genes)
-            except DeviceMemoryError as error:
+            # Those in work go on to their end: what they store must be known before.
+            except (DeviceMemoryError, DeviceLostError) as error:
                 failed.append(error)
 
         for _ in self.spread(compute, self._missing(block)):
             pass
         if failed:
-            del failed[1:]  # and the first: what this frame held, a traceback would keep
+            # A device that was lost has no memory either. What this frame held, a traceback would
+            # keep.
+            failed.sort(key=lambda error: isinstance(error, DeviceMemoryError))
+            del failed[1:]
             raise failed.pop()
         return bool(block.fractional)
 

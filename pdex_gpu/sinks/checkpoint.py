@@ -6,12 +6,15 @@ its name is whole, whenever the process or the machine stops. One run at a time 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -113,6 +116,21 @@ class Checkpoint:
         """Values a gene, of all fields."""
         return sum(self.fields.values())
 
+    @property
+    def split_folder(self) -> Path:
+        """Where a run on a cluster keeps the matrix's rows, split; removed with the checkpoint."""
+        return self.folder / "split"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells this run from others."""
+        return {**self._identity, "canonical": self.canonical}
+
+    @property
+    def run(self) -> str:
+        """A digest of what the folder says of its run."""
+        return _run_of(self.folder)
+
     def place(self, field: str) -> slice:
         """Where the values of a field are among all of a gene."""
         return self._places[field]
@@ -120,6 +138,11 @@ class Checkpoint:
     @property
     def ranges(self) -> list[RangeFile]:
         return [self._found[start] for start in sorted(self._found)]
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether there is something that a later call could carry on with."""
+        return bool(self._found) or self.split_folder.exists()
 
     @property
     def fractional(self) -> bool:
@@ -144,20 +167,12 @@ class Checkpoint:
 
     def write(self, genes: slice, fractional: bool, values: np.ndarray) -> None:
         """Keep the results of a range, float64 of shape (values, genes)."""
-        flag = "fractional" if fractional else "whole"
-        path = self.folder / f"genes-{genes.start:09d}-{genes.stop:09d}-{flag}.npy"
-        offset = 0
+        self.add(write_range(self.folder, genes, fractional, values))
 
-        def save(temporary: Path) -> None:
-            nonlocal offset
-            with temporary.open("wb") as file:
-                npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(values))
-                offset = file.tell()
-                file.write(values.data)
-
-        write_whole(path, save, _WHAT, through=self._temporary(path.name))
+    def add(self, written: RangeFile) -> None:
+        """Count a range that :func:`write_range` wrote to the folder."""
         with self._lock:
-            self._found[genes.start] = RangeFile(path, genes, fractional, offset)
+            self._found[written.genes.start] = written
 
     def start_over(self) -> None:
         """Forget the ranges; those to come are of the matrix's sorted copy."""
@@ -199,6 +214,7 @@ class Checkpoint:
             path.unlink(missing_ok=True)
         for path in self.folder.glob(f"*{_TEMPORARY}"):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.split_folder, ignore_errors=True)
         for name in (_FINISHED, _RUN):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -264,6 +280,59 @@ class Checkpoint:
         if size != offset + 8 * int(np.prod(shape)):
             raise ValueError(f"it has {size} bytes")
         return offset
+
+
+def write_range(
+    folder: Path, genes: slice, fractional: bool, values: np.ndarray, run: str | None = None
+) -> RangeFile:
+    """Write the results of a range to the folder of a checkpoint, whole or not at all.
+
+    Any process may; two that write the same range write the same file.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    genes : slice
+    fractional : bool
+        Whether some value of the range has a fractional part.
+    values : numpy.ndarray, shape (values, genes), float64
+    run : str, optional
+        What :attr:`Checkpoint.run` was when the work was given out: nothing is written once the
+        folder is another run's.
+
+    Raises
+    ------
+    CheckpointError
+        The folder is not this run's any more.
+    OutputError
+        It cannot be written.
+    """
+    flag = "fractional" if fractional else "whole"
+    path = folder / f"genes-{genes.start:09d}-{genes.stop:09d}-{flag}.npy"
+    offset = 0
+
+    def save(temporary: Path) -> None:
+        nonlocal offset
+        with temporary.open("wb") as file:
+            npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(values))
+            offset = file.tell()
+            file.write(values.data)
+        if run is not None and _run_of(folder) != run:
+            raise CheckpointError(
+                f"{str(folder)!r} belongs to another run by now: the call that these results are "
+                "for has ended."
+            )
+
+    through = folder / f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
+    write_whole(path, save, _WHAT, through=through)
+    return RangeFile(path, genes, fractional, offset)
+
+
+def _run_of(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / _RUN).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 @contextmanager

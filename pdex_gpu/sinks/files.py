@@ -26,7 +26,7 @@ class CheckpointSink:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self.stored = np.zeros(checkpoint.n_genes, np.uint8)
         self.fractional = checkpoint.fractional
         self._edges = np.zeros(1, np.int64)
@@ -49,8 +49,8 @@ class CheckpointSink:
         start, values = self._range_of(result.start)
         mark_stored(self.stored, result.genes)
         genes = slice(result.genes.start - start, result.genes.stop - start)
-        for field in self._checkpoint.fields:
-            values[self._checkpoint.place(field), genes] = result.values[field]
+        for field in self.checkpoint.fields:
+            values[self.checkpoint.place(field), genes] = result.values[field]
 
     def commit(self, genes: slice, fractional: bool) -> None:
         """See :meth:`.base.Sink.commit`."""
@@ -58,11 +58,18 @@ class CheckpointSink:
         with self._lock:
             values = self._in_work.pop(genes.start)
             self.fractional |= fractional
-        self._checkpoint.write(genes, fractional, values)
+        self.checkpoint.write(genes, fractional, values)
+
+    def adopt(self, written: RangeFile) -> None:
+        """Take a range that another process wrote to the checkpoint's folder."""
+        mark_stored(self.stored, written.genes)
+        with self._lock:
+            self.fractional |= written.fractional
+        self.checkpoint.add(written)
 
     def start_over(self) -> None:
         """See :meth:`.base.Sink.start_over`."""
-        self._checkpoint.start_over()
+        self.checkpoint.start_over()
         self._in_work.clear()
         self.stored.fill(0)
         self.fractional = False
@@ -77,7 +84,7 @@ class CheckpointSink:
         start, stop = (int(edge) for edge in self._edges[k : k + 2])
         with self._lock:
             if start not in self._in_work:
-                self._in_work[start] = np.full((self._checkpoint.n_values, stop - start), np.nan)
+                self._in_work[start] = np.full((self.checkpoint.n_values, stop - start), np.nan)
             return start, self._in_work[start]
 
 

@@ -46,6 +46,12 @@ def from_dask(array: Any, *, what: str) -> Source:
     return _DaskColumns(blocks) if share[1] < share[0] else RowsSource(_DaskRows(blocks))
 
 
+def blocks_of(source: Source) -> DaskBlocks | None:
+    """The blocks of a dask array that a source reads; None if it reads something else."""
+    found = source.rows if isinstance(source, RowsSource) else source
+    return found.blocks if isinstance(found, _Facts) else None
+
+
 class _Facts:
     """What is known of a dask array without computing all of it.
 
@@ -57,7 +63,7 @@ class _Facts:
     """
 
     def __init__(self, blocks: DaskBlocks, axis: int) -> None:
-        self._blocks, self._axis = blocks, axis
+        self.blocks, self._axis = blocks, axis
         self.n_cells, self.n_genes = blocks.n_cells, blocks.n_genes
         self.dtype, self.n_bytes = blocks.dtype, blocks.n_bytes
         self.description = f"dask array {blocks.dtype}"
@@ -65,7 +71,7 @@ class _Facts:
 
     @cached_property
     def _sample(self) -> tuple[np.ndarray, str]:
-        return self._blocks.sample(self._axis)
+        return self.blocks.sample(self._axis)
 
     @property
     def nnz(self) -> int:
@@ -82,7 +88,7 @@ class _Facts:
         """See :meth:`.base.Source.identity`: dask's own, and values from here and there."""
         return {
             "matrix": f"{self.description} {self.n_cells} x {self.n_genes}",
-            "name of the dask array": str(self._blocks.array.name),
+            "name of the dask array": str(self.blocks.array.name),
             "values of some blocks": self._sample[1],
         }
 
@@ -104,7 +110,7 @@ class _DaskRows(_Facts):
         most = max(1, min(entries, _DENSE // max(1, self.n_genes * self.dtype.itemsize)))
         cuts = [0]
         for edge, following in zip(
-            self._blocks.row_edges[1:], [*self._blocks.row_edges[2:], np.inf], strict=True
+            self.blocks.row_edges[1:], [*self.blocks.row_edges[2:], np.inf], strict=True
         ):
             if edge > cuts[-1] and following - cuts[-1] > most:
                 cuts.append(int(edge))
@@ -112,7 +118,7 @@ class _DaskRows(_Facts):
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See :meth:`.rows.RowBlocks.block`."""
-        matrix = self._blocks.compute(rows, slice(0, self.n_genes))
+        matrix = self.blocks.compute(rows, slice(0, self.n_genes))
         reading.advance((rows.stop - rows.start) * self.n_genes * self.dtype.itemsize)
         return (
             matrix.data,
@@ -147,7 +153,7 @@ class _DaskColumns(_Facts):
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
-        yield _Reader(self._blocks, edges, reading)
+        yield _Reader(self.blocks, edges, reading)
 
     def canonical(self) -> _DaskColumns:
         """Itself: indices are sorted when blocks are computed."""

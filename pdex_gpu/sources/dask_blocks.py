@@ -58,6 +58,7 @@ class DaskBlocks:
             self.dtype,
             str(self.array.dtype),
             (i.start, j.start),
+            int(self.column_edges[j.start]),
             np.diff(self.row_edges[i.start : i.stop + 1]),
             np.diff(self.column_edges[j.start : j.stop + 1]),
         )
@@ -135,6 +136,8 @@ class BlockPart:
         The dtype that the dask array states.
     first : (int, int)
         Number of the first block along both axes.
+    start : int
+        The first column.
     heights, widths : numpy.ndarray
         Rows and columns of the blocks.
     """
@@ -143,6 +146,7 @@ class BlockPart:
     dtype: np.dtype
     stated: str
     first: tuple[int, int]
+    start: int
     heights: np.ndarray
     widths: np.ndarray
 

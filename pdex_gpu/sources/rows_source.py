@@ -54,7 +54,7 @@ class RowsSource:
     gene_step = 1
 
     def __init__(self, rows: SourceRows) -> None:
-        self._rows = rows
+        self.rows = rows
         self.n_cells, self.n_genes = rows.n_cells, rows.n_genes
         self.dtype, self.bytes_per_entry = rows.dtype, rows.bytes_per_entry
         self.n_bytes, self.description = rows.n_bytes, rows.description
@@ -62,26 +62,26 @@ class RowsSource:
     @property
     def nnz(self) -> int:
         """See :class:`.base.Source`."""
-        return self._rows.nnz
+        return self.rows.nnz
 
     @contextmanager
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
-        with RowStore(self._rows, edges, budget, reading) as store:
-            self._rows.check_unchanged()
+        with RowStore(self.rows, edges, budget, reading) as store:
+            self.rows.check_unchanged()
             yield store
 
     def density(self, run: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
-        counted = self._rows.counted
-        return self._rows.density(run) if counted is None else counted.astype(np.float64)
+        counted = self.rows.counted
+        return self.rows.density(run) if counted is None else counted.astype(np.float64)
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
-        return self._rows.identity()
+        return self.rows.identity()
 
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`."""
-        return self._rows.canonical()
+        return self.rows.canonical()

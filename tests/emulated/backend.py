@@ -21,8 +21,10 @@ class EmulatedCuda:
 
     Attributes
     ----------
-    memory : int
-        Bytes of every device.
+    memory : int or dict of int to int
+        Bytes of every device, or by its number.
+    n_devices : int
+        How many the driver sees.
     shapes : Shapes
     opened : list of EmulatedDevice
         Devices that were opened, the latest last.
@@ -30,16 +32,27 @@ class EmulatedCuda:
         Called with each device once it is opened, to plant faults.
     """
 
-    memory: int = 1 << 30
+    memory: int | dict[int, int] = 1 << 30
+    n_devices: int = 1
     shapes: Shapes = field(default_factory=Shapes)
     opened: list[EmulatedDevice] = field(default_factory=list)
     prepare: Any = lambda device: None
 
     def open_device(self, index: int | None = None, memory: int | None = None) -> EmulatedDevice:
-        device = EmulatedDevice(memory=memory or self.memory, index=index or 0)
+        index = index or 0
+        there = self.memory if isinstance(self.memory, int) else self.memory[index]
+        device = EmulatedDevice(memory=memory or there, index=index)
         self.prepare(device)
         self.opened.append(device)
         return device
+
+    def probe(self, index: int | None = None) -> tuple[bool, str, str]:
+        """As of :func:`pdex_gpu.backends.cuda.probe.probe`; of one device, any number will do."""
+        if self.n_devices == 1:
+            return True, "emulated", "emulated device"
+        if index is not None and index >= self.n_devices:
+            return False, f"there is no device {index}; there are {self.n_devices}.", ""
+        return True, "emulated", f"emulated device, device {index or 0}"
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put the emulated device in the place of the one that CuPy drives."""
@@ -47,8 +60,7 @@ class EmulatedCuda:
         module.open_device = self.open_device  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr("pdex_gpu.backends.cuda.device", module, raising=False)
-        monkeypatch.setattr(
-            probe, "probe", lambda index=None: (True, "emulated", "emulated device")
-        )
+        monkeypatch.setattr(probe, "probe", self.probe)
+        monkeypatch.setattr(probe, "device_numbers", lambda: tuple(range(self.n_devices)))
         monkeypatch.setattr(probe, "usable_device", lambda index=None: index or 0)
         monkeypatch.setattr(kernels, "Shapes", lambda: self.shapes)

@@ -15,7 +15,7 @@ from ...machine import memory_budget
 from ...pools import Map
 from ...sources.base import Chunk, Source
 from .. import reference
-from ..contract import Distances, Moments, Placements, RankSums
+from ..contract import Distances, Moments, Placements, RankSums, StreamedKernelSet
 from . import anderson_darling as _anderson_darling
 from . import fdr
 from . import kolmogorov_smirnov as _kolmogorov_smirnov
@@ -69,6 +69,20 @@ class CudaKernels:
         self._staging = Staging(device, self.shapes.n_buffers, self.shapes.buffer_bytes)
         self._lanes = Lanes(device, self.shapes)
         self._streams: queue.LifoQueue[Stream] = queue.LifoQueue()
+
+    @property
+    def description(self) -> str:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
+        return self.device.description
+
+    @property
+    def devices(self) -> tuple[StreamedKernelSet, ...]:
+        """See :class:`pdex_gpu.backends.contract.DeviceKernels`; this one."""
+        return (self,)
+
+    def give_up(self, kernels: StreamedKernelSet, error: Exception) -> bool:
+        """See :class:`pdex_gpu.backends.contract.DeviceKernels`; there is no other."""
+        return False
 
     @contextmanager
     def _stream(self) -> Iterator[Stream]:

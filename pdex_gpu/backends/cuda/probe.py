@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -65,6 +67,56 @@ def usable_device(index: int | None = None) -> int:
     if device is None:
         raise BackendError(f"The CUDA backend cannot run here: {reason}")
     return device.index
+
+
+@dataclass(frozen=True)
+class Several:
+    """Devices that were asked for, and what was found.
+
+    Attributes
+    ----------
+    usable : bool
+        Whether a run can use what was asked for: each that was named, or some of all.
+    indices : tuple of int
+        Those that can be used.
+    devices : tuple of str
+        What they are: ``"NVIDIA H200, device 0"``.
+    causes : str
+        Why others cannot be used, and what to do; empty if there are no others.
+    """
+
+    usable: bool
+    indices: tuple[int, ...]
+    devices: tuple[str, ...]
+    causes: str
+
+
+def device_numbers() -> tuple[int, ...]:
+    """Numbers of the devices that the driver sees, whether they can be used or not."""
+    return tuple(device.index for device in nvidia.ask().devices)
+
+
+def probe_several(indices: Sequence[int] | None = None) -> Several:
+    """Which of several devices can be used; see :func:`probe`.
+
+    Parameters
+    ----------
+    indices : sequence of int, optional
+        Which devices; by default all that the driver sees.
+    """
+    asked = device_numbers() if indices is None else indices
+    if not asked:
+        return Several(False, (), (), probe()[1])
+    found = [(index, *probe(index)) for index in asked]
+    fit = [(index, device) for index, usable, _, device in found if usable]
+    # What all of them lack is said once.
+    why = dict.fromkeys(reason.rstrip(".") for _, usable, reason, _ in found if not usable)
+    return Several(
+        bool(fit) if indices is None else not why,
+        tuple(index for index, _ in fit),
+        tuple(device for _, device in fit),
+        "; ".join(why) + "." if why else "",
+    )
 
 
 def install_command(driver: Driver | None = None) -> str:

@@ -1,0 +1,198 @@
+"""``pdex-gpu plan``: what a run would take, and what would run out, before it is started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...console import PROGRAM
+from ...exits import Exit
+from .. import options as o
+from .. import values
+from ..comparison import groups_of_cells, is_log1p, need_groupby
+from ..document import write_json
+from ..show import Cell, printable, show_line, show_table
+
+if TYPE_CHECKING:
+    from ...estimation import Estimate
+
+HELP = "Tell what a run would take: memory, disk, time. X is not read."
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} plan screen.h5ad --groupby gene --reference NT -o results.parquet
+  {PROGRAM} plan screen.h5ad --groupby gene --memory 8GB --scratch /local
+  {PROGRAM} plan screen.h5ad --groupby gene --workers 16 --memory 4GB --json
+
+It ends with 5 if memory would run out, with 6 if a disk would, else with 0.
+"""
+
+Output = Annotated[
+    Path | None,
+    o.option("--output --out -o", "FILE", "results would go to: .parquet, .csv or .tsv", o.OUTPUT),
+]
+Workers = Annotated[
+    int | None,
+    o.option("--workers", "N", "workers of a Dask cluster", o.RUN, parser=values.at_least_one),
+]
+Threads = Annotated[
+    int | None,
+    o.option("--threads --n-threads", "N", "threads [all there are; 1 a worker]", o.RUN,
+             parser=values.at_least_one),
+]  # fmt: skip
+Density = Annotated[
+    float | None,
+    o.option("--density", "X", "share of nonzeros of a dense matrix [0.2]", o.RUN,
+             parser=values.number),
+]  # fmt: skip
+NoTiming = Annotated[bool, o.flag("--no-timing", "measure nothing: no seconds", o.RUN)]
+
+_PHASES = {
+    "start": "opening",
+    "reading": "reading, decoding",
+    "splitting": "splitting by genes",
+    "testing": "sorting, ranking, p-values",
+    "finishing": "false discovery rates",
+    "writing": "writing",
+}
+
+
+def command(
+    file: o.Screen,
+    groupby: o.Groupby = None,
+    reference: o.Reference = None,
+    groups: o.Groups = None,
+    comparison: o.Comparison = None,
+    pairs: o.Pairs = None,
+    strata: o.Strata = None,
+    guides: o.Guides = None,
+    layer: o.Layer = None,
+    metric: o.Metric = "wilcoxon",
+    is_log1p_: o.IsLog1p = "auto",
+    columns: o.Columns = None,
+    min_cells: o.MinCells = 1,
+    backend: o.Backend = "auto",
+    engine: o.Engine = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
+    gene_chunk_size: o.GeneChunkSize = None,
+    memory: o.Memory = None,
+    scratch: o.Scratch = None,
+    density: Density = None,
+    no_timing: NoTiming = False,
+    output: Output = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A file in, what it would take out."""
+    if guides is None:
+        need_groupby(groupby, otherwise=" (or --guides NAME: a matrix of obsm)")
+
+    from ... import estimate
+
+    found = estimate(
+        str(file),
+        **groups_of_cells(groupby, reference, groups),
+        comparison=comparison or ("pairs" if pairs else "reference"),
+        pairs=values.pairs(pairs),
+        guides=guides,
+        strata=strata,
+        columns=values.split(columns),
+        min_cells=min_cells,
+        metric=metric,
+        layer=layer,
+        is_log1p=is_log1p(is_log1p_),
+        out=output,
+        backend=backend,
+        engine=engine,
+        memory=memory,
+        scratch=scratch,
+        n_threads=threads,
+        gene_chunk_size=gene_chunk_size,
+        workers=workers,
+        density=density,
+        timing=not no_timing,
+    )
+    if json:
+        write_json(_document(found))
+    elif not quiet:
+        _show(found)
+    if found.problems:
+        raise typer.Exit(Exit.MEMORY if "memory" in found.lacks else Exit.DISK)
+
+
+def _document(found: Estimate) -> dict[str, Any]:
+    """All fields; seconds in all and by phase."""
+    document = asdict(found)
+    phases = document.pop("phases")
+    document["seconds"] = None if found.seconds is None else {"total": found.seconds, **phases}
+    return document
+
+
+def _show(found: Estimate) -> None:
+    show_table(["plan", ""], list(_rows(found)), right="lr")
+    for text in found.assumptions:
+        show_line(Cell("assumed  ", "yellow"), printable(text))
+    for text in found.problems:
+        show_line(Cell("problem  ", "bold red"), printable(text))
+
+
+def _rows(found: Estimate) -> list[list[str | Cell]]:
+    from ...estimation import size_text as size
+
+    n_cells, n_genes = found.n_cells, found.n_genes
+    rows: list[list[str | Cell]] = [
+        ["matrix", printable(found.matrix)],
+        ["cells x genes", f"{n_cells:,} x {n_genes:,}"],
+        ["nonzeros", f"{found.density * n_cells * n_genes:,.0f} ({found.density:.1%})"],
+        ["groups", f"{found.n_groups:,}"],
+        ["comparisons", f"{found.n_comparisons:,}"],
+        ["rows of the result", f"{found.n_rows:,}"],
+        ["read", found.way],
+        ["ranges of genes", f"{found.n_ranges:,}"],
+    ]
+    if found.file_bytes:
+        decoded = f"{size(found.file_bytes)}, decoded {size(found.decoded_bytes)}"
+        rows.append(["to read", decoded])
+    least, most = found.scratch_bytes
+    rows += [
+        ["scratch", f"{size(least)} to {size(most)}" if most else "none"],
+        ["result in memory", size(found.result_bytes)],
+    ]
+    if found.output_bytes:
+        beside = f"{size(found.output_bytes)}, meanwhile {size(found.checkpoint_bytes)} beside it"
+        rows.append(["result in its file", beside])
+    each = "" if found.workers is None else ", each worker"
+    rows += [
+        [f"memory needed{each}", size(found.memory_needed)],
+        [f"memory allowed{each}", size(found.memory_allowed)],
+    ]
+    if found.memory_used:
+        rows.append([f"memory used{each}", f"about {size(found.memory_used)}"])
+    who = f"{found.n_threads} threads" if found.n_threads > 1 else "1 thread"
+    if found.workers is not None:
+        who = f"{found.workers:,} workers of {who}"
+    rows.append(["by", f"{found.backend}, {found.engine}, {who}"])
+    for phase, seconds in found.phases.items():
+        if seconds:
+            rows.append([f"  {_PHASES[phase]}", _duration(seconds)])
+    if found.seconds is not None:
+        rows.append(["time", Cell(_duration(found.seconds), "bold")])
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    """``0.35 s``, ``12 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

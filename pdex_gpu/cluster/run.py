@@ -1,0 +1,414 @@
+"""A run on a Dask cluster: what is handed out, and what comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backends.contract import KernelSet
+from ..backends.registry import BackendInfo
+from ..engines.base import Job
+from ..errors import ClusterError, MemoryBudgetError, UnsupportedDataError, WorkerError
+from ..plan import Plan, make_plan
+from ..pools import Map
+from ..schedule import RANGES_PER_PROCESS, chunk_size_of_files, leave_out
+from ..settings import Settings
+from ..sinks.base import RangeResult, Sink
+from ..sinks.checkpoint import Checkpoint
+from ..sinks.files import CheckpointSink
+from ..sources.base import Source, UnevenError
+from ..sources.dataset import Dataset, is_backed
+from ..sources.memory import MemorySource
+from ..sources.nodes import StoredSource
+from ..sources.row_sources import rows_of
+from ..sources.row_split import Ranges
+from ..sources.row_store import COPIES
+from ..stats.base import StatisticalTest
+from . import tasks
+from .split_files import SplitFiles, SplitFolder
+from .work import Sent, Work, close_run, own_versions
+from .workers import Workers, survey
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+#: A matrix in memory, and what goes with it, may be sent if it is no larger.
+MOST_SENT = 100_000_000
+_BLOCK = 1 << 24  # entries of a block of rows, at most
+_SMALLEST_BLOCK = 1 << 16
+_BLOCKS_A_SLOT = 4
+_SHARE_FOR_BLOCKS = 0.5
+
+
+@dataclass(frozen=True)
+class _Data:
+    """How workers come by the data.
+
+    Attributes
+    ----------
+    path : str or None
+        Where they open them.
+    labels : bool
+        Whether they find the labels of the cells there, too.
+    blocks : DaskBlocks or None
+        The dask array whose blocks they are given.
+    """
+
+    path: str | None
+    labels: bool
+    blocks: Any
+
+
+class Cluster:
+    """The cluster of a call.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.workers: Workers | None = None
+        self._split: SplitFolder | None = None
+        self._data: _Data | None = None
+
+    @property
+    def backend(self) -> BackendInfo:
+        """What the workers compute on."""
+        assert self.workers is not None
+        return self.workers.backend
+
+    def prepare(
+        self, data: Any, dataset: Dataset, settings: Settings, test: StatisticalTest
+    ) -> None:
+        """See that workers can come by the data, and what they are.
+
+        Raises
+        ------
+        UnsupportedDataError
+            The data cannot be read by others than this process.
+        PdexGpuError
+            See :func:`.workers.survey`.
+        """
+        self._data = _how(data, dataset.source)
+        folders = _shared_folders(settings, dataset.source)
+        self._settings = replace(settings, progress=False, client=None, out=None, scratch=None)
+        self.workers = survey(self.client, self._settings, test, self._data.path, folders)
+        self._parent: Path | None = None  # of split rows; with a checkpoint, in its folder
+        if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
+            name = uuid.uuid4().hex
+            if settings.out is not None:
+                out = str(Path(settings.out).absolute())
+                name = hashlib.sha256(out.encode()).hexdigest()[:16]
+            self._parent = folders[-1] / f"pdex_gpu-{name}"
+
+    def use(self, checkpoint: Checkpoint | None) -> None:
+        """Keep split rows with a checkpoint, if there is one."""
+        parent = self._parent
+        if parent is None and checkpoint is not None:
+            parent = checkpoint.split_folder
+        if parent is not None:
+            self._split = SplitFolder(parent, {} if checkpoint is None else checkpoint.identity)
+
+    def plan(
+        self,
+        source: Source,
+        n_groups: int,
+        kernels: KernelSet,
+        settings: Settings,
+        sink: Sink,
+        run: Map,
+    ) -> Plan:
+        """The ranges of genes that the sink has not, as the tightest worker can hold them.
+
+        Where rows were split by an earlier call, the ranges are the same.
+        """
+        assert self.workers is not None
+        tightest, gene_chunk_size = self.workers.tightest, settings.gene_chunk_size
+        if settings.out is not None:
+            gene_chunk_size = chunk_size_of_files(gene_chunk_size, n_groups)
+        try:
+            plan = make_plan(
+                source,
+                n_groups,
+                packed_bytes=kernels.packed_bytes,
+                budget=tightest.budget // tightest.n_threads,
+                n_workers=1,
+                n_threads=settings.n_threads or 1,
+                gene_chunk_size=gene_chunk_size,
+                at_least=RANGES_PER_PROCESS * self.workers.slots,
+                split_elsewhere=source.read_whole,
+                run=run,
+            )
+        except MemoryBudgetError as error:
+            raise MemoryBudgetError(
+                f"{tightest.name}, with {tightest.n_threads} tasks at once, has too little memory "
+                f"for one range of genes. Of {tightest.budget:,} bytes a task has its share: "
+                f"{error} Or start workers with more memory, or fewer threads."
+            ) from error
+        if source.read_whole and self._split is not None:
+            before = self._split.edges()
+            if before is not None and _rows_counted(source) is None:
+                plan = replace(plan, edges=before)
+        return leave_out(plan, sink.stored)
+
+    def remove_split(self) -> None:
+        """Remove the split rows."""
+        if self._split is not None:
+            self._split.remove()
+
+    def run(self, job: Job) -> None:
+        """Run every range of a job that is to be run."""
+        assert self._data is not None
+        source, plan = job.source, job.plan
+        if not plan.todo:
+            return
+        checkpoint = job.sink.checkpoint if isinstance(job.sink, CheckpointSink) else None
+        split = self._split_files(source, plan)
+        sent = _sent(job, self._data)
+        work = Work(
+            token=uuid.uuid4().hex[:16],
+            settings=self._settings,
+            analysis=job.analysis,
+            path=self._data.path,
+            identity=None if self._data.path is None else dict(source.identity()),
+            versions=own_versions(),
+            n_genes=source.n_genes,
+            fields=job.analysis.fields(job.design),
+            split=split,
+            checkpoint=None if checkpoint is None else checkpoint.folder.absolute(),
+            run=None if checkpoint is None else checkpoint.run,
+        )
+        futures = _Futures(self.client, work)
+        try:
+            with _lost_told(self.client, checkpoint):
+                if sent is not None:
+                    futures.send(sent)
+                if split is not None:
+                    self._split_rows(job, work, futures)
+                self._test(job, work, futures)
+        finally:
+            futures.cancel()
+            with suppress(Exception):  # the scheduler, or a worker, may be gone
+                self.client.run(close_run, work.token, on_error="ignore")
+
+    def _split_files(self, source: Source, plan: Plan) -> SplitFiles | None:
+        if not source.read_whole:
+            return None
+        assert self._split is not None
+        rows = rows_of(source)
+        folder = self._split.begin(plan.edges).absolute()
+        ranges = Ranges.of(plan.edges, source.n_genes, rows.index_dtype)
+        return SplitFiles(folder, ranges, source.n_cells, rows.dtype, rows.index_dtype)
+
+    def _split_rows(self, job: Job, work: Work, futures: _Futures) -> None:
+        """The first stage: all rows, in blocks, to the shared folder."""
+        assert self.workers is not None
+        assert self._data is not None
+        assert work.split is not None
+        rows = rows_of(job.source)
+        tightest = self.workers.tightest
+        room = _SHARE_FOR_BLOCKS * tightest.budget / tightest.n_threads
+        most = int(room / (COPIES * rows.bytes_per_entry))
+        even = rows.nnz // (_BLOCKS_A_SLOT * self.workers.slots)
+        parts = rows.cut(max(_SMALLEST_BLOCK, min(_BLOCK, most, even)))
+        if self._data.blocks is None:
+            given = futures.submit("pdex_gpu-split-rows", tasks.split_rows, parts)
+        else:
+            every = slice(0, job.source.n_genes)
+            blocks = [(part, *self._data.blocks.part(part, every)) for part in parts]
+            given = futures.compute("pdex_gpu-split-rows", tasks.split_blocks, blocks)
+        entries = np.zeros(work.split.ranges.n, np.int64)
+        for done in futures.results(given):
+            entries += done.entries
+            job.reading.advance(done.n_bytes)
+        most_entries = job.reading.most_entries
+        if most_entries is None or rows.counted is not None:
+            return
+        if (entries[np.diff(job.plan.edges) > 1] > most_entries).any():
+            rows.counted = work.split.seen(job.source.n_genes)
+            raise UnevenError("ranges of genes are larger than was estimated")
+
+    def _test(self, job: Job, work: Work, futures: _Futures) -> None:
+        """The ranges of genes; each result is taken as it comes."""
+        assert self._data is not None
+        ranges = [job.plan.genes(k) for k in job.plan.todo]
+        if self._data.blocks is None or work.split is not None:
+            given = futures.submit("pdex_gpu-test-genes", tasks.test_genes, ranges)
+        else:
+            every = slice(0, job.source.n_cells)
+            blocks = [(genes, *self._data.blocks.part(every, genes)) for genes in ranges]
+            given = futures.compute("pdex_gpu-test-genes", tasks.test_blocks, blocks)
+        for done in futures.results(given):
+            job.reading.advance(done.n_bytes if work.split is None else 0)
+            if done.file is not None:
+                assert isinstance(job.sink, CheckpointSink)
+                job.sink.adopt(done.file)
+            else:
+                job.sink.store(RangeResult(done.genes.start, _by_field(work, done.values)))
+                job.sink.commit(done.genes, done.fractional)
+            job.advance(done.genes.stop - done.genes.start)
+
+
+def _rows_counted(source: Source) -> np.ndarray | None:
+    """Entries a gene, where they were counted because the ranges of a first plan were uneven."""
+    return rows_of(source).counted
+
+
+def _by_field(work: Work, values: np.ndarray) -> dict[str, np.ndarray]:
+    ends = np.cumsum(list(work.fields.values()))[:-1]
+    return dict(zip(work.fields, np.split(values, ends), strict=True))
+
+
+class _Futures:
+    """Tasks that were handed out, and the data that go with each of them."""
+
+    def __init__(self, client: Client, work: Work) -> None:
+        self._client, self._work = client, work
+        self._sent: Future | None = None
+        self._given: list[Future] = []
+
+    def send(self, sent: Sent) -> None:
+        """Hand out what workers cannot read: by the result of a task, made again if it is lost."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            self._sent = self._client.submit(
+                _as_it_is, sent, key=f"pdex_gpu-labels-{self._work.token}"
+            )
+        self._given.append(self._sent)
+
+    def submit(self, name: str, function: Any, items: Iterable[slice]) -> list[Future]:
+        """A task for each of some rows or genes."""
+        given = [
+            self._client.submit(
+                function, self._work, self._sent, item, key=f"{name}-{self._work.token}-{i}"
+            )
+            for i, item in enumerate(items)
+        ]
+        self._given += given
+        return given
+
+    def compute(
+        self, name: str, function: Any, items: Iterable[tuple[slice, Any, list[Any]]]
+    ) -> list[Future]:
+        """A task for each of some rows or genes, which is given blocks of a dask array."""
+        from dask import delayed
+
+        task = delayed(function, traverse=False)
+        lines = [
+            task(self._work, self._sent, item, part, *blocks,
+                 dask_key_name=f"{name}-{self._work.token}-{i}")
+            for i, (item, part, blocks) in enumerate(items)
+        ]  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+            given: list[Future] = self._client.compute(lines)
+        self._given += given
+        return given
+
+    def results(self, given: list[Future]) -> Iterator[Any]:
+        """Results as they come; the first error ends all, as no other would tell more."""
+        from distributed import as_completed
+
+        for future in as_completed(given):
+            if future.status == "finished":
+                # From the worker itself where it can be reached, past the scheduler.
+                yield self._client.gather(future, direct=True)
+            else:
+                yield future.result()
+            future.release()
+
+    def cancel(self) -> None:
+        """Forget all tasks, whatever they are at."""
+        with suppress(Exception):  # the scheduler may be gone
+            self._client.cancel(self._given)
+        self._given.clear()
+
+
+def _as_it_is(sent: Sent) -> Sent:
+    return sent
+
+
+@contextmanager
+def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Say in words that workers died, or that the scheduler is gone."""
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    address = client.scheduler.address if client.scheduler is not None else "its address"
+    try:
+        yield
+    except KilledWorker as error:
+        raise WorkerError(
+            f"Dask workers died again and again over one task, the last of them "
+            f"{error.last_worker.address} (killed, or out of memory: Dask ends a worker at 95 % "
+            "of its memory limit). Give workers more memory, or less with memory=; their logs "
+            "tell more."
+        ) from error
+    except (CancelledError, CommClosedError, OSError) as error:
+        if isinstance(error, OSError) and client.status == "running":
+            raise
+        raise ClusterError(
+            f"The Dask scheduler at {address} was lost, or tasks were cancelled there: "
+            f"{type(error).__name__}. Start a cluster and call again"
+            + (": what was complete is kept." if checkpoint is not None else ".")
+        ) from error
+
+
+def _how(data: Any, source: Source) -> _Data:
+    """How workers come by the data; raises UnsupportedDataError if they cannot."""
+    from ..sources.dask_array import blocks_of
+
+    if isinstance(data, str | os.PathLike):
+        path = os.fspath(data)
+        return _Data(path if "://" in path else os.path.abspath(path), True, None)
+    blocks = blocks_of(source)
+    if blocks is not None:
+        return _Data(None, False, blocks)
+    if isinstance(source, StoredSource) and is_backed(data) and not data.is_view:
+        return _Data(os.path.abspath(data.filename), False, None)
+    if isinstance(source, MemorySource):
+        arrays, _ = source.state()
+        n_bytes = sum(array.nbytes for array in arrays.values())
+        if n_bytes <= MOST_SENT:
+            return _Data(None, False, None)
+        raise UnsupportedDataError(
+            f"engine='dask' cannot send a matrix of {n_bytes:,} bytes ({source.description}) to "
+            f"its workers; up to {MOST_SENT:,} are sent. Write it where all workers see it "
+            "(adata.write_h5ad), and give its path."
+        )
+    raise UnsupportedDataError(
+        f"engine='dask' cannot hand its workers a {source.description} that this process has "
+        "open. Give the path of the file or store (a selection has to be written to a file of "
+        "its own first)."
+    )
+
+
+def _sent(job: Job, data: _Data) -> Sent | None:
+    if data.labels:
+        return None
+    in_memory = data.path is None and data.blocks is None
+    return Sent(job.design, job.source if in_memory else None)
+
+
+def _shared_folders(settings: Settings, source: Source) -> tuple[Path, ...]:
+    """Folders that workers write to: of the output, and for split rows."""
+    folders = []
+    if settings.out is not None:
+        folders.append(Path(settings.out).absolute().parent)
+    if source.read_whole and (settings.scratch is not None or settings.out is None):
+        folder = tempfile.gettempdir() if settings.scratch is None else settings.scratch
+        folders.append(Path(folder).absolute())
+    return tuple(folders)

@@ -1,0 +1,238 @@
+"""What runs on workers: splitting rows, testing genes. Functions that travel by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends.registry import load_engine
+from ..engines.base import Job
+from ..plan import Plan
+from ..pools import Map
+from ..sinks.base import RangeResult, check_complete, mark_stored
+from ..sinks.checkpoint import RangeFile, write_range
+from ..sources.base import Chunk, CscChunk, Reader, Reading, Source
+from ..sources.dask_blocks import BlockPart
+from ..sources.row_sources import rows_of
+from ..sources.row_split import split_block
+from .work import OpenRun, Sent, Work, open_run
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A block of rows that was split.
+
+    Attributes
+    ----------
+    entries : numpy.ndarray, shape (n_ranges,), int64
+    n_bytes : int
+        Bytes read for it.
+    """
+
+    entries: np.ndarray
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Genes:
+    """A range of genes that was tested.
+
+    Attributes
+    ----------
+    genes : slice
+    fractional : bool
+    n_bytes : int
+        Bytes of the data read for it.
+    values : numpy.ndarray or None, shape (values, genes), float64
+        The results, if they are not in a file.
+    file : RangeFile or None
+    """
+
+    genes: slice
+    fractional: bool
+    n_bytes: int
+    values: np.ndarray | None
+    file: RangeFile | None
+
+
+def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
+    """Read rows of a matrix in a file and write them to the shared folder, split."""
+    assert work.split is not None
+    known = work.split.entries(rows)
+    if known is not None:
+        return Rows(known, 0)
+    run = open_run(work, sent)
+    counter = _Counter()
+    arrays = rows_of(run.source).block(rows, Reading(advance=counter.add))
+    return _write(work, rows, arrays, counter.n)
+
+
+def split_blocks(work: Work, sent: Sent | None, rows: slice, part: BlockPart, *blocks: Any) -> Rows:
+    """Write rows of blocks of a dask array to the shared folder, split."""
+    assert work.split is not None
+    known = work.split.entries(rows)
+    if known is not None:
+        return Rows(known, 0)
+    matrix = part.join(blocks)
+    arrays = (
+        matrix.data,
+        matrix.indices.astype(work.split.index_dtype, copy=False),
+        matrix.indptr.astype(np.int64, copy=False),
+    )
+    n_bytes = matrix.shape[0] * matrix.shape[1] * matrix.dtype.itemsize
+    return _write(work, rows, arrays, n_bytes)
+
+
+def _write(
+    work: Work, rows: slice, arrays: tuple[np.ndarray, np.ndarray, np.ndarray], n_bytes: int
+) -> Rows:
+    split = work.split
+    assert split is not None
+    seen = np.zeros(work.n_genes, np.int64)
+    block = split_block(split.ranges, rows, arrays, range(split.ranges.n), seen)
+    split.write(block, seen)
+    return Rows(np.diff(block.bounds), n_bytes)
+
+
+def test_genes(work: Work, sent: Sent | None, genes: slice) -> Genes:
+    """Test a range of genes: of the matrix, or of the rows in the shared folder."""
+    run = open_run(work, sent)
+    if work.split is None:
+        return _test(run, run.source, genes)
+    k = work.split.ranges.edges.index(genes.start)
+    return _test(run, _Split(run, k), genes)
+
+
+def test_blocks(
+    work: Work, sent: Sent | None, genes: slice, part: BlockPart, *blocks: Any
+) -> Genes:
+    """Test a range of genes from the blocks of a dask array that hold it."""
+    return _test(open_run(work, sent), _Blocks(part, blocks, genes), genes)
+
+
+def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Genes:
+    work = run.work
+    sink = _OneRange(work, genes)
+    counter = _Counter()
+    job = Job(
+        source,  # type: ignore[arg-type]
+        run.design,
+        run.kernels,
+        work.analysis,
+        Plan((genes.start, genes.stop), 0, 1, run.n_threads),
+        sink,
+        lambda _: None,
+        Reading(advance=counter.add),
+    )
+    turn: AbstractContextManager[Any] = run.turn or nullcontext()
+    with turn:
+        load_engine(run.engine).run(job)
+    if work.checkpoint is None:
+        return Genes(genes, sink.fractional, counter.n, sink.values, None)
+    file = write_range(work.checkpoint, genes, sink.fractional, sink.values, work.run)
+    return Genes(genes, sink.fractional, counter.n, None, file)
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.n = 0
+
+    def add(self, n: int) -> None:
+        self.n += n
+
+
+class _OneRange:
+    """Results of one range, NaN until stored; see :class:`.sinks.base.Sink`."""
+
+    n_bytes = 0
+
+    def __init__(self, work: Work, genes: slice) -> None:
+        self._fields, self._genes = work.fields, genes
+        self.values = np.full((sum(work.fields.values()), genes.stop - genes.start), np.nan)
+        self.stored = np.zeros(work.n_genes, np.uint8)
+        self.fractional = False
+
+    def expect(self, edges: Sequence[int]) -> None:
+        """See :meth:`.sinks.base.Sink.expect`; there is one range."""
+
+    def store(self, result: RangeResult) -> None:
+        """See :meth:`.sinks.base.Sink.store`."""
+        mark_stored(self.stored, result.genes)
+        start = self._genes.start
+        where = slice(result.genes.start - start, result.genes.stop - start)
+        at = 0
+        for name, n in self._fields.items():
+            self.values[at : at + n, where] = result.values[name]
+            at += n
+
+    def commit(self, genes: slice, fractional: bool) -> None:
+        """See :meth:`.sinks.base.Sink.commit`."""
+        check_complete(self.stored[genes])
+        self.fractional |= fractional
+
+    def start_over(self) -> None:
+        """See :meth:`.sinks.base.Sink.start_over`; the client does, with other tasks."""
+        raise NotImplementedError
+
+
+class _Split:
+    """One range of rows in the shared folder, as a source of that range alone."""
+
+    on_device = False
+
+    def __init__(self, run: OpenRun, k: int) -> None:
+        self._run, self._k = run, k
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`.sources.base.Source.open`."""
+        split, blocks = self._run.work.split, self._run.blocks()
+        assert split is not None
+        yield _One(lambda run: split.join(self._k, blocks, run), reading.run)
+
+
+class _Blocks:
+    """A range of genes in blocks of a dask array."""
+
+    on_device = False
+
+    def __init__(self, part: BlockPart, blocks: Sequence[Any], genes: slice) -> None:
+        self._part, self._blocks, self._genes = part, blocks, genes
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`.sources.base.Source.open`."""
+        yield _One(lambda run: self._chunk(reading), reading.run)
+
+    def _chunk(self, reading: Reading) -> CscChunk:
+        genes, part = self._genes, self._part
+        matrix = part.join(self._blocks)
+        reading.advance(matrix.shape[0] * (genes.stop - genes.start) * matrix.dtype.itemsize)
+        matrix = matrix[:, genes.start - part.start : genes.stop - part.start].tocsc()
+        return CscChunk(
+            matrix.data,
+            matrix.indices,
+            matrix.indptr.astype(np.int64),
+            matrix.shape[0],
+            genes.start,
+        )
+
+
+class _One:
+    """A reader of one range."""
+
+    def __init__(self, make: Any, run: Map) -> None:
+        self._make, self._run = make, run
+
+    def read(self, k: int) -> Chunk:
+        """See :meth:`.sources.base.Reader.read`."""
+        chunk: Chunk = self._make(self._run)
+        return chunk

@@ -1,0 +1,131 @@
+"""Made-up matrices and designs for measuring: as large and as dense as is asked for."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+
+from .design import Design, group_cells
+from .sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading
+
+_SEED = 1
+_MEAN_COUNT = 1.0  # beyond the first
+_LIBRARY_SIGMA = 0.35
+_TARGET = 4.0
+
+
+def made_entries(
+    n_rows: int, n_columns: int, density: float, dtype: np.dtype, *, fractional: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries of a CSR matrix whose columns are equally dense.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+    density : float
+        Share of nonzeros.
+    dtype : numpy.dtype
+        Of the values.
+    fractional : bool
+        Counts scaled to a sum and logarithms taken, as log1p values are: few distinct values a
+        row, and of `dtype` only if that is a float. Otherwise counts.
+
+    Returns
+    -------
+    data : numpy.ndarray, shape (nnz,), `dtype`
+    indices : numpy.ndarray, shape (nnz,), int32
+    indptr : numpy.ndarray, shape (n_rows + 1,), int64
+    """
+    rng = np.random.default_rng(_SEED)
+    step = max(1, (1 << 22) // max(1, n_columns))
+    counts, columns = [], []
+    for first in range(0, n_rows, step):
+        shape = min(step, n_rows - first), n_columns
+        there = rng.random(shape, np.float32) < density
+        counts.append(np.count_nonzero(there, axis=1))
+        columns.append(np.nonzero(there)[1].astype(np.int32))
+    lengths = np.concatenate(counts)
+    indices = np.concatenate(columns)
+    data = (1 + rng.poisson(_MEAN_COUNT, len(indices))).astype(np.float32)
+    if fractional and dtype.kind == "f":
+        depth = _TARGET * rng.lognormal(0.0, _LIBRARY_SIGMA, n_rows).astype(np.float32)
+        data = np.log1p(data * np.repeat(depth, lengths))
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return data.astype(dtype), indices, indptr
+
+
+def made_chunk(
+    form: str,
+    n_cells: int,
+    n_genes: int,
+    density: float,
+    dtype: np.dtype,
+    *,
+    fractional: bool,
+    narrow: bool,
+) -> tuple[Chunk, int]:
+    """A range of genes, and its nonzeros; see :func:`made_entries`.
+
+    Parameters
+    ----------
+    form : {"csr", "csc", "dense"}
+    narrow : bool
+        Whether indices take 16 bits where they fit, as those read from a file.
+    """
+    by_row = form != "csc"
+    shape = (n_cells, n_genes) if by_row else (n_genes, n_cells)
+    data, indices, indptr = made_entries(*shape, density, dtype, fractional=fractional)
+    if narrow and shape[1] <= 1 << 16:
+        indices = indices.astype(np.uint16)
+    if form == "csr":
+        return CsrChunk(data, indices, indptr[:-1], indptr[1:], 0, n_genes), len(data)
+    if form == "csc":
+        return CscChunk(data, indices, indptr, n_cells, 0), len(data)
+    values = np.zeros(shape, dtype)
+    values[np.repeat(np.arange(n_cells), np.diff(indptr)), indices] = data
+    return DenseChunk(values, 0), len(data)
+
+
+def smaller_design(design: Design, n_cells: int) -> Design:
+    """A design of about `n_cells` cells with the same groups; of each group at least one."""
+    share = min(1.0, n_cells / max(1, len(design.order)))
+    sizes = np.maximum(1, np.floor(share * design.n_cells).astype(np.int64))
+    taken = np.concatenate(
+        [design.order[a : a + n] for a, n in zip(design.offsets[:-1], sizes, strict=True)]
+    )
+    codes = np.repeat(np.arange(design.n_groups), sizes)[np.argsort(taken, kind="stable")]
+    order, offsets = group_cells(codes, design.n_groups)
+    contrasts = tuple(replace(c, n_cells=sizes[c.groups]) for c in design.contrasts)
+    return replace(design, order=order, offsets=offsets, codes=codes, contrasts=contrasts)
+
+
+class MadeRows:
+    """Rows in memory that are handed out block by block; see :class:`.sources.rows.RowBlocks`."""
+
+    exact = True
+
+    def __init__(
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_genes: int
+    ) -> None:
+        self._data, self._indptr = data, indptr
+        self.n_cells, self.n_genes, self.nnz = len(indptr) - 1, n_genes, len(data)
+        self.dtype = data.dtype
+        self.index_dtype = np.dtype(np.uint16 if n_genes <= 1 << 16 else np.int32)
+        self._indices = indices.astype(self.index_dtype)
+        self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
+        self.counted: np.ndarray | None = None
+
+    def cut(self, length: int) -> list[slice]:
+        """See :meth:`.sources.rows.RowBlocks.cut`."""
+        ends = np.arange(length, self.nnz + length, length)
+        cuts = np.searchsorted(self._indptr, ends, side="right") - 1
+        cuts = np.unique(np.concatenate([[0], cuts, [self.n_cells]]))
+        return [slice(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
+
+    def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See :meth:`.sources.rows.RowBlocks.block`."""
+        bounds = self._indptr[rows.start : rows.stop + 1]
+        part = slice(int(bounds[0]), int(bounds[-1]))
+        return self._data[part], self._indices[part], bounds - bounds[0]

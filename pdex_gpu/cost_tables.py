@@ -1,0 +1,142 @@
+"""What rows of results cost, measured on made-up p-values: corrected, finished, kept, written."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .analysis import Analysis
+from .backends.contract import KernelSet
+from .correction import Correction, StoredCorrection
+from .design import Contrast, Design, labels_array
+from .fdr import FileColumn
+from .finish import Scale, StoredFinish, finish
+from .kept import Filters
+from .output import WRITERS
+from .pools import Map
+from .sinks.base import RangeResult
+from .sinks.checkpoint import Checkpoint
+from .sinks.files import CheckpointSink, StoredResults
+from .sinks.memory import MemorySink
+from .table import Table
+
+_N_GENES = 2_000
+_RANGES = 4
+_SCALE = Scale(True, True, 20.0)
+_CORRECTION = Correction("benjamini-hochberg", "all")
+_FILTERS = Filters(None, None, None)
+
+
+def measure_tables(
+    analysis: Analysis,
+    kernels: KernelSet,
+    run: Map,
+    *,
+    n_rows: int,
+    suffix: str | None,
+    folder: Path | None,
+) -> Iterator[tuple[float, float, float]]:
+    """Wall seconds of finishing a row, keeping a byte and writing a value, again and again.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    kernels : KernelSet
+    run : callable
+        Spreads the work.
+    n_rows : int
+        Rows of the table, about.
+    suffix : str or None
+        Of the file; None for a result in memory, of which no byte is kept and no value written.
+    folder : pathlib.Path, optional
+        Where files go.
+    """
+    n_targets = max(1, n_rows // _N_GENES)
+    design = _design(n_targets)
+    rng = np.random.default_rng(3)
+    results = {name: rng.random((n, _N_GENES)) for name, n in analysis.fields(design).items()}
+    while True:
+        if suffix is None:
+            yield _in_memory(analysis, kernels, run, design, results), 0.0, 0.0
+        else:
+            yield _in_file(analysis, kernels, run, design, results, suffix, folder)
+
+
+def _design(n_targets: int) -> Design:
+    """Two cells a group, all compared with the first."""
+    n_groups = n_targets + 1
+    codes = np.repeat(np.arange(n_groups), 2)
+    contrast = Contrast(
+        np.arange(n_groups), np.full(n_groups, 2), "reference", np.arange(n_targets)
+    )
+    names = labels_array([f"target {k}" for k in range(n_targets)])
+    offsets = 2 * np.arange(n_groups + 1)
+    reference = labels_array(["reference"] * n_targets)
+    return Design(np.arange(len(codes)), offsets, codes, (contrast,), names, reference)
+
+
+def _in_memory(
+    analysis: Analysis,
+    kernels: KernelSet,
+    run: Map,
+    design: Design,
+    results: dict[str, np.ndarray],
+) -> float:
+    started = time.perf_counter()
+    sink = MemorySink(analysis.fields(design), _N_GENES, run)
+    allocated = time.perf_counter() - started
+    sink.store(RangeResult(0, results))
+    started = time.perf_counter()
+    finish(
+        sink, design, kernels, run,
+        scale=_SCALE, columns=analysis.columns, correction=_CORRECTION, filters=_FILTERS,
+    )  # fmt: skip
+    return (allocated + time.perf_counter() - started) / (design.n_rows * _N_GENES)
+
+
+def _in_file(
+    analysis: Analysis,
+    kernels: KernelSet,
+    run: Map,
+    design: Design,
+    results: dict[str, np.ndarray],
+    suffix: str,
+    folder: Path | None,
+) -> tuple[float, float, float]:
+    n_rows = design.n_rows * _N_GENES
+    with tempfile.TemporaryDirectory(prefix="pdex_gpu-plan-", dir=folder) as name:
+        fields = analysis.fields(design)
+        checkpoint = Checkpoint(Path(name), {}, fields, _N_GENES)
+        checkpoint.load(restart=False)
+        sink = CheckpointSink(checkpoint)
+        edges = [_N_GENES * k // _RANGES for k in range(_RANGES + 1)]
+        sink.expect(edges)
+        parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        for genes in parts:
+            sink.store(RangeResult(genes.start, {k: v[:, genes] for k, v in results.items()}))
+        started = time.perf_counter()
+        for genes in parts:
+            sink.commit(genes, True)
+        store = time.perf_counter() - started
+        stored = StoredResults(checkpoint)
+        with checkpoint.unnamed_file() as file:
+            column = FileColumn(file, n_rows)
+            fdr = StoredCorrection(stored, None, _CORRECTION, column)
+            started = time.perf_counter()
+            fdr.prepare(kernels, run, 1 << 62)
+            finished = time.perf_counter() - started
+            made = StoredFinish(stored, design, _SCALE, analysis.columns, None, fdr)
+            features = [f"gene {k}" for k in range(_N_GENES)]
+            table = Table(design.targets, design.references, features, {}, columns=analysis.columns)
+            started = time.perf_counter()
+            blocks = (table.arrow(*block) for block in made.blocks(table.blocks(), run))
+            WRITERS[suffix](Path(name) / f"table{suffix}", table, blocks)
+            written = time.perf_counter() - started
+    n_bytes = 8 * sum(fields.values()) * _N_GENES
+    n_values = n_rows * len(table.values)
+    return finished / n_rows, store / n_bytes, written / n_values

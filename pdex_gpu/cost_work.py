@@ -1,0 +1,302 @@
+"""The work of a call, counted from its labels and from the shape and size of its matrix."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from .analysis import Analysis
+from .api import _VALUES_PER_GROUP
+from .backends.contract import KernelSet
+from .cost import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
+from .design import Design
+from .errors import MemoryBudgetError
+from .machine import cpu_count
+from .plan import (
+    _BYTES_PER_CELL,
+    _BYTES_PER_CELL_OF_RANGE,
+    _BYTES_PER_PAIR,
+    Plan,
+    make_plan,
+)
+from .schedule import make_schedule
+from .schema import VALUES
+from .settings import Settings
+from .sinks.base import Sink
+from .sinks.memory import _BYTES_PER_ROW, check_result_size
+from .sources.base import Source
+from .sources.stored_dense import StoredDense
+from .sources.stored_sparse import StoredCsc, StoredCsr
+
+#: Nonzeros of a dense matrix, as a share, where nobody has counted them.
+DENSE_SHARE = 0.2
+
+#: Bytes that an entry of a split matrix takes: a gene and a number of its value, and a table of
+#: values; three where values of two bytes stay as they are, or numbers repeat less than hoped for.
+KEPT_BYTES = (2.0, 3.0)
+
+# Bytes that a value takes in a file; of Parquet see docs/scaling.md.
+_BYTES_A_VALUE = {".parquet": 6.3, ".csv": 17.0, ".tsv": 17.0}
+_BYTES_OF_FDR = 8
+_FLOAT = 8
+_RANGES_PER_WORKER = 4
+_FIRST_BUDGET = 1 << 20
+_PRECISION = 64  # parts of the least memory that it is told in
+
+
+class _Unread:
+    """A source that is asked for the entries of its genes only where that reads no values."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def density(self, run: Any) -> np.ndarray | None:
+        """See :meth:`.sources.base.Source.density`; None, all equal, where it would be read."""
+        known = self._source.in_memory or isinstance(self._source, StoredCsc)
+        return self._source.density(run) if known else None
+
+
+class _Promised:
+    """What a plan asks of a sink."""
+
+    def __init__(self, n_bytes: int, n_genes: int) -> None:
+        self.n_bytes = n_bytes
+        self.stored = np.zeros(n_genes, np.uint8)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A call, and what can be counted of it.
+
+    Attributes
+    ----------
+    settings : Settings
+    source : Source
+    design : Design
+    analysis : Analysis
+    kernels : KernelSet
+    engine : str
+    workers : int or None
+        Workers of a cluster.
+    density : float or None
+        Share of nonzeros of a dense matrix, if somebody said it.
+    """
+
+    settings: Settings
+    source: Source
+    design: Design
+    analysis: Analysis
+    kernels: KernelSet
+    engine: str
+    workers: int | None
+    density: float | None
+
+    # --- matrix -------------------------------------------------------------------------------
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether cells x genes are stored, so that nonzeros are not known."""
+        return self.source.nnz == self.source.n_cells * self.source.n_genes
+
+    @property
+    def n_nonzero(self) -> float:
+        """Nonzeros, assumed of a dense matrix."""
+        if not self.is_dense:
+            return float(self.source.nnz)
+        return self.source.nnz * (DENSE_SHARE if self.density is None else self.density)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the matrix as they come out of the file; 0 in memory."""
+        if self.source.in_memory:
+            return 0
+        if isinstance(self.source, StoredCsr | StoredCsc):
+            arrays = self.source.arrays
+            item = arrays.data.dtype.itemsize + arrays.indices.dtype.itemsize
+            return int(self.source.nnz * item)
+        if isinstance(self.source, StoredDense):
+            return int(self.source.nnz * self.source.dtype.itemsize)
+        return int(self.source.nnz * self.source.bytes_per_entry)
+
+    # --- result -------------------------------------------------------------------------------
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the result."""
+        return self.design.n_rows * self.source.n_genes
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the result in memory; see :func:`.sinks.memory.check_result_size`."""
+        stored = _FLOAT * sum(self._fields.values())
+        further = (_BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)) * self.design.n_rows
+        return (stored + further) * self.source.n_genes
+
+    @property
+    def n_values(self) -> int:
+        """Values of the table: rows x columns of numbers; 0 if none is written."""
+        if self.settings.out is None:
+            return 0
+        return self.n_rows * (len(VALUES) + len(self.analysis.columns))
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the table in its file, about."""
+        if self.settings.out is None:
+            return 0
+        return int(self.n_values * _BYTES_A_VALUE[Path(self.settings.out).suffix.lower()])
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the files of ranges that are kept until the table is written."""
+        if self.settings.out is None:
+            return 0
+        return _FLOAT * sum(self._fields.values()) * self.source.n_genes
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes beside the output while it is made: files of ranges, false discovery rates."""
+        return self.stored_bytes + (0 if self.settings.out is None else _BYTES_OF_FDR * self.n_rows)
+
+    @property
+    def _fields(self) -> dict[str, int]:
+        return self.analysis.fields(self.design)
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def plan(self, budget: int) -> Plan:
+        """The plan of the call, or of a worker, within `budget` bytes.
+
+        Raises
+        ------
+        MemoryBudgetError
+            They are too few.
+        """
+        source = cast(Source, _Unread(self.source))
+        if self.workers is not None:
+            return make_plan(
+                source,
+                self._width,
+                packed_bytes=self.kernels.packed_bytes,
+                budget=budget,
+                n_workers=1,
+                n_threads=self.settings.n_threads or 1,
+                gene_chunk_size=self.settings.gene_chunk_size,
+                at_least=min(_RANGES_PER_WORKER * self.workers, self.source.n_genes),
+            )
+        reserved = 0
+        if self.settings.out is None:
+            fields, n_columns = self._fields, len(self.analysis.columns)
+            shape = self.design.n_rows, n_columns, self.source.n_genes
+            check_result_size(fields, *shape, budget)
+            reserved = _FLOAT * sum(fields.values()) * self.source.n_genes
+        sink = cast(Sink, _Promised(reserved, self.source.n_genes))
+        return make_schedule(
+            source, self._width, self.kernels, self.engine, self.settings, sink, budget, map
+        )
+
+    @property
+    def _width(self) -> int:
+        """See :func:`.api._width`."""
+        return max(self.design.n_groups, sum(self._fields.values()) // _VALUES_PER_GROUP)
+
+    def least_memory(self) -> int:
+        """Bytes that the smallest plan there is takes, or more that are asked for before it."""
+        high = _FIRST_BUDGET
+        while not self._fits(high):
+            high *= 2
+        low = high // 2
+        while high - low > high // _PRECISION:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._fits(middle) else (middle, high)
+        # A plan is accepted though a little is lacking.
+        return max(high, self.used_memory(self.plan(high)))
+
+    def _fits(self, budget: int) -> bool:
+        try:
+            self.plan(budget)
+        except MemoryBudgetError:
+            return False
+        return True
+
+    def used_memory(self, plan: Plan) -> int:
+        """Bytes that a plan takes of the memory allowed, about."""
+        source, width = self.source, max(np.diff(plan.edges))
+        packed = [self.kernels.packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0)]
+        raw = 0 if source.in_memory else source.bytes_per_entry
+        a_gene = packed[0] + _BYTES_PER_PAIR * self._width
+        a_gene += (packed[1] - packed[0] + raw) * source.nnz / max(1, source.n_genes)
+        ranges = plan.n_workers * (a_gene * width + _BYTES_PER_CELL_OF_RANGE * source.n_cells)
+        held = min(plan.budget, self.kept_bytes(plan)[1]) if self.way(plan) == SPLIT else 0
+        in_memory = self.settings.out is None and self.workers is None
+        result = self.result_bytes if in_memory else 0
+        return int(result + _BYTES_PER_CELL * source.n_cells + plan.work + held + ranges)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def way(self, plan: Plan) -> str:
+        """How the matrix is read; see :mod:`.cost`."""
+        source = self.source
+        if source.in_memory:
+            return IN_MEMORY
+        if not source.read_whole:
+            return BY_RANGES
+        whole = plan.n_ranges == 1 and source.nnz * source.bytes_per_entry <= plan.budget
+        return WHOLE if whole and self.workers is None else SPLIT
+
+    def kept_bytes(self, plan: Plan) -> tuple[int, int]:
+        """Bytes that the entries of a split matrix take, at least and at most, wherever."""
+        source = self.source
+        if self.is_dense:
+            n_bytes = source.nnz * source.dtype.itemsize
+            return n_bytes, n_bytes
+        counts = (2 if source.n_genes < 1 << 16 else 4) * source.n_cells * plan.n_ranges
+        least, most = (int(each * source.nnz) + counts for each in KEPT_BYTES)
+        return least, most
+
+    def scratch_bytes(self, plan: Plan) -> tuple[int, int]:
+        """Bytes in the scratch folder, at least and at most."""
+        if self.way(plan) != SPLIT:
+            return 0, 0
+        kept = self.kept_bytes(plan)
+        held = 0 if self.workers is not None else plan.budget
+        return max(0, kept[0] - held), max(0, kept[1] - held)
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Where they go."""
+        return Path(self.settings.scratch or tempfile.gettempdir())
+
+    # --- work ---------------------------------------------------------------------------------
+
+    def n_threads(self, plan: Plan) -> int:
+        """Threads of this process that work at a time."""
+        if self.workers is not None:
+            return cpu_count()
+        return min(cpu_count(), plan.n_workers * plan.n_threads)
+
+    def work(self, plan: Plan) -> Work:
+        """What the run does."""
+        source = self.source
+        return Work(
+            n_cells=source.n_cells,
+            n_genes=source.n_genes,
+            n_stored=float(source.nnz),
+            n_nonzero=self.n_nonzero,
+            n_pairs=float(sum(c.n_targets for c in self.design.contrasts) * source.n_genes),
+            n_rows=float(self.n_rows),
+            n_ranges=plan.n_ranges,
+            way=self.way(plan),
+            file_bytes=float(source.n_bytes),
+            decoded_bytes=float(self.decoded_bytes),
+            scratch_bytes=sum(self.scratch_bytes(plan)) / 2.0,
+            stored_bytes=float(self.stored_bytes),
+            n_values=float(self.n_values),
+        )

@@ -1,0 +1,437 @@
+"""What a run will take, told before it: sizes counted from a screen whose matrix is not read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from .analysis import make_analysis
+from .backends.registry import BackendInfo, load_kernels
+from .cost import IN_MEMORY, SPLIT, Crew, Rates, predict
+from .cost_work import DENSE_SHARE, Counted
+from .errors import MemoryBudgetError, OptionError
+from .machine import available_memory, memory_budget
+from .opening import design_of, open_screen
+from .output import check_output, input_file
+from .plan import Plan
+from .schedule import choose_backend_for, choose_engine
+from .settings import Settings, check_count, check_settings
+from .sources.base import Source
+from .sources.memory import CscSource
+from .sources.stored_sparse import StoredCsc
+from .stats.base import make_test
+
+if TYPE_CHECKING:
+    import anndata
+
+    from .cost_calibration import Sample
+
+#: Seconds until the workers of a running cluster work: an assumption, not measured.
+CLUSTER_START = 5.0
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take; see :func:`estimate`.
+
+    Attributes
+    ----------
+    matrix : str
+        What the matrix is: ``"CSR float32 in a file"``.
+    n_cells, n_genes : int
+    n_stored : int
+        Entries stored: nonzeros of a sparse matrix, cells x genes of a dense one.
+    density : float
+        Nonzeros as a share of cells x genes; of a dense matrix it is assumed.
+    n_groups : int
+        Groups of cells that are packed, references included.
+    n_comparisons : int
+        Comparisons: rows of the result a gene.
+    n_rows : int
+        Rows of the result: comparisons x genes.
+    way : str
+        How the matrix is read: ``"in memory"``, ``"by ranges"``, ``"front to back once"`` or
+        ``"front to back once, split"``.
+    n_ranges : int
+        Ranges of genes; 0 where the memory allowed is too little for any plan.
+    file_bytes, decoded_bytes : int
+        Bytes of the matrix in its file, and as decoded; 0 in memory.
+    scratch_bytes : tuple of int
+        Bytes in the scratch folder, at least and at most.
+    result_bytes : int
+        Bytes of the result in memory, also where it goes to a file and takes none.
+    output_bytes, checkpoint_bytes : int
+        Bytes of the file that ``out=`` names, about, and beside it while it is made; 0 without.
+    memory_needed : int
+        Least ``memory=`` that is accepted, in bytes: of each worker, if there are workers.
+    memory_allowed : int
+        What ``memory=`` allows, in bytes.
+    memory_used : int
+        Bytes of it that are used, about; 0 if too few.
+    workers : int or None
+        Workers of a cluster; None for one process.
+    n_threads : int
+        Threads that work at a time, of this process or of each worker.
+    backend, engine : str
+    phases : dict of str to float
+        Seconds of each phase: start, reading (and decoding), splitting, testing, finishing,
+        writing; empty if not estimated.
+    rates : Rates or None
+        The constants that seconds were estimated with.
+    lacks : tuple of str
+        What would run out: ``"memory"``, ``"scratch"``, ``"output"``.
+    problems : tuple of str
+        The same in words, with what to do.
+    assumptions : tuple of str
+        What was assumed, as the matrix was not read.
+    """
+
+    matrix: str
+    n_cells: int
+    n_genes: int
+    n_stored: int
+    density: float
+    n_groups: int
+    n_comparisons: int
+    n_rows: int
+    way: str
+    n_ranges: int
+    file_bytes: int
+    decoded_bytes: int
+    scratch_bytes: tuple[int, int]
+    result_bytes: int
+    output_bytes: int
+    checkpoint_bytes: int
+    memory_needed: int
+    memory_allowed: int
+    memory_used: int
+    workers: int | None
+    n_threads: int
+    backend: str
+    engine: str
+    phases: dict[str, float]
+    rates: Rates | None
+    lacks: tuple[str, ...]
+    problems: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds in all; None if not estimated."""
+        return sum(self.phases.values()) if self.phases else None
+
+
+def estimate(
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str | Sequence[str] | None = None,
+    *,
+    reference: object = "non-targeting",
+    groups: Iterable[object] | None = None,
+    comparison: str = "reference",
+    pairs: Any = None,
+    guides: str | None = None,
+    strata: str | None = None,
+    columns: str | Iterable[str] = (),
+    min_cells: int = 1,
+    metric: str = "wilcoxon",
+    layer: str | None = None,
+    is_log1p: bool | None = None,
+    out: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
+    engine: str = "auto",
+    memory: str | float | int | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    n_workers: int | None = None,
+    n_threads: int | None = None,
+    gene_chunk_size: int | None = None,
+    workers: int | None = None,
+    density: float | None = None,
+    timing: bool = True,
+    rates: Rates | None = None,
+    **test_options: Any,
+) -> Estimate:
+    """What a call of :func:`differential_expression` would take: memory, disk, time.
+
+    Labels, names, row pointers and the sizes of chunks are read, the values of a file are not:
+    genes are taken to have equally many nonzeros where the file does not tell. Seconds come from
+    constants that are measured on this machine with made-up data, which takes some seconds; they
+    hold for a file that is read as fast as it is decoded.
+
+    Parameters
+    ----------
+    data, groupby
+        See :func:`differential_expression`, as of all parameters not listed here.
+    is_log1p : bool, optional
+        False: counts. By default values are taken to be log1p unless they are stored as whole
+        numbers; ranking those takes less time.
+    workers : int, optional
+        Workers of a Dask cluster, with `n_threads` each (one by default) and `memory` each. By
+        default this process works alone.
+    density : float, optional
+        Share of nonzeros of a dense matrix; 0.2 by default.
+    timing : bool
+        False to measure nothing, and estimate no seconds.
+    rates : Rates, optional
+        Constants measured before, on this machine or another: :attr:`Estimate.rates`.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    pdex_gpu.errors.PdexGpuError
+        One of its subclasses, for what the call itself would refuse; but too little memory or room
+        on a disk is told in :attr:`Estimate.problems`.
+
+    Examples
+    --------
+    >>> import pdex_gpu
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> found = pdex_gpu.estimate(adata, "target_gene", timing=False)
+    >>> found.n_comparisons, found.n_rows, found.way
+    (4, 240, 'in memory')
+    >>> found.problems
+    ()
+    >>> pdex_gpu.estimate("screen.h5ad", "target_gene", memory="8GB").seconds  # doctest: +SKIP
+    31.4
+    """
+    started = time.perf_counter()
+    check_count("workers", workers)
+    if density is not None and not 0.0 < density <= 1.0:
+        raise OptionError(f"density={density!r} must be a share: above 0, and at most 1.")
+    settings = Settings(
+        groupby=groupby,
+        reference=reference,
+        groups=groups,
+        comparison=comparison,
+        pairs=pairs,
+        guides=guides,
+        strata=strata,
+        columns=columns,
+        min_cells=min_cells,
+        metric=metric,
+        layer=layer,
+        is_log1p=is_log1p,
+        out=out,
+        backend=backend,
+        engine="auto" if workers is not None else engine,
+        memory=memory,
+        scratch=scratch,
+        n_workers=n_workers,
+        n_threads=n_threads,
+        gene_chunk_size=gene_chunk_size,
+        progress=False,
+        test_options=test_options,
+    )
+    check_settings(settings)
+    if out is not None:
+        check_output(Path(out), source=input_file(data), overwrite=True)
+    test = make_test(metric, test_options)
+    chosen = choose_backend_for(settings, test)
+    analysis = make_analysis(
+        test,
+        columns,
+        is_log1p=is_log1p,
+        exp_post_agg=True,
+        stratified=strata is not None,
+        fractions=False,
+        count_means=False,
+        level=settings.confidence,
+    )
+    with open_screen(data, settings) as dataset:
+        counted = Counted(
+            settings,
+            dataset.source,
+            design_of(dataset, settings),
+            analysis,
+            load_kernels(chosen.name),
+            choose_engine(settings, chosen),
+            workers,
+            density,
+        )
+        opening = time.perf_counter() - started
+        plan = _plan(counted, memory_budget(memory))
+        found = _count(counted, plan, chosen, is_log1p)
+        if plan is None or not timing or chosen.name != "cpu":
+            return found
+        if rates is None:
+            from .cost_calibration import measure_rates
+
+            sample = _sample(counted, plan, input_file(data), is_log1p)
+            rates = replace(measure_rates(sample, counted.kernels), start=opening)
+        crew = Crew(counted.n_threads(plan), workers, plan.n_threads, CLUSTER_START)
+        return replace(found, phases=predict(counted.work(plan), rates, crew), rates=rates)
+
+
+def _plan(counted: Counted, budget: int) -> Plan | None:
+    try:
+        return counted.plan(budget)
+    except MemoryBudgetError:
+        return None
+
+
+def _count(
+    counted: Counted, plan: Plan | None, backend: BackendInfo, is_log1p: bool | None
+) -> Estimate:
+    """All but seconds. Where memory is too little, what the least memory would give."""
+    settings, source, design = counted.settings, counted.source, counted.design
+    allowed = memory_budget(settings.memory)
+    needed = counted.least_memory()
+    shown = counted.plan(max(needed, allowed)) if plan is None else plan
+    lacking = _lacking(counted, shown, needed, allowed, enough=plan is not None)
+    return Estimate(
+        matrix=source.description,
+        n_cells=source.n_cells,
+        n_genes=source.n_genes,
+        n_stored=int(source.nnz),
+        density=counted.n_nonzero / (source.n_cells * source.n_genes),
+        n_groups=design.n_groups,
+        n_comparisons=design.n_rows,
+        n_rows=counted.n_rows,
+        way=counted.way(shown),
+        n_ranges=shown.n_ranges,
+        file_bytes=int(source.n_bytes),
+        decoded_bytes=counted.decoded_bytes,
+        scratch_bytes=counted.scratch_bytes(shown),
+        result_bytes=counted.result_bytes,
+        output_bytes=counted.output_bytes,
+        checkpoint_bytes=counted.checkpoint_bytes,
+        memory_needed=needed,
+        memory_allowed=allowed,
+        memory_used=0 if plan is None else counted.used_memory(plan),
+        workers=counted.workers,
+        n_threads=counted.n_threads(shown) if counted.workers is None else shown.n_threads,
+        backend=backend.name,
+        engine="dask" if counted.workers else counted.engine,
+        phases={},
+        rates=None,
+        lacks=tuple(lacking),
+        problems=tuple(lacking.values()),
+        assumptions=_assumptions(counted, shown, backend, is_log1p),
+    )
+
+
+def size_text(n_bytes: float) -> str:
+    """``"1.5 GB"``: three digits at most, powers of a thousand."""
+    power = 0
+    size = float(n_bytes)
+    while size >= 999.5 and power < len(_UNITS) - 1:
+        size, power = size / 1000.0, power + 1
+    return f"{size:.0f} {_UNITS[power]}" if not power else f"{size:.3g} {_UNITS[power]}"
+
+
+def _lacking(
+    counted: Counted, plan: Plan, needed: int, allowed: int, *, enough: bool
+) -> dict[str, str]:
+    """What would run out, and the problem in words."""
+    settings = counted.settings
+    found = {}
+    if not enough:
+        whose = "" if counted.workers is None else " by each worker"
+        result = settings.out is None and counted.workers is None
+        most = f", {size_text(counted.result_bytes)} of them for the result" if result else ""
+        advice = " Write the result to a file with out= (-o), or give" if result else " Give"
+        found["memory"] = (
+            f"memory= allows {size_text(allowed)}, but at least {size_text(needed)} are needed"
+            f"{whose}{most}.{advice} more memory with memory= (--memory)."
+        )
+    free = available_memory()
+    if counted.workers is None and enough and allowed > free:
+        found["memory"] = (
+            f"memory= allows {size_text(allowed)}, but this machine has {size_text(free)} free. "
+            f"Allow less: {size_text(needed)} are enough."
+        )
+    scratch = counted.scratch_bytes(plan)[1]
+    room = _free(counted.scratch_folder)
+    if scratch > room:
+        found["scratch"] = (
+            f"The scratch folder {str(counted.scratch_folder)!r} has {size_text(room)} free, but "
+            f"up to {size_text(scratch)} are needed for what does not fit in memory. Name a folder "
+            "with more room with scratch= (--scratch), or give more memory with memory=."
+        )
+    if settings.out is not None:
+        out = Path(settings.out)
+        beside = counted.output_bytes + counted.checkpoint_bytes
+        room = _free(out.parent)
+        if beside > room:
+            found["output"] = (
+                f"The folder {str(out.parent)!r} has {size_text(room)} free, but the output "
+                f"{out.name!r} and its checkpoint take about {size_text(beside)} while it is made. "
+                "Make room there, or use another folder."
+            )
+    return found
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _assumptions(
+    counted: Counted, plan: Plan, backend: BackendInfo, is_log1p: bool | None
+) -> tuple[str, ...]:
+    found = []
+    source = counted.source
+    if counted.is_dense and counted.density is None:
+        found.append(f"{DENSE_SHARE:.0%} of a dense matrix are not zero")
+    if not (counted.is_dense or source.in_memory) and plan.n_ranges > 1 and source.read_whole:
+        found.append("all genes have equally many nonzeros")
+    if _fractional(counted, is_log1p) and is_log1p is None:
+        found.append("values are log1p, not counts")
+    if counted.way(plan) == SPLIT and not counted.is_dense:
+        found.append("a cell has few distinct values, which take a byte each while they are kept")
+    if backend.name != "cpu":
+        found.append(f"no seconds: there is no model of the backend {backend.name}")
+    if counted.workers is not None:
+        found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster work")
+        if counted.way(plan) == IN_MEMORY:
+            found.append("the matrix is with every worker already")
+    return tuple(found)
+
+
+def _fractional(counted: Counted, is_log1p: bool | None) -> bool:
+    return counted.source.dtype.kind == "f" and is_log1p is not False
+
+
+def _form(source: Source) -> str:
+    """How entries lie in the chunks that the kernels get."""
+    if source.nnz == source.n_cells * source.n_genes:
+        return "dense"
+    by_column = isinstance(source, StoredCsc | CscSource)
+    return "csc" if by_column else "csr"
+
+
+def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | None) -> Sample:
+    """What the data that constants are measured with should be like."""
+    from .cost_calibration import Sample
+    from .cost_storage import storage_of
+
+    source = counted.source
+    in_file = not source.in_memory
+    out = counted.settings.out
+    return Sample(
+        n_cells=source.n_cells,
+        n_genes=source.n_genes,
+        density=max(counted.n_nonzero, 1.0) / (source.n_cells * source.n_genes),
+        dtype=source.dtype,
+        fractional=_fractional(counted, is_log1p),
+        width=int(max(np.diff(plan.edges))),
+        form=_form(source),
+        design=counted.design,
+        analysis=counted.analysis,
+        n_threads=counted.n_threads(plan),
+        suffix=None if out is None else Path(out).suffix.lower(),
+        storage=storage_of(path, counted.settings.layer) if in_file else None,
+        in_file=in_file,
+        split=counted.way(plan) == SPLIT and not counted.is_dense,
+    )

@@ -1,0 +1,65 @@
+"""The rows of a source that is read as a whole, for whoever splits them elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from ..errors import UnsupportedDataError
+from .base import Reading, Source
+from .rows import RowBlocks
+from .rows_source import RowsSource
+from .stored_dense import StoredDense
+from .stored_sparse import StoredCsr
+
+
+def rows_of(source: Source) -> RowBlocks:
+    """The blocks of rows of a source with ``read_whole``.
+
+    Raises
+    ------
+    UnsupportedDataError
+        It is a view, whose rows stand in another order.
+    """
+    if isinstance(source, StoredCsr):
+        return source.arrays
+    if isinstance(source, RowsSource):
+        return source.rows
+    if isinstance(source, StoredDense):
+        return _DenseRows(source)
+    raise UnsupportedDataError(
+        f"The rows of a {source.description} cannot be read apart from each other. Write it to a "
+        "file and give its path."
+    )
+
+
+class _DenseRows:
+    """Rows of a dense matrix in a file, zeros left out; see :class:`.rows.RowBlocks`."""
+
+    exact = False
+
+    def __init__(self, source: StoredDense) -> None:
+        self._source = source
+        self.n_cells, self.n_genes = source.n_cells, source.n_genes
+        self.nnz = source.nnz  # at most
+        self.dtype = source.dtype
+        small, middle = self.n_genes <= 1 << 16, self.n_genes < 1 << 31
+        self.index_dtype = np.dtype(np.uint16 if small else np.int32 if middle else np.int64)
+        self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
+        self.counted: np.ndarray | None = None
+
+    def cut(self, length: int) -> list[slice]:
+        """See :meth:`.rows.RowBlocks.cut`: no chunk is decoded twice."""
+        chunk = self._source.values.chunks[0]
+        step = max(1, length // max(1, self.n_genes) // chunk) * chunk
+        cuts = [*range(0, self.n_cells, step), self.n_cells]
+        return [slice(a, b) for a, b in itertools.pairwise(cuts)]
+
+    def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See :meth:`.rows.RowBlocks.block`."""
+        values = self._source.read(rows, slice(0, self.n_genes), reading)
+        stored = values != 0  # NaN is
+        indices = np.nonzero(stored)[1].astype(self.index_dtype)
+        bounds = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
+        return values[stored], indices, bounds.astype(np.int64)
