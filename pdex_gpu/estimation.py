@@ -144,7 +144,6 @@ def estimate(
     min_cells: int = 1,
     metric: str = "wilcoxon",
     layer: str | None = None,
-    is_log1p: bool | None = None,
     out: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     engine: str = "auto",
@@ -153,6 +152,7 @@ def estimate(
     n_workers: int | None = None,
     n_threads: int | None = None,
     gene_chunk_size: int | None = None,
+    is_log1p: bool | None = None,
     workers: int | None = None,
     density: float | None = None,
     timing: bool = True,
@@ -168,11 +168,13 @@ def estimate(
 
     Parameters
     ----------
-    data, groupby
-        See :func:`differential_expression`, as of all parameters not listed here.
+    data, groupby, reference, groups, comparison, pairs, guides, strata, columns, min_cells
+        Who is compared with whom, as in :func:`differential_expression`.
+    metric, layer, out, backend, engine, memory, scratch, n_workers, n_threads, gene_chunk_size
+        As there.
     is_log1p : bool, optional
         False: counts. By default values are taken to be log1p unless they are stored as whole
-        numbers; ranking those takes less time.
+        numbers; ranking counts takes less time.
     workers : int, optional
         Workers of a Dask cluster, with `n_threads` each (one by default) and `memory` each. By
         default this process works alone.
@@ -182,6 +184,8 @@ def estimate(
         False to measure nothing, and estimate no seconds.
     rates : Rates, optional
         Constants measured before, on this machine or another: :attr:`Estimate.rates`.
+    **test_options
+        As there.
 
     Returns
     -------

@@ -19,6 +19,7 @@ import pdex_gpu
 from pdex_gpu import errors, pl, progress, schema, simulate
 from pdex_gpu.backends.registry import BackendInfo
 from pdex_gpu.calibration_result import Distribution, Quantiles
+from pdex_gpu.cost import Rates
 from pdex_gpu.result_base import Result
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -26,8 +27,8 @@ FLAGS = doctest.NORMALIZE_WHITESPACE
 
 #: Where public functions live.
 MODULES = (
-    "aggregate", "api", "calibration", "compat", "compat_modes", "compat_scanpy", "deseq", "result",
-    "result_file", "simulate",
+    "aggregate", "api", "calibration", "compat", "compat_modes", "compat_scanpy", "deseq",
+    "estimation", "result", "result_file", "simulate",
 )  # fmt: skip
 FUNCTIONS: dict[str, Any] = {
     name: getattr(pdex_gpu, name)
@@ -38,7 +39,7 @@ FUNCTIONS |= {f"pl.{name}": getattr(pl, name) for name in pl.__all__}
 FUNCTIONS["simulate.simulate_screen"] = simulate.simulate_screen
 CLASSES = (
     pdex_gpu.DEResult, pdex_gpu.ResultFile, pdex_gpu.Calibration, Result, progress.Progress,
-    schema.Column, simulate.Screen, Distribution, Quantiles, BackendInfo,
+    schema.Column, simulate.Screen, Distribution, Quantiles, BackendInfo, pdex_gpu.Estimate, Rates,
 )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def test_commands_of_pages_exist():
             command = line.split()[0]
             options = set(re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", line.split("#")[0]))
             found.setdefault(command, set()).update(options)
-    known = {"run", "top", "report", "backends", "doctor", "demo"}
+    known = {"run", "plan", "top", "report", "backends", "doctor", "demo"}
     assert known <= found.keys()
     for command in known:
         done = subprocess.run(

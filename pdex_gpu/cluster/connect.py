@@ -41,7 +41,8 @@ def connected(given: Any) -> Iterator[Client]:
     if isinstance(given, str):
         client = _client_at(given)
         try:
-            yield _checked(client)
+            with _checked(client).as_current():
+                yield client
         finally:
             client.close()
         return
@@ -59,7 +60,8 @@ def connected(given: Any) -> Iterator[Client]:
             f"client={given!r} must be a distributed.Client, the address of a scheduler as text "
             f"('tcp://host:8786'), or None for the current client, not {type(given).__name__}."
         )
-    yield _checked(given)
+    with _checked(given).as_current():  # dask arrays are looked at there, too
+        yield given
 
 
 def _client_at(address: str) -> Client:

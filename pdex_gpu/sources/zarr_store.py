@@ -33,15 +33,24 @@ def reading(what: str) -> Iterator[None]:
         yield
     except (PdexGpuError, MemoryError):
         raise
-    except Exception as error:  # codecs raise errors of every kind
+    except Exception as error:  # codecs and file systems raise errors of every kind
         raise FileFormatError(
-            f"{what} cannot be read: the store is incomplete or damaged, or was written with a "
-            f"codec that is not installed. zarr says: {type(error).__name__}: {error}"
+            f"{what} cannot be read: the store is incomplete or damaged, was written with a codec "
+            "that is not installed, or its storage failed, also when asked again. zarr says: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
+def is_url(path: str) -> bool:
+    """Whether this names something in object storage, or elsewhere that fsspec reads."""
+    return "://" in path
+
+
 def is_zarr_path(path: str) -> bool:
-    """Whether there is a zarr store: a folder with the metadata of a group, or a zip file of it."""
+    """Whether there is a zarr store: a URL, a folder with a group's metadata, or a zip file of it.
+    """
+    if is_url(path):
+        return not path.endswith((".h5ad", ".h5"))
     if os.path.isfile(path):
         return path.endswith(".zip")
     return any(os.path.exists(os.path.join(path, name)) for name in _METADATA)
@@ -64,7 +73,7 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
         ) from error
 
     with ExitStack() as stack:
-        with reading(path):
+        with reading(path), _needing_fsspec(path):
             zipped = os.path.isfile(path)
             store: Any = zarr.storage.ZipStore(path, mode="r") if zipped else path
             root = zarr.open_group(store, mode="r")
@@ -73,6 +82,18 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
         dataset = read_dataset(Store(root, path, reading), groupby, layer)
         dataset.close = stack.pop_all().close
         return dataset
+
+
+@contextmanager
+def _needing_fsspec(path: str) -> Iterator[None]:
+    """Say what to install where fsspec, or the file system of a URL, is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path} is read through fsspec, which needs a package that is not installed: {error}. "
+            "Install it (s3fs for s3://, gcsfs for gs://, adlfs for az://, aiohttp for http://)."
+        ) from error
 
 
 class ZarrArray:
@@ -149,8 +170,8 @@ class ZarrArray:
 
     def _check_written(self, where: slice, values: np.ndarray) -> None:
         """Raise FileFormatError if entries are zeros because there is no file for them."""
-        if self._folder is None or not os.path.isdir(self._folder):
-            return
+        if self._folder is not None and not os.path.isdir(self._folder):
+            return  # in a zip file
         (unit,) = self._units
         for i in range(where.start // unit, -(-where.stop // unit)):
             first, last = max(where.start, i * unit), min(where.stop, (i + 1) * unit)
@@ -159,13 +180,22 @@ class ZarrArray:
                 continue
             metadata = getattr(self._array, "metadata", None)  # zarr 3
             key = metadata.encode_chunk_key((i,)) if metadata is not None else str(i)
-            file = os.path.join(self._folder, key)
-            if not os.path.exists(file):
+            file = f"{self._array.path}/{key}"
+            if self._folder is not None:
+                file = os.path.join(self._folder, key)
+            if not (os.path.exists(file) if self._folder is not None else self._has(file)):
                 raise FileFormatError(
                     f"{self.name}: chunk {i} ({position((slice(first, last),))}) is not there: no "
                     f"file {file}. The store is incomplete: copy it again. If the entries are "
                     "zeros in truth, call X.eliminate_zeros() and write it again."
                 )
+
+
+    def _has(self, key: str) -> bool:
+        """Whether a store that is not on this machine has a key."""
+        from zarr.core.sync import sync
+
+        return bool(sync(self._array.store.exists(key)))
 
 
 class _StoreFiles:

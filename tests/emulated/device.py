@@ -207,6 +207,7 @@ class EmulatedStream:
         # events could block each other for ever.
         with self._device.running:
             while self._n_done < position:
+                self._device.before_work()
                 self._device.check()
                 if self._failure is not None:
                     raise self._failure
@@ -240,6 +241,8 @@ class EmulatedDevice:
     launches : collections.Counter
         Launches that ran, by name of the kernel.
     uploaded_bytes, downloaded_bytes : int
+    before_work : callable
+        Called before each operation of a stream, while the device does nothing else.
     """
 
     def __init__(
@@ -259,6 +262,7 @@ class EmulatedDevice:
         self.launches: Counter[str] = Counter()
         self.uploaded_bytes = 0
         self.downloaded_bytes = 0
+        self.before_work: Callable[[], object] = lambda: None
         self._seed = seed
         self._folder = None if folder is None else Path(folder)
         self._n_launches = 0
