@@ -35,32 +35,41 @@ from .sources.stored_sparse import StoredCsc, StoredCsr
 #: Nonzeros of a dense matrix, as a share, where nobody has counted them.
 DENSE_SHARE = 0.2
 
-#: Bytes that an entry of a split matrix takes: a gene and a number of its value, and a table of
-#: values; three where values of two bytes stay as they are, or numbers repeat less than hoped for.
-KEPT_BYTES = (2.0, 3.0)
+# Values of a split matrix are numbers of a byte, and a table of what they mean of at most a byte an
+# entry, if a cell's entries are many enough to repeat; of short types they stay as they are.
+_REPEATING = 200
+_SHORT = 4
 
 # Bytes that a value takes in a file; of Parquet see docs/scaling.md.
-_BYTES_A_VALUE = {".parquet": 6.3, ".csv": 17.0, ".tsv": 17.0}
+_BYTES_A_VALUE = {".parquet": 6.3, ".csv": 22.0, ".tsv": 22.0}
 _BYTES_OF_FDR = 8
 _FLOAT = 8
 _RANGES_PER_WORKER = 4
-_FIRST_BUDGET = 1 << 20
+_FIRST_BUDGET = 1 << 12
 _PRECISION = 64  # parts of the least memory that it is told in
 
 
 class _Unread:
-    """A source that is asked for the entries of its genes only where that reads no values."""
+    """A source that is asked for the entries of its genes only where that reads no values.
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    Else all are taken to have equally many; one, if asked for, a value in every cell.
+    """
+
+    def __init__(self, source: Source, *, one_full: bool) -> None:
+        self._source, self._one_full = source, one_full
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
     def density(self, run: Any) -> np.ndarray | None:
-        """See :meth:`.sources.base.Source.density`; None, all equal, where it would be read."""
-        known = self._source.in_memory or isinstance(self._source, StoredCsc)
-        return self._source.density(run) if known else None
+        """See :meth:`.sources.base.Source.density`."""
+        source = self._source
+        if source.in_memory or isinstance(source, StoredCsc | StoredDense):
+            return source.density(run)
+        found = np.full(source.n_genes, source.nnz / max(1, source.n_genes))
+        if self._one_full:
+            found[0] = min(source.n_cells, source.nnz)
+        return found
 
 
 class _Promised:
@@ -135,9 +144,8 @@ class Counted:
     @property
     def result_bytes(self) -> int:
         """Bytes of the result in memory; see :func:`.sinks.memory.check_result_size`."""
-        stored = _FLOAT * sum(self._fields.values())
-        further = (_BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)) * self.design.n_rows
-        return (stored + further) * self.source.n_genes
+        a_row = _BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)
+        return self._reserved + a_row * self.n_rows
 
     @property
     def n_values(self) -> int:
@@ -158,7 +166,7 @@ class Counted:
         """Bytes of the files of ranges that are kept until the table is written."""
         if self.settings.out is None:
             return 0
-        return _FLOAT * sum(self._fields.values()) * self.source.n_genes
+        return self._reserved
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -166,20 +174,31 @@ class Counted:
         return self.stored_bytes + (0 if self.settings.out is None else _BYTES_OF_FDR * self.n_rows)
 
     @property
+    def _reserved(self) -> int:
+        """Bytes of the fields that are stored of all genes."""
+        return _FLOAT * sum(self._fields.values()) * self.source.n_genes
+
+    @property
     def _fields(self) -> dict[str, int]:
         return self.analysis.fields(self.design)
 
     # --- memory -------------------------------------------------------------------------------
 
-    def plan(self, budget: int) -> Plan:
+    def plan(self, budget: int, *, safe: bool = False) -> Plan:
         """The plan of the call, or of a worker, within `budget` bytes.
+
+        Parameters
+        ----------
+        budget : int
+        safe : bool
+            Reckon with a gene that has a value in every cell.
 
         Raises
         ------
         MemoryBudgetError
             They are too few.
         """
-        source = cast(Source, _Unread(self.source))
+        source = cast(Source, _Unread(self.source, one_full=safe))
         if self.workers is not None:
             return make_plan(
                 source,
@@ -196,7 +215,7 @@ class Counted:
             fields, n_columns = self._fields, len(self.analysis.columns)
             shape = self.design.n_rows, n_columns, self.source.n_genes
             check_result_size(fields, *shape, budget)
-            reserved = _FLOAT * sum(fields.values()) * self.source.n_genes
+            reserved = self._reserved
         sink = cast(Sink, _Promised(reserved, self.source.n_genes))
         return make_schedule(
             source, self._width, self.kernels, self.engine, self.settings, sink, budget, map
@@ -210,18 +229,19 @@ class Counted:
     def least_memory(self) -> int:
         """Bytes that the smallest plan there is takes, or more that are asked for before it."""
         high = _FIRST_BUDGET
-        while not self._fits(high):
+        while not self.fits(high):
             high *= 2
         low = high // 2
         while high - low > high // _PRECISION:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._fits(middle) else (middle, high)
+            low, high = (low, middle) if self.fits(middle) else (middle, high)
         # A plan is accepted though a little is lacking.
         return max(high, self.used_memory(self.plan(high)))
 
-    def _fits(self, budget: int) -> bool:
+    def fits(self, budget: int) -> bool:
+        """Whether `budget` bytes are enough, whichever genes have the values."""
         try:
-            self.plan(budget)
+            self.plan(budget, safe=True)
         except MemoryBudgetError:
             return False
         return True
@@ -235,9 +255,11 @@ class Counted:
         a_gene += (packed[1] - packed[0] + raw) * source.nnz / max(1, source.n_genes)
         ranges = plan.n_workers * (a_gene * width + _BYTES_PER_CELL_OF_RANGE * source.n_cells)
         held = min(plan.budget, self.kept_bytes(plan)[1]) if self.way(plan) == SPLIT else 0
-        in_memory = self.settings.out is None and self.workers is None
-        result = self.result_bytes if in_memory else 0
-        return int(result + _BYTES_PER_CELL * source.n_cells + plan.work + held + ranges)
+        reserved, result = 0, 0
+        if self.settings.out is None and self.workers is None:
+            reserved, result = self._reserved, self.result_bytes
+        during = reserved + _BYTES_PER_CELL * source.n_cells + plan.work + held + ranges
+        return int(max(during, result))  # ranges are gone when the result is finished
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -258,8 +280,13 @@ class Counted:
             n_bytes = source.nnz * source.dtype.itemsize
             return n_bytes, n_bytes
         counts = (2 if source.n_genes < 1 << 16 else 4) * source.n_cells * plan.n_ranges
-        least, most = (int(each * source.nnz) + counts for each in KEPT_BYTES)
-        return least, most
+        item = source.dtype.itemsize
+        if item < _SHORT:
+            least = most = 1 + item
+        else:
+            repeating = source.nnz >= _REPEATING * source.n_cells
+            least, most = 2, 3 if repeating else 1 + item
+        return least * source.nnz + counts, most * source.nnz + counts
 
     def scratch_bytes(self, plan: Plan) -> tuple[int, int]:
         """Bytes in the scratch folder, at least and at most."""

@@ -16,7 +16,7 @@ from .analysis import make_analysis
 from .backends.registry import BackendInfo, load_kernels
 from .cost import IN_MEMORY, SPLIT, Crew, Rates, predict
 from .cost_work import DENSE_SHARE, Counted
-from .errors import MemoryBudgetError, OptionError
+from .errors import OptionError
 from .machine import available_memory, memory_budget
 from .opening import design_of, open_screen
 from .output import check_output, input_file
@@ -214,6 +214,11 @@ def estimate(
     check_count("workers", workers)
     if density is not None and not 0.0 < density <= 1.0:
         raise OptionError(f"density={density!r} must be a share: above 0, and at most 1.")
+    if engine == "dask" and workers is None:
+        raise OptionError(
+            "engine='dask' takes as long as the cluster is large. Give its workers with workers= "
+            "(--workers)."
+        )
     settings = Settings(
         groupby=groupby,
         reference=reference,
@@ -265,8 +270,9 @@ def estimate(
             density,
         )
         opening = time.perf_counter() - started
-        plan = _plan(counted, memory_budget(memory))
-        found = _count(counted, plan, chosen, is_log1p)
+        allowed = memory_budget(memory)
+        plan = counted.plan(allowed) if counted.fits(allowed) else None
+        found = _count(counted, plan, allowed, chosen, is_log1p)
         if plan is None or not timing or chosen.name != "cpu":
             return found
         if rates is None:
@@ -278,19 +284,15 @@ def estimate(
         return replace(found, phases=predict(counted.work(plan), rates, crew), rates=rates)
 
 
-def _plan(counted: Counted, budget: int) -> Plan | None:
-    try:
-        return counted.plan(budget)
-    except MemoryBudgetError:
-        return None
-
-
 def _count(
-    counted: Counted, plan: Plan | None, backend: BackendInfo, is_log1p: bool | None
+    counted: Counted,
+    plan: Plan | None,
+    allowed: int,
+    backend: BackendInfo,
+    is_log1p: bool | None,
 ) -> Estimate:
     """All but seconds. Where memory is too little, what the least memory would give."""
-    settings, source, design = counted.settings, counted.source, counted.design
-    allowed = memory_budget(settings.memory)
+    source, design = counted.source, counted.design
     needed = counted.least_memory()
     shown = counted.plan(max(needed, allowed)) if plan is None else plan
     lacking = _lacking(counted, shown, needed, allowed, enough=plan is not None)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,26 @@ def last_opened(cuda: EmulatedCuda) -> dict[int, EmulatedDevice]:
 
 def packs(device: EmulatedDevice) -> int:
     """How many ranges of genes a device took."""
-    return device.launches["check_csr"] + device.launches["check_csc"] + device.launches["check"]
+    return sum(device.launches[f"check_{what}"] for what in ("rows", "columns", "dense"))
+
+
+def meet(
+    cuda: EmulatedCuda, also: Callable[[EmulatedDevice], object] = lambda device: None
+) -> None:
+    """No device works before all have something to do, however busy the machine is."""
+    begun = [threading.Event() for _ in range(cuda.n_devices)]
+
+    def prepare(device: EmulatedDevice) -> None:
+        also(device)
+
+        def wait() -> None:
+            begun[device.index].set()
+            assert all(event.wait(LONG) for event in begun)
+
+        device.before_work = wait
+
+    cuda.opened.clear()
+    cuda.prepare = prepare
 
 
 def lost_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -133,9 +152,7 @@ LOGGED = make_values("float32")
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("storage", STORAGE)
-def test_the_same_bits_as_on_one(
-    several: EmulatedCuda | None, storage: str, metric: str
-) -> None:
+def test_the_same_bits_as_on_one(several: EmulatedCuda | None, storage: str, metric: str) -> None:
     matrix = stored(LOGGED, storage)
     expected = run(matrix, metric, device=0)
     for options in (
@@ -145,7 +162,7 @@ def test_the_same_bits_as_on_one(
         {"device": BOTH, "memory": 1, "n_threads": 1},
     ):
         if several is not None:
-            several.opened.clear()
+            meet(several)
         same_bits(run(matrix, metric, **options), expected)
         if several is not None:
             used = last_opened(several)
@@ -205,9 +222,7 @@ def run_file(path: Path, metric: str = "wilcoxon", **options: Any) -> Any:
 
 @pytest.mark.parametrize("storage", ["csr", "csc", "C"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_file(
-    several: EmulatedCuda | None, storage: str, metric: str, tmp_path: Path
-) -> None:
+def test_a_file(several: EmulatedCuda | None, storage: str, metric: str, tmp_path: Path) -> None:
     path = write_screen(tmp_path / "screen.h5ad", storage)
     expected = run_file(path, metric, device=0)
     for options in ({}, {"gene_chunk_size": 3, "memory": 40_000}):
@@ -269,7 +284,7 @@ def test_a_slow_device_does_not_hold_the_rest(
     matrix = stored(LOGGED, "csr")
     expected = run(matrix, "wilcoxon", device=0, gene_chunk_size=1)
     two.shapes = Shapes(buffer_bytes=100)  # many more pieces than there are threads
-    rest_done, held = threading.Event(), []
+    begun, rest_done, held = threading.Event(), threading.Event(), []
 
     def prepare(device: EmulatedDevice) -> None:
         plain = device.run
@@ -280,12 +295,12 @@ def test_a_slow_device_does_not_hold_the_rest(
             plain(kernel, *args)
 
         def wait() -> None:
+            begun.set()
             if sum(device.launches.values()) > 0 or where == "uploading":
                 held.append(rest_done.wait(LONG))
 
         device.run = run_kernel  # type: ignore[method-assign]
-        if device.index == 1:
-            device.before_work = wait
+        device.before_work = wait if device.index == 1 else lambda: begun.wait(LONG)
 
     two.prepare = prepare
     two.opened.clear()
@@ -333,7 +348,7 @@ def test_little_memory_beside_much(two: EmulatedCuda, storage: str, small: int) 
     matrix = stored(LOGGED, storage)
     expected = run(matrix, "anderson", device=0)
     two.memory = {small: 130_000, 1 - small: 1 << 30}
-    two.opened.clear()
+    meet(two)
     same_bits(run(matrix, "anderson", device=BOTH), expected)
     used = last_opened(two)
     assert used[small].peak_bytes <= used[small].heap.total == 117_000
@@ -390,13 +405,12 @@ def test_one_is_lost(
     matrix = stored(LOGGED, storage)
     expected = run(matrix, metric, device=0)
     n_lost = 0
-    for after in (1, 2, 5, 9, 14, 23, 40):
+    for after in (1, 4, 9, 23):
         caplog.clear()
-        two.prepare = lambda device, n=after: device.index == which and device.lose(after=n)
-        two.opened.clear()
+        meet(two, lambda device, n=after: device.index == which and device.lose(after=n))
         same_bits(run(matrix, metric, device=BOTH, gene_chunk_size=4), expected)
         lost = last_opened(two)[which]
-        if not lost._lost:  # the other was quick enough to leave it little
+        if not lost._lost:  # the other left it too little to do
             assert lost_lines(caplog) == []
             continue
         n_lost += 1
@@ -406,7 +420,7 @@ def test_one_is_lost(
         ]
         assert sum(lost.launches.values()) == after - 1
         assert_memory_is_free(two)
-    assert n_lost >= 3
+    assert n_lost >= 2
 
 
 def test_one_of_three_is_lost_and_another(
@@ -415,7 +429,7 @@ def test_one_of_three_is_lost_and_another(
     matrix = stored(LOGGED, "csr")
     expected = run(matrix, "wilcoxon", device=0)
     two.n_devices = 3
-    two.prepare = lambda device: device.index and device.lose(after=2 + device.index)
+    meet(two, lambda device: device.index and device.lose(after=2 + device.index))
     same_bits(run(matrix, "wilcoxon", device="all", gene_chunk_size=1), expected)
     texts = lost_lines(caplog)
     assert len(texts) == 2
@@ -424,12 +438,14 @@ def test_one_of_three_is_lost_and_another(
 
 
 def test_what_is_stored_of_a_lost_range_stays(
-    two: EmulatedCuda, monkeypatch: pytest.MonkeyPatch
+    two: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Slices that device 1 had computed are still being stored when it is lost."""
     two.shapes = Shapes(slice_bytes=1)  # slices of a gene
-    matrix = stored(LOGGED, "csr")
-    expected = run(matrix, "wilcoxon", device=0)
+    wide = np.tile(LOGGED, (1, 4))  # ranges of several genes
+    path = write_screen(tmp_path / "screen.h5ad", "C", wide)
+    expected = run_file(path, device=0)
+    meet(two)
     plain, genes, late = streams._Run._store, [], []
 
     def store(self: streams._Run, moments: Any, measured: Any, start: int) -> None:
@@ -442,10 +458,10 @@ def test_what_is_stored_of_a_lost_range_stays(
         plain(self, moments, measured, start)
 
     monkeypatch.setattr(streams._Run, "_store", store)
-    found = run(matrix, "wilcoxon", device=BOTH, gene_chunk_size=7, n_threads=8)
+    found = run_file(path, device=BOTH, n_threads=8)
     same_bits(found, expected)
     assert late
-    assert sorted(genes) == list(range(N_GENES)), "no gene is computed twice"
+    assert sorted(genes) == list(range(4 * N_GENES)), "no gene is computed twice"
 
 
 def test_lost_while_p_values_are_adjusted(
@@ -627,11 +643,10 @@ def test_a_matrix_on_one_device(two: EmulatedCuda, form: str, device: Any) -> No
     there: Any = Sparse(matrix) if sparse.issparse(matrix) else Array(matrix)
     with pytest.raises(UnsupportedDataError) as caught:
         run(there, "wilcoxon", device=device)
-    assert re.fullmatch(
-        rf"X is on one CUDA device \(.*\) and is used where it is, but device={device!r} asks for "
-        r"2\. Give device= the number of that one, or move the matrix: adata\.X = adata\.X\.get"
-        r"\(\)\.".replace("[", r"\["),
-        str(caught.value),
+    text = re.sub(r"\(.*?\)", "(...)", str(caught.value), count=1)
+    assert text == (
+        f"X is on one CUDA device (...) and is used where it is, but device={device!r} asks for 2. "
+        "Give device= the number of that one, or move the matrix: adata.X = adata.X.get()."
     )
     same_bits(run(there, "wilcoxon", device=[1]), run(matrix, "wilcoxon", device=0))
 
@@ -642,7 +657,10 @@ def test_a_matrix_on_one_device(two: EmulatedCuda, form: str, device: Any) -> No
 @pytest.mark.parametrize(
     ("device", "says"),
     [
-        ("al", r"device='al' must be the number of a CUDA device .*, a list of such numbers, 'all'"),
+        (
+            "al",
+            r"device='al' must be the number of a CUDA device .*, a list of such numbers, 'all'",
+        ),
         ([0, "1"], r"device=\[0, '1'\] must be the number of a CUDA device"),
         ([0, -1], r"device=\[0, -1\] must be"),
         ([True, 0], r"device=\[True, 0\] must be"),
@@ -715,9 +733,7 @@ def test_all_leaves_out_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> 
     chosen = choose_backend("cuda", "all")
     assert chosen.device == "GPU, device 0; GPU, device 2"
     assert registry.n_devices(chosen) == 2
-    assert chosen.reason == (
-        "backend='cuda' was asked for; left out: K80, device 1 is too old"
-    )
+    assert chosen.reason == ("backend='cuda' was asked for; left out: K80, device 1 is too old")
     with pytest.raises(BackendError, match=r"device=\[0, 1\] was .*: K80, device 1 is too old\.$"):
         choose_backend("auto", [0, 1])
     assert choose_backend("auto", [0, 2]).reason == "device=[0, 2] was asked for"
@@ -740,15 +756,14 @@ def test_compiling_is_for_one_device() -> None:
 @pytest.mark.parametrize(
     ("text", "numbers"), [("0", {0}), ("1", {1}), ("0,1", {0, 1}), ("1, 0", {0, 1}), ("all", {0, 1})]
 )  # fmt: skip
-def test_the_command_line(
-    two: EmulatedCuda, tmp_path: Path, text: str, numbers: set[int]
-) -> None:
+def test_the_command_line(two: EmulatedCuda, tmp_path: Path, text: str, numbers: set[int]) -> None:
     path, out = write_screen(tmp_path / "screen.h5ad", "csr"), tmp_path / "de.parquet"
     argv = ["run", str(path), "--groupby", "group", "--reference", "g0", "--device", text]
     assert main([*argv, "-o", str(out)]) == Exit.OK
     assert set(last_opened(two)) == numbers
     found = open_result(out).provenance["device"]
-    assert found == "; ".join(f"emulated device, device {k}" for k in ([1, 0] if text == "1, 0" else sorted(numbers)))
+    order = [1, 0] if text == "1, 0" else sorted(numbers)
+    assert found == "; ".join(f"emulated device, device {k}" for k in order)
 
 
 @pytest.mark.parametrize("text", ["al", "0,", ",", "0,x", "-1", "1.0", "0;1", ""])

@@ -18,7 +18,6 @@ _HELP = "Differential expression for single-cell perturbation screens."
 _EXAMPLES = f"""\
 examples:
   {PROGRAM} run screen.h5ad --groupby gene --reference NT -o results.parquet
-  {PROGRAM} top results.parquet STAT1
   {PROGRAM} report results.parquet -o report.html
 """
 

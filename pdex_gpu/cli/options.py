@@ -33,7 +33,7 @@ P_VALUES = ("asymptotic", "interpolated")
 FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
 FDR_SCOPES = ("all", "target", "gene")
 BACKENDS = ("auto", "cuda", "cpu", "reference")
-ENGINES = ("auto", "threads", "shared_memory", "serial", "streams")
+ENGINES = ("auto", "threads", "shared_memory", "serial", "streams", "dask")
 YES_NO = ("auto", "yes", "no")
 
 
@@ -189,7 +189,12 @@ MinCpm = Annotated[
 
 # Where to run.
 Backend = Annotated[str, choice("--backend", BACKENDS, f'see "{values.PROGRAM} backends"', RUN)]
-Engine = Annotated[str, choice("--engine", ENGINES, "threads, shared_memory, serial, streams", RUN)]
+Engine = Annotated[
+    str, choice("--engine", ENGINES, "threads, shared_memory, serial, streams, dask", RUN)
+]
+Client = Annotated[
+    str | None, option("--client", "ADDRESS", "of the Dask scheduler, with --engine dask", RUN)
+]
 Threads = Annotated[
     int | None,
     option("--threads", "N", "threads on each range of genes [all there are]", RUN,

@@ -34,6 +34,8 @@ from ..sources.nodes import StoredSource
 from ..sources.row_sources import rows_of
 from ..sources.row_split import Ranges
 from ..sources.row_store import COPIES
+from ..sources.view import take_apart
+from ..sources.zarr_store import is_url
 from ..stats.base import StatisticalTest
 from . import tasks
 from .split_files import SplitFiles, SplitFolder
@@ -211,7 +213,7 @@ class Cluster:
         rows = rows_of(source)
         folder = self._split.begin(plan.edges).absolute()
         ranges = Ranges.of(plan.edges, source.n_genes, rows.index_dtype)
-        return SplitFiles(folder, ranges, source.n_cells, rows.dtype, rows.index_dtype)
+        return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
 
     def _split_rows(self, job: Job, work: Work, futures: _Futures) -> None:
         """The first stage: all rows, in blocks, to the shared folder."""
@@ -248,7 +250,7 @@ class Cluster:
         if self._data.blocks is None or work.split is not None:
             given = futures.submit("pdex_gpu-test-genes", tasks.test_genes, ranges)
         else:
-            every = slice(0, job.source.n_cells)
+            every = slice(0, self._data.blocks.n_cells)
             blocks = [(genes, *self._data.blocks.part(every, genes)) for genes in ranges]
             given = futures.compute("pdex_gpu-test-genes", tasks.test_blocks, blocks)
         for done in futures.results(given):
@@ -373,11 +375,14 @@ def _how(data: Any, source: Source) -> _Data:
 
     if isinstance(data, str | os.PathLike):
         path = os.fspath(data)
-        return _Data(path if "://" in path else os.path.abspath(path), True, None)
+        return _Data(path if is_url(path) else os.path.abspath(path), True, None)
+    description = source.description
+    source, order = take_apart(source)
     blocks = blocks_of(source)
     if blocks is not None:
         return _Data(None, False, blocks)
-    if isinstance(source, StoredSource) and is_backed(data) and not data.is_view:
+    whole = order is None and not getattr(data, "is_view", False)
+    if isinstance(source, StoredSource) and is_backed(data) and whole:
         return _Data(os.path.abspath(data.filename), False, None)
     if isinstance(source, MemorySource):
         arrays, _ = source.state()
@@ -390,7 +395,7 @@ def _how(data: Any, source: Source) -> _Data:
             "(adata.write_h5ad), and give its path."
         )
     raise UnsupportedDataError(
-        f"engine='dask' cannot hand its workers a {source.description} that this process has "
+        f"engine='dask' cannot hand its workers a {description} that this process has "
         "open. Give the path of the file or store (a selection has to be written to a file of "
         "its own first)."
     )
@@ -400,7 +405,8 @@ def _sent(job: Job, data: _Data) -> Sent | None:
     if data.labels:
         return None
     in_memory = data.path is None and data.blocks is None
-    return Sent(job.design, job.source if in_memory else None)
+    _, order = take_apart(job.source)
+    return Sent(job.design, job.source if in_memory else None, order)
 
 
 def _shared_folders(settings: Settings, source: Source) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,8 @@ from ..sources.base import Chunk, CscChunk, Reader, Reading, Source
 from ..sources.dask_blocks import BlockPart
 from ..sources.row_sources import rows_of
 from ..sources.row_split import split_block
-from .work import OpenRun, Sent, Work, open_run
+from ..sources.view import in_order
+from .work import OpenRun, Sent, Work, using
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
     known = work.split.entries(rows)
     if known is not None:
         return Rows(known, 0)
-    run = open_run(work, sent)
     counter = _Counter()
-    arrays = rows_of(run.source).block(rows, Reading(advance=counter.add))
+    with using(work, sent) as run:
+        arrays = rows_of(run.source).block(rows, Reading(advance=counter.add))
     return _write(work, rows, arrays, counter.n)
 
 
@@ -100,18 +101,19 @@ def _write(
 
 def test_genes(work: Work, sent: Sent | None, genes: slice) -> Genes:
     """Test a range of genes: of the matrix, or of the rows in the shared folder."""
-    run = open_run(work, sent)
-    if work.split is None:
-        return _test(run, run.source, genes)
-    k = work.split.ranges.edges.index(genes.start)
-    return _test(run, _Split(run, k), genes)
+    with using(work, sent) as run:
+        if work.split is None:
+            return _test(run, run.source, genes)
+        k = work.split.ranges.edges.index(genes.start)
+        return _test(run, _Split(run, k), genes)
 
 
 def test_blocks(
     work: Work, sent: Sent | None, genes: slice, part: BlockPart, *blocks: Any
 ) -> Genes:
     """Test a range of genes from the blocks of a dask array that hold it."""
-    return _test(open_run(work, sent), _Blocks(part, blocks, genes), genes)
+    with using(work, sent) as run:
+        return _test(run, _Blocks(part, blocks, genes, run.order), genes)
 
 
 def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Genes:
@@ -194,7 +196,7 @@ class _Split:
         """See :meth:`.sources.base.Source.open`."""
         split, blocks = self._run.work.split, self._run.blocks()
         assert split is not None
-        yield _One(lambda run: split.join(self._k, blocks, run), reading.run)
+        yield _One(lambda run: split.join(self._k, blocks, run), self._run.order, reading.run)
 
 
 class _Blocks:
@@ -202,15 +204,17 @@ class _Blocks:
 
     on_device = False
 
-    def __init__(self, part: BlockPart, blocks: Sequence[Any], genes: slice) -> None:
-        self._part, self._blocks, self._genes = part, blocks, genes
+    def __init__(
+        self, part: BlockPart, blocks: Sequence[Any], genes: slice, order: np.ndarray | None
+    ) -> None:
+        self._part, self._blocks, self._genes, self._order = part, blocks, genes, order
 
     @contextmanager
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`.sources.base.Source.open`."""
-        yield _One(lambda run: self._chunk(reading), reading.run)
+        yield _One(lambda run: self._chunk(reading), self._order, reading.run)
 
     def _chunk(self, reading: Reading) -> CscChunk:
         genes, part = self._genes, self._part
@@ -227,12 +231,12 @@ class _Blocks:
 
 
 class _One:
-    """A reader of one range."""
+    """A reader of one range, its cells put in order."""
 
-    def __init__(self, make: Any, run: Map) -> None:
-        self._make, self._run = make, run
+    def __init__(self, make: Callable[[Map], Chunk], order: np.ndarray | None, run: Map) -> None:
+        self._make, self._order, self._run = make, order, run
 
     def read(self, k: int) -> Chunk:
         """See :meth:`.sources.base.Reader.read`."""
-        chunk: Chunk = self._make(self._run)
-        return chunk
+        chunk = self._make(self._run)
+        return chunk if self._order is None else in_order(chunk, self._order)

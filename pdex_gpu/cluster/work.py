@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..analysis import Analysis
 from ..backends.contract import KernelSet
@@ -21,6 +23,7 @@ from ..schedule import choose_backend_for
 from ..settings import Settings
 from ..sources.base import Source
 from ..sources.row_split import SplitBlock
+from ..sources.view import take_apart
 from ..versions import version
 from .split_files import SplitFiles
 
@@ -87,10 +90,13 @@ class Sent:
     design : Design
     source : Source or None
         A matrix in memory.
+    order : numpy.ndarray or None
+        Cell of the matrix for each cell of the design, where these differ.
     """
 
     design: Design
     source: Source | None
+    order: np.ndarray | None
 
 
 class OpenRun:
@@ -116,6 +122,7 @@ class OpenRun:
                 source = dataset.source
                 _check_same(work, source)
             self._source = source
+            self.order = sent.order if sent is not None else take_apart(self.source)[1]
             self.design: Design = design_of(dataset, settings) if sent is None else sent.design
             # One range at a time on a device: a range fills it.
             self.turn = threading.Lock() if on_device else None
@@ -170,21 +177,62 @@ def _check_same(work: Work, source: Source) -> None:
         )
 
 
-_open: dict[str, OpenRun] = {}
+@dataclass
+class _Entry:
+    """A run on this worker, and how many tasks are using it."""
+
+    run: OpenRun | None = None
+    users: int = 0
+    ended: bool = False
+
+
+_entries: dict[str, _Entry] = {}
 _lock = threading.Lock()
+_MOST_ENDED = 100  # ended runs that are remembered, for tasks that were under way
 
 
-def open_run(work: Work, sent: Sent | None) -> OpenRun:
-    """What this worker has opened for a run: by the first task of the run, for all."""
+@contextmanager
+def using(work: Work, sent: Sent | None) -> Iterator[OpenRun]:
+    """What this worker has opened for a run: by the first task of the run, for all.
+
+    Raises
+    ------
+    ClusterError
+        The run has ended.
+    """
     with _lock:
-        if work.token not in _open:
-            _open[work.token] = OpenRun(work, sent)
-        return _open[work.token]
+        entry = _entries.setdefault(work.token, _Entry())
+        if entry.ended:
+            raise ClusterError(f"The run {work.token} that this task is of has ended.")
+        if entry.run is None:
+            entry.run = OpenRun(work, sent)
+        entry.users += 1
+    try:
+        yield entry.run
+    finally:
+        with _lock:
+            entry.users -= 1
+            _close_if_done(entry)
 
 
 def close_run(token: str) -> None:
-    """Close what was opened for a run; called on every worker at its end."""
+    """Close what was opened for a run once no task uses it; called on every worker at its end."""
     with _lock:
-        run = _open.pop(token, None)
-    if run is not None:
-        run.close()
+        entry = _entries.setdefault(token, _Entry())
+        entry.ended = True
+        _close_if_done(entry)
+        ended = [name for name, found in _entries.items() if found.ended and found.run is None]
+        for name in ended[:-_MOST_ENDED]:
+            del _entries[name]
+
+
+def _close_if_done(entry: _Entry) -> None:
+    if entry.ended and not entry.users and entry.run is not None:
+        entry.run.close()
+        entry.run = None
+
+
+def n_open() -> int:
+    """Runs that this worker has open."""
+    with _lock:
+        return sum(entry.run is not None for entry in _entries.values())

@@ -22,6 +22,7 @@ from ..errors import (
 from ..machine import available_memory, memory_budget
 from ..schedule import choose_backend_for
 from ..settings import Settings
+from ..sources.zarr_store import is_url
 from ..stats.base import StatisticalTest
 from .work import own_versions
 
@@ -200,7 +201,7 @@ def _host_of(address: str) -> str:
 def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     """On a worker: what it is; raises what is wrong with it, its name told."""
     name = f"Dask worker {dask_worker.address} on {platform.node()}"
-    if request.path is not None and "://" not in request.path and not os.path.exists(request.path):
+    if request.path is not None and not is_url(request.path) and not _exists(request.path):
         raise ClusterError(
             f"{name} cannot see the data: there is no {request.path!r} there. Put the data on a "
             "file system that all workers have, under one path, or in object storage."
@@ -216,8 +217,12 @@ def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     return WorkerFacts(name, n_threads, budget, backend.name, backend.device)
 
 
+def _exists(path: str | Path) -> bool:
+    return os.path.exists(path)
+
+
 def _check_folder(folder: Path, mark: str, name: str) -> None:
-    if not (folder / mark).exists():
+    if not _exists(folder / mark):
         raise ClusterError(
             f"{name} cannot see the shared folder {str(folder)!r}. Rows that are split, and "
             "results, go through it: put the output on a file system that all workers have, or "

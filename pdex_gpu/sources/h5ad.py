@@ -53,8 +53,8 @@ def open_h5ad(
 def _open_path(path: str) -> h5py.File:
     if "://" in path:
         raise FileFormatError(
-            f"{path} is an h5ad file behind a URL. Only zarr stores are read from there: copy it to "
-            "a file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
+            f"{path} is an h5ad file behind a URL, where only zarr stores are read. Copy it to a "
+            "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
         )
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file {path!r}. Check the path.")

@@ -6,32 +6,24 @@ import itertools
 
 import numpy as np
 
-from ..errors import UnsupportedDataError
 from .base import Reading, Source
 from .rows import RowBlocks
 from .rows_source import RowsSource
 from .stored_dense import StoredDense
 from .stored_sparse import StoredCsr
+from .view import take_apart
 
 
 def rows_of(source: Source) -> RowBlocks:
-    """The blocks of rows of a source with ``read_whole``.
-
-    Raises
-    ------
-    UnsupportedDataError
-        It is a view, whose rows stand in another order.
-    """
+    """The blocks of rows of a source with ``read_whole``, of a view those that it selects from."""
+    source, _ = take_apart(source)
     if isinstance(source, StoredCsr):
         return source.arrays
     if isinstance(source, RowsSource):
         return source.rows
     if isinstance(source, StoredDense):
         return _DenseRows(source)
-    raise UnsupportedDataError(
-        f"The rows of a {source.description} cannot be read apart from each other. Write it to a "
-        "file and give its path."
-    )
+    raise TypeError(f"a {source.description} is not read as a whole")
 
 
 class _DenseRows:

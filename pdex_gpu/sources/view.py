@@ -62,6 +62,20 @@ def repeat(source: Source, rows: np.ndarray) -> Source:
     return _View(source, rows, digest(rows))
 
 
+def take_apart(source: Source) -> tuple[Source, np.ndarray | None]:
+    """What a view selects from, and the order of its cells; a source that is no view as it is."""
+    return (source.inner, source.order) if isinstance(source, _View) else (source, None)
+
+
+def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
+    """A chunk with cell ``order[i]`` in row i."""
+    if isinstance(chunk, CscChunk):
+        return _repeated_columns(chunk, order)
+    if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
+        return replace(chunk, starts=chunk.starts[order], stops=chunk.stops[order])
+    return replace(chunk, values=chunk.values[order])
+
+
 class _View:
     """Cells of a source put in the order of a view.
 
@@ -79,7 +93,7 @@ class _View:
     on_device = False
 
     def __init__(self, inner: Source, order: np.ndarray | None, selection: str) -> None:
-        self._inner, self._order, self._selection = inner, order, selection
+        self.inner, self.order, self._selection = inner, order, selection
         self.n_cells = inner.n_cells if order is None else len(order)
         self.n_genes, self.dtype = inner.n_genes, inner.dtype
         self.read_whole, self.gene_step = inner.read_whole, inner.gene_step
@@ -94,7 +108,7 @@ class _View:
     @property
     def nnz(self) -> int:
         """See :class:`.base.Source`."""
-        return int(self._inner.nnz * self._repeats)
+        return int(self.inner.nnz * self._repeats)
 
     @contextmanager
     def open(
@@ -104,22 +118,22 @@ class _View:
         if reading.most_entries is not None:
             most = reading.most_entries / max(1.0, self._repeats)
             reading = replace(reading, most_entries=most)
-        with self._inner.open(edges, budget, reading) as reader:
-            yield reader if self._order is None else _Ordered(reader, self._order)
+        with self.inner.open(edges, budget, reading) as reader:
+            yield reader if self.order is None else _Ordered(reader, self.order)
 
     def density(self, run: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
-        found = self._inner.density(run)
+        found = self.inner.density(run)
         return None if found is None else found * self._repeats
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
-        return {**self._inner.identity(), "selected cells and genes": self._selection}
+        return {**self.inner.identity(), "selected cells and genes": self._selection}
 
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`."""
-        inner = self._inner.canonical()
-        return self if inner is self._inner else _View(inner, self._order, self._selection)
+        inner = self.inner.canonical()
+        return self if inner is self.inner else _View(inner, self.order, self._selection)
 
 
 class _Ordered:
@@ -130,12 +144,7 @@ class _Ordered:
 
     def read(self, k: int) -> Chunk:
         """See :meth:`Reader.read`."""
-        chunk = self._reader.read(k)
-        if isinstance(chunk, CscChunk):
-            return _repeated_columns(chunk, self._order)
-        if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
-            return replace(chunk, starts=chunk.starts[self._order], stops=chunk.stops[self._order])
-        return replace(chunk, values=chunk.values[self._order])
+        return in_order(self._reader.read(k), self._order)
 
 
 def _repeated_columns(chunk: CscChunk, order: np.ndarray) -> CscChunk:

@@ -47,8 +47,7 @@ def is_url(path: str) -> bool:
 
 
 def is_zarr_path(path: str) -> bool:
-    """Whether there is a zarr store: a URL, a folder with a group's metadata, or a zip file of it.
-    """
+    """Whether there is a zarr store: a URL, a folder with metadata of a group, or a zip file."""
     if is_url(path):
         return not path.endswith((".h5ad", ".h5"))
     if os.path.isfile(path):
@@ -189,7 +188,6 @@ class ZarrArray:
                     f"file {file}. The store is incomplete: copy it again. If the entries are "
                     "zeros in truth, call X.eliminate_zeros() and write it again."
                 )
-
 
     def _has(self, key: str) -> bool:
         """Whether a store that is not on this machine has a key."""
