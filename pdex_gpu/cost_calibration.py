@@ -43,6 +43,7 @@ _REPEATS = 3
 _SPARSER = 0.25  # density of the second of two matrices, as a share of the first's
 _TASKS_A_THREAD = 4
 _MOST_DENSE = 0.9
+_LONGEST_LINE = 1 << 22  # cells of a column, or genes of a row, that are made up
 _WORK = 1 << 27
 
 
@@ -169,9 +170,12 @@ def _kernel_rates(
     """``pack``, ``visit``, ``rank`` and ``judge``, in wall seconds of all threads."""
     packing: list[tuple[list[float], float]] = []
     testing: list[tuple[list[float], float]] = []
-    task = gene_tasks(sample.width, sample.design.n_groups, sample.n_threads)[0].stop
-    narrow = min(sample.width, task * sample.n_threads * _TASKS_A_THREAD)
-    for width, used in ((sample.width, packing), (narrow, testing)):
+    n_groups = sample.design.n_groups
+    # As wide as a range, but of many groups no more pairs than entries: each group has a cell.
+    wide = min(sample.width, max(1, n_entries // max(n_groups, sample.design.n_rows)))
+    task = gene_tasks(wide, n_groups, sample.n_threads)[0].stop
+    narrow = min(wide, task * sample.n_threads * _TASKS_A_THREAD)
+    for width, used in ((wide, packing), (narrow, testing)):
         for share in (1.0, _SPARSER):
             density = min(_MOST_DENSE, sample.density) * share
             n_cells = int(n_entries / (density / share * width)) + 1
@@ -286,6 +290,7 @@ def _read(
             minor, major = sample.n_genes, sample.n_cells
             if not by_row:
                 minor, major = major, minor
+            minor = min(minor, _LONGEST_LINE)
             rows = max(1, min(major, int(n_entries / (minor * sample.density)) + 1))
             data, indices, indptr = made_entries(
                 rows, minor, sample.density, values, fractional=sample.fractional

@@ -183,7 +183,7 @@ def estimate(
     timing : bool
         False to measure nothing, and estimate no seconds.
     rates : Rates, optional
-        Constants measured before, on this machine or another: :attr:`Estimate.rates`.
+        Constants measured before, on this machine or another: ``rates`` of an estimate.
     **test_options
         As there.
 
@@ -195,7 +195,7 @@ def estimate(
     ------
     pdex_gpu.errors.PdexGpuError
         One of its subclasses, for what the call itself would refuse; but too little memory or room
-        on a disk is told in :attr:`Estimate.problems`.
+        on a disk is told in ``problems``.
 
     Examples
     --------

@@ -138,8 +138,8 @@ def test_there_are_the_pages(pages):
     wanted = [
         "index", "quickstart", "install", "docker", "backends", "numbers", "comparisons",
         "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
-        "performance", "records", "benchmarking", "troubleshooting", "architecture", "contributing",
-        "changes", "api/index", "genindex", "search",
+        "performance", "scaling", "records", "benchmarking", "troubleshooting", "architecture",
+        "contributing", "changes", "api/index", "genindex", "search",
     ]  # fmt: skip
     assert {f"{name}.html" for name in wanted} <= set(pages)
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):

@@ -625,6 +625,35 @@ def test_constants_are_measured_with_the_design(comparison, screen, quick):
     assert estimate(screen, GROUPBY, strata="batch", **options).seconds > 0
 
 
+def test_a_device_has_no_seconds(files, emulated_cuda, monkeypatch):
+    monkeypatch.setattr(estimation, "choose_backend_for", lambda *_: _EMULATED)
+    found = estimate(files["csr-gzip"], GROUPBY, backend="cuda")
+    assert (found.backend, found.engine) == ("cuda", "streams")
+    assert found.seconds is None
+    assert "no seconds: there is no model of the backend cuda" in found.assumptions
+
+
+@pytest.mark.parametrize("n_groups", [5, 400])
+def test_made_up_data_stay_small(n_groups, monkeypatch):
+    """Wide ranges of many groups make no more pairs than entries, and few more entries."""
+    sizes = []
+    made = cost_calibration.made_chunk
+
+    def note(form, n_cells, n_genes, density, dtype, **more):
+        chunk, nnz = made(form, n_cells, n_genes, density, dtype, **more)
+        sizes.append((nnz, n_genes))
+        return chunk, nnz
+
+    monkeypatch.setattr(cost_calibration, "made_chunk", note)
+    design = make_design(np.arange(4 * n_groups) % n_groups, list(range(n_groups)), reference=0)
+    sample = _sample(design=design, n_cells=4 * n_groups, n_genes=20_000, width=20_000)
+    cost_calibration._kernel_rates(sample, load_kernels("cpu"), map, 10_000, 1)
+    assert len(sizes) == 4
+    for nnz, n_genes in sizes:
+        assert n_genes * n_groups <= 10_000
+        assert nnz <= 20_000  # 10,000 and what one more cell a group brings
+
+
 def test_zarr(screen, tmp_path, quick):
     pytest.importorskip("zarr")
     path = tmp_path / "screen.zarr"

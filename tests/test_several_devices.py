@@ -122,6 +122,12 @@ def meet(
     cuda.prepare = prepare
 
 
+def n_ranges(caplog: pytest.LogCaptureFixture) -> int:
+    """How many ranges the last run had, as its log says."""
+    lines = [m for m in caplog.messages if " ranges, engine streams" in m]
+    return int(lines[-1].split(" ranges, engine")[0].split()[-1])
+
+
 def lost_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
 
@@ -270,46 +276,56 @@ def test_the_plan_has_ranges_for_all(
     caplog.set_level(logging.INFO, "pdex_gpu")
     run(stored(LOGGED, storage), "wilcoxon", device=BOTH, n_threads=4, n_workers=n_workers)
     (line,) = [m for m in caplog.messages if " ranges, engine streams" in m]
-    n_ranges = int(line.split(" ranges, engine")[0].split()[-1])
-    assert 16 <= n_ranges <= N_GENES
+    assert 16 <= n_ranges(caplog) <= N_GENES
     assert f"with {2 * on_each} workers x 4 threads" in line
 
 
 @pytest.mark.parametrize("where", ["computing", "uploading"])
 def test_a_slow_device_does_not_hold_the_rest(
-    two: EmulatedCuda, caplog: pytest.LogCaptureFixture, where: str
+    two: EmulatedCuda, caplog: pytest.LogCaptureFixture, tmp_path: Path, where: str
 ) -> None:
     """Device 1 waits in its first range until all others are computed by device 0."""
     caplog.set_level(logging.INFO, "pdex_gpu")
-    matrix = stored(LOGGED, "csr")
-    expected = run(matrix, "wilcoxon", device=0, gene_chunk_size=1)
-    two.shapes = Shapes(buffer_bytes=100)  # many more pieces than there are threads
-    begun, rest_done, held = threading.Event(), threading.Event(), []
+    path = write_screen(tmp_path / "screen.h5ad", "csr", np.tile(LOGGED, (1, 5)))
+    expected = run_file(path, device=0)
+    # More slices of a range, and pieces of an upload, than there are threads.
+    two.shapes = Shapes(slice_bytes=1, buffer_bytes=100)
+    rest_done, held = threading.Event(), []
 
-    def prepare(device: EmulatedDevice) -> None:
+    def plant(device: EmulatedDevice) -> None:
         plain = device.run
 
         def run_kernel(kernel: Any, *args: Any) -> None:
-            if device.index == 0 and packs(device) == N_GENES - 1:
+            if device.index == 1 and where == "computing" and packs(device):
+                held.append(rest_done.wait(LONG))
+            elif device.index == 0 and packs(device) == n_ranges(caplog) - 1:
                 rest_done.set()
             plain(kernel, *args)
 
-        def wait() -> None:
-            begun.set()
-            if sum(device.launches.values()) > 0 or where == "uploading":
-                held.append(rest_done.wait(LONG))
-
         device.run = run_kernel  # type: ignore[method-assign]
-        device.before_work = wait if device.index == 1 else lambda: begun.wait(LONG)
+
+    meet(two, plant)
+    met = two.prepare
+
+    def prepare(device: EmulatedDevice) -> None:
+        met(device)
+        meeting = device.before_work
+
+        def wait() -> None:
+            meeting()
+            held.append(rest_done.wait(LONG))
+
+        if device.index == 1 and where == "uploading":
+            device.before_work = wait
 
     two.prepare = prepare
-    two.opened.clear()
-    found = run(matrix, "wilcoxon", device=BOTH, gene_chunk_size=1, n_threads=2)
+    caplog.clear()
+    found = run_file(path, device=BOTH, n_threads=2)
     assert held
     assert all(held), "a free device must take the next range"
     same_bits(found, expected)
     used = last_opened(two)
-    assert (packs(used[0]), packs(used[1])) == (N_GENES - 1, 1)
+    assert (packs(used[0]), packs(used[1])) == (n_ranges(caplog) - 1, 1)
     assert lost_lines(caplog) == []
 
 
@@ -333,12 +349,35 @@ def test_few_ranges_are_out_where_host_memory_is_little() -> None:
     assert ranges.take(second) is None  # type: ignore[arg-type]
 
 
+def test_who_has_nothing_to_do_waits_for_what_may_come_back() -> None:
+    first, second = object(), object()
+    ranges = streams._Ranges([3], most=2)
+    assert ranges.take(first) == (3, None)  # type: ignore[arg-type]
+    other: list[Any] = []
+
+    def take() -> None:
+        other.append(ranges.take(second))  # type: ignore[arg-type]
+
+    for expected in ([(3, None)], [(3, None), None]):
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive(), "a range is still out"
+        if expected[-1] is None:
+            ranges.done()
+        else:
+            ranges.give_back(3, None, first)  # type: ignore[arg-type]
+        thread.join(LONG)
+        assert other == expected
+    ranges.check()
+
+
 def test_the_first_range_that_failed_says_why() -> None:
     ranges = streams._Ranges(range(9), most=9)
     for k in (7, 2, 4):
         ranges.fail(k, DataError(f"range {k}"))
     assert ranges.take(object()) is None  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="^range 2$"):
+    with pytest.raises(DataError, match=r"^range 2$"):
         ranges.check()
 
 
@@ -440,28 +479,38 @@ def test_one_of_three_is_lost_and_another(
 def test_what_is_stored_of_a_lost_range_stays(
     two: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Slices that device 1 had computed are still being stored when it is lost."""
+    """A slice that device 1 had computed is still being stored when another one fails."""
     two.shapes = Shapes(slice_bytes=1)  # slices of a gene
-    wide = np.tile(LOGGED, (1, 4))  # ranges of several genes
-    path = write_screen(tmp_path / "screen.h5ad", "C", wide)
+    path = write_screen(tmp_path / "screen.h5ad", "C", np.tile(LOGGED, (1, 5)))
     expected = run_file(path, device=0)
     meet(two)
-    plain, genes, late = streams._Run._store, [], []
+    measure, store = streams._Run._measure, streams._Run._store
+    storing, lost = threading.Event(), threading.Event()
+    genes, late = [], []
 
-    def store(self: streams._Run, moments: Any, measured: Any, start: int) -> None:
+    def slow_measure(self: streams._Run, block: Any, some: slice) -> Any:
         device = self.kernels.device  # type: ignore[attr-defined]
-        genes.append(start)
-        if device.index == 1:
+        if device.index == 1 and some.start == 0:
+            assert storing.wait(LONG)
             device.lose()
-            time.sleep(0.2)  # the other slices of the range fail meanwhile
-            late.append(start)
-        plain(self, moments, measured, start)
+            lost.set()
+        return measure(self, block, some)
 
-    monkeypatch.setattr(streams._Run, "_store", store)
-    found = run_file(path, device=BOTH, n_threads=8)
+    def slow_store(self: streams._Run, moments: Any, measured: Any, start: int) -> None:
+        if self.kernels.device.index == 1:  # type: ignore[attr-defined]
+            storing.set()
+            assert lost.wait(LONG)
+            time.sleep(0.3)  # in which the range would be given to the other device
+            late.append(start)
+        genes.append(start)
+        store(self, moments, measured, start)
+
+    monkeypatch.setattr(streams._Run, "_measure", slow_measure)
+    monkeypatch.setattr(streams._Run, "_store", slow_store)
+    found = run_file(path, device=BOTH, n_threads=8, n_workers=1)
     same_bits(found, expected)
     assert late
-    assert sorted(genes) == list(range(4 * N_GENES)), "no gene is computed twice"
+    assert sorted(genes) == list(range(5 * N_GENES)), "no gene is computed twice"
 
 
 def test_lost_while_p_values_are_adjusted(
@@ -754,8 +803,9 @@ def test_compiling_is_for_one_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"), [("0", {0}), ("1", {1}), ("0,1", {0, 1}), ("1, 0", {0, 1}), ("all", {0, 1})]
-)  # fmt: skip
+    ("text", "numbers"),
+    [("0", {0}), ("1", {1}), ("0,1", {0, 1}), ("1, 0", {0, 1}), ("all", {0, 1})],
+)
 def test_the_command_line(two: EmulatedCuda, tmp_path: Path, text: str, numbers: set[int]) -> None:
     path, out = write_screen(tmp_path / "screen.h5ad", "csr"), tmp_path / "de.parquet"
     argv = ["run", str(path), "--groupby", "group", "--reference", "g0", "--device", text]

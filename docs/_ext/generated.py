@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import scaling_tables
 import tables
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -19,6 +20,7 @@ _MADE: dict[str, Callable[..., str]] = {
     "troubles": tables.troubles,
     "messages": tables.message_lists,
     "errors": tables.error_classes,
+    "scaling": scaling_tables.table,
 }
 
 

@@ -99,9 +99,7 @@ _BACKENDS = {
     )
 }
 # Dask runs whatever backend its workers have.
-ENGINES = {
-    name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES, "dask")
-}
+ENGINES = {name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES, "dask")}
 
 
 def backends() -> list[BackendInfo]:

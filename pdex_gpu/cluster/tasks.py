@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from ..sources.row_sources import rows_of
 from ..sources.row_split import split_block
 from ..sources.view import in_order
 from .work import OpenRun, Sent, Work, using
+
+_Task = TypeVar("_Task", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,39 @@ class Genes:
     file: RangeFile | None
 
 
+def _errors_travel(task: _Task) -> _Task:
+    """Let errors leave without causes that cannot be pickled: these become notes."""
+
+    @functools.wraps(task)
+    def run(*args: Any) -> Any:
+        try:
+            return task(*args)
+        except Exception as error:
+            if _can_travel(error):
+                raise
+            failed = error
+        if failed.__cause__ is not None:
+            failed.add_note(f"Caused by {failed.__cause__!r}")
+        failed.__cause__ = failed.__context__ = None
+        raise failed
+
+    return cast(_Task, run)
+
+
+def _can_travel(error: BaseException | None) -> bool:
+    """Whether an error can be pickled with all that led to it, as Dask does."""
+    from distributed.protocol import pickle
+
+    while error is not None:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # whatever the constructors of others ask for
+            return False
+        error = error.__cause__ or error.__context__
+    return True
+
+
+@_errors_travel
 def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
     """Read rows of a matrix in a file and write them to the shared folder, split."""
     assert work.split is not None
@@ -72,6 +108,7 @@ def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
     return _write(work, rows, arrays, counter.n)
 
 
+@_errors_travel
 def split_blocks(work: Work, sent: Sent | None, rows: slice, part: BlockPart, *blocks: Any) -> Rows:
     """Write rows of blocks of a dask array to the shared folder, split."""
     assert work.split is not None
@@ -99,6 +136,7 @@ def _write(
     return Rows(np.diff(block.bounds), n_bytes)
 
 
+@_errors_travel
 def test_genes(work: Work, sent: Sent | None, genes: slice) -> Genes:
     """Test a range of genes: of the matrix, or of the rows in the shared folder."""
     with using(work, sent) as run:
@@ -108,6 +146,7 @@ def test_genes(work: Work, sent: Sent | None, genes: slice) -> Genes:
         return _test(run, _Split(run, k), genes)
 
 
+@_errors_travel
 def test_blocks(
     work: Work, sent: Sent | None, genes: slice, part: BlockPart, *blocks: Any
 ) -> Genes:

@@ -115,7 +115,7 @@ class ZarrArray:
         root = _local_root(array.store)
         self._array, self._sparse_data = array, sparse_data
         self._folder = None if root is None else os.path.join(root, array.path)
-        self.name = f"{what} of {root or array.store}"
+        self.name = f"{what} of {root or _url(array.store)}"
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype = native_dtype(array.dtype, self.name)
         self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
@@ -179,7 +179,7 @@ class ZarrArray:
                 continue
             metadata = getattr(self._array, "metadata", None)  # zarr 3
             key = metadata.encode_chunk_key((i,)) if metadata is not None else str(i)
-            file = f"{self._array.path}/{key}"
+            file = f"{self._array.path}/{key}".lstrip("/")
             if self._folder is not None:
                 file = os.path.join(self._folder, key)
             if not (os.path.exists(file) if self._folder is not None else self._has(file)):
@@ -249,6 +249,15 @@ def _local_root(store: Any) -> str | None:
     if isinstance(path, str | Path) and os.path.exists(path):
         return os.path.abspath(path)
     return None
+
+
+def _url(store: Any) -> str:
+    """What a store elsewhere is called."""
+    path, fs = getattr(store, "path", None), getattr(store, "fs", None)
+    if not isinstance(path, str) or fs is None:
+        return str(store)
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return path if is_url(path) else f"{protocol}://{path}"
 
 
 def _files(folder: str) -> Iterator[str]:
