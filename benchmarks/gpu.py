@@ -63,6 +63,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--cpu", action="store_true", help="also this package's CPU backend (needs numba)")
     add("--rapids", type=Path, metavar="FOLDER",
         help="also rapids-singlecell, from its unpacked wheel; see rapids.py")  # fmt: skip
+    add("--devices", action="store_true", help="also all devices, where there are several")
     add("--h5ad", action="store_true", help="also a file")
     add("--commit", help="the commit, where there is no git to ask")
     add("--record", type=Path, help="the JSON (default benchmarks/results/gpu-DATE.json)")

@@ -27,6 +27,7 @@ from gpu_record import GpuRecord
 from gpu_screen import GROUPBY, REFERENCE, Screen
 
 from pdex_gpu.api import differential_expression
+from pdex_gpu.backends.cuda import probe
 from pdex_gpu.backends.registry import load_kernels
 
 E2E = "Wilcoxon end to end"
@@ -343,6 +344,18 @@ def peer(bench: Bench) -> None:
     bench.record.figure("end_to_end_vs_rapids", "rapids", label, E2E)
 
 
+def devices(bench: Bench) -> None:
+    """All devices that can be used against one of them, the matrix on the host."""
+    n_devices = len(probe.probe_several().indices)
+    if n_devices < 2:
+        raise LeftOut("it takes two CUDA devices that can be used, and there is one")
+    label = f"{E2E}, {n_devices} devices"
+    found = bench.call(device="all")["p_value"]
+    gpu_check.check_equal(label, found, bench.p_values["wilcoxon"])
+    entries = {E2E: bench.timed(), label: bench.timed(device="all")}
+    bench.take_turns("devices", entries, bench.options.rounds)
+
+
 def counts(bench: Bench) -> None:
     """Counts as float32: they travel as small integers."""
     assert bench.truth is not None
@@ -456,6 +469,9 @@ STAGES = {
     "rapids": Stage(
         peer, ("end_to_end_vs_rapids",),
         lambda options: None if options.rapids else "--rapids was not given",
+    ),
+    "devices": Stage(
+        devices, (), lambda options: None if options.devices else "--devices was not given"
     ),
     "counts": Stage(counts),
     "on-device": Stage(on_device),

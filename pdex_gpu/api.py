@@ -419,7 +419,7 @@ def _compare(
                 f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
                 "column is tested on its own.",
                 DuplicateGeneWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         design = design_of(dataset, settings)
         filters = Filters(

@@ -39,21 +39,31 @@ def made_entries(
     indptr : numpy.ndarray, shape (n_rows + 1,), int64
     """
     rng = np.random.default_rng(_SEED)
-    step = max(1, (1 << 22) // max(1, n_columns))
-    counts, columns = [], []
-    for first in range(0, n_rows, step):
-        shape = min(step, n_rows - first), n_columns
-        there = rng.random(shape, np.float32) < density
-        counts.append(np.count_nonzero(there, axis=1))
-        columns.append(np.nonzero(there)[1].astype(np.int32))
-    lengths = np.concatenate(counts)
-    indices = np.concatenate(columns)
+    places = _places(rng, n_rows * n_columns, density)
+    rows, indices = np.divmod(places, n_columns)
+    lengths = np.bincount(rows, minlength=n_rows)
     data = (1 + rng.poisson(_MEAN_COUNT, len(indices))).astype(np.float32)
     if fractional and dtype.kind == "f":
         depth = _TARGET * rng.lognormal(0.0, _LIBRARY_SIGMA, n_rows).astype(np.float32)
         data = np.log1p(data * np.repeat(depth, lengths))
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return data.astype(dtype), indices, indptr
+    return data.astype(dtype), indices.astype(np.int32), indptr
+
+
+def _places(rng: np.random.Generator, n: int, density: float) -> np.ndarray:
+    """Ascending numbers below `n`, each with the probability `density`, by the gaps between them.
+
+    Gaps are geometric: exponential ones, rounded down.
+    """
+    scale = 0.0 if density >= 1.0 else -1.0 / np.log1p(-density)
+    parts, last = [], -1
+    while last < n:
+        wanted = (n - last) * density
+        gaps = rng.standard_exponential(int(wanted + 4 * np.sqrt(wanted)) + 8)
+        parts.append(last + np.cumsum((gaps * scale).astype(np.int64) + 1))
+        last = int(parts[-1][-1])
+    places = np.concatenate(parts)
+    return places[: np.searchsorted(places, n)]
 
 
 def made_chunk(

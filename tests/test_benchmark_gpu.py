@@ -162,6 +162,28 @@ def test_every_stage_leaves_its_times(run: _Run) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("n_devices", [1, 2])
+def test_all_devices_against_one(tmp_path: Path, n_devices: int) -> None:
+    path = tmp_path / "record.json"
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        EmulatedCuda(n_devices=n_devices).install(patch)
+
+    argv = ["--rounds", "2", "--only", "devices", "--devices", "--record", str(path)]
+    assert run_emulated(*argv, plant=plant) == 0
+    record = json.loads(path.read_text())
+    if n_devices == 1:
+        assert "devices" not in record["times"]
+        assert record["not_measured"]["devices"] == (
+            "it takes two CUDA devices that can be used, and there is one"
+        )
+        return
+    labels = set(record["times"]["devices"])
+    assert labels == {gpu_times.E2E, f"{gpu_times.E2E}, 2 devices"}
+    assert all(len(entry["times"]) == 2 for entry in record["times"]["devices"].values())
+
+
+@needs_compiler
 def test_figures_are_ratios_of_the_times(run: _Run) -> None:
     figures = run.record["figures"]
     assert figures.keys() == TARGETS.keys()

@@ -625,8 +625,7 @@ def test_constants_are_measured_with_the_design(comparison, screen, quick):
     assert estimate(screen, GROUPBY, strata="batch", **options).seconds > 0
 
 
-def test_a_device_has_no_seconds(files, emulated_cuda, monkeypatch):
-    monkeypatch.setattr(estimation, "choose_backend_for", lambda *_: _EMULATED)
+def test_a_device_has_no_seconds(files, emulated_cuda):
     found = estimate(files["csr-gzip"], GROUPBY, backend="cuda")
     assert (found.backend, found.engine) == ("cuda", "streams")
     assert found.seconds is None

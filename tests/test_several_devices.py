@@ -35,15 +35,16 @@ from test_device_runs import (
     TARGETS,
     Array,
     Sparse,
+    dataset,
     make_values,
     run,
     same_bits,
     stored,
 )
 
-from pdex_gpu import DEResult, differential_expression, open_result
+from pdex_gpu import differential_expression, open_result
 from pdex_gpu.backends import registry
-from pdex_gpu.backends.cuda import probe
+from pdex_gpu.backends.cuda import driver, probe
 from pdex_gpu.backends.cuda.several import SeveralDevices
 from pdex_gpu.backends.cuda.shapes import Shapes
 from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_kernels, models
@@ -191,24 +192,14 @@ def test_every_dtype(several: EmulatedCuda | None, dtype: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_designs(several: EmulatedCuda | None, options: dict[str, Any]) -> None:
+    given = {"reference": "g0", "groups": TARGETS, "backend": "cuda", "progress": False} | options
     found, expected = (
-        run(stored(LOGGED, "csc"), "wilcoxon", device=device, **({"strata": None} | options))
-        if "reference" not in options
-        else compare_each(device)
+        differential_expression(dataset(stored(LOGGED, "csc")), "group", device=device, **given)
         for device in (BOTH, 0)
     )
     assert set(found.columns) == set(expected.columns)
     for name in found.columns:
         assert found[name].tobytes() == expected[name].tobytes(), name
-
-
-def compare_each(device: Any) -> DEResult:
-    from test_device_runs import dataset
-
-    return differential_expression(
-        dataset(stored(LOGGED, "csc")), "group", reference=["g0", "g2"],
-        comparison="each_reference", groups=TARGETS, backend="cuda", device=device, progress=False,
-    )  # fmt: skip
 
 
 def write_screen(path: Path, storage: str, values: np.ndarray = LOGGED) -> Path:
@@ -787,6 +778,26 @@ def test_all_leaves_out_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> 
         choose_backend("auto", [0, 1])
     assert choose_backend("auto", [0, 2]).reason == "device=[0, 2] was asked for"
     assert choose_backend("auto", (2,)).device == "GPU, device 2"
+
+
+def test_all_are_those_that_the_driver_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tuple(driver.DriverDevice(k, f"GPU {k}", (3, 7)) for k in range(3))
+    monkeypatch.setattr(driver, "ask", lambda: driver.Driver((13, 0), seen, ""))
+    monkeypatch.setattr(probe, "_usable", {2: (seen[2], "fine")})
+    assert probe.device_numbers() == (0, 1, 2)
+    found = probe.probe_several()
+    assert (found.usable, found.indices, found.devices) == (True, (2,), ("GPU 2, device 2",))
+    assert "GPU 0, device 0 has compute capability 3.7, and 7.0 or later is needed" in found.causes
+    assert "GPU 1, device 1 has" in found.causes
+    assert not probe.probe_several([1, 2]).usable
+    found = probe.probe_several([2, 7])
+    assert not found.usable
+    assert "there is no device 7; there are: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.causes
+    monkeypatch.setattr(driver, "ask", lambda: driver.Driver(None, (), "no NVIDIA driver"))
+    monkeypatch.setattr(probe, "_usable", {})
+    found = probe.probe_several()
+    assert (found.usable, found.indices) == (False, ())
+    assert found.causes.startswith("no NVIDIA driver")
 
 
 def test_no_device_is_none() -> None:
