@@ -381,59 +381,63 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         check_output(Path(settings.out), source=input_file(data), overwrite=settings.force)
     test = make_test(settings.metric, settings.test_options)
     with _cluster_of(settings) as cluster:
-        result = _compare(data, settings, test, cluster)
-    if isinstance(result, DEResult):
-        result.provenance["seconds"] = round(time.perf_counter() - started, 6)
-    return result
-
-
-def _compare(
-    data: Any, settings: Settings, test: StatisticalTest, cluster: Cluster | None
-) -> DEResult | ResultFile:
-    backend = _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
-    engine = choose_engine(settings, backend)
-    if engine == "shared_memory" and settings.n_processes is not None:
-        settings = replace(settings, n_workers=settings.n_processes)
-    if isinstance(settings.groups, Iterator):  # workers ask again
-        settings = replace(settings, groups=tuple(settings.groups))
-    on_device = () if cluster is not None else (settings.device, settings.device_memory)
-    kernels = load_kernels(backend.name, *on_device)
-    analysis = make_analysis(
-        test,
-        settings.columns,
-        is_log1p=settings.is_log1p,
-        exp_post_agg=settings.exp_post_agg,
-        stratified=settings.strata is not None,
-        fractions=settings.min_fraction is not None,
-        count_means=settings.min_cpm is not None,
-        level=float(settings.confidence),
-    )
-    with open_screen(data, settings) as dataset:
-        if cluster is not None:
-            cluster.prepare(data, dataset, settings, test)
-            backend = cluster.backend
-        _check_place(dataset, test, backend, settings)
-        repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
-        if repeated:
-            warnings.warn(
-                f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
-                "column is tested on its own.",
-                DuplicateGeneWarning,
-                stacklevel=4,
-            )
-        design = design_of(dataset, settings)
-        filters = Filters(
-            settings.min_fraction, settings.min_cpm, _own_genes(dataset, settings, design)
+        backend = (
+            _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
         )
-        with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
-            budget, run = memory_budget(settings.memory), pool_map(pool)
-            call = _Call(
-                settings, dataset, design, analysis, filters, backend, kernels, engine, budget, run,
-                cluster,
-            )  # fmt: skip
-            if settings.out is not None:
-                return _into_file(call, Path(settings.out))
-            return _in_memory(call)
+        engine = choose_engine(settings, backend)
+        if engine == "shared_memory" and settings.n_processes is not None:
+            settings = replace(settings, n_workers=settings.n_processes)
+        if isinstance(settings.groups, Iterator):  # workers ask again
+            settings = replace(settings, groups=tuple(settings.groups))
+        on_device = () if cluster is not None else (settings.device, settings.device_memory)
+        kernels = load_kernels(backend.name, *on_device)
+        analysis = make_analysis(
+            test,
+            settings.columns,
+            is_log1p=settings.is_log1p,
+            exp_post_agg=settings.exp_post_agg,
+            stratified=settings.strata is not None,
+            fractions=settings.min_fraction is not None,
+            count_means=settings.min_cpm is not None,
+            level=float(settings.confidence),
+        )
+        with open_screen(data, settings) as dataset:
+            if cluster is not None:
+                cluster.prepare(data, dataset, settings, test)
+                backend = cluster.backend
+            _check_place(dataset, test, backend, settings)
+            repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
+            if repeated:
+                warnings.warn(
+                    f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
+                    "column is tested on its own.",
+                    DuplicateGeneWarning,
+                    stacklevel=3,
+                )
+            design = design_of(dataset, settings)
+            filters = Filters(
+                settings.min_fraction, settings.min_cpm, _own_genes(dataset, settings, design)
+            )
+            with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
+                budget, run = memory_budget(settings.memory), pool_map(pool)
+                call = _Call(
+                    settings,
+                    dataset,
+                    design,
+                    analysis,
+                    filters,
+                    backend,
+                    kernels,
+                    engine,
+                    budget,
+                    run,
+                    cluster,
+                )
+                if settings.out is not None:
+                    return _into_file(call, Path(settings.out))
+                result = _in_memory(call)
+    result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+    return result
 
 
 @contextmanager

@@ -575,7 +575,7 @@ def test_unknown_backend(name):
 
 
 @as_it_is
-@pytest.mark.parametrize("name", ["thread", "dask"])
+@pytest.mark.parametrize("name", ["thread", "ray"])
 def test_unknown_engine(name):
     text = refused(
         errors.OptionError,

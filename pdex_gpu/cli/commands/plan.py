@@ -34,6 +34,9 @@ Output = Annotated[
     Path | None,
     o.option("--output --out -o", "FILE", "results would go to: .parquet, .csv or .tsv", o.OUTPUT),
 ]
+Engine = Annotated[
+    str, o.choice("--engine", o.ENGINES, "as of `run`; of dask give --workers, too", o.RUN)
+]
 Workers = Annotated[
     int | None,
     o.option("--workers", "N", "workers of a Dask cluster", o.RUN, parser=values.at_least_one),
@@ -75,7 +78,7 @@ def command(
     columns: o.Columns = None,
     min_cells: o.MinCells = 1,
     backend: o.Backend = "auto",
-    engine: o.Engine = "auto",
+    engine: Engine = "auto",
     workers: Workers = None,
     threads: Threads = None,
     gene_chunk_size: o.GeneChunkSize = None,
