@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cluster_tables
 import scaling_tables
 import tables
 from docutils import nodes
@@ -20,6 +21,7 @@ _MADE: dict[str, Callable[..., str]] = {
     "troubles": tables.troubles,
     "messages": tables.message_lists,
     "errors": tables.error_classes,
+    "cluster": cluster_tables.table,
     "scaling": scaling_tables.table,
 }
 
