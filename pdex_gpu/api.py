@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pdex_gpu")
 
-_VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
+VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
 
 
 @overload
@@ -714,7 +714,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
 def _width(call: _Call) -> int:
     """Groups whose results take as much memory a gene as those of this call."""
     n_values = sum(call.analysis.fields(call.design).values())
-    return max(call.design.n_groups, n_values // _VALUES_PER_GROUP)
+    return max(call.design.n_groups, n_values // VALUES_PER_GROUP)
 
 
 def _is_log1p(fractional: bool, settings: Settings) -> bool:

@@ -14,8 +14,8 @@ import numpy as np
 
 from .analysis import make_analysis
 from .backends.registry import BackendInfo, load_kernels
-from .cost import IN_MEMORY, SPLIT, Crew, Rates, predict
-from .cost_work import DENSE_SHARE, Counted
+from .cost.model import IN_MEMORY, SPLIT, Crew, Rates, predict
+from .cost.work import DENSE_SHARE, Counted
 from .errors import OptionError
 from .machine import available_memory, memory_budget
 from .opening import design_of, open_screen
@@ -31,7 +31,7 @@ from .stats.base import make_test
 if TYPE_CHECKING:
     import anndata
 
-    from .cost_calibration import Sample
+    from .cost.calibration import Sample
 
 #: Seconds until the workers of a running cluster work: an assumption, not measured.
 CLUSTER_START = 5.0
@@ -276,7 +276,7 @@ def estimate(
         if plan is None or not timing or chosen.name != "cpu":
             return found
         if rates is None:
-            from .cost_calibration import measure_rates
+            from .cost.calibration import measure_rates
 
             sample = _sample(counted, plan, input_file(data), is_log1p)
             rates = replace(measure_rates(sample, counted.kernels), start=opening)
@@ -419,8 +419,8 @@ def _form(source: Source) -> str:
 
 def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | None) -> Sample:
     """What the data that constants are measured with should be like."""
-    from .cost_calibration import Sample
-    from .cost_storage import storage_of
+    from .cost.calibration import Sample
+    from .cost.storage import storage_of
 
     source = counted.source
     in_file = not source.in_memory

@@ -27,7 +27,7 @@ _RANGES_PER_DEVICE = 8
 _ENTRIES_PER_RANGE = 50_000_000
 _MOST_RANGES = 64
 # Pairs of group and gene whose results are kept together in a file: what a crash can lose.
-_RESULTS_PER_RANGE = 64_000_000 // 24
+RESULTS_PER_RANGE = 64_000_000 // 24
 
 
 def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo:
@@ -115,7 +115,7 @@ def make_schedule(
 
 def chunk_size_of_files(asked: int | None, n_groups: int) -> int:
     """Most genes of a range whose results are kept together in a file."""
-    narrow = max(1, _RESULTS_PER_RANGE // n_groups)
+    narrow = max(1, RESULTS_PER_RANGE // n_groups)
     return min(asked or narrow, narrow)
 
 

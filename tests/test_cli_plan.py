@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import pdex_gpu
-from pdex_gpu import cost_calibration, errors, plan
+from pdex_gpu import errors, plan
 from pdex_gpu.cli import main
 from pdex_gpu.cli.commands.plan import _duration
-from pdex_gpu.cost import PHASES, Rates
+from pdex_gpu.cost import calibration
+from pdex_gpu.cost.model import PHASES, Rates
 from pdex_gpu.exits import Exit
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 from pdex_gpu.sinks import memory
@@ -51,10 +52,10 @@ def given(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants are measured, on next to nothing."""
-    monkeypatch.setattr(cost_calibration, "_ENTRIES", 3_000)
-    monkeypatch.setattr(cost_calibration, "_WARM_ENTRIES", 500)
-    monkeypatch.setattr(cost_calibration, "_ROWS", 4_000)
-    monkeypatch.setattr(cost_calibration, "_REPEATS", 1)
+    monkeypatch.setattr(calibration, "_ENTRIES", 3_000)
+    monkeypatch.setattr(calibration, "_WARM_ENTRIES", 500)
+    monkeypatch.setattr(calibration, "_ROWS", 4_000)
+    monkeypatch.setattr(calibration, "_REPEATS", 1)
 
 
 # --- options --------------------------------------------------------------------------------

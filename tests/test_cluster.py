@@ -108,7 +108,9 @@ def test_every_test(client: Any, storage: str, metric: str, files: Any, expected
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 9])
-@pytest.mark.parametrize("storage", ["h5ad csr", "h5ad dense rows", "zarr csc", "dask grid"])
+@pytest.mark.parametrize(
+    "storage", ["h5ad csr", "h5ad dense rows", "zarr csc", "zarr dense", "dask grid"]
+)
 def test_every_range(client: Any, storage: str, chunk: int, files: Any, expected: Any):
     assert_same_bits(run(files(storage), client, gene_chunk_size=chunk), expected())
 
@@ -364,6 +366,46 @@ def test_split_rows_are_taken_up(client: Any, files: Any, tmp_path: Path):
     run(files("h5ad csr"), client, out=out, progress=look, gene_chunk_size=1)
     assert later == before
     assert not checkpoint_folder(out).exists()
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 4), (4, 1)])
+def test_a_run_is_carried_on_by_a_cluster_of_another_size(
+    first: int, second: int, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_run, "_SMALLEST_BLOCK", 1)  # as many blocks as tasks at once ask
+    out, whole = tmp_path / "de.parquet", tmp_path / "whole.parquet"
+    folder = checkpoint_folder(out) / "split"
+    names: list[set[str]] = []
+
+    def look(progress: Any) -> None:
+        names.append({path.name for path in folder.glob("*/rows-*")})
+
+    def stop(progress: Any) -> None:
+        look(progress)
+        stopped(1)(progress)
+
+    with cluster(first) as client:
+        run(files("h5ad csr"), client, out=whole)
+        with pytest.raises(Stop):
+            run(files("h5ad csr"), client, out=out, progress=stop, gene_chunk_size=1)
+    before = names[-1]
+    names.clear()
+    with cluster(second) as client:
+        run(files("h5ad csr"), client, out=out, progress=look, gene_chunk_size=1)
+    assert out.read_bytes() == whole.read_bytes()
+    assert before
+    assert set.union(*names) == before  # no rows were split otherwise again
+
+
+def test_larger_blocks_than_there_is_memory_for_are_split_again(tmp_path: Path):
+    folder = SplitFolder(tmp_path / "split", {"metric": "a"})
+    at = folder.begin([0, 9])
+    first = folder.rows(at, 100, lambda: [slice(0, 9)])
+    (at / "rows-000000000000-000000000009.split").touch()
+    assert folder.rows(at, 200, lambda: []) == first == [slice(0, 9)]
+    assert list(at.glob("*.split"))
+    assert folder.rows(at, 50, lambda: [slice(0, 4), slice(4, 9)]) == [slice(0, 4), slice(4, 9)]
+    assert not list(at.glob("*.split"))
 
 
 def test_a_run_is_carried_on_by_another_engine(client: Any, files: Any, tmp_path: Path):

@@ -19,7 +19,7 @@ import pdex_gpu
 from pdex_gpu import errors, pl, progress, schema, simulate
 from pdex_gpu.backends.registry import BackendInfo
 from pdex_gpu.calibration_result import Distribution, Quantiles
-from pdex_gpu.cost import Rates
+from pdex_gpu.cost.model import Rates
 from pdex_gpu.result_base import Result
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

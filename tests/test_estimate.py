@@ -21,14 +21,26 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import pdex_gpu
-from pdex_gpu import cost_calibration, cost_tables, errors, estimation
+from pdex_gpu import errors, estimation
 from pdex_gpu.analysis import make_analysis
 from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.comparisons import Levels, make_design
-from pdex_gpu.cost import BY_RANGES, IN_MEMORY, PHASES, SPLIT, WHOLE, Crew, Rates, Work, predict
-from pdex_gpu.cost_calibration import Sample, measure_rates, solve
-from pdex_gpu.cost_made import made_chunk, made_entries, smaller_design
-from pdex_gpu.cost_storage import StoredLike, gzip_storage, storage_of, stored_like
+from pdex_gpu.cost import calibration as cost_calibration
+from pdex_gpu.cost import tables as cost_tables
+from pdex_gpu.cost.calibration import Sample, measure_rates, solve
+from pdex_gpu.cost.made import made_chunk, made_entries, smaller_design
+from pdex_gpu.cost.model import (
+    BY_RANGES,
+    IN_MEMORY,
+    PHASES,
+    SPLIT,
+    WHOLE,
+    Crew,
+    Rates,
+    Work,
+    predict,
+)
+from pdex_gpu.cost.storage import StoredLike, gzip_storage, storage_of, stored_like
 from pdex_gpu.estimation import CLUSTER_START, estimate, size_text
 from pdex_gpu.pools import pool_map
 from pdex_gpu.simulate import GROUPBY, simulate_screen
@@ -224,7 +236,7 @@ def test_split_rows_take_what_is_said(kind, tmp_path):
 
 def _counted(path: Path, workers: int | None = None):
     """What `estimate` counts with."""
-    from pdex_gpu.cost_work import Counted
+    from pdex_gpu.cost.work import Counted
     from pdex_gpu.opening import design_of, open_screen
     from pdex_gpu.settings import Settings
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import tables
 
-from pdex_gpu.cost import SPLIT, Crew, Rates, Work, predict
-from pdex_gpu.schedule import _RESULTS_PER_RANGE
+from pdex_gpu.cost.model import SPLIT, Crew, Rates, Work, predict
+from pdex_gpu.schedule import RESULTS_PER_RANGE
 
 _UNITS = {
     "start": ("s", 1.0, "opening the file, reading labels"),
@@ -66,7 +66,7 @@ class Large:
     @property
     def n_ranges(self) -> int:
         """Ranges of genes: so narrow that a gene takes a byte, and that a crash loses little."""
-        return -(-int(self.genes) // max(1, min(_RANGE, _RESULTS_PER_RANGE // self.groups)))
+        return -(-int(self.genes) // max(1, min(_RANGE, RESULTS_PER_RANGE // self.groups)))
 
     def work(self, held: float) -> Work:
         """The run with ``out=``, with `held` bytes of entries in memory."""

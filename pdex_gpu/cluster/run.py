@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 import uuid
@@ -84,7 +85,10 @@ class Cluster:
         self.client = client
         self.workers: Workers | None = None
         self._split: SplitFolder | None = None
+        self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
+        self._settings: Settings | None = None
+        self._parent: Path | None = None  # of split rows; with a checkpoint, in its folder
 
     @property
     def backend(self) -> BackendInfo:
@@ -108,7 +112,6 @@ class Cluster:
         folders = _shared_folders(settings, dataset.source)
         self._settings = replace(settings, progress=False, client=None, out=None, scratch=None)
         self.workers = survey(self.client, self._settings, test, self._data.path, folders)
-        self._parent: Path | None = None  # of split rows; with a checkpoint, in its folder
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
             name = uuid.uuid4().hex
             if settings.out is not None:
@@ -160,11 +163,15 @@ class Cluster:
                 f"for one range of genes. Of {tightest.budget:,} bytes a task has its share: "
                 f"{error} Or start workers with more memory, or fewer threads."
             ) from error
-        if source.read_whole and self._split is not None:
-            before = self._split.edges()
-            if before is not None and _rows_counted(source) is None:
-                plan = replace(plan, edges=before)
-        return leave_out(plan, sink.stored)
+        found = leave_out(plan, sink.stored)
+        self._split_edges = found.edges
+        before = None if self._split is None else self._split.edges()
+        if before is not None and source.read_whole and rows_of(source).counted is None:
+            again = leave_out(replace(plan, edges=before), sink.stored)
+            kept = set(itertools.pairwise(before))
+            if all((again.edges[k], again.edges[k + 1]) in kept for k in again.todo):
+                found, self._split_edges = again, before
+        return found
 
     def remove_split(self) -> None:
         """Remove the split rows."""
@@ -174,11 +181,12 @@ class Cluster:
     def run(self, job: Job) -> None:
         """Run every range of a job that is to be run."""
         assert self._data is not None
+        assert self._settings is not None
         source, plan = job.source, job.plan
         if not plan.todo:
             return
         checkpoint = job.sink.checkpoint if isinstance(job.sink, CheckpointSink) else None
-        split = self._split_files(source, plan)
+        split = self._split_files(source)
         sent = _sent(job, self._data)
         work = Work(
             token=uuid.uuid4().hex[:16],
@@ -206,26 +214,29 @@ class Cluster:
             with suppress(Exception):  # the scheduler, or a worker, may be gone
                 self.client.run(close_run, work.token, on_error="ignore")
 
-    def _split_files(self, source: Source, plan: Plan) -> SplitFiles | None:
+    def _split_files(self, source: Source) -> SplitFiles | None:
         if not source.read_whole:
             return None
         assert self._split is not None
         rows = rows_of(source)
-        folder = self._split.begin(plan.edges).absolute()
-        ranges = Ranges.of(plan.edges, source.n_genes, rows.index_dtype)
+        folder = self._split.begin(self._split_edges).absolute()
+        ranges = Ranges.of(self._split_edges, source.n_genes, rows.index_dtype)
         return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
 
     def _split_rows(self, job: Job, work: Work, futures: _Futures) -> None:
         """The first stage: all rows, in blocks, to the shared folder."""
         assert self.workers is not None
         assert self._data is not None
+        assert self._split is not None
         assert work.split is not None
         rows = rows_of(job.source)
         tightest = self.workers.tightest
         room = _SHARE_FOR_BLOCKS * tightest.budget / tightest.n_threads
         most = int(room / (COPIES * rows.bytes_per_entry))
         even = rows.nnz // (_BLOCKS_A_SLOT * self.workers.slots)
-        parts = rows.cut(max(_SMALLEST_BLOCK, min(_BLOCK, most, even)))
+        most = max(_SMALLEST_BLOCK, min(_BLOCK, most))
+        length = max(_SMALLEST_BLOCK, min(most, even))
+        parts = self._split.rows(work.split.folder, most, lambda: rows.cut(length))
         if self._data.blocks is None:
             given = futures.submit("pdex_gpu-split-rows", tasks.split_rows, parts)
         else:
@@ -239,7 +250,7 @@ class Cluster:
         most_entries = job.reading.most_entries
         if most_entries is None or rows.counted is not None:
             return
-        if (entries[np.diff(job.plan.edges) > 1] > most_entries).any():
+        if (entries[np.diff(self._split_edges) > 1] > most_entries).any():
             rows.counted = work.split.seen(job.source.n_genes)
             raise UnevenError("ranges of genes are larger than was estimated")
 
@@ -262,11 +273,6 @@ class Cluster:
                 job.sink.store(RangeResult(done.genes.start, _by_field(work, done.values)))
                 job.sink.commit(done.genes, done.fractional)
             job.advance(done.genes.stop - done.genes.start)
-
-
-def _rows_counted(source: Source) -> np.ndarray | None:
-    """Entries a gene, where they were counted because the ranges of a first plan were uneven."""
-    return rows_of(source).counted
 
 
 def _by_field(work: Work, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -325,11 +331,7 @@ class _Futures:
         from distributed import as_completed
 
         for future in as_completed(given):
-            if future.status == "finished":
-                # From the worker itself where it can be reached, past the scheduler.
-                yield self._client.gather(future, direct=True)
-            else:
-                yield future.result()
+            yield future.result()
             future.release()
 
     def cancel(self) -> None:

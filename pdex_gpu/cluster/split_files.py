@@ -14,7 +14,7 @@ import shutil
 import struct
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..sources.row_split import Ranges, SplitBlock, join_range
 
 _MAGIC = b"pdexrows"
 _NAME = re.compile(r"rows-(\d+)-(\d+)\.split")
-_NOTE = "split.json"
+_NOTE, _ROWS = "split.json", "rows.json"
 _TEMPORARY = ".part"
 _PREFIX = struct.Struct("<8sq")
 
@@ -276,6 +276,32 @@ class SplitFolder:
                 "that this process and all workers can write to with scratch=."
             ) from error
         return folder
+
+    def rows(self, folder: Path, most: int, cut: Callable[[], list[slice]]) -> list[slice]:
+        """Blocks of rows as the folder has them, or else as `cut` gives them.
+
+        Parameters
+        ----------
+        folder : pathlib.Path
+            From :meth:`begin`.
+        most : int
+            Entries that a block may have: larger ones of an earlier call are given up.
+        cut : callable
+            Gives the blocks.
+        """
+        note = folder / _ROWS
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+            if found["most"] <= most:
+                return [slice(a, b) for a, b in found["rows"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # none yet, or cut short when it was written
+        for file in folder.glob("*.split"):
+            file.unlink(missing_ok=True)
+        parts = cut()
+        text = json.dumps({"most": most, "rows": [[part.start, part.stop] for part in parts]})
+        note.write_text(text, encoding="utf-8")
+        return parts
 
     def remove(self) -> None:
         """Remove all folders; what never was is no matter."""

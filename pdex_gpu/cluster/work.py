@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from .split_files import SplitFiles
 
 #: Packages whose versions change results, or how tasks and results travel.
 PACKAGES = ("pdex-gpu", "numpy", "scipy", "dask", "distributed")
+#: Those that only some backends need: compared where a worker has them.
+OPTIONAL = ("numba",)
 
 _FEEDING = 8  # threads that feed a device
 
@@ -37,7 +40,11 @@ def own_versions() -> dict[str, str]:
     """Versions that client and workers have to have in common."""
     # Pickled functions and cached kernels differ between minor versions of Python.
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, **{name: version(name) for name in PACKAGES}}
+    found = {"python": python, **{name: version(name) for name in PACKAGES}}
+    for name in OPTIONAL:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def check_versions(wanted: Mapping[str, str]) -> None:
     differing = [
         f"{name} {own[name]} (the client has {wanted[name]})"
         for name in wanted
-        if own[name] != wanted[name]
+        if own.get(name, wanted[name]) != wanted[name]
     ]
     if differing:
         raise ClusterError(

@@ -24,7 +24,7 @@ from ..schedule import choose_backend_for
 from ..settings import Settings
 from ..sources.zarr_store import is_url
 from ..stats.base import StatisticalTest
-from .work import own_versions
+from .work import OPTIONAL, own_versions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -130,6 +130,8 @@ def check_packages(client: Client) -> None:
         has = {name: facts["packages"].get(module) for name, module in packages.items()}
         has["python"] = ".".join(str(facts["host"]["python"]).split(".")[:2])
         for name, version in has.items():
+            if version is None and name in OPTIONAL:
+                continue
             if version is None:
                 missing.setdefault(name, []).append(where)
             elif version != wanted[name]:

@@ -13,7 +13,7 @@ from .base import RangeResult, check_complete, mark_stored
 
 _FLOAT = 8
 # Changes and FDR, and what adjusting p-values takes beside them.
-_BYTES_PER_ROW = 3 * _FLOAT + 12
+BYTES_PER_ROW = 3 * _FLOAT + 12
 _SPARE = 1 << 26  # not worth refusing
 
 
@@ -30,7 +30,7 @@ def check_result_size(
         Rows a gene, and further columns made of fields.
     budget : int
     """
-    a_gene = _FLOAT * sum(fields.values()) + (_BYTES_PER_ROW + _FLOAT * n_columns) * n_rows
+    a_gene = _FLOAT * sum(fields.values()) + (BYTES_PER_ROW + _FLOAT * n_columns) * n_rows
     needed = a_gene * n_genes
     if needed > budget + _SPARE:
         raise MemoryBudgetError(

@@ -67,7 +67,9 @@ class StoredDense:
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
-        by_range = all(edge % self.gene_step == 0 or edge == self.n_genes for edge in edges)
+        # A range alone is read as it is: its chunks are not another's, too.
+        on_chunks = all(edge % self.gene_step == 0 or edge == self.n_genes for edge in edges)
+        by_range = on_chunks or len(edges) == 2
         with unchanged(self._file):
             if by_range and not self.read_whole:
                 yield _ByRange(self, edges, reading)

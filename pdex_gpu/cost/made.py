@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .design import Design, group_cells
-from .sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading
+from ..design import Design, group_cells
+from ..sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading
 
 _SEED = 1
 _MEAN_COUNT = 1.0  # beyond the first

@@ -20,19 +20,19 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-from .analysis import Analysis
-from .backends.contract import KernelSet
-from .cost import Rates
-from .cost_made import MadeRows, made_chunk, made_entries, smaller_design
-from .cost_storage import Storage, gzip_storage, stored_like
-from .cost_tables import measure_tables
-from .design import Design
-from .engines.base import gene_tasks
-from .pools import Map, pool_map
-from .sinks.base import RangeResult
-from .sinks.memory import MemorySink
-from .sources.base import Chunk, Reading
-from .sources.row_store import RowStore
+from ..analysis import Analysis
+from ..backends.contract import KernelSet
+from ..design import Design
+from ..engines.base import gene_tasks
+from ..pools import Map, pool_map
+from ..sinks.base import RangeResult
+from ..sinks.memory import MemorySink
+from ..sources.base import Chunk, Reading
+from ..sources.row_store import RowStore
+from .made import MadeRows, made_chunk, made_entries, smaller_design
+from .model import Rates
+from .storage import Storage, gzip_storage, stored_like
+from .tables import measure_tables
 
 logger = logging.getLogger("pdex_gpu")
 

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .analysis import Analysis
-from .backends.contract import KernelSet
-from .correction import Correction, StoredCorrection
-from .design import Contrast, Design, labels_array
-from .fdr import FileColumn
-from .finish import Scale, StoredFinish, finish
-from .kept import Filters
-from .output import WRITERS
-from .pools import Map
-from .sinks.base import RangeResult
-from .sinks.checkpoint import Checkpoint
-from .sinks.files import CheckpointSink, StoredResults
-from .sinks.memory import MemorySink
-from .table import Table
+from ..analysis import Analysis
+from ..backends.contract import KernelSet
+from ..correction import Correction, StoredCorrection
+from ..design import Contrast, Design, labels_array
+from ..fdr import FileColumn
+from ..finish import Scale, StoredFinish, finish
+from ..kept import Filters
+from ..output import WRITERS
+from ..pools import Map
+from ..sinks.base import RangeResult
+from ..sinks.checkpoint import Checkpoint
+from ..sinks.files import CheckpointSink, StoredResults
+from ..sinks.memory import MemorySink
+from ..table import Table
 
 _N_GENES = 2_000
 _RANGES = 4

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .sources.base import Source
-from .sources.nodes import encoding_of, from_node, is_array
+from ..sources.base import Source
+from ..sources.nodes import encoding_of, from_node, is_array
 
 _LONGEST_CHUNK = 1 << 23  # items of a chunk that is written to be read
 _GZIP_LEVEL = 4
@@ -61,7 +61,7 @@ def storage_of(path: Path | None, layer: str | None) -> Storage | None:
     """How X or a layer of a file is stored; None where that cannot be told."""
     if path is None:
         return None
-    from .sources.zarr_store import is_zarr_path
+    from ..sources.zarr_store import is_zarr_path
 
     name = "X" if layer is None else f"layers/{layer}"
     if is_zarr_path(str(path)):

@@ -9,28 +9,28 @@ from typing import Any, cast
 
 import numpy as np
 
-from .analysis import Analysis
-from .api import _VALUES_PER_GROUP
-from .backends.contract import KernelSet
-from .cost import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
-from .design import Design
-from .errors import MemoryBudgetError
-from .machine import cpu_count
-from .plan import (
+from ..analysis import Analysis
+from ..api import VALUES_PER_GROUP
+from ..backends.contract import KernelSet
+from ..design import Design
+from ..errors import MemoryBudgetError
+from ..machine import cpu_count
+from ..plan import (
     _BYTES_PER_CELL,
     _BYTES_PER_CELL_OF_RANGE,
     _BYTES_PER_PAIR,
     Plan,
     make_plan,
 )
-from .schedule import make_schedule
-from .schema import VALUES
-from .settings import Settings
-from .sinks.base import Sink
-from .sinks.memory import _BYTES_PER_ROW, check_result_size
-from .sources.base import Source
-from .sources.stored_dense import StoredDense
-from .sources.stored_sparse import StoredCsc, StoredCsr
+from ..schedule import make_schedule
+from ..schema import VALUES
+from ..settings import Settings
+from ..sinks.base import Sink
+from ..sinks.memory import BYTES_PER_ROW, check_result_size
+from ..sources.base import Source
+from ..sources.stored_dense import StoredDense
+from ..sources.stored_sparse import StoredCsc, StoredCsr
+from .model import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
 
 #: Nonzeros of a dense matrix, as a share, where nobody has counted them.
 DENSE_SHARE = 0.2
@@ -144,7 +144,7 @@ class Counted:
     @property
     def result_bytes(self) -> int:
         """Bytes of the result in memory; see :func:`.sinks.memory.check_result_size`."""
-        a_row = _BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)
+        a_row = BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)
         return self._reserved + a_row * self.n_rows
 
     @property
@@ -224,7 +224,7 @@ class Counted:
     @property
     def _width(self) -> int:
         """See :func:`.api._width`."""
-        return max(self.design.n_groups, sum(self._fields.values()) // _VALUES_PER_GROUP)
+        return max(self.design.n_groups, sum(self._fields.values()) // VALUES_PER_GROUP)
 
     def least_memory(self) -> int:
         """Bytes that the smallest plan there is takes, or more that are asked for before it."""
@@ -264,7 +264,7 @@ class Counted:
     # --- reading ------------------------------------------------------------------------------
 
     def way(self, plan: Plan) -> str:
-        """How the matrix is read; see :mod:`.cost`."""
+        """How the matrix is read; see :class:`.model.Work`."""
         source = self.source
         if source.in_memory:
             return IN_MEMORY

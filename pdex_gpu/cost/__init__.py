@@ -1,0 +1,1 @@
+"""What a run takes: what it does in numbers, and constants of a machine, become seconds."""
