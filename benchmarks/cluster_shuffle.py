@@ -135,7 +135,7 @@ def _frame(path: str, ranges: Ranges, rows: slice) -> Any:
 def _count(frame: Any) -> Any:
     import pandas as pd
 
-    found = frame.groupby("part")["value"].agg(["size", lambda x: x.sum()])
+    found = frame.astype({"value": "float64"}).groupby("part")["value"].agg(["size", "sum"])
     found.columns = ["n", "total"]
     return (
         found.astype({"n": "int64", "total": "float64"})

@@ -75,7 +75,7 @@ def wanted(*extras: str) -> list[Requirement]:
 
 @pytest.mark.parametrize("name", ["cpu", "cuda12", "cuda13"])
 def test_lock_files_hold_what_the_project_asks_for(name: str):
-    extras = ["plot", "polars", "pseudobulk", "zarr"]
+    extras = ["dask", "plot", "polars", "pseudobulk", "zarr"]
     update = (ROOT / "docker" / "locks" / "update").read_text()
     assert f"extras=({' '.join(f'--extra {extra}' for extra in extras)})" in update
     versions = locked(name)
