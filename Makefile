@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-slow test-peers test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-gpu clean
+.PHONY: help demo docs test test-all test-slow test-peers test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +24,8 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
 	@echo "also: make lint, make docs, make test-slow, make test-peers, make test-images, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
-	@echo "make bench-comparisons (benchmarks/comparisons.py)"
+	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
+	@echo "make bench-scaling (benchmarks/scaling.py)"
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
@@ -121,6 +122,12 @@ bench-files: $(VENV)/.test
 
 bench-comparisons: $(VENV)/.test
 	$(BIN)/python benchmarks/comparisons.py
+
+bench-cluster: $(VENV)/.test
+	$(BIN)/python benchmarks/cluster.py
+
+bench-scaling: $(VENV)/.test
+	$(BIN)/python benchmarks/scaling.py
 
 # Needs a CUDA device, and CuPy for it in .venv; says what to install.
 bench-gpu: $(VENV)/.test

@@ -96,7 +96,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if compiler() is None:
         pytest.skip("needs a C++ compiler")
     with cluster(5, processes=True) as client:
-        some = sorted(client.scheduler_info(n_workers=-1)["workers"])[:2]
+        some = sorted(client.nthreads())[:2]
         client.run(_emulate, workers=some)
         yield client
 

@@ -81,7 +81,8 @@ def _complete_columns(incomplete: str) -> list[str]:
 
 
 Screen = Annotated[
-    Path, typer.Argument(metavar="FILE", help="a screen: .h5ad or zarr; it is never changed")
+    str,  # a path, or a URL, which a Path would spoil
+    typer.Argument(metavar="FILE", help="a screen: .h5ad or zarr; it is never changed"),
 ]
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet file of results, as `run` writes it")

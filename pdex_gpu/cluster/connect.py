@@ -86,7 +86,7 @@ def _checked(client: Client) -> Client:
         raise ClusterError(
             f"The Dask client is not connected (it is {client.status}). Make another."
         )
-    if not client.scheduler_info(n_workers=-1)["workers"]:
+    if not client.nthreads():
         raise ClusterError(
             f"The Dask cluster at {client.scheduler.address} has no workers. Start some "
             "(cluster.scale(n)) and wait for them (client.wait_for_workers(1))."

@@ -168,8 +168,7 @@ def survey(
         The first worker that cannot says why.
     """
     check_packages(client)
-    info = client.scheduler_info(n_workers=-1)["workers"]
-    on_host = Counter(str(facts["host"]) for facts in info.values())
+    on_host = Counter(map(_host_of, client.nthreads()))
     mark = f".pdex_gpu-{uuid.uuid4().hex}"
     made: list[Path] = []
     try:
@@ -243,8 +242,7 @@ def _check_folder(folder: Path, mark: str, name: str) -> None:
 
 def _budget(request: Request, dask_worker: Any) -> int:
     """Bytes for the tasks of a worker: those asked for, within what Dask allows it."""
-    limit = getattr(dask_worker, "memory_limit", None)
-    limit = dask_worker.memory_manager.memory_limit if limit is None else limit
+    limit = dask_worker.memory_manager.memory_limit
     here = request.on_host.get(_host_of(dask_worker.address), 1)
     free = int(limit or available_memory() / max(1, here))
     asked = memory_budget(request.settings.memory, free)

@@ -124,7 +124,7 @@ def command(
 
     with progress_bar("calibrating", shown=on_terminal(sys.stderr) and not quiet) as progress:
         found = calibrate(
-            str(file),
+            file,
             **groups_of_cells(groupby, reference, groups),
             units=units,
             n_repeats=repeats,

@@ -99,7 +99,7 @@ def command(
     from ... import estimate
 
     found = estimate(
-        str(file),
+        file,
         **groups_of_cells(groupby, reference, groups),
         comparison=comparison or ("pairs" if pairs else "reference"),
         pairs=values.pairs(pairs),

@@ -97,7 +97,7 @@ def command(
 
     with progress_bar(metric, shown=shown) as progress:
         result = differential_expression(
-            str(file),
+            file,
             **groups_of_cells(groupby, reference, groups),
             comparison=comparison or ("pairs" if pairs else "reference"),
             pairs=values.pairs(pairs),
