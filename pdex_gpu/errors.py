@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 SHOWN = 20
 
 
 class PdexGpuError(Exception):
     """Base class of every error raised on purpose by pdex_gpu."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # Not the built-in one: tblib, by which Dask sends errors, makes such objects by a
+        # `__new__` that classes with two bases do not have.
+        return super().__reduce__()
 
 
 class OptionError(PdexGpuError, ValueError):

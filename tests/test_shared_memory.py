@@ -198,6 +198,26 @@ def test_every_error_survives_the_way_from_a_worker(error):
     assert vars(copy) == vars(error)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in vars(errors).values()
+     if isinstance(kind, type) and issubclass(kind, errors.PdexGpuError)],
+)  # fmt: skip
+def test_every_error_survives_the_way_from_a_dask_worker(kind):
+    core = pytest.importorskip("distributed.core")
+    try:
+        raise kind("text") from ValueError("a cause")
+    except errors.PdexGpuError as error:
+        error.add_note("a note")
+        message = core.error_message(error)
+    parts = {name: getattr(message[name], "data", message[name]) for name in message}
+    _, copy, _ = core.clean_exception(parts["exception"], parts["traceback"])
+    assert type(copy) is kind
+    assert str(copy) == str(kind("text"))
+    assert copy.__notes__ == ["a note"]
+    assert repr(copy.__cause__) == "ValueError('a cause')"
+
+
 @pytest.mark.parametrize("bad", [np.nan, -np.inf], ids=str)
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_a_nonfinite_value_found_in_a_worker(bad, backend):

@@ -226,7 +226,7 @@ def test_blocks_hold_no_more_than_was_asked_for(file):
     values = np.random.default_rng(0).random((3000, 100))
     source = from_node(write(file, values, "csr", chunks=(100,)), what="X")
     rows = np.arange(0, 3000, 7)
-    blocks = select(source, rows, np.arange(100))._inner.rows
+    blocks = select(source, rows, np.arange(100)).inner.rows
     for length in (1000, 5000):
         for part in blocks.cut(length):
             kept = rows[part]

@@ -111,7 +111,8 @@ class Cluster:
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
         self._settings = replace(settings, progress=False, client=None, out=None, scratch=None)
-        self.workers = survey(self.client, self._settings, test, self._data.path, folders)
+        with _lost_told(self.client, None):
+            self.workers = survey(self.client, self._settings, test, self._data.path, folders)
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
             name = uuid.uuid4().hex
             if settings.out is not None:
@@ -362,7 +363,8 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
             "tell more."
         ) from error
     except (CancelledError, CommClosedError, OSError) as error:
-        if isinstance(error, OSError) and client.status == "running":
+        told = isinstance(error, OSError) and not isinstance(error, CommClosedError)
+        if told and client.status == "running":
             raise
         raise ClusterError(
             f"The Dask scheduler at {address} was lost, or tasks were cancelled there: "
