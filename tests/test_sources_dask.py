@@ -367,3 +367,24 @@ def test_labels_come_from_obs_alone():
     with open_dataset(screen(array), GROUPBY) as dataset:
         assert len(dataset.labels.codes) == 55
     assert computed == []
+
+
+class OnDevice:
+    """What cupy and cupyx have in common: a copy on the host can be had."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def get(self):
+        return self._values
+
+
+@pytest.mark.parametrize("package", ["cupy._core.core", "cupyx.scipy.sparse._csr"])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_blocks_on_a_device_are_copied_to_the_host(monkeypatch, package, kind):
+    monkeypatch.setattr(OnDevice, "__module__", package)
+    array = da.from_array(example(), chunks=(5, N_GENES)).map_blocks(
+        lambda values: OnDevice(kind(values)), meta=np.zeros((0, 0), example().dtype)
+    )
+    source = from_dask(array, what="X")
+    np.testing.assert_array_equal(read_back(source, [0, 4, N_GENES], AMPLE), example())

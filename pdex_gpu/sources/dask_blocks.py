@@ -171,12 +171,15 @@ class BlockPart:
         from scipy import sparse
 
         where = f"block ({self.first[0] + a}, {self.first[1] + b}) of {self.what}"
+        if type(block).__module__.partition(".")[0] in ("cupy", "cupyx"):
+            block = block.get()  # to the host, where rows are split
         kind = type(block)
         is_sparse = sparse.issparse(block)
         if not is_sparse and (kind not in (np.ndarray, np.matrix)):
             raise UnsupportedDataError(
                 f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}; supported are "
-                "numpy arrays and scipy sparse matrices or arrays. Convert it with map_blocks."
+                "numpy arrays, scipy sparse matrices or arrays, and those of cupy and cupyx. "
+                "Convert it with map_blocks."
             )
         shape = int(self.heights[a]), int(self.widths[b])
         if block.shape != shape:
