@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -110,6 +111,19 @@ class Design:
     references: np.ndarray
     within: np.ndarray | None = None
     stratified: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Travels in a byte or two a cell: the order follows from the codes.
+        state = dict(self.__dict__)
+        del state["order"], state["offsets"]
+        small = next(t for t in (np.int8, np.int16, np.int32) if self.n_groups <= np.iinfo(t).max)
+        state["codes"] = self.codes.astype(small)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        codes = state["codes"].astype(np.int64)
+        order, offsets = group_cells(codes, int(codes.max(initial=-1)) + 1)
+        self.__dict__.update(state, codes=codes, order=order, offsets=offsets)
 
     @property
     def n_groups(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -118,3 +119,20 @@ def test_tens_of_thousands_of_groups_by_name() -> None:
     names = [f"g{k}" for k in range(30_000)]
     design = make_design(np.arange(30_000), names, reference="g0", groups=names[1:])
     assert design.targets.tolist() == names[1:]
+
+
+@pytest.mark.parametrize("n_groups", [2, 127, 128, 200, 40_000])
+def test_a_design_travels_in_a_byte_or_two_a_cell(n_groups):
+    codes = np.random.default_rng(n_groups).permutation(np.arange(5 * n_groups) % n_groups)
+    labels = np.array(["ctl", *(f"g{i}" for i in range(1, n_groups))], object)
+    design = make_design(codes, labels, reference="ctl", min_cells=1)
+    pickled = pickle.dumps(design)
+    copy = pickle.loads(pickled)
+    for name in ("codes", "order", "offsets"):
+        one, other = getattr(design, name), getattr(copy, name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert copy.targets.tolist() == design.targets.tolist()
+    bytes_a_cell = 1 if n_groups < 128 else 2 if n_groups < 1 << 15 else 4
+    labels_and_contrasts = len(pickle.dumps((design.targets, design.references))) + 3000
+    assert len(pickled) < bytes_a_cell * len(codes) + labels_and_contrasts + 40 * n_groups
