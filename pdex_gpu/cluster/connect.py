@@ -53,7 +53,7 @@ def connected(given: Any) -> Iterator[Client]:
             raise ClusterError(
                 "engine='dask' needs a Dask cluster, and there is no client in this process. Make "
                 "one, as with `from distributed import Client; client = Client()` for this "
-                "machine, or give client= the address of a scheduler."
+                "machine, or give client= (--client) the address of a scheduler."
             ) from error
     if not isinstance(given, Client):
         raise OptionError(

@@ -172,7 +172,7 @@ class Cluster:
             kept = set(itertools.pairwise(before))
             if all((again.edges[k], again.edges[k + 1]) in kept for k in again.todo):
                 found, self._split_edges = again, before
-        return found
+        return replace(found, n_workers=self.workers.slots)
 
     def remove_split(self) -> None:
         """Remove the split rows."""
