@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, assert_same_bits, logged, screen
+from stored_screens import (
+    GENES,
+    GROUPBY,
+    LABELS,
+    MEMORY,
+    REFERENCE,
+    assert_same_bits,
+    logged,
+    screen,
+)
 
 import pdex_gpu
 from pdex_gpu.cluster import run as cluster_run
@@ -176,6 +185,17 @@ def test_guides(client: Any, tmp_path: Path):
     assert_same_bits(ask(engine="dask", client=client), ask())
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+def test_labels_that_are_in_no_file(client: Any, kind: str, tmp_path: Path):
+    screen(MEMORY[kind](logged())).write_h5ad(tmp_path / "screen.h5ad")
+    adata = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    adata.obs["mine"] = adata.obs[GROUPBY].to_numpy()[::-1]
+    ask = partial(
+        pdex_gpu.differential_expression, adata, "mine", reference=REFERENCE, progress=False
+    )
+    assert_same_bits(ask(engine="dask", client=client), ask())
+
+
 def test_the_current_client_and_an_address(files: Any, expected: Any):
     with cluster(1) as client:
         with client.as_current():
@@ -255,6 +275,31 @@ def test_tasks_are_small(client: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(sizes) == 4  # rows and genes, of both
     assert max(sizes) - min(sizes) < 100
     assert max(sizes) < 5000
+
+
+def test_long_lists_are_sent_once(client: Any, files: Any, monkeypatch: pytest.MonkeyPatch):
+    sizes, sent = [], []
+    submit, send = cluster_run._Futures.submit, cluster_run._Futures.send
+
+    def look(self: Any, name: str, function: Any, items: Any) -> Any:
+        sizes.append(len(pickle.dumps((self._work, list(items)[:1]))))
+        return submit(self, name, function, items)
+
+    def look_sent(self: Any, given: Any) -> None:
+        sent.append(given)
+        send(self, given)
+
+    monkeypatch.setattr(cluster_run._Futures, "submit", look)
+    monkeypatch.setattr(cluster_run._Futures, "send", look_sent)
+    pairs = [("A", "B"), ("C", "ctl"), ("B", "A")]
+    options = {"comparison": "pairs", "pairs": pairs}
+    want = run(files("h5ad csr"), **options)
+    assert_same_bits(run(files("h5ad csr"), client, **options), want)
+    assert not sent
+    monkeypatch.setattr(cluster_run, "_MOST_SETTINGS", 100)
+    assert_same_bits(run(files("h5ad csr"), client, **options), want)
+    assert len(sent) == 1
+    assert sizes[-1] < sizes[0]
 
 
 def test_tasks_tell_what_they_do(files: Any):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import pickle
 import tempfile
 import uuid
 import warnings
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 #: A matrix in memory, and what goes with it, may be sent if it is no larger.
 MOST_SENT = 100_000_000
+_MOST_SETTINGS = 20_000  # bytes
 _BLOCK = 1 << 24  # entries of a block of rows, at most
 _SMALLEST_BLOCK = 1 << 16
 _BLOCKS_A_SLOT = 4
@@ -63,7 +65,7 @@ class _Data:
     path : str or None
         Where they open them.
     labels : bool
-        Whether they find the labels of the cells there, too.
+        Whether they find out there who is compared with whom; otherwise it is sent.
     blocks : DaskBlocks or None
         The dask array whose blocks they are given.
     """
@@ -110,7 +112,11 @@ class Cluster:
         """
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
-        self._settings = replace(settings, progress=False, client=None, out=None, scratch=None)
+        light = replace(settings, progress=False, client=None, out=None, scratch=None)
+        if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
+            light = replace(light, groups=None, pairs=None)
+            self._data = replace(self._data, labels=False)
+        self._settings = light
         with _lost_told(self.client, None):
             self.workers = survey(self.client, self._settings, test, self._data.path, folders)
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):

@@ -23,6 +23,7 @@ from ..opening import design_of, open_screen
 from ..schedule import choose_backend_for
 from ..settings import Settings
 from ..sources.base import Source
+from ..sources.dataset import open_dataset
 from ..sources.row_split import SplitBlock
 from ..sources.view import take_apart
 from ..versions import version
@@ -125,7 +126,13 @@ class OpenRun:
             self.engine = self.backend.engines[0] if on_device else by_itself
             source = None if sent is None else sent.source
             if work.path is not None:
-                dataset = self._stack.enter_context(open_screen(work.path, settings))
+                # Labels that were sent may be in no file.
+                matrix_alone = sent is not None and settings.guides is None
+                dataset = self._stack.enter_context(
+                    open_dataset(work.path, None, settings.layer)
+                    if matrix_alone
+                    else open_screen(work.path, settings)
+                )
                 source = dataset.source
                 _check_same(work, source)
             self._source = source
