@@ -23,7 +23,7 @@ from scipy import sparse
 from stored_screens import GROUPBY, REFERENCE, assert_same_bits, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu.errors import ClusterError, FileFormatError, WorkerError
+from pdex_gpu.errors import ClusterError, DeviceLostError, FileFormatError, WorkerError
 from pdex_gpu.schema import VALUES
 from pdex_gpu.simulate import simulate_screen
 from pdex_gpu.sinks.checkpoint import checkpoint_folder
@@ -123,6 +123,38 @@ def test_both_kinds_of_workers_had_work(mixed: Any, tmp_path: Path):
     for _ in range(3):
         run(data, mixed, gene_chunk_size=1)
     assert sum(mixed.run(_used).values()) > before
+
+
+def _emulate_one_that_is_lost() -> None:
+    """On a worker: it has a CUDA device, emulated, that is lost when it is used."""
+    from emulated.backend import EmulatedCuda
+
+    EmulatedCuda(prepare=lambda device: device.lose(after=3)).install(pytest.MonkeyPatch())
+
+
+@posix
+def test_a_worker_loses_its_device(tmp_path: Path):
+    from emulated.build import compiler
+
+    if compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    data = STORAGE["h5ad csr"](logged(), tmp_path)
+    with cluster(2, processes=True) as client:
+        before = client.run(os.getpid)
+        lost = min(before)
+        client.run(_emulate_one_that_is_lost, workers=[lost])
+        assert_same_bits(run(data, client, gene_chunk_size=1), run(data))
+        wait_for_another(client, before[lost])  # by the nanny, with no device in the test
+        assert set(client.run(os.getpid).values()) & set(before.values())
+
+
+def test_a_worker_without_a_nanny_loses_its_device(
+    emulated_cuda: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    emulated_cuda.prepare = lambda device: device.lose(after=3)
+    data = STORAGE["h5ad csr"](logged(), tmp_path)
+    with cluster(1) as client, pytest.raises(DeviceLostError, match="lost"):
+        run(data, client, backend="cuda")
 
 
 # --- workers that die -------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 
 from ..backends.registry import load_engine
 from ..engines.base import Job
+from ..errors import DeviceLostError
 from ..plan import Plan
 from ..pools import Map
 from ..sinks.base import RangeResult, check_complete, mark_stored
@@ -22,6 +25,8 @@ from ..sources.row_sources import rows_of
 from ..sources.row_split import split_block
 from ..sources.view import in_order
 from .work import OpenRun, Sent, Work, using
+
+logger = logging.getLogger("pdex_gpu")
 
 _Task = TypeVar("_Task", bound=Callable[..., Any])
 
@@ -171,11 +176,28 @@ def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Gene
     )
     turn: AbstractContextManager[Any] = run.turn or nullcontext()
     with turn:
-        load_engine(run.engine).run(job)
+        try:
+            load_engine(run.engine).run(job)
+        except DeviceLostError:
+            _begin_anew()
+            raise
     if work.checkpoint is None:
         return Genes(genes, sink.fractional, counter.n, sink.values, None)
     file = write_range(work.checkpoint, genes, sink.fractional, sink.values, work.run)
     return Genes(genes, sink.fractional, counter.n, None, file)
+
+
+def _begin_anew() -> None:
+    """End this process if a nanny starts another: a process that lost its device has no other.
+
+    Dask then gives the task to another worker, as after any death of one.
+    """
+    from distributed import get_worker
+
+    if get_worker().nanny is None:
+        return
+    logger.exception("the device was lost: this worker ends, and its nanny starts another")
+    os._exit(1)
 
 
 class _Counter:
