@@ -2,9 +2,10 @@
 // right (see anderson_darling.cuh), from sorted segments; and the distinct values of a reference or
 // a pool, which all versions need. Between two values of the target its count below stands still,
 // so one pass over the distinct reference values, and one over the target's own, serve a pair. No
-// atomics; each lane adds in a fixed order.
+// atomics; sums do not depend on the order of their terms.
 
 #include "anderson_darling.cuh"
+#include "exact_sums.cuh"
 
 // One block a gene: the distinct values of its sorted reference or pool, and where each begins in
 // it. distinct and first hold the gene's from places[j] on; first has one more, the number of
@@ -80,7 +81,7 @@ __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* 
         const i64 zeros = n_cells[group] - n_own;
         const double n_target = static_cast<double>(n_cells[group]);
         const double n = n_target + n_ref;
-        double total = 0.0;
+        ExactSum sum(4.0 * n_target * n_ref, n);
         i32 terms = 0;
 
         each_reference_value(
@@ -91,7 +92,7 @@ __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* 
                     static_cast<double>(below + (above ? zeros : 0)) + share * equal;
                 const double b =
                     static_cast<double>(first[q] + (above ? reference_zeros : 0)) + share * c + m;
-                total += term<RIGHT>(c + equal, b, m, n, n_target);
+                sum.add(term<RIGHT>(c + equal, b, m, n, n_target));
                 terms++;
             });
         // Values that the target alone has, at the last of equal entries.
@@ -105,19 +106,20 @@ __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* 
             const double t = i + 1 - start;
             const double m = static_cast<double>(start + (above ? zeros : 0)) + share * t;
             const double b = static_cast<double>(first[at] + (above ? reference_zeros : 0)) + m;
-            total += term<RIGHT>(t, b, m, n, n_target);
+            sum.add(term<RIGHT>(t, b, m, n, n_target));
             terms++;
         }
-        total = warp_sum(total);
+        if (lane == 0 && zeros + reference_zeros > 0) {
+            const double m = lower_bound(target, n_own, zero) + share * zeros;
+            const double b = reference_negatives + share * reference_zeros + m;
+            const double ties = static_cast<double>(zeros + reference_zeros);
+            sum.add(term<RIGHT>(ties, b, m, n, n_target));
+            terms++;
+        }
+        const Twofold sums = sum.of_warp();
+        const double total = sums.high + sums.low;
         terms = warp_sum(terms);
         if (lane == 0) {
-            if (zeros + reference_zeros > 0) {
-                const double m = lower_bound(target, n_own, zero) + share * zeros;
-                const double b = reference_negatives + share * reference_zeros + m;
-                const double ties = static_cast<double>(zeros + reference_zeros);
-                total += term<RIGHT>(ties, b, m, n, n_target);
-                terms++;
-            }
             const double scaled = RIGHT ? total / n : total * (n - 1.0) / (n * n);
             a2[row * n_genes + gene] =
                 terms > 1 ? scaled * (1.0 / n_target + 1.0 / n_ref) : undefined();

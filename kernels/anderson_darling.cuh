@@ -16,6 +16,7 @@
 
 #include "contrast.cuh"
 #include "double_double.cuh"
+#include "prefix_sums.cuh"
 
 // Of a pair of one distinct value.
 __device__ __forceinline__ double undefined() { return __longlong_as_double(0x7ff8000000000000ll); }
@@ -67,19 +68,6 @@ struct Values {
     __device__ i64 below_zero(i32 negative_values) const { return first[negative_values]; }
     // Whether all cells are equal.
     __device__ bool constant() const { return d + (zeros > 0) < 2; }
-
-    // Weight w, and b, of a value.
-    __device__ void weigh(i64 below, i64 equal, bool midrank, double& w, double& b) const {
-        const double l = static_cast<double>(equal), a = static_cast<double>(below);
-        const double above = static_cast<double>(cells - below - equal);
-        if (midrank) {  // b (n - b) - n l / 4, without what cancels
-            b = a + 0.5 * l;
-            w = l / (a * above + 0.25 * l * (a + above));
-        } else {
-            b = a + l;
-            w = above == 0.0 ? 0.0 : l / (b * above);
-        }
-    }
 };
 
 template <class Key>

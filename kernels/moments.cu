@@ -2,61 +2,22 @@
 // the centred second moment and the means of expm1(x) and log1p(x). All (K, C), float64 but the
 // number.
 //
-// One warp a (group, gene). Sums run over the ascending entries, lane l taking every 32nd: within
-// pieces of PIECE entries, then over pieces, then over lanes; so the bits depend on nothing but the
-// values. Second moment by the corrected two-pass algorithm (Chan, Golub and LeVeque 1983).
-// Shared memory: none. No atomics.
+// One warp a (group, gene), whose sums do not depend on the order of entries (see exact_sums.cuh);
+// that these are ascending tells the largest term. Second moment by the corrected two-pass algorithm
+// (Chan, Golub and LeVeque 1983). Shared memory: none. No atomics.
 
-#include "common.cuh"
+#include "exact_sums.cuh"
+#include "transforms.cuh"
 
-#define PIECE 1024
+#define HUGE_VALUES 8.452712498170644e+270  // 2^900; beyond, the rounding of the mean is not looked at
 
-template <class Key>
-struct Identity {
-    i32 kind;
-    __device__ double operator()(Key key) const { return value_of(key, kind); }
-};
-
-template <class Key>
-struct Expm1 {
-    i32 kind;
-    __device__ double operator()(Key key) const { return expm1(value_of(key, kind)); }
-};
-
-template <class Key>
-struct Log1p {
-    i32 kind;
-    __device__ double operator()(Key key) const { return log1p(value_of(key, kind)); }
-};
-
-template <class Key>
-struct Deviation {
-    i32 kind;
-    double mean;
-    __device__ double operator()(Key key) const { return value_of(key, kind) - mean; }
-};
-
-template <class Key>
-struct SquaredDeviation {
-    i32 kind;
-    double mean;
-    __device__ double operator()(Key key) const {
-        const double d = value_of(key, kind) - mean;
-        return d * d;
-    }
-};
-
-// The sum of term(key) over keys[0 .. n), in every lane.
+// The sum over keys[0 .. n) of term(value), none larger than `bound`, as two numbers, in every lane.
 template <class Key, class Term>
-__device__ __forceinline__ double sum(const Key* keys, i32 n, int lane, const Term& term) {
-    double total = 0.0;
-    for (i32 piece = 0; piece < n; piece += PIECE) {
-        double part = 0.0;
-        const i32 stop = min(n, piece + PIECE);
-        for (i32 i = piece + lane; i < stop; i += WARP) part += term(keys[i]);
-        total += part;
-    }
-    return warp_sum(total);
+__device__ __forceinline__ Twofold sum(const Key* keys, i32 n, i32 kind, int lane, double bound,
+                                      const Term& term) {
+    ExactSum total(bound, n);
+    for (i32 i = lane; i < n; i += WARP) total.add(term(value_of(keys[i], kind)));
+    return total.of_warp();
 }
 
 template <class Key>
@@ -74,20 +35,34 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
     const double zeros = static_cast<double>(n_cells[group] - n);
 
     const bool constant = n == 0 || (n == n_cells[group] && entries[0] == entries[n - 1]);
-    double mu = 0.0, squares = 0.0;
-    if (constant) {
-        if (n > 0) mu = value_of(entries[0], kind);
-    } else {
-        mu = sum(entries, n, lane, Identity<Key>{kind}) / cells;
+    const double smallest = n > 0 ? value_of(entries[0], kind) : 0.0;
+    const double largest = n > 0 ? value_of(entries[n - 1], kind) : 0.0;
+    double mu = smallest, squares = 0.0;
+    if (!constant) {
+        const double bound = fmax(fabs(smallest), fabs(largest));
+        const Twofold total = sum(entries, n, kind, lane, bound, [](double x) { return x; });
+        mu = (total.high + total.low) / cells;
         if (m2) {
             // What rounding of the mean left; zero in exact arithmetic.
-            const double rest = sum(entries, n, lane, Deviation<Key>{kind, mu}) - zeros * mu;
-            squares = sum(entries, n, lane, SquaredDeviation<Key>{kind, mu}) + zeros * (mu * mu) -
-                      rest * rest / cells;
+            const Twofold all = product(cells, mu);
+            const double residual =
+                bound < HUGE_VALUES ? ((total.high - all.high) + total.low) - all.low : 0.0;
+            const double deviation = fmax(fabs(smallest - mu), fabs(largest - mu));
+            const Twofold sum_of_squares =
+                sum(entries, n, kind, lane, deviation * deviation, [mu](double x) {
+                    const double d = x - mu;
+                    return d * d;
+                });
+            squares = (sum_of_squares.high + sum_of_squares.low) + zeros * (mu * mu) -
+                      residual * residual / cells;
         }
     }
-    const double exponentiated =
-        mean_expm1 ? sum(entries, n, lane, Expm1<Key>{kind}) / cells : 0.0;
+    double exponentiated = 0.0;
+    if (mean_expm1) {
+        const Twofold total = sum(entries, n, kind, lane, bound_of_expm1(smallest, largest),
+                                  [](double x) { return portable_expm1(x); });
+        exponentiated = (total.high + total.low) / cells;
+    }
     if (lane == 0) {
         n_expressed[pair] = n;
         mean[pair] = mu;
@@ -106,8 +81,13 @@ __device__ void mean_log1p(const Key* keys, const i64* starts, const i64* n_cell
     const i64 group = segment % n_groups;
     const i64 pair = group * n_genes + segment / n_groups;
     const i32 n = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
-    const double total = sum(keys + starts[pair], n, lane, Log1p<Key>{kind});
-    if (lane == 0) mean[pair] = total / static_cast<double>(n_cells[group]);
+    const Key* const entries = keys + starts[pair];
+    const double bound = n > 0 ? bound_of_log1p(value_of(entries[0], kind),
+                                                value_of(entries[n - 1], kind))
+                               : 0.0;
+    const Twofold total =
+        sum(entries, n, kind, lane, bound, [](double x) { return portable_log1p(x); });
+    if (lane == 0) mean[pair] = (total.high + total.low) / static_cast<double>(n_cells[group]);
 }
 
 #define KERNELS(BITS)                                                                              \

@@ -262,6 +262,31 @@ def test_kernels_agree_with_the_reference(
     assert found["fractional"] == truth(case)["fractional"]
 
 
+def assert_bits_of_the_cpu(kernels: ModuleType, case: Case) -> None:
+    if kernels.name != "cuda":
+        pytest.skip("of devices")
+    found = outputs(kernels, as_chunk(case.values, "csr-int32"), case)
+    expected = outputs(kernel_set("cpu"), as_chunk(case.values, "C"), case)
+    for name in found.keys() - {"a2_continuous"}:  # by sums of their own
+        np.testing.assert_array_equal(found[name], expected[name], name, strict=True)
+
+
+@given(case=cases([*SOME_DTYPES, "uint16"], COMPARISONS))
+def test_a_device_gives_the_bits_of_the_cpu(kernels: ModuleType, case: Case) -> None:
+    assert_bits_of_the_cpu(kernels, case)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_device_gives_the_bits_of_the_cpu_with_many_cells(
+    kernels: ModuleType, dtype: str, comparison: str
+) -> None:
+    kinds = ["counts", "normal", "zeros"]
+    assert_bits_of_the_cpu(
+        kernels, make_case([600, 1, 300, 900], kinds, dtype, seed=5, comparison=comparison)
+    )
+
+
 @pytest.mark.parametrize("layout", ["C", "csr-int32"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(kernels: ModuleType, dtype: str, layout: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...design import Contrast
 from .anderson_darling_pool import anderson_darling_pool
+from .exact_sums import folds, sum_of
 from .jit import jit
 from .pack import PackedBlock
 from .runs import tables, tabulate
@@ -106,7 +107,8 @@ def _pair(
 
     `equal` and `middle` end with an entry above all values: no cells, and `n_ref` beneath it.
     The loop over occurrences has no branch but that of `_fill`; what takes divisions is done
-    afterwards, vectorised.
+    afterwards, vectorised. A value adds at most twice its cells times ``n_ref * n_target``, so the
+    order of terms does not matter to their sum.
     """
     n = n_ref + n_target
     n_distinct = equal.size - 1
@@ -151,7 +153,9 @@ def _pair(
             )
     for k in range(at.size):  # back to zero for the next pair
         target_equal[at[k] >> 1] = 0.0
-    total = _sum(terms, n_terms)
+    first, second = folds(4.0 * n_target * n_ref, n)
+    high, low = sum_of(terms[:n_terms], first, second)
+    total = high + low
     if midrank:
         return total * (n - 1.0) / (n * n) * (1.0 / n_target + 1.0 / n_ref)
     return total / n * (1.0 / n_target + 1.0 / n_ref)

@@ -15,6 +15,7 @@ Where equal cells have places of their own (eq. 3), the reference has a sum of i
 
 The three sums cancel nearly, by a factor of n or so. Weights therefore become whole numbers of up
 to 120 bits, of one scale a gene; all sums are exact, and meet in double-double arithmetic.
+``anderson_darling_pool.cu`` gives the same bits for eq. 7 and 6.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import math
 import numpy as np
 
 from ...design import Contrast
+from .exact_sums import exponent_of, folds, sum_of
 from .jit import jit
 from .runs import tables, tabulate
 from .select import Entries, longest_gene, reference_cells
@@ -34,7 +36,7 @@ from .wide import add, add_multiple, as_double, times
 _HALF = 60  # bits of a weight in the lower of two parts
 _LOWER = 2.0**_HALF
 _CARRY = np.uint64(1 << _HALF)
-_BITS = 125  # of a sum of 4 n**2 weights
+_BITS = np.int64(125)  # of a sum of 4 n**2 weights
 _ZERO = np.uint64(0)
 
 
@@ -172,16 +174,16 @@ def _tails(equal, middle, n, variant, weights, tail_high, tail_low, squares_high
     n_values = equal.size
     # By eq. 6 the largest value is left out, where b is n.
     n_terms = n_values - 1 if variant == RIGHT else n_values
-    total = 0.0
     for q in range(n_terms):
+        below = middle[q] - 0.5 * equal[q]
+        above = n - below - equal[q]
         if variant == RIGHT:
-            b = middle[q] + 0.5 * equal[q]
-            weights[q] = equal[q] / (b * (n - b))
-        else:
-            b = middle[q]
-            weights[q] = equal[q] / (b * (n - b) - 0.25 * n * equal[q])
-        total += weights[q]
-    scale = _scale(total, n)
+            weights[q] = equal[q] / ((below + equal[q]) * above)
+        else:  # b (n - b) - n ties / 4, without what cancels
+            weights[q] = equal[q] / (below * above + 0.25 * equal[q] * (below + above))
+    first, second = folds(16.0 / n, n)  # they add up to less
+    high, low = sum_of(weights[:n_terms], first, second)
+    scale = _scale(high + low, n)
     factor = math.ldexp(1.0, scale - _HALF)
     tail_high[n_terms : n_values + 1] = 0
     tail_low[n_terms : n_values + 1] = 0
@@ -279,7 +281,7 @@ def _tails_of_places(
 @jit
 def _scale(total, n):
     """The power of two that weights are multiplied by: 4 n**2 times their sum has `_BITS` bits."""
-    return np.int64(math.floor(_BITS - 2.0 - 2.0 * math.log2(n) - math.log2(total)))
+    return _BITS - 3 - exponent_of(n * n * total)
 
 
 @jit

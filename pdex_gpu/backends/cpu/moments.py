@@ -1,19 +1,29 @@
 """Moments of every (group, gene) of a packed block.
 
-Sums run in fixed lanes over a group's entries in cell order, so the bits depend on nothing but
-the entries.
+Sums do not depend on the order of entries (see `exact_sums`), so the bits depend on nothing but
+the values. Second moment by the corrected two-pass algorithm (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import overload
 
 from ...design import Design
 from ..contract import Moments
+from .exact_sums import add_exactly, extremes, folds, sum_of
 from .jit import jit
 from .pack import PackedBlock
-from .transforms import expm1_of, log1p_of, log1p_of_counts, look_up
+from .transforms import (
+    bound_of_expm1,
+    bound_of_log1p,
+    expm1_of,
+    log1p_of,
+    log1p_of_counts,
+    look_up,
+)
+from .wide import two_product
+
+_HUGE = 2.0**900  # beyond, the rounding of the mean is not looked at
 
 
 def moments(
@@ -33,18 +43,20 @@ def moments(
     mean_expm1 = np.full(shape, np.nan) if expm1 else None
     mean_log1p = np.full(shape, np.nan) if log1p else None
     where = block.values, block.offsets, genes.start, genes.stop, design.n_cells
-    _moments(*where, centred, mean, m2)
+    ends = np.full((shape[1], shape[0], 2), np.nan)
+    _moments(*where, centred, ends, mean, m2)
     if mean_expm1 is not None:
-        _mean_expm1(*where, mean_expm1)
+        _mean_expm1(*where, ends, mean_expm1)
     if mean_log1p is not None and block.values.dtype == np.uint16:
-        _mean_of_table(*where, log1p_of_counts(), mean_log1p)
+        _mean_of_table(*where, log1p_of_counts(), ends, mean_log1p)
     elif mean_log1p is not None:
-        _mean_log1p(*where, mean_log1p)
+        _mean_log1p(*where, ends, mean_log1p)
     return Moments(n_expressed, mean, m2 if centred else None, mean_expm1, mean_log1p)
 
 
 @jit
-def _moments(values, offsets, j0, j1, n_cells, centred, mean, m2):
+def _moments(values, offsets, j0, j1, n_cells, centred, ends, mean, m2):
+    """`ends` are the smallest and the largest entry, 0 where there is none."""
     for j in range(j0, j1):
         c = j - j0
         stop = offsets[0, j]
@@ -53,122 +65,92 @@ def _moments(values, offsets, j0, j1, n_cells, centred, mean, m2):
             x = values[start:stop]
             n = n_cells[g]
             n_zero = n - x.size
-            constant = True
-            first = 0.0 if n_zero > 0 or x.size == 0 else np.float64(x[0])
-            mu = _total(x) / n
-            for i in range(x.size):
-                if x[i] != first:
-                    constant = False
-                    break
-            mean[g, c] = first if constant else mu
-            if centred:
-                if constant:
+            smallest, largest = 0.0, 0.0
+            if x.size > 0:
+                smallest, largest = extremes(x)
+            ends[c, g, 0] = smallest
+            ends[c, g, 1] = largest
+            if x.size == 0 or (n_zero == 0 and smallest == largest):
+                mean[g, c] = smallest
+                if centred:
                     m2[g, c] = 0.0
-                else:
-                    m2[g, c] = _centred(x, mu, n, n_zero)
+                continue
+            bound = max(abs(smallest), abs(largest))
+            first, second = folds(bound, x.size)
+            high, low = sum_of(x, first, second)
+            mu = (high + low) / n
+            mean[g, c] = mu
+            if centred:
+                # What rounding of the mean left; zero in exact arithmetic.
+                product, error = two_product(np.float64(n), mu)
+                residual = ((high - product) + low) - error if bound < _HUGE else 0.0
+                squares = _squared_deviations(x, smallest, largest, mu)
+                m2[g, c] = squares + n_zero * (mu * mu) - residual * residual / n
 
 
 @jit
-def _mean_expm1(values, offsets, j0, j1, n_cells, mean):
-    buffer = np.empty(_longest(offsets, j0, j1), np.float64)
+def _mean_expm1(values, offsets, j0, j1, n_cells, ends, mean):
+    terms = _room(offsets, j0, j1)
     for j in range(j0, j1):
-        expm1_of(values[offsets[0, j] : offsets[-1, j]], buffer)
-        _group_means(buffer, offsets[:, j], n_cells, mean[:, j - j0])
+        expm1_of(values[offsets[0, j] : offsets[-1, j]], terms)
+        for g in range(n_cells.size):
+            bound = bound_of_expm1(ends[j - j0, g, 0], ends[j - j0, g, 1])
+            mean[g, j - j0] = _sum_of_group(terms, offsets[:, j], g, bound) / n_cells[g]
 
 
 @jit
-def _mean_log1p(values, offsets, j0, j1, n_cells, mean):
-    buffer = np.empty(_longest(offsets, j0, j1), np.float64)
+def _mean_log1p(values, offsets, j0, j1, n_cells, ends, mean):
+    terms = _room(offsets, j0, j1)
     for j in range(j0, j1):
-        log1p_of(values[offsets[0, j] : offsets[-1, j]], buffer)
-        _group_means(buffer, offsets[:, j], n_cells, mean[:, j - j0])
+        log1p_of(values[offsets[0, j] : offsets[-1, j]], terms)
+        for g in range(n_cells.size):
+            bound = bound_of_log1p(ends[j - j0, g, 0], ends[j - j0, g, 1])
+            mean[g, j - j0] = _sum_of_group(terms, offsets[:, j], g, bound) / n_cells[g]
 
 
 @jit
-def _mean_of_table(values, offsets, j0, j1, n_cells, table, mean):
-    buffer = np.empty(_longest(offsets, j0, j1), np.float64)
+def _mean_of_table(values, offsets, j0, j1, n_cells, table, ends, mean):
+    terms = _room(offsets, j0, j1)
     for j in range(j0, j1):
-        look_up(values[offsets[0, j] : offsets[-1, j]], table, buffer)
-        _group_means(buffer, offsets[:, j], n_cells, mean[:, j - j0])
+        look_up(values[offsets[0, j] : offsets[-1, j]], table, terms)
+        for g in range(n_cells.size):
+            bound = bound_of_log1p(ends[j - j0, g, 0], ends[j - j0, g, 1])
+            mean[g, j - j0] = _sum_of_group(terms, offsets[:, j], g, bound) / n_cells[g]
 
 
 @jit
-def _longest(offsets, j0, j1):
+def _room(offsets, j0, j1):
+    """For the terms of a gene."""
     longest = 0
     for j in range(j0, j1):
         longest = max(longest, offsets[-1, j] - offsets[0, j])
-    return longest
+    return np.empty(longest, np.float64)
 
 
 @jit
-def _group_means(entries, offsets, n_cells, mean):
-    for g in range(n_cells.size):
-        x = entries[offsets[g] - offsets[0] : offsets[g + 1] - offsets[0]]
-        mean[g] = _total(x) / n_cells[g]
-
-
-def _total(x):
-    """Sum of the values as float64. Chosen by dtype below."""
-    raise NotImplementedError
-
-
-@overload(_total, jit_options={"nogil": True})
-def _total_overload(x):
-    if x.dtype.name == "uint16":  # exact either way, and integers add faster
-
-        def of_counts(x):
-            total = 0
-            for i in range(x.size):
-                total += np.int64(x[i])
-            return np.float64(total)
-
-        return of_counts
-
-    def in_four_lanes(x):
-        whole = x.size - x.size % 4
-        s0 = 0.0
-        s1 = 0.0
-        s2 = 0.0
-        s3 = 0.0
-        for i in range(0, whole, 4):
-            s0 += np.float64(x[i])
-            s1 += np.float64(x[i + 1])
-            s2 += np.float64(x[i + 2])
-            s3 += np.float64(x[i + 3])
-        for i in range(whole, x.size):
-            s0 += np.float64(x[i])
-        return (s0 + s1) + (s2 + s3)
-
-    return in_four_lanes
+def _sum_of_group(terms, offsets, g, bound):
+    x = terms[offsets[g] - offsets[0] : offsets[g + 1] - offsets[0]]
+    first, second = folds(bound, x.size)
+    high, low = sum_of(x, first, second)
+    return high + low
 
 
 @jit
-def _centred(x, mu, n, n_zero):
-    whole = x.size - x.size % 4
-    q0 = 0.0
-    q1 = 0.0
-    q2 = 0.0
-    q3 = 0.0
-    r0 = 0.0
-    r1 = 0.0
-    r2 = 0.0
-    r3 = 0.0
-    for i in range(0, whole, 4):
-        d0 = np.float64(x[i]) - mu
-        d1 = np.float64(x[i + 1]) - mu
-        d2 = np.float64(x[i + 2]) - mu
-        d3 = np.float64(x[i + 3]) - mu
-        r0 += d0
-        r1 += d1
-        r2 += d2
-        r3 += d3
-        q0 += d0 * d0
-        q1 += d1 * d1
-        q2 += d2 * d2
-        q3 += d3 * d3
-    for i in range(whole, x.size):
-        d0 = np.float64(x[i]) - mu
-        r0 += d0
-        q0 += d0 * d0
-    residual = ((r0 + r1) + (r2 + r3)) - n_zero * mu  # rounding of mu, zero in exact arithmetic
-    return ((q0 + q1) + (q2 + q3)) + n_zero * (mu * mu) - residual * residual / n
+def _squared_deviations(x, smallest, largest, mu):
+    bound = max(abs(smallest - mu), abs(largest - mu))
+    first, second = folds(bound * bound, x.size)
+    if first == 0.0:
+        total = 0.0
+        for i in range(x.size):
+            d = np.float64(x[i]) - mu
+            total += d * d
+        return total
+    high = 0.0
+    low = 0.0
+    for i in range(x.size):
+        d = np.float64(x[i]) - mu
+        square = d * d
+        rounded = (square + first) - first
+        high = add_exactly(high, rounded)
+        low = add_exactly(low, ((square - rounded) + second) - second)
+    return high + low

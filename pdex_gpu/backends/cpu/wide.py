@@ -91,7 +91,8 @@ _SPLITTER = 134217729.0  # 2**27 + 1
 
 
 @jit
-def _two_product(a, b):
+def two_product(a, b):
+    """``a * b`` and its rounding error, for magnitudes below 1e300."""
     p = a * b
     c = _SPLITTER * a
     a_high = c - (c - a)
@@ -105,13 +106,11 @@ def _two_product(a, b):
 def add(a_high, a_low, b_high, b_low):
     """Sum of two such numbers, off by a few 2**-106 of the larger one."""
     s, e = two_sum(a_high, b_high)
-    t, f = two_sum(a_low, b_low)
-    s, e = two_sum(s, e + t)
-    return two_sum(s, e + f)
+    return two_sum(s, e + (a_low + b_low))
 
 
 @jit
 def times(high, low, factor):
     """Such a number times a float64."""
-    p, e = _two_product(high, factor)
+    p, e = two_product(high, factor)
     return two_sum(p, e + low * factor)

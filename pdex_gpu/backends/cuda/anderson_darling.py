@@ -13,8 +13,8 @@ from .matrix import send_small
 from .sides import Sides, launch_pairs, sides_of
 
 _TARGETS_A_BLOCK = 64  # nothing is loaded for all of them, so blocks may be small
-CHUNK = 8  # as in double_double.cuh
-SUMS = 3  # of a chunk of a pool's distinct values, each two float64
+CHUNK = 8  # as in prefix_sums.cuh
+SUMS = 3  # of a chunk of a pool's distinct values, each of 16 bytes
 
 
 def anderson_darling(part: Slice, contrast: Contrast, variant: str = "midrank") -> np.ndarray:
@@ -39,12 +39,14 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
         source += "_pool" if sides.pooled else ""
     if sides.pooled:
         n_chunks = int(sides.bounds.sum()) // CHUNK + part.n_genes
-        sums = stream.empty(2 * SUMS * n_chunks, np.float64)
+        sums: tuple[DeviceArray, ...] = (stream.empty(2 * SUMS * n_chunks, np.float64),)
+        if variant != "continuous":  # and the power of two that weights are multiplied by
+            sums += (stream.empty(part.n_genes, np.int32),)
         part.run(
             source, before, part.n_genes, *sides.arguments, np.int32(part.kind),
-            *distinct, *given, sums,
+            *distinct, *given, *sums,
         )  # fmt: skip
-        given += (sums,)
+        given += sums
         last += "_in_pool"
     elif variant != "continuous":
         last += f"_{variant}"
