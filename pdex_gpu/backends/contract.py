@@ -22,8 +22,9 @@ kernel                output                             agreement
 `benjamini_hochberg`  ``fdr``, shape of the input        exact
 ====================  =================================  ==============================
 
-Within one kernel set the bits never depend on the chunk, on threads, or on how the matrix was
-stored: a group's entries of a gene are always taken in ascending cell order, zeros left out.
+Within a compiled kernel set the bits never depend on the chunk, on threads, on how the matrix was
+stored or on the order of cells, and those of the CPU and of CUDA are the same in all of it but
+the continuous variant of `anderson_darling`.
 """
 
 from __future__ import annotations
