@@ -15,15 +15,14 @@
 #define PDEX_GPU_ANDERSON_DARLING
 
 #include "contrast.cuh"
-#include "double_double.cuh"
 #include "prefix_sums.cuh"
 
 // Of a pair of one distinct value.
 __device__ __forceinline__ double undefined() { return __longlong_as_double(0x7ff8000000000000ll); }
 
 // S, which is 0 or at least 1 / n^2: differences are multiples of 1/2, w is at least 4 / n^2.
-__device__ __forceinline__ double rounded(Twofold s, double n) {
-    return s.high < 0.5 / (n * n) ? 0.0 : s.high;
+__device__ __forceinline__ double rounded(double s, double n) {
+    return s < 0.5 / (n * n) ? 0.0 : s;
 }
 
 // Calls f(q, key, below, equal) for each distinct value of the reference, number q, in some lane,

@@ -14,7 +14,6 @@
 #include "exact_sums.cuh"
 #include "int128.cuh"
 
-#define HALF_BITS 60  // of a weight in the lower of two parts
 #define SUM_BITS 125  // of a sum of 4 n^2 weights
 
 // One value of a pool.
@@ -34,11 +33,9 @@ struct Weighed {
             twice_b = static_cast<u64>(2 * (below + equal));
         }
     }
-    // w, 2 w b and 4 w b^2, w = floor(weight * 2^scale).
-    __device__ void whole(i32 scale, Int128* x) const {
-        const double upper = ldexp(weight, scale - HALF_BITS), high = floor(upper);
-        x[0] = Int128{0, static_cast<u64>((upper - high) * static_cast<double>(1ll << HALF_BITS))} +
-               Int128{0, 1ull << HALF_BITS} * static_cast<u64>(high);
+    // w, 2 w b and 4 w b^2, w times 2^scale.
+    __device__ void products(i32 scale, Int128* x) const {
+        x[0] = whole(weight, scale);
         x[1] = x[0] * twice_b;
         x[2] = x[1] * twice_b;
     }
@@ -86,7 +83,7 @@ __device__ void pool_weights(const Sides<Key>& sides, i32 kind, const i64* place
     prefix_sums<3>(
         values.d,
         [&](i64 q, Int128* x) {
-            Weighed<Key>(values, values.below(q), values.equal(q), midrank).whole(scale, x);
+            Weighed<Key>(values, values.below(q), values.equal(q), midrank).products(scale, x);
         },
         sums + sums_of(places, gene));
 }
@@ -110,7 +107,7 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
     Int128 of_zero[3] = {};
     if (values.zeros > 0 && !constant)
         Weighed<Key>(values, values.below_zero(negative_values), values.zeros, midrank)
-            .whole(scale, of_zero);
+            .products(scale, of_zero);
 
     // Sums of w and 2 w b below value number q, and of 4 w b^2 if n_sums is 3; zero left out.
     const auto below = [&](i32 q, int n_sums, Int128* x) {
@@ -118,7 +115,7 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
 #pragma unroll 1
         for (i32 i = q / CHUNK * CHUNK; i < q; i++) {
             Int128 own[3];
-            Weighed<Key>(values, values.below(i), values.equal(i), midrank).whole(scale, own);
+            Weighed<Key>(values, values.below(i), values.equal(i), midrank).products(scale, own);
             for (int c = 0; c < n_sums; c++) x[c] = x[c] + own[c];
         }
     };
@@ -165,7 +162,7 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
                 x[0] = x[0] + of_zero[0];
                 x[1] = x[1] + of_zero[1];
             }
-            Weighed<Key>(values, values.below(q), values.equal(q), midrank).whole(scale, w);
+            Weighed<Key>(values, values.below(q), values.equal(q), midrank).products(scale, w);
             add(start + (above ? zeros : 0), i + 1 - start, x, w);
         }
         if (lane == 0 && zeros > 0) {
@@ -178,8 +175,8 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
         if (lane == 0) {
             const Twofold s = (as_double(wm2) * n + as_double(wbm) * (-2.0 * n_target)) * n +
                               as_double(all[2]) * n_target * n_target;
-            const double sum = s.high + s.low;
-            a2[at] = ldexp(sum / n_target + sum / (n - n_target), -scale - 2) *
+            const double sum = rounded(ldexp(s.high + s.low, -scale - 2), n);
+            a2[at] = (sum / n_target + sum / (n - n_target)) *
                      (midrank ? (n - 1.0) / (n * n) : 1.0 / n);
         }
     }
@@ -187,13 +184,13 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
 
 #define KERNELS(BITS)                                                                              \
     extern "C" __global__ void pool_weights_##BITS(SIDES_PARAMETERS(BITS), i32 kind,               \
-                                                   DISTINCT(BITS), i32 midrank, double* sums,      \
+                                                   DISTINCT(BITS), i32 midrank, u64* sums,         \
                                                    i32* scales) {                                  \
         pool_weights(SIDES(BITS), kind, places, distinct, begins, n_distinct, midrank != 0,        \
                      reinterpret_cast<Int128*>(sums), scales);                                     \
     }                                                                                              \
     extern "C" __global__ void anderson_darling_in_pool_##BITS(                                    \
-        PAIRS(BITS), DISTINCT(BITS), i32 midrank, const double* sums, const i32* scales,           \
+        PAIRS(BITS), DISTINCT(BITS), i32 midrank, const u64* sums, const i32* scales,              \
         double* a2) {                                                                              \
         anderson_darling_in_pool(keys, starts, n_cells, n_genes, kind, SIDES(BITS), n_parts,       \
                                  places, distinct, begins, n_distinct, midrank != 0,               \

@@ -32,29 +32,9 @@ __device__ __forceinline__ Twofold operator+(Twofold a, Twofold b) {
     return quick_two_sum(s.high, s.low + (a.low + b.low));
 }
 
-__device__ __forceinline__ Twofold operator-(Twofold a) { return {-a.high, -a.low}; }
-
-__device__ __forceinline__ Twofold operator-(Twofold a, Twofold b) { return a + -b; }
-
 __device__ __forceinline__ Twofold operator*(Twofold a, double b) {
     const Twofold p = product(a.high, b);
     return quick_two_sum(p.high, p.low + a.low * b);
-}
-
-__device__ __forceinline__ Twofold reciprocal(double a) {
-    const double q = 1.0 / a;
-    return quick_two_sum(q, __fma_rn(-q, a, 1.0) / a);
-}
-
-// The sum over all lanes, in every lane, always added in the same order.
-__device__ __forceinline__ Twofold warp_sum(Twofold x) {
-    for (int step = WARP / 2; step > 0; step >>= 1)
-        x = x + Twofold{__shfl_xor_sync(FULL, x.high, step), __shfl_xor_sync(FULL, x.low, step)};
-    return x;
-}
-
-__device__ __forceinline__ Twofold shuffle_up(Twofold x, int step) {
-    return {__shfl_up_sync(FULL, x.high, step), __shfl_up_sync(FULL, x.low, step)};
 }
 
 #endif

@@ -24,6 +24,15 @@ __device__ __forceinline__ Int128 operator*(Int128 a, u64 b) {
     return {a.high * b + __umul64hi(a.low, b), a.low * b};
 }
 
+#define HALF_BITS 60  // of a number in the lower of two parts
+
+// floor(x * 2^scale), x not negative.
+__device__ __forceinline__ Int128 whole(double x, i32 scale) {
+    const double upper = ldexp(x, scale - HALF_BITS), high = floor(upper);
+    return Int128{0, static_cast<u64>((upper - high) * static_cast<double>(1ll << HALF_BITS))} +
+           Int128{0, 1ull << HALF_BITS} * static_cast<u64>(high);
+}
+
 // A number that is not negative, as the sum of two float64.
 __device__ __forceinline__ Twofold as_double(Int128 x) {
     const Twofold top = two_sum(static_cast<double>(x.high >> 32) * 79228162514264337593543950336.0,

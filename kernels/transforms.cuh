@@ -32,7 +32,7 @@ __device__ __forceinline__ double portable_expm1(double x) {
     p = p * r + 0.5;
     p = p * (r * r) + r;
     const i64 exponent = __double_as_longlong(rounded) - __double_as_longlong(to_integer) + 1022;
-    const double half = __longlong_as_double(exponent << 52);
+    const double half = __longlong_as_double(exponent * (1ll << 52));
     return 2.0 * (p * half + (half - 0.5));
 }
 
@@ -42,7 +42,7 @@ __device__ __forceinline__ double portable_log1p(double x) {
     const double c = ((1.0 - (u - part)) + (x - part)) / u;
     const i64 bits = __double_as_longlong(u);
     const i64 k = ((bits + 0x95f6200000000ll) >> 52) - 1023;
-    const double f = __longlong_as_double(bits - (k << 52)) - 1.0;
+    const double f = __longlong_as_double(bits - k * (1ll << 52)) - 1.0;
     const double s = f / (2.0 + f), z = s * s, w = z * z, half_square = 0.5 * f * f;
     const double odd = z * (6.666666666666735130e-01 +
                             w * (2.857142874366239149e-01 +

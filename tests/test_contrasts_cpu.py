@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import mpmath
 import numba
 import numpy as np
@@ -10,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from screens import as_chunk, make_case
 
-from pdex_gpu.backends.cpu import kernels, wide
+from pdex_gpu.backends.cpu import int192, kernels, wide
+from pdex_gpu.backends.cpu.anderson_darling_continuous import _harmonic_numbers
 from pdex_gpu.backends.cpu.select import reference_cells, select
 from pdex_gpu.backends.cpu.transforms import expm1_of, log1p_of, log1p_of_counts, look_up
 
@@ -41,6 +45,51 @@ def halves(number: int) -> tuple[np.int64, np.uint64]:
 def test_sums_of_products_are_exact(start: int, a: int, b: int, of: int) -> None:
     assert add_product(*halves(start), np.int64(a), np.int64(b)) == halves(start + a * b)
     assert add_multiple(*halves(start), np.int64(a), *halves(of)) == halves(start + a * of)
+
+
+@numba.njit
+def sum_difference_multiple(x, y, factor):
+    return int192.plus(x, y), int192.minus(x, y), int192.multiple(x, factor)
+
+
+def thirds(number: int) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """The three parts of a whole number, what is beyond 192 bits lost."""
+    high, middle, low = (np.uint64((number >> shift) & (2**64 - 1)) for shift in (128, 64, 0))
+    return high, middle, low
+
+
+INT192 = st.integers(-(2**191), 2**191 - 1)
+
+
+@given(x=INT192, y=INT192, factor=st.integers(0, 2**64 - 1))
+def test_192_bits(x: int, y: int, factor: int) -> None:
+    found = sum_difference_multiple(thirds(x), thirds(y), np.uint64(factor))
+    assert found == (thirds(x + y), thirds(x - y), thirds(x * factor))
+    exact = mpmath.mpf(max(x, 0))
+    assert abs(int192.as_float(thirds(x)) - exact) <= 2.0**-51 * exact
+
+
+@given(number=st.integers(0, 2**127 - 1))
+def test_widened(number: int) -> None:
+    assert int192.widened(*halves(number)) == thirds(number)
+
+
+@given(x=st.floats(0, 1), scale=st.integers(0, 118))
+def test_whole_numbers_of_a_scale(x: float, scale: int) -> None:
+    found = wide.whole(x, 2.0 ** (scale - wide.HALF_BITS))
+    assert found == halves(math.floor(Fraction(x) * 2**scale))
+
+
+@pytest.mark.parametrize("scale", [118, 95])
+def test_harmonic_numbers(scale: int) -> None:
+    n = 2000
+    high, low = _harmonic_numbers(n, scale)
+    exact = Fraction(0)
+    for k in range(n + 1):
+        exact += Fraction(1, k) if k else 0
+        found = Fraction((int(high[k]) << 64) + int(low[k]), 2**scale)
+        # Each reciprocal is off by 2**-105 of it, and two of its parts are rounded down.
+        assert abs(found - exact) <= k * Fraction(2, 2**scale) + Fraction(exact, 2**105)
 
 
 @given(number=st.integers(0, 2**127 - 1))

@@ -46,6 +46,7 @@ print("child: nobody saw it", flush=True)
 # Tests that take long are left out: they do what others do, with more of it.
 _CONFORMANCE = (
     "emulated and not beyond_int64 and not more_groups and not test_many and not parts_in_any"
+    " and not bits_of_the_cpu"
 )
 
 SELECTIONS = {

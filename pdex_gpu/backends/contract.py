@@ -23,8 +23,7 @@ kernel                output                             agreement
 ====================  =================================  ==============================
 
 Within a compiled kernel set the bits never depend on the chunk, on threads, on how the matrix was
-stored or on the order of cells, and those of the CPU and of CUDA are the same in all of it but
-the continuous variant of `anderson_darling`.
+stored or on the order of cells, and those of the CPU and of CUDA are the same.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A2 (Scholz and Stephens 1987, eq. 7) is a sum over the distinct pooled values. Between two values
 of the target its cumulative count stands still, so one pass over the reference's distinct values
-and one over the target's own serve a pair: no sorting and no search a pair. Their eq. 6 likewise;
-eq. 3, which counts equal cells each on its own, takes a pass over all cells of the pair.
+and one over the target's own serve a pair: no sorting and no search a pair. Their eq. 6 likewise.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...design import Contrast
+from .anderson_darling_continuous import anderson_darling_continuous
 from .anderson_darling_pool import anderson_darling_pool
 from .exact_sums import folds, sum_of
 from .jit import jit
@@ -18,7 +18,6 @@ from .pack import PackedBlock
 from .runs import tables, tabulate
 from .select import longest_gene, select
 from .sort import DIGIT, key_bits, sort_gene
-from .variants import CONTINUOUS, MIDRANK, VARIANTS
 
 _STRIDE = 16
 
@@ -28,16 +27,18 @@ def anderson_darling(
 ) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`."""
     entries = select(block, genes, contrast)
+    if variant == "continuous":
+        return anderson_darling_continuous(entries, contrast)
     if contrast.against != "reference":
-        return anderson_darling_pool(entries, contrast, VARIANTS[variant])
+        return anderson_darling_pool(entries, contrast, variant == "midrank")
     a2 = np.full((contrast.n_targets, genes.stop - genes.start), np.nan)
     bits, mode = key_bits(entries.values)
-    _anderson_darling(bits, mode, entries.bounds, entries.n_cells, VARIANTS[variant], a2)
+    _anderson_darling(bits, mode, entries.bounds, entries.n_cells, variant == "midrank", a2)
     return a2
 
 
 @jit
-def _anderson_darling(bits, mode, gene_bounds, n_cells, variant, a2):
+def _anderson_darling(bits, mode, gene_bounds, n_cells, midrank, a2):
     n_groups = n_cells.size
     longest = longest_gene(gene_bounds)
     packed = np.empty(longest, np.uint64)
@@ -51,11 +52,7 @@ def _anderson_darling(bits, mode, gene_bounds, n_cells, variant, a2):
     target_equal = np.zeros(longest + 2, np.float64)  # zero between pairs
     target_below = np.empty(longest + 2 + _STRIDE, np.float64)
     own = np.empty((3, longest + 2), np.float64)
-    n_pair = n_cells[0] + n_cells[1:].max() if variant == CONTINUOUS else 0
-    terms = np.empty(max(n_pair, 2 * longest + 4), np.float64)
-    # Of each cell of the reference, and of each place of a pair: cells not above.
-    reference_ends = np.empty(n_cells[0] if variant == CONTINUOUS else 0, np.int64)
-    upto = np.empty((2, n_pair), np.float64)
+    terms = np.empty(2 * longest + 4, np.float64)
     for c in range(a2.shape[1]):
         bounds = gene_bounds[c] - gene_bounds[c, 0]
         n = bounds[n_groups]
@@ -65,12 +62,6 @@ def _anderson_darling(bits, mode, gene_bounds, n_cells, variant, a2):
             packed[:n], n_negative, bounds, n_cells, False,
             equal, middle, occ_code, occ_at, occ_cells,
         )  # fmt: skip
-        if variant == CONTINUOUS:
-            place = 0
-            for q in range(n_distinct):
-                end = np.int64(middle[q] + 0.5 * equal[q])
-                reference_ends[place:end] = end
-                place = end
         where[:] = 0
         for k in range(n_occ):
             where[occ_code[k] + 1] += 1
@@ -86,17 +77,10 @@ def _anderson_darling(bits, mode, gene_bounds, n_cells, variant, a2):
             at = by_target_at[where[g - 1] : where[g]]
             cells = by_target_cells[where[g - 1] : where[g]]
             n_ref, n_target = np.float64(n_cells[0]), np.float64(n_cells[g])
-            if variant == CONTINUOUS:
-                constant = n_distinct == 1 and at.size == 1 and at[0] == 1
-                if not constant:
-                    a2[g - 1, c] = _continuous_pair(
-                        reference_ends, at, cells, n_distinct, equal, middle, n_target, upto, terms
-                    )
-            else:
-                a2[g - 1, c] = _pair(
-                    equal[: n_distinct + 1], middle[: n_distinct + 1], at, cells,
-                    n_ref, n_target, variant == MIDRANK, target_equal, target_below, own, terms,
-                )  # fmt: skip
+            a2[g - 1, c] = _pair(
+                equal[: n_distinct + 1], middle[: n_distinct + 1], at, cells,
+                n_ref, n_target, midrank, target_equal, target_below, own, terms,
+            )  # fmt: skip
 
 
 @jit
@@ -159,54 +143,6 @@ def _pair(
     if midrank:
         return total * (n - 1.0) / (n * n) * (1.0 / n_target + 1.0 / n_ref)
     return total / n * (1.0 / n_target + 1.0 / n_ref)
-
-
-@jit
-def _continuous_pair(reference_ends, at, cells, n_values, equal, middle, n_target, upto, terms):
-    """Likewise by eq. 3: a term for each place j of the pooled pair but the last.
-
-    Equal cells have places of their own, but the counts of cells not above all of them. So those
-    of the two samples do not add up to the place, and each sample has its own sum.
-    """
-    n_ref = np.float64(reference_ends.size)
-    n = n_ref + n_target
-    place = 0  # pooled cells so far
-    own = 0  # target cells among them
-    for k in range(at.size + 1):
-        last = k == at.size
-        r = n_values if last else at[k] >> 1
-        start = np.int64(middle[r] - 0.5 * equal[r]) + own
-        for j in range(place, start):
-            upto[0, j] = own
-            upto[1, j] = reference_ends[j - own]
-        if last:
-            break
-        own += cells[k]
-        place = start + np.int64(equal[r]) * (at[k] & 1) + cells[k]
-        for j in range(start, place):
-            upto[0, j] = own
-            upto[1, j] = place - own
-    n_terms = np.int64(n) - 1
-    of_target, of_reference = upto[0, :n_terms], upto[1, :n_terms]
-    for j in range(n_terms):
-        b = j + 1.0
-        difference = n * of_target[j] - b * n_target
-        other = n * of_reference[j] - b * n_ref
-        terms[j] = (difference * difference / n_target + other * other / n_ref) / (b * (n - b))
-    return _sum(terms, n_terms) / n
-
-
-@jit
-def _sum(terms, n):
-    """Sum of ``terms[:n]``, n > 0, by folding the array, which is vectorised; overwrites it."""
-    while n > 1:
-        half = n // 2
-        rest = n - half
-        upper = terms[rest:n]
-        for q in range(half):
-            terms[q] += upper[q]
-        n = rest
-    return terms[0]
 
 
 @jit

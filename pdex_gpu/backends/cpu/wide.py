@@ -6,6 +6,7 @@ lost, as with numba's own integers, so a sum is exact wherever its end fits.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,19 @@ def add_multiple(
 
     pair = types.int64, types.uint64
     return _PAIR(*pair, types.int64, *pair), codegen
+
+
+HALF_BITS = 60  # of a number in the lower of two parts
+_LOWER_HALF = 2.0**HALF_BITS
+_UPPER_HALF = np.uint64(1 << HALF_BITS)
+
+
+@jit
+def whole(x, factor):
+    """``floor(x * factor * 2**60)`` of float64 that are not negative, `factor` a power of two."""
+    upper = x * factor
+    high = math.floor(upper)
+    return add_multiple(0, np.uint64((upper - high) * _LOWER_HALF), np.int64(high), 0, _UPPER_HALF)
 
 
 @jit

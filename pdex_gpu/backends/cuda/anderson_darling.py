@@ -14,7 +14,8 @@ from .sides import Sides, launch_pairs, sides_of
 
 _TARGETS_A_BLOCK = 64  # nothing is loaded for all of them, so blocks may be small
 CHUNK = 8  # as in prefix_sums.cuh
-SUMS = 3  # of a chunk of a pool's distinct values, each of 16 bytes
+SUMS = 3  # of a chunk of a pool's distinct values
+SUM_WORDS = 3  # of 64 bits, at most
 
 
 def anderson_darling(part: Slice, contrast: Contrast, variant: str = "midrank") -> np.ndarray:
@@ -31,7 +32,7 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
     # What kernels take beside distinct values; the kernel before, for a pool, and the last one.
     given: tuple[Any, ...]
     if variant == "continuous":
-        given = (_harmonic(part, contrast.n_pooled),)
+        given = _harmonic(part, contrast.n_pooled)
         source, before, last = "anderson_darling_continuous", "pool_ties", "continuous"
     else:
         given = (np.int32(variant == "midrank"),) if sides.pooled else ()
@@ -39,7 +40,7 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
         source += "_pool" if sides.pooled else ""
     if sides.pooled:
         n_chunks = int(sides.bounds.sum()) // CHUNK + part.n_genes
-        sums: tuple[DeviceArray, ...] = (stream.empty(2 * SUMS * n_chunks, np.float64),)
+        sums: tuple[DeviceArray, ...] = (stream.empty(SUM_WORDS * SUMS * n_chunks, np.uint64),)
         if variant != "continuous":  # and the power of two that weights are multiplied by
             sums += (stream.empty(part.n_genes, np.int32),)
         part.run(
@@ -71,12 +72,14 @@ def _distinct(part: Slice, sides: Sides) -> tuple[DeviceArray, ...]:
     return places, distinct, first, n_distinct
 
 
-def _harmonic(part: Slice, n: int) -> DeviceArray:
-    """Harmonic numbers up to that of `n`, one a chunk."""
+def _harmonic(part: Slice, n: int) -> tuple[DeviceArray, np.int32]:
+    """Harmonic numbers up to that of `n`, one a chunk, and the power of two they are times."""
     stream = part.lane.stream
-    sums = stream.empty(2 * (n // CHUNK + 1), np.float64)
+    sums = stream.empty(2 * (n // CHUNK + 1), np.uint64)
+    # They have up to 6 bits before the point, S three factors of up to n.
+    scale = np.int32(min(118, 188 - 3 * int(n).bit_length()))
     n_threads = part.lane.shapes.n_threads
     stream.launch(
-        "anderson_darling_continuous", "harmonic_numbers", 1, n_threads, np.int64(n), sums
+        "anderson_darling_continuous", "harmonic_numbers", 1, n_threads, np.int64(n), scale, sums
     )
-    return sums
+    return sums, scale

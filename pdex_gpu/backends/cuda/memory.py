@@ -6,7 +6,7 @@ import numpy as np
 
 from ...design import Design
 from ...sources.base import Source
-from .anderson_darling import CHUNK, SUMS
+from .anderson_darling import CHUNK, SUM_WORDS, SUMS
 from .matrix import DeviceMatrix
 from .shapes import Shapes
 
@@ -14,7 +14,9 @@ _RESIDENT_SHARE = 0.75  # of the device for uploaded ranges, the rest for slices
 _BYTES_PER_PAIR = 64  # counts, places and outputs of one (group, gene)
 _BYTES_PER_CELL = 32  # code, order, row pointer, the cell's span in a slice
 _SLICE_BYTES_PER_CELL = 18  # the cell's span, a share of the harmonic numbers
-_SUM_BYTES = 16 * SUMS // CHUNK  # of a distinct value of a pool: its share of the sums of a chunk
+_SUM_BYTES = (
+    8 * SUM_WORDS * SUMS // CHUNK
+)  # of a distinct value of a pool: its share of the sums of a chunk
 _FEWEST_SLICES = 8  # of a block, so that lanes overlap
 
 
