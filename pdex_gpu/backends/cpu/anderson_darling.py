@@ -15,9 +15,9 @@ from .anderson_darling_pool import anderson_darling_pool
 from .exact_sums import folds, sum_of
 from .jit import jit
 from .pack import PackedBlock
-from .runs import tables, tabulate
+from .runs import sorting_room, tables, tabulate
 from .select import longest_gene, select
-from .sort import DIGIT, key_bits, sort_gene
+from .sort import key_bits
 
 _STRIDE = 16
 
@@ -41,10 +41,8 @@ def anderson_darling(
 def _anderson_darling(bits, mode, gene_bounds, n_cells, midrank, a2):
     n_groups = n_cells.size
     longest = longest_gene(gene_bounds)
-    packed = np.empty(longest, np.uint64)
-    scratch = np.empty(longest, np.uint64)
-    histogram = np.empty(2 << DIGIT, np.uint32)
-    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
+    equal, middle, occ_code, occ_at, occ_cells = filled
     # Occurrences sorted by target, then by value.
     by_target_at = np.empty(longest + n_groups, np.int64)
     by_target_cells = np.empty(longest + n_groups, np.int64)
@@ -54,14 +52,7 @@ def _anderson_darling(bits, mode, gene_bounds, n_cells, midrank, a2):
     own = np.empty((3, longest + 2), np.float64)
     terms = np.empty(2 * longest + 4, np.float64)
     for c in range(a2.shape[1]):
-        bounds = gene_bounds[c] - gene_bounds[c, 0]
-        n = bounds[n_groups]
-        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
-        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
-        n_distinct, n_occ = tabulate(
-            packed[:n], n_negative, bounds, n_cells, False,
-            equal, middle, occ_code, occ_at, occ_cells,
-        )  # fmt: skip
+        n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, False, sorting, filled)
         where[:] = 0
         for k in range(n_occ):
             where[occ_code[k] + 1] += 1

@@ -36,9 +36,9 @@ import numpy as np
 from ...design import Contrast
 from .int192 import ZERO, as_float, minus, multiple, plus, widened
 from .jit import jit
-from .runs import tables, tabulate
+from .runs import sorting_room, tables, tabulate
 from .select import Entries, longest_gene
-from .sort import DIGIT, key_bits, sort_gene
+from .sort import key_bits
 from .wide import HALF_BITS, add_multiple, two_product, whole
 
 
@@ -109,24 +109,15 @@ def _rounded(s, n, scale):
 @jit
 def _against_reference(bits, mode, gene_bounds, n_cells, high, low, scale, a2):
     n_groups = n_cells.size
-    longest = longest_gene(gene_bounds)
-    packed, scratch = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
-    histogram = np.empty(2 << DIGIT, np.uint32)
-    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
+    equal, middle, occ_code, occ_at, occ_cells = filled
     n_reference = n_cells[0]
     # By group: cells so far, distinct values of the reference that are done, and sums.
     met, done = np.empty(n_groups, np.int64), np.empty(n_groups, np.int64)
     alone = np.empty(n_groups, np.int64)  # distinct values that the reference does not have
     own_sum, other_sum = np.empty((n_groups, 3), np.uint64), np.empty((n_groups, 3), np.uint64)
     for c in range(gene_bounds.shape[0]):
-        bounds = gene_bounds[c] - gene_bounds[c, 0]
-        n_entries = bounds[n_groups]
-        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
-        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
-        n_distinct, n_occ = tabulate(
-            packed[:n_entries], n_negative, bounds, n_cells, False,
-            equal, middle, occ_code, occ_at, occ_cells,
-        )  # fmt: skip
+        n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, False, sorting, filled)
         met[:] = 0
         done[:] = 0
         alone[:] = 0
@@ -184,21 +175,13 @@ def _store(total, x):
 def _in_pool(bits, mode, gene_bounds, n_cells, n, rest, high, low, scale, a2):
     n_groups = n_cells.size
     longest = longest_gene(gene_bounds)
-    packed, scratch = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
-    histogram = np.empty(2 << DIGIT, np.uint32)
-    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
+    equal, middle, occ_code, occ_at, occ_cells = filled
     met = np.empty(n_groups, np.int64)
     own_sum, tied_sum = np.empty((n_groups, 3), np.uint64), np.empty((n_groups, 3), np.uint64)
     below = np.zeros((longest + 2, 3), np.uint64)  # sums of n w e below each distinct value
     for c in range(gene_bounds.shape[0]):
-        bounds = gene_bounds[c] - gene_bounds[c, 0]
-        n_entries = bounds[n_groups]
-        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
-        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
-        n_distinct, n_occ = tabulate(
-            packed[:n_entries], n_negative, bounds, n_cells, rest,
-            equal, middle, occ_code, occ_at, occ_cells,
-        )  # fmt: skip
+        n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, rest, sorting, filled)
         if n_distinct < 2:
             continue
         all_wje, all_wee = ZERO, ZERO

@@ -24,9 +24,9 @@ import numpy as np
 from ...design import Contrast
 from .exact_sums import exponent_of, folds, sum_of
 from .jit import jit
-from .runs import tables, tabulate
+from .runs import sorting_room, tables, tabulate
 from .select import Entries, longest_gene, reference_cells
-from .sort import DIGIT, key_bits, sort_gene
+from .sort import key_bits
 from .wide import HALF_BITS, add, add_multiple, as_double, times, whole
 
 _BITS = np.int64(125)  # of a sum of 4 n**2 weights
@@ -50,10 +50,8 @@ def _anderson_darling_pool(
 ):
     n_groups = n_cells.size
     longest = longest_gene(gene_bounds)
-    packed = np.empty(longest, np.uint64)
-    scratch = np.empty(longest, np.uint64)
-    histogram = np.empty(2 << DIGIT, np.uint32)
-    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
+    equal, middle, occ_code, occ_at, occ_cells = filled
     met = np.empty(n_groups, np.int64)  # target cells below
     sums_high = np.empty((n_groups, 2), np.int64)
     sums_low = np.empty((n_groups, 2), np.uint64)
@@ -63,14 +61,7 @@ def _anderson_darling_pool(
     tail_low = np.empty((longest + 3, 2), np.uint64)
     size = np.float64(n_pool)
     for c in range(gene_bounds.shape[0]):
-        bounds = gene_bounds[c] - gene_bounds[c, 0]
-        n = bounds[n_groups]
-        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
-        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
-        n_distinct, n_occ = tabulate(
-            packed[:n], n_negative, bounds, n_cells, rest,
-            equal, middle, occ_code, occ_at, occ_cells,
-        )  # fmt: skip
+        n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, rest, sorting, filled)
         if n_distinct < 2:
             continue
         scale, square_high, square_low = _tails(

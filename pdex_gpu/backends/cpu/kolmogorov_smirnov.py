@@ -12,9 +12,9 @@ from ...design import Contrast
 from ..contract import Distances
 from .jit import jit
 from .pack import PackedBlock
-from .runs import tables, tabulate
-from .select import longest_gene, reference_cells, select
-from .sort import DIGIT, key_bits, sort_gene
+from .runs import sorting_room, tables, tabulate
+from .select import reference_cells, select
+from .sort import key_bits
 
 
 def kolmogorov_smirnov(block: PackedBlock, genes: slice, contrast: Contrast) -> Distances:
@@ -35,22 +35,12 @@ def kolmogorov_smirnov(block: PackedBlock, genes: slice, contrast: Contrast) -> 
 def _distances(bits, mode, gene_bounds, n_cells, n_reference, pool, shared, above, below):
     """`shared` says that a target's cells are among those counted as the reference."""
     n_groups = n_cells.size
-    longest = longest_gene(gene_bounds)
-    packed = np.empty(longest, np.uint64)
-    scratch = np.empty(longest, np.uint64)
-    histogram = np.empty(2 << DIGIT, np.uint32)
-    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
+    equal, middle, occ_code, occ_at, occ_cells = filled
     met = np.empty(n_groups, np.int64)  # target cells below
     largest = np.empty((2, n_groups), np.int64)
     for c in range(gene_bounds.shape[0]):
-        bounds = gene_bounds[c] - gene_bounds[c, 0]
-        n = bounds[n_groups]
-        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
-        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
-        _, n_occ = tabulate(
-            packed[:n], n_negative, bounds, n_cells, pool,
-            equal, middle, occ_code, occ_at, occ_cells,
-        )  # fmt: skip
+        _, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled)
         met[:] = 0
         largest[:] = 0
         for k in range(n_occ):

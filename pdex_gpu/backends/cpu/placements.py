@@ -16,9 +16,9 @@ from ..contract import Placements, RankSums
 from .jit import jit
 from .pack import PackedBlock
 from .rank_sums import EXACT_TIES, rank_sums
-from .runs import tables, tabulate
-from .select import longest_gene, select
-from .sort import DIGIT, key_bits, sort_gene
+from .runs import sorting_room, tables, tabulate
+from .select import select
+from .sort import key_bits
 from .wide import add_product, as_float
 
 
@@ -45,25 +45,15 @@ def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placemen
 def _placements(bits, mode, gene_bounds, n_cells, pool, shared, of_target, of_reference, u2, ties):
     """`shared` says that a target's cells are among those counted as the reference."""
     n_groups = n_cells.size
-    longest = longest_gene(gene_bounds)
-    packed = np.empty(longest, np.uint64)
-    scratch = np.empty(longest, np.uint64)
-    histogram = np.empty(2 << DIGIT, np.uint32)
-    equal, middle, occ_code, occ_at, occ_cells = tables(longest, n_groups)
+    sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
+    equal, middle, occ_code, occ_at, occ_cells = filled
     met = np.empty(n_groups, np.int64)  # target cells below
     plain = np.empty(n_groups, np.int64)  # sum of twice the placements
     gained = np.empty(n_groups, np.int64)  # tie terms beyond those of the reference alone
     high = np.empty((2, n_groups), np.int64)
     low = np.empty((2, n_groups), np.uint64)
     for c in range(gene_bounds.shape[0]):
-        bounds = gene_bounds[c] - gene_bounds[c, 0]
-        n = bounds[n_groups]
-        gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_groups]]
-        n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
-        n_distinct, n_occ = tabulate(
-            packed[:n], n_negative, bounds, n_cells, pool,
-            equal, middle, occ_code, occ_at, occ_cells,
-        )  # fmt: skip
+        n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled)
         alone = 0
         for r in range(n_distinct):
             e = np.int64(equal[r])

@@ -11,45 +11,62 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import jit
-from .sort import CODE, CODE_BITS, NOTHING
+from .select import longest_gene
+from .sort import CODE, CODE_BITS, DIGIT, NOTHING, sort_gene
 
 
 @jit
-def tables(longest, n_groups):
-    """Arrays that `tabulate` fills, for genes of up to `longest` entries.
+def sorting_room(gene_bounds):
+    """Arrays that genes are sorted in."""
+    longest = longest_gene(gene_bounds)
+    packed, scratch = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
+    return packed, scratch, np.empty(2 << DIGIT, np.uint32)
+
+
+@jit
+def tables(gene_bounds, n_groups):
+    """Arrays that `tabulate` fills.
 
     Returns
     -------
-    equal, middle : float64, shape (longest + 2,)
+    equal, middle : float64, shape (longest gene + 2,)
         Cells at each distinct value of the reference, and cells below it plus half of those. One
         entry more stands above all values: no cells, and all of them beneath it.
-    code, at, cells : int64, shape (longest + n_groups + 1,)
+    code, at, cells : int64, shape (longest gene + n_groups + 1,)
         Occurrences: group, place, and cells of the group that have the value. The place is
         ``2 r + 1`` if it is that of distinct value r, and ``2 r`` between r - 1 and r.
     """
+    longest = longest_gene(gene_bounds)
     equal, middle = np.empty(longest + 2, np.float64), np.empty(longest + 2, np.float64)
     n = longest + n_groups + 1
     return equal, middle, np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
 
 
 @jit
-def tabulate(packed, n_negative, bounds, n_cells, pool, equal, middle, code, at, cells):
-    """Fill the tables from the sorted entries of a gene.
+def tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled):
+    """Sort the entries of gene number c and fill the tables.
 
     Parameters
     ----------
-    packed : uint64, shape (n,)
-        As from `sort_gene`.
-    n_negative : int
-    bounds, n_cells : int64
-        Entries and cells of groups, as in `select.Entries`, from the gene's first entry on.
+    bits, mode
+        As from `key_bits`.
+    gene_bounds, n_cells : int64
+        Entries and cells of groups, as in `select.Entries`.
     pool : bool
         Whether all groups together are the reference, and each is a target; else group 0 is.
+    sorting, filled : tuple of arrays
+        As from `sorting_room` and `tables`.
 
     Returns
     -------
     n_distinct, n_occurrences : int
     """
+    bounds = gene_bounds[c] - gene_bounds[c, 0]
+    gene = bits[gene_bounds[c, 0] : gene_bounds[c, n_cells.size]]
+    packed, scratch, histogram = sorting
+    n_negative = sort_gene(gene, mode, bounds, packed, scratch, histogram)
+    equal, middle, code, at, cells = filled
+    packed = packed[: gene.size]
     negative, positive = packed[:n_negative], packed[n_negative:]
     if pool:
         n_distinct, n_occ, below = _walk_pool(negative, 0, 0, 0, equal, middle, code, at, cells)
