@@ -134,7 +134,7 @@ def _against_reference(bits, mode, gene_bounds, n_cells, high, low, scale, a2):
             )
             done[g] = r + shared
             a = np.int64(middle[r] - 0.5 * equal[r]) + met[g]
-            _store(own_sum[g], _change(met[g], t, n_cells[g], a, n, high, low))
+            _add_to(own_sum[g], _change(met[g], t, n_cells[g], a, n, high, low))
             met[g] += t
             alone[g] += 1 - shared
         for g in range(1, n_groups):
@@ -157,7 +157,7 @@ def _add_reference(start, stop, met, n_reference, n, equal, middle, high, low, t
     for r in range(start, stop):
         below = np.int64(middle[r] - 0.5 * equal[r])
         t = np.int64(equal[r])
-        _store(total, _change(below, t, n_reference, below + met, n, high, low))
+        _add_to(total, _change(below, t, n_reference, below + met, n, high, low))
 
 
 @jit
@@ -166,7 +166,7 @@ def _load(x):
 
 
 @jit
-def _store(total, x):
+def _add_to(total, x):
     """Add to a number in an array."""
     total[0], total[1], total[2] = plus(_load(total), x)
 
@@ -200,8 +200,8 @@ def _in_pool(bits, mode, gene_bounds, n_cells, n, rest, high, low, scale, a2):
             q = occ_at[k] >> 1
             t = occ_cells[k]
             a = np.int64(middle[q] - 0.5 * equal[q])
-            _store(own_sum[g], _change(met[g], t, n_cells[g], a, n, high, low))
-            _store(tied_sum[g], multiple(_load(below[q]), np.uint64(t)))
+            _add_to(own_sum[g], _change(met[g], t, n_cells[g], a, n, high, low))
+            _add_to(tied_sum[g], multiple(_load(below[q]), np.uint64(t)))
             met[g] += t
         for g in range(0 if rest else 1, n_groups):
             s = _sum_by_parts(_load(own_sum[g]), n_cells[g], n, high, low, scale)
