@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,6 +26,7 @@ from .errors import (
     unknown,
 )
 from .machine import cpu_count, memory_budget
+from .naming import quoted
 from .plan import Plan, make_plan
 from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
@@ -78,7 +79,7 @@ def pseudobulk(
         Samples are sorted by the levels of the first column, then of the second and so on, columns
         in alphabetical order and levels by their value (not by the order of categories). They are
         named ``column.level-column.level``: ``"donor.d1-target_gene.MYC"``. Order and names are
-        those of ADPBulk 0.1.4.
+        those of ADPBulk 0.1.4; where two samples would share a name, all levels are quoted.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def pseudobulk(
     >>> bulk.obs_names[0], int(bulk.obs["n_cells"].iloc[0])
     ('donor.d0-target_gene.GENE00031', 99)
     """
-    columns = sample_columns(groupby)
+    columns = sorted(sample_columns(groupby))
     check_method("method", method)
     if N_CELLS in columns:
         raise OptionError(
@@ -111,7 +112,9 @@ def pseudobulk(
     import pandas as pd
 
     obs: dict[str, Any] = {
-        column: pd.Categorical(levels, categories=pd.Index(_in_order(set(levels))))
+        column: pd.Categorical(
+            levels, categories=pd.Index(in_order(set(levels)), tupleize_cols=False)
+        )
         for column, levels in samples.levels.items()
     }
     obs[N_CELLS] = samples.n_cells
@@ -141,8 +144,12 @@ class Samples:
 
     @property
     def names(self) -> list[str]:
-        """``column.level-column.level`` of each sample."""
-        parts = [[f"{column}.{level}" for level in ls] for column, ls in self.levels.items()]
+        """``column.level-column.level`` of each sample, with quoted levels if two would be one."""
+        names = self._names(str)
+        return names if len(set(names)) == len(names) else self._names(quoted)
+
+    def _names(self, text: Callable[[object], str]) -> list[str]:
+        parts = [[f"{column}.{text(level)}" for level in ls] for column, ls in self.levels.items()]
         return ["-".join(sample) for sample in zip(*parts, strict=True)]
 
     def __len__(self) -> int:
@@ -150,7 +157,7 @@ class Samples:
 
 
 def sample_columns(groupby: str | Iterable[str]) -> list[str]:
-    """The columns asked for, sorted, each once; raises OptionError if these are no names."""
+    """The columns asked for, each once; raises OptionError if these are no names."""
     try:
         columns = [groupby] if isinstance(groupby, str) else list(groupby)
     except TypeError:
@@ -159,7 +166,7 @@ def sample_columns(groupby: str | Iterable[str]) -> list[str]:
         raise OptionError(
             f"groupby={groupby!r} must be the name of a column of obs, or a list of such names."
         )
-    return sorted(set(columns))
+    return list(dict.fromkeys(columns))
 
 
 def check_method(option: str, method: object) -> None:
@@ -196,7 +203,7 @@ def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Sample
                 )
         used = np.unique(labels.codes[labels.codes >= 0])
         names = labels.categories[used].tolist()
-        ordered = _in_order(set(names))
+        ordered = in_order(set(names))
         position = {label: i for i, label in enumerate(ordered)}
         rank = np.full(len(labels.categories) + 1, -1, np.int64)  # the last serves code -1
         rank[used] = [position[label] for label in names]
@@ -228,7 +235,8 @@ def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Sample
     return Samples(codes, levels, n_cells.astype(np.int64), first_cell)
 
 
-def _in_order(labels: Iterable[Any]) -> list[Any]:
+def in_order(labels: Iterable[Any]) -> list[Any]:
+    """Labels by their value; those of mixed types by their text."""
     labels = list(labels)
     try:
         return sorted(labels)

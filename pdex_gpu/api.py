@@ -35,6 +35,7 @@ from .finish import Scale, StoredFinish, finish
 from .identity import run_identity
 from .kept import Filters, find_kept
 from .machine import cpu_count, memory_budget
+from .naming import Within
 from .on_target import own_genes
 from .opening import design_of, open_screen
 from .output import check_output, check_space, input_file, write_output
@@ -136,7 +137,8 @@ def differential_expression(
     groupby : str or list of str
         Column of obs with the group of each cell. Cells without a label are left out. Of a list,
         the first has the groups, and cells are compared only with cells of the same level of the
-        others: ``["perturbation", "cell_type"]``.
+        others: ``["perturbation", "cell_type"]``. Each of these is a column of the result, so none
+        may have the name of one of its own columns.
     reference : object
         Group that the others are compared with, or a list of groups, whose cells are pooled. With
         ``comparison="each_reference"``, groups to compare with one by one; with ``"perturbed"``,
@@ -338,10 +340,10 @@ class _Call:
     cluster: Cluster | None
 
     @property
-    def within(self) -> tuple[str, np.ndarray] | None:
-        """The column of labels that says within what each row is compared."""
-        levels = self.design.within
-        return None if levels is None else ("+".join(self.settings.within_columns), levels)
+    def within(self) -> Within | None:
+        """The columns of labels that say within what each row is compared."""
+        levels, names = self.design.within, self.settings.within_columns
+        return None if levels is None else (names[0] if len(names) == 1 else names, levels)
 
     def scale(self, is_log1p: bool) -> Scale:
         settings = self.settings

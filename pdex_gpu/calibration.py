@@ -203,6 +203,8 @@ class _Real:
         Cells of each target in each block that has control cells.
     n_cells : int
         Of the data.
+    reference : str
+        Name of the reference.
     """
 
     controls: np.ndarray
@@ -211,6 +213,7 @@ class _Real:
     targets: np.ndarray
     wanted: np.ndarray
     n_cells: int
+    reference: str
 
 
 def _real_groups(dataset: Dataset, settings: Settings, units: str | None) -> _Real:
@@ -240,7 +243,13 @@ def _real_groups(dataset: Dataset, settings: Settings, units: str | None) -> _Re
     if not used.any():
         _no_target(settings, column, wanted)
     return _Real(
-        controls, block[controls], unit, design.targets[used], wanted[used], len(design.codes)
+        controls,
+        block[controls],
+        unit,
+        design.targets[used],
+        wanted[used],
+        len(design.codes),
+        str(design.reference),
     )
 
 
@@ -354,9 +363,6 @@ def _summarised(
     pooled = _sorted(*(run.p_values for run in runs))
     targets = np.concatenate([split.targets for split in splits])
     n_control = [np.count_nonzero(split.codes == CONTROL) for split in splits]
-    reference = settings.reference
-    several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
-    names = list(reference) if several else [reference]  # type: ignore[call-overload]
     return Calibration(
         groups=object_array(f"mock {k + 1}" for k in range(len(targets))),
         repeats=np.repeat(np.arange(len(splits)), n_groups),
@@ -378,7 +384,7 @@ def _summarised(
         ]),
         alpha=alpha,
         metric=settings.metric,
-        reference=" + ".join(map(str, names)),
+        reference=real.reference,
         provenance=runs[0].provenance,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from .errors import (
     listing,
     unknown,
 )
+from .naming import joined, level_text, pool_name, unlike
 
 if TYPE_CHECKING:
     from .sources.dataset import Labels
@@ -42,8 +43,9 @@ class Levels:
     codes : numpy.ndarray, shape (n_cells,), int64
         Position in `names`, -1 where the label is missing.
     names : sequence
+        Levels; of several columns, tuples with a level of each.
     column : str
-        For messages.
+        Name of the column, or the names of several; for messages.
     """
 
     codes: np.ndarray
@@ -163,8 +165,8 @@ def combined(labels: Sequence[Labels], columns: Sequence[str]) -> Levels:
     order = sorted(range(len(levels)), key=lambda i: [_sort_key(label) for label in levels[i]])
     place = np.full(len(levels) + 1, -1, np.int64)
     place[order] = np.arange(len(levels))
-    names = [levels[i][0] if len(labels) == 1 else "+".join(map(str, levels[i])) for i in order]
-    return Levels(place[codes], names, "+".join(columns))
+    names = [levels[i][0] if len(labels) == 1 else tuple(levels[i]) for i in order]
+    return Levels(place[codes], names, joined(columns, ", "))
 
 
 def _sort_key(label: object) -> tuple[bool, Any]:
@@ -221,8 +223,7 @@ def _asked(
         )
     if kind == "reference":
         numbers = dict.fromkeys(references, 0) | {t: k + 1 for k, t in enumerate(targets)}
-        name = references[0] if len(references) == 1 else " + ".join(map(str, references))
-        return _Asked(kind, numbers, targets, [0], [name])
+        return _Asked(kind, numbers, targets, [0], [pool_name(references, present)])
     if kind == "each_reference":
         numbers = {label: k for k, label in enumerate([*references])}
         for target in targets:
@@ -232,7 +233,7 @@ def _asked(
     for label in present:
         if label not in references:
             numbers.setdefault(label, len(targets))  # in everybody's rest, and no target
-    return _Asked("rest", numbers, targets, [], [REST if kind == "rest" else PERTURBED])
+    return _Asked("rest", numbers, targets, [], [_pool(kind, present)])
 
 
 def _asked_of_pool(
@@ -249,8 +250,12 @@ def _asked_of_pool(
     if groups is None:
         groups = [label for label in present if label not in left_out]
     asked = _asked("reference", pool, groups, present, column)
-    name = REST if kind == "rest" else PERTURBED
-    return replace(asked, kind="complement", names=[name])
+    return replace(asked, kind="complement", names=[_pool(kind, present)])
+
+
+def _pool(kind: str, present: list[Any]) -> str:
+    """What rows say of the cells that each target is compared with: the name of no group."""
+    return unlike(REST if kind == "rest" else PERTURBED, present)
 
 
 def _references(reference: object, present: list[Any], column: str) -> list[Any]:
@@ -478,7 +483,8 @@ def _with_enough_cells(design: Design, min_cells: int) -> Design:
 def _say_left_out(design: Design, rows: np.ndarray, why: str, depth: int) -> None:
     labels = design.targets[rows]
     if design.within is not None:
-        labels = [f"{t} in {level}" for t, level in zip(labels, design.within[rows], strict=True)]
+        levels = map(level_text, design.within[rows])
+        labels = [f"{t} in {level}" for t, level in zip(labels, levels, strict=True)]
     warnings.warn(
         f"{np.count_nonzero(rows)} of {design.n_rows} comparisons are left out, as {why}: "
         f"{listing(list(labels))}.",

@@ -22,6 +22,7 @@ from .errors import (
     unknown,
 )
 from .machine import cpu_count, memory_budget
+from .naming import of_one_type
 from .result import DEResult
 from .settings import Settings
 from .sources.base import CscChunk, CsrChunk, Source
@@ -394,8 +395,8 @@ def _frame(
         }
         return pd.DataFrame(found | values)
     pl = _import_polars()
-    text = {name: pl.Series(name, labels[name] or None, None if labels[name] else pl.String)
-            for name in labels}  # fmt: skip
+    text = {name: pl.Series(name, of_one_type(found) or None, None if found else pl.String)
+            for name, found in labels.items()}  # fmt: skip
     text = {name: series.gather(places[name]) for name, series in text.items()}
     return cast("polars.DataFrame", pl.DataFrame({**text, **values}))
 

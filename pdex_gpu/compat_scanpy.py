@@ -12,7 +12,6 @@ import numpy as np
 from .api import compare
 from .compat_modes import leading_values
 from .errors import (
-    ColumnError,
     LabelError,
     OptionError,
     UnsupportedDataError,
@@ -22,7 +21,14 @@ from .errors import (
 from .result import DEResult
 from .settings import Settings, check_count
 from .sources.base import Source
-from .sources.dataset import Dataset, Labels, is_backed, object_array, open_dataset
+from .sources.dataset import (
+    Dataset,
+    Labels,
+    is_backed,
+    object_array,
+    obs_labels,
+    open_dataset,
+)
 from .sources.memory import from_array
 from .sources.nodes import from_node, is_node
 from .sources.view import select
@@ -284,8 +290,7 @@ class _Groups:
 
 
 def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups:
-    if groupby not in adata.obs.columns:
-        raise ColumnError(unknown("column of obs", groupby, list(adata.obs.columns)))
+    obs_labels(adata, groupby)
     column = adata.obs[groupby]
     if not hasattr(column, "cat"):
         raise OptionError(

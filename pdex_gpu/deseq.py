@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from .aggregate import Samples, aggregate, check_method, find_samples, sample_columns
+from .deseq_model import Model, make_model
 from .errors import (
     DataError,
     LabelError,
+    MemoryBudgetError,
     MissingDependencyError,
     OptionError,
     UnknownGroupWarning,
     listing,
     unknown,
 )
+from .naming import of_one_type
 from .settings import check_count
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ def pseudobulk_dex(
         which may be larger than memory.
     groupby : iterable of str
         Columns of obs that make up a sample: `test_col` and at least one more, for replicates.
-        Columns of numbers are continuous covariates of the model.
+        Their labels are categories, whatever their type: numbers are no covariates.
     groups : iterable, optional
         Groups to compare, in this order; by default all but the reference, in order of first
         appearance.
@@ -64,7 +67,10 @@ def pseudobulk_dex(
     reference : object
         Group that the others are compared with.
     design : str, optional
-        Formula of the model; by default ``"~"`` and the columns of `groupby` joined by ``"+"``.
+        Formula of the model, as formulaic takes it; by default ``"~"`` and the columns of `groupby`
+        joined by ``"+"``. A column named alone is one of categories; in an expression it has its
+        values, so that ``"~ I(age) + target_gene"`` makes a covariate of the numbers in age. Names
+        that are no identifiers stand in backticks: ``"~ `donor id` + target_gene"``.
     num_workers : int, optional
         Processes that pydeseq2 uses; all processors if None.
     aggr_method : {"sum", "mean", "median"}
@@ -82,20 +88,20 @@ def pseudobulk_dex(
     pandas.DataFrame or polars.DataFrame
         Columns gene, baseMean, log2FoldChange, lfcSE, stat, pvalue, padj, target, reference; rows
         group by group, genes in matrix order. The index counts genes and starts anew in each group.
+        target and reference have the labels of `test_col`, of their type.
 
     Raises
     ------
     pdex_gpu.errors.PdexGpuError
-        One of its subclasses, for every input that cannot be used; MissingDependencyError if
-        pydeseq2 is not installed.
-    ValueError
-        From pydeseq2, about a design that cannot be fitted.
+        One of its subclasses, for every input that cannot be used, such as a design that cannot be
+        fitted (DataError); MissingDependencyError if pydeseq2 is not installed.
 
     Notes
     -----
     Differences from pdex 0.1.28: sums are exact where pdex adds in float32; cells without a label
     are left out with a warning; groups that do not exist are left out with a warning as long as
-    some do; a group that is asked for twice is given once, and the reference never.
+    some do; a group that is asked for twice is given once, and the reference never; columns of
+    numbers are categories, where pdex fits a slope.
 
     Examples
     --------
@@ -111,11 +117,10 @@ def pseudobulk_dex(
     'GENE00044'
     """
     check_method("aggr_method", aggr_method)
-    groupby = [groupby] if isinstance(groupby, str) else list(groupby)
     columns = sample_columns(groupby)
     if test_col not in columns:
         raise OptionError(
-            f"test_col={test_col!r} is not among the columns of groupby: {listing(columns)}. Add "
+            f"test_col={test_col!r} is not among the columns of groupby: {listing(sorted(columns))}. Add "
             "it to groupby, or name the column with the groups."
         )
     if len(columns) < 2:
@@ -124,32 +129,41 @@ def pseudobulk_dex(
             "Add a column to groupby that tells them apart, such as a donor or a batch."
         )
     check_count("num_workers", num_workers)
+    if design is not None and not isinstance(design, str):
+        raise OptionError(f"design={design!r} must be text, not {type(design).__name__}.")
     deseq = _import("pydeseq2.dds", "pseudobulk"), _import("pydeseq2.ds", "pseudobulk")
     inference = _import("pydeseq2.default_inference", "pseudobulk")
+    _import("formulaic_contrasts", "pseudobulk")
     pl = _import("polars", "polars") if as_polars else None
-    samples = find_samples(adata, columns, layer)
+    samples = find_samples(adata, sorted(columns), layer)
     reference, targets = _targets(samples, test_col, reference, groups)
+    model = make_model(samples, columns, design, test_col)
     values, genes = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
     _check_counts(values, samples, genes, aggr_method)
 
     import pandas as pd
 
-    table = pd.concat(
-        _contrasts(
-            *deseq,
-            inference.DefaultInference(n_cpus=num_workers),
-            pd.DataFrame(values, index=samples.names, columns=genes),
-            pd.DataFrame(
-                {column: levels.tolist() for column, levels in samples.levels.items()},
-                index=pd.Index(samples.names, name="SampleName"),
-            ),
-            design="~" + "+".join(groupby) if design is None else design,
-            test_col=test_col,
-            targets=targets,
-            reference=reference,
-        )
-    )
-    return table if pl is None else pl.DataFrame(table)
+    inference = inference.DefaultInference(n_cpus=num_workers)
+    parts = []
+    for target, results in zip(
+        targets, _tested(*deseq, inference, values, model, targets, reference), strict=True
+    ):
+        part = results.reset_index(drop=True)
+        part.insert(0, "gene", genes)
+        part["target"] = _column(target, len(genes))
+        part["reference"] = _column(reference, len(genes))
+        parts.append(part)
+    table = pd.concat(parts)
+    if pl is None:
+        return table
+    return pl.DataFrame(table.assign(target=of_one_type(table["target"])))
+
+
+def _column(label: object, n: int) -> pandas.Series:
+    """A label `n` times, of its type."""
+    import pandas as pd
+
+    return pd.Series([label] * n)
 
 
 def _import(module: str, extra: str) -> Any:
@@ -223,34 +237,48 @@ def _check_counts(values: np.ndarray, samples: Samples, genes: np.ndarray, metho
             )
 
 
-def _contrasts(
+def _tested(
     dds_module: Any,
     ds_module: Any,
     inference: Any,
-    counts: pandas.DataFrame,
-    metadata: pandas.DataFrame,
-    *,
-    design: str,
-    test_col: str,
+    values: np.ndarray,
+    model: Model,
     targets: list[Any],
     reference: object,
 ) -> Iterator[pandas.DataFrame]:
-    """Fit the model once, then test target by target, with the options of pdex 0.1.28."""
-    dds = dds_module.DeseqDataSet(
-        counts=counts,
-        metadata=metadata,
-        design=design,
-        refit_cooks=True,
-        inference=inference,
-        quiet=True,
-    )
-    dds.deseq2()
-    for target in targets:
-        tested = ds_module.DeseqStats(
-            dds, contrast=[test_col, target, reference], inference=inference, quiet=True
+    """Fit the model once, then test target by target, with the options of pdex 0.1.28.
+
+    Samples and genes have numbers for names: those of the data may repeat.
+    """
+    import pandas as pd
+
+    contrasts = [model.contrast(target, reference) for target in targets]
+    samples = model.matrix.index
+    try:
+        dds = dds_module.DeseqDataSet(
+            counts=pd.DataFrame(
+                values, index=samples, columns=pd.RangeIndex(values.shape[1]).astype(str)
+            ),
+            metadata=pd.DataFrame(index=samples),
+            design=model.matrix,
+            refit_cooks=True,
+            inference=inference,
+            quiet=True,
         )
-        tested.summary()
-        results = tested.results_df.reset_index(names="gene")
-        results["target"] = target
-        results["reference"] = reference
-        yield results
+        dds.deseq2()
+        for contrast in contrasts:
+            tested = ds_module.DeseqStats(dds, contrast=contrast, inference=inference, quiet=True)
+            tested.summary()
+            yield tested.results_df
+    except MemoryError as error:
+        raise MemoryBudgetError(
+            f"pydeseq2 ran out of memory with {values.shape[0]:,} samples x {values.shape[1]:,} "
+            "genes. Give fewer genes, or merge samples."
+        ) from error
+    except Exception as error:  # of pydeseq2, whatever it is
+        text = " ".join(str(error).split()).removesuffix(".")
+        raise DataError(
+            f"pydeseq2 cannot fit {values.shape[0]:,} samples x {values.shape[1]:,} genes "
+            f"({type(error).__name__}: {text}). Check that the samples have counts, and that "
+            "several have each group."
+        ) from error

@@ -98,7 +98,7 @@ class Design:
     targets, references : numpy.ndarray, shape (n_rows,), object
         Labels of the rows of the result.
     within : numpy.ndarray or None, shape (n_rows,), object
-        Level that a row's comparison is made within.
+        Level that a row's comparison is made within; of several columns, a tuple of levels.
     stratified : bool
         Whether a row may be made of several strata.
     """
@@ -183,6 +183,4 @@ def group_cells(codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarra
 
 def labels_array(labels: Sequence[object]) -> np.ndarray:
     """One-dimensional object array, also of labels that are sequences themselves."""
-    found = np.empty(len(labels), dtype=object)
-    found[:] = labels
-    return found
+    return np.fromiter(labels, dtype=object, count=len(labels))

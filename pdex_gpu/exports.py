@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import OptionError, unknown
+from .naming import level_columns
 from .schema import INTEGERS
 
 if TYPE_CHECKING:
@@ -27,10 +28,9 @@ def to_anndata(result: DEResult) -> anndata.AnnData:
     import anndata as ad
     import pandas as pd
 
-    names = [result.name(t) for t in range(len(result.targets))]
-    obs = {"target": _category(result.targets), "reference": _category(result.references)}
-    if result.within is not None:
-        obs[result.within[0]] = _category(result.within[1])
+    labels = {"target": result.targets, "reference": result.references}
+    labels |= level_columns(result.within)
+    obs = {name: _category(of_rows) for name, of_rows in labels.items()}
     layers = {name: result[name].copy() for name in result.columns}
     if result.kept is not None:
         layers |= {
@@ -39,7 +39,7 @@ def to_anndata(result: DEResult) -> anndata.AnnData:
             if name in INTEGERS
         }
     return ad.AnnData(
-        obs=pd.DataFrame(obs, index=pd.Index(names)),
+        obs=pd.DataFrame(obs, index=pd.Index(_names(result))),
         var=pd.DataFrame(index=pd.Index(list(map(str, result.features)))),
         layers=layers,
         uns={"pdex_gpu": json.dumps(result.provenance, default=str)},
@@ -52,7 +52,7 @@ def to_wide(result: DEResult, column: str) -> pandas.DataFrame:
 
     return pd.DataFrame(
         _values(result, column, slice(None)),
-        index=pd.Index([result.name(t) for t in range(len(result.targets))], name="target"),
+        index=pd.Index(_names(result), name="target"),
         columns=pd.Index(list(map(str, result.features)), name="feature"),
     )
 
@@ -91,6 +91,10 @@ def _signed_log10_p(result: DEResult, part: slice) -> np.ndarray:
             log10_p = np.maximum(np.log10(result["p_value"][part]), _SMALLEST)
     change = np.sign(result["target_mean"][part] - result["reference_mean"][part])
     return np.abs(log10_p) * change
+
+
+def _names(result: DEResult) -> list[str]:
+    return [result.name(t) for t in range(len(result.targets))]
 
 
 def _category(labels: np.ndarray) -> Any:

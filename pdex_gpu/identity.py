@@ -61,12 +61,15 @@ def run_identity(
         "is_log1p": _plain(settings.is_log1p),
         "exp_post_agg": bool(settings.exp_post_agg),
         "clip_value": _plain(settings.clip_value),
-        "labels of the cells": _hash(
-            [*map(repr, design.targets), *map(repr, design.references)], design.codes
-        ),
+        "labels of the cells": _hash(_labels(design), design.codes),
         "names of the genes": _hash(map(str, dataset.genes)),
         **{f"data, {name}": value for name, value in dataset.source.identity().items()},
     }
+
+
+def _labels(design: Design) -> list[str]:
+    within = () if design.within is None else tuple(design.within)
+    return [*map(repr, design.targets), *map(repr, design.references), *map(repr, within)]
 
 
 def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:

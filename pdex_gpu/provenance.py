@@ -11,6 +11,7 @@ from .analysis import Analysis
 from .backends.registry import BackendInfo
 from .design import Design
 from .errors import listing
+from .naming import joined
 from .settings import Settings
 from .sources.dataset import Dataset
 from .versions import compiler, version
@@ -40,7 +41,7 @@ def make_provenance(
         "n_targets": len(design.targets),
         "groupby": settings.groupby,
         "comparison": settings.comparison,
-        "reference": " | ".join(map(str, dict.fromkeys(design.references))),
+        "reference": _references(design),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,
         "is_log1p": bool(is_log1p),
@@ -66,3 +67,8 @@ def make_provenance(
             **compiler(backend.name),
         },
     }
+
+
+def _references(design: Design) -> str:
+    references = list(dict.fromkeys(design.references))
+    return str(references[0]) if len(references) == 1 else joined(references, " | ")

@@ -10,8 +10,9 @@ import numpy as np
 
 from .disk import write_beside
 from .errors import MissingDependencyError, OptionError, unknown
+from .naming import Within, level_columns
 from .result_base import Result
-from .schema import EXTRA, INTEGERS, VALUES
+from .schema import EXTRA, INTEGERS, VALUES, check_level_names
 from .table import Table, write_parquet, write_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class DEResult(Result):
         columns: Mapping[str, np.ndarray],
         provenance: Mapping[str, Any],
         *,
-        within: tuple[str, np.ndarray] | None = None,
+        within: Within | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
         shape = (len(targets), len(features))
@@ -81,6 +82,7 @@ class DEResult(Result):
                 )
         if len(references) != len(targets):
             raise ValueError(f"{len(references)} references for {len(targets)} targets")
+        check_level_names(level_columns(within))
         super().__init__(targets, references, features, known, provenance, within, kept)
         self._columns = dict(columns)
 
@@ -106,7 +108,9 @@ class DEResult(Result):
 
         frame: dict[str, Any] = {}
         for name, (codes, categories) in self._table().labels(slice(0, len(self.targets))).items():
-            frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(categories))
+            frame[name] = pd.Categorical.from_codes(
+                codes, categories=pd.Index(categories, tupleize_cols=False)
+            )
         frame |= {name: self.flat(name) for name in self.columns}
         return pd.DataFrame(frame)
 
@@ -134,9 +138,9 @@ class DEResult(Result):
         Returns
         -------
         anndata.AnnData, shape (n_comparisons, n_genes)
-            ``obs`` has `target`, `reference` and the level of `within`; ``layers`` every column of
-            values as float64 or int64, NaN at pairs that are not `kept`; ``X`` is empty;
-            ``uns["pdex_gpu"]`` the provenance as JSON.
+            ``obs`` has `target`, `reference` and a column for each of `within`, and is indexed by
+            :meth:`name`; ``layers`` every column of values as float64 or int64, NaN at pairs that
+            are not `kept`; ``X`` is empty; ``uns["pdex_gpu"]`` the provenance as JSON.
         """
         from .exports import to_anndata
 
@@ -155,7 +159,7 @@ class DEResult(Result):
         Returns
         -------
         pandas.DataFrame, shape (n_comparisons, n_genes), float64
-            NaN at pairs that are not `kept`.
+            Indexed by :meth:`name`; NaN at pairs that are not `kept`.
 
         Raises
         ------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import LabelError, OptionError, unknown
+from .naming import Within, level_columns, level_text, quoted
 from .schema import COLUMNS, VALUES
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ class Result(ABC):
         Gene names.
     columns : tuple of str
         Names of the columns of values.
-    within : tuple of str and numpy.ndarray, or None
-        Name of the column and level, shape (n_comparisons,), that each is made within.
+    within : tuple of (str or tuple of str) and numpy.ndarray, or None
+        Name of the column and level, shape (n_comparisons,), object, that each is made within. Of
+        several columns, a tuple of their names, and tuples with a level of each.
     kept : numpy.ndarray or None, shape (n_comparisons, n_genes), bool
         Which pairs are in the result; None if all are.
     provenance : dict
@@ -46,7 +49,7 @@ class Result(ABC):
         features: np.ndarray,
         columns: tuple[str, ...],
         provenance: Mapping[str, Any],
-        within: tuple[str, np.ndarray] | None,
+        within: Within | None,
         kept: np.ndarray | None,
     ) -> None:
         self.targets = targets
@@ -79,7 +82,8 @@ class Result(ABC):
             Label of the target; ``"3"`` finds the integer 3, too.
         reference, within : object, optional
             What it was compared with, and the level it was compared in, where `target` was
-            compared more than once.
+            compared more than once. Of several columns, the level is a tuple with one of each, or
+            its text as :meth:`name` gives it: ``"T cell, batch 1"``.
 
         Returns
         -------
@@ -94,17 +98,18 @@ class Result(ABC):
         matching = np.flatnonzero(_equal(self.targets, target))
         if not len(matching):
             raise LabelError(unknown("target", target, self.targets.tolist()))
-        levels = None if self.within is None else self.within[1]
-        for name, label, labels in (
-            ("reference", reference, self.references),
-            ("within", within, levels),
+        levels = np.full(0, None) if self.within is None else self.within[1]
+        for name, label, labels, equal in (
+            ("reference", reference, self.references, _equal),
+            ("within", within, levels, _equal_level),
         ):
             if label is None:
                 continue
-            found = np.full(0, None) if labels is None else labels[matching]
-            chosen = _equal(found, label)
+            found = labels[matching] if len(labels) else labels
+            chosen = equal(found, label)
             if not chosen.any():
-                raise LabelError(unknown(f"{name} of target {target!r}:", label, found.tolist()))
+                known = list(map(level_text, found))
+                raise LabelError(unknown(f"{name} of target {target!r}:", level_text(label), known))
             matching = matching[chosen]
         if len(matching) > 1:
             raise LabelError(
@@ -127,13 +132,36 @@ class Result(ABC):
         return int(found[0])
 
     def name(self, t: int) -> str:
-        """What to call comparison `t`: its target, and its level and reference if they vary."""
-        text = str(self.targets[t])
+        """What to call comparison `t`: its target, and its level and reference if they vary.
+
+        No two comparisons share a name: where they would, the labels are quoted in all names.
+        """
+        return self._names[t]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        levels: list[object] = [None] * len(self.targets)
         if self.within is not None:
-            text += f" in {self.within[1][t]}"
-        if self.reference is None:
-            text += f" vs {self.references[t]}"
-        return text
+            levels = list(self.within[1])
+        names = []
+        for target, level, reference in zip(self.targets, levels, self.references, strict=True):
+            text = str(target)
+            if self.within is not None:
+                text += f" in {level_text(level)}"
+            if self.reference is None:
+                text += f" vs {reference}"
+            names.append(text)
+        return names if len(set(names)) == len(names) else self._quoted_names()
+
+    def _quoted_names(self) -> list[str]:
+        levels = [""] * len(self.targets)
+        if self.within is not None:
+            parts = zip(*level_columns(self.within).values(), strict=True)
+            levels = [f" in {', '.join(map(quoted, of_columns))}" for of_columns in parts]
+        return [
+            f"{quoted(target)}{level} vs {quoted(reference)}"
+            for target, level, reference in zip(self.targets, levels, self.references, strict=True)
+        ]
 
     @abstractmethod
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -175,8 +203,7 @@ class Result(ABC):
         if self.kept is not None:
             order = order[self.kept[t, order]]
         labels = {"target": self.targets[t], "reference": self.references[t]}
-        if self.within is not None:
-            labels[self.within[0]] = self.within[1][t]
+        labels |= {name: levels[t] for name, levels in level_columns(self.within).items()}
         return [
             labels
             | {"feature": self.features[g]}
@@ -248,6 +275,24 @@ class Result(ABC):
             f"backend {p.get('backend', 'unknown')} ({p.get('device', 'unknown device')}, "
             f"engine {p.get('engine', 'unknown')}); columns {', '.join(names)}"
         )
+
+
+def _equal_level(levels: np.ndarray, asked: object) -> np.ndarray:
+    """Which levels are the one asked for: a label, or one of each of several columns."""
+    found = _equal(levels, asked)
+    if found.any():
+        return found
+    if isinstance(asked, list | tuple):
+        return np.array(
+            [
+                isinstance(level, tuple)
+                and len(level) == len(asked)
+                and all(a == b or str(a) == str(b) for a, b in zip(level, asked, strict=True))
+                for level in levels
+            ],
+            bool,
+        )
+    return np.array([level_text(level) == str(asked) for level in levels], bool)
 
 
 def _single(labels: np.ndarray) -> object:

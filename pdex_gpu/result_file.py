@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import FileFormatError, OptionError
+from .naming import Within, made_within
 from .result import DEResult
 from .result_base import Result
 from .schema import EXTRA, INTEGERS, LABELS, SCHEMA_VERSION, VALUES
@@ -43,7 +44,7 @@ class ResultFile(Result):
         provenance: Mapping[str, Any],
         *,
         columns: tuple[str, ...] = (),
-        within: tuple[str, np.ndarray] | None = None,
+        within: Within | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
         super().__init__(
@@ -177,14 +178,13 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
             targets, references, features = (
                 _labels(layout[name]) for name in ("targets", "references", "features")
             )
-            within = layout["within"] and (layout["within"][0], _labels(layout["within"][1]))
+            levels = {name: _labels(texts) for name, texts in layout["within"]}
             kept = None
             if layout["filtered"]:
-                levels = [within[1]] if within else []
                 kept = find_rows(
                     file,
-                    list(zip(targets, references, *levels, strict=True)),
-                    ["target", "reference", *([within[0]] if within else [])],
+                    list(zip(targets, references, *levels.values(), strict=True)),
+                    ["target", "reference", *levels],
                     features,
                     shown,
                 )
@@ -197,9 +197,16 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
         ) from error
     extra = tuple(name for name in EXTRA if name in columns)
     result = ResultFile(
-        path, targets, references, features, provenance, columns=extra, within=within, kept=kept
+        path,
+        targets,
+        references,
+        features,
+        provenance,
+        columns=extra,
+        within=made_within(levels),
+        kept=kept,
     )
-    missing = [name for name in (*LABELS, *VALUES) if name not in columns]
+    missing = [name for name in (*LABELS, *levels, *VALUES) if name not in columns]
     if missing or n_rows != result.n_rows:
         what = f"lacks the columns {missing}" if missing else f"has {n_rows:,} rows"
         raise FileFormatError(

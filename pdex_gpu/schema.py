@@ -140,3 +140,17 @@ def extra_columns(asked: str | Iterable[str]) -> tuple[str, ...]:
         if name not in EXTRA and name not in VALUES and name not in LABELS:
             raise OptionError(unknown("column", name, EXTRA))
     return tuple(name for name in EXTRA if name in names)
+
+
+def check_level_names(names: Iterable[str]) -> None:
+    """Raise OptionError if a column of levels would have the name of another column.
+
+    Names that differ in case alone are different names, as in pandas, polars and Arrow.
+    """
+    for name in names:
+        if name in LABELS or name in VALUES or name in EXTRA:
+            raise OptionError(
+                f"Cells are to be compared within the levels of {name!r}, but the result has a "
+                f"column {name!r} of its own. Rename the column of obs: "
+                f"adata.obs = adata.obs.rename(columns={{{name!r}: {'obs_' + name!r}}})."
+            )

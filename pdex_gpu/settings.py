@@ -15,6 +15,7 @@ from .correction import Correction
 from .errors import OptionError, unknown
 from .machine import memory_budget
 from .progress import check_progress
+from .schema import check_level_names
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def _check_groupby(groupby: Any) -> None:
         )
     if len(set(names)) < len(names):
         raise OptionError(f"groupby={groupby!r} names a column twice.")
+    check_level_names(names[1:])
 
 
 def _check_comparison(settings: Settings) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .schema import INTEGERS, LABELS, SCHEMA_VERSION, VALUES
+from .naming import Within, level_columns
+from .schema import INTEGERS, SCHEMA_VERSION, VALUES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,8 +35,8 @@ class Table:
     provenance : mapping
     columns : tuple of str
         Further columns of values.
-    within : tuple of str and sequence, optional
-        Name and labels, shape (n_rows,), of a further column of labels.
+    within : tuple, optional
+        Further columns of labels: as :attr:`.result_base.Result.within`.
     kept : numpy.ndarray, optional, shape (n_rows, n_genes), bool
         Which rows the table has; all by default.
     """
@@ -48,24 +49,22 @@ class Table:
         provenance: Mapping[str, Any],
         *,
         columns: tuple[str, ...] = (),
-        within: tuple[str, Sequence[object] | np.ndarray] | None = None,
+        within: Within | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
         self._n_targets, self._n_genes, self._kept = len(targets), len(features), kept
         self.values = (*VALUES, *columns)
-        by_row = {"target": targets, "reference": references}
-        if within is not None:
-            by_row[within[0]] = within[1]
+        levels = level_columns(within)
+        by_row = {"target": targets, "reference": references, **levels}
         encoded = {name: _encoded(labels) for name, labels in by_row.items()}
         encoded["feature"] = _encoded(features)
-        order = ("target", "reference", *(n for n in by_row if n not in LABELS), "feature")
-        self._codes = {name: encoded[name][0] for name in order}
-        self._categories = {name: encoded[name][1] for name in order}
+        self._codes = {name: codes for name, (codes, _) in encoded.items()}
+        self._categories = {name: categories for name, (_, categories) in encoded.items()}
         layout = {
             "schema": SCHEMA_VERSION,
             "targets": list(map(str, targets)),
             "references": list(map(str, references)),
-            "within": None if within is None else [within[0], list(map(str, within[1]))],
+            "within": [[name, list(map(str, labels))] for name, labels in levels.items()],
             "features": list(map(str, features)),
             "filtered": kept is not None,
         }
@@ -125,12 +124,10 @@ class Table:
 
     def is_plain(self, sep: str) -> bool:
         """Whether no label holds a separator, a quote or a line break."""
-        special = (sep, '"', "\n", "\r")
-        return not any(
-            mark in str(label)
+        return all(
+            _is_plain(str(label), sep)
             for categories in self._categories.values()
             for label in categories
-            for mark in special
         )
 
 
@@ -152,7 +149,8 @@ def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> N
 def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: str) -> None:
     """Write the parts as text; numbers read back to the same bits.
 
-    Labels are quoted only if one of them holds a separator, a quote or a line break.
+    Labels are quoted only if one of them holds a separator, a quote or a line break; names of
+    columns likewise.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -165,10 +163,18 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
         quoting_style="none" if table.is_plain(sep) else "needed",
     )
     with path.open("wb") as file:
-        file.write(sep.join(text.names).encode() + b"\n")
+        file.write(sep.join(_field(name, sep) for name in text.names).encode() + b"\n")
         with csv.CSVWriter(file, text, write_options=options) as writer:
             for part in parts:
                 writer.write_table(part.cast(text))
+
+
+def _is_plain(text: str, sep: str) -> bool:
+    return not any(mark in text for mark in (sep, '"', "\n", "\r"))
+
+
+def _field(text: str, sep: str) -> str:
+    return text if _is_plain(text, sep) else '"' + text.replace('"', '""') + '"'
 
 
 def _encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:

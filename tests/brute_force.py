@@ -78,7 +78,7 @@ class Row:
 
     target: Any
     reference: str
-    level: str | None
+    level: Any
     stratified: bool
     strata: tuple[tuple[np.ndarray, np.ndarray], ...]
 
@@ -139,11 +139,14 @@ def rows_of(
                     if r != t:
                         yield t, r, its, labels == r
 
-    def parts(columns: Sequence[str]) -> list[tuple[str | None, np.ndarray]]:
+    def parts(columns: Sequence[str]) -> list[tuple[Any, np.ndarray]]:
         if not columns:
             return [(None, np.ones(len(obs), bool))]
-        joined = obs[list(columns)].astype(str).agg("+".join, axis=1).to_numpy(object)
-        return [(name, joined == name) for name in sorted(set(joined))]
+        rows = list(zip(*(obs[column].astype(str) for column in columns), strict=True))
+        return [
+            (level[0] if len(columns) == 1 else level, np.array([row == level for row in rows]))
+            for level in sorted(set(rows))
+        ]
 
     kept, left_out = [], []
     for level, there in parts(within):

@@ -100,7 +100,8 @@ def test_rows_are_those_of_the_cells(asked, layout, backend):
     if left_out:
         assert f"{len(left_out)} of {len(rows) + len(left_out)} comparisons are left out" in said[0]
         for row in left_out[:20]:
-            label = row.target if row.level is None else f"{row.target} in {row.level}"
+            level = ", ".join(row.level) if isinstance(row.level, tuple) else row.level
+            label = row.target if level is None else f"{row.target} in {level}"
             assert repr(label) in said[0]
 
 
@@ -245,9 +246,10 @@ def test_levels_are_sorted_by_size_column_by_column():
     assert result.within[0] == "lane"
     assert result.within[1].tolist() == [1, 2, 10]
     result, _ = run(screen(obs=obs), ["group", "lane", "type"], groups=["a"])
-    assert result.within[0] == "lane+type"
-    assert result.within[1].tolist() == ["1+B", "1+T", "2+B", "2+T", "10+B", "10+T"]
-    assert result.to_pandas()["lane+type"].unique().tolist() == result.within[1].tolist()
+    assert result.within[0] == ("lane", "type")
+    assert result.within[1].tolist() == [(n, kind) for n in (1, 2, 10) for kind in "BT"]
+    table = result.to_pandas()[["lane", "type"]].drop_duplicates()
+    assert list(table.itertuples(index=False, name=None)) == result.within[1].tolist()
 
 
 def test_levels_without_a_cell_are_not_spoken_of():

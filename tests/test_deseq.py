@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from scipy import sparse
 
 import pdex_gpu.deseq
 from pdex_gpu import pseudobulk_dex
+from pdex_gpu.aggregate import find_samples
+from pdex_gpu.deseq_model import Model, make_model
 from pdex_gpu.errors import (
     ColumnError,
     DataError,
@@ -52,7 +55,9 @@ def test_as_pdex(name: str):
     Worst relative error seen with pydeseq2 0.5.2 and 0.5.4: 4.1e-10 (a p-value).
     """
     truth = np.load(TRUTH)
-    table = pseudobulk_dex(screen(), **CALLS[name])
+    # pdex fits a slope to columns of numbers, which are categories here.
+    slope = {"design": "~I(batch) + arm"} if name == "number" else {}
+    table = pseudobulk_dex(screen(), **CALLS[name], **slope)
     assert list(table.columns) == truth[f"{name} columns"].tolist()
     assert table.index.tolist() == truth[f"{name} index"].tolist()
     for column in table.columns:
@@ -277,3 +282,193 @@ def test_missing_packages(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=said):
         pseudobulk_dex(adata, GROUPBY, **options)
+
+
+# --- labels and names of any kind ----------------------------------------------------------------
+
+
+def relabelled(adata: ad.AnnData, column: str, labels: Any, dtype: Any = None) -> ad.AnnData:
+    """The screen with other labels in a column, in the order of the old ones."""
+    other = adata.copy()
+    old = adata.obs[column].astype(str)
+    places = pd.Index(sorted(set(old))).get_indexer(old)
+    other.obs[column] = pd.Series(labels, dtype=dtype).take(places).set_axis(adata.obs_names)
+    return other
+
+
+NAMES = [
+    "donor id", "batch (10x)", "1", "C", "Q", "I", "a`b", "it's", 'say "x"', "a\\b", "a:b", "~",
+    "+", "x**2", "[0]", "np", "size_factors", "replaceable", "column1", "", "é", "lambda",
+]  # fmt: skip
+KINDS: dict[str, tuple[Any, Any]] = {
+    "int": ([3, 5, 8, 13, 21], "int64"),
+    "float": ([-0.5, 0.0, 1.5, 2.0, 1e9], "float64"),
+    "nullable": ([3, 5, 8, 13, 21], "Int64"),
+    "dates": (list(pd.date_range("2024-01-01", periods=5)), "datetime64[ns]"),
+    "sizes": ([9, 10, 11, 100, 1000], "int64"),  # whose text has another order
+    "categories": ([3, 5, 8, 13, 21], "category"),
+}
+
+
+def model(data: ad.AnnData, groupby: Sequence[str] = GROUPBY, design: str | None = None) -> Model:
+    """The model alone: fitting takes long."""
+    return make_model(find_samples(data, sorted(groupby), None), groupby, design, groupby[0])
+
+
+def assert_alike(found: Model, expected: Model, labels: dict[str, Any] | None = None) -> None:
+    """The same numbers, and the same contrasts of groups, which may have other labels."""
+    np.testing.assert_array_equal(found.matrix.to_numpy(), expected.matrix.to_numpy())
+    for target in ("MYC", "TP53", "GATA1"):
+        asked = [target, "non-targeting"]
+        np.testing.assert_array_equal(
+            found.contrast(*(labels[x] if labels else x for x in asked)), expected.contrast(*asked)
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("design", [None, "~target_gene + donor", "~C(target_gene) + C(donor)"])
+@pytest.mark.parametrize("column", GROUPBY)
+def test_labels_are_categories(adata: ad.AnnData, column: str, design: str | None, kind: str):
+    """Whatever their type: the same model as with text of the same order, and no slope."""
+    old = sorted(set(adata.obs[column].astype(str)))
+    new, dtype = KINDS[kind]
+    data = relabelled(adata, column, new[: len(old)], dtype)
+    labels = dict(zip(old, new, strict=False)) if column == "target_gene" else None
+    assert_alike(model(data, design=design), model(adata), labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("column", GROUPBY)
+def test_names_of_columns(adata: ad.AnnData, column: str, name: str):
+    """The same model, though samples may be in another order."""
+    expected = model(adata)
+    adata.obs = adata.obs.rename(columns={column: name})
+    found = model(adata, [name if asked == column else asked for asked in GROUPBY])
+    rows = (np.unique(m.matrix.to_numpy(), axis=0) for m in (found, expected))
+    np.testing.assert_array_equal(*rows)
+    contrasts = (m.contrast("MYC", "non-targeting") for m in (found, expected))
+    np.testing.assert_array_equal(*contrasts)
+
+
+@pytest.mark.parametrize(
+    "design",
+    ["target_gene + donor", "~C(target_gene) + donor", "~ `target_gene` + C(donor) + 1"],
+)
+def test_ways_to_write_a_design(adata: ad.AnnData, design: str):
+    assert_alike(model(adata, design=design), model(adata))
+
+
+def test_a_design_with_names_in_backticks(adata: ad.AnnData):
+    expected = model(adata, ["target_gene", "donor"])
+    adata.obs = adata.obs.rename(columns={"donor": "donor id"})
+    assert_alike(model(adata, ["target_gene", "donor id"], "~target_gene + `donor id`"), expected)
+
+
+def test_a_label_in_a_design_is_the_users(adata: ad.AnnData):
+    data = relabelled(adata, "target_gene", [3, 5, 8, 13], "int64")
+    found = model(data, design="~C(target_gene, contr.treatment(base=13)) + donor")
+    assert found.contrast(3, 13).tolist() == [0, 1, 0, 0, 0, 0, 0, 0]
+    assert found.contrast(13, 3).tolist() == [0, -1, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_covariate(adata: ad.AnnData):
+    """A number in an expression is one."""
+    data = relabelled(adata, "donor", [3, 5, 8, 13, 21], "int64")
+    found = model(data, design="~target_gene + donor + I(donor ** 2)").matrix
+    donors = find_samples(data, sorted(GROUPBY), None).levels["donor"].astype(float)
+    assert found.shape == (20, 6)
+    np.testing.assert_array_equal(found.iloc[:, -2], donors)
+    np.testing.assert_array_equal(found.iloc[:, -1], donors**2)
+
+
+@pytest.mark.parametrize("kind", ["int", "nullable", "dates", "categories"])
+def test_the_table_has_labels_of_their_type(adata: ad.AnnData, kind: str):
+    """The numbers of text, to the bit, and "0" finds 0."""
+    new, dtype = KINDS[kind]
+    new = [0, *new[1:]] if kind != "dates" else new
+    old = ["GATA1", "MYC", "TP53", "non-targeting"]
+    data = relabelled(adata, "target_gene", new[:4], dtype)
+    data.obs["donor"] = relabelled(adata, "donor", *KINDS["int"]).obs["donor"].to_numpy()
+    data.obs = data.obs.rename(columns={"donor": "1"})
+    reference = str(new[0])
+    found = pseudobulk_dex(data, ["target_gene", "1"], [new[1]], reference=reference)
+    assert found["target"].dtype == ("datetime64[ns]" if kind == "dates" else "int64")
+    assert set(found["target"]) == {new[1]}
+    assert set(found["reference"]) == {new[0]}
+    expected = pseudobulk_dex(adata.copy(), ["target_gene", "donor"], [old[1]], reference=old[0])
+    np.testing.assert_allclose(
+        found[NUMBERS].to_numpy(), expected[NUMBERS].to_numpy(), rtol=1e-6, equal_nan=True
+    )
+
+
+def test_groups_of_bool(adata: ad.AnnData):
+    adata.obs["hit"] = (adata.obs["target_gene"] == "MYC").to_numpy()
+    found = pseudobulk_dex(adata, ["hit", "donor"], None, "hit", reference=False)
+    assert found["target"].dtype == bool
+    assert found["target"].all()
+    assert not found["reference"].any()
+
+
+def test_genes_and_samples_of_one_name(adata: ad.AnnData):
+    expected = pseudobulk_dex(adata, GROUPBY, groups=["MYC"])
+    adata.obs["a"] = adata.obs["donor"].map({"d1": "x-b.y", "d2": "x"}).fillna("w")
+    adata.obs["b"] = adata.obs["donor"].map({"d1": "z", "d2": "y-b.z"}).fillna(adata.obs["donor"])
+    adata.var_names = ["G", "G", *adata.var_names[2:]]
+    found = pseudobulk_dex(
+        adata, ["target_gene", "a", "b"], groups=["MYC"], design="~target_gene + b"
+    )
+    assert found["gene"].tolist()[:3] == ["G", "G", "G2"]
+    np.testing.assert_allclose(
+        found[NUMBERS].to_numpy(), expected[NUMBERS].to_numpy(), rtol=1e-4, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("as_polars", [False, True])
+def test_groups_of_several_types(adata: ad.AnnData, as_polars: bool):
+    data = relabelled(adata, "target_gene", ["a", 2, 1.5, "c"], object)
+    found = pseudobulk_dex(data, GROUPBY, ["a", 2], reference=1.5, as_polars=as_polars)
+    assert list(dict.fromkeys(found["target"])) == (["a", "2"] if as_polars else ["a", 2])
+    assert set(found["reference"]) == {1.5}
+
+
+def one_donor(adata: ad.AnnData) -> ad.AnnData:
+    return adata[adata.obs["donor"] == "d1"].copy()
+
+
+def no_counts(adata: ad.AnnData) -> ad.AnnData:
+    adata.X = np.zeros_like(adata.X)
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        (
+            None,
+            {"groupby": [*GROUPBY, "arm"]},  # which the groups tell
+            DataError,
+            "cannot be fitted to these 20 samples: of its 9 coefficients, 1 follow from",
+        ),
+        (one_donor, {}, DataError, "4 samples are too few for the 4 coefficients"),
+        (no_counts, {}, DataError, "pydeseq2 cannot fit 20 samples x 30 genes"),
+        (None, {"design": 3}, OptionError, "design=3 must be text, not int"),
+        (None, {"design": "~target_gene +"}, OptionError, "cannot be used: FormulaSyntaxError"),
+        (None, {"design": "~target_gene + guide"}, OptionError, "it names 'guide'"),
+        (None, {"design": "~donor"}, OptionError, "it does not name 'target_gene'"),
+        (None, {"design": "~C(target_gene) + nope(donor)"}, OptionError, "cannot be used"),
+        (None, {"design": "~I(target_gene == 'MYC')"}, OptionError, "does not tell one from the"),
+        (None, {"design": "donor ~ target_gene"}, OptionError, "cannot be used"),
+        (None, {"design": "~target_gene + I(donor)**0.5"}, OptionError, "cannot be used"),
+        (None, {"groupby": 5}, OptionError, "groupby=5 must be the name of a column"),
+    ],
+)
+def test_what_cannot_be_fitted(
+    adata: ad.AnnData, change: Any, options: Any, error: type[Exception], message: str
+):
+    data = adata if change is None else change(adata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(error, match=message) as caught:
+            pseudobulk_dex(data, **{"groupby": GROUPBY, **options})
+    if "pydeseq2" in message or "Formula" in message:
+        assert caught.value.__cause__ is not None

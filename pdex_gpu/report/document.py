@@ -9,6 +9,8 @@ import numpy as np
 
 from .. import __version__
 from ..calibration_result import Calibration
+from ..design import labels_array
+from ..naming import level_text
 from ..pl.values import count
 from ..result_base import Result
 from .bins import Background
@@ -46,7 +48,7 @@ def document(
     }
     labels = {"target": result.targets, "reference": result.references}
     if result.within is not None:
-        labels["within"] = result.within[1]
+        labels["within"] = labels_array(list(map(level_text, result.within[1])))
     values = {}
     for name, texts in labels.items():
         values[name], codes = coded(texts)
@@ -59,7 +61,7 @@ def document(
         "version": __version__,
         "fdr": data.fdr,
         "labels": values,
-        "within": None if result.within is None else label(result.within[0]),
+        "within": None if result.within is None else label(level_text(result.within[0])),
         "several_references": len(values["reference"]) > 1,
         "features": [label(name) for name in result.features],
         "n_rows": int(data.comparisons.rows.sum()),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ColumnError, LayerError, UnsupportedDataError, unknown
+from ..errors import ColumnError, LabelError, LayerError, UnsupportedDataError, unknown
 from .base import Source
 from .memory import from_array, no_matrix
 from .nodes import StoredSource, from_node, is_node
@@ -147,7 +147,7 @@ def object_array(values: Iterable[Any]) -> np.ndarray:
 
 
 def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset:
-    labels = no_labels(adata.n_obs) if groupby is None else _obs_labels(adata, groupby)
+    labels = no_labels(adata.n_obs) if groupby is None else obs_labels(adata, groupby)
     if layer is not None and layer not in adata.layers:
         # anndata 0.13 lists X among the layers, under None.
         names = [name for name in adata.layers if name is not None]
@@ -159,7 +159,7 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset
         genes=object_array(str(name) for name in adata.var_names),
         cell_name=lambda row: str(adata.obs_names[row]),
         description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
-        column=lambda name: _obs_labels(adata, name),
+        column=lambda name: obs_labels(adata, name),
         matrix=lambda name: _obsm_matrix(adata, name),
     )
 
@@ -173,13 +173,24 @@ def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
     return found, None
 
 
-def _obs_labels(adata: Any, name: str) -> Labels:
+def obs_labels(adata: Any, name: str) -> Labels:
+    """The labels in a column of obs of an AnnData.
+
+    Raises
+    ------
+    ColumnError
+        There is no such column, or several.
+    LabelError
+        Labels differ in type alone.
+    """
     if name not in adata.obs.columns:
         raise ColumnError(unknown("column of obs", name, list(adata.obs.columns)))
     column = adata.obs[name]
     if column.ndim != 1:
         raise ColumnError(f"obs has several columns {name!r}. Rename all but one.")
-    return _pandas_labels(column)
+    labels = _pandas_labels(column)
+    _check_texts(column, labels, name)
+    return labels
 
 
 def _anndata_source(adata: Any, layer: str | None) -> Source:
@@ -236,6 +247,35 @@ def is_dask(matrix: Any) -> bool:
     """Whether this is a dask array; dask is not imported for it."""
     module = sys.modules.get("dask.array")
     return module is not None and isinstance(matrix, module.Array)
+
+
+def _check_texts(column: Any, labels: Labels, name: str) -> None:
+    """Raise LabelError if labels of different types can be taken for each other.
+
+    Tables and files hold the text of a label: there 1 and "1" would be one group. True, 1 and 1.0
+    are equal, so that pandas has made one group of them.
+    """
+    categorical = hasattr(column.dtype, "categories")
+    if not categorical and column.dtype != object:
+        return  # all are of one type
+    used = labels.categories[np.unique(labels.codes[labels.codes >= 0])]
+    if all(isinstance(label, str) for label in used):
+        return
+    found = used if categorical else column.to_numpy()[labels.codes >= 0]
+    by_text: dict[str, object] = {}
+    texts: dict[object, tuple[str, object]] = {}
+    for label in {(type(label), label): label for label in found}.values():
+        text = str(label)
+        like = by_text.setdefault(text, label)
+        if like == label:
+            known, like = texts.setdefault(label, (text, label))
+            if known == text:
+                continue
+        raise LabelError(
+            f"Column {name!r} of obs has labels that differ in type alone: {like!r} "
+            f"({type(like).__name__}) and {label!r} ({type(label).__name__}). Give them one type: "
+            f"adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)."
+        )
 
 
 def _pandas_labels(column: Any) -> Labels:

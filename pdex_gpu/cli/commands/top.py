@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...console import PROGRAM
+from ...naming import level_text
 from .. import options as o
 from .. import values
 from ..document import write_json
@@ -56,7 +57,7 @@ def command(
     result = open_result(results)
     t = result.find(target, reference=reference, within=within)
     rows = result.top(target, n, reference=reference, within=within)
-    level = None if result.within is None else str(result.within[1][t])
+    level = None if result.within is None else level_text(result.within[1][t])
     if json:
         write_json(
             {
