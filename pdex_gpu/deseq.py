@@ -120,8 +120,8 @@ def pseudobulk_dex(
     columns = sample_columns(groupby)
     if test_col not in columns:
         raise OptionError(
-            f"test_col={test_col!r} is not among the columns of groupby: {listing(sorted(columns))}. Add "
-            "it to groupby, or name the column with the groups."
+            f"test_col={test_col!r} is not among the columns of groupby: "
+            f"{listing(sorted(columns))}. Add it to groupby, or name the column with the groups."
         )
     if len(columns) < 2:
         raise OptionError(

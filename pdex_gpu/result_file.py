@@ -178,7 +178,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
             targets, references, features = (
                 _labels(layout[name]) for name in ("targets", "references", "features")
             )
-            levels = {name: _labels(texts) for name, texts in layout["within"]}
+            levels = _levels(layout["within"])
             kept = None
             if layout["filtered"]:
                 kept = find_rows(
@@ -250,6 +250,16 @@ def _labels(names: list[str]) -> np.ndarray:
     labels = np.full(len(names), None)
     labels[:] = names
     return labels
+
+
+def _levels(stored: list[Any] | None) -> dict[str, np.ndarray]:
+    """The columns of levels, as :class:`.table.Table` stores them."""
+    if stored is None:
+        return {}
+    name, labels = stored
+    if isinstance(name, str):
+        return {name: _labels(labels)}
+    return dict(zip(name, map(_labels, labels), strict=True))
 
 
 def _row_groups(file: pyarrow.parquet.ParquetFile, first: int, last: int) -> tuple[list[int], int]:

@@ -64,7 +64,7 @@ class Table:
             "schema": SCHEMA_VERSION,
             "targets": list(map(str, targets)),
             "references": list(map(str, references)),
-            "within": [[name, list(map(str, labels))] for name, labels in levels.items()],
+            "within": _stored_levels(levels),
             "features": list(map(str, features)),
             "filtered": kept is not None,
         }
@@ -167,6 +167,14 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
         with csv.CSVWriter(file, text, write_options=options) as writer:
             for part in parts:
                 writer.write_table(part.cast(text))
+
+
+def _stored_levels(levels: Mapping[str, np.ndarray]) -> list[Any] | None:
+    """Name and labels of a column; of several, a list of names and one of their labels."""
+    labels = [list(map(str, of_column)) for of_column in levels.values()]
+    if len(labels) > 1:
+        return [list(levels), labels]
+    return [*levels, *labels] or None
 
 
 def _is_plain(text: str, sep: str) -> bool:
