@@ -118,7 +118,10 @@ def _computed(design: str, columns: Sequence[str], column: str) -> set[str]:
 
     try:
         formula = Formula(design)
-        factors = {factor for term in formula for factor in term.factors}
+        terms = list(formula)
+        if not all(hasattr(term, "factors") for term in terms):
+            raise ValueError("it has more than the right side of one formula")
+        factors = {factor for term in terms for factor in term.factors}
         named = {str(name) for name in formula.required_variables}
         lookups = {factor.expr for factor in factors if factor.eval_method.value == "lookup"}
         expressions = {factor.expr for factor in factors} - lookups

@@ -377,8 +377,7 @@ def test_a_covariate(adata: ad.AnnData):
     found = model(data, design="~target_gene + donor + I(donor ** 2)").matrix
     donors = find_samples(data, sorted(GROUPBY), None).levels["donor"].astype(float)
     assert found.shape == (20, 6)
-    np.testing.assert_array_equal(found.iloc[:, -2], donors)
-    np.testing.assert_array_equal(found.iloc[:, -1], donors**2)
+    np.testing.assert_array_equal(found.iloc[:, -2:], np.stack([donors, donors**2], axis=1))
 
 
 @pytest.mark.parametrize("kind", ["int", "nullable", "dates", "categories"])
@@ -457,7 +456,8 @@ def no_counts(adata: ad.AnnData) -> ad.AnnData:
         (None, {"design": "~donor"}, OptionError, "it does not name 'target_gene'"),
         (None, {"design": "~C(target_gene) + nope(donor)"}, OptionError, "cannot be used"),
         (None, {"design": "~I(target_gene == 'MYC')"}, OptionError, "does not tell one from the"),
-        (None, {"design": "donor ~ target_gene"}, OptionError, "cannot be used"),
+        (None, {"design": "donor ~ target_gene"}, OptionError, "more than the right side of one"),
+        (None, {"design": "~target_gene | donor"}, OptionError, "more than the right side of one"),
         (None, {"design": "~target_gene + I(donor)**0.5"}, OptionError, "cannot be used"),
         (None, {"groupby": 5}, OptionError, "groupby=5 must be the name of a column"),
     ],

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from ...console import PROGRAM
-from ...naming import level_text
 from .. import options as o
 from .. import values
 from ..document import write_json
@@ -53,6 +52,7 @@ def command(
 ) -> None:
     """A table of the smallest p-values."""
     from ... import open_result
+    from ...naming import level_text
 
     result = open_result(results)
     t = result.find(target, reference=reference, within=within)
