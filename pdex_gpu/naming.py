@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def quoted(label: object) -> str:
     return repr(str(label))
 
 
-def pool_name(labels: Sequence[object], others: Sequence[object]) -> object:
+def pool_name(labels: Sequence[object], others: Collection[object]) -> object:
     """What to call groups that are pooled: one is itself, several are joined by ``" + "``.
 
     The name is that of no single group: where one of `others` has it, it is quoted.
