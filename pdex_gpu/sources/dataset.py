@@ -12,7 +12,9 @@ import numpy as np
 
 from ..errors import ColumnError, LayerError, UnsupportedDataError, unknown
 from .base import Source
-from .columns import Column, Labels, Values, as_labels, as_values, object_array
+from .columns import Column, Values, as_labels, as_values
+from .columns import Labels as Labels
+from .columns import object_array as object_array
 from .memory import from_array, no_matrix
 from .multimodal import is_multimodal, many_modalities
 from .nodes import StoredSource, from_node, is_node

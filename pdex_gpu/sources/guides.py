@@ -81,9 +81,9 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
     else:
         cells, unknown = [], []
         for column in _columns(matrix) if columns is None else columns:
-            found = _flags(column, what)
-            cells.append(np.flatnonzero(found.values))
-            unknown.append(np.flatnonzero(found.missing))
+            flags = _flags(column, what)
+            cells.append(np.flatnonzero(flags.values))
+            unknown.append(np.flatnonzero(flags.missing))
     found = [str(j) for j in range(shape[1])] if names is None else [str(n) for n in names]
     repeated = [name for name in dict.fromkeys(found) if found.count(name) > 1]
     if repeated:
