@@ -31,7 +31,7 @@ from .plan import Plan, make_plan
 from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
-from .sources.dataset import object_array, open_dataset
+from .sources.dataset import frame_in_memory, object_array, open_dataset
 
 if TYPE_CHECKING:
     import anndata
@@ -118,7 +118,9 @@ def pseudobulk(
         for column, levels in samples.levels.items()
     }
     obs[N_CELLS] = samples.n_cells
-    var = data.var.copy() if isinstance(data, anndata.AnnData) else pd.DataFrame(index=genes)
+    var = pd.DataFrame(index=genes)
+    if isinstance(data, anndata.AnnData):
+        var = frame_in_memory(data.var).copy()
     return anndata.AnnData(X=values, obs=pd.DataFrame(obs, index=samples.names), var=var)
 
 

@@ -130,10 +130,13 @@ def differential_expression(
     Parameters
     ----------
     data : anndata.AnnData, str, os.PathLike or file object
-        A screen: an AnnData, in memory, backed, a view of a backed one, or with a dask array in X
-        or the layer; the path of an h5ad file or a zarr store (folder or .zip); or an h5ad file
-        opened with ``open(path, "rb")`` or the like, which stays open. X may be dense, CSR or CSC,
-        of any integer or float dtype; integers up to 64 bits are ranked exactly.
+        A screen: an AnnData, in memory, backed, a view of a backed one, of
+        ``anndata.experimental.read_lazy``, or with a dask array in X or the layer; the path of an
+        h5ad file, a zarr store (folder or .zip), or a modality in an h5mu file
+        (``"screen.h5mu/mod/rna"``); or an h5ad file opened with ``open(path, "rb")`` or the like,
+        which stays open. X may be dense, CSR or CSC, of any integer or float dtype; integers up to
+        64 bits are ranked exactly. Indices may be in any order; entries of one cell and gene are
+        summed.
     groupby : str or list of str
         Column of obs with the group of each cell. Cells without a label are left out. Of a list,
         the first has the groups, and cells are compared only with cells of the same level of the
@@ -155,7 +158,9 @@ def differential_expression(
         `groupby`. A cell counts for each guide that it carries. ``comparison="rest"`` compares the
         cells that carry a guide with those that do not, ``"reference"`` with those that carry
         the reference's (a cell that carries both counts on both sides). Columns of a data frame
-        have names, those of an array numbers.
+        have names, those of an array numbers. They hold booleans, 1 and 0, or categories or text
+        for these; where a value is missing the cell is on neither side of that guide's
+        comparisons, and a MissingLabelWarning counts such cells.
     on_target : str, optional
         Column of obs with the gene that each group targets: each is compared at that gene alone.
     strata : str, optional

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ class _Asked:
     targets : list
         Labels of targets; of pairs, of each pair.
     references : list of int
-        Numbers of the references: of pairs one for each pair; none if each target has the rest.
+        Numbers of the references: of pairs, and of targets with pools, one for each row; none if
+        each target has the rest.
     names : list
         What rows say of these references, or of the pool.
     """
@@ -90,7 +91,7 @@ def make_design(
     within: Levels | None = None,
     strata: Levels | None = None,
     min_cells: int = 1,
-    pool: str | None = None,
+    pools: Mapping[Any, str] | None = None,
 ) -> Design:
     """Encode comparisons between groups of cells that do not overlap.
 
@@ -115,10 +116,10 @@ def make_design(
         Likewise, but the strata of a target make one row.
     min_cells : int
         Fewest cells on either side of a row.
-    pool : str, optional
-        Groups may overlap: with ``"rest"`` and ``"perturbed"`` this label stands for all cells
-        that take part, each of them once, and targets are compared with those of them that are
-        not their own.
+    pools : mapping, optional
+        Groups may overlap: for each of them the label that stands for all cells that it is
+        compared with under ``"rest"`` and ``"perturbed"``, each of them once; those of the group
+        are among them, and are left out.
 
     Returns
     -------
@@ -141,8 +142,8 @@ def make_design(
     present = _sorted([c for c, n in zip(categories, counts, strict=True) if n])
     if comparison == "pairs":
         asked = _asked_pairs(pairs, present, column)
-    elif pool is not None and comparison in ("rest", "perturbed"):
-        asked = _asked_of_pool(comparison, reference, groups, present, column, pool)
+    elif pools is not None:
+        asked = _asked_of_pools(comparison, reference, groups, present, column, pools)
     else:
         asked = _asked(comparison, reference, groups, present, column)
     number = {label: asked.numbers.get(label, -1) for label in categories}
@@ -236,21 +237,34 @@ def _asked(
     return _Asked("rest", numbers, targets, [], [_pool(kind, present)])
 
 
-def _asked_of_pool(
+def _asked_of_pools(
     kind: str,
     reference: object,
     groups: Iterable[object] | None,
     present: list[Any],
     column: str,
-    pool: str,
+    pools: Mapping[Any, str],
 ) -> _Asked:
-    left_out = [pool]
+    """Group numbers: those of the pools, then those of the targets."""
+    used = set(pools.values())
+    pooled = [label for label in present if label in used]
+    left_out = list(pooled)
     if kind == "perturbed":
         left_out += _references(reference, present, column)
     if groups is None:
         groups = [label for label in present if label not in left_out]
-    asked = _asked("reference", pool, groups, present, column)
-    return replace(asked, kind="complement", names=[_pool(kind, present)])
+    asked = _asked("reference", pooled, groups, present, column)
+    mine = dict.fromkeys(pools[target] for target in asked.targets)
+    numbers: dict[Any, int] = {pool: k for k, pool in enumerate(mine)}
+    references = [numbers[pools[target]] for target in asked.targets]
+    numbers |= {target: len(mine) + k for k, target in enumerate(asked.targets)}
+    return replace(
+        asked,
+        kind="complement",
+        numbers=numbers,
+        references=references,
+        names=[_pool(kind, present)] * len(references),
+    )
 
 
 def _pool(kind: str, present: list[Any]) -> str:
@@ -399,7 +413,7 @@ def _assemble(
 
 def _row_labels(asked: _Asked) -> list[tuple[int, int]]:
     """(place in names, place in targets) of each row within a level, target by target."""
-    if asked.kind == "pairs":
+    if asked.kind in ("pairs", "complement"):
         return [(k, k) for k in range(len(asked.targets))]
     if asked.kind != "each_reference":
         return [(0, k) for k in range(len(asked.targets))]

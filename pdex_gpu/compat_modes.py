@@ -26,7 +26,7 @@ from .naming import of_one_type
 from .result import DEResult
 from .settings import Settings
 from .sources.base import CscChunk, CsrChunk, Source
-from .sources.dataset import Dataset, Labels, open_dataset
+from .sources.dataset import Dataset, Labels, column_in_memory, open_dataset
 from .sources.view import repeat
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _opened(data: Any, groupby: str) -> Dataset:
         dataset = open_dataset(data, groupby)
     except ColumnError as error:  # a KeyError; pdex raises ValueError
         raise OptionError(str(error)) from error
-    dtype: Any = data.obs[groupby].dtype if hasattr(data, "obs") else None
+    dtype: Any = column_in_memory(data.obs, groupby).dtype if hasattr(data, "obs") else None
     # pdex removes the category "", upon which pandas sorts the others if they have no order.
     in_order = hasattr(dtype, "categories") and (
         dtype.ordered or "" not in dataset.labels.categories.tolist()

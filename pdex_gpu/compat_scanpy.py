@@ -24,12 +24,16 @@ from .sources.base import Source
 from .sources.dataset import (
     Dataset,
     Labels,
+    column_in_memory,
     is_backed,
+    is_frame,
+    names_of,
     object_array,
     obs_labels,
     open_dataset,
+    source_of,
 )
-from .sources.memory import from_array
+from .sources.multimodal import is_multimodal, many_modalities
 from .sources.nodes import from_node, is_node
 from .sources.view import select
 
@@ -164,7 +168,7 @@ def rank_genes_groups(
         means = [f"{side}_log_mean" for side in sides]
         fractions = [f"{side}_fraction" for side in sides] if pts else []
         result = compare(
-            replace(dataset, labels=_labels(adata.obs[groupby])),
+            replace(dataset, labels=_labels(column_in_memory(adata.obs, groupby))),
             Settings(
                 groupby=groupby,
                 reference=reference,
@@ -225,6 +229,8 @@ def _check_options(
 
 
 def _check_data(adata: Any, copy: bool) -> None:
+    if is_multimodal(adata):
+        raise many_modalities(adata)
     if not hasattr(adata, "uns") or not hasattr(adata, "obs"):
         raise UnsupportedDataError(
             f"rank_genes_groups writes into adata.uns, so it needs an AnnData, not a "
@@ -250,7 +256,7 @@ def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
         if mask_var not in adata.var.columns:
             text = unknown("column of var", mask_var, list(adata.var.columns))
             raise OptionError(f"mask_var: {text}")
-        mask = adata.var[mask_var].to_numpy()
+        mask = column_in_memory(adata.var, mask_var).to_numpy()
     else:
         mask = np.asarray(mask_var)
     if mask.shape != (adata.n_vars,) or mask.dtype != bool:
@@ -291,7 +297,7 @@ class _Groups:
 
 def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups:
     obs_labels(adata, groupby)
-    column = adata.obs[groupby]
+    column = column_in_memory(adata.obs, groupby)
     if not hasattr(column, "cat"):
         raise OptionError(
             f"Column {groupby!r} of obs is {column.dtype}, not categorical. Convert it: "
@@ -352,8 +358,8 @@ def _dataset(
     """The matrix to test, and its gene names as an index."""
     if not use_raw:
         part = adata if mask is None else adata[:, mask]
-        return open_dataset(part, groupby, layer), part.var_names
-    names = adata.raw.var_names
+        return open_dataset(part, groupby, layer), _gene_names(part.var)
+    names = _gene_names(adata.raw.var)
     if mask is not None and len(names) != len(mask):
         raise OptionError(
             f"mask_var has a value for each of {len(mask)} genes of adata, but adata.raw has "
@@ -365,17 +371,22 @@ def _dataset(
             source=source,
             labels=Labels(np.empty(0, np.int64), np.empty(0, object)),  # given later
             genes=object_array(str(name) for name in names),
-            cell_name=lambda row: str(adata.obs_names[row]),
+            cell_name=lambda row: str(names_of(adata.obs)[row]),
             description="AnnData, raw.X",
         ),
         names,
     )
 
 
+def _gene_names(var: Any) -> Any:
+    """The index of var; of one that is read lazily the names in its file."""
+    return var.index if is_frame(var) else names_of(var)
+
+
 def _raw_source(matrix: Any, mask: np.ndarray | None) -> Source:
     node = getattr(matrix, "group", matrix)
     if not is_node(node):
-        return from_array(matrix if mask is None else matrix[:, mask], what="raw.X")
+        return source_of(matrix if mask is None else matrix[:, mask], "raw.X")
     source = from_node(node, what="raw.X")
     if mask is None:
         return source

@@ -114,6 +114,10 @@ class MissingLabelWarning(UserWarning):
     """Cells without a label are left out."""
 
 
+class TextEncodingWarning(UserWarning):
+    """Text in a file is not UTF-8."""
+
+
 class UnknownGroupWarning(UserWarning):
     """Some of the groups asked for do not exist and are left out."""
 

@@ -11,7 +11,7 @@ from .design import Design
 from .errors import DataError
 from .settings import Settings
 from .sources.dataset import Dataset, open_dataset
-from .sources.guides import POOL, read_guides, with_guides
+from .sources.guides import read_guides, with_guides
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
         within=levels(settings.within_columns),
         strata=levels(() if settings.strata is None else (settings.strata,)),
         min_cells=settings.min_cells,
-        pool=POOL if settings.guides is not None else None,
+        pools=dataset.pools,
     )
 
 

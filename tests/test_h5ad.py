@@ -372,8 +372,8 @@ def test_frames_that_anndata_did_not_write(old, frame):
     refused(old, FileFormatError, f"not laid out as anndata writes it: no {frame} with an index")
     with h5py.File(path, "r+") as file:
         del file[frame]
-        file[frame] = np.zeros(6, "i4,f4")
-    refused(path, FileFormatError, f"{frame} is a compound dataset, as anndata before 0.7")
+        file[frame] = np.zeros(6, "i4")
+    refused(path, FileFormatError, f"not laid out as anndata writes it: no {frame} with an index")
 
 
 def test_malformed_columns(old):
@@ -383,10 +383,8 @@ def test_malformed_columns(old):
     with h5py.File(path, "r+") as file:
         file["obs"].create_group("nested").attrs["encoding-type"] = "awkward-array"
         file["obs"].create_group("half").attrs["encoding-type"] = "categorical"
-        file["obs/latin"] = np.array([b"\xe9"] * 6)
     refused(path, UnsupportedDataError, "'nested' of obs has the encoding 'awkward-arr", "nested")
     refused(path, FileFormatError, "Column 'half' of obs cannot be read", "half")
-    refused(path, FileFormatError, "Column 'latin' of obs cannot be read", "latin")
 
 
 def test_other_objects_are_named():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError, FileFormatError, ScratchError, UnsupportedDataError
 from pdex_gpu.sources import hdf5, raw_file, row_store, stored_sparse
 from pdex_gpu.sources import scratch as scratch_module
-from pdex_gpu.sources.base import NotCanonicalError, Reading
+from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.nodes import from_node
 
 TINY = 1  # a budget that nothing fits in: blocks of one HDF5 chunk, and the scratch file
@@ -307,66 +306,6 @@ def test_scratch_file_leaves_out_genes_outside_the_edges(file, scratch):
     np.testing.assert_array_equal(read_back(source, [2, 5, 9], TINY), example()[:, 2:9])
 
 
-DISORDER = [  # indices of 3 lines, the entry out of order
-    ([[3, 0], [], [1]], 1),
-    ([[0, 3, 3], [], [1]], 2),
-    ([[0, 3], [], [1, 2, 1]], 4),
-    ([[0, 1, 2], [2, 3], [3, 3]], 6),
-]
-
-
-@pytest.mark.parametrize("piece", [1, 2, 3, 4, 100])
-@pytest.mark.parametrize(("lines", "at"), DISORDER)
-@pytest.mark.parametrize("layout", ["csr", "csc"])
-def test_indices_out_of_order_are_refused_and_named(
-    file, scratch, monkeypatch, layout, lines, at, piece
-):
-    monkeypatch.setattr(stored_sparse, "_PIECE", piece)
-    indices = np.concatenate(lines).astype("i4")
-    indptr = np.cumsum([0, *map(len, lines)])
-    kind, shape = (sparse.csr_matrix, (3, 4)) if layout == "csr" else (sparse.csc_matrix, (4, 3))
-    matrix = kind((np.ones(len(indices), "f4"), indices, indptr), shape=shape)
-    source = from_node(write_sparse(file.create_group("X"), matrix, f"{layout}_matrix"), what="X")
-    if layout == "csr":  # noticed while it is split; else while it is packed
-        for budget in (TINY, AMPLE):
-            with pytest.raises(NotCanonicalError), source.open([0, 2, 4], budget):
-                pass
-    line = next(i for i in range(3) if at < indptr[i + 1])
-    major, minor = ("row", "column") if layout == "csr" else ("column", "row")
-    says = (
-        f"X/indices of {file.filename}: {major} {line} has {minor} {indices[at]} after {minor} "
-        f"{indices[at - 1]} (entry {at}); indices must ascend and not repeat."
-    )
-    with pytest.raises(FileFormatError, match=re.escape(says)):
-        source.canonical()
-
-
-@pytest.mark.parametrize("piece", [1, 2, 3, 5, 1000])
-@pytest.mark.parametrize("layout", ["csr", "csc"])
-def test_order_is_found_where_pieces_of_the_file_meet(file, monkeypatch, layout, piece):
-    """For every entry: swapped with the one before it, or repeated, it is found, and no other."""
-    monkeypatch.setattr(stored_sparse, "_PIECE", piece)
-    node = write(file, example(), layout, chunks=(4,))
-    kept = node["indices"][:]
-    arrays = from_node(node, what="X").arrays
-    assert arrays.find_disorder() is None
-    inner = np.setdiff1d(np.arange(1, len(kept)), arrays.indptr)
-    for at in inner.tolist():
-        for bad in (kept[at - 1], kept[at - 1] - 1):
-            changed = kept.copy()
-            changed[at] = bad
-            node["indices"][...] = changed
-            file.flush()
-            error = arrays.find_disorder()
-            assert f"(entry {at})" in str(error)
-
-
-def test_a_file_that_was_repaired_meanwhile_is_told(file):
-    source = from_node(write(file, example(), "csr"), what="X")
-    with pytest.raises(FileFormatError, match="was found out of order, but is not"):
-        source.canonical()
-
-
 @pytest.mark.parametrize("budget", [TINY, AMPLE])
 @pytest.mark.parametrize("edges", [[0, N_GENES], [0, 4, N_GENES]], ids=str)
 @pytest.mark.parametrize(
@@ -640,7 +579,7 @@ def test_malformed_sparse_groups(file):
     node = write(file, example(), "csr")
     indices = node["indices"][:]
     del node["indices"]
-    node["indices"] = indices.astype("f4")
+    node["indices"] = indices.astype("c8")
     with pytest.raises(FileFormatError, match="without usable indices:"):
         from_node(node, what="X")
     del node["indices"]

@@ -21,7 +21,7 @@ from stored_screens import (
 from test_sources_memory import N_CELLS, N_GENES, example, read_back
 
 from pdex_gpu import differential_expression
-from pdex_gpu.errors import DataError, FileFormatError
+from pdex_gpu.errors import DataError
 from pdex_gpu.sources import view_columns, view_dense
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.dataset import open_dataset
@@ -277,21 +277,6 @@ def test_values_that_are_not_finite_are_found_in_the_view(tmp_path):
         with pytest.raises(DataError, match=r"cell 'cell7' \(row 47\), gene 'gene3' \(column 1\)"):
             differential_expression(view, GROUPBY, reference=REFERENCE)
         adata.file.close()
-
-
-@pytest.mark.parametrize("layout", ["csr", "csc"])
-def test_unsorted_files_are_refused(file, layout):
-    node = write(file, example(), layout)
-    start = int(np.flatnonzero(np.diff(node["indptr"][:]) > 1)[0])
-    at = int(node["indptr"][start])
-    for rows, columns in (
-        (np.arange(N_CELLS)[::-1], np.arange(N_GENES)),
-        (np.arange(N_CELLS), np.arange(N_GENES)[::-1]),
-    ):
-        node["indices"][at + 1] = node["indices"][at]
-        view = select(from_node(node, what="X"), rows, columns)
-        with pytest.raises(FileFormatError, match="indices must ascend and not repeat"):
-            view.canonical()
 
 
 def test_no_cells_or_genes(file):

@@ -341,7 +341,7 @@ def test_stores_that_anndata_did_not_write(tmp_path):
     root = zarr.open_group(tmp_path / "a.zarr", mode="w")
     damaged(tmp_path / "a.zarr", "not laid out as anndata writes it: no obs with an index")
     root.create_array("obs", data=np.zeros(3))
-    damaged(tmp_path / "a.zarr", "obs is a compound dataset")
+    damaged(tmp_path / "a.zarr", "not laid out as anndata writes it: no obs with an index")
     (tmp_path / "b").mkdir()
     damaged(tmp_path / "b", "is a folder; only h5ad files .* zarr stores, with a file .zgroup or")
     (tmp_path / "c.zip").write_bytes(b"no zip")

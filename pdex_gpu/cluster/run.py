@@ -36,6 +36,7 @@ from ..sources.nodes import StoredSource
 from ..sources.row_sources import rows_of
 from ..sources.row_split import Ranges
 from ..sources.row_store import COPIES
+from ..sources.stored_sparse import StoredCsc
 from ..sources.view import take_apart
 from ..sources.zarr_store import is_url
 from ..stats.base import StatisticalTest
@@ -201,6 +202,7 @@ class Cluster:
             analysis=job.analysis,
             path=self._data.path,
             identity=None if self._data.path is None else dict(source.identity()),
+            sorts=isinstance(source, StoredCsc) and source.sorts,
             versions=own_versions(),
             n_genes=source.n_genes,
             fields=job.analysis.fields(job.design),

@@ -63,6 +63,8 @@ class Work:
         Where workers open the data; None if the matrix comes with the tasks.
     identity : mapping or None
         What the data at the path have to be.
+    sorts : bool
+        Whether the matrix at the path has lines that are out of order.
     versions : mapping
         Those of the client.
     n_genes : int
@@ -81,6 +83,7 @@ class Work:
     analysis: Analysis
     path: str | None
     identity: Mapping[str, Any] | None
+    sorts: bool
     versions: Mapping[str, str]
     n_genes: int
     fields: Mapping[str, int]
@@ -135,6 +138,8 @@ class OpenRun:
                 )
                 source = dataset.source
                 _check_same(work, source)
+                if work.sorts:
+                    source = source.canonical()
             self._source = source
             self.order = sent.order if sent is not None else take_apart(self.source)[1]
             self.design: Design = design_of(dataset, settings) if sent is None else sent.design

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import DataError, UnsupportedDataError
 from .digest import digest
 from .memory import check_indices, check_indptr, check_two_dimensional, native_dtype
+from .order import in_order
 
 _SAMPLED = 8  # of so many lines of blocks one is computed to estimate what all hold,
 _MOST_SAMPLED = 4  # but no more than this
@@ -203,7 +204,8 @@ class BlockPart:
         matrix = sparse.csr_matrix(block.tocsr().astype(self.dtype, copy=False))
         if not matrix.has_canonical_format:
             matrix = matrix.copy()  # dask may keep the block
-            matrix.sum_duplicates()
+            parts = in_order(matrix.data, matrix.indices, matrix.indptr.astype(np.int64))
+            matrix = sparse.csr_matrix(parts, shape=shape)
         return matrix
 
 

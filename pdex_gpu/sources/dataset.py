@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,25 +12,12 @@ import numpy as np
 
 from ..errors import ColumnError, LabelError, LayerError, UnsupportedDataError, unknown
 from .base import Source
+from .columns import Column, Values, as_labels, as_values
+from .columns import Labels as Labels
+from .columns import object_array as object_array
 from .memory import from_array, no_matrix
+from .multimodal import is_multimodal, many_modalities
 from .nodes import StoredSource, from_node, is_node
-
-
-@dataclass
-class Labels:
-    """A label for each cell.
-
-    Attributes
-    ----------
-    codes : numpy.ndarray, shape (n_cells,), int64
-        Position in `categories`, -1 where the label is missing.
-    categories : numpy.ndarray, shape (n,), object
-        Labels as Python objects: those of a categorical column in its order, unused ones
-        included; of any other column in order of first appearance.
-    """
-
-    codes: np.ndarray
-    categories: np.ndarray
 
 
 @dataclass
@@ -52,7 +39,10 @@ class Dataset:
     column : callable
         The labels in another column of obs, given its name; raises ColumnError.
     matrix : callable
-        A matrix in obsm and the names of its columns (None if it has none), given its name.
+        A matrix in obsm and the names of its columns (None if it has none), given its name. Of a
+        data frame the matrix is a list of its columns, as :class:`.columns.Values`.
+    pools : mapping, optional
+        Of guides: for the label of each the one that stands for the cells it is compared with.
     """
 
     source: Source
@@ -65,6 +55,7 @@ class Dataset:
     matrix: Callable[[str], tuple[Any, Sequence[object] | None]] = field(
         default=lambda name: _no_matrix(name)
     )
+    pools: Mapping[object, str] | None = None
 
     def __enter__(self) -> Dataset:
         return self
@@ -106,6 +97,8 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
     anndata = sys.modules.get("anndata")
     if anndata is not None and isinstance(data, anndata.AnnData):
         return _from_anndata(data, groupby, layer)
+    if is_multimodal(data):
+        raise many_modalities(data)
     kind = type(data)
     raise UnsupportedDataError(
         f"Cannot read a {kind.__module__}.{kind.__qualname__}; supported are AnnData objects and "
@@ -141,11 +134,6 @@ def is_backed(adata: Any) -> bool:
     return bool(getattr(adata, "isbacked", False))
 
 
-def object_array(values: Iterable[Any]) -> np.ndarray:
-    """One-dimensional object array of `values`, also where these are sequences themselves."""
-    return np.fromiter(values, dtype=object)
-
-
 def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset:
     labels = no_labels(adata.n_obs) if groupby is None else obs_labels(adata, groupby)
     if layer is not None and layer not in adata.layers:
@@ -156,12 +144,47 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset
     return Dataset(
         source=_anndata_source(adata, layer),
         labels=labels,
-        genes=object_array(str(name) for name in adata.var_names),
-        cell_name=lambda row: str(adata.obs_names[row]),
+        genes=names_of(adata.var),
+        cell_name=lambda row: str(names_of(adata.obs)[row]),
         description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
         column=lambda name: obs_labels(adata, name),
         matrix=lambda name: _obsm_matrix(adata, name),
     )
+
+
+def names_of(frame: Any) -> np.ndarray:
+    """Names of the rows of obs or var as str, shape (n_rows,), object.
+
+    A frame of ``anndata.experimental.read_lazy`` may have left them in its file, and numbers in
+    their place.
+    """
+    index = frame.index if is_frame(frame) else frame.true_index
+    return object_array(str(name) for name in index)
+
+
+def is_frame(frame: Any) -> bool:
+    """Whether this is a data frame of pandas; otherwise it is one that was read lazily."""
+    pandas = sys.modules["pandas"]  # anndata imports it
+    return isinstance(frame, pandas.DataFrame)
+
+
+def frame_in_memory(frame: Any) -> Any:
+    """A data frame of pandas, all of a lazy one read."""
+    return frame if is_frame(frame) else frame.to_memory()
+
+
+def column_in_memory(frame: Any, name: str) -> Any:
+    """A column of obs or var as a pandas Series; of a lazy frame no other is read.
+
+    Raises
+    ------
+    ColumnError
+        There are several of that name.
+    """
+    found = frame[name] if is_frame(frame) else frame[[name]].to_memory()[name]
+    if found.ndim != 1:
+        raise ColumnError(f"obs has several columns {name!r}. Rename all but one.")
+    return found
 
 
 def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
@@ -169,8 +192,12 @@ def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
         raise ColumnError(unknown("matrix of obsm", name, list(adata.obsm)))
     found = adata.obsm[name]
     if hasattr(found, "columns"):
-        return found.to_numpy(), list(found.columns)
-    return found, None
+        frame = frame_in_memory(found)
+        columns = [frame.iloc[:, j] for j in range(frame.shape[1])]
+        return [as_values(_pandas_column(column)) for column in columns], list(frame.columns)
+    if is_dask(found):
+        return found.compute(), None
+    return found.to_memory() if hasattr(found, "to_memory") else found, None
 
 
 def obs_labels(adata: Any, name: str) -> Labels:
@@ -185,9 +212,7 @@ def obs_labels(adata: Any, name: str) -> Labels:
     """
     if name not in adata.obs.columns:
         raise ColumnError(unknown("column of obs", name, list(adata.obs.columns)))
-    column = adata.obs[name]
-    if column.ndim != 1:
-        raise ColumnError(f"obs has several columns {name!r}. Rename all but one.")
+    column = column_in_memory(adata.obs, name)
     labels = _pandas_labels(column)
     _check_texts(column, labels, name)
     return labels
@@ -198,9 +223,9 @@ def _anndata_source(adata: Any, layer: str | None) -> Source:
     whole = adata._adata_ref if adata.is_view else adata
     matrix = _matrix(whole, layer)
     if not adata.is_view:
-        return _from_any(matrix, what)
+        return source_of(matrix, what)
     if not _is_stored(matrix):
-        return _from_any(_matrix(adata, layer), what)
+        return source_of(_matrix(adata, layer), what)
     from .view import select
 
     # Private, but without them anndata loads all that is selected. Views of views refer to the
@@ -232,7 +257,7 @@ def _from_stored(matrix: Any, what: str) -> StoredSource:
     return from_node(getattr(matrix, "group", matrix), what=what)
 
 
-def _from_any(matrix: Any, what: str) -> Source:
+def source_of(matrix: Any, what: str) -> Source:
     """A source over an array, or over the object behind a matrix that anndata left in a file."""
     if _is_stored(matrix):
         return _from_stored(matrix, what)
@@ -282,8 +307,18 @@ def _pandas_labels(column: Any) -> Labels:
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, categories = column.cat.codes.to_numpy(), column.cat.categories
-    else:
-        codes, found = pd.factorize(column)
-        categories = pd.Index(found)
-    return Labels(codes.astype(np.int64), object_array(categories.tolist()))
+        return as_labels(_pandas_column(column))
+    codes, found = pd.factorize(column)
+    return Labels(codes.astype(np.int64), object_array(pd.Index(found).tolist()))
+
+
+def _pandas_column(column: Any) -> Column:
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = object_array(column.cat.categories.tolist())
+        return Labels(column.cat.codes.to_numpy().astype(np.int64), categories)
+    missing = column.isna().to_numpy()
+    if isinstance(column.dtype, np.dtype):
+        return Values(column.to_numpy(), missing)
+    return Values(column.to_numpy(dtype=object), missing)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, LabelError, UnsupportedDataError, unknown
-from .dataset import Dataset, Labels, object_array
+from ..errors import (
+    DataError,
+    LabelError,
+    MissingLabelWarning,
+    UnsupportedDataError,
+    listing,
+    unknown,
+)
+from .columns import Labels, Values, object_array, yes_or_no
+from .dataset import Dataset
 from .view import repeat
 
-#: Stands for a pool of cells among guides.
+#: What labels of pools of cells begin with, among those of guides.
 POOL = "\0pool"
+
+
+#: Most cells in pools together: each guide that lacks other cells has a pool of its own.
+_MOST_POOLED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -25,21 +38,37 @@ class Guides:
     names : list of str
     cells : list of numpy.ndarray
         Cells of each guide, ascending.
+    unknown : list of numpy.ndarray
+        Cells of which it is not known whether they carry it, ascending.
     """
 
     names: list[str]
     cells: list[np.ndarray]
+    unknown: list[np.ndarray]
 
 
 def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what: str) -> Guides:
-    """The guides in a matrix, dense or scipy sparse; its columns are numbered without names.
+    """The guides in a matrix; its columns are numbered without names.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray, scipy sparse matrix or list of Values
+        Cells x guides, of True and False, 1 and 0, or text for these; the columns of a data frame
+        as a list. NaN, None and pandas' NA are missing: cells of which it is not known whether
+        they carry a guide. A warning counts them.
+    names : sequence, optional
+    n_cells : int
+    what : str
+        What the matrix is, for messages.
 
     Raises
     ------
     DataError
-        If it is not a matrix of 0 and 1 with a row for each cell.
+        If it is not such a matrix with a row for each cell.
     """
-    shape = tuple(matrix.shape)
+    columns = matrix if isinstance(matrix, list) else None
+    n_rows = n_cells if columns == [] else len(columns[0].values) if columns else None
+    shape = tuple(matrix.shape) if columns is None else (n_rows, len(columns))
     if len(shape) != 2 or shape[0] != n_cells:
         raise DataError(
             f"{what} has shape {shape}; a boolean matrix of {n_cells} cells x perturbations is "
@@ -47,52 +76,90 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
         )
     if names is not None and len(names) != shape[1]:
         raise DataError(f"{what} has {shape[1]} columns, but {len(names)} names.")
-    stored = matrix.data if hasattr(matrix, "tocsc") else np.asarray(matrix)
-    if stored.dtype.kind not in "buif" or not np.isin(stored, (0, 1)).all():
-        raise DataError(
-            f"{what} holds values other than True and False (or 1 and 0). Threshold it first: "
-            "which cells carry which guide is a matter of yes or no."
-        )
     if hasattr(matrix, "tocsc"):
-        columns = matrix.tocsc()
-        columns.eliminate_zeros()
-        columns.sort_indices()
-        cells = np.split(columns.indices.astype(np.int64), columns.indptr[1:-1])
+        cells, unknown = _of_sparse(matrix.tocsc(copy=True), what)
     else:
-        dense = np.asarray(matrix).astype(bool)
-        cells = [np.flatnonzero(dense[:, j]) for j in range(shape[1])]
+        cells, unknown = [], []
+        for column in _columns(matrix) if columns is None else columns:
+            flags = _flags(column, what)
+            cells.append(np.flatnonzero(flags.values))
+            unknown.append(np.flatnonzero(flags.missing))
     found = [str(j) for j in range(shape[1])] if names is None else [str(n) for n in names]
     repeated = [name for name in dict.fromkeys(found) if found.count(name) > 1]
     if repeated:
         raise DataError(f"{what} has several columns named {repeated[0]!r}. Rename all but one.")
-    return Guides(found, cells)
+    _say_missing(found, unknown, n_cells, what)
+    return Guides(found, cells, unknown)
+
+
+def _columns(matrix: Any) -> Iterator[Values]:
+    """The columns of a dense matrix; what is masked is missing."""
+    masked = np.ma.getmaskarray(matrix) if isinstance(matrix, np.ma.MaskedArray) else None
+    dense = np.asarray(matrix)
+    for j in range(dense.shape[1]):
+        missing = np.zeros(len(dense), bool) if masked is None else masked[:, j]
+        yield Values(dense[:, j], missing)
+
+
+def _of_sparse(columns: Any, what: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Cells of each guide, and those of which it is not known, in a CSC matrix changed here."""
+    columns.sum_duplicates()
+    found = _flags(Values(columns.data, np.zeros(len(columns.data), bool)), what)
+    guide = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
+
+    def cells(chosen: np.ndarray) -> list[np.ndarray]:
+        ends = np.cumsum(np.bincount(guide[chosen], minlength=columns.shape[1]))
+        return np.split(columns.indices[chosen].astype(np.int64), ends[:-1])
+
+    return cells(found.values), cells(found.missing)
+
+
+def _flags(column: Values, what: str) -> Values:
+    found = yes_or_no(column)
+    if found is None:
+        raise DataError(
+            f"{what} holds values other than True and False (or 1 and 0). Threshold it first: "
+            "which cells carry which guide is a matter of yes or no."
+        )
+    return found
+
+
+def _say_missing(
+    names: Sequence[str], unknown: Sequence[np.ndarray], n_cells: int, what: str
+) -> None:
+    lacking = [
+        f"{name} ({len(rows)})" for name, rows in zip(names, unknown, strict=True) if len(rows)
+    ]
+    if not lacking:
+        return
+    n = len(np.unique(np.concatenate(list(unknown))))
+    warnings.warn(
+        f"{what} says of {n} of {n_cells} cells not whether they carry some guide: missing values "
+        f"in {listing(lacking)}. Such a cell is not counted for the guide, nor among the cells "
+        "without it.",
+        MissingLabelWarning,
+        stacklevel=5,
+    )
 
 
 def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: object) -> Dataset:
     """The dataset with each cell once for every guide that it carries.
 
-    For ``comparison="rest"`` and ``"perturbed"`` the label :data:`POOL` stands for every cell, or
-    for those that carry a guide other than the reference's, each once.
+    For ``comparison="rest"`` and ``"perturbed"`` a label that begins with :data:`POOL` stands for
+    every cell, or for those that carry a guide other than the reference's, each once. Cells of
+    which it is not known whether they carry a guide are not in its pool: they count for neither
+    side.
     """
     if dataset.source.on_device:
         raise UnsupportedDataError(
             "guides= does not work with a matrix on a CUDA device: move it with adata.X.get()."
         )
-    rows, codes = list(guides.cells), list(range(len(guides.names)))
-    names = list(guides.names)
-    if comparison == "rest":
-        rows.append(np.arange(dataset.source.n_cells))
-    elif comparison == "perturbed":
-        several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
-        controls = {str(label) for label in (reference if several else [reference])}  # type: ignore[attr-defined]
-        absent = sorted(controls - set(names))
-        if absent:
-            raise LabelError(unknown("reference among the guides:", absent[0], names))
-        carried = [c for name, c in zip(names, rows, strict=True) if name not in controls]
-        rows.append(np.unique(np.concatenate([np.empty(0, np.int64), *carried])))
-    if len(rows) > len(codes):
-        names.append(POOL)
-        codes.append(len(codes))
+    rows, names = list(guides.cells), list(guides.names)
+    pools: dict[object, str] = {}
+    pool = _pool(dataset.source.n_cells, guides, comparison, reference)
+    if pool is not None:
+        pools = _add_pools(pool, guides, rows, names)
+    codes = list(range(len(names)))
     cells = np.concatenate([np.empty(0, np.int64), *rows])
     if not len(cells):
         raise LabelError("No cell carries a guide: the boolean matrix holds no True.")
@@ -109,4 +176,48 @@ def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: ob
         cell_name=lambda row: dataset.cell_name(int(cells[row])),
         column=column,
         close=dataset.close,
+        pools=pools or None,
     )
+
+
+def _pool(n_cells: int, guides: Guides, comparison: str, reference: object) -> np.ndarray | None:
+    """The cells that each guide is compared with, its own among them; None for a reference."""
+    if comparison == "rest":
+        return np.arange(n_cells)
+    if comparison != "perturbed":
+        return None
+    several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
+    controls = {str(label) for label in (reference if several else [reference])}  # type: ignore[attr-defined]
+    absent = sorted(controls - set(guides.names))
+    if absent:
+        raise LabelError(unknown("reference among the guides:", absent[0], guides.names))
+    named = zip(guides.names, guides.cells, strict=True)
+    carried = [cells for name, cells in named if name not in controls]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *carried]))
+
+
+def _add_pools(
+    pool: np.ndarray, guides: Guides, rows: list[np.ndarray], names: list[str]
+) -> dict[object, str]:
+    """Add a label for each pool to `rows` and `names`, and say which is whose.
+
+    Guides that lack the same cells share a pool; most often nothing is missing, and all do.
+    """
+    pools: dict[object, str] = {}
+    known: dict[bytes, str] = {}
+    n_pooled = 0
+    for name, lacking in zip(guides.names, guides.unknown, strict=True):
+        key = lacking.tobytes()
+        if key not in known:
+            known[key] = f"{POOL}{len(known)}"
+            names.append(known[key])
+            rows.append(np.setdiff1d(pool, lacking, assume_unique=True) if len(lacking) else pool)
+            n_pooled += len(rows[-1])
+            if n_pooled > _MOST_POOLED:
+                raise DataError(
+                    f"{len(known)} guides and more lack values in different cells, so that each "
+                    "has a rest of its own: too many cells in all. Fill them in (fillna(False)), "
+                    "or remove the cells of which guides are not known."
+                )
+        pools[name] = known[key]
+    return pools

@@ -12,6 +12,7 @@ from ..errors import FileFormatError
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .hdf5 import reading
+from .multimodal import modality, split_path
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -24,7 +25,8 @@ def open_h5ad(
     Parameters
     ----------
     file : str, os.PathLike or binary file
-        A path, or an open file with ``read`` and ``seek``, which stays open.
+        A path, or an open file with ``read`` and ``seek``, which stays open. Of an h5mu file the
+        modality follows: ``"screen.h5mu/mod/rna"``.
     groupby : str
         Column of obs that holds the label of each cell.
     layer : str, optional
@@ -44,8 +46,11 @@ def open_h5ad(
     is_path = isinstance(file, str | os.PathLike)
     name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
     with ExitStack() as stack:
-        opened = stack.enter_context(_open_path(name) if is_path else _open_object(file, name))
-        dataset = read_dataset(Store(opened, name, reading), groupby, layer)
+        path, inner = split_path(name) if is_path else (name, "")
+        opened = stack.enter_context(_open_path(path) if is_path else _open_object(file, name))
+        with reading(name):
+            root = modality(opened, inner, path) if inner else opened
+        dataset = read_dataset(Store(root, name, reading), groupby, layer)
         dataset.close = stack.pop_all().close
         return dataset
 

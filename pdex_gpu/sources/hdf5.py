@@ -20,6 +20,7 @@ from .filters import Decoder, DecodingError, make_decoder
 from .memory import native_dtype
 from .raw_file import RawFile, read_at, read_into
 from .stored import Where, position
+from .text import decode_texts
 
 _BAND = 1 << 20  # bytes read at a time of what is not stored in chunks
 
@@ -29,9 +30,9 @@ def reading(what: str) -> Iterator[None]:
     """Turn h5py's errors into a FileFormatError that says what was being read."""
     try:
         yield
-    except PdexGpuError:
+    except (PdexGpuError, MemoryError):
         raise
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:  # h5py raises errors of every kind for what it does not expect
         raise FileFormatError(
             f"{what} cannot be read: the file is truncated or damaged. HDF5 says: {error}"
         ) from error
@@ -65,7 +66,7 @@ def read_texts(dataset: h5py.Dataset, what: str) -> np.ndarray | None:
     check_filters(dataset, what)
     if h5py.check_string_dtype(dataset.dtype) is None:
         return None
-    return dataset.asstr()[:].astype(object)
+    return decode_texts(dataset[:].astype(object), f"{what} of {dataset.file.filename}")
 
 
 def raw_file(file: h5py.File) -> RawFile | None:

@@ -13,6 +13,7 @@ from ..errors import DataError, PdexGpuError, UnsupportedDataError
 from ..pools import Map
 from .base import CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
 from .digest import digest
+from .order import in_order
 from .split import search_rows
 
 SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
@@ -161,14 +162,9 @@ def check_indices(
 def canonical_arrays(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, limit: int, what: str, major: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data, indices and indptr with sorted indices and duplicates summed; may reuse its arrays."""
-    from scipy import sparse
-
+    """Data, indices and indptr with sorted indices and duplicates summed; reuses its arrays."""
     check_indices(indices, indptr, limit, what, major)
-    # scipy sorts a CSC matrix as the CSR matrix of its transpose: one path does both.
-    matrix = sparse.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, limit))
-    matrix.sum_duplicates()
-    return matrix.data, matrix.indices, matrix.indptr
+    return in_order(data, indices, indptr)
 
 
 @runtime_checkable

@@ -11,6 +11,8 @@ from ..errors import FileFormatError, UnsupportedDataError
 from .stored import StoredArray
 from .stored_dense import StoredDense
 from .stored_sparse import SparseArrays, StoredCsc, StoredCsr
+from .text import decode_texts, plain_text
+from .whole_numbers import WholeNumbers
 
 StoredSource = StoredCsr | StoredCsc | StoredDense
 SUPPORTED = "array, csr_matrix and csc_matrix"
@@ -34,19 +36,21 @@ def is_array(node: Any) -> bool:
     return hasattr(node, "dtype")
 
 
+def attribute(node: Any, name: str) -> Any:
+    """An attribute as it is stored; None if there is none."""
+    return node.attrs.get(name)
+
+
 def encoding_of(node: Any) -> str:
     """The node's encoding-type, "" where it has none.
 
     Sparse groups older than encoding types say ``h5sparse_format: csr`` instead.
     """
-    old = node.attrs.get("h5sparse_format")
+    old = attribute(node, "h5sparse_format")
     if old is not None:
-        return f"{_text(old)}_matrix"
-    return _text(node.attrs.get("encoding-type", ""))
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+        return f"{plain_text(old)}_matrix"
+    found = attribute(node, "encoding-type")
+    return "" if found is None else plain_text(found)
 
 
 def texts(node: Any, what: str) -> np.ndarray | None:
@@ -57,10 +61,7 @@ def texts(node: Any, what: str) -> np.ndarray | None:
         return read_texts(node, what)
     if node.dtype.kind not in "TOUS":
         return None
-    values = node[:].astype(object)
-    if node.dtype.kind == "S":
-        values[:] = [value.decode() for value in values]
-    return values
+    return decode_texts(node[:].astype(object), f"{what} of {node.store}")
 
 
 def from_node(node: Any, *, what: str) -> StoredSource:
@@ -97,23 +98,38 @@ def from_node(node: Any, *, what: str) -> StoredSource:
 def _sparse(group: Any, by_row: bool, what: str) -> SparseArrays:
     unusable = [
         name
-        for name, kinds in (("data", "buifcOSV"), ("indices", "iu"), ("indptr", "iu"))
+        for name, kinds in (("data", "buifcOSV"), ("indices", "iuf"), ("indptr", "iuf"))
         if not _is_vector(group.get(name), kinds)
     ]
-    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    shape = shape_of(group)
     if unusable or shape is None:
         raise FileFormatError(
             f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: "
             f"not laid out as anndata writes it."
         )
-    n_cells, n_genes = (int(n) for n in shape)
     data = open_array(group["data"], f"{what}/data", sparse_data=True)
-    indices = open_array(group["indices"], f"{what}/indices")
-    stored = open_array(group["indptr"], f"{what}/indptr")
+    indices = _whole_numbers(open_array(group["indices"], f"{what}/indices"))
+    stored = _whole_numbers(open_array(group["indptr"], f"{what}/indptr"))
     indptr = np.empty(stored.shape, stored.dtype)  # filled by read
     if indptr.size:
         stored.read((slice(0, len(indptr)),), indptr)
-    return SparseArrays(data, indices, indptr, (n_cells, n_genes), by_row, what, data.file)
+    return SparseArrays(data, indices, indptr, shape, by_row, what, data.file)
+
+
+def shape_of(group: Any) -> tuple[int, int] | None:
+    """Cells and genes of a sparse matrix; None if its attribute does not say."""
+    found = attribute(group, "shape")
+    found = attribute(group, "h5sparse_shape") if found is None else found
+    try:
+        numbers = [int(n) for n in np.asarray(found).reshape(-1).tolist()]
+    except (TypeError, ValueError):
+        return None
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and min(numbers) >= 0 else None
+
+
+def _whole_numbers(array: StoredArray) -> StoredArray:
+    """The array as integers: some writers know no numbers but float64."""
+    return WholeNumbers(array) if array.dtype.kind == "f" else array
 
 
 def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:

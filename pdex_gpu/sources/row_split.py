@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..pools import Map
-from .base import CsrChunk, NotCanonicalError
+from .base import CsrChunk
+from .order import in_order
 
 _BYTE = 1 << 8
 # Values are numbered if the tables that tell what the numbers mean stay small beside them.
@@ -106,16 +107,12 @@ def split_block(
     ranges : Ranges
     rows : slice
     arrays : tuple of numpy.ndarray
-        Data, indices and bounds, as :meth:`.rows.RowBlocks.block` gives them.
+        Data, indices and bounds, as :meth:`.rows.RowBlocks.block` gives them. Rows that are out of
+        order are sorted in place.
     wanted : container of int
         The ranges that are kept.
     seen : numpy.ndarray, shape (n_genes,), int64
         Entries of each gene, added to here.
-
-    Raises
-    ------
-    NotCanonicalError
-        The indices of a row do not ascend.
     """
     from .split_rows import copy_pieces, count_pieces
 
@@ -125,8 +122,12 @@ def split_block(
     kept = np.array([False, *(k in wanted for k in range(ranges.n)), False])
     count_dtype = np.uint16 if ranges.n_genes < 1 << 16 else np.uint32
     counts = np.zeros((len(kept), rows.stop - rows.start), count_dtype)
-    if count_pieces(indices, bounds, cuts, counts, seen) >= 0:
-        raise NotCanonicalError("gene indices are unsorted or repeated")
+    counted = np.zeros_like(seen)
+    if count_pieces(indices, bounds, cuts, counts, counted) >= 0:  # not in order
+        data, indices, bounds = in_order(data, indices, bounds)
+        counted[:] = 0
+        count_pieces(indices, bounds, cuts, counts, counted)
+    seen += counted
     sizes = np.where(kept, counts.sum(axis=1, dtype=np.int64), 0)
     ends = np.cumsum(sizes)
     starts = np.where(kept, ends - sizes, -1)

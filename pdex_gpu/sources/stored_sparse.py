@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, cast
+from dataclasses import replace
+from typing import Self, cast
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from .base import CscChunk, CsrChunk, Reader, Reading
 from .digest import digest
 from .lazy import LazyEntries
 from .memory import check_indices, check_indptr
+from .order import SORTED_AT_ONCE, SORTING_BYTES, close_gaps, cut_lines, put_in_order
 from .row_store import RowStore
 from .stored import Origin, StoredArray, unchanged
 
 _PIECE = 1 << 20  # entries read at a time, about
 _SAMPLES = 64
+_LOST = 16  # zeros that are no repeated index: nothing was written there
 _CHUNK_DECODES = 4  # how often a chunk may be decoded for blocks to stay short
 
 
@@ -133,18 +136,52 @@ class SparseArrays:
         self.load(first, last, reading, data, indices)
         return data, indices
 
+    def sorted_entries(
+        self, first: int, last: int, bounds: np.ndarray, reading: Reading
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Data and indices of the entries ``[first, last)``, put in order, and where lines end.
+
+        See :func:`.order.put_in_order`; `bounds` are those of the lines, counted from `first`.
+        """
+        data, indices = self.entries(first, last, replace(reading, lazy=False))
+        ends = np.empty(len(bounds) - 1, np.int64)  # filled by the next
+
+        def piece(lines: tuple[int, int]) -> None:
+            a, b = lines
+            begin, end = int(bounds[a]), int(bounds[b])
+            here = bounds[a : b + 1] - begin
+            ends[a:b] = begin + put_in_order(data[begin:end], indices[begin:end], here)
+
+        for _ in reading.run(piece, cut_lines(bounds, _PIECE)):
+            pass
+        return data, indices, ends
+
     def _check(self, indices: np.ndarray, first: int) -> None:
         name, indptr = self.indices.name, self.indptr
         # As unsigned numbers negative ones are large: one pass tells, if they exceed the limit.
         unsigned = indices.view(f"u{indices.itemsize}")
         telling = indices.dtype.kind == "u" or self.limit <= np.iinfo(indices.dtype).max
-        if not len(indices) or (telling and unsigned.max() < self.limit):
+        largest = unsigned.max(initial=0)
+        if largest == 0 and len(indices) >= _LOST and self.limit > 1:
+            self._check_written(first, len(indices))
+        if not len(indices) or (telling and largest < self.limit):
             return
         try:
             check_indices(indices, indptr, self.limit, name, self.major, first, FileFormatError)
         except FileFormatError:
             self.check_unchanged()  # or else that is the error
             raise
+
+    def _check_written(self, first: int, n: int) -> None:
+        """Raise FileFormatError for `n` zeros in place of indices if a line has several of them."""
+        edges = np.clip(self.indptr, first, first + n)
+        if np.diff(edges).max(initial=0) < 2:
+            return
+        self.check_unchanged()  # or else that is the error
+        raise FileFormatError(
+            f"{self.indices.name}, entries {first} to {first + n}: all are 0, so that this part "
+            "was never written, or was lost. Copy the file again, or write it again."
+        )
 
     def load(
         self, first: int, last: int, reading: Reading, data: np.ndarray, indices: np.ndarray
@@ -181,31 +218,10 @@ class SparseArrays:
             raw = np.empty(last - first, self.indices.dtype)
             self.indices.read((slice(first, last),), raw)
             self._check(raw, first)
-            return np.bincount(raw, minlength=self.n_genes)
+            return np.bincount(raw.astype(np.int64, copy=False), minlength=self.n_genes)
 
         counts = sum(run(count, some.tolist()), np.zeros(self.n_genes, np.int64))
         return counts * (self.nnz / max(1, counts.sum()))
-
-    def find_disorder(self) -> FileFormatError | None:
-        """The error for the first index that is not above the one before it in its line."""
-        minor = "column" if self.major == "row" else "row"
-        for first in range(0, self.nnz, _PIECE):
-            before = max(0, first - 1)
-            last = min(first + _PIECE, self.nnz)
-            raw = np.empty(last - before, self.indices.dtype)
-            self.indices.read((slice(before, last),), raw)
-            bad = np.flatnonzero(raw[1:] <= raw[:-1]) + before + 1
-            bad = bad[~np.isin(bad, self.indptr)]
-            if len(bad):
-                at = int(bad[0])
-                line = int(np.searchsorted(self.indptr, at, side="right")) - 1
-                one, two = int(raw[at - 1 - before]), int(raw[at - before])
-                return FileFormatError(
-                    f"{self.indices.name}: {self.major} {line} has {minor} {two} after {minor} "
-                    f"{one} (entry {at}); indices must ascend and not repeat. Load it with "
-                    "anndata, call X.sum_duplicates(), which also sorts, and write it again."
-                )
-        return None
 
     def check_unchanged(self) -> None:
         """Raise FileFormatError if the file was changed or removed since it was opened."""
@@ -223,15 +239,23 @@ class SparseArrays:
 
 
 class _StoredSparse:
-    """What the sources over sparse matrices in files have in common."""
+    """What the sources over sparse matrices in files have in common.
+
+    Parameters
+    ----------
+    arrays : SparseArrays
+    sorts : bool
+        Whether lines that are out of order are sorted, and repeated indices summed, as they are
+        read. It is left to packing to find that some are: see :meth:`canonical`.
+    """
 
     in_memory = False
     on_device = False
     costly_to_cut = False
     form: str
 
-    def __init__(self, arrays: SparseArrays) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: SparseArrays, sorts: bool = False) -> None:
+        self.arrays, self.sorts = arrays, sorts
         self.n_cells, self.n_genes, self.nnz = arrays.n_cells, arrays.n_genes, arrays.nnz
         self.dtype, self.bytes_per_entry = arrays.dtype, arrays.bytes_per_entry
         self.n_bytes = arrays.n_bytes
@@ -246,12 +270,10 @@ class _StoredSparse:
         """See :meth:`.base.Source.identity`."""
         return self.arrays.identity()
 
-    def canonical(self) -> NoReturn:
-        """Raises FileFormatError: indices in a file have to be in order."""
+    def canonical(self) -> Self:
+        """This matrix, its lines put in order as they are read."""
         self.arrays.check_unchanged()
-        raise self.arrays.find_disorder() or FileFormatError(
-            f"{self.arrays.indices.name} was found out of order, but is not: was the file changed?"
-        )
+        return self if self.sorts else type(self)(self.arrays, sorts=True)
 
 
 class StoredCsc(_StoredSparse):
@@ -260,28 +282,40 @@ class StoredCsc(_StoredSparse):
     form = "CSC"
     read_whole = False
 
+    def __init__(self, arrays: SparseArrays, sorts: bool = False) -> None:
+        super().__init__(arrays, sorts)
+        if sorts and np.diff(arrays.indptr).max(initial=0) > SORTED_AT_ONCE:
+            self.bytes_per_entry += SORTING_BYTES
+
     @contextmanager
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
         with unchanged(self.arrays.file):
-            yield _CscReader(self.arrays, edges, reading)
+            yield _CscReader(self.arrays, edges, reading, self.sorts)
 
 
 class _CscReader:
     """Gene ranges of a CSC matrix, read when asked for."""
 
-    def __init__(self, arrays: SparseArrays, edges: Sequence[int], reading: Reading) -> None:
-        self._arrays, self._edges, self._reading = arrays, edges, reading
+    def __init__(
+        self, arrays: SparseArrays, edges: Sequence[int], reading: Reading, sorts: bool
+    ) -> None:
+        self._arrays, self._edges, self._reading, self._sorts = arrays, edges, reading, sorts
 
     def read(self, k: int) -> CscChunk:
         """See :meth:`Reader.read`."""
         arrays = self._arrays
         a, b = self._edges[k], self._edges[k + 1]
         first, last = int(arrays.indptr[a]), int(arrays.indptr[b])
-        data, indices = arrays.entries(first, last, self._reading)
-        return CscChunk(data, indices, arrays.indptr[a : b + 1] - first, arrays.n_cells, a)
+        bounds = arrays.indptr[a : b + 1] - first
+        if self._sorts:
+            data, indices, ends = arrays.sorted_entries(first, last, bounds, self._reading)
+            data, indices, bounds = close_gaps(data, indices, bounds, ends)
+        else:
+            data, indices = arrays.entries(first, last, self._reading)
+        return CscChunk(data, indices, bounds, arrays.n_cells, a)
 
 
 class StoredCsr(_StoredSparse):
@@ -303,8 +337,13 @@ class StoredCsr(_StoredSparse):
         whole = tuple(edges) == (0, self.n_genes)
         with unchanged(arrays.file):
             if whole and arrays.nnz * arrays.bytes_per_entry <= budget:
-                data, indices = arrays.entries(0, arrays.nnz, reading)
                 starts, stops = arrays.indptr[:-1], arrays.indptr[1:]
+                if self.sorts:
+                    data, indices, stops = arrays.sorted_entries(
+                        0, arrays.nnz, arrays.indptr, reading
+                    )
+                else:
+                    data, indices = arrays.entries(0, arrays.nnz, reading)
                 yield _OneChunk(CsrChunk(data, indices, starts, stops, 0, self.n_genes))
             else:
                 with RowStore(arrays, edges, budget, reading) as store:

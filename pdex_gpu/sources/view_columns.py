@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
 
 import numpy as np
 
 from ..pools import Map
 from .base import CscChunk, Reader, Reading
+from .order import in_order
 from .stored_sparse import StoredCsc
 from .view_rows import read_lines
 
@@ -70,7 +70,7 @@ class SelectedCsc:
         """Data, indices and lengths of ascending columns, with the selected cells alone."""
         from scipy import sparse
 
-        data, indices, bounds = read_lines(self._arrays, columns, reading)
+        data, indices, bounds = in_order(*read_lines(self._arrays, columns, reading))
         shape = (self._arrays.n_cells, len(columns))
         chosen = sparse.csc_matrix((data, indices, bounds), shape=shape)[self.rows]
         chosen.sort_indices()
@@ -80,9 +80,9 @@ class SelectedCsc:
         """See :meth:`.base.Source.identity`."""
         return self._arrays.identity()
 
-    def canonical(self) -> NoReturn:
-        """Raises FileFormatError: indices in a file have to be in order."""
-        self._source.canonical()
+    def canonical(self) -> SelectedCsc:
+        """Itself: columns are put in order as they are read."""
+        return self
 
 
 class _Reader:

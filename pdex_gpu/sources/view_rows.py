@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 
 from ..pools import Map
-from .base import Reading
+from .base import Reading, Source
+from .order import in_order
 from .rows import MARGIN
+from .rows_source import RowsSource
 from .stored_sparse import SparseArrays, StoredCsr
 
 
@@ -65,7 +66,7 @@ class SelectedRows:
     """
 
     def __init__(self, source: StoredCsr, kept: np.ndarray, columns: np.ndarray | None) -> None:
-        self._source, self._arrays = source, source.arrays
+        self._arrays = source.arrays
         arrays = self._arrays
         self._kept, self._columns = kept, columns
         self.n_cells = len(kept)
@@ -118,12 +119,10 @@ class SelectedRows:
 
         shape = (len(bounds) - 1, self._arrays.n_genes)
         chosen = sparse.csr_matrix((data, indices, bounds), shape=shape)[:, self._columns]
-        chosen.sort_indices()
-        return (
-            chosen.data,
-            chosen.indices.astype(self.index_dtype),
-            chosen.indptr.astype(np.int64),
+        data, indices, bounds = in_order(
+            chosen.data, chosen.indices, chosen.indptr.astype(np.int64)
         )
+        return data, indices.astype(self.index_dtype), bounds
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
@@ -133,6 +132,6 @@ class SelectedRows:
         """See :class:`.rows_source.SourceRows`."""
         self._arrays.check_unchanged()
 
-    def canonical(self) -> NoReturn:
-        """Raises FileFormatError: indices in a file have to be in order."""
-        self._source.canonical()
+    def canonical(self) -> Source:
+        """The same: rows are put in order as they are read."""
+        return RowsSource(self)

@@ -1,0 +1,288 @@
+"""Data frames in a store, as every version of anndata has written them, read a column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ColumnError, FileFormatError, UnsupportedDataError, unknown
+from .columns import Column, Labels, Values, as_labels, as_values, object_array
+from .nodes import attribute, encoding_of, is_array, texts
+from .text import decode_texts, plain_text, plain_texts
+
+# Where anndata 0.7 kept the categories of all categorical columns of a data frame.
+_OLD_CATEGORIES = "__categories"
+# What holds the names of the rows, where no attribute says so.
+_INDEX_NAMES = {
+    "obs": ("_index", "index", "obs_names", "row_names"),
+    "var": ("_index", "index", "var_names", "col_names"),
+}
+_NUMERIC = "buif"
+
+
+class Frame:
+    """A data frame in a store: a group with a dataset for each column.
+
+    Parameters
+    ----------
+    node : h5py.Group or zarr.Group
+    name : str
+        Its name in the store: ``"obs"``.
+    """
+
+    def __init__(self, node: Any, name: str) -> None:
+        self._node, self.name = node, name
+        given = attribute(node, "_index")
+        names = _INDEX_NAMES.get(name, ("_index",)) if given is None else (plain_text(given),)
+        self._index = next((n for n in names if n in node), None)
+        # A dictionary of columns may do without.
+        self._needs_index = given is not None or encoding_of(node) == "dataframe"
+
+    @property
+    def n_rows(self) -> int | None:
+        """Number of rows; None where nothing tells, or the index that there should be is none."""
+        name = self._index
+        if name is None and not self._needs_index:
+            name = next(iter(self.columns), None)
+        if name is None:
+            return None
+        node = self._node[name]
+        if not is_array(node):
+            part = next((part for part in ("codes", "values") if part in node), None)
+            if part is None or not is_array(node[part]):
+                return None
+            node = node[part]
+        return int(node.shape[0]) if node.shape else None
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns, the index left out unless it is a column too."""
+        listed = [n for n in plain_texts(attribute(self._node, "column-order")) if n in self._node]
+        hidden = {self._index, _OLD_CATEGORIES}
+        return listed + [key for key in self._node if key not in hidden and key not in listed]
+
+    def names(self) -> np.ndarray | None:
+        """The index as str, shape (n_rows,), object; None where there is none."""
+        return None if self._index is None else _as_names(self._read(self._index))
+
+    def column(self, name: str) -> Column:
+        """A column of any encoding that anndata has written.
+
+        Raises
+        ------
+        FileFormatError
+            It is malformed.
+        UnsupportedDataError
+            It holds something else than labels.
+        """
+        return self._read(name)
+
+    def _read(self, name: str) -> Column:
+        what = _what(name, self.name)
+        node = self._node[name]
+        if not is_array(node):
+            return read_column(node, what)
+        old = attribute(node, "categories")
+        if old is None:
+            return read_column(node, what)
+        # Of anndata 0.7: a name in the frame, or an HDF5 reference.
+        categories = self._node[old if not isinstance(old, bytes) else plain_text(old)]
+        return _categorical(read_column(node, what), read_column(categories, what), what)
+
+
+class CompoundFrame:
+    """A data frame in a store as anndata before 0.7 wrote it: one dataset with a field a column.
+
+    Parameters
+    ----------
+    node : h5py.Dataset or zarr.Array
+    name : str
+    find_categories : callable
+        The categories of a column, if it has any.
+    """
+
+    def __init__(
+        self, node: Any, name: str, find_categories: Callable[[str], np.ndarray | None]
+    ) -> None:
+        self._node, self.name, self._find_categories = node, name, find_categories
+        self._fields = list(node.dtype.names)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self._node.shape[0])
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns; the first field is the index."""
+        return self._fields[1:]
+
+    def names(self) -> np.ndarray:
+        """The index as str, shape (n_rows,), object."""
+        return _as_names(self._field(self._fields[0]))
+
+    def column(self, name: str) -> Column:
+        """See :meth:`Frame.column`."""
+        found = self._field(name)
+        categories = self._find_categories(name)
+        # By name alone: a column of var may be meant, whose codes these cannot be.
+        if categories is None or found.values.dtype.kind not in "iu":
+            return found
+        if found.values.max(initial=-1) >= len(categories):
+            return found
+        kept = Values(categories, np.zeros(len(categories), bool))
+        return _categorical(found, kept, _what(name, self.name))
+
+    def _field(self, name: str) -> Values:
+        what = _what(name, self.name)
+        values = self._node[:][name] if not hasattr(self._node, "fields") else (
+            self._node.fields(name)[:]
+        )  # fmt: skip
+        return _checked(_native(values, what), what)
+
+
+StoredFrame = Frame | CompoundFrame
+
+
+def open_frame(root: Any, name: str, store: str) -> StoredFrame:
+    """The data frame `name` of a store.
+
+    Raises
+    ------
+    FileFormatError
+        There is none, or it has no rows that could be counted.
+    """
+    node = root.get(name)
+    frame: StoredFrame
+    if node is not None and is_array(node) and node.dtype.names and len(node.shape) == 1:
+        frame = CompoundFrame(node, name, lambda column: _categories_in_uns(root, column))
+    elif node is not None and not is_array(node):
+        frame = Frame(node, name)
+    else:
+        raise _no_frame(store, name)
+    if frame.n_rows is None:
+        raise _no_frame(store, name)
+    return frame
+
+
+def _no_frame(store: str, name: str) -> FileFormatError:
+    return FileFormatError(
+        f"{store} is not laid out as anndata writes it: no {name} with an index."
+    )
+
+
+def column_of(frame: StoredFrame, name: str) -> Column:
+    """A column that is asked for by name; raises ColumnError if there is none.
+
+    Raises
+    ------
+    FileFormatError
+        It has not one value for each row.
+    """
+    if name not in (columns := frame.columns):
+        raise ColumnError(unknown(f"column of {frame.name}", name, columns))
+    found = frame.column(name)
+    n = len(found.codes if isinstance(found, Labels) else found.values)
+    if n != frame.n_rows:
+        raise FileFormatError(
+            f"{_what(name, frame.name)} is malformed: it has {n} values, but {frame.name} has "
+            f"{frame.n_rows} rows."
+        )
+    return found
+
+
+def read_column(node: Any, what: str) -> Column:
+    """The column at a node of any encoding.
+
+    Raises
+    ------
+    FileFormatError
+        It is malformed.
+    UnsupportedDataError
+        It is of another encoding.
+    """
+    encoding = encoding_of(node)
+    if not is_array(node):
+        if encoding == "categorical" or (not encoding and _has(node, ("codes", "categories"))):
+            codes, categories = (read_column(node[part], what) for part in ("codes", "categories"))
+            return _categorical(codes, categories, what)
+        if encoding.startswith("nullable-") or (not encoding and _has(node, ("values", "mask"))):
+            values, mask = (as_values(read_column(node[part], what)) for part in ("values", "mask"))
+            return _masked(values.values, mask.values, what)
+    elif node.ndim == 1:
+        strings = texts(node, what)
+        if strings is not None:
+            return Values(strings, np.zeros(len(strings), bool))
+        if node.dtype.kind in _NUMERIC:
+            return _checked(_native(node[:], what), what)
+    raise UnsupportedDataError(
+        f"{what} has the encoding {encoding or 'none'!r}; supported are categorical, string-array, "
+        f"numeric and bool arrays, and the nullable ones."
+    )
+
+
+def _has(node: Any, members: Iterable[str]) -> bool:
+    return all(member in node for member in members)
+
+
+def _native(values: np.ndarray, what: str) -> np.ndarray:
+    """Values in this machine's byte order, text as str."""
+    if values.dtype.kind in "OSU":
+        return decode_texts(values.astype(object), what)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _checked(values: np.ndarray, what: str) -> Values:
+    if values.dtype.kind == "O":
+        return Values(values, np.zeros(len(values), bool))
+    if values.dtype.kind not in _NUMERIC:
+        raise UnsupportedDataError(
+            f"{what} has dtype {values.dtype}; supported are text, categories, numbers and bool."
+        )
+    return Values(values, values != values)  # NaN alone differs from itself
+
+
+def _masked(values: np.ndarray, mask: np.ndarray, what: str) -> Values:
+    if mask.dtype.kind not in "bui" or mask.shape != values.shape:
+        raise FileFormatError(
+            f"{what} is malformed: it has {len(values)} values, but a mask of {len(mask)} "
+            f"{mask.dtype}. Write it again."
+        )
+    return Values(values, mask != 0)
+
+
+def _categorical(codes: Column, categories: Column, what: str) -> Labels:
+    numbers, found = as_values(codes).values, as_values(categories)
+    if numbers.dtype.kind not in "iu":
+        raise FileFormatError(f"{what} is malformed: its codes are {numbers.dtype}.")
+    names = object_array(found.values.tolist())
+    labels = Labels(numbers.astype(np.int64), names)
+    if labels.codes.max(initial=-1) >= len(names) or labels.codes.min(initial=-1) < -1:
+        raise FileFormatError(f"{what} is malformed: a code has no category.")
+    if found.missing.any() or len(as_labels(found).categories) < len(names):
+        raise FileFormatError(f"{what} is malformed: a category is missing, or there twice.")
+    return labels
+
+
+def _as_names(column: Column) -> np.ndarray:
+    found = as_values(column)
+    return object_array(
+        "nan" if absent else str(value)
+        for value, absent in zip(found.values.tolist(), found.missing.tolist(), strict=True)
+    )
+
+
+def _categories_in_uns(root: Any, column: str) -> np.ndarray | None:
+    """The categories of a column as anndata before 0.7 kept them."""
+    uns: Mapping[str, Any] = root.get("uns", {})
+    node = uns.get(f"{column}_categories") if not is_array(uns) else None
+    if node is None or not is_array(node) or node.shape is None:
+        return None
+    values = np.atleast_1d(np.asarray(node[()]))
+    return object_array(_native(values, _what(f"{column}_categories", "uns")).tolist())
+
+
+def _what(name: str, frame: str) -> str:
+    return f"Column {name!r} of {frame}"

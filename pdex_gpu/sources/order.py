@@ -1,0 +1,144 @@
+"""Lines of a sparse matrix put in order: indices ascending, repeated ones summed.
+
+Whatever a matrix is read from is put in order here, so that the sums have the same bits everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from ..errors import DataError
+
+#: Entries sorted at a time, about, or a line if that is longer: the keys stay in the cache.
+SORTED_AT_ONCE = 1 << 16
+#: Bytes that an entry takes while it is sorted: its line, its key and its copy.
+SORTING_BYTES = 32
+
+
+def put_in_order(data: np.ndarray, indices: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Sort the entries of each line in place, and sum those that share an index.
+
+    Entries that share an index are added in the order in which they are stored. Lines that are in
+    order are left as they are.
+
+    Parameters
+    ----------
+    data, indices : numpy.ndarray, shape (nnz,)
+        Changed here. Indices are integers from 0.
+    bounds : numpy.ndarray, shape (n_lines + 1,), int64
+        Line i has the entries ``[bounds[i], bounds[i + 1])``.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_lines,), int64
+        Where each line ends now; what lies between that and the next line is left over.
+
+    Raises
+    ------
+    DataError
+        A sum of integers does not fit in their dtype.
+    """
+    ends = bounds[1:].copy()
+    for a, b in cut_lines(bounds, SORTED_AT_ONCE):
+        first, last = int(bounds[a]), int(bounds[b])
+        starts = bounds[a : b + 1] - first
+        found = _sorted(data[first:last], indices[first:last], starts)
+        if found is None:
+            continue
+        values, places, counts = found
+        ends[a:b] = bounds[a:b] + counts
+        if len(values) == last - first:
+            data[first:last], indices[first:last] = values, places
+            continue
+        kept = np.cumsum(counts) - counts
+        where = np.arange(len(values)) + np.repeat(bounds[a:b] - kept, counts)
+        data[where], indices[where] = values, places
+    return ends
+
+
+def in_order(
+    data: np.ndarray, indices: np.ndarray, bounds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As :func:`put_in_order`, with the gaps closed: data, indices and bounds anew."""
+    return close_gaps(data, indices, bounds, put_in_order(data, indices, bounds))
+
+
+def close_gaps(
+    data: np.ndarray, indices: np.ndarray, bounds: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Move lines ``[bounds[i], ends[i])`` together, in place; data, indices and bounds anew."""
+    if np.array_equal(ends, bounds[1:]):
+        return data, indices, bounds
+    lengths = ends - bounds[:-1]
+    closed = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    for a, b in cut_lines(bounds, SORTED_AT_ONCE):
+        target = slice(int(closed[a]), int(closed[b]))
+        where = np.arange(target.start, target.stop)
+        where += np.repeat(bounds[a:b] - closed[a:b], lengths[a:b])
+        data[target], indices[target] = data[where], indices[where]
+    return data[: closed[-1]], indices[: closed[-1]], closed
+
+
+def cut_lines(bounds: np.ndarray, length: int) -> list[tuple[int, int]]:
+    """Cuts of all lines into runs of about `length` entries, each of whole lines."""
+    steps = (bounds[1:] - bounds[0]) // length
+    cuts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(bounds) - 1]
+    return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
+
+
+def _sorted(
+    data: np.ndarray, indices: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Data and indices of some lines in order, and entries a line; None if they are already."""
+    falls = indices[1:] <= indices[:-1]
+    inner = starts[1:-1]
+    falls[inner[(inner > 0) & (inner < len(indices))] - 1] = False  # from line to line
+    if not falls.any():
+        return None
+    lengths = np.diff(starts)
+    lines = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    order = _order(lines, indices)
+    values, places = data[order], indices[order]
+    new = np.concatenate([[True], (places[1:] != places[:-1]) | (lines[1:] != lines[:-1])])
+    if new.all():
+        return values, places, lengths
+    firsts = np.flatnonzero(new)
+    counts = np.bincount(lines[firsts], minlength=len(lengths))
+    return _sums(values, firsts), places[firsts], counts
+
+
+def _order(lines: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """The stable order of entries by line, and then by index."""
+    n = len(indices)
+    for_place, for_index = (n - 1).bit_length(), int(indices.max()).bit_length()
+    if int(lines[-1]).bit_length() + for_index + for_place > 64:
+        return np.lexsort((indices, lines))
+    # Line, index and place in one number: sorting these is faster than any argsort, and stable.
+    keys = lines.astype(np.uint64) << np.uint64(for_index)
+    keys |= indices.astype(np.uint64)
+    keys <<= np.uint64(for_place)
+    keys |= np.arange(n, dtype=np.uint64)
+    keys.sort()
+    keys &= np.uint64((1 << for_place) - 1)
+    return keys.astype(np.int64)
+
+
+def _sums(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """The sums of runs of values that begin at `firsts`, in the dtype of the values."""
+    dtype = values.dtype
+    if dtype.kind == "b":
+        return np.logical_or.reduceat(values, firsts)
+    if dtype.kind == "f":
+        with np.errstate(all="ignore"):  # what is not finite is found, and told, later
+            return np.add.reduceat(values, firsts, dtype=dtype)
+    info = np.iinfo(dtype)
+    about = np.add.reduceat(values.astype(np.float64), firsts)
+    most = float(info.max) if dtype.itemsize < 8 else np.nextafter(float(info.max), 0)
+    if (about > most).any() or (about < info.min).any():
+        raise DataError(
+            f"The matrix has entries that share a cell and a gene, and add up to more than {dtype} "
+            "holds. Convert it first, for instance with astype('int64')."
+        )
+    return np.add.reduceat(values, firsts, dtype=np.int64 if info.min else np.uint64).astype(dtype)

@@ -1,0 +1,61 @@
+"""Text as files hold it: UTF-8, of fixed or variable length, and what older writers left."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import TextEncodingWarning
+
+
+def decode_texts(values: Iterable[Any], what: str) -> np.ndarray:
+    """Values as str, in an object array; bytes that are not UTF-8 are taken for Latin-1.
+
+    Parameters
+    ----------
+    values : iterable of bytes or str
+    what : str
+        Where they are from, for the warning.
+    """
+    foreign: list[str] = []
+
+    def decode(value: Any) -> Any:
+        if not isinstance(value, bytes):
+            return value
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            foreign.append(value.decode("latin-1"))
+            return foreign[-1]
+
+    found = np.fromiter(map(decode, values), dtype=object)
+    if foreign:
+        warnings.warn(
+            f"{what} holds text that is not UTF-8; {len(foreign)} of {len(found)} values, such as "
+            f"{foreign[0]!r}, are read as Latin-1. If that is wrong, write the file anew in UTF-8.",
+            TextEncodingWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def plain_text(value: Any) -> str:
+    """An attribute as str, however it is stored: bytes, or an array of one."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        # As h5py decodes names, so that an attribute can name a dataset.
+        return value.decode("utf-8", "surrogateescape")
+    return str(value)
+
+
+def plain_texts(values: Any) -> Sequence[str]:
+    """A list in an attribute as str; nothing where it is stored as empty."""
+    if isinstance(values, str | bytes):
+        return [plain_text(values)]
+    if isinstance(values, np.ndarray | list | tuple):
+        return [plain_text(value) for value in np.asarray(values, dtype=object).reshape(-1)]
+    return []  # h5py.Empty, or no list
