@@ -20,9 +20,16 @@ from .errors import (
     unknown,
 )
 from .result import DEResult
-from .settings import Settings, check_count
+from .settings import SCANPY_ENTRY, Settings, check_count
 from .sources.base import Source
-from .sources.dataset import Dataset, Labels, is_backed, object_array, open_dataset
+from .sources.dataset import (
+    Dataset,
+    Labels,
+    is_backed,
+    object_array,
+    open_dataset,
+    other_matrices,
+)
 from .sources.memory import from_array
 from .sources.nodes import from_node, is_node
 from .sources.view import select
@@ -172,6 +179,7 @@ def rank_genes_groups(
                 backend=backend,
                 is_log1p=True,  # that is what its fold changes take for granted
                 test_options=_test_options(method, tie_correct),
+                entry=SCANPY_ENTRY,
             ),
         )
     found: dict[str, Any] = {
@@ -362,6 +370,7 @@ def _dataset(
             genes=object_array(str(name) for name in names),
             cell_name=lambda row: str(adata.obs_names[row]),
             description="AnnData, raw.X",
+            matrices=lambda: other_matrices(adata, "raw"),
         ),
         names,
     )

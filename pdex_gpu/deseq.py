@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .aggregate import Samples, aggregate, check_method, find_samples, sample_columns
+from .aggregate import Aggregated, Samples, aggregate, check_method, find_samples, sample_columns
 from .errors import (
     DataError,
     LabelError,
@@ -21,6 +21,7 @@ from .errors import (
     unknown,
 )
 from .settings import check_count
+from .value_scale import told
 
 if TYPE_CHECKING:
     import anndata
@@ -129,8 +130,8 @@ def pseudobulk_dex(
     pl = _import("polars", "polars") if as_polars else None
     samples = find_samples(adata, columns, layer)
     reference, targets = _targets(samples, test_col, reference, groups)
-    values, genes = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
-    _check_counts(values, samples, genes, aggr_method)
+    found = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
+    _check_counts(found, samples, aggr_method)
 
     import pandas as pd
 
@@ -138,7 +139,7 @@ def pseudobulk_dex(
         _contrasts(
             *deseq,
             inference.DefaultInference(n_cpus=num_workers),
-            pd.DataFrame(values, index=samples.names, columns=genes),
+            pd.DataFrame(found.values, index=samples.names, columns=found.genes),
             pd.DataFrame(
                 {column: levels.tolist() for column, levels in samples.levels.items()},
                 index=pd.Index(samples.names, name="SampleName"),
@@ -208,9 +209,9 @@ def _labels(option: str, labels: Any) -> list[Any]:
     return found
 
 
-def _check_counts(values: np.ndarray, samples: Samples, genes: np.ndarray, method: str) -> None:
-    """Raise DataError unless all values are whole numbers of at least 0."""
-    for k, row in enumerate(values):
+def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
+    """Raise DataError unless samples are whole numbers, and neither they nor cells negative."""
+    for k, row in enumerate(found.values):
         wrong = np.flatnonzero((row < 0) | (row != np.floor(row)))
         if len(wrong):
             value = row[wrong[0]]
@@ -218,9 +219,14 @@ def _check_counts(values: np.ndarray, samples: Samples, genes: np.ndarray, metho
             advice = "Use aggr_method='sum', on raw" if method != "sum" else "Give raw"
             raise DataError(
                 f"DESeq2 takes counts, but the {method} of sample {samples.names[k]!r} is {kind} "
-                f"in gene {str(genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= names the "
-                "layer that holds them."
+                f"in gene {str(found.genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= "
+                "names the layer that holds them."
             )
+    if found.minimum < 0.0:  # of a cell, though its sample is above 0
+        raise DataError(
+            f"DESeq2 takes counts, but some cell has a negative value: {found.minimum:.6g}. Give "
+            f"raw counts; layer= names the layer that holds them. {told(found.matrices)}"
+        )
 
 
 def _contrasts(

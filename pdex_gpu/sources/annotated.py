@@ -71,7 +71,18 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         description=f"{store.name}, {'X' if layer is None else f'layer {layer!r}'}",
         column=lambda name: _labels(store, obs, name),
         matrix=lambda name: _obsm(store, name),
+        matrices=lambda: _other_matrices(store, layer),
     )
+
+
+def _other_matrices(store: Store, layer: str | None) -> list[str]:
+    """See :attr:`.dataset.Dataset.matrices`."""
+    root, what = store.root, "The names of other matrices"
+    with store.reading(what):
+        found = [] if layer is None or "X" not in root else ["X"]
+        found += [str(name) for name in root.get("layers", {}) if name != layer]
+        raw = root.get("raw")
+        return found + (["raw"] if raw is not None and encoding_of(raw) != "null" else [])
 
 
 def _unlabelled(store: Store, obs: Any) -> Labels:

@@ -53,6 +53,8 @@ class Dataset:
         The labels in another column of obs, given its name; raises ColumnError.
     matrix : callable
         A matrix in obsm and the names of its columns (None if it has none), given its name.
+    matrices : callable
+        What other matrices of cells x genes there are: ``"X"``, ``"raw"``, or names of layers.
     """
 
     source: Source
@@ -65,6 +67,7 @@ class Dataset:
     matrix: Callable[[str], tuple[Any, Sequence[object] | None]] = field(
         default=lambda name: _no_matrix(name)
     )
+    matrices: Callable[[], list[str]] = field(default=list)
 
     def __enter__(self) -> Dataset:
         return self
@@ -161,7 +164,15 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset
         description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
         column=lambda name: _obs_labels(adata, name),
         matrix=lambda name: _obsm_matrix(adata, name),
+        matrices=lambda: other_matrices(adata, layer),
     )
+
+
+def other_matrices(adata: Any, used: str | None) -> list[str]:
+    """See :attr:`Dataset.matrices`; `used` is a layer, ``"raw"``, or None for X."""
+    found = [] if used is None else ["X"]
+    found += [name for name in adata.layers if name is not None and name != used]
+    return found + (["raw"] if used != "raw" and adata.raw is not None else [])
 
 
 def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
