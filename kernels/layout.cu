@@ -18,29 +18,42 @@
 // status[0]: an index is out of range, unsorted or repeated.
 // status[1]: a value has a fractional part above 0.001 (LOG1P_EPSILON in contract.py).
 // status[2 .. 4]: the first NaN, +infinity and -infinity, as cell * n_genes + gene.
+// status[5], status[6]: keys of the smallest and of the largest value, zero_key(kind) at first.
 #define BAD_INDEX 0
 #define FRACTIONAL 1
 #define FIRST_NAN 2
 #define FIRST_PLUS 3
 #define FIRST_MINUS 4
+#define SMALLEST 5
+#define LARGEST 6
 
 // What checking learned in one thread, merged once at its end.
 struct Found {
-    bool bad_index, fractional;
+    bool bad_index = false, fractional = false;
+    u64 smallest = ~0ull, largest = 0;
 
     __device__ void merge(u64* status) const {
         raise(bad_index, &status[BAD_INDEX]);
         raise(fractional, &status[FRACTIONAL]);
+        raise(largest, &status[LARGEST]);
+        u64* lowest = &status[SMALLEST];
+        if (smallest < *static_cast<volatile u64*>(lowest)) atomicMin(lowest, smallest);
     }
     // Looks first: millions of atomics on one address would queue.
-    static __device__ void raise(bool found, u64* flag) {
-        if (found && *static_cast<volatile u64*>(flag) == 0) atomicMax(flag, 1ull);
+    static __device__ void raise(u64 found, u64* flag) {
+        if (found > *static_cast<volatile u64*>(flag)) atomicMax(flag, found);
+    }
+    __device__ void see(u64 key) {
+        smallest = min(smallest, key);
+        largest = max(largest, key);
     }
 };
 
 // Looks at one value; returns whether it is an entry (not zero).
 __device__ __forceinline__ bool look(const void* values, i32 type, i64 i, u64 place, Found& found,
                                      u64* status) {
+    const bool wide = type == U64 || type == I64 || type == F64;
+    const u64 key = wide ? load_key(values, type, i, u64(0)) : load_key(values, type, i, u32(0));
     double x, limit;
     if (type == F32) {
         x = static_cast<const float*>(values)[i];
@@ -48,13 +61,14 @@ __device__ __forceinline__ bool look(const void* values, i32 type, i64 i, u64 pl
     } else if (type == F64) {
         x = static_cast<const double*>(values)[i];
         limit = 1e-3;
-    } else if (type == U64 || type == I64) {
-        return static_cast<const u64*>(values)[i] != 0;
     } else {
-        return load_key(values, type, i, u32(0)) != zero_key<u32>(type == U32 ? UNSIGNED : SIGNED);
+        found.see(key);
+        const i32 kind = type == U32 || type == U64 ? UNSIGNED : SIGNED;
+        return key != (wide ? zero_key<u64>(kind) : zero_key<u32>(kind));
     }
     if (isfinite(x)) {
         found.fractional |= x - trunc(x) > limit;
+        found.see(key);
     } else {
         const int which = x != x ? FIRST_NAN : x > 0 ? FIRST_PLUS : FIRST_MINUS;
         atomicMin(&status[which], place);
@@ -70,7 +84,7 @@ extern "C" __global__ void check_rows(const void* values, i32 value_type, const 
     const i64 cell = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     const int lane = threadIdx.x % WARP;
     if (cell >= n_cells || codes[cell] < 0) return;
-    Found found = {false, false};
+    Found found;
     const i64 start = row_ptr[cell], stop = row_ptr[cell + 1];
     for (i64 i = start + lane; i < stop; i += WARP) {
         const i64 gene = load_index(indices, index_type, i);
@@ -195,7 +209,7 @@ extern "C" __global__ void check_columns(const void* values, i32 value_type, con
     const i64 begin = col_ptr[gene];
     const i64 start = begin + (blockIdx.x % n_pieces) * piece;
     const i64 stop = min(col_ptr[gene + 1], start + piece);
-    Found found = {false, false};
+    Found found;
     u64 n = 0;
     for (i64 i = start + threadIdx.x; i < stop; i += blockDim.x) {
         const i64 cell = load_index(indices, index_type, i);
@@ -222,7 +236,7 @@ extern "C" __global__ void check_dense(const void* values, i32 value_type, const
     const i64 cell = along_genes ? e / n_genes : e % n_cells;
     const i64 gene = along_genes ? e % n_genes : e / n_cells;
     if (codes[cell] < 0) return;
-    Found found = {false, false};
+    Found found;
     if (look(values, value_type, cell * cell_stride + gene * gene_stride,
              static_cast<u64>(cell * n_genes + gene), found, status))
         atomicAdd(&entries[gene], 1ull);

@@ -21,6 +21,7 @@ from .errors import (
     MemoryBudgetError,
     MissingLabelWarning,
     OptionError,
+    ScaleWarning,
     UnsupportedDataError,
     listing,
     unknown,
@@ -32,6 +33,7 @@ from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import frame_in_memory, object_array, open_dataset
+from .value_scale import told
 
 if TYPE_CHECKING:
     import anndata
@@ -106,7 +108,16 @@ def pseudobulk(
             "Rename the column of obs."
         )
     samples = find_samples(data, columns, layer)
-    values, genes = aggregate(data, samples, layer=layer, method=method, memory=memory)
+    found = aggregate(data, samples, layer=layer, method=method, memory=memory)
+    if method == "sum" and found.minimum < 0.0:
+        what = "X" if layer is None else f"Layer {layer!r}"
+        warnings.warn(
+            f"{what} has negative values, down to {found.minimum:.6g}: they are no counts, and "
+            "neither are their sums. Give counts, as X or with layer=, or use method='mean'. "
+            f"{told(found.matrices)}",
+            ScaleWarning,
+            stacklevel=2,
+        )
 
     import anndata
     import pandas as pd
@@ -118,10 +129,10 @@ def pseudobulk(
         for column, levels in samples.levels.items()
     }
     obs[N_CELLS] = samples.n_cells
-    var = pd.DataFrame(index=genes)
+    var = pd.DataFrame(index=found.genes)
     if isinstance(data, anndata.AnnData):
         var = frame_in_memory(data.var).copy()
-    return anndata.AnnData(X=values, obs=pd.DataFrame(obs, index=samples.names), var=var)
+    return anndata.AnnData(X=found.values, obs=pd.DataFrame(obs, index=samples.names), var=var)
 
 
 @dataclass(frozen=True)
@@ -246,6 +257,27 @@ def in_order(labels: Iterable[Any]) -> list[Any]:
         return sorted(labels, key=str)
 
 
+@dataclass(frozen=True)
+class Aggregated:
+    """Cells as samples.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (n_samples, n_genes), float64
+    genes : numpy.ndarray, shape (n_genes,), object
+        Names.
+    minimum : float
+        The smallest value of a cell of some sample, or 0 if none is negative.
+    matrices : list of str
+        The other matrices of the data; see :class:`.dataset.Dataset`.
+    """
+
+    values: np.ndarray
+    genes: np.ndarray
+    minimum: float
+    matrices: list[str]
+
+
 def aggregate(
     data: Any,
     samples: Samples,
@@ -253,8 +285,8 @@ def aggregate(
     layer: str | None,
     method: str,
     memory: str | float | int | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the samples, shape (n_samples, n_genes), float64, and the names of the genes.
+) -> Aggregated:
+    """Read the matrix and reduce it to samples.
 
     Raises
     ------
@@ -281,7 +313,7 @@ def aggregate(
                 "when its obs was read. Start again once nothing writes to it."
             )
         try:
-            values = _read(source, samples, method, budget, pool_map(pool))
+            values, minimum = _read(source, samples, method, budget, pool_map(pool))
         except NonFiniteError as error:
             raise DataError(
                 f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
@@ -290,13 +322,15 @@ def aggregate(
             ) from error
         if method == "mean":
             values /= samples.n_cells[:, None]
-        return values, dataset.genes
+        return Aggregated(values, dataset.genes, minimum, dataset.matrices())
 
 
-def _read(source: Source, samples: Samples, method: str, budget: int, run: Map) -> np.ndarray:
-    """Reduce the source, range by range."""
+def _read(
+    source: Source, samples: Samples, method: str, budget: int, run: Map
+) -> tuple[np.ndarray, float]:
+    """Reduce the source, range by range; gives values of samples, and the smallest of a cell."""
 
-    def reduce(chunk: Chunk) -> np.ndarray:
+    def reduce(chunk: Chunk) -> tuple[np.ndarray, float]:
         if method == "median":
             return medians(chunk, samples.codes, samples.n_cells)
         return sums(chunk, samples.codes, len(samples))
@@ -312,11 +346,12 @@ def _read(source: Source, samples: Samples, method: str, budget: int, run: Map) 
         reading = Reading(
             run=run, n_threads=plan.n_threads, work=plan.work, most_entries=plan.most_entries
         )
-        values = nan_filled((len(samples), source.n_genes), run)
+        values, minimum = nan_filled((len(samples), source.n_genes), run), 0.0
         try:
             with source.open(plan.edges, plan.budget, reading) as reader:
                 for k in plan.todo:
-                    values[:, plan.genes(k)] = reduce(reader.read(k))
+                    values[:, plan.genes(k)], smallest = reduce(reader.read(k))
+                    minimum = min(minimum, smallest)
         except UnevenError as error:
             logger.info("%s: planning anew from what was counted, and reading again", error)
             continue
@@ -326,7 +361,7 @@ def _read(source: Source, samples: Samples, method: str, budget: int, run: Map) 
             logger.info("%s: sorting a copy and summing duplicates, then starting over", error)
             source, tidy = source.canonical(), True
             continue
-        return values
+        return values, minimum
 
 
 def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) -> Plan:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
@@ -53,6 +53,8 @@ from .sources.base import NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import Dataset
 from .stats.base import StatisticalTest, make_test
 from .table import Table
+from .value_scale import ValueScale, doubt, value_scale
+from .value_summary import ValueSummary
 
 if TYPE_CHECKING:
     import anndata
@@ -233,7 +235,9 @@ def differential_expression(
         Most genes in a range.
     is_log1p : bool, optional
         Whether values are ``log1p`` of counts, so that means are given in count space. By
-        default true if some value of the compared cells has a fractional part above 0.001.
+        default true if some value of the compared cells has a fractional part above 0.001, unless
+        one is above 25, which no logarithm of a count is (a warning says so). Never where a value
+        is negative: means are then those of the values as they are, and ratios NaN, with a warning.
     exp_post_agg : bool
         If `is_log1p`: ``expm1`` of the mean (true) or mean of ``expm1`` (false).
     clip_value : float, optional
@@ -350,11 +354,19 @@ class _Call:
         levels, names = self.design.within, self.settings.within_columns
         return None if levels is None else (names[0] if len(names) == 1 else names, levels)
 
-    def scale(self, is_log1p: bool) -> Scale:
+    def scale(self, values: ValueScale) -> Scale:
         settings = self.settings
         return Scale(
-            is_log1p, settings.exp_post_agg, settings.clip_value, float(settings.pseudocount)
+            values.is_log1p,
+            settings.exp_post_agg,
+            settings.clip_value,
+            float(settings.pseudocount),
+            values.negative,
         )
+
+    def filters_on(self, values: ValueScale) -> Filters:
+        """The filters that have a meaning for these values."""
+        return replace(self.filters, min_cpm=None) if values.negative else self.filters
 
     def tracker(self, *, n_rows: int = 0, done_genes: int = 0) -> Tracker:
         source = self.dataset.source
@@ -367,7 +379,7 @@ class _Call:
             done_genes=done_genes,
         )
 
-    def provenance(self, is_log1p: bool, removed: Mapping[str, int]) -> dict[str, Any]:
+    def provenance(self, values: ValueScale, removed: Mapping[str, int]) -> dict[str, Any]:
         return make_provenance(
             self.settings,
             self.dataset,
@@ -375,7 +387,7 @@ class _Call:
             self.analysis,
             self.backend,
             self.engine,
-            is_log1p,
+            values,
             removed,
         )
 
@@ -440,10 +452,15 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                     run,
                     cluster,
                 )
+                result: DEResult | ResultFile
                 if settings.out is not None:
-                    return _into_file(call, Path(settings.out))
-                result = _in_memory(call)
-    result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+                    result, values = _into_file(call, Path(settings.out))
+                else:
+                    result, values = _in_memory(call)
+                    result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+            doubtful = doubt(values, settings, dataset.matrices())
+            if doubtful is not None:
+                warnings.warn(doubtful, stacklevel=3)
     return result
 
 
@@ -467,7 +484,7 @@ def _finishing_backend() -> BackendInfo:
     return found["cpu"] if found["cpu"].usable else found["reference"]
 
 
-def _in_memory(call: _Call) -> DEResult:
+def _in_memory(call: _Call) -> tuple[DEResult, ValueScale]:
     settings, design, source = call.settings, call.design, call.dataset.source
     fields = call.analysis.fields(design)
     n_further = len(call.analysis.columns)
@@ -482,29 +499,30 @@ def _in_memory(call: _Call) -> DEResult:
             if call.cluster is not None:
                 call.cluster.remove_split()
         sink.check_complete()
-        is_log1p = _is_log1p(sink.fractional, settings)
+        values = value_scale(sink.summary, settings)
         finished = finish(
             sink,
             design,
             call.kernels,
             call.run,
-            scale=call.scale(is_log1p),
+            scale=call.scale(values),
             columns=call.analysis.columns,
             correction=settings.correction,
-            filters=call.filters,
+            filters=call.filters_on(values),
         )
-    return DEResult(
+    result = DEResult(
         design.targets,
         design.references,
         call.dataset.genes,
         finished.columns,
-        call.provenance(is_log1p, finished.removed),
+        call.provenance(values, finished.removed),
         within=call.within,
         kept=finished.kept,
     )
+    return result, values
 
 
-def _into_file(call: _Call, out: Path) -> ResultFile:
+def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
     """Compute what an earlier call has not, keeping each range, then write the file."""
     settings, dataset, design = call.settings, call.dataset, call.design
     fields = call.analysis.fields(design)
@@ -517,7 +535,8 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
             finished = checkpoint.finished(out)
             if finished is not None:
                 logger.info("%s is complete: only its checkpoint was left to remove", out)
-                written = _kept(call, checkpoint, bool(finished["is_log1p"]))
+                summary = ValueSummary(**finished["values"])
+                written = _kept(call, checkpoint, value_scale(summary, settings))
             else:
                 check_space(out, checkpoint)
                 written = _fill_file(call, checkpoint, out)
@@ -531,36 +550,37 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
                 checkpoint.remove()
             raise
         checkpoint.remove()
-    return ResultFile(
+    result = ResultFile(
         out,
         design.targets,
         design.references,
         dataset.genes,
-        call.provenance(written.is_log1p, written.removed),
+        call.provenance(written.values, written.removed),
         columns=call.analysis.columns,
         within=call.within,
         kept=written.kept,
     )
+    return result, written.values
 
 
 @dataclass(frozen=True)
 class _Written:
     """What is known once everything is stored: the scale, and which pairs are kept."""
 
-    is_log1p: bool
+    values: ValueScale
     kept: np.ndarray | None
     removed: dict[str, int]
 
 
-def _kept(call: _Call, checkpoint: Checkpoint, is_log1p: bool) -> _Written:
+def _kept(call: _Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
     results = StoredResults(checkpoint)
 
     def read(name: str, rows: slice) -> np.ndarray:
         return results.read(name, rows, call.run)
 
-    mean = call.scale(is_log1p).count_mean
+    mean = call.scale(values).count_mean
     shape = call.design.n_rows, checkpoint.n_genes
-    return _Written(is_log1p, *find_kept(call.filters, *shape, read, mean))
+    return _Written(values, *find_kept(call.filters_on(values), *shape, read, mean))
 
 
 def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
@@ -587,12 +607,12 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
         sink.check_complete()
         if call.cluster is not None:
             call.cluster.remove_split()
-        found = _kept(call, checkpoint, _is_log1p(sink.fractional, settings))
+        found = _kept(call, checkpoint, value_scale(sink.summary, settings))
         table = Table(
             design.targets,
             design.references,
             dataset.genes,
-            call.provenance(found.is_log1p, found.removed),
+            call.provenance(found.values, found.removed),
             columns=call.analysis.columns,
             within=call.within,
             kept=found.kept,
@@ -604,7 +624,7 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
             fdr = StoredCorrection(results, found.kept, settings.correction, column)
             with writing("The false discovery rates of", out):
                 fdr.prepare(call.kernels, call.run, call.budget // 2)
-            scale = call.scale(found.is_log1p)
+            scale = call.scale(found.values)
             made = StoredFinish(results, design, scale, call.analysis.columns, found.kept, fdr)
 
             def parts() -> Iterator[pyarrow.Table]:
@@ -612,7 +632,8 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
                     yield table.arrow(rows, columns)
                     tracker.wrote((rows.stop - rows.start) * n_genes)
 
-            write_output(out, checkpoint, table, parts(), is_log1p=found.is_log1p)
+            facts = {"values": asdict(found.values.summary)}
+            write_output(out, checkpoint, table, parts(), facts)
     return found
 
 
@@ -722,11 +743,3 @@ def _width(call: _Call) -> int:
     """Groups whose results take as much memory a gene as those of this call."""
     n_values = sum(call.analysis.fields(call.design).values())
     return max(call.design.n_groups, n_values // VALUES_PER_GROUP)
-
-
-def _is_log1p(fractional: bool, settings: Settings) -> bool:
-    if settings.is_log1p is not None:
-        return bool(settings.is_log1p)
-    found = "some values have fractional parts" if fractional else "values are whole numbers"
-    logger.info("is_log1p=%s: %s", fractional, found)
-    return fractional

@@ -19,6 +19,7 @@ from .errors import (
     LabelError,
     MissingLabelWarning,
     OptionError,
+    ScaleWarning,
     SkippedWarning,
 )
 from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
@@ -42,7 +43,7 @@ _REFUSED = {
     "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
     "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
 }
-_NOT_OPTIONS = ("groupby", "reference", "test_options", "n_processes")
+_NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "n_processes")
 
 
 def calibrate(
@@ -182,6 +183,9 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
             split = split_controls(rng, real.blocks, real.wanted, real.units)
             splits.append(split)
             runs.append(_run(dataset, settings, real, split, alpha))
+    doubtful = next((run.doubt for run in runs if run.doubt is not None), None)
+    if doubtful is not None:
+        warnings.warn(doubtful, stacklevel=3)
     found = _summarised(settings, real, splits, runs, alpha)
     logger.info("%s", found)
     return found
@@ -288,6 +292,8 @@ class _Run:
         Of the mock control, over rows.
     n_uninformative, n_false_positives : numpy.ndarray, shape (n_groups,), int64
     provenance : dict
+    doubt : ScaleWarning or None
+        What was to be said of the scale of the values.
     """
 
     group: np.ndarray
@@ -296,6 +302,7 @@ class _Run:
     n_uninformative: np.ndarray
     n_false_positives: np.ndarray
     provenance: dict[str, Any]
+    doubt: ScaleWarning | None
 
 
 def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha: float) -> _Run:
@@ -311,11 +318,18 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
     )
     labels = Labels(codes, object_array([*names, _MOCK_CONTROL, _OTHERS]))
     relabelled = replace(dataset, labels=labels, close=lambda: None)
-    with warnings.catch_warnings():
+    doubtful = None
+    with warnings.catch_warnings(record=True) as caught:
         # Said of the real analysis; of mock groups, the counts of tests tell.
         for category in (SkippedWarning, DuplicateGeneWarning):
             warnings.simplefilter("ignore", category)
+        warnings.simplefilter("always", ScaleWarning)
         result = compare(relabelled, replace(settings, reference=_MOCK_CONTROL, groups=names))
+    for said in caught:
+        if isinstance(said.message, ScaleWarning):  # once for all splits
+            doubtful = said.message
+        else:
+            warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
     assert isinstance(result, DEResult)
     number = {name: k for k, name in enumerate(names)}
     group = np.array([number[name] for name in result.targets], np.int64)
@@ -336,6 +350,7 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
         by_group(kept & ~informative),
         by_group(false_positive),
         result.provenance,
+        doubtful,
     )
 
 

@@ -11,7 +11,7 @@ from .api import compare
 from .errors import LowMemoryError, OptionError
 from .result import DEResult
 from .schema import LABELS, VALUES
-from .settings import Settings, check_count
+from .settings import PDEX_ENTRY, Settings, check_count
 from .sources.dataset import is_backed
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def parallel_differential_expression(
             clip_value=clip_value,
             progress=show_progress,
             test_options=options,
+            entry=PDEX_ENTRY,
         ),
     )
     return _as_pdex(cast(DEResult, result), as_polars)

@@ -46,7 +46,6 @@ COLUMNS = (
 
 _INTEGERS = ("target_membership", "ref_membership")
 _DETECTED_ROWS, _LOG1P_BELOW = 500, 20.0  # pdex's rule: counts reach 20 in the first rows
-_CHECKED_ROWS = 1000  # of a file, for negative values
 
 
 def pdex(
@@ -125,6 +124,9 @@ def pdex(
       is infinite may be a large number there. Here the other groups are added.
     * It refuses explicit zeros and negative values in a sparse matrix, and categories without a
       cell. Here zeros are zeros, negative values are ranked, and such categories are left out.
+    * Of negative values in a dense matrix its fold changes have no meaning: 0 for most genes. Here
+      target_mean and ref_mean are then means of the values as they are, log2_fold_change and
+      percent_change are NaN, cpm_filter is not applied, and a warning says so.
     * Mode on_target fails there if `gene_col` has categories that are no gene, as the control's.
     * Of gene names that occur more than once, mode on_target takes the first, pdex the last.
 
@@ -166,14 +168,6 @@ def pdex(
                 return _frame(np.empty(0, object), {}, as_pandas)
         if is_log1p is None:
             is_log1p = _detect_log1p(dataset.source)
-        if cpm_filter is not None and _has_negative(dataset.source):
-            warnings.warn(
-                "cpm_filter is given, but the matrix has negative values: counts per million of "
-                "negative counts mean nothing. Leave cpm_filter out, or filter by min_fraction= of "
-                "pdex_gpu.differential_expression.",
-                UserWarning,
-                stacklevel=2,
-            )
         mean = "geometric_mean" if geometric_mean else "count_mean"
         sides = ("target", "reference")
         result = compare(
@@ -322,19 +316,12 @@ def _detect_log1p(source: Source) -> bool:
     return found
 
 
-def _has_negative(source: Source) -> bool:
-    """Whether there are negative values; of a file, whether its first rows have any."""
-    n_rows = source.n_cells if source.in_memory else _CHECKED_ROWS
-    return bool(np.min(leading_values(source, n_rows), initial=0.0) < 0)
-
-
 def leading_values(source: Source, n_rows: int) -> np.ndarray:
     """Values of the first rows, those stored if the matrix is sparse; of any shape."""
     if source.on_device:
         raise OptionError(
             "The matrix is on a CUDA device, and is looked at on the host to find what it holds. "
-            "Give is_log1p=True or False and no cpm_filter, or use "
-            "pdex_gpu.differential_expression."
+            "Give is_log1p=True or False, or use pdex_gpu.differential_expression."
         )
     if n_rows < source.n_cells:
         source = repeat(source, np.arange(n_rows))
@@ -353,12 +340,17 @@ def leading_values(source: Source, n_rows: int) -> np.ndarray:
 def _as_pdex(
     result: DEResult, mean: str, epsilon: float, as_pandas: bool
 ) -> polars.DataFrame | pandas.DataFrame:
+    negative = result.provenance["negative_values"]
+    if negative:
+        mean = "mean"  # of the values as they are: there is no other
     target, reference = result.flat(f"target_{mean}"), result.flat(f"reference_{mean}")
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.log2((target + epsilon) / (reference + epsilon))
         percent = (target - reference) / (reference + epsilon)
     for values in (change, percent):
         values[np.isnan(values)] = 0.0  # 0 / 0: no change
+        if negative:
+            values.fill(np.nan)
     columns = {
         "target_mean": target,
         "ref_mean": reference,

@@ -19,7 +19,7 @@ from .errors import (
     unknown,
 )
 from .result import DEResult
-from .settings import Settings, check_count
+from .settings import SCANPY_ENTRY, Settings, check_count
 from .sources.base import Source
 from .sources.dataset import (
     Dataset,
@@ -31,6 +31,7 @@ from .sources.dataset import (
     object_array,
     obs_labels,
     open_dataset,
+    other_matrices,
     source_of,
 )
 from .sources.multimodal import is_multimodal, many_modalities
@@ -182,6 +183,7 @@ def rank_genes_groups(
                 backend=backend,
                 is_log1p=True,  # that is what its fold changes take for granted
                 test_options=_test_options(method, tie_correct),
+                entry=SCANPY_ENTRY,
             ),
         )
     found: dict[str, Any] = {
@@ -373,6 +375,7 @@ def _dataset(
             genes=object_array(str(name) for name in names),
             cell_name=lambda row: str(names_of(adata.obs)[row]),
             description="AnnData, raw.X",
+            matrices=lambda: other_matrices(adata, "raw"),
         ),
         names,
     )

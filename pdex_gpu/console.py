@@ -49,6 +49,13 @@ def describe_backend(provenance: Mapping[str, object]) -> str:
     return text
 
 
+def describe_values(provenance: Mapping[str, object]) -> str:
+    """A line on raw counts, whose library sizes are not removed; nothing of other values."""
+    if not provenance.get("raw_counts"):
+        return ""
+    return "values: raw counts (library size not removed)\n"
+
+
 def on_terminal(stream: TextIO | None) -> bool:
     """Whether someone is looking at `stream`."""
     return stream is not None and stream.isatty()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .aggregate import Samples, aggregate, check_method, find_samples, sample_columns
+from .aggregate import Aggregated, Samples, aggregate, check_method, find_samples, sample_columns
 from .deseq_model import Model, make_model
 from .errors import (
     DataError,
@@ -24,6 +24,7 @@ from .errors import (
 )
 from .naming import of_one_type
 from .settings import check_count
+from .value_scale import told
 
 if TYPE_CHECKING:
     import anndata
@@ -138,20 +139,20 @@ def pseudobulk_dex(
     samples = find_samples(adata, sorted(columns), layer)
     reference, targets = _targets(samples, test_col, reference, groups)
     model = make_model(samples, columns, design, test_col)
-    values, genes = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
-    _check_counts(values, samples, genes, aggr_method)
+    found = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
+    _check_counts(found, samples, aggr_method)
 
     import pandas as pd
 
     inference = inference.DefaultInference(n_cpus=num_workers)
     parts = []
     for target, results in zip(
-        targets, _tested(*deseq, inference, values, model, targets, reference), strict=True
+        targets, _tested(*deseq, inference, found.values, model, targets, reference), strict=True
     ):
         part = results.reset_index(drop=True)
-        part.insert(0, "gene", genes)
-        part["target"] = _column(target, len(genes))
-        part["reference"] = _column(reference, len(genes))
+        part.insert(0, "gene", found.genes)
+        part["target"] = _column(target, len(found.genes))
+        part["reference"] = _column(reference, len(found.genes))
         parts.append(part)
     table = pd.concat(parts)
     if pl is None:
@@ -222,9 +223,9 @@ def _labels(option: str, labels: Any) -> list[Any]:
     return found
 
 
-def _check_counts(values: np.ndarray, samples: Samples, genes: np.ndarray, method: str) -> None:
-    """Raise DataError unless all values are whole numbers of at least 0."""
-    for k, row in enumerate(values):
+def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
+    """Raise DataError unless samples are whole numbers, and neither they nor cells negative."""
+    for k, row in enumerate(found.values):
         wrong = np.flatnonzero((row < 0) | (row != np.floor(row)))
         if len(wrong):
             value = row[wrong[0]]
@@ -232,9 +233,14 @@ def _check_counts(values: np.ndarray, samples: Samples, genes: np.ndarray, metho
             advice = "Use aggr_method='sum', on raw" if method != "sum" else "Give raw"
             raise DataError(
                 f"DESeq2 takes counts, but the {method} of sample {samples.names[k]!r} is {kind} "
-                f"in gene {str(genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= names the "
-                "layer that holds them."
+                f"in gene {str(found.genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= "
+                "names the layer that holds them."
             )
+    if found.minimum < 0.0:  # of a cell, though its sample is above 0
+        raise DataError(
+            f"DESeq2 takes counts, but some cell has a negative value: {found.minimum:.6g}. Give "
+            f"raw counts; layer= names the layer that holds them. {told(found.matrices)}"
+        )
 
 
 def _tested(

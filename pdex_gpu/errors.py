@@ -122,6 +122,10 @@ class UnknownGroupWarning(UserWarning):
     """Some of the groups asked for do not exist and are left out."""
 
 
+class ScaleWarning(UserWarning):
+    """Values are on a scale on which some columns have no meaning."""
+
+
 class SkippedWarning(UserWarning):
     """Some comparisons cannot be made and are left out."""
 

@@ -24,6 +24,7 @@ from .plan import Plan
 from .schedule import choose_backend_for, choose_engine
 from .settings import Settings, check_count, check_settings
 from .sources.base import Source
+from .sources.first_values import first_values
 from .sources.memory import CscSource
 from .sources.stored_sparse import StoredCsc
 from .stats.base import make_test
@@ -161,10 +162,10 @@ def estimate(
 ) -> Estimate:
     """What a call of :func:`differential_expression` would take: memory, disk, time.
 
-    Labels, names, row pointers and the sizes of chunks are read, the values of a file are not:
-    genes are taken to have equally many nonzeros where the file does not tell. Seconds come from
-    constants that are measured on this machine with made-up data, which takes some seconds; they
-    hold for a file that is read as fast as it is decoded.
+    Labels, names, row pointers and the sizes of chunks are read, and of the values one chunk, to
+    tell counts from fractions: genes are taken to have equally many nonzeros where the file does
+    not tell. Seconds come from constants that are measured on this machine with made-up data, which
+    takes some seconds; they hold for a file that is read as fast as it is decoded.
 
     Parameters
     ----------
@@ -173,8 +174,8 @@ def estimate(
     metric, layer, out, backend, engine, memory, scratch, n_workers, n_threads, gene_chunk_size
         As there.
     is_log1p : bool, optional
-        False: counts. By default values are taken to be log1p unless they are stored as whole
-        numbers; ranking counts takes less time.
+        False: counts, which take less time to rank than fractions do. By default the first values
+        tell.
     workers : int, optional
         Workers of a Dask cluster, with `n_threads` each (one by default) and `memory` each. By
         default this process works alone.
@@ -392,8 +393,14 @@ def _assumptions(
         found.append(f"{DENSE_SHARE:.0%} of a dense matrix are not zero")
     if not (counted.is_dense or source.in_memory) and plan.n_ranges > 1 and source.read_whole:
         found.append("all genes have equally many nonzeros")
-    if _fractional(counted, is_log1p) and is_log1p is None:
-        found.append("values are log1p, not counts")
+    if source.dtype.kind == "f" and is_log1p is not False:
+        whole = _first_are_whole(source)
+        if whole is None:
+            found.append(
+                "values have fractions: they were not looked at, and counts take less time"
+            )
+        elif whole:
+            found.append("all values are whole numbers, as the first ones are")
     if counted.way(plan) == SPLIT and not counted.is_dense:
         found.append("a cell has few distinct values, which take a byte each while they are kept")
     if backend.name != "cpu":
@@ -405,8 +412,15 @@ def _assumptions(
     return tuple(found)
 
 
-def _fractional(counted: Counted, is_log1p: bool | None) -> bool:
-    return counted.source.dtype.kind == "f" and is_log1p is not False
+def _fractional(source: Source, is_log1p: bool | None) -> bool:
+    """Whether values are taken to have fractions."""
+    return source.dtype.kind == "f" and is_log1p is not False and not _first_are_whole(source)
+
+
+def _first_are_whole(source: Source) -> bool | None:
+    """Whether the first values are whole numbers; None if they cannot be had without reading."""
+    values = first_values(source)
+    return None if values is None else bool(np.all(values == np.trunc(values)))
 
 
 def _form(source: Source) -> str:
@@ -430,7 +444,7 @@ def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | No
         n_genes=source.n_genes,
         density=max(counted.n_nonzero, 1.0) / (source.n_cells * source.n_genes),
         dtype=source.dtype,
-        fractional=_fractional(counted, is_log1p),
+        fractional=_fractional(source, is_log1p),
         width=int(max(np.diff(plan.edges))),
         form=_form(source),
         design=counted.design,

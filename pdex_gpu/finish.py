@@ -42,6 +42,7 @@ class Scale:
     exp_post_agg: bool
     clip_value: float | None
     pseudocount: float = 1e-9
+    negative: bool = False  # values have no ratios, nor means in count and log space
 
     @property
     def field(self) -> str:
@@ -82,7 +83,8 @@ def _changes(
         percent_change(some, other, out=percent[rows])
         fold_change(some, other, scale.clip_value, out=fold[rows])
 
-    _by_rows(change, target.shape, run)
+    if not scale.negative:
+        _by_rows(change, target.shape, run)
     return {
         "target_mean": target,
         "reference_mean": np.broadcast_to(reference, target.shape),
@@ -115,11 +117,15 @@ def _columns(
     wanted = set(asked)
     found: dict[str, np.ndarray] = {"p_value": read("p_value"), "statistic": read("statistic")}
     shape = found["p_value"].shape
-    found |= _further_means(read, scale, wanted, shape)
+    if scale.negative:
+        undefined = np.broadcast_to(np.nan, shape)
+        found |= dict.fromkeys(_OF_COUNTS & wanted, undefined)
+    else:
+        found |= _further_means(read, scale, wanted, shape)
     sides = [read(f"{side}_{scale.field}") for side in ("target", "reference")]
     target, reference = (scale.rescaled(means, run) for means in sides)
     found |= _changes(target, reference, scale, run)
-    if "log2_fold_change" in wanted:
+    if "log2_fold_change" in wanted and not scale.negative:
         with np.errstate(divide="ignore", invalid="ignore"):
             found["log2_fold_change"] = np.log2(found["fold_change"])
     for name, values in zip(
@@ -137,6 +143,14 @@ def _columns(
 _ALWAYS = frozenset(
     ("p_value", "statistic", "target_mean", "reference_mean", "percent_change", "fold_change")
 )
+
+
+#: Further columns that only counts, or log1p of counts, have.
+_OF_COUNTS = frozenset(
+    f"{side}_{mean}_mean"
+    for side in ("target", "reference")
+    for mean in ("count", "log", "geometric")
+) | {f"log2_fold_change{whose}" for whose in ("", "_scanpy", "_seurat", "_geometric")}
 
 
 def _further_means(

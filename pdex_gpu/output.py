@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,13 +96,15 @@ def write_output(
     checkpoint: Checkpoint,
     table: Table,
     parts: Iterable[pyarrow.Table],
-    *,
-    is_log1p: bool,
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write the parts to `path` in the format of its suffix, whole or not at all."""
+    """Write the parts to `path` in the format of its suffix, whole or not at all.
+
+    `facts` are what :meth:`.Checkpoint.finished` tells once it is written.
+    """
 
     def write(through: Path) -> None:
         WRITERS[path.suffix.lower()](through, table, parts)
-        checkpoint.mark_finished(through, {"is_log1p": is_log1p})
+        checkpoint.mark_finished(through, facts)
 
     write_whole(path, write, through=checkpoint.output_file(path.suffix))

@@ -14,6 +14,7 @@ from .errors import listing
 from .naming import joined
 from .settings import Settings
 from .sources.dataset import Dataset
+from .value_scale import ValueScale
 from .versions import compiler, version
 
 
@@ -24,7 +25,7 @@ def make_provenance(
     analysis: Analysis,
     backend: BackendInfo,
     engine: str,
-    is_log1p: bool,
+    scale: ValueScale,
     removed: Mapping[str, int],
 ) -> dict[str, Any]:
     """What the result says of itself, the same for equal calls."""
@@ -44,7 +45,9 @@ def make_provenance(
         "reference": _references(design),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,
-        "is_log1p": bool(is_log1p),
+        "is_log1p": scale.is_log1p,
+        "negative_values": scale.negative,
+        "raw_counts": scale.raw_counts,
         "exp_post_agg": settings.exp_post_agg,
         "clip_value": settings.clip_value,
         "guides": settings.guides,

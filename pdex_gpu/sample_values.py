@@ -21,7 +21,7 @@ _PIECE = 1 << 16  # entries taken at a time: a few MB of temporary arrays
 _Triples = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> np.ndarray:
+def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> tuple[np.ndarray, float]:
     """Sum of each gene over the cells of each sample.
 
     Parameters
@@ -34,6 +34,8 @@ def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, shape (n_samples, n_genes), float64
+    float
+        The smallest value of a cell of some sample, or 0 if none is negative.
 
     Raises
     ------
@@ -43,12 +45,14 @@ def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> np.ndarray:
         Sparse indices are unsorted, repeated or out of range.
     """
     found = np.zeros(n_samples * chunk.n_genes)
+    smallest = 0.0
     for keys, values in _keyed(chunk, codes):
         np.add.at(found, keys, values)
-    return found.reshape(n_samples, chunk.n_genes)
+        smallest = min(smallest, float(values.min(initial=0.0)))
+    return found.reshape(n_samples, chunk.n_genes), smallest
 
 
-def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.ndarray, float]:
     """Median of each gene over the cells of each sample, as `numpy.median` defines it.
 
     Of an even number of cells that is the mean of the two in the middle. Zeros count. Where they
@@ -65,6 +69,8 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, shape (n_samples, n_genes), float64
+    float
+        The smallest value of a cell of some sample, or 0 if none is negative.
 
     Raises
     ------
@@ -73,7 +79,9 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     """
     shape = len(n_cells), chunk.n_genes
     negative, positive = np.zeros((2, shape[0] * shape[1]), np.int64)
+    smallest = 0.0
     for keys, values in _keyed(chunk, codes):
+        smallest = min(smallest, float(values.min(initial=0.0)))
         np.add.at(negative, keys[values < 0], 1)
         np.add.at(positive, keys[values > 0], 1)
     # In ascending order ranks from `negative` to `zeros_end` are zeros.
@@ -82,7 +90,7 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     sought = (low < negative) | (high >= zeros_end)
     found = np.zeros(shape[0] * shape[1])
     if not sought.any():
-        return found.reshape(shape)
+        return found.reshape(shape), smallest
 
     parts = []
     for keys, values in _keyed(chunk, codes):
@@ -104,7 +112,7 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     even = low[wanted] != high[wanted]
     middle[even] = (middle[even] + above[even]) / 2
     found[wanted] = middle
-    return found.reshape(shape)
+    return found.reshape(shape), smallest
 
 
 def _keyed(chunk: Chunk, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -31,6 +31,8 @@ class Column:
     missing: str = "never"
 
 
+_NEGATIVE = "everywhere if some value of the matrix is negative"
+
 #: In every result.
 COLUMNS = (
     Column("target", "label", "group that is compared"),
@@ -42,13 +44,13 @@ COLUMNS = (
         "percent_change",
         "float64",
         "(target_mean - reference_mean) / reference_mean",
-        "where reference_mean is 0",
+        f"where reference_mean is 0; {_NEGATIVE}",
     ),
     Column(
         "fold_change",
         "float64",
         "target_mean / reference_mean, clipped where a mean is 0",
-        "where reference_mean is 0 and clip_value is None",
+        f"where reference_mean is 0 and clip_value is None; {_NEGATIVE}",
     ),
     Column("p_value", "float64", "p-value of the test; 1 where the test cannot judge"),
     Column(
@@ -72,12 +74,24 @@ EXTRA_COLUMNS = (
     Column("reference_n_expressed", "int64", "cells of the reference with a value other than 0"),
     Column("target_fraction", "float64", "target_n_expressed / target_n_cells"),
     Column("reference_fraction", "float64", "reference_n_expressed / reference_n_cells"),
-    Column("target_count_mean", "float64", "mean in count space: of expm1(x) if is_log1p, else x"),
-    Column("reference_count_mean", "float64", "likewise of the reference"),
-    Column("target_log_mean", "float64", "mean in log space: of x if is_log1p, else of log1p(x)"),
-    Column("reference_log_mean", "float64", "likewise of the reference"),
-    Column("target_geometric_mean", "float64", "expm1(target_log_mean), as pdex 0.3"),
-    Column("reference_geometric_mean", "float64", "expm1(reference_log_mean), as pdex 0.3"),
+    Column(
+        "target_count_mean",
+        "float64",
+        "mean in count space: of expm1(x) if is_log1p, else x",
+        _NEGATIVE,
+    ),
+    Column("reference_count_mean", "float64", "likewise of the reference", _NEGATIVE),
+    Column(
+        "target_log_mean",
+        "float64",
+        "mean in log space: of x if is_log1p, else of log1p(x)",
+        _NEGATIVE,
+    ),
+    Column("reference_log_mean", "float64", "likewise of the reference", _NEGATIVE),
+    Column("target_geometric_mean", "float64", "expm1(target_log_mean), as pdex 0.3", _NEGATIVE),
+    Column(
+        "reference_geometric_mean", "float64", "expm1(reference_log_mean), as pdex 0.3", _NEGATIVE
+    ),
     Column(
         "log2_fold_change",
         "float64",
@@ -88,17 +102,20 @@ EXTRA_COLUMNS = (
         "log2_fold_change_scanpy",
         "float64",
         "log2 of (expm1(target_log_mean) + 1e-9) / (expm1(reference_log_mean) + 1e-9), as scanpy",
+        _NEGATIVE,
     ),
     Column(
         "log2_fold_change_seurat",
         "float64",
         "log2 of (target_count_mean + 1) / (reference_count_mean + 1), as Seurat's FindMarkers",
+        _NEGATIVE,
     ),
     Column(
         "log2_fold_change_geometric",
         "float64",
         "log2 of (target_geometric_mean + pseudocount) / (reference_geometric_mean + "
         "pseudocount), 0 where both are 0, as pdex 0.3",
+        _NEGATIVE,
     ),
     Column("auroc", "float64", "P(target > reference) + P(equal) / 2, that is U / (n m)"),
     Column("auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells"),

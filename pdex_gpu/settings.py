@@ -17,6 +17,9 @@ from .machine import memory_budget
 from .progress import check_progress
 from .schema import check_level_names
 
+# Calls whose numbers are others': who asks for a comparison, in `Settings.entry`.
+PDEX_ENTRY, SCANPY_ENTRY = "parallel_differential_expression", "rank_genes_groups"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -58,6 +61,7 @@ class Settings:
     clip_value: float | None = 20.0
     progress: bool | Callable[[Any], object] = True
     test_options: dict[str, Any] = field(default_factory=dict)
+    entry: str = "differential_expression"
     n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
 
     @property

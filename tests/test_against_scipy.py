@@ -19,6 +19,9 @@ from screens import KERNEL_SETS, as_anndata, backend_of
 from pdex_gpu import differential_expression
 from pdex_gpu.stats.anderson import _sigma
 
+# Ranks and moments are compared, of values on any scale.
+pytestmark = pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
+
 SIZES = [40, 1, 2, 5, 8, 9, 30]  # the reference first; exact by rule up to 8 cells
 CODES = np.repeat(np.arange(len(SIZES)), SIZES)
 

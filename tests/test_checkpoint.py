@@ -27,12 +27,13 @@ from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, sc
 import pdex_gpu
 from pdex_gpu import api, correction, errors, schedule
 from pdex_gpu.backends.cpu import kernels
-from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError
+from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError, ScaleWarning
 from pdex_gpu.plan import Plan
 from pdex_gpu.sinks.base import RangeResult
 from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint
 from pdex_gpu.sinks.differences import differences
 from pdex_gpu.sinks.files import CheckpointSink, StoredPValues, StoredResults
+from pdex_gpu.value_summary import ValueSummary
 
 FORMATS = ["parquet", "csv"]
 N_RANGES = len(GENES)  # with one gene in each
@@ -210,11 +211,30 @@ def test_whether_values_are_log1p_is_remembered(
     out = tmp_path / "de.parquet"
     options = {"data": screen(values), "exp_post_agg": exp_post_agg}
     folder = interrupted(out, n_done, **options)
-    flags = [name.rsplit("-", 1)[1] for name in names(folder) if name.startswith("genes-")]
-    assert ("fractional.npy" in flags) is (fractional_gene < n_done)
+    assert any("-fractional_" in name for name in names(folder)) is (fractional_gene < n_done)
     result = run(out, **options)
     assert result.provenance["is_log1p"] is True
     assert out.read_bytes() == whole(**options)
+
+
+@pytest.mark.parametrize("gene", [0, 8])
+@pytest.mark.parametrize("n_done", [1, 8])
+@pytest.mark.parametrize("value", [-0.1, 1e6 + 0.1])
+def test_extremes_are_remembered(tmp_path, value, gene, n_done):
+    """Of a range that an earlier call made, and of a file whose checkpoint alone was left."""
+    values = counts().astype(np.float64)
+    values[5, 3], values[5, gene] = 2.5, value
+    data = screen(values)
+    with pytest.warns(ScaleWarning) as expected:
+        run(tmp_path / "whole.parquet", data)
+    out = tmp_path / "de.parquet"
+    interrupted(out, n_done, data=data)
+    with pytest.warns(ScaleWarning) as caught:
+        result = run(out, data)
+    assert [str(w.message) for w in caught] == [str(w.message) for w in expected]
+    assert result.provenance["negative_values"] is (value < 0)
+    assert result.provenance["is_log1p"] is False
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_a_matrix_that_is_not_canonical(tmp_path, monkeypatch):
@@ -232,10 +252,10 @@ def test_a_matrix_that_is_not_canonical(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "start_over", lambda self: (started_over.append(1), real(self)))
     real_commit, after = CheckpointSink.commit, []
 
-    def commit(self, genes, fractional):
+    def commit(self, genes, summary):
         if started_over and len(after) == 4:
             raise Stop
-        real_commit(self, genes, fractional)
+        real_commit(self, genes, summary)
         if started_over:
             after.append(genes)
 
@@ -849,10 +869,10 @@ def test_what_is_stored_is_read_back(checkpoint):
     pieces = [result_of(slice(a, b), a) for a, b in ((0, 1), (4, 7), (1, 4))]
     for piece in pieces:
         sink.store(piece)
-    sink.commit(slice(4, 7), False)
-    assert not sink.fractional
-    sink.commit(slice(0, 4), True)
-    assert sink.fractional
+    sink.commit(slice(4, 7), ValueSummary(False, -0.1, 2.0))
+    assert not sink.summary.fractional
+    sink.commit(slice(0, 4), ValueSummary(True, 0.0, 7e22))
+    assert sink.summary == checkpoint.summary == ValueSummary(True, -0.1, 7e22)
     sink.check_complete()
     assert [found.genes for found in checkpoint.ranges] == [slice(0, 4), slice(4, 7)]
     stored = StoredResults(checkpoint)
@@ -885,7 +905,7 @@ def test_only_ranges_in_work_are_held(checkpoint):
     sink.store(result_of(slice(0, 4)))
     sink.store(result_of(slice(4, 5)))
     assert {start: a.shape for start, a in sink._in_work.items()} == {0: (7, 4), 4: (7, 3)}
-    sink.commit(slice(0, 4), False)
+    sink.commit(slice(0, 4), ValueSummary())
     assert list(sink._in_work) == [4]
 
 
@@ -894,7 +914,7 @@ def test_coverage_is_checked(checkpoint):
     sink.expect((0, 4, 7))
     sink.store(result_of(slice(0, 3)))
     with pytest.raises(CoverageError, match="never computed"):
-        sink.commit(slice(0, 4), False)
+        sink.commit(slice(0, 4), ValueSummary())
     with pytest.raises(CoverageError, match="twice"):
         sink.store(result_of(slice(2, 4)))
     with pytest.raises(CoverageError, match="4 of 7"):

@@ -7,7 +7,9 @@ import json
 import re
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -290,7 +292,11 @@ def test_logarithms_are_found_by_the_first_500_cells(form, caplog):
         values = np.ones((600, 3))
         values[row, 1] = largest
         caplog.clear()
-        with caplog.at_level("WARNING", logger="pdex_gpu"):
+        # What is found among the later cells does not change it, but is told.
+        told: Any = nullcontext()
+        if row == 500:
+            told = pytest.warns(errors.ScaleWarning, match="its values reach 99")
+        with caplog.at_level("WARNING", logger="pdex_gpu"), told:
             table = run(ad.AnnData(form(values), obs=obs), is_log1p=None)
         (line,) = (r.getMessage() for r in caplog.records)
         assert f"auto-detected {expected}" in line
@@ -298,7 +304,8 @@ def test_logarithms_are_found_by_the_first_500_cells(form, caplog):
         mean = table["target_mean"][0]
         np.testing.assert_allclose(mean, np.expm1(1.0) if expected else 1.0, rtol=1e-14)
     caplog.clear()
-    run(ad.AnnData(form(values), obs=obs), is_log1p=True)
+    with pytest.warns(errors.ScaleWarning, match="its values reach 99"):
+        run(ad.AnnData(form(values), obs=obs), is_log1p=True)
     assert not caplog.records
 
 
@@ -409,9 +416,22 @@ def test_counts_below_zero(truth, how, tmp_path):
     if how == "backed":
         adata.write_h5ad(tmp_path / "x.h5ad")
         adata = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
-    run(adata)  # says nothing
-    with pytest.warns(UserWarning, match="has negative values"):
-        run(adata, cpm_filter=1.0)
+    for options in ({}, {"cpm_filter": 1e6}, {"geometric_mean": False}):
+        with pytest.warns(errors.ScaleWarning, match="mean_difference") as caught:
+            table = run(adata, **options)
+        (said,) = (w for w in caught if w.category is errors.ScaleWarning)
+        assert said.filename == __file__
+        unfiltered = "cpm_filter=) is not applied" in str(said.message)
+        assert unfiltered is ("cpm_filter" in options)
+        assert table["log2_fold_change"].is_nan().all()
+        assert table["percent_change"].is_nan().all()
+        plain = run(screen(truth), is_log1p=False, geometric_mean=False)
+        assert len(table) == len(plain)
+        other = table["feature"] != adata.var_names[-1]
+        for column in ("target_mean", "ref_mean", "p_value", "statistic"):
+            np.testing.assert_array_equal(
+                table.filter(other)[column], plain.filter(other)[column], column
+            )
 
 
 def test_without_polars(truth, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -71,6 +71,10 @@ OF_GROUPS = {
 }  # fmt: skip
 
 
+#: And for the block.
+SUMMARY = [("fractional", bool), ("minimum", np.float64), ("maximum", np.float64)]
+
+
 def said_of(
     kernels: ModuleType, block: Any, genes: slice, contrast: Contrast
 ) -> dict[str, np.ndarray]:
@@ -117,7 +121,7 @@ def outputs(
     of_contrasts = [said_of(kernels, block, genes, c) for c in case.design.contrasts]
     for name in OF_PAIRS:
         found[name] = np.concatenate([of_contrast[name] for of_contrast in of_contrasts])
-    return found | {"fractional": np.array(block.fractional)}
+    return found | {"summary": np.array(astuple(block.summary), SUMMARY)}
 
 
 def truth(case: Case) -> dict[str, np.ndarray]:
@@ -259,7 +263,7 @@ def test_kernels_agree_with_the_reference(
     genes = slice(start, data.draw(st.integers(start + 1, n_genes)))
     found = outputs(kernels, as_chunk(case.values, layout), case, genes)
     assert_conforms(found, case, genes)
-    assert found["fractional"] == truth(case)["fractional"]
+    assert found["summary"] == truth(case)["summary"]
 
 
 def assert_bits_of_the_cpu(kernels: ModuleType, case: Case) -> None:
@@ -432,7 +436,46 @@ def test_fractional_is_what_pdex_calls_log_transformed(
     values = np.zeros((6, 1), dtype)
     values[3], values[4] = value, 40_000
     design = design_of(np.array([0, 0, 0, 1, 1, 1]), 2)
-    assert kernels.pack(as_chunk(values, "csr-int32"), design, map).fractional is fractional
+    block = kernels.pack(as_chunk(values, "csr-int32"), design, map)
+    assert block.summary.fractional is fractional
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "csr-int32", "csc-int32"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_smallest_and_largest_value_of_the_cells_that_take_part(
+    kernels: ModuleType, dtype: str, layout: str
+) -> None:
+    own = np.dtype(dtype)
+    if own.kind == "b":
+        least, most = False, True
+    else:
+        limits = np.finfo(own) if own.kind == "f" else np.iinfo(own)
+        least, most = limits.min, limits.max
+    values = np.zeros((7, 3), own)
+    values[2, 1], values[4, 2] = least, most
+    design = design_of(np.array([0, 0, 0, 1, 1, 1, 2]), 2)
+    summary = kernels.pack(as_chunk(values, layout), design, map).summary
+    assert (summary.minimum, summary.maximum) == (float(least), float(most))
+    values[2, 1] = values[4, 2] = 0  # what no group has does not count, nor does -0.0
+    values[6] = most
+    if own.kind == "f":
+        values[3, 0] = -0.0
+    summary = kernels.pack(as_chunk(values, layout), design, map).summary
+    assert (summary.minimum, summary.maximum) == (0.0, 0.0)
+    values[:, 1] = 1  # all above 0; the other genes have zeros
+    summary = kernels.pack(as_chunk(values, layout), design, map).summary
+    assert (summary.minimum, summary.maximum) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "csr-int32", "csc-int32"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extremes_of_negative_fractions(kernels: ModuleType, dtype: str, layout: str) -> None:
+    values = np.array([[-0.1, 0.25], [-3.7, 1e-30], [-2.2, 7.3], [0.0, 0.0]], dtype)
+    design = design_of(np.array([0, 1, 0, 1]), 2)
+    summary = kernels.pack(as_chunk(values, layout), design, map).summary
+    assert (summary.minimum, summary.maximum) == (float(values.min()), float(values.max()))
+    summary = kernels.pack(as_chunk(-np.abs(values), layout), design, map).summary
+    assert (summary.minimum, summary.maximum) == (-float(values.max()), 0.0)
 
 
 # --- input that must be refused --------------------------------------------------------------

@@ -12,7 +12,10 @@ from scipy import stats
 
 from pdex_gpu import differential_expression
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning"),  # normal deviates
+]
 
 N_TESTS = 1_000_000
 _GENES_AT_ONCE = 50_000

@@ -103,6 +103,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     return np.stack([make_gene(kind, rng, n, dtype) for kind in kinds], axis=1)
 
 
+@pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
 @given(
     x=matrices(),
     layout=st.sampled_from(list(LAYOUTS)),

@@ -39,6 +39,7 @@ from ..design import Contrast, Design
 from ..errors import DataError
 from ..pools import Map
 from ..sources.base import Chunk, Source
+from ..value_summary import ValueSummary
 
 #: A fractional part above this makes a matrix "log-transformed" when ``is_log1p=None`` (pdex).
 LOG1P_EPSILON = 1e-3
@@ -144,13 +145,13 @@ class Block(Protocol):
     Attributes
     ----------
     gene_start, n_genes : int
-    fractional : bool
-        True if some value has a fractional part above :data:`LOG1P_EPSILON`.
+    summary : ValueSummary
+        Of the values of cells that are in some group.
     """
 
     gene_start: int
     n_genes: int
-    fractional: bool
+    summary: ValueSummary
 
 
 class KernelSet(Protocol):

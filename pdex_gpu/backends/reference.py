@@ -14,6 +14,7 @@ import numpy as np
 from ..design import Contrast, Design
 from ..pools import Map
 from ..sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
+from ..value_summary import ValueSummary
 from .contract import (
     LOG1P_EPSILON,
     Distances,
@@ -32,7 +33,7 @@ class ReferenceBlock:
 
     gene_start: int
     n_genes: int
-    fractional: bool
+    summary: ValueSummary
     columns: np.ndarray  # (n_cells, n_genes)
     design: Design
 
@@ -71,16 +72,21 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Refe
     if columns.dtype.kind == "b":
         columns = columns.astype(np.uint8)
     chosen = columns[design.order]
-    if chosen.dtype.kind == "f":
-        if finite and not np.isfinite(chosen).all():
-            cells, genes = np.nonzero(~np.isfinite(columns) & (design.codes >= 0)[:, None])
-            first = np.lexsort((genes, cells))[0]
-            cell, gene = int(cells[first]), int(genes[first])
-            raise NonFiniteError(cell, gene + chunk.gene_start, float(columns[cell, gene]))
-        fractional = bool(np.any(np.modf(chosen)[0] > LOG1P_EPSILON))
-    else:
-        fractional = False
-    return ReferenceBlock(chunk.gene_start, chunk.n_genes, fractional, columns, design)
+    if chosen.dtype.kind == "f" and finite and not np.isfinite(chosen).all():
+        cells, genes = np.nonzero(~np.isfinite(columns) & (design.codes >= 0)[:, None])
+        first = np.lexsort((genes, cells))[0]
+        cell, gene = int(cells[first]), int(genes[first])
+        raise NonFiniteError(cell, gene + chunk.gene_start, float(columns[cell, gene]))
+    return ReferenceBlock(chunk.gene_start, chunk.n_genes, _summary(chosen), columns, design)
+
+
+def _summary(values: np.ndarray) -> ValueSummary:
+    fractional = False
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+        fractional = bool(np.any(np.modf(values)[0] > LOG1P_EPSILON))
+    low, high = float(np.min(values, initial=0)), float(np.max(values, initial=0))
+    return ValueSummary(fractional, low, high)
 
 
 def _densify(chunk: Chunk) -> np.ndarray:

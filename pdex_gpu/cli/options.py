@@ -127,7 +127,7 @@ Alternative = Annotated[
 ]
 IsLog1p = Annotated[
     str,
-    choice("--is-log1p", YES_NO, "are values log1p? auto: if they have fractions", TEST),
+    choice("--is-log1p", YES_NO, "are values log1p? auto: by fractions and size", TEST),
 ]
 Method = Annotated[
     str | None, choice("--method", METHODS, "Wilcoxon: auto, asymptotic or exact", TEST)

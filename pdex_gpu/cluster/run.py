@@ -280,7 +280,7 @@ class Cluster:
                 job.sink.adopt(done.file)
             else:
                 job.sink.store(RangeResult(done.genes.start, _by_field(work, done.values)))
-                job.sink.commit(done.genes, done.fractional)
+                job.sink.commit(done.genes, done.summary)
             job.advance(done.genes.stop - done.genes.start)
 
 

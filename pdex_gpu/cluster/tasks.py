@@ -24,6 +24,7 @@ from ..sources.dask_blocks import BlockPart
 from ..sources.row_sources import rows_of
 from ..sources.row_split import split_block
 from ..sources.view import in_order
+from ..value_summary import ValueSummary
 from .work import OpenRun, Sent, Work, using
 
 logger = logging.getLogger("pdex_gpu")
@@ -53,7 +54,8 @@ class Genes:
     Attributes
     ----------
     genes : slice
-    fractional : bool
+    summary : ValueSummary
+        Of the values of the matrix in these genes.
     n_bytes : int
         Bytes of the data read for it.
     values : numpy.ndarray or None, shape (values, genes), float64
@@ -62,7 +64,7 @@ class Genes:
     """
 
     genes: slice
-    fractional: bool
+    summary: ValueSummary
     n_bytes: int
     values: np.ndarray | None
     file: RangeFile | None
@@ -182,9 +184,9 @@ def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Gene
             _begin_anew()
             raise
     if work.checkpoint is None:
-        return Genes(genes, sink.fractional, counter.n, sink.values, None)
-    file = write_range(work.checkpoint, genes, sink.fractional, sink.values, work.run)
-    return Genes(genes, sink.fractional, counter.n, None, file)
+        return Genes(genes, sink.summary, counter.n, sink.values, None)
+    file = write_range(work.checkpoint, genes, sink.summary, sink.values, work.run)
+    return Genes(genes, sink.summary, counter.n, None, file)
 
 
 def _begin_anew() -> None:
@@ -217,7 +219,7 @@ class _OneRange:
         self._fields, self._genes = work.fields, genes
         self.values = np.full((sum(work.fields.values()), genes.stop - genes.start), np.nan)
         self.stored = np.zeros(work.n_genes, np.uint8)
-        self.fractional = False
+        self.summary = ValueSummary()
 
     def expect(self, edges: Sequence[int]) -> None:
         """See :meth:`.sinks.base.Sink.expect`; there is one range."""
@@ -232,10 +234,10 @@ class _OneRange:
             self.values[at : at + n, where] = result.values[name]
             at += n
 
-    def commit(self, genes: slice, fractional: bool) -> None:
+    def commit(self, genes: slice, summary: ValueSummary) -> None:
         """See :meth:`.sinks.base.Sink.commit`."""
         check_complete(self.stored[genes])
-        self.fractional |= fractional
+        self.summary |= summary
 
     def start_over(self) -> None:
         """See :meth:`.sinks.base.Sink.start_over`; the client does, with other tasks."""

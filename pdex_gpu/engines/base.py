@@ -13,6 +13,7 @@ from ..plan import Plan
 from ..pools import Map
 from ..sinks.base import RangeResult, Sink
 from ..sources.base import Reader, Reading, Source
+from ..value_summary import ValueSummary
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64
@@ -64,8 +65,8 @@ class Engine(Protocol):
 
 def run_range(
     job: Job, reader: Reader, k: int, run: Map, store: Callable[[RangeResult], None]
-) -> bool:
-    """Read and compute range `k`, `run` spreading the work; returns whether X is fractional."""
+) -> ValueSummary:
+    """Read and compute range `k`, `run` spreading the work; returns what its values are like."""
     chunk = reader.read(k)
     finite = job.analysis.test.refuses_nonfinite
     block = job.kernels.pack(chunk, job.design, run, finite=finite)
@@ -81,7 +82,7 @@ def run_range(
     tasks = gene_tasks(block.n_genes, job.design.n_groups, job.plan.n_threads)
     for _ in run(compute, tasks):
         pass
-    return block.fractional
+    return block.summary
 
 
 def group_moments(job: Job, block: Any, genes: slice) -> Moments:

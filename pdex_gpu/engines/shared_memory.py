@@ -27,6 +27,7 @@ from ..pools import pool_map
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
 from ..sources.memory import MemorySource
+from ..value_summary import ValueSummary
 from .base import Job, run_range
 
 _MOUNT = Path("/dev/shm")
@@ -77,11 +78,11 @@ def _run_workers(job: Job, task: _Task) -> None:
     try:
         futures = {pool.submit(_run_range, k): k for k in job.plan.todo}
         for future in as_completed(futures):
-            results, fractional = future.result()
+            results, summary = future.result()
             for result in results:
                 job.sink.store(result)
                 job.advance(result.genes.stop - result.genes.start)
-            job.sink.commit(job.plan.genes(futures[future]), fractional)
+            job.sink.commit(job.plan.genes(futures[future]), summary)
     except BrokenProcessPool as error:
         raise WorkerError(
             "A worker process of engine='shared_memory' died before its results were complete "
@@ -149,15 +150,15 @@ def _set_task(task: _Task) -> None:
     _task = task
 
 
-def _run_range(k: int) -> tuple[list[RangeResult], bool]:
+def _run_range(k: int) -> tuple[list[RangeResult], ValueSummary]:
     job = _job()
     results: list[RangeResult] = []
     with (
         ThreadPoolExecutor(job.plan.n_threads) as pool,
         job.source.open(job.plan.edges, job.plan.budget, Reading(pool_map(pool))) as reader,
     ):
-        fractional = run_range(job, reader, k, pool_map(pool), results.append)
-    return results, fractional
+        summary = run_range(job, reader, k, pool_map(pool), results.append)
+    return results, summary
 
 
 def _job() -> Job:

@@ -26,6 +26,7 @@ from ..sinks.base import RangeResult
 from ..sources.base import Chunk, Reader
 from ..sources.split import halves
 from ..stats.base import Measured
+from ..value_summary import ValueSummary
 from .base import Job, gene_tasks, group_moments
 
 logger = logging.getLogger("pdex_gpu")
@@ -220,12 +221,12 @@ class _Run:
     spread: Map
     on_device: _OnDevice
 
-    def range(self, chunk: Chunk) -> bool:
-        """Compute what is not stored yet of a range; returns whether X is fractional."""
+    def range(self, chunk: Chunk) -> ValueSummary:
+        """Compute what is not stored yet of a range; returns what its values are like."""
         with self.on_device.beside_others():
-            fractional = self._compute(chunk)
-        if fractional is not None:
-            return fractional
+            summary = self._compute(chunk)
+        if summary is not None:
+            return summary
         if chunk.n_genes > 1 and not self.job.source.on_device:
             logger.info("halving a range of %d genes: too large for the device", chunk.n_genes)
             first, second = halves(chunk)
@@ -236,13 +237,13 @@ class _Run:
 
     # The handlers below end before anything is tried again: a traceback holds device memory.
 
-    def _compute(self, chunk: Chunk) -> bool | None:
+    def _compute(self, chunk: Chunk) -> ValueSummary | None:
         try:
             return self._compute_or_raise(chunk)
         except DeviceMemoryError:
             return None
 
-    def _compute_or_raise(self, chunk: Chunk) -> bool:
+    def _compute_or_raise(self, chunk: Chunk) -> ValueSummary:
         try:
             finite = self.job.analysis.test.refuses_nonfinite
             block = self.kernels.pack(chunk, self.job.design, self.uploads, finite=finite)
@@ -268,7 +269,7 @@ class _Run:
             failed.sort(key=lambda error: isinstance(error, DeviceMemoryError))
             del failed[1:]
             raise failed.pop()
-        return bool(block.fractional)
+        return block.summary
 
     def _missing(self, block: Block) -> list[slice]:
         """Slices of a block that are not stored, as they would be after a first try."""

@@ -21,8 +21,8 @@ def run(job: Job) -> None:
             try:
 
                 def compute(k: int) -> None:
-                    fractional = run_range(job, reader, k, run_map, job.sink.store)
-                    job.sink.commit(plan.genes(k), fractional)
+                    summary = run_range(job, reader, k, run_map, job.sink.store)
+                    job.sink.commit(plan.genes(k), summary)
 
                 for _ in pool_map(ranges)(compute, plan.todo):
                     pass

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import CoverageError
+from ..value_summary import ValueSummary
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Sink(Protocol):
     ----------
     stored : numpy.ndarray, shape (n_genes,), uint8
         1 for genes whose results were given to :meth:`store`.
-    fractional : bool
-        Whether some value so far has a fractional part; see `contract.LOG1P_EPSILON`.
+    summary : ValueSummary
+        Of the values of the ranges that were committed so far.
     """
 
     stored: np.ndarray
-    fractional: bool
+    summary: ValueSummary
 
     @property
     def n_bytes(self) -> int:
@@ -57,8 +58,8 @@ class Sink(Protocol):
         """Take the results of a few genes."""
         ...
 
-    def commit(self, genes: slice, fractional: bool) -> None:
-        """All of a range's genes are stored; `fractional` says so of their values."""
+    def commit(self, genes: slice, summary: ValueSummary) -> None:
+        """All of a range's genes are stored; `summary` is of their values."""
         ...
 
     def start_over(self) -> None:

@@ -18,7 +18,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from io import FileIO
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,19 @@ from numpy.lib import format as npy
 
 from ..disk import write_whole, writing
 from ..errors import CheckpointError, OutputError
+from ..value_summary import ValueSummary
 from .differences import differences
 
 logger = logging.getLogger("pdex_gpu")
 
-_FORMAT = 2
+_FORMAT = 3
 _RUN, _FINISHED, _LOCK = "run.json", "finished.json", "lock"
 _TEMPORARY = ".tmp"
-_RANGE = re.compile(r"genes-(\d+)-(\d+)-(fractional|whole)\.npy")
+# Genes, then the summary of their values: a file is renamed with both, or not there.
+_RANGE = re.compile(
+    r"genes-(?P<start>\d+)-(?P<stop>\d+)-(?P<kind>fractional|whole)"
+    r"_(?P<minimum>[-+.e\d]+)_(?P<maximum>[-+.e\d]+)\.npy"
+)
 _WHAT = "The checkpoint"
 _ADVICE = (
     "Give restart=True (--restart) to throw away what it holds and start over, or name another "
@@ -62,14 +69,15 @@ class RangeFile:
     ----------
     path : pathlib.Path
     genes : slice
-    fractional : bool
+    summary : ValueSummary
+        Of the values of the matrix in these genes.
     offset : int
         Where the array begins.
     """
 
     path: Path
     genes: slice
-    fractional: bool
+    summary: ValueSummary
     offset: int
 
 
@@ -145,9 +153,9 @@ class Checkpoint:
         return bool(self._found) or self.split_folder.exists()
 
     @property
-    def fractional(self) -> bool:
-        """Whether some value of the ranges that are done has a fractional part."""
-        return any(found.fractional for found in self.ranges)
+    def summary(self) -> ValueSummary:
+        """Of the values of the matrix in the ranges that are done."""
+        return reduce(or_, (found.summary for found in self.ranges), ValueSummary())
 
     def load(self, *, restart: bool) -> None:
         """Find what an earlier run of the same identity left, or begin."""
@@ -165,9 +173,9 @@ class Checkpoint:
         for path in sorted(self.folder.glob("genes-*.npy")):
             self._find(path)
 
-    def write(self, genes: slice, fractional: bool, values: np.ndarray) -> None:
+    def write(self, genes: slice, summary: ValueSummary, values: np.ndarray) -> None:
         """Keep the results of a range, float64 of shape (values, genes)."""
-        self.add(write_range(self.folder, genes, fractional, values))
+        self.add(write_range(self.folder, genes, summary, values))
 
     def add(self, written: RangeFile) -> None:
         """Count a range that :func:`write_range` wrote to the folder."""
@@ -255,13 +263,16 @@ class Checkpoint:
         """Take up a range file, or remove one that is not as it was written."""
         name = _RANGE.fullmatch(path.name)
         if name:
-            genes = slice(int(name[1]), int(name[2]))
+            genes = slice(int(name["start"]), int(name["stop"]))
             try:
+                summary = ValueSummary(
+                    name["kind"] == "fractional", float(name["minimum"]), float(name["maximum"])
+                )
                 offset = self._check_file(path, genes)
             except (OSError, ValueError) as error:
                 logger.warning("%s is damaged, its genes are computed again: %s", path, error)
             else:
-                self._found[genes.start] = RangeFile(path, genes, name[3] == "fractional", offset)
+                self._found[genes.start] = RangeFile(path, genes, summary, offset)
                 return
         path.unlink(missing_ok=True)
 
@@ -283,7 +294,7 @@ class Checkpoint:
 
 
 def write_range(
-    folder: Path, genes: slice, fractional: bool, values: np.ndarray, run: str | None = None
+    folder: Path, genes: slice, summary: ValueSummary, values: np.ndarray, run: str | None = None
 ) -> RangeFile:
     """Write the results of a range to the folder of a checkpoint, whole or not at all.
 
@@ -293,8 +304,8 @@ def write_range(
     ----------
     folder : pathlib.Path
     genes : slice
-    fractional : bool
-        Whether some value of the range has a fractional part.
+    summary : ValueSummary
+        Of the values of the matrix in these genes.
     values : numpy.ndarray, shape (values, genes), float64
     run : str, optional
         What :attr:`Checkpoint.run` was when the work was given out: nothing is written once the
@@ -307,8 +318,11 @@ def write_range(
     OutputError
         It cannot be written.
     """
-    flag = "fractional" if fractional else "whole"
-    path = folder / f"genes-{genes.start:09d}-{genes.stop:09d}-{flag}.npy"
+    kind = "fractional" if summary.fractional else "whole"
+    path = folder / (
+        f"genes-{genes.start:09d}-{genes.stop:09d}-{kind}"
+        f"_{summary.minimum!r}_{summary.maximum!r}.npy"
+    )
     offset = 0
 
     def save(temporary: Path) -> None:
@@ -325,7 +339,7 @@ def write_range(
 
     through = folder / f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
     write_whole(path, save, _WHAT, through=through)
-    return RangeFile(path, genes, fractional, offset)
+    return RangeFile(path, genes, summary, offset)
 
 
 def _run_of(folder: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..pools import Map
+from ..value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
 from .checkpoint import Checkpoint, RangeFile
 
@@ -28,7 +29,7 @@ class CheckpointSink:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.stored = np.zeros(checkpoint.n_genes, np.uint8)
-        self.fractional = checkpoint.fractional
+        self.summary = checkpoint.summary
         self._edges = np.zeros(1, np.int64)
         self._in_work: dict[int, np.ndarray] = {}  # by the first gene of the range
         self._lock = threading.Lock()
@@ -52,19 +53,19 @@ class CheckpointSink:
         for field in self.checkpoint.fields:
             values[self.checkpoint.place(field), genes] = result.values[field]
 
-    def commit(self, genes: slice, fractional: bool) -> None:
+    def commit(self, genes: slice, summary: ValueSummary) -> None:
         """See :meth:`.base.Sink.commit`."""
         check_complete(self.stored[genes])
         with self._lock:
             values = self._in_work.pop(genes.start)
-            self.fractional |= fractional
-        self.checkpoint.write(genes, fractional, values)
+            self.summary |= summary
+        self.checkpoint.write(genes, summary, values)
 
     def adopt(self, written: RangeFile) -> None:
         """Take a range that another process wrote to the checkpoint's folder."""
         mark_stored(self.stored, written.genes)
         with self._lock:
-            self.fractional |= written.fractional
+            self.summary |= written.summary
         self.checkpoint.add(written)
 
     def start_over(self) -> None:
@@ -72,7 +73,7 @@ class CheckpointSink:
         self.checkpoint.start_over()
         self._in_work.clear()
         self.stored.fill(0)
-        self.fractional = False
+        self.summary = ValueSummary()
 
     def check_complete(self) -> None:
         """Raise CoverageError unless every gene was stored."""

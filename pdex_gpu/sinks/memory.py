@@ -9,6 +9,7 @@ import numpy as np
 from ..arrays import nan_filled
 from ..errors import MemoryBudgetError
 from ..pools import Map
+from ..value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
 
 _FLOAT = 8
@@ -59,7 +60,7 @@ class MemorySink:
     def __init__(self, fields: Mapping[str, int], n_genes: int, run: Map = map) -> None:
         self.arrays = {name: nan_filled((n, n_genes), run) for name, n in fields.items()}
         self.stored = np.zeros(n_genes, np.uint8)
-        self.fractional = False
+        self.summary = ValueSummary()
 
     @property
     def n_bytes(self) -> int:
@@ -76,17 +77,17 @@ class MemorySink:
         for name, array in self.arrays.items():
             array[:, genes] = result.values[name]
 
-    def commit(self, genes: slice, fractional: bool) -> None:
+    def commit(self, genes: slice, summary: ValueSummary) -> None:
         """See :meth:`.base.Sink.commit`."""
         check_complete(self.stored[genes])
-        self.fractional |= fractional
+        self.summary |= summary
 
     def start_over(self) -> None:
         """See :meth:`.base.Sink.start_over`."""
         for array in self.arrays.values():
             array.fill(np.nan)
         self.stored.fill(0)
-        self.fractional = False
+        self.summary = ValueSummary()
 
     def check_complete(self) -> None:
         """Raise CoverageError unless every gene was stored."""

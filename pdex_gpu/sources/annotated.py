@@ -77,6 +77,7 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         description=f"{store.name}, {'X' if layer is None else f'layer {layer!r}'}",
         column=lambda name: _labels(store, obs, name),
         matrix=lambda name: _obsm(store, name),
+        matrices=lambda: _other_matrices(store, layer),
     )
 
 
@@ -99,6 +100,16 @@ def _labels(store: Store, obs: StoredFrame, groupby: str) -> Labels:
 def _unlabelled(obs: StoredFrame) -> Labels:
     assert obs.n_rows is not None  # see open_frame
     return no_labels(obs.n_rows)
+
+
+def _other_matrices(store: Store, layer: str | None) -> list[str]:
+    """See :attr:`.dataset.Dataset.matrices`."""
+    root, what = store.root, "The names of other matrices"
+    with store.reading(what):
+        found = [] if layer is None or "X" not in root else ["X"]
+        found += [str(name) for name in root.get("layers", {}) if name != layer]
+        raw = root.get("raw")
+        return found + (["raw"] if raw is not None and encoding_of(raw) != "null" else [])
 
 
 def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:

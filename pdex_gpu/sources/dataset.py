@@ -43,6 +43,8 @@ class Dataset:
         data frame the matrix is a list of its columns, as :class:`.columns.Values`.
     pools : mapping, optional
         Of guides: for the label of each the one that stands for the cells it is compared with.
+    matrices : callable
+        What other matrices of cells x genes there are: ``"X"``, ``"raw"``, or names of layers.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class Dataset:
         default=lambda name: _no_matrix(name)
     )
     pools: Mapping[object, str] | None = None
+    matrices: Callable[[], list[str]] = field(default=list)
 
     def __enter__(self) -> Dataset:
         return self
@@ -149,6 +152,7 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset
         description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
         column=lambda name: obs_labels(adata, name),
         matrix=lambda name: _obsm_matrix(adata, name),
+        matrices=lambda: other_matrices(adata, layer),
     )
 
 
@@ -185,6 +189,13 @@ def column_in_memory(frame: Any, name: str) -> Any:
     if found.ndim != 1:
         raise ColumnError(f"obs has several columns {name!r}. Rename all but one.")
     return found
+
+
+def other_matrices(adata: Any, used: str | None) -> list[str]:
+    """See :attr:`Dataset.matrices`; `used` is a layer, ``"raw"``, or None for X."""
+    found = [] if used is None else ["X"]
+    found += [name for name in adata.layers if name is not None and name != used]
+    return found + (["raw"] if used != "raw" and adata.raw is not None else [])
 
 
 def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from numba.extending import overload
 
+from ...value_summary import ValueSummary
 from ..contract import LOG1P_EPSILON
+from .float_bits import bits_of_float, float_of_bits
 
 # What was seen: bits of the return value.
 UNFIT = 1  # a value that the packed dtype cannot hold, or NaN or infinity
@@ -15,9 +20,36 @@ FRACTIONAL = 4  # a fractional part above LOG1P_EPSILON
 _EPSILON = LOG1P_EPSILON
 
 
-def convert(source: np.ndarray, out: np.ndarray) -> int:
-    """Copy `source` into the packed dtype of `out`; returns flags. Chosen by dtype below."""
-    raise NotImplementedError
+class Seen(NamedTuple):
+    """What was seen of some values.
+
+    Attributes
+    ----------
+    flags : int
+    minimum, maximum : float
+        As of :class:`ValueSummary`; they hold for values that were fit.
+    """
+
+    flags: int
+    minimum: float
+    maximum: float
+
+    @property
+    def summary(self) -> ValueSummary:
+        return ValueSummary(bool(self.flags & FRACTIONAL), self.minimum, self.maximum)
+
+
+def merged(parts: Iterable[tuple[int, float, float]]) -> Seen:
+    """What was seen of all parts."""
+    flags, minimum, maximum = 0, 0.0, 0.0
+    for some, low, high in parts:
+        flags, minimum, maximum = flags | some, min(minimum, low), max(maximum, high)
+    return Seen(flags, minimum, maximum)
+
+
+def convert(source: np.ndarray, out: np.ndarray) -> tuple[int, float, float]:
+    """Copy `source` into the packed dtype of `out`; returns what :class:`Seen` holds."""
+    raise NotImplementedError  # chosen by dtype below
 
 
 @overload(convert, jit_options={"nogil": True})
@@ -28,6 +60,7 @@ def _convert(source, out):
         def to_counts(source, out):
             unfit = np.uint32(0)
             zero = np.uint32(0)
+            largest = np.uint16(0)
             for i in range(source.size):
                 v = source[i]
                 fits = (v >= 0) & (v <= 65535)  # false for NaN
@@ -35,35 +68,54 @@ def _convert(source, out):
                 out[i] = count
                 unfit |= np.uint32(count != v)
                 zero |= np.uint32(v == 0)
-            return np.int64(unfit) * UNFIT | np.int64(zero) * ZERO
+                largest = max(largest, count)
+            return np.int64(unfit) * UNFIT | np.int64(zero) * ZERO, 0.0, np.float64(largest)
 
         return to_counts
 
     if is_float:
         # In the precision of the values, as pdex and the reference compare them.
         epsilon = np.dtype(source.dtype.name).type(_EPSILON)
+        # Of floats, the bits of positive ones rise with the value as signed integers, those of
+        # negative ones fall with it as unsigned ones: comparing these vectorises.
+        signed = np.int32 if source.dtype.name == "float32" else np.int64
+        unsigned = np.uint32 if source.dtype.name == "float32" else np.uint64
 
         def to_float(source, out):
             unfit = np.uint32(0)
             zero = np.uint32(0)
             fractional = np.uint32(0)
+            largest = signed(0)
+            smallest = unsigned(0)
             for i in range(source.size):
                 v = source[i]
                 out[i] = v
                 unfit |= np.uint32(v - v != 0)  # NaN or infinity
                 zero |= np.uint32(v == 0)
                 fractional |= np.uint32(v - np.trunc(v) > epsilon)
-            return (
+                bits = bits_of_float(v)
+                largest = max(largest, bits)
+                smallest = max(smallest, unsigned(bits))
+            flags = (
                 np.int64(unfit) * UNFIT | np.int64(zero) * ZERO | np.int64(fractional) * FRACTIONAL
             )
+            low = min(np.float64(float_of_bits(signed(smallest))), 0.0)
+            return flags, low, np.float64(float_of_bits(largest))
 
         return to_float
 
+    packed = np.dtype(out.dtype.name).type
+
     def to_integer(source, out):
         zero = np.uint32(0)
+        smallest = packed(0)
+        largest = packed(0)
         for i in range(source.size):
-            out[i] = source[i]
-            zero |= np.uint32(source[i] == 0)
-        return np.int64(zero) * ZERO
+            v = packed(source[i])
+            out[i] = v
+            zero |= np.uint32(v == 0)
+            smallest = min(smallest, v)
+            largest = max(largest, v)
+        return np.int64(zero) * ZERO, np.float64(smallest), np.float64(largest)
 
     return to_integer

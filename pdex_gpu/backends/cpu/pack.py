@@ -16,8 +16,9 @@ from ...design import Design
 from ...errors import UnsupportedDataError
 from ...pools import Map
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk
+from ...value_summary import ValueSummary
 from ..contract import NonFiniteError
-from .convert import FRACTIONAL, UNFIT, ZERO
+from .convert import UNFIT, ZERO, Seen
 from .pack_columns import pack_csc, pack_dense_columns
 from .pack_rows import pack_csr, pack_dense_rows
 
@@ -31,7 +32,7 @@ class PackedBlock:
     Attributes
     ----------
     gene_start, n_genes : int
-    fractional : bool
+    summary : ValueSummary
     values : numpy.ndarray, shape (nnz,), uint16, float32, float64, int64 or uint64
         Nonzero entries by gene, then group, then cell.
     offsets : numpy.ndarray, shape (K + 1, C), int64
@@ -40,14 +41,14 @@ class PackedBlock:
 
     gene_start: int
     n_genes: int
-    fractional: bool
+    summary: ValueSummary
     values: np.ndarray
     offsets: np.ndarray
 
 
 def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> PackedBlock:
     """Pack a chunk; see :meth:`pdex_gpu.backends.contract.KernelSet.pack`."""
-    packer: Callable[..., tuple[np.ndarray, np.ndarray, int]]
+    packer: Callable[..., tuple[np.ndarray, np.ndarray, Seen]]
     if isinstance(chunk, CsrChunk):
         packer, data = pack_csr, chunk.data
     elif isinstance(chunk, CscChunk):
@@ -57,32 +58,32 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Pack
         by_row = abs(data.strides[0]) >= abs(data.strides[1])
         packer = pack_dense_rows if by_row else pack_dense_columns
     native = native_dtype(data.dtype)
-    flags = UNFIT
+    seen = Seen(UNFIT, 0.0, 0.0)
     drop_zeros = isinstance(chunk, DenseChunk)
     if native == np.uint16 or _looks_like_counts(data):
-        values, offsets, flags = _with_zeros_dropped(
+        values, offsets, seen = _with_zeros_dropped(
             packer, chunk, design, run, np.dtype(np.uint16), drop_zeros
         )
-    if flags & UNFIT:
-        values, offsets, flags = _with_zeros_dropped(packer, chunk, design, run, native, drop_zeros)
-    if flags & UNFIT:
+    if seen.flags & UNFIT:
+        values, offsets, seen = _with_zeros_dropped(packer, chunk, design, run, native, drop_zeros)
+    if seen.flags & UNFIT:
         raise _first_nonfinite(chunk, design)
-    return PackedBlock(chunk.gene_start, chunk.n_genes, bool(flags & FRACTIONAL), values, offsets)
+    return PackedBlock(chunk.gene_start, chunk.n_genes, seen.summary, values, offsets)
 
 
 def _with_zeros_dropped(
-    packer: Callable[..., tuple[np.ndarray, np.ndarray, int]],
+    packer: Callable[..., tuple[np.ndarray, np.ndarray, Seen]],
     chunk: Chunk,
     design: Design,
     run: Map,
     dtype: np.dtype,
     drop_zeros: bool,
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Explicit zeros are rare, so they are looked for only once one was met."""
-    values, offsets, flags = packer(chunk, design, run, dtype, drop_zeros)
-    if flags & ZERO and not flags & UNFIT and not drop_zeros:
-        values, offsets, flags = packer(chunk, design, run, dtype, True)
-    return values, offsets, flags
+    values, offsets, seen = packer(chunk, design, run, dtype, drop_zeros)
+    if seen.flags & ZERO and not seen.flags & UNFIT and not drop_zeros:
+        values, offsets, seen = packer(chunk, design, run, dtype, True)
+    return values, offsets, seen
 
 
 def native_dtype(dtype: np.dtype) -> np.dtype:

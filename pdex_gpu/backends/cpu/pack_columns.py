@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...design import Design
 from ...pools import Map
 from ...sources.base import CscChunk, DenseChunk, NotCanonicalError
-from .convert import convert
+from .convert import Seen, convert, merged
 from .jit import jit
 from .parts import exclusive_sum, split_evenly
 
 
 def pack_csc(
     chunk: CscChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a CSC chunk."""
     columns = _CscColumns(chunk, design, drop_zeros)
     return _pack_columns(columns, chunk.n_genes, design, run, dtype)
@@ -24,7 +25,7 @@ def pack_csc(
 
 def pack_dense_columns(
     chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a dense chunk whose columns are contiguous, or nearly."""
     del drop_zeros  # always
     x = chunk.values
@@ -46,19 +47,10 @@ class _CscColumns:
         ):
             raise NotCanonicalError("cell indices are unsorted, repeated or out of range")
 
-    def scatter(self, part: tuple[int, int], values: np.ndarray, offsets: np.ndarray) -> int:
+    def scatter(self, part: tuple[int, int], values: np.ndarray, offsets: np.ndarray) -> Any:
         c = self.chunk
-        return int(
-            _scatter_csc(
-                c.data,
-                c.indices,
-                c.indptr,
-                self.design.codes,
-                *part,
-                self.drop_zeros,
-                values,
-                offsets,
-            )
+        return _scatter_csc(
+            c.data, c.indices, c.indptr, self.design.codes, *part, self.drop_zeros, values, offsets
         )
 
 
@@ -70,13 +62,13 @@ class _DenseColumns:
     def count(self, part: tuple[int, int], counts: np.ndarray) -> None:
         _count_columns(self.x, self.design.order, self.design.offsets, *part, counts)
 
-    def scatter(self, part: tuple[int, int], values: np.ndarray, offsets: np.ndarray) -> int:
-        return int(_scatter_columns(self.x, self.design.order, *part, values, offsets))
+    def scatter(self, part: tuple[int, int], values: np.ndarray, offsets: np.ndarray) -> Any:
+        return _scatter_columns(self.x, self.design.order, *part, values, offsets)
 
 
 def _pack_columns(
     columns: _CscColumns | _DenseColumns, n_genes: int, design: Design, run: Map, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     parts = split_evenly(n_genes, 1)
     counts = np.zeros((design.n_groups, n_genes), np.int64)
     for _ in run(lambda part: columns.count(part, counts), parts):
@@ -84,10 +76,8 @@ def _pack_columns(
     starts = exclusive_sum(counts.sum(axis=0))
     offsets = starts[:-1] + exclusive_sum(counts)
     values = np.empty(int(starts[-1]), dtype)  # scatter fills it: it writes what was counted
-    flags = 0
-    for seen in run(lambda part: columns.scatter(part, values, offsets), parts):
-        flags |= seen
-    return values, offsets, flags
+    seen = merged(run(lambda part: columns.scatter(part, values, offsets), parts))
+    return values, offsets, seen
 
 
 @jit
@@ -112,7 +102,7 @@ def _count_csc(data, indices, indptr, codes, j0, j1, drop_zeros, counts):
 
 @jit
 def _scatter_csc(data, indices, indptr, codes, j0, j1, drop_zeros, values, offsets):
-    flags = 0
+    flags, low, high = 0, 0.0, 0.0
     n_groups = offsets.shape[0] - 1
     cursor = np.empty(n_groups, np.int64)
     longest = 0
@@ -134,10 +124,11 @@ def _scatter_csc(data, indices, indptr, codes, j0, j1, drop_zeros, values, offse
                 place[n] = cursor[g]
                 cursor[g] += 1
                 n += 1
-        flags |= convert(selected[:n], buffer)
+        seen = convert(selected[:n], buffer)
+        flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
         for i in range(n):
             values[place[i]] = buffer[i]
-    return flags
+    return flags, low, high
 
 
 @jit
@@ -152,7 +143,7 @@ def _count_columns(x, order, groups, j0, j1, counts):
 
 @jit
 def _scatter_columns(x, order, j0, j1, values, offsets):
-    flags = 0
+    flags, low, high = 0, 0.0, 0.0
     column = np.empty(order.size, x.dtype)
     for j in range(j0, j1):
         n = 0
@@ -161,5 +152,6 @@ def _scatter_columns(x, order, j0, j1, values, offsets):
             if v != 0:
                 column[n] = v
                 n += 1
-        flags |= convert(column[:n], values[offsets[0, j] : offsets[-1, j]])
-    return flags
+        seen = convert(column[:n], values[offsets[0, j] : offsets[-1, j]])
+        flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
+    return flags, low, high

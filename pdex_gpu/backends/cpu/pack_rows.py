@@ -14,7 +14,7 @@ import numpy as np
 from ...design import Design
 from ...pools import Map
 from ...sources.base import CsrChunk, DenseChunk, NotCanonicalError
-from .convert import convert
+from .convert import Seen, convert, merged
 from .jit import jit, prefetch, prefetch_ahead
 from .parts import exclusive_sum, split_evenly
 
@@ -27,7 +27,7 @@ _STRETCH = 16
 
 def pack_csr(
     chunk: CsrChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a CSR chunk."""
     rows = (chunk.data, chunk.indices, chunk.starts, chunk.stops, design.order)
 
@@ -35,11 +35,9 @@ def pack_csr(
         if _count_csr(*rows, *part, chunk.gene_start, chunk.n_genes, drop_zeros, counts):
             raise NotCanonicalError("gene indices are unsorted, repeated or out of range")
 
-    def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> int:
-        return int(
-            _scatter_csr(
-                *rows, design.offsets, *part, chunk.gene_start, drop_zeros, cursor, values, offsets
-            )
+    def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> Any:
+        return _scatter_csr(
+            *rows, design.offsets, *part, chunk.gene_start, drop_zeros, cursor, values, offsets
         )
 
     return _count_and_scatter(chunk.n_genes, design, run, dtype, count, scatter)
@@ -47,7 +45,7 @@ def pack_csr(
 
 def pack_dense_rows(
     chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a dense chunk whose rows are contiguous, or nearly."""
     del drop_zeros  # always
     x = chunk.values
@@ -57,8 +55,8 @@ def pack_dense_rows(
     def count(part: tuple[int, int], counts: np.ndarray) -> None:
         _count_dense(x, design.order, *part, counts)
 
-    def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> int:
-        return int(_scatter_dense(x, design.order, design.offsets, *part, cursor, values, offsets))
+    def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> Any:
+        return _scatter_dense(x, design.order, design.offsets, *part, cursor, values, offsets)
 
     return _count_and_scatter(chunk.n_genes, design, run, dtype, count, scatter)
 
@@ -69,8 +67,8 @@ def _count_and_scatter(
     run: Map,
     dtype: np.dtype,
     count: Callable[[tuple[int, int], np.ndarray], None],
-    scatter: Callable[[tuple[int, int], Any, Any, Any], int],
-) -> tuple[np.ndarray, np.ndarray, int]:
+    scatter: Callable[[tuple[int, int], Any, Any, Any], Any],
+) -> tuple[np.ndarray, np.ndarray, Seen]:
     parts = split_evenly(len(design.order), _CELLS_A_PART)
     counts = np.zeros((len(parts), n_genes), np.int64)
     for _ in run(lambda p: count(parts[p], counts[p]), range(len(parts))):
@@ -82,12 +80,10 @@ def _count_and_scatter(
     offsets = np.empty((design.n_groups + 1, n_genes), np.int64)
     offsets[-1] = starts[1:]
     ends = cursors + counts.astype(np.uint64)
-    flags = 0
     tasks = [(parts[p], cursors[p], values, offsets) for p in range(len(parts))]
-    for seen in run(lambda task: scatter(*task), tasks):
-        flags |= seen
+    seen = merged(run(lambda task: scatter(*task), tasks))
     assert np.array_equal(cursors, ends), "a scatter did not write what was counted"
-    return values, offsets, flags
+    return values, offsets, seen
 
 
 @jit
@@ -126,10 +122,10 @@ def _scatter_csr(
     data, indices, starts, stops, order, groups, first, last, gene_start, drop_zeros,
     cursor, values, offsets,
 ):  # fmt: skip
-    """Write the entries of cells ``order[first:last]``; returns flags."""
+    """Write the entries of cells ``order[first:last]``; returns what `convert` saw."""
     n_groups = groups.size - 1
     n_genes = cursor.size
-    flags = 0
+    flags, low, high = 0, 0.0, 0.0
     buffer = np.empty(n_genes, values.dtype)
     for g in range(n_groups):
         if groups[g + 1] < first or groups[g] >= last:
@@ -141,7 +137,8 @@ def _scatter_csr(
             cell = order[o]
             ahead = starts[order[min(o + _ROWS_AHEAD, last - 1)]]
             row = indices[starts[cell] : stops[cell]]
-            flags |= convert(data[starts[cell] : stops[cell]], buffer)
+            seen = convert(data[starts[cell] : stops[cell]], buffer)
+            flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
             if drop_zeros:
                 for i in range(row.size):
                     if buffer[i] != 0:
@@ -160,7 +157,7 @@ def _scatter_csr(
                         values[at] = buffer[i]
                         prefetch_ahead(values, at)
                         cursor[j] = at + np.uint64(1)
-    return flags
+    return flags, low, high
 
 
 @jit
@@ -175,7 +172,7 @@ def _count_dense(x, order, first, last, counts):
 def _scatter_dense(x, order, groups, first, last, cursor, values, offsets):
     n_groups = groups.size - 1
     n_genes = cursor.size
-    flags = 0
+    flags, low, high = 0, 0.0, 0.0
     buffer = np.empty(n_genes, values.dtype)
     for g in range(n_groups):
         if groups[g + 1] < first or groups[g] >= last:
@@ -185,11 +182,12 @@ def _scatter_dense(x, order, groups, first, last, cursor, values, offsets):
                 offsets[g, j] = cursor[j]
         for o in range(max(first, groups[g]), min(last, groups[g + 1])):
             row = x[order[o]]
-            flags |= convert(row, buffer)
+            seen = convert(row, buffer)
+            flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
             for j in range(n_genes):
                 if row[j] != 0:
                     at = cursor[j]
                     values[at] = buffer[j]
                     prefetch_ahead(values, at)
                     cursor[j] = at + np.uint64(1)
-    return flags
+    return flags, low, high

@@ -12,6 +12,7 @@ import numpy as np
 from ...design import Contrast, Design
 from ...pools import Map
 from ...sources.base import Chunk, NotCanonicalError
+from ...value_summary import ValueSummary
 from ..contract import NonFiniteError
 from .base import Device, DeviceArray, Stream
 from .lanes import Lane
@@ -21,7 +22,10 @@ from .staging import Staging
 from .tiles import Tiles, plan_tiles
 
 _NOWHERE = np.uint64(2**64 - 1)
-_BAD_INDEX, _FRACTIONAL = 0, 1  # of status; then the first NaN, infinity and -infinity
+# Places in status.
+_BAD_INDEX, _FRACTIONAL = 0, 1
+_FIRST = slice(2, 5)  # NaN, infinity and -infinity
+_SMALLEST, _LARGEST = 5, 6
 _NON_FINITE = (np.nan, np.inf, -np.inf)
 _PIECE = 1 << 13  # entries of a column that a block of threads takes
 
@@ -68,7 +72,7 @@ class CudaBlock:
 
     gene_start: int
     n_genes: int
-    fractional: bool
+    summary: ValueSummary
     matrix: DeviceMatrix
     cells: Cells
     tiles: Tiles
@@ -92,17 +96,20 @@ def make_block(
     status, entries = _check(matrix, cells, stream, shapes)
     if status[_BAD_INDEX]:
         raise NotCanonicalError("indices are unsorted, repeated or out of range")
-    places = status[_FRACTIONAL + 1 :]
+    places = status[_FIRST]
     if finite and places.min() != _NOWHERE:
         which = int(places.argmin())
         cell, gene = divmod(int(places[which]), matrix.n_genes)
         raise NonFiniteError(cell, gene + chunk.gene_start, _NON_FINITE[which])
-    fractional = bool(status[_FRACTIONAL])
+    smallest, largest = (
+        matrix.value_type.value_of(int(status[place])) for place in (_SMALLEST, _LARGEST)
+    )
+    summary = ValueSummary(bool(status[_FRACTIONAL]), smallest, largest)
     tiles = plan_tiles(design.n_cells, shapes.tile(matrix.value_type.bits // 8), stream)
     return CudaBlock(
         chunk.gene_start,
         matrix.n_genes,
-        fractional,
+        summary,
         matrix,
         cells,
         tiles,
@@ -113,7 +120,9 @@ def make_block(
 def _check(
     matrix: DeviceMatrix, cells: Cells, stream: Stream, shapes: Shapes
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = send_small(np.array([0, 0, _NOWHERE, _NOWHERE, _NOWHERE], np.uint64), stream)
+    zero = matrix.value_type.zero_key
+    first = np.array([0, 0, _NOWHERE, _NOWHERE, _NOWHERE, zero, zero], np.uint64)
+    found = send_small(first, stream)
     counted = stream.empty(matrix.n_genes, np.uint64)
     stream.zero(counted)
     n_cells, n_genes = np.int64(matrix.n_cells), np.int64(matrix.n_genes)

@@ -34,6 +34,21 @@ class ValueType:
     def key(self) -> np.dtype:
         return np.dtype(f"u{self.bits // 8}")
 
+    @property
+    def zero_key(self) -> int:
+        """The key of 0."""
+        return 0 if self.kind == _UNSIGNED else 1 << (self.bits - 1)
+
+    def value_of(self, key: int) -> float:
+        """The value that a key was made from, ``value_of`` in common.cuh."""
+        top, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
+        if self.kind == _UNSIGNED:
+            return float(key)
+        if self.kind == _SIGNED:
+            return float(key - top)
+        bits = key ^ top if key & top else ~key & mask
+        return float(np.array(bits, self.key).view(f"f{self.bits // 8}"))
+
 
 def value_type(dtype: np.dtype) -> ValueType:
     """The type of values of `dtype`, one of `VALUE_TYPES`."""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from ...console import PROGRAM, describe_backend, on_terminal
+from ...console import PROGRAM, describe_backend, describe_values, on_terminal
 from .. import options as o
 from .. import values
 from ..bar import progress_bar
@@ -159,4 +159,5 @@ def command(
         sys.stderr.write(
             f"{len(result.targets):,} groups x {len(result.features):,} genes in "
             f"{seconds:.2f} s: {result.path}\n{describe_backend(result.provenance)}\n"
+            f"{describe_values(result.provenance)}"
         )
