@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,9 @@ class Moments:
         Golub and LeVeque 1983); exactly 0 where all cells share one value.
     mean_expm1, mean_log1p : numpy.ndarray or None, shape (K, C), float64
         Mean of ``expm1(x)`` and of ``log1p(x)``; NaN where a value below -1 has no logarithm.
+    n_measured : numpy.ndarray or None, shape (K, C), int32
+        Cells whose value is not NaN, of which all the rest is; None where that is all cells. The
+        means of no cells are NaN. Of a block that was packed with ``finite=False``.
     """
 
     n_expressed: np.ndarray
@@ -66,14 +69,24 @@ class Moments:
     m2: np.ndarray | None
     mean_expm1: np.ndarray | None
     mean_log1p: np.ndarray | None = None
+    n_measured: np.ndarray | None = None
 
-    def of(self, genes: slice) -> Moments:
-        """Those of some of the genes, as views."""
+    def of(self, genes: slice | np.ndarray) -> Moments:
+        """Those of some of the genes; views if `genes` is a slice."""
         return self._each(lambda array: array[:, genes])
 
     def of_groups(self, groups: slice | np.ndarray) -> Moments:
         """Those of some of the groups; views if `groups` is a slice."""
         return self._each(lambda array: array[groups])
+
+    def without(self, where: np.ndarray) -> Moments:
+        """Those whose means are NaN where it says, shape (K, C)."""
+        told = ("mean", "m2", "mean_expm1", "mean_log1p")
+        arrays = {name: getattr(self, name) for name in told}
+        return replace(
+            self,
+            **{n: np.where(where, np.nan, a) for n, a in arrays.items() if a is not None},
+        )
 
     def _each(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:
         arrays = (getattr(self, field.name) for field in fields(self))
@@ -165,10 +178,13 @@ class KernelSet(Protocol):
     def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Block:
         """Check and rearrange a chunk, `run` spreading the work.
 
+        NaN is refused, or with ``finite=False`` left out: cells are of a group at the genes where
+        they have a value. The reference kernel set alone has that; others ignore `finite`.
+
         Raises
         ------
         NonFiniteError
-            If a cell of some group holds NaN or infinity and `finite` is true.
+            If a cell of some group holds infinity, or NaN and `finite` is true.
         NotCanonicalError
             If sparse indices are unsorted, repeated or out of range.
         """

@@ -67,7 +67,7 @@ def run_range(
 ) -> bool:
     """Read and compute range `k`, `run` spreading the work; returns whether X is fractional."""
     chunk = reader.read(k)
-    finite = job.analysis.test.refuses_nonfinite
+    finite = job.analysis.test.refuses_nan
     block = job.kernels.pack(chunk, job.design, run, finite=finite)
     del chunk
 

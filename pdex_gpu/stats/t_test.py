@@ -11,7 +11,16 @@ import numpy as np
 from ..backends.contract import KernelSet
 from ..design import Contrast
 from ..errors import OptionError
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .base import (
+    ALTERNATIVES,
+    Judged,
+    Measured,
+    StatisticalTest,
+    Stratum,
+    check_choice,
+    judged,
+    nan_policy_of,
+)
 from .log_tails import log10_of, log10_student_t
 from .samples import Sides
 from .student_t import survival
@@ -32,6 +41,7 @@ class TTest(StatisticalTest):
 
     variance: str = "pooled"
     alternative: str = "two-sided"
+    nan_policy: str = "raise"
     options: dict[str, Any] = field(default_factory=dict)
 
     metric = "t-test"
@@ -40,7 +50,7 @@ class TTest(StatisticalTest):
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> TTest | None:
         """The test, or None if scipy itself has to run it."""
-        if not set(options) <= {"variance", "equal_var", "alternative"}:
+        if not set(options) <= {"variance", "equal_var", "alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")
         check_choice("alternative", alternative, ALTERNATIVES)
@@ -51,7 +61,7 @@ class TTest(StatisticalTest):
             if "variance" in options:
                 raise OptionError("variance= and equal_var= say the same. Give one of them.")
             variance = "pooled" if options["equal_var"] else "welch"
-        return cls(variance, alternative, options)
+        return cls(variance, alternative, nan_policy_of(options), options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         return ()
@@ -157,7 +167,8 @@ def fixed_effect(
         inside[rows] += (target.m2 + reference.m2)[used]
         df[rows] += (target.n + reference.n)[used] - 1.0
     # Rounding must not lead away from a difference that all strata share.
-    effect = np.clip(weighted / weights, low, high)
+    with np.errstate(invalid="ignore"):  # no stratum has both sides
+        effect = np.clip(weighted / weights, low, high)
     for stratum in strata:
         target, reference = stratum.sides.target, stratum.sides.reference
         used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
