@@ -101,7 +101,9 @@ EXTRA_COLUMNS = (
         "pseudocount), 0 where both are 0, as pdex 0.3",
     ),
     Column("auroc", "float64", "P(target > reference) + P(equal) / 2, that is U / (n m)"),
-    Column("auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells"),
+    Column(
+        "auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells a side"
+    ),
     Column("auroc_high", "float64", "its upper end", "below two cells a side"),
     Column("rank_biserial", "float64", "rank-biserial correlation, 2 auroc - 1"),
     Column("mean_difference", "float64", "mean of x in the target less that in the reference"),
