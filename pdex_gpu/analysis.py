@@ -14,12 +14,15 @@ from .errors import OptionError
 from .schema import EXTRA, extra_columns
 from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
-from .stats.samples import Sample, Sides, pooled_over_strata, sides
+from .stats.samples import Sample, Sides, pooled_over_strata
+from .stats.scales import Scaled, scaled_sides
 from .stats.t_test import TTest, fixed_effect
 from .stats.wilcoxon import Wilcoxon
 
 _RANKED = {"auroc", "rank_biserial", "auroc_low", "auroc_high"}
 _CELLS = ("target_n_cells", "reference_n_cells", "n_strata")
+_IN_UNITS = {"target_mean", "reference_mean", "mean_difference", "mean_difference_low",
+             "mean_difference_high"}  # fmt: skip
 _EXPRESSED = ("target_n_expressed", "reference_n_expressed")
 _SPREAD = {"mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g"}
 _COUNT_SPACE = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
@@ -122,14 +125,19 @@ class Analysis:
         self, measured: Sequence[Measured], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
         """The fields of some genes, arrays of shape (values, n_genes), float64."""
-        if moments.n_measured is None:
-            return self._judge_genes(measured, moments, design)
-        lacking = moments.n_measured < design.n_cells[:, None]
-        if self.test.nan_policy == "propagate":
-            spoiled = replace(moments.without(lacking), n_measured=None)
-            return self._judge_genes(measured, spoiled, design)
-        # Groups have other sizes in each gene that lacks a value.
-        alone = lacking.any(axis=0)
+        alone = np.zeros(moments.mean.shape[1], bool)
+        if moments.n_measured is not None:
+            lacking = moments.n_measured < design.n_cells[:, None]
+            if self.test.nan_policy == "propagate":
+                moments = replace(moments.without(lacking), n_measured=None)
+            else:
+                alone |= lacking.any(axis=0)
+        if moments.exponent is not None:
+            alone |= moments.exponent.any(axis=0)
+        if not alone.any():
+            plain = replace(moments, n_measured=None, exponent=None)
+            return self._judge_genes(measured, plain, design)
+        # Groups have other sizes in a gene that lacks values, and scales in one of extreme values.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -137,7 +145,7 @@ class Analysis:
         for genes in parts:
             some = moments.of(genes)
             if not isinstance(genes, slice):
-                some = replace(some, n_measured=None)
+                some = replace(some, n_measured=None, exponent=None)
             its = [tuple(array[:, genes] for array in arrays) for arrays in measured]
             for name, values in self._judge_genes(its, some, design).items():
                 found[name][:, genes] = values
@@ -146,33 +154,30 @@ class Analysis:
     def _judge_genes(
         self, measured: Sequence[Measured], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
-        """:meth:`judge` of genes whose groups have the same sizes."""
-        strata = [
-            Stratum(m, sides(moments, c), c.rows)
-            for m, c in zip(measured, design.contrasts, strict=True)
-        ]
+        """:meth:`judge` of genes whose groups have the same sizes, and of a scaled gene."""
+        scaled = scaled_sides(moments, design)
         if design.stratified:
-            return self._judge_strata(strata, design, moments.mean.shape[1])
+            return self._judge_strata(measured, scaled, design, moments.mean.shape[1])
         if design.whole:
-            return self._judge(strata[0].measured, strata[0].sides)
+            return self._judge(measured[0], scaled[0])
         found: dict[str, np.ndarray] = {}
         for name, n in self.fields(design).items():
             found[name] = np.full((n, moments.mean.shape[1]), np.nan)
-        for stratum in strata:
-            used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
-            part = self._judge(stratum.measured, stratum.sides)
+        for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True):
+            used, rows = contrast.rows >= 0, contrast.rows[contrast.rows >= 0]
+            part = self._judge(its, both)
             for name, values in part.items():
                 if len(found[name]) == 1 < design.n_rows or len(values) == 1 == len(found[name]):
                     found[name][:] = values[:1]
                     continue
-                values = np.broadcast_to(values, (len(stratum.rows), values.shape[1]))
+                values = np.broadcast_to(values, (len(contrast.rows), values.shape[1]))
                 found[name][rows] = values[used]
         return found
 
-    def _judge(self, measured: Measured, both: Sides) -> dict[str, np.ndarray]:
+    def _judge(self, measured: Measured, scaled: Scaled) -> dict[str, np.ndarray]:
         own, u2, placements = self._split(measured)
         wanted = set(self.columns)
-        shown, both = both, _with_cells(both)
+        shown, both = scaled.shown, _with_cells(scaled.sides)
         judged = self.test.judge(own, both, z="z" in wanted, log10_p="log10_p" in wanted)
         found = self._of_test(judged)
         n, m = both.target.n, both.reference.n
@@ -190,16 +195,26 @@ class Analysis:
             found |= {"cohens_d": d, "hedges_g": d * effects.hedges_correction(n + m - 2.0)}
         if "mean_difference" in wanted:
             found["mean_difference"] = both.target.mean - both.reference.mean
+        _unscale(found, scaled.exponent)
         self._spoil(found, shown)
         there = (shown.target.n > 0.0) & (shown.reference.n > 0.0)
         return self._only_fields(found | self._of_sides(shown, there))
 
     def _judge_strata(
-        self, strata: list[Stratum], design: Design, n_genes: int
+        self, measured: Sequence[Measured], scaled: list[Scaled], design: Design, n_genes: int
     ) -> dict[str, np.ndarray]:
         shape = design.n_rows, n_genes
         wanted = set(self.columns)
-        strata = [_of_both_sides(stratum) for stratum in strata]
+        exponent = None
+        if scaled[0].exponent is not None:
+            exponent = np.zeros((design.n_rows, 1), np.int64)
+            for both, contrast in zip(scaled, design.contrasts, strict=True):
+                assert both.exponent is not None
+                exponent[contrast.rows[contrast.rows >= 0]] = both.exponent[contrast.rows >= 0]
+        strata = [
+            _of_both_sides(Stratum(its, both.sides, contrast.rows))
+            for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True)
+        ]
         parts = [(self._split(s.measured), s) for s in strata]
         judged = self.test.judge_strata(
             [Stratum(own, s.sides, s.rows) for (own, _, _), s in parts],
@@ -207,7 +222,7 @@ class Analysis:
             z="z" in wanted,
             log10_p="log10_p" in wanted,
         )
-        both = Sides(*(
+        pooled = Sides(*(
             pooled_over_strata([(getattr(s.sides, side), s.rows) for s in strata], *shape)
             for side in ("target", "reference")
         ))  # fmt: skip
@@ -226,9 +241,11 @@ class Analysis:
                 "cohens_d": d,
                 "hedges_g": d * effects.hedges_correction(df),
             }
-        self._spoil(found, both)
+        self._spoil(found, pooled)
         n_strata = sum(_there(s, shape) for s in strata)
-        return self._only_fields(found | self._of_sides(both, n_strata))
+        found |= self._of_sides(pooled, n_strata)
+        _unscale(found, exponent)
+        return self._only_fields(found)
 
     def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
         """No judgement where a side has no mean: it has no value left, or NaN that counts."""
@@ -291,6 +308,15 @@ class Analysis:
         kept |= {f"{side}_{m}" for side in ("target", "reference") for m in _MEANS
                  if m == "mean" or getattr(self, m[5:])}  # fmt: skip
         return {name: values for name, values in found.items() if name in kept}
+
+
+def _unscale(found: dict[str, np.ndarray], exponent: np.ndarray | None) -> None:
+    """Bring what is in the unit of the values back to their scale."""
+    if exponent is None:
+        return
+    with np.errstate(over="ignore", under="ignore"):
+        for name in _IN_UNITS & found.keys():
+            found[name] = np.ldexp(found[name], exponent)
 
 
 def _add_expressed(

@@ -44,6 +44,26 @@ from ..sources.base import Chunk, Source
 LOG1P_EPSILON = 1e-3
 
 
+#: Values up to 2 to this, and down to 2 to minus this, are squared and added as they are.
+SAFE_EXPONENT = 160
+
+
+def scale_exponent(exponent: int) -> int:
+    """What values are divided by before they are squared: 2 to this.
+
+    A multiple of twice :data:`SAFE_EXPONENT`, 0 for all that float32 holds. Every kernel set
+    scales the values of a (group, gene) by that of the largest.
+
+    Parameters
+    ----------
+    exponent : int
+        Of the largest magnitude, at least -1023.
+    """
+    step = 2 * SAFE_EXPONENT
+    n_steps = (abs(exponent) + SAFE_EXPONENT - 1) // step
+    return n_steps * step if exponent > 0 else -n_steps * step
+
+
 @dataclass(frozen=True)
 class Moments:
     """Moments of every (group, gene).
@@ -62,6 +82,11 @@ class Moments:
     n_measured : numpy.ndarray or None, shape (K, C), int32
         Cells whose value is not NaN, of which all the rest is; None where that is all cells. The
         means of no cells are NaN. Of a block that was packed with ``finite=False``.
+    exponent : numpy.ndarray or None, shape (K, C), int32
+        Where values are so large or small that their squares are no float64, `m2` is infinite or
+        0, and `scaled_mean` and `scaled_m2` are those of the values over ``2**exponent``. None
+        where all are 0; see :func:`scale_exponent`.
+    scaled_mean, scaled_m2 : numpy.ndarray or None, shape (K, C), float64
     """
 
     n_expressed: np.ndarray
@@ -70,6 +95,30 @@ class Moments:
     mean_expm1: np.ndarray | None
     mean_log1p: np.ndarray | None = None
     n_measured: np.ndarray | None = None
+    exponent: np.ndarray | None = None
+    scaled_mean: np.ndarray | None = None
+    scaled_m2: np.ndarray | None = None
+
+    @classmethod
+    def unscaled(
+        cls,
+        n_expressed: np.ndarray,
+        mean: np.ndarray,
+        m2: np.ndarray | None,
+        exponent: np.ndarray | None,
+        **more: np.ndarray | None,
+    ) -> Moments:
+        """From `mean` and `m2` of values over ``2**exponent``, None for 0."""
+        expm1, log1p = more.pop("mean_expm1", None), more.pop("mean_log1p", None)
+        if exponent is None or not exponent.any():
+            return cls(n_expressed, mean, m2, expm1, log1p, **more)
+        with np.errstate(over="ignore", under="ignore"):
+            true_mean = np.ldexp(mean, exponent)
+            true_m2 = None if m2 is None else np.ldexp(m2, 2 * exponent)
+        return cls(
+            n_expressed, true_mean, true_m2, expm1, log1p, **more,
+            exponent=exponent, scaled_mean=mean, scaled_m2=m2,
+        )  # fmt: skip
 
     def of(self, genes: slice | np.ndarray) -> Moments:
         """Those of some of the genes; views if `genes` is a slice."""
@@ -81,7 +130,7 @@ class Moments:
 
     def without(self, where: np.ndarray) -> Moments:
         """Those whose means are NaN where it says, shape (K, C)."""
-        told = ("mean", "m2", "mean_expm1", "mean_log1p")
+        told = ("mean", "m2", "mean_expm1", "mean_log1p", "scaled_mean", "scaled_m2")
         arrays = {name: getattr(self, name) for name in told}
         return replace(
             self,

@@ -21,6 +21,7 @@ from .contract import (
     NonFiniteError,
     Placements,
     RankSums,
+    scale_exponent,
 )
 
 name = "reference"
@@ -128,29 +129,39 @@ def moments(
     shape = (design.n_groups, genes.stop - genes.start)
     n_expressed = np.full(shape, -1, dtype=np.int32)
     n_measured = np.full(shape, -1, dtype=np.int32)
+    exponent = np.zeros(shape, dtype=np.int32)
     mean, m2, mean_expm1, mean_log1p = (np.full(shape, np.nan) for _ in range(4))
     for c, j in enumerate(range(genes.start, genes.stop)):
         for g, sample in enumerate(block.samples(j)):
             x = sample.astype(np.float64) + 0.0  # -0.0 becomes 0.0
+            plain = x
             n_expressed[g, c], n_measured[g, c] = np.count_nonzero(x), len(x)
             if not len(x):
                 continue
+            exponent[g, c] = _exponent(x)
+            x = np.ldexp(x, -exponent[g, c])
             constant = bool((x == x[0]).all())
             mean[g, c] = x[0] if constant else x.mean()
             if centred:
                 m2[g, c] = 0.0 if constant else _squared_deviations(x)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 # Counts have no exponentials and some logarithms do not exist: not asked for.
-                mean_expm1[g, c] = np.expm1(x).mean()
-                mean_log1p[g, c] = np.log1p(x).mean()
-    return Moments(
+                mean_expm1[g, c] = np.expm1(plain).mean()
+                mean_log1p[g, c] = np.log1p(plain).mean()
+    return Moments.unscaled(
         n_expressed,
         mean,
         m2 if centred else None,
-        mean_expm1 if expm1 else None,
-        mean_log1p if log1p else None,
-        n_measured if block.with_nan else None,
+        exponent,
+        mean_expm1=mean_expm1 if expm1 else None,
+        mean_log1p=mean_log1p if log1p else None,
+        n_measured=n_measured if block.with_nan else None,
     )
+
+
+def _exponent(x: np.ndarray) -> int:
+    largest = np.abs(x).max()
+    return scale_exponent(max(int(np.frexp(largest)[1]) - 1, -1023)) if largest > 0.0 else 0
 
 
 def _squared_deviations(x: np.ndarray) -> float:

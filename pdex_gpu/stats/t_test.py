@@ -28,6 +28,7 @@ from .student_t import survival
 VARIANCES = ("pooled", "welch", "overestimated")
 
 _LOG10_2 = np.log10(2.0)
+_SMALL = 1e-140
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,13 @@ def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]
         df = (of_target + of_reference) ** 2 / (
             of_target**2 / (n - 1.0) + of_reference**2 / (taken - 1.0)
         )
+        # Squares of small variances are no float64, but their shares are.
+        both = of_target + of_reference
+        small = (both > 0.0) & (both < _SMALL)
+        if small.any():
+            shares = of_target / both, of_reference / both
+            exact = 1.0 / (shares[0] ** 2 / (n - 1.0) + shares[1] ** 2 / (taken - 1.0))
+            df = np.where(small, exact, df)
         df = np.where(np.isnan(df), 1.0, df)  # both variances zero: any df will do
         return np.sqrt(of_target + of_reference), df
 
