@@ -242,7 +242,7 @@ class Analysis:
                 "hedges_g": d * effects.hedges_correction(df),
             }
         self._spoil(found, pooled)
-        n_strata = sum(_there(s, shape) for s in strata)
+        n_strata = np.sum([_there(s, shape) for s in strata], axis=0)
         found |= self._of_sides(pooled, n_strata)
         _unscale(found, exponent)
         return self._only_fields(found)
