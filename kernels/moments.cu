@@ -1,6 +1,6 @@
 // Moments of every (group, gene), from sorted segments: number of entries, mean, and where asked
 // the centred second moment and the means of expm1(x) and log1p(x). All (K, C), float64 but the
-// number.
+// number. Mean and second moment are of the values over 2^exponent where that is given.
 //
 // One warp a (group, gene), whose sums do not depend on the order of entries (see exact_sums.cuh);
 // that these are ascending tells the largest term. Second moment by the corrected two-pass algorithm
@@ -9,7 +9,14 @@
 #include "exact_sums.cuh"
 #include "transforms.cuh"
 
-#define HUGE_VALUES 8.452712498170644e+270  // 2^900; beyond, the rounding of the mean is not looked at
+#define SAFE_EXPONENT 160  // as in contract.py
+
+// What values of that magnitude are divided by before they are squared: 2 to this.
+__device__ __forceinline__ i32 scale_exponent(double largest) {
+    const i32 exponent = exponent_of(largest);
+    const i32 scale = (abs(exponent) + SAFE_EXPONENT - 1) / (2 * SAFE_EXPONENT) * (2 * SAFE_EXPONENT);
+    return exponent > 0 ? scale : -scale;
+}
 
 // The sum over keys[0 .. n) of term(value), none larger than `bound`, as two numbers, in every lane.
 template <class Key, class Term>
@@ -23,7 +30,7 @@ __device__ __forceinline__ Twofold sum(const Key* keys, i32 n, i32 kind, int lan
 template <class Key>
 __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, i64 n_groups,
                         i64 n_genes, i32 kind, i32* n_expressed, double* mean, double* m2,
-                        double* mean_expm1) {
+                        double* mean_expm1, i32* exponent) {
     const i64 segment = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     if (segment >= n_groups * n_genes) return;
     const int lane = threadIdx.x % WARP;
@@ -37,20 +44,23 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
     const bool constant = n == 0 || (n == n_cells[group] && entries[0] == entries[n - 1]);
     const double smallest = n > 0 ? value_of(entries[0], kind) : 0.0;
     const double largest = n > 0 ? value_of(entries[n - 1], kind) : 0.0;
-    double mu = smallest, squares = 0.0;
+    const double magnitude = fmax(fabs(smallest), fabs(largest));
+    const i32 scale = exponent && n > 0 ? scale_exponent(magnitude) : 0;
+    const double factor = __longlong_as_double(static_cast<i64>(1023 - scale) << 52);
+    double mu = smallest * factor, squares = 0.0;
     if (!constant) {
-        const double bound = fmax(fabs(smallest), fabs(largest));
-        const Twofold total = sum(entries, n, kind, lane, bound, [](double x) { return x; });
+        const Twofold total = sum(entries, n, kind, lane, magnitude * factor,
+                                  [factor](double x) { return x * factor; });
         mu = (total.high + total.low) / cells;
         if (m2) {
             // What rounding of the mean left; zero in exact arithmetic.
             const Twofold all = product(cells, mu);
-            const double residual =
-                bound < HUGE_VALUES ? ((total.high - all.high) + total.low) - all.low : 0.0;
-            const double deviation = fmax(fabs(smallest - mu), fabs(largest - mu));
+            const double residual = ((total.high - all.high) + total.low) - all.low;
+            const double deviation =
+                fmax(fabs(smallest * factor - mu), fabs(largest * factor - mu));
             const Twofold sum_of_squares =
-                sum(entries, n, kind, lane, deviation * deviation, [mu](double x) {
-                    const double d = x - mu;
+                sum(entries, n, kind, lane, deviation * deviation, [mu, factor](double x) {
+                    const double d = x * factor - mu;
                     return d * d;
                 });
             squares = (sum_of_squares.high + sum_of_squares.low) + zeros * (mu * mu) -
@@ -68,6 +78,7 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
         mean[pair] = mu;
         if (m2) m2[pair] = squares;
         if (mean_expm1) mean_expm1[pair] = exponentiated;
+        if (exponent) exponent[pair] = scale;
     }
 }
 
@@ -94,9 +105,9 @@ __device__ void mean_log1p(const Key* keys, const i64* starts, const i64* n_cell
     extern "C" __global__ void moments_##BITS(const u##BITS* keys, const i64* starts,              \
                                               const i64* n_cells, i64 n_groups, i64 n_genes,       \
                                               i32 kind, i32* n_expressed, double* mean,            \
-                                              double* m2, double* mean_expm1) {                    \
+                                              double* m2, double* mean_expm1, i32* exponent) {     \
         moments(keys, starts, n_cells, n_groups, n_genes, kind, n_expressed, mean, m2,             \
-                mean_expm1);                                                                       \
+                mean_expm1, exponent);                                                             \
     }                                                                                              \
     extern "C" __global__ void mean_log1p_##BITS(const u##BITS* keys, const i64* starts,           \
                                                  const i64* n_cells, i64 n_groups, i64 n_genes,    \

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,16 @@ from .errors import OptionError
 from .schema import EXTRA, extra_columns
 from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
-from .stats.samples import Sample, Sides, pooled_over_strata, sides
+from .stats.samples import Sample, Sides, pooled_over_strata
+from .stats.scales import Scaled, scaled_sides
 from .stats.t_test import TTest, fixed_effect
 from .stats.wilcoxon import Wilcoxon
 
 _RANKED = {"auroc", "rank_biserial", "auroc_low", "auroc_high"}
+_CELLS = ("target_n_cells", "reference_n_cells", "n_strata")
+_IN_UNITS = {"target_mean", "reference_mean", "mean_difference", "mean_difference_low",
+             "mean_difference_high"}  # fmt: skip
+_EXPRESSED = ("target_n_expressed", "reference_n_expressed")
 _SPREAD = {"mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g"}
 _COUNT_SPACE = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
 _LOG_SPACE = {
@@ -43,8 +48,8 @@ class Analysis:
         Further columns of the schema.
     expm1, log1p : bool
         Whether means of ``expm1(x)`` and of ``log1p(x)`` are stored.
-    fractions : bool
-        Whether fractions of expressing cells are stored, asked for or not.
+    expressed : bool
+        Whether numbers of expressing cells are stored, asked for or not.
     level : float
         Of confidence intervals.
     """
@@ -53,7 +58,7 @@ class Analysis:
     columns: tuple[str, ...] = ()
     expm1: bool = False
     log1p: bool = False
-    fractions: bool = False
+    expressed: bool = False
     level: float = 0.95
 
     @property
@@ -90,8 +95,10 @@ class Analysis:
     def _stored(self) -> list[str]:
         """Columns that are stored as they are computed, gene by gene."""
         names = [n for n in EXTRA if n in self.columns and n in _BY_GENE]
-        if self.fractions:
-            names += [n for n in ("target_fraction", "reference_fraction") if n not in names]
+        if self.test.nan_policy == "omit":
+            names += _CELLS
+        if self.expressed:
+            names += [n for n in _EXPRESSED if n not in names]
         return names
 
     def measure(
@@ -118,33 +125,61 @@ class Analysis:
         self, measured: Sequence[Measured], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
         """The fields of some genes, arrays of shape (values, n_genes), float64."""
-        strata = [
-            Stratum(m, sides(moments, c), c.rows)
-            for m, c in zip(measured, design.contrasts, strict=True)
-        ]
+        alone = np.zeros(moments.mean.shape[1], bool)
+        if moments.n_measured is not None:
+            lacking = moments.n_measured < design.n_cells[:, None]
+            if self.test.nan_policy == "propagate":
+                moments = replace(moments.without(lacking), n_measured=None)
+            else:
+                alone |= lacking.any(axis=0)
+        if moments.exponent is not None:
+            alone |= moments.exponent.any(axis=0)
+        if not alone.any():
+            plain = replace(moments, n_measured=None, exponent=None)
+            return self._judge_genes(measured, plain, design)
+        # Groups have other sizes in a gene that lacks values, and scales in one of extreme values.
+        parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
+        if not alone.all():
+            parts.append(~alone)
+        found = {name: np.full((n, len(alone)), np.nan) for name, n in self.fields(design).items()}
+        for genes in parts:
+            some = moments.of(genes)
+            if not isinstance(genes, slice):
+                some = replace(some, n_measured=None, exponent=None)
+            its = [tuple(array[:, genes] for array in arrays) for arrays in measured]
+            for name, values in self._judge_genes(its, some, design).items():
+                found[name][:, genes] = values
+        return found
+
+    def _judge_genes(
+        self, measured: Sequence[Measured], moments: Moments, design: Design
+    ) -> dict[str, np.ndarray]:
+        """:meth:`judge` of genes whose groups have the same sizes, and of a scaled gene."""
+        scaled = scaled_sides(moments, design)
         if design.stratified:
-            return self._judge_strata(strata, design, moments.mean.shape[1])
+            return self._judge_strata(measured, scaled, design, moments.mean.shape[1])
         if design.whole:
-            return self._judge(strata[0].measured, strata[0].sides)
+            return self._judge(measured[0], scaled[0])
         found: dict[str, np.ndarray] = {}
         for name, n in self.fields(design).items():
             found[name] = np.full((n, moments.mean.shape[1]), np.nan)
-        for stratum in strata:
-            used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
-            part = self._judge(stratum.measured, stratum.sides)
+        for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True):
+            used, rows = contrast.rows >= 0, contrast.rows[contrast.rows >= 0]
+            part = self._judge(its, both)
             for name, values in part.items():
                 if len(found[name]) == 1 < design.n_rows or len(values) == 1 == len(found[name]):
                     found[name][:] = values[:1]
                     continue
-                values = np.broadcast_to(values, (len(stratum.rows), values.shape[1]))
+                values = np.broadcast_to(values, (len(contrast.rows), values.shape[1]))
                 found[name][rows] = values[used]
         return found
 
-    def _judge(self, measured: Measured, both: Sides) -> dict[str, np.ndarray]:
+    def _judge(self, measured: Measured, scaled: Scaled) -> dict[str, np.ndarray]:
         own, u2, placements = self._split(measured)
         wanted = set(self.columns)
+        shown, both = scaled.shown, _with_cells(scaled.sides)
         judged = self.test.judge(own, both, z="z" in wanted, log10_p="log10_p" in wanted)
-        found = self._means(both) | self._of_test(judged) | self._expressed(both)
+        found = self._of_test(judged)
         n, m = both.target.n, both.reference.n
         if _RANKED & wanted:
             assert u2 is not None
@@ -160,13 +195,26 @@ class Analysis:
             found |= {"cohens_d": d, "hedges_g": d * effects.hedges_correction(n + m - 2.0)}
         if "mean_difference" in wanted:
             found["mean_difference"] = both.target.mean - both.reference.mean
-        return self._only_fields(found)
+        _unscale(found, scaled.exponent)
+        self._spoil(found, shown)
+        there = (shown.target.n > 0.0) & (shown.reference.n > 0.0)
+        return self._only_fields(found | self._of_sides(shown, there))
 
     def _judge_strata(
-        self, strata: list[Stratum], design: Design, n_genes: int
+        self, measured: Sequence[Measured], scaled: list[Scaled], design: Design, n_genes: int
     ) -> dict[str, np.ndarray]:
         shape = design.n_rows, n_genes
         wanted = set(self.columns)
+        exponent = None
+        if scaled[0].exponent is not None:
+            exponent = np.zeros((design.n_rows, 1), np.int64)
+            for both, contrast in zip(scaled, design.contrasts, strict=True):
+                assert both.exponent is not None
+                exponent[contrast.rows[contrast.rows >= 0]] = both.exponent[contrast.rows >= 0]
+        strata = [
+            _of_both_sides(Stratum(its, both.sides, contrast.rows))
+            for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True)
+        ]
         parts = [(self._split(s.measured), s) for s in strata]
         judged = self.test.judge_strata(
             [Stratum(own, s.sides, s.rows) for (own, _, _), s in parts],
@@ -174,11 +222,11 @@ class Analysis:
             z="z" in wanted,
             log10_p="log10_p" in wanted,
         )
-        both = Sides(*(
+        pooled = Sides(*(
             pooled_over_strata([(getattr(s.sides, side), s.rows) for s in strata], *shape)
             for side in ("target", "reference")
         ))  # fmt: skip
-        found = self._means(both) | self._of_test(judged) | self._expressed(both)
+        found = self._of_test(judged)
         if _RANKED & wanted:
             found |= self._ranked(_weighted_auroc([(u2, s) for (_, u2, _), s in parts], shape))
         if ({"mean_difference"} | _SPREAD) & wanted:
@@ -193,7 +241,30 @@ class Analysis:
                 "cohens_d": d,
                 "hedges_g": d * effects.hedges_correction(df),
             }
+        self._spoil(found, pooled)
+        n_strata = np.sum([_there(s, shape) for s in strata], axis=0)
+        found |= self._of_sides(pooled, n_strata)
+        _unscale(found, exponent)
         return self._only_fields(found)
+
+    def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
+        """No judgement where a side has no mean: it has no value left, or NaN that counts."""
+        if self.test.nan_policy == "raise":
+            return
+        unknown = np.isnan(both.target.mean) | np.isnan(both.reference.mean)
+        for name in found:
+            no_answer = {"p_value": 1.0, "log10_p": 0.0}.get(name, np.nan)
+            found[name] = np.where(unknown, no_answer, found[name])
+
+    def _of_sides(self, both: Sides, n_strata: np.ndarray) -> dict[str, np.ndarray]:
+        """What is told of the samples themselves."""
+        found = self._means(both) | self._expressed(both)
+        if self.test.nan_policy == "omit":
+            shapes = [sample.mean.shape for sample in (both.target, both.reference)]
+            values = both.target.n, both.reference.n, n_strata
+            for name, cells, shape in zip(_CELLS, values, [*shapes, shapes[0]], strict=True):
+                found[name] = np.broadcast_to(cells, shape).astype(np.float64)
+        return found
 
     def _split(
         self, measured: Measured
@@ -239,13 +310,47 @@ class Analysis:
         return {name: values for name, values in found.items() if name in kept}
 
 
+def _unscale(found: dict[str, np.ndarray], exponent: np.ndarray | None) -> None:
+    """Bring what is in the unit of the values back to their scale."""
+    if exponent is None:
+        return
+    with np.errstate(over="ignore", under="ignore"):
+        for name in _IN_UNITS & found.keys():
+            found[name] = np.ldexp(found[name], exponent)
+
+
 def _add_expressed(
     found: dict[str, np.ndarray], side: str, sample: Sample, names: list[str]
 ) -> None:
     if f"{side}_n_expressed" in names:
         found[f"{side}_n_expressed"] = sample.n_expressed.astype(np.float64)
     if f"{side}_fraction" in names:
-        found[f"{side}_fraction"] = sample.n_expressed / sample.n
+        with np.errstate(invalid="ignore"):  # no cell
+            found[f"{side}_fraction"] = sample.n_expressed / sample.n
+
+
+def _with_cells(both: Sides) -> Sides:
+    """Sides whose sizes can be divided by: a cell where none is left, of which nothing is said."""
+    samples = both.target, both.reference
+    if all(sample.n.all() for sample in samples):
+        return both
+    return Sides(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
+
+
+def _of_both_sides(stratum: Stratum) -> Stratum:
+    """The stratum without the rows of which a side has no cell left."""
+    there = (stratum.sides.target.n > 0.0) & (stratum.sides.reference.n > 0.0)
+    if there.all():
+        return stratum
+    rows = np.where(there[:, 0], stratum.rows, -1)
+    return Stratum(stratum.measured, _with_cells(stratum.sides), rows)
+
+
+def _there(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
+    """1 for the rows that a stratum is part of."""
+    found = np.zeros((shape[0], 1))
+    found[stratum.rows[stratum.rows >= 0]] = 1.0
+    return found
 
 
 def _weights(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
@@ -267,12 +372,14 @@ def _weighted_auroc(
         used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
         total[rows] += (u2 * 0.5 / (n + m + 1.0))[used]
         most[rows] += np.broadcast_to(n * m / (n + m + 1.0), (len(used), 1))[used]
-    return total / most
+    with np.errstate(invalid="ignore"):  # no stratum has both sides
+        found: np.ndarray = total / most
+        return found
 
 
 # Computed and stored gene by gene; the others are made of these, or are the same for all genes.
 _BY_GENE = frozenset(
-    {"target_n_expressed", "reference_n_expressed", "target_fraction", "reference_fraction"}
+    {*_EXPRESSED, "target_fraction", "reference_fraction"}
     | _RANKED
     | _SPREAD
     | {"mean_difference", "z", "log10_p"}
@@ -286,7 +393,7 @@ def make_analysis(
     is_log1p: bool | None,
     exp_post_agg: bool,
     stratified: bool,
-    fractions: bool,
+    expressed: bool,
     count_means: bool,
     level: float,
 ) -> Analysis:
@@ -316,7 +423,7 @@ def make_analysis(
         columns,
         expm1=in_counts and is_log1p is not False,
         log1p=in_logs and is_log1p is not True,
-        fractions=fractions,
+        expressed=expressed,
         level=level,
     )
 
@@ -329,7 +436,7 @@ def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
             f"does not exist for metric={test.metric!r}: its statistic is no normal deviate. "
             "Leave it out, or use metric='wilcoxon'."
         )
-    if test.why_reference:
+    if not test.has_log10_p:
         found["log10_p"] = (
             f"cannot be had with these options ({test.why_reference}): scipy, which runs them, "
             "gives p-values alone. Leave the column or the options out."

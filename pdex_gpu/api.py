@@ -31,7 +31,7 @@ from .errors import (
     listing,
 )
 from .fdr import FileColumn
-from .finish import Scale, StoredFinish, finish
+from .finish import Scale, StoredFinish, finish, read_stored
 from .identity import run_identity
 from .kept import Filters, find_kept
 from .machine import cpu_count, memory_budget
@@ -64,6 +64,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pdex_gpu")
 
+_ABOUT_NAN = {
+    True: " Or give nan_policy='omit' (--nan-policy omit), which leaves NaN out.",
+    False: " Or use pdex_gpu.differential_expression with nan_policy='omit', which leaves NaN out.",
+}
 VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
 
 
@@ -184,10 +188,11 @@ def differential_expression(
     min_cells : int
         Comparisons with fewer cells on a side are left out.
     min_fraction : float, optional
-        Rows are left out, and not corrected for, unless that fraction of cells expresses the gene
-        in the target or in the reference.
+        Rows are left out, and not corrected for, unless that fraction of the cells of both sides
+        together expresses the gene.
     min_cpm : float, optional
-        Likewise unless the pooled counts per million exceed this in the target or the reference.
+        Likewise unless the counts per million of both sides together exceed this: the gene's mean
+        count over the sum of all genes' means, times a million.
     metric : {"wilcoxon", "anderson", "t-test", "ks"}
         Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, t-test, or two-sample
         Kolmogorov-Smirnov.
@@ -251,7 +256,10 @@ def differential_expression(
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|
         "overestimated"`` (or scipy's ``equal_var``), ``alternative``. Anderson-Darling:
         ``variant="midrank"|"right"|"continuous"``, ``p_values="asymptotic"|"interpolated"`` (the
-        limiting distribution, or scipy's table). Kolmogorov-Smirnov: ``alternative``. Others, as
+        limiting distribution, or scipy's table). Kolmogorov-Smirnov: ``alternative``. All:
+        ``nan_policy="raise"|"omit"|"propagate"``: NaN is refused (infinity always is); or left
+        out, as if the cell were not there at that gene, in all columns and filters; or means and
+        statistics of what it takes part in are NaN, and p is 1. Others, as
         scipy names them, run through scipy, pair by pair; a log line says so.
 
     Returns
@@ -416,7 +424,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             is_log1p=settings.is_log1p,
             exp_post_agg=settings.exp_post_agg,
             stratified=settings.strata is not None,
-            fractions=settings.min_fraction is not None,
+            expressed=settings.min_fraction is not None,
             count_means=settings.min_cpm is not None,
             level=float(settings.confidence),
         )
@@ -435,7 +443,10 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                 )
             design = design_of(dataset, settings)
             filters = Filters(
-                settings.min_fraction, settings.min_cpm, _own_genes(dataset, settings, design)
+                settings.min_fraction,
+                settings.min_cpm,
+                settings.filter_sides == "either",
+                _own_genes(dataset, settings, design),
             )
             with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
                 budget, run = memory_budget(settings.memory), pool_map(pool)
@@ -575,9 +586,7 @@ class _Written:
 def _kept(call: _Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
     results = StoredResults(checkpoint)
 
-    def read(name: str, rows: slice) -> np.ndarray:
-        return results.read(name, rows, call.run)
-
+    read = read_stored(results, call.design, call.run)
     mean = call.scale(values).count_mean
     shape = call.design.n_rows, checkpoint.n_genes
     return _Written(values, *find_kept(call.filters_on(values), *shape, read, mean))
@@ -733,8 +742,8 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
                 f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
                 "Tests need finite values: replace it or remove the cell or gene."
             )
-            if np.isnan(error.value) and settings.metric != "anderson":
-                text += " Or give nan_policy='omit', which leaves NaN out."
+            if np.isnan(error.value):
+                text += _ABOUT_NAN[settings.takes_nan_policy]
             raise DataError(text) from error
         return
 

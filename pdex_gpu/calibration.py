@@ -43,7 +43,8 @@ _REFUSED = {
     "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
     "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
 }
-_NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "n_processes")
+_NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "takes_nan_policy",
+                "filter_sides", "n_processes")  # fmt: skip
 
 
 def calibrate(

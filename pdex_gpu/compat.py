@@ -128,7 +128,7 @@ def parallel_differential_expression(
     options = dict(kwargs)
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)
-    elif metric == "anderson" and set(options) <= {"variant", "midrank"}:
+    elif metric == "anderson" and set(options) <= {"variant", "midrank", "nan_policy"}:
         options["p_values"] = "interpolated"  # as scipy, and so pdex, has them
     chunked = backed if low_memory is None else bool(low_memory)
     processes = None

@@ -181,6 +181,8 @@ def pdex(
                 columns=[f"{side}_{name}" for side in sides for name in (mean, "n_cells")],
                 fdr_scope="all" if mode == "on_target" else "target",
                 min_cpm=cpm_filter,
+                takes_nan_policy=False,
+                filter_sides="either",  # pdex's rule, which its numbers come from
                 backend=backend,
                 n_threads=min(threads, cpu_count()) or None,
                 is_log1p=is_log1p,

@@ -182,6 +182,7 @@ def rank_genes_groups(
                 layer=layer,
                 backend=backend,
                 is_log1p=True,  # that is what its fold changes take for granted
+                takes_nan_policy=False,
                 test_options=_test_options(method, tie_correct),
                 entry=SCANPY_ENTRY,
             ),

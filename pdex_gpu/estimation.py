@@ -255,7 +255,7 @@ def estimate(
         is_log1p=is_log1p,
         exp_post_agg=True,
         stratified=strata is not None,
-        fractions=False,
+        expressed=False,
         count_means=False,
         level=settings.confidence,
     )

@@ -13,7 +13,7 @@ from .arrays import nan_filled
 from .backends.contract import KernelSet
 from .correction import Correction, StoredCorrection, correct
 from .design import Design
-from .kept import Filters, find_kept
+from .kept import Filters, Read, find_kept, with_cells
 from .pools import Map
 from .schema import INTEGERS
 from .sinks.files import StoredResults
@@ -97,7 +97,6 @@ def _columns(
     read: _Read,
     scale: Scale,
     asked: tuple[str, ...],
-    cells: tuple[np.ndarray, ...],
     run: Map,
 ) -> dict[str, np.ndarray]:
     """All columns but FDR, of some rows.
@@ -105,12 +104,10 @@ def _columns(
     Parameters
     ----------
     read : callable
-        Gives stored fields of these rows; means are overwritten.
+        Gives stored fields of these rows, and numbers of cells; means are overwritten.
     scale : Scale
     asked : tuple of str
         Further columns.
-    cells : tuple of numpy.ndarray, shape (n_rows,)
-        Cells of target and reference and strata of each row.
     run : callable
         Spreads the work.
     """
@@ -128,11 +125,6 @@ def _columns(
     if "log2_fold_change" in wanted and not scale.negative:
         with np.errstate(divide="ignore", invalid="ignore"):
             found["log2_fold_change"] = np.log2(found["fold_change"])
-    for name, values in zip(
-        ("target_n_cells", "reference_n_cells", "n_strata"), cells, strict=True
-    ):
-        if name in wanted:
-            found[name] = np.broadcast_to(values[:, None], shape)
     for name in asked:
         if name not in found:
             values = np.broadcast_to(read(name), shape)
@@ -220,11 +212,12 @@ def finish(
     arrays = sink.arrays
     p_values = arrays["p_value"]
 
-    def read(name: str, rows: slice) -> np.ndarray:
+    def stored(name: str, rows: slice) -> np.ndarray:
         return arrays[name] if len(arrays[name]) == 1 else arrays[name][rows]
 
+    read = with_cells(stored, arrays, design)
     kept, removed = find_kept(filters, design.n_rows, p_values.shape[1], read, scale.count_mean)
-    found = _columns(arrays.__getitem__, scale, columns, design.cells(), run)
+    found = _columns(lambda name: read(name, slice(None)), scale, columns, run)
     found["fdr"] = correct(p_values, kept, correction, kernels, run)
     if kept is not None:
         found = {name: _only(values, kept, name) for name, values in found.items()}
@@ -234,6 +227,11 @@ def finish(
 def _only(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
     """NaN where a pair is not kept; whole numbers stay."""
     return values if name in INTEGERS else np.where(kept, values, np.nan)
+
+
+def read_stored(results: StoredResults, design: Design, run: Map) -> Read:
+    """What reads stored fields, and numbers of cells, of some rows."""
+    return with_cells(lambda name, rows: results.read(name, rows, run), results.fields, design)
 
 
 @dataclass(frozen=True)
@@ -251,13 +249,10 @@ class StoredFinish:
         self, rows: Iterable[slice], run: Map
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         """The columns of a few rows at a time. While the caller has a block, the next is made."""
-        cells = self.design.cells()
+        read = read_stored(self.results, self.design, run)
 
         def make(some: slice) -> tuple[slice, dict[str, np.ndarray]]:
-            def read(name: str) -> np.ndarray:
-                return self.results.read(name, some, run)
-
-            found = _columns(read, self.scale, self.columns, tuple(c[some] for c in cells), run)
+            found = _columns(lambda name: read(name, some), self.scale, self.columns, run)
             found["fdr"] = self.fdr.read(some, found["p_value"])
             return some, found
 

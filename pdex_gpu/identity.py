@@ -54,6 +54,7 @@ def run_identity(
         "min_cells": _plain(settings.min_cells),
         "min_fraction": _plain(settings.min_fraction),
         "min_cpm": _plain(settings.min_cpm),
+        "cells that filters count": settings.filter_sides,
         "layer": settings.layer,
         "groupby": [settings.group_column, *settings.within_columns],
         "reference": str(design.reference),

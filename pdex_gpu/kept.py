@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
+
+from .design import Design
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -14,6 +16,7 @@ logger = logging.getLogger("pdex_gpu")
 Read = Callable[[str, slice], np.ndarray]
 
 _PAIRS_A_BLOCK = 1 << 20
+_SIDES = ("target", "reference")
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,21 @@ class Filters:
     Attributes
     ----------
     min_fraction : float, optional
-        Least fraction of expressing cells in the target or in the reference.
+        Least fraction of expressing cells, of both sides together.
     min_cpm : float, optional
-        Pooled counts per million that the gene must exceed in the target or in the reference: its
-        mean in count space over the sum of all genes' means, times a million (as pdex 0.3).
+        Counts per million that the gene must exceed: its mean in count space over the sum of all
+        genes' means, times a million; of both sides together.
+    either_side : bool
+        Whether `min_cpm` is of the target or of the reference, whichever has more (as pdex 0.3),
+        in place of both together. That chooses rows by the outcome: where groups are small, those
+        are kept whose counts happen to lie on one side.
     own_gene : numpy.ndarray, optional, shape (n_rows,), int64
         The gene that each row is about, if about one.
     """
 
     min_fraction: float | None = None
     min_cpm: float | None = None
+    either_side: bool = False
     own_gene: np.ndarray | None = None
 
     @property
@@ -53,7 +61,7 @@ def find_kept(
     filters : Filters
     n_rows, n_genes : int
     read : callable
-        Gives values of stored fields.
+        Gives values of stored fields, and numbers of cells (:func:`with_cells`).
     count_mean : str
         Which stored means are in count space: ``"mean"`` or ``"mean_expm1"``.
     """
@@ -76,9 +84,25 @@ def find_kept(
     return kept, removed
 
 
+def with_cells(read: Read, stored: Container[str], design: Design) -> Read:
+    """`read`, and the design's numbers of cells where none are stored gene by gene."""
+    names = "target_n_cells", "reference_n_cells", "n_strata"
+    cells = dict(zip(names, design.cells(), strict=True))
+
+    def found(name: str, rows: slice) -> np.ndarray:
+        if name in stored or name not in cells:
+            return read(name, rows)
+        return cells[name][rows, None]
+
+    return found
+
+
 def _passes(
     filters: Filters, rows: slice, n_genes: int, read: Read, count_mean: str
 ) -> list[tuple[str, np.ndarray]]:
+    def both(name: str) -> np.ndarray:
+        return read(f"target_{name}", rows) + read(f"reference_{name}", rows)
+
     found = []
     if filters.own_gene is not None:
         own = np.zeros((rows.stop - rows.start, n_genes), bool)
@@ -86,17 +110,29 @@ def _passes(
         own[np.flatnonzero(genes >= 0), genes[genes >= 0]] = True
         found.append(("on_target", own))
     if filters.min_fraction is not None:
-        sides = [read(f"{side}_fraction", rows) for side in ("target", "reference")]
-        passes = (sides[0] >= filters.min_fraction) | (sides[1] >= filters.min_fraction)
-        found.append(("min_fraction", passes))
+        with np.errstate(invalid="ignore"):  # no cell at all: not kept
+            fraction = both("n_expressed") / both("n_cells")
+        found.append(("min_fraction", fraction >= filters.min_fraction))
     if filters.min_cpm is not None:
-        cpm = [_cpm(read(f"{side}_{count_mean}", rows)) for side in ("target", "reference")]
-        found.append(("min_cpm", (cpm[0] > filters.min_cpm) | (cpm[1] > filters.min_cpm)))
+        means = [read(f"{side}_{count_mean}", rows) for side in _SIDES]
+        if not filters.either_side:
+            cells = [read(f"{side}_n_cells", rows) for side in _SIDES]
+            means = [_pooled(means, cells)]
+        passes = [_cpm(mean) > filters.min_cpm for mean in means]
+        found.append(("min_cpm", np.logical_or.reduce(np.broadcast_arrays(*passes))))
+    return found
+
+
+def _pooled(means: list[np.ndarray], cells: list[np.ndarray]) -> np.ndarray:
+    """The mean of both sides together; NaN where there is no cell."""
+    sums = [np.where(n == 0.0, 0.0, n * mean) for n, mean in zip(cells, means, strict=True)]
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = (sums[0] + sums[1]) / (cells[0] + cells[1])
     return found
 
 
 def _cpm(means: np.ndarray) -> np.ndarray:
     """Pooled counts per million of each gene, 0 where a sample has no counts."""
-    total = means.sum(axis=1, keepdims=True)
+    total = np.nansum(means, axis=1, keepdims=True)  # NaN of genes without a value
     cpm: np.ndarray = means / np.where(total == 0.0, 1.0, total) * 1e6
     return cpm

@@ -36,7 +36,7 @@ def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo
     if test.why_reference is not None and backend.name != "reference":
         reference = choose_backend("reference")
         reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
-        logger.warning("using the reference kernel set (one scipy call a pair, slow): %s", reason)
+        logger.warning("using the reference kernel set (one pair at a time, slow): %s", reason)
         backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
     else:
         logger.info("backend %s (%s): %s", backend.name, backend.device, backend.reason)

@@ -22,7 +22,8 @@ class Column:
         ``"label"``, ``"float64"`` or ``"int64"``.
     meaning : str
     missing : str
-        When it is NaN; labels and whole numbers never are.
+        When it is NaN; labels and whole numbers never are. Further, with ``nan_policy="omit"``,
+        where a side has no value left, and with ``"propagate"`` where one is NaN.
     """
 
     name: str
@@ -118,7 +119,9 @@ EXTRA_COLUMNS = (
         _NEGATIVE,
     ),
     Column("auroc", "float64", "P(target > reference) + P(equal) / 2, that is U / (n m)"),
-    Column("auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells"),
+    Column(
+        "auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells a side"
+    ),
     Column("auroc_high", "float64", "its upper end", "below two cells a side"),
     Column("rank_biserial", "float64", "rank-biserial correlation, 2 auroc - 1"),
     Column("mean_difference", "float64", "mean of x in the target less that in the reference"),
@@ -127,7 +130,12 @@ EXTRA_COLUMNS = (
     ),
     Column("mean_difference_high", "float64", "its upper end", _NO_VARIANCE),
     Column("cohens_d", "float64", "mean_difference / pooled standard deviation of x", _NO_SPREAD),
-    Column("hedges_g", "float64", "cohens_d without its bias in small samples", _NO_SPREAD),
+    Column(
+        "hedges_g",
+        "float64",
+        "cohens_d without its bias in small samples",
+        "where both sides have no variance, or fewer than four cells in all",
+    ),
     Column("z", "float64", "signed standard normal deviate of U (Wilcoxon)"),
     Column("log10_p", "float64", "log10 of the p-value, exact where p_value underflows to 0"),
 )

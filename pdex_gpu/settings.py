@@ -62,6 +62,8 @@ class Settings:
     progress: bool | Callable[[Any], object] = True
     test_options: dict[str, Any] = field(default_factory=dict)
     entry: str = "differential_expression"
+    takes_nan_policy: bool = True  # whether the public call has that option of the test
+    filter_sides: str = "pooled"  # or "either": min_cpm of one side is enough, as in pdex 0.3
     n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
 
     @property

@@ -632,6 +632,17 @@ def test_all_that_differs_is_said(tmp_path):
     ]
 
 
+def test_a_run_whose_filters_counted_either_side_is_not_continued(tmp_path):
+    """What filters count was not written down when they took the side that had more."""
+    out = tmp_path / "de.parquet"
+    path = interrupted(out, 3, min_fraction=0.1) / "run.json"
+    earlier = json.loads(path.read_text())
+    assert earlier["run"].pop("cells that filters count") == "pooled"
+    path.write_text(json.dumps(earlier))
+    with pytest.raises(CheckpointError, match="cells that filters count: None then, 'pooled' now"):
+        run(out, min_fraction=0.1)
+
+
 def test_differences_of_hashes_are_short():
     one, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
     assert differences({"x": one, "same": 1}, {"x": other, "same": 1, "new": None}) == [

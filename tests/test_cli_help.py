@@ -128,6 +128,7 @@ def test_choices_are_those_of_the_library():
         ("variance", options.VARIANCES, "t-test"),
         ("variant", options.VARIANTS, "anderson"),
         ("p_values", options.P_VALUES, "anderson"),
+        ("nan_policy", options.NAN_POLICIES, "ks"),
         ("fdr_method", options.FDR_METHODS, None),
         ("fdr_scope", options.FDR_SCOPES, None),
     ],
@@ -143,7 +144,7 @@ def test_choices_are_accepted(name: str, choices: tuple[str, ...], metric: str |
             make_test(value, {})
         elif metric is not None:
             test = make_test(metric, {name: value})
-            assert test.why_reference is None
+            assert (test.why_reference is None) == (name != "nan_policy" or value == "raise")
         else:
             default = {"fdr_method": "bonferroni", "fdr_scope": "all"} | {name: value}
             Correction(default["fdr_method"], default["fdr_scope"]).check()

@@ -40,7 +40,7 @@ from screens import (
 )
 
 from pdex_gpu.backends import reference
-from pdex_gpu.backends.contract import NonFiniteError
+from pdex_gpu.backends.contract import NonFiniteError, scale_exponent
 from pdex_gpu.design import Contrast
 from pdex_gpu.sources.base import Chunk, NotCanonicalError
 from pdex_gpu.stats.anderson import _sigma
@@ -388,6 +388,44 @@ def test_a_constant_has_its_own_mean_and_no_deviation(kernels: ModuleType, value
     assert (found["mean"] == value).all()
     assert (found["m2"] == 0).all()
     assert np.isnan(found["a2"]).all()
+
+
+@pytest.mark.parametrize("exponent", [-1074, -1030, -700, -481, -163, -159, 155, 161, 480, 1020])
+@pytest.mark.parametrize("centred", [True, False])
+def test_values_whose_squares_are_no_float64_are_scaled(
+    kernels: ModuleType, exponent: int, centred: bool
+) -> None:
+    """By a power of two, so that nothing but the exponent changes; float32 holds none of them."""
+    rng = np.random.default_rng(12)
+    plain = rng.integers(-3, 8, (41, 3)).astype(np.float64)
+    plain[:20, 1], plain[:20, 2] = 0.0, 5.0  # a group of zeros, a group of one value
+    values = np.ldexp(plain, exponent)
+    design = design_of(np.repeat([0, 1], [20, 21]), 2)
+    expected, found = (
+        kernels.moments(
+            kernels.pack(as_chunk(x, "C"), design, map), slice(0, 3), design, centred=centred,
+            expm1=False,
+        )
+        for x in (plain, values)
+    )  # fmt: skip
+    assert expected.exponent is None
+    np.testing.assert_array_equal(found.n_expressed, expected.n_expressed)
+    np.testing.assert_array_equal(found.mean, np.ldexp(expected.mean, exponent))
+    largest = np.array([[np.abs(x).max() for x in part.T] for part in (values[:20], values[20:])])
+    scale = [
+        [scale_exponent(max(int(np.frexp(x)[1]) - 1, -1023)) if x else 0 for x in row]
+        for row in largest
+    ]
+    if not np.any(scale):
+        assert found.exponent is None
+        return
+    np.testing.assert_array_equal(found.exponent, scale)
+    shift = exponent - found.exponent
+    np.testing.assert_array_equal(found.scaled_mean, np.ldexp(expected.mean, shift))
+    if centred:
+        np.testing.assert_array_equal(found.scaled_m2, np.ldexp(expected.m2, 2 * shift))
+    else:
+        assert found.scaled_m2 is None
 
 
 # --- zeros -----------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def _counted(path: Path, workers: int | None = None):
     with open_screen(str(path), settings) as dataset:
         analysis = make_analysis(
             make_test("wilcoxon", {}), (), is_log1p=None, exp_post_agg=True, stratified=False,
-            fractions=False, count_means=False, level=0.95,
+            expressed=False, count_means=False, level=0.95,
         )  # fmt: skip
         return Counted(
             settings, dataset.source, design_of(dataset, settings), analysis,
@@ -695,7 +695,7 @@ def _sample(**more: object) -> Sample:
     design = make_design(np.arange(40) % 4, list("abcd"), reference="a")
     analysis = make_analysis(
         make_test("wilcoxon", {}), (), is_log1p=True, exp_post_agg=True, stratified=False,
-        fractions=False, count_means=False, level=0.95,
+        expressed=False, count_means=False, level=0.95,
     )  # fmt: skip
     given: dict[str, object] = {
         "n_cells": 40, "n_genes": 20, "density": 0.4, "dtype": np.dtype(np.float32),

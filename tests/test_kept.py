@@ -41,7 +41,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "cpm": {"min_cpm": 15_000.0},
     "on target": {"on_target": "gene"},
     "fraction and cpm": {"min_fraction": 0.5, "min_cpm": 30_000.0},
-    "all three": {"min_fraction": 0.4, "min_cpm": 12_000.0, "on_target": "gene"},
+    "all three": {"min_fraction": 0.2, "min_cpm": 5_000.0, "on_target": "gene"},
 }
 
 
@@ -80,11 +80,11 @@ def passes(
     for t, row in enumerate(rows):
         sides = [np.array(s) for s in zip(*(row.pooled(counts[:, g]) for g in range(N_GENES)),
                                           strict=True)]  # fmt: skip
-        for cells in sides:  # (genes, cells)
-            if min_fraction is not None:
-                found["min_fraction"][t] |= (cells != 0).sum(1) / cells.shape[1] >= min_fraction
-            if min_cpm is not None:
-                found["min_cpm"][t] |= cells.sum(1) / cells.sum() * 1e6 > min_cpm
+        cells = np.concatenate(sides, axis=1)  # (genes, cells)
+        if min_fraction is not None:
+            found["min_fraction"][t] = (cells != 0).sum(1) / cells.shape[1] >= min_fraction
+        if min_cpm is not None:
+            found["min_cpm"][t] = cells.sum(1) / cells.sum() * 1e6 > min_cpm
     return found
 
 
@@ -235,20 +235,22 @@ def test_filters_at_their_borders(caplog):
     """At least the fraction; more than the counts per million."""
     matrix = np.array([[1.0, 1, 2], [0, 1, 0], [0, 0, 2], [0, 2, 0]])
     obs = pd.DataFrame({"group": ["t", "t", "ctrl", "ctrl"]}, index=list("abcd"))
-    result, _ = run(screen(matrix, obs), min_fraction=0.5)
+    result, _ = run(screen(matrix, obs), min_fraction=0.25)  # 1, 3 and 2 of 4 cells
     assert result.kept.tolist() == [[True, True, True]]
+    result, _ = run(screen(matrix, obs), min_fraction=0.5)
+    assert result.kept.tolist() == [[False, True, True]]
     result, _ = run(screen(matrix, obs), min_fraction=0.51)
     assert result.kept.tolist() == [[False, True, False]]
     result, _ = run(screen(matrix, obs), min_fraction=0.0)
     assert result.kept.all()
-    # t: 0.2, 0.4 and 0.4 of its counts; ctrl: 0, 0.5 and 0.5
+    # 1, 4 and 4 of 9 counts
     assert "no row is left" not in caplog.text
     result, _ = run(screen(matrix, obs), min_cpm=5e5)
     assert result.kept.tolist() == [[False, False, False]]
     assert "no row is left: min_cpm removed all (target, gene) pairs" in caplog.text
     assert result.n_rows == 0
     assert len(result.to_pandas()) == 0
-    result, _ = run(screen(matrix, obs), min_cpm=499_999.0)
+    result, _ = run(screen(matrix, obs), min_cpm=444_444.0)
     assert result.kept.tolist() == [[False, True, True]]
     result, _ = run(screen(matrix, obs), min_cpm=0.0)
     assert result.kept.all()

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,26 @@ from ..value_summary import ValueSummary
 
 #: A fractional part above this makes a matrix "log-transformed" when ``is_log1p=None`` (pdex).
 LOG1P_EPSILON = 1e-3
+
+
+#: Values up to 2 to this, and down to 2 to minus this, are squared and added as they are.
+SAFE_EXPONENT = 160
+
+
+def scale_exponent(exponent: int) -> int:
+    """What values are divided by before they are squared: 2 to this.
+
+    A multiple of twice :data:`SAFE_EXPONENT`, 0 for all that float32 holds. Every kernel set
+    scales the values of a (group, gene) by that of the largest.
+
+    Parameters
+    ----------
+    exponent : int
+        Of the largest magnitude, at least -1023.
+    """
+    step = 2 * SAFE_EXPONENT
+    n_steps = (abs(exponent) + SAFE_EXPONENT - 1) // step
+    return n_steps * step if exponent > 0 else -n_steps * step
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,14 @@ class Moments:
         Golub and LeVeque 1983); exactly 0 where all cells share one value.
     mean_expm1, mean_log1p : numpy.ndarray or None, shape (K, C), float64
         Mean of ``expm1(x)`` and of ``log1p(x)``; NaN where a value below -1 has no logarithm.
+    n_measured : numpy.ndarray or None, shape (K, C), int32
+        Cells whose value is not NaN, of which all the rest is; None where that is all cells. The
+        means of no cells are NaN. Of a block that was packed with ``finite=False``.
+    exponent : numpy.ndarray or None, shape (K, C), int32
+        Where values are so large or small that their squares are no float64, `m2` is infinite or
+        0, and `scaled_mean` and `scaled_m2` are those of the values over ``2**exponent``. None
+        where all are 0; see :func:`scale_exponent`.
+    scaled_mean, scaled_m2 : numpy.ndarray or None, shape (K, C), float64
     """
 
     n_expressed: np.ndarray
@@ -67,14 +95,48 @@ class Moments:
     m2: np.ndarray | None
     mean_expm1: np.ndarray | None
     mean_log1p: np.ndarray | None = None
+    n_measured: np.ndarray | None = None
+    exponent: np.ndarray | None = None
+    scaled_mean: np.ndarray | None = None
+    scaled_m2: np.ndarray | None = None
 
-    def of(self, genes: slice) -> Moments:
-        """Those of some of the genes, as views."""
+    @classmethod
+    def unscaled(
+        cls,
+        n_expressed: np.ndarray,
+        mean: np.ndarray,
+        m2: np.ndarray | None,
+        exponent: np.ndarray | None,
+        **more: np.ndarray | None,
+    ) -> Moments:
+        """From `mean` and `m2` of values over ``2**exponent``, None for 0."""
+        expm1, log1p = more.pop("mean_expm1", None), more.pop("mean_log1p", None)
+        if exponent is None or not exponent.any():
+            return cls(n_expressed, mean, m2, expm1, log1p, **more)
+        with np.errstate(over="ignore", under="ignore"):
+            true_mean = np.ldexp(mean, exponent)
+            true_m2 = None if m2 is None else np.ldexp(m2, 2 * exponent)
+        return cls(
+            n_expressed, true_mean, true_m2, expm1, log1p, **more,
+            exponent=exponent, scaled_mean=mean, scaled_m2=m2,
+        )  # fmt: skip
+
+    def of(self, genes: slice | np.ndarray) -> Moments:
+        """Those of some of the genes; views if `genes` is a slice."""
         return self._each(lambda array: array[:, genes])
 
     def of_groups(self, groups: slice | np.ndarray) -> Moments:
         """Those of some of the groups; views if `groups` is a slice."""
         return self._each(lambda array: array[groups])
+
+    def without(self, where: np.ndarray) -> Moments:
+        """Those whose means are NaN where it says, shape (K, C)."""
+        told = ("mean", "m2", "mean_expm1", "mean_log1p", "scaled_mean", "scaled_m2")
+        arrays = {name: getattr(self, name) for name in told}
+        return replace(
+            self,
+            **{n: np.where(where, np.nan, a) for n, a in arrays.items() if a is not None},
+        )
 
     def _each(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:
         arrays = (getattr(self, field.name) for field in fields(self))
@@ -166,10 +228,13 @@ class KernelSet(Protocol):
     def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Block:
         """Check and rearrange a chunk, `run` spreading the work.
 
+        NaN is refused, or with ``finite=False`` left out: cells are of a group at the genes where
+        they have a value. The reference kernel set alone has that; others ignore `finite`.
+
         Raises
         ------
         NonFiniteError
-            If a cell of some group holds NaN or infinity and `finite` is true.
+            If a cell of some group holds infinity, or NaN and `finite` is true.
         NotCanonicalError
             If sparse indices are unsorted, repeated or out of range.
         """

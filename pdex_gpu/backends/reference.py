@@ -22,6 +22,7 @@ from .contract import (
     NonFiniteError,
     Placements,
     RankSums,
+    scale_exponent,
 )
 
 name = "reference"
@@ -36,11 +37,13 @@ class ReferenceBlock:
     summary: ValueSummary
     columns: np.ndarray  # (n_cells, n_genes)
     design: Design
+    with_nan: bool = False  # which is left out
 
     def samples(self, j: int) -> list[np.ndarray]:
         """Values of each group in gene `j`, ascending by cell."""
         column = self.columns[:, j]
-        return np.split(column[self.design.order], self.design.offsets[1:-1])
+        found = np.split(column[self.design.order], self.design.offsets[1:-1])
+        return [values[~np.isnan(values)] for values in found] if self.with_nan else found
 
     def pairs(self, j: int, contrast: Contrast) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Values of each target of the contrast and of what it is compared with, in gene `j`."""
@@ -72,12 +75,17 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Refe
     if columns.dtype.kind == "b":
         columns = columns.astype(np.uint8)
     chosen = columns[design.order]
-    if chosen.dtype.kind == "f" and finite and not np.isfinite(chosen).all():
-        cells, genes = np.nonzero(~np.isfinite(columns) & (design.codes >= 0)[:, None])
-        first = np.lexsort((genes, cells))[0]
-        cell, gene = int(cells[first]), int(genes[first])
-        raise NonFiniteError(cell, gene + chunk.gene_start, float(columns[cell, gene]))
-    return ReferenceBlock(chunk.gene_start, chunk.n_genes, _summary(chosen), columns, design)
+    with_nan = False
+    if chosen.dtype.kind == "f":
+        if _refused(chosen, finite).any():
+            cells, genes = np.nonzero(_refused(columns, finite) & (design.codes >= 0)[:, None])
+            first = np.lexsort((genes, cells))[0]
+            cell, gene = int(cells[first]), int(genes[first])
+            raise NonFiniteError(cell, gene + chunk.gene_start, float(columns[cell, gene]))
+        with_nan = bool(np.isnan(chosen).any())
+    return ReferenceBlock(
+        chunk.gene_start, chunk.n_genes, _summary(chosen), columns, design, with_nan
+    )
 
 
 def _summary(values: np.ndarray) -> ValueSummary:
@@ -87,6 +95,10 @@ def _summary(values: np.ndarray) -> ValueSummary:
         fractional = bool(np.any(np.modf(values)[0] > LOG1P_EPSILON))
     low, high = float(np.min(values, initial=0)), float(np.max(values, initial=0))
     return ValueSummary(fractional, low, high)
+
+
+def _refused(values: np.ndarray, finite: bool) -> np.ndarray:
+    return ~np.isfinite(values) if finite else np.isinf(values)
 
 
 def _densify(chunk: Chunk) -> np.ndarray:
@@ -125,26 +137,40 @@ def moments(
 ) -> Moments:
     shape = (design.n_groups, genes.stop - genes.start)
     n_expressed = np.full(shape, -1, dtype=np.int32)
+    n_measured = np.full(shape, -1, dtype=np.int32)
+    exponent = np.zeros(shape, dtype=np.int32)
     mean, m2, mean_expm1, mean_log1p = (np.full(shape, np.nan) for _ in range(4))
     for c, j in enumerate(range(genes.start, genes.stop)):
         for g, sample in enumerate(block.samples(j)):
             x = sample.astype(np.float64) + 0.0  # -0.0 becomes 0.0
-            n_expressed[g, c] = np.count_nonzero(x)
+            plain = x
+            n_expressed[g, c], n_measured[g, c] = np.count_nonzero(x), len(x)
+            if not len(x):
+                continue
+            exponent[g, c] = _exponent(x)
+            x = np.ldexp(x, -exponent[g, c])
             constant = bool((x == x[0]).all())
             mean[g, c] = x[0] if constant else x.mean()
             if centred:
                 m2[g, c] = 0.0 if constant else _squared_deviations(x)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 # Counts have no exponentials and some logarithms do not exist: not asked for.
-                mean_expm1[g, c] = np.expm1(x).mean()
-                mean_log1p[g, c] = np.log1p(x).mean()
-    return Moments(
+                mean_expm1[g, c] = np.expm1(plain).mean()
+                mean_log1p[g, c] = np.log1p(plain).mean()
+    return Moments.unscaled(
         n_expressed,
         mean,
         m2 if centred else None,
-        mean_expm1 if expm1 else None,
-        mean_log1p if log1p else None,
+        exponent,
+        mean_expm1=mean_expm1 if expm1 else None,
+        mean_log1p=mean_log1p if log1p else None,
+        n_measured=n_measured if block.with_nan else None,
     )
+
+
+def _exponent(x: np.ndarray) -> int:
+    largest = np.abs(x).max()
+    return scale_exponent(max(int(np.frexp(largest)[1]) - 1, -1023)) if largest > 0.0 else 0
 
 
 def _squared_deviations(x: np.ndarray) -> float:
@@ -180,7 +206,7 @@ def anderson_darling(
     for c, j in enumerate(range(genes.start, genes.stop)):
         for t, (target, reference) in enumerate(block.pairs(j, contrast)):
             pooled = np.sort(np.concatenate([target, reference]))
-            if pooled[0] != pooled[-1]:
+            if len(target) and len(reference) and pooled[0] != pooled[-1]:
                 a2[t, c] = statistic((target, reference), pooled)
     return a2
 
@@ -232,7 +258,8 @@ def kolmogorov_smirnov(block: ReferenceBlock, genes: slice, contrast: Contrast) 
             at = np.unique(np.concatenate([target, reference]))
             ahead = len(reference) * np.sort(target).searchsorted(at, "right")
             ahead -= len(target) * np.sort(reference).searchsorted(at, "right")
-            above[t, c], below[t, c] = max(ahead.max(), 0), max(-ahead.min(), 0)
+            above[t, c] = ahead.max(initial=0)
+            below[t, c] = -ahead.min(initial=0)
     return Distances(above, below)
 
 

@@ -49,6 +49,7 @@ def test_options(
     welch: bool,
     variant: str | None,
     p_values: str | None,
+    nan_policy: str | None,
 ) -> dict[str, Any]:
     """The options of the test that were given."""
     if welch and variance not in (None, "welch"):
@@ -61,5 +62,6 @@ def test_options(
         "variance": "welch" if welch else variance,
         "variant": variant,
         "p_values": p_values,
+        "nan_policy": nan_policy,
     }
     return {name: value for name, value in options.items() if value is not None}

@@ -27,6 +27,7 @@ COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
 METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 ALTERNATIVES = ("two-sided", "less", "greater")
 METHODS = ("auto", "asymptotic", "exact")
+NAN_POLICIES = ("raise", "omit", "propagate")
 VARIANCES = ("pooled", "welch", "overestimated")
 VARIANTS = ("midrank", "right", "continuous")
 P_VALUES = ("asymptotic", "interpolated")
@@ -137,6 +138,9 @@ NoTieCorrection = Annotated[bool, flag("--no-tie-correction", "Wilcoxon: ties ig
 Variance = Annotated[
     str | None, choice("--variance", VARIANCES, "t-test: pooled, welch or overestimated", TEST)
 ]
+NanPolicy = Annotated[
+    str | None, choice("--nan-policy", NAN_POLICIES, "of NaN: raise, omit or propagate", TEST)
+]
 Welch = Annotated[bool, flag("--welch", "short for --variance welch", TEST)]
 Variant = Annotated[
     str | None, choice("--variant", VARIANTS, "anderson: midrank, right or continuous", TEST)
@@ -179,12 +183,12 @@ MinCells = Annotated[
 ]  # fmt: skip
 MinFraction = Annotated[
     float | None,
-    option("--min-fraction", "X", "rows expressed in this share of a side, or more", ROWS,
+    option("--min-fraction", "X", "rows expressed in this share of cells, or more", ROWS,
            parser=values.number),
 ]  # fmt: skip
 MinCpm = Annotated[
     float | None,
-    option("--min-cpm", "X", "rows with more counts per million on a side", ROWS,
+    option("--min-cpm", "X", "rows with more counts per million", ROWS,
            parser=values.number),
 ]  # fmt: skip
 

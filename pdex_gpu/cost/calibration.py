@@ -208,7 +208,7 @@ def _run_kernels(
 ) -> tuple[float, float]:
     """Seconds of packing a chunk, and of testing its genes."""
     analysis = sample.analysis
-    finite = analysis.test.refuses_nonfinite
+    finite = analysis.test.refuses_nan
     pack = _median(lambda: kernels.pack(chunk, design, run, finite=finite), repeats)
     block = kernels.pack(chunk, design, run, finite=finite)
     sink = MemorySink(analysis.fields(design), chunk.n_genes, run)

@@ -29,7 +29,7 @@ _N_GENES = 2_000
 _RANGES = 4
 _SCALE = Scale(True, True, 20.0)
 _CORRECTION = Correction("benjamini-hochberg", "all")
-_FILTERS = Filters(None, None, None)
+_FILTERS = Filters()
 
 
 def measure_tables(

@@ -68,7 +68,7 @@ def run_range(
 ) -> ValueSummary:
     """Read and compute range `k`, `run` spreading the work; returns what its values are like."""
     chunk = reader.read(k)
-    finite = job.analysis.test.refuses_nonfinite
+    finite = job.analysis.test.refuses_nan
     block = job.kernels.pack(chunk, job.design, run, finite=finite)
     del chunk
 

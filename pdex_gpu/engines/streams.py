@@ -245,7 +245,7 @@ class _Run:
 
     def _compute_or_raise(self, chunk: Chunk) -> ValueSummary:
         try:
-            finite = self.job.analysis.test.refuses_nonfinite
+            finite = self.job.analysis.test.refuses_nan
             block = self.kernels.pack(chunk, self.job.design, self.uploads, finite=finite)
         except DeviceMemoryError as error:
             what = "the matrix" if self.job.source.on_device else _genes(chunk.n_genes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import FileIO
 
 import numpy as np
@@ -106,6 +106,11 @@ class StoredResults:
     def ranges(self) -> list[slice]:
         """The genes that were stored together."""
         return [stored.genes for stored in self._ranges]
+
+    @property
+    def fields(self) -> Collection[str]:
+        """What is stored of each gene."""
+        return self._checkpoint.fields.keys()
 
     def n_values(self, field: str) -> int:
         """Values a gene of a field: 1 if all rows share it."""

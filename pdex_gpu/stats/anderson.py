@@ -14,7 +14,7 @@ from ..backends.contract import KernelSet
 from ..design import Contrast
 from ..errors import OptionError
 from .anderson_limit import log_survival
-from .base import Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .base import Judged, Measured, StatisticalTest, Stratum, check_choice, judged, nan_policy_of
 from .samples import Sides
 
 # Critical values for two samples, Scholz and Stephens 1987, table 2: b0 + b1 + b2.
@@ -45,6 +45,7 @@ class AndersonDarling(StatisticalTest):
 
     variant: str = "midrank"
     p_values: str = "asymptotic"
+    nan_policy: str = "raise"
     options: dict[str, Any] = field(default_factory=dict)
 
     metric = "anderson"
@@ -52,7 +53,7 @@ class AndersonDarling(StatisticalTest):
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> AndersonDarling | None:
         """The test, or None if scipy itself has to run it."""
-        if not set(options) <= {"variant", "midrank", "p_values"}:
+        if not set(options) <= {"variant", "midrank", "p_values", "nan_policy"}:
             return None
         variant = options.get("variant", "midrank")
         check_choice("variant", variant, VARIANTS)
@@ -63,7 +64,7 @@ class AndersonDarling(StatisticalTest):
             variant = "midrank" if options["midrank"] else "right"
         p_values = options.get("p_values", "asymptotic")
         check_choice("p_values", p_values, P_VALUES)
-        return cls(variant, p_values, options)
+        return cls(variant, p_values, nan_policy_of(options), options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         return (kernels.anderson_darling(block, genes, contrast, variant=self.variant),)

@@ -18,6 +18,8 @@ METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 
 ALTERNATIVES = ("two-sided", "less", "greater")
 
+NAN_POLICIES = ("raise", "omit", "propagate")
+
 #: Arrays of shape (n_targets, n_genes): genes can be judged a few at a time.
 Measured = tuple[np.ndarray, ...]
 
@@ -73,18 +75,31 @@ class StatisticalTest(ABC):
         Whether `judge` uses second moments.
     has_z : bool
         Whether it has a standard normal deviate.
-    why_reference : str or None
-        Why the compiled kernels cannot run it, if only the reference kernel set can.
-    refuses_nonfinite : bool
-        Whether NaN and infinity are refused.
+    has_log10_p : bool
+        Whether it has the logarithm of p-values that underflow.
+    nan_policy : {"raise", "omit", "propagate"}
+        What NaN does: it is refused; the cell is left out at that gene; or comparisons that it
+        takes part in cannot be judged.
     """
 
     metric: str
     options: dict[str, Any]
     needs_m2: bool = False
     has_z: bool = False
-    why_reference: str | None = None
-    refuses_nonfinite: bool = True
+    has_log10_p: bool = True
+    nan_policy: str = "raise"
+
+    @property
+    def why_reference(self) -> str | None:
+        """Why the compiled kernels cannot run it, if only the reference kernel set can."""
+        if self.nan_policy == "raise":
+            return None
+        return f"nan_policy={self.nan_policy!r}: no compiled kernel does this"
+
+    @property
+    def refuses_nan(self) -> bool:
+        """Whether NaN is refused; infinity always is."""
+        return self.nan_policy == "raise"
 
     @abstractmethod
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
@@ -150,6 +165,13 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise OptionError unless `value` is one of `choices`."""
     if value not in choices:
         raise OptionError(unknown(f"value for {name}:", value, choices))
+
+
+def nan_policy_of(options: dict[str, Any]) -> str:
+    """The option nan_policy=, ``"raise"`` by default; raises OptionError if it makes no sense."""
+    policy = options.get("nan_policy", "raise")
+    check_choice("nan_policy", policy, NAN_POLICIES)
+    return str(policy)
 
 
 def judged(

@@ -40,7 +40,9 @@ def auroc_interval(
         of_target = of_target / (4.0 * m * m) - n * mean * mean
         of_reference = of_reference / (4.0 * n * n) - m * mean * mean
         variance = of_target / ((n - 1.0) * n) + of_reference / ((m - 1.0) * m)
-    reach = _normal_quantile(level) * np.sqrt(np.maximum(variance, 0.0))
+    # Without a second cell a placement has no variance; rounding can make 0 / 0 a number.
+    variance = np.where((n > 1.0) & (m > 1.0), np.maximum(variance, 0.0), np.nan)
+    reach = _normal_quantile(level) * np.sqrt(variance)
     return np.maximum(mean - reach, 0.0), np.minimum(mean + reach, 1.0)
 
 

@@ -23,9 +23,12 @@ def percent_change(
     out : numpy.ndarray, optional
         Receives the result.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         change = np.subtract(target, reference, out=out)
         change /= reference
+        far = np.isinf(change)
+        if far.any():  # perhaps of the difference alone
+            np.copyto(change, target / reference - 1.0, where=far)
     np.copyto(change, np.nan, where=reference == 0)
     return change
 
@@ -49,7 +52,7 @@ def fold_change(
     out : numpy.ndarray, optional
         Receives the result.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.divide(target, reference, out=out)
     no_target = target == 0
     no_reference = reference == 0
@@ -62,7 +65,7 @@ def fold_change(
 
 def log2_ratio(target: np.ndarray, reference: np.ndarray, pseudocount: float) -> np.ndarray:
     """``log2((target + pseudocount) / (reference + pseudocount))``, 0 for 0 / 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         change = np.log2((target + pseudocount) / (reference + pseudocount))
         change[(target + pseudocount == 0.0) & (reference + pseudocount == 0.0)] = 0.0
     return change

@@ -10,7 +10,15 @@ from scipy import special
 
 from ..backends.contract import KernelSet
 from ..design import Contrast
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, check_choice, judged
+from .base import (
+    ALTERNATIVES,
+    Judged,
+    Measured,
+    StatisticalTest,
+    check_choice,
+    judged,
+    nan_policy_of,
+)
 from .log_tails import log10_kolmogorov, log10_of
 from .samples import Sides
 
@@ -26,6 +34,7 @@ class KolmogorovSmirnov(StatisticalTest):
     """
 
     alternative: str = "two-sided"
+    nan_policy: str = "raise"
     options: dict[str, Any] = field(default_factory=dict)
 
     metric = "ks"
@@ -33,11 +42,11 @@ class KolmogorovSmirnov(StatisticalTest):
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> KolmogorovSmirnov | None:
         """The test, or None if scipy itself has to run it."""
-        if not set(options) <= {"alternative"}:
+        if not set(options) <= {"alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")
         check_choice("alternative", alternative, ALTERNATIVES)
-        return cls(alternative, options)
+        return cls(alternative, nan_policy_of(options), options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         found = kernels.kolmogorov_smirnov(block, genes, contrast)

@@ -18,7 +18,7 @@ class Sample:
     Attributes
     ----------
     n : numpy.ndarray, shape (n_targets or 1, 1), float64
-        Cells.
+        Cells; 0 where NaN is left out and none is left.
     n_expressed : numpy.ndarray, int
         Cells with a value other than zero.
     mean : numpy.ndarray, float64
@@ -44,10 +44,15 @@ class Sides:
 
 
 def sides(moments: Moments, contrast: Contrast) -> Sides:
-    """The sides of a contrast, from the moments of all groups of the design."""
+    """The sides of a contrast, from the moments of all groups of the design.
+
+    Where NaN was left out (`n_measured`), moments are of one gene: its groups have sizes of their
+    own.
+    """
     span = contrast.span
     chosen = moments.of_groups(contrast.groups if span is None else span)
-    n_cells = contrast.n_cells.astype(np.float64)[:, None]
+    sizes = contrast.n_cells[:, None] if chosen.n_measured is None else chosen.n_measured
+    n_cells = sizes.astype(np.float64)
     if contrast.against == "reference":
         return Sides(
             _sample(chosen.of_groups(slice(1, None)), n_cells[1:]),
@@ -77,23 +82,26 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
     Sums before and after a group are added. Squared deviations are taken from a common centre,
     then moved to the mean of the others (Chan, Golub and LeVeque 1983).
     """
-    total = n.sum()
+    total = n.sum(axis=0, keepdims=True)
     n_others = total - n
 
     def mean_of(mean: np.ndarray | None) -> np.ndarray | None:
-        return None if mean is None else _all_but_one(n * mean) / n_others
+        with np.errstate(invalid="ignore"):  # no cell
+            return None if mean is None else _all_but_one(n * _known(mean, n)) / n_others
 
     mean = mean_of(groups.mean)
     assert mean is not None
     m2 = None
     if groups.m2 is not None:
-        centre = (n * groups.mean).sum(axis=0, keepdims=True) / total
-        deviation = groups.mean - centre
+        means, inside = _known(groups.mean, n), _known(groups.m2, n)
+        with np.errstate(invalid="ignore"):
+            centre = (n * means).sum(axis=0, keepdims=True) / total
+        deviation = means - centre
         of_others = mean - centre
-        m2 = _all_but_one(groups.m2 + n * deviation * deviation) - n_others * of_others**2
+        m2 = _all_but_one(inside + n * deviation * deviation) - n_others * of_others**2
         np.maximum(m2, 0.0, out=m2)
-        low, high = _all_but_one(groups.mean, np.minimum), _all_but_one(groups.mean, np.maximum)
-        constant = (low == high) & (_all_but_one(groups.m2) == 0.0)  # one value shared by all
+        low, high = _all_but_one(groups.mean, np.fmin), _all_but_one(groups.mean, np.fmax)
+        constant = (low == high) & (_all_but_one(inside) == 0.0)  # one value shared by all
         m2[constant] = 0.0
         mean = np.where(constant, low, mean)
     expressed = groups.n_expressed.sum(axis=0, keepdims=True, dtype=np.int64)
@@ -105,6 +113,11 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
         mean_of(groups.mean_expm1),
         mean_of(groups.mean_log1p),
     )
+
+
+def _known(values: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """0 in place of the mean of no cells, which counts for nothing."""
+    return values if n.all() else np.where(n > 0.0, values, 0.0)
 
 
 def _all_but_one(values: np.ndarray, combine: np.ufunc = np.add) -> np.ndarray:
@@ -124,14 +137,19 @@ def _without(pool: Sample, target: Sample) -> Sample:
     def mean_of(whole: np.ndarray | None, part: np.ndarray | None) -> np.ndarray | None:
         if whole is None or part is None:
             return None
-        return (pool.n * whole - target.n * part) / n
+        with np.errstate(invalid="ignore", divide="ignore"):  # no cell
+            return (pool.n * _known(whole, pool.n) - target.n * _known(part, target.n)) / n
 
     mean = mean_of(pool.mean, target.mean)
     assert mean is not None
     m2 = None
     if pool.m2 is not None and target.m2 is not None:
-        m2 = pool.m2 - target.m2 - target.n * n / pool.n * (target.mean - mean) ** 2
-        m2 = np.where(m2 > 1e-12 * pool.m2, m2, 0.0)  # below: rounding of what was subtracted
+        inside = _known(target.m2, target.n)
+        with np.errstate(invalid="ignore"):
+            apart = np.where(target.n * n > 0.0, target.mean - mean, 0.0)
+            m2 = pool.m2 - inside - target.n * n / pool.n * apart**2
+        # Below: rounding of what was subtracted; of one cell nothing else is left.
+        m2 = np.where((m2 > 1e-12 * pool.m2) & (n > 1.0), m2, 0.0)
     return Sample(
         n,
         pool.n_expressed - target.n_expressed,
@@ -165,10 +183,15 @@ def pooled_over_strata(
             found[rows[used]] += np.broadcast_to(values(sample), (len(rows), n_genes))[used]
         return found
 
+    def per_cell(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # no stratum has both sides
+            found: np.ndarray = sums / n
+            return found
+
     def mean_of(name: str) -> np.ndarray | None:
         if getattr(parts[0][0], name) is None:
             return None
-        return total(lambda sample: sample.n * getattr(sample, name)) / n
+        return per_cell(total(lambda sample: sample.n * getattr(sample, name)))
 
     mean = mean_of("mean")
     assert mean is not None

@@ -13,24 +13,35 @@ import numpy as np
 
 from ..design import Contrast
 from ..errors import OptionError, listing
-from .base import Judged, Measured, StatisticalTest, judged
+from .base import Judged, Measured, StatisticalTest, judged, nan_policy_of
 from .samples import Sides
 
 
 class ScipyPairs(StatisticalTest):
-    """A scipy test called on every pair of samples with the options as given."""
+    """A scipy test called on every pair of samples with the options as given.
+
+    What NaN does is settled before: samples come without it.
+    """
+
+    has_log10_p = False
 
     def __init__(self, metric: str, options: dict[str, Any]) -> None:
         self.metric = metric
         self.options = options
         # What this package calls otherwise, and what it adds, scipy does not know.
         renamed = {"continuity": "use_continuity"} if metric == "wilcoxon" else {}
-        self._scipy_options = {renamed.get(name, name): v for name, v in options.items()}
-        self.refuses_nonfinite = "nan_policy" not in options
+        self._scipy_options = {
+            renamed.get(name, name): v for name, v in options.items() if name != "nan_policy"
+        }
+        self.nan_policy = nan_policy_of(options)
         self._function = _scipy_function(metric)
         self._check()
-        shown = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        self.why_reference = f"{shown}: no compiled kernel does this"
+
+    @property
+    def why_reference(self) -> str:
+        """See :attr:`.base.StatisticalTest.why_reference`."""
+        shown = ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+        return f"{shown}: no compiled kernel does this"
 
     def _check(self) -> None:
         """Refuse options that scipy does not know, or not with these values."""
@@ -108,10 +119,10 @@ class _Silence:
 
 _SILENCE = _Silence()
 _OWN = {
-    "wilcoxon": ["continuity", "tie_correction", "alternative", "method"],
-    "t-test": ["variance", "alternative"],
-    "anderson": ["variant", "p_values"],
-    "ks": ["alternative"],
+    "wilcoxon": ["continuity", "tie_correction", "alternative", "method", "nan_policy"],
+    "t-test": ["variance", "alternative", "nan_policy"],
+    "anderson": ["variant", "p_values", "nan_policy"],
+    "ks": ["alternative", "nan_policy"],
 }
 _SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
 

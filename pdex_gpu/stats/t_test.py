@@ -11,7 +11,16 @@ import numpy as np
 from ..backends.contract import KernelSet
 from ..design import Contrast
 from ..errors import OptionError
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .base import (
+    ALTERNATIVES,
+    Judged,
+    Measured,
+    StatisticalTest,
+    Stratum,
+    check_choice,
+    judged,
+    nan_policy_of,
+)
 from .log_tails import log10_of, log10_student_t
 from .samples import Sides
 from .student_t import survival
@@ -19,6 +28,7 @@ from .student_t import survival
 VARIANCES = ("pooled", "welch", "overestimated")
 
 _LOG10_2 = np.log10(2.0)
+_SMALL = 1e-140
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,7 @@ class TTest(StatisticalTest):
 
     variance: str = "pooled"
     alternative: str = "two-sided"
+    nan_policy: str = "raise"
     options: dict[str, Any] = field(default_factory=dict)
 
     metric = "t-test"
@@ -40,7 +51,7 @@ class TTest(StatisticalTest):
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> TTest | None:
         """The test, or None if scipy itself has to run it."""
-        if not set(options) <= {"variance", "equal_var", "alternative"}:
+        if not set(options) <= {"variance", "equal_var", "alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")
         check_choice("alternative", alternative, ALTERNATIVES)
@@ -51,7 +62,7 @@ class TTest(StatisticalTest):
             if "variance" in options:
                 raise OptionError("variance= and equal_var= say the same. Give one of them.")
             variance = "pooled" if options["equal_var"] else "welch"
-        return cls(variance, alternative, options)
+        return cls(variance, alternative, nan_policy_of(options), options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         return ()
@@ -126,6 +137,13 @@ def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]
         df = (of_target + of_reference) ** 2 / (
             of_target**2 / (n - 1.0) + of_reference**2 / (taken - 1.0)
         )
+        # Squares of small variances are no float64, but their shares are.
+        both = of_target + of_reference
+        small = (both > 0.0) & (both < _SMALL)
+        if small.any():
+            shares = of_target / both, of_reference / both
+            exact = 1.0 / (shares[0] ** 2 / (n - 1.0) + shares[1] ** 2 / (taken - 1.0))
+            df = np.where(small, exact, df)
         df = np.where(np.isnan(df), 1.0, df)  # both variances zero: any df will do
         return np.sqrt(of_target + of_reference), df
 
@@ -157,7 +175,8 @@ def fixed_effect(
         inside[rows] += (target.m2 + reference.m2)[used]
         df[rows] += (target.n + reference.n)[used] - 1.0
     # Rounding must not lead away from a difference that all strata share.
-    effect = np.clip(weighted / weights, low, high)
+    with np.errstate(invalid="ignore"):  # no stratum has both sides
+        effect = np.clip(weighted / weights, low, high)
     for stratum in strata:
         target, reference = stratum.sides.target, stratum.sides.reference
         used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]

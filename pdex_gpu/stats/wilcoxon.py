@@ -12,7 +12,16 @@ from scipy import special
 from ..backends.contract import KernelSet
 from ..design import Contrast
 from ..errors import OptionError
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .base import (
+    ALTERNATIVES,
+    Judged,
+    Measured,
+    StatisticalTest,
+    Stratum,
+    check_choice,
+    judged,
+    nan_policy_of,
+)
 from .exact_u import log10_survival, survival
 from .log_tails import log10_normal, log10_of
 from .samples import Sides
@@ -38,6 +47,7 @@ class Wilcoxon(StatisticalTest):
     tie_correction: bool = True
     alternative: str = "two-sided"
     method: str = "auto"
+    nan_policy: str = "raise"
     options: dict[str, Any] = field(default_factory=dict)
 
     metric = "wilcoxon"
@@ -52,7 +62,7 @@ class Wilcoxon(StatisticalTest):
             "alternative": "two-sided",
             "method": "auto",
         }
-        scipys = {"use_continuity"}
+        scipys = {"use_continuity", "nan_policy"}
         if not set(options) <= known.keys() | scipys or not isinstance(
             options.get("method", ""), str
         ):
@@ -67,7 +77,7 @@ class Wilcoxon(StatisticalTest):
         check_choice("tie_correction", given["tie_correction"], (True, False))
         check_choice("alternative", given["alternative"], ALTERNATIVES)
         check_choice("method", given["method"], ("auto", "asymptotic", "exact"))
-        return cls(**given, options=options)
+        return cls(**given, nan_policy=nan_policy_of(options), options=options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         sums = kernels.rank_sums(block, genes, contrast)

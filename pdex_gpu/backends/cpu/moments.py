@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...design import Design
-from ..contract import Moments
-from .exact_sums import add_exactly, extremes, folds, sum_of
+from ..contract import SAFE_EXPONENT, Moments
+from .exact_sums import add_exactly, exponent_of, extremes, folds, sum_of
+from .float_bits import BIAS, EXPONENT, float_of_bits
 from .jit import jit
 from .pack import PackedBlock
 from .transforms import (
@@ -23,7 +24,8 @@ from .transforms import (
 )
 from .wide import two_product
 
-_HUGE = 2.0**900  # beyond, the rounding of the mean is not looked at
+_SAFE = SAFE_EXPONENT
+_STEP = 2 * SAFE_EXPONENT
 
 
 def moments(
@@ -44,19 +46,31 @@ def moments(
     mean_log1p = np.full(shape, np.nan) if log1p else None
     where = block.values, block.offsets, genes.start, genes.stop, design.n_cells
     ends = np.full((shape[1], shape[0], 2), np.nan)
-    _moments(*where, centred, ends, mean, m2)
+    # All that other types hold can be squared and added.
+    exponent = np.zeros(shape if block.values.dtype == np.float64 else (0, 0), np.int32)
+    _moments(*where, centred, ends, mean, m2, exponent)
     if mean_expm1 is not None:
         _mean_expm1(*where, ends, mean_expm1)
     if mean_log1p is not None and block.values.dtype == np.uint16:
         _mean_of_table(*where, log1p_of_counts(), ends, mean_log1p)
     elif mean_log1p is not None:
         _mean_log1p(*where, ends, mean_log1p)
-    return Moments(n_expressed, mean, m2 if centred else None, mean_expm1, mean_log1p)
+    return Moments.unscaled(
+        n_expressed,
+        mean,
+        m2 if centred else None,
+        exponent if exponent.size else None,
+        mean_expm1=mean_expm1,
+        mean_log1p=mean_log1p,
+    )
 
 
 @jit
-def _moments(values, offsets, j0, j1, n_cells, centred, ends, mean, m2):
-    """`ends` are the smallest and the largest entry, 0 where there is none."""
+def _moments(values, offsets, j0, j1, n_cells, centred, ends, mean, m2, exponent):
+    """`ends` are the smallest and the largest entry, 0 where there is none.
+
+    Mean and second moment are of values over ``2**exponent``, which stays 0 where there is no room.
+    """
     for j in range(j0, j1):
         c = j - j0
         stop = offsets[0, j]
@@ -70,22 +84,57 @@ def _moments(values, offsets, j0, j1, n_cells, centred, ends, mean, m2):
                 smallest, largest = extremes(x)
             ends[c, g, 0] = smallest
             ends[c, g, 1] = largest
+            factor = 1.0
+            if exponent.size > 0 and x.size > 0:
+                scale = _scale_exponent(max(abs(smallest), abs(largest)))
+                exponent[g, c] = scale
+                factor = float_of_bits((BIAS - scale) << EXPONENT)
             if x.size == 0 or (n_zero == 0 and smallest == largest):
-                mean[g, c] = smallest
+                mean[g, c] = smallest * factor
                 if centred:
                     m2[g, c] = 0.0
                 continue
-            bound = max(abs(smallest), abs(largest))
-            first, second = folds(bound, x.size)
-            high, low = sum_of(x, first, second)
-            mu = (high + low) / n
+            if factor == 1.0:
+                mu, squares = _of_group(x, n, smallest, largest, centred)
+            else:
+                mu, squares = _of_group(
+                    _times(x, factor), n, smallest * factor, largest * factor, centred
+                )
             mean[g, c] = mu
             if centred:
-                # What rounding of the mean left; zero in exact arithmetic.
-                product, error = two_product(np.float64(n), mu)
-                residual = ((high - product) + low) - error if bound < _HUGE else 0.0
-                squares = _squared_deviations(x, smallest, largest, mu)
-                m2[g, c] = squares + n_zero * (mu * mu) - residual * residual / n
+                m2[g, c] = squares
+
+
+@jit
+def _scale_exponent(bound):
+    """As :func:`pdex_gpu.backends.contract.scale_exponent`."""
+    exponent = exponent_of(bound)
+    scale = (abs(exponent) + _SAFE - 1) // _STEP * _STEP
+    return scale if exponent > 0 else -scale
+
+
+@jit
+def _times(x, factor):
+    found = np.empty(x.size, np.float64)
+    for i in range(x.size):
+        found[i] = x[i] * factor
+    return found
+
+
+@jit
+def _of_group(x, n, smallest, largest, centred):
+    """Mean and, if asked for, second moment of the entries `x` of `n` cells."""
+    bound = max(abs(smallest), abs(largest))
+    first, second = folds(bound, x.size)
+    high, low = sum_of(x, first, second)
+    mu = (high + low) / n
+    if not centred:
+        return mu, 0.0
+    # What rounding of the mean left; zero in exact arithmetic.
+    product, error = two_product(np.float64(n), mu)
+    residual = ((high - product) + low) - error
+    squares = _squared_deviations(x, smallest, largest, mu)
+    return mu, squares + (n - x.size) * (mu * mu) - residual * residual / n
 
 
 @jit
@@ -139,12 +188,6 @@ def _sum_of_group(terms, offsets, g, bound):
 def _squared_deviations(x, smallest, largest, mu):
     bound = max(abs(smallest - mu), abs(largest - mu))
     first, second = folds(bound * bound, x.size)
-    if first == 0.0:
-        total = 0.0
-        for i in range(x.size):
-            d = np.float64(x[i]) - mu
-            total += d * d
-        return total
     high = 0.0
     low = 0.0
     for i in range(x.size):

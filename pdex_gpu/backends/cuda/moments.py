@@ -7,23 +7,26 @@ import numpy as np
 from ..contract import Moments
 from .base import DeviceArray
 from .block import Slice
+from .types import FLOATING
 
 
 def moments(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> Moments:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.moments`."""
     arrays = queue(part, centred=centred, expm1=expm1, log1p=log1p)
     found = iter(part.lane.fetch(arrays, (part.n_groups, part.n_genes)))
-    return Moments(
-        next(found),
-        next(found),
-        next(found) if centred else None,
-        next(found) if expm1 else None,
-        next(found) if log1p else None,
-    )
+    n_expressed, mean = next(found), next(found)
+    m2 = next(found) if centred else None
+    more = {
+        name: next(found) for name, asked in (("mean_expm1", expm1), ("mean_log1p", log1p)) if asked
+    }
+    return Moments.unscaled(n_expressed, mean, m2, next(found, None), **more)
 
 
 def queue(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> list[DeviceArray]:
-    """Queue the kernels; number of entries, mean and what was asked for, as they will be."""
+    """Queue the kernels; number of entries, mean and what was asked for, as they will be.
+
+    Last of float64, of which mean and second moment are scaled, the exponent.
+    """
     stream, shapes = part.lane.stream, part.lane.shapes
     size = part.n_groups * part.n_genes
     n_expressed = stream.empty(size, np.int32)
@@ -31,10 +34,13 @@ def queue(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> li
     m2 = stream.empty(size, np.float64) if centred else None
     mean_expm1 = stream.empty(size, np.float64) if expm1 else None
     mean_log1p = stream.empty(size, np.float64) if log1p else None
+    # All that other types hold can be squared and added.
+    exponent = stream.empty(size, np.int32) if (part.kind, part.bits) == (FLOATING, 64) else None
     given = part.n_cells, np.int64(part.n_groups), np.int64(part.n_genes), np.int32(part.kind)
     n_blocks = shapes.blocks(size, 32)
-    part.launch("moments", "moments", n_blocks, *given, n_expressed, mean, m2, mean_expm1)
+    part.launch("moments", "moments", n_blocks, *given, n_expressed, mean, m2, mean_expm1,
+                exponent)  # fmt: skip
     if mean_log1p is not None:
         part.launch("moments", "mean_log1p", n_blocks, *given, mean_log1p)
-    arrays = n_expressed, mean, m2, mean_expm1, mean_log1p
+    arrays = n_expressed, mean, m2, mean_expm1, mean_log1p, exponent
     return [array for array in arrays if array is not None]

@@ -9,7 +9,7 @@ import numpy as np
 # In the order of the enums in common.cuh.
 VALUE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "u8", "i8", "f8")
 INDEX_TYPES = ("u2", "i4", "i8")
-_SIGNED, _UNSIGNED, _FLOATING = range(3)
+_SIGNED, _UNSIGNED, FLOATING = range(3)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def value_type(dtype: np.dtype) -> ValueType:
         dtype = np.dtype(np.uint8)
     bits = 64 if dtype.itemsize == 8 else 32
     if dtype.kind == "f":
-        kind = _FLOATING
+        kind = FLOATING
     elif dtype.kind == "u" and dtype.itemsize >= 4:  # shorter ones fit in a signed key
         kind = _UNSIGNED
     else:

@@ -90,6 +90,7 @@ def command(
     variance: o.Variance = None,
     welch: o.Welch = False,
     variant: o.Variant = None,
+    nan_policy: o.NanPolicy = None,
     fdr_method: o.FdrMethod = "benjamini-hochberg",
     fdr_scope: o.FdrScope = "all",
     min_cells: o.MinCells = 1,
@@ -157,6 +158,7 @@ def command(
                 welch=welch,
                 variant=variant,
                 p_values=None,
+                nan_policy=nan_policy,
             ),
         )
     if output is not None:

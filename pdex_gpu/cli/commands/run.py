@@ -60,6 +60,7 @@ def command(
     welch: o.Welch = False,
     variant: o.Variant = None,
     p_values: o.PValues = None,
+    nan_policy: o.NanPolicy = None,
     no_exp_post_agg: o.NoExpPostAgg = False,
     clip_value: o.ClipValue = 20.0,
     columns: o.Columns = None,
@@ -140,6 +141,7 @@ def command(
                 welch=welch,
                 variant=variant,
                 p_values=p_values,
+                nan_policy=nan_policy,
             ),
         )
     seconds = time.perf_counter() - started
