@@ -370,6 +370,7 @@ class _Call:
             self.engine,
             is_log1p,
             removed,
+            self.filters.own_gene,
         )
 
 

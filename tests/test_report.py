@@ -19,6 +19,7 @@ from made_results import ODD_NAMES, PROVENANCE, Streamed, made
 
 from pdex_gpu import errors, result_base
 from pdex_gpu.calibration_result import Calibration
+from pdex_gpu.effect import DIFFERENCE, RATIO
 from pdex_gpu.pl.values import LARGEST
 from pdex_gpu.report import carried, write_report
 from pdex_gpu.report.bins import Background, Ranges, in_bins
@@ -116,7 +117,8 @@ def test_rows_come_back_to_the_bit(data: st.DataObject):
     gene = data.draw(arrays(np.int64, 12, elements=st.integers(0, n_genes - 1)))
     values = {name: data.draw(_FLOATS).view(np.float32) for name in carried.VALUES}
     rows = carried.Rows(np.array([12]), np.array([0]), gene, values)
-    found_gene, found = decode_rows(encode_rows(rows, n_genes), n_genes)
+    effect = data.draw(st.sampled_from([RATIO, DIFFERENCE]))
+    found_gene, found = decode_rows(encode_rows(rows, n_genes, effect), n_genes, effect)
     np.testing.assert_array_equal(found_gene, gene)
     for name in carried.VALUES:
         np.testing.assert_array_equal(found[name].view(np.uint32), values[name].view(np.uint32))
@@ -124,20 +126,20 @@ def test_rows_come_back_to_the_bit(data: st.DataObject):
 
 def test_a_ratio_that_is_not_a_number_counts_as_zero():
     values = {name: np.zeros(1, np.float32) for name in carried.VALUES}
-    values["fold_change"] = np.ones(1, np.float32)
+    values["effect"] = np.ones(1, np.float32)
     rows = carried.Rows(np.array([1]), np.array([0]), np.array([0]), values)
-    steps = unpack(encode_rows(rows, 1)["row_fold_change"])
+    steps = unpack(encode_rows(rows, 1, RATIO)["row_effect"])
     assert steps.tolist() == [2 * 0x3F800000]  # as the page has it, whatever the bits of 0 / 0
 
 
 def test_a_shared_reference_and_ratios_cost_little():
     data = carry(made(60, 300, hits=0.5), 0.05)
-    packed = encode_rows(data.rows, 300)
+    packed = encode_rows(data.rows, 300, RATIO)
     n = len(data.rows.gene)
     assert n > 8_000
     # 0.28 and 0.33 bytes of text a row were seen, against 4.7 of the target means.
     assert len(packed["row_reference_mean"].text) < 0.4 * n
-    assert len(packed["row_fold_change"].text) < 0.5 * n
+    assert len(packed["row_effect"].text) < 0.5 * n
 
 
 # What is carried
@@ -152,7 +154,8 @@ def described(result: result_base.Result, fdr: float, most: int) -> None:
     p, fold, q = result["p_value"], result["fold_change"], result["fdr"]
     with np.errstate(all="ignore"):
         y = -result["log10_p"] if "log10_p" in result.columns else -np.log10(p)
-        x = np.log2(fold)
+        difference = result["target_mean"] - result["reference_mean"]
+        change, x = (fold, np.log2(fold)) if data.effect.is_ratio else (difference, difference)
     hit = there & (q <= fdr)
     drawn = there & np.isfinite(x) & ~np.isnan(y)
     sizes = np.diff(data.rows.ends, prepend=0)
@@ -204,7 +207,7 @@ def described(result: result_base.Result, fdr: float, most: int) -> None:
     values = data.rows.values
     with np.errstate(all="ignore"):
         wanted_columns = {
-            "fold_change": fold, "log10_p": -y, "log10_fdr": np.log10(q),
+            "effect": change, "log10_p": -y, "log10_fdr": np.log10(q),
             "target_mean": result["target_mean"], "reference_mean": result["reference_mean"],
             "statistic": result["statistic"],
         }  # fmt: skip
@@ -311,11 +314,16 @@ def test_own_genes_are_found():
         kept=np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1]], bool),
     )  # fmt: skip
     own = carry(result, 0.05).own
-    assert own.gene.tolist() == [2, 2, -1, 1]
+    assert own.gene.tolist() == [2, -1, -1, 1]  # one was filtered out
     assert own.hit.tolist() == [True, False, False, True]
     np.testing.assert_array_equal(
-        own.fold_change,
-        [result["fold_change"][0, 2], np.nan, np.nan, result["fold_change"][3, 1]],
+        own.size,
+        [
+            np.log2(result["fold_change"][0, 2]),
+            np.nan,
+            np.nan,
+            np.log2(result["fold_change"][3, 1]),
+        ],
     )
 
 
@@ -379,7 +387,7 @@ def test_the_settings_of_a_run_are_named():
          "3 comparisons have fewer than 10 cells on the side of the target; the fewest, 7, P000."),
         (made(features=["a", "b", "a", "a"]), "note", "2 genes have a name"),
         (made(), "note", "share one reference"),
-        (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite fold change"),
+        (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite log2 fold change"),
     ],
 )  # fmt: skip
 def test_what_is_pointed_out(result: Any, level: str, words: str):
