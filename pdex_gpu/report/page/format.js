@@ -57,7 +57,7 @@ function exact(value) {
 function probability(log) {
   if (Number.isNaN(log)) return "";
   if (log === -Infinity) return "0";
-  const digits = Math.max(1, 7 - Math.ceil(Math.log10(Math.max(1, Math.abs(log)))));
+  const digits = Math.max(1, Math.ceil(7 - Math.log10(Math.max(1, Math.abs(log)))));
   if (log > -300) return String(Number((10 ** log).toPrecision(digits)));
   let exponent = Math.floor(log);
   let mantissa = Number((10 ** (log - exponent)).toPrecision(digits));
