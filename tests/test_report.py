@@ -236,12 +236,15 @@ KEPT = np.random.default_rng(5).random((6, 40)) < 0.5
         made(extra=(), p_value=np.zeros((6, 40)), fdr=np.zeros((6, 40))),
         made(fold_change=np.where(KEPT, 0.0, np.nan)),
         made(fold_change=np.where(KEPT, np.inf, 1.0)),
+        made(fold_change=NAN, provenance={"negative_values": True}),
+        made(fold_change=NAN, kept=KEPT),
         made(**dict.fromkeys(("fold_change", "log10_p", "p_value", "fdr"), NAN)),
         made(p_value=np.ones((6, 40)), log10_p=np.zeros((6, 40)), fdr=np.ones((6, 40))),
     ],
     ids=[
         "plain", "filtered", "nothing kept", "no hits", "all hits", "no comparisons", "no genes",
-        "one row", "no log10_p", "p all 0", "no fold changes", "infinite", "NaN", "p all 1",
+        "one row", "no log10_p", "p all 0", "no fold changes", "infinite", "negative values",
+        "no ratios", "NaN", "p all 1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("most", [1_000_000, 50, 3])
@@ -327,6 +330,28 @@ def test_own_genes_are_found():
     )
 
 
+def test_own_genes_that_a_result_names():
+    """Whatever the targets are called; and where it names none, those of their names."""
+    features, targets = ["G0", "G1", "G2"], ["sg_1", "sg_2", "G2"]
+    named = {"sg_1": "G1", "sg_2": "G0"}
+    result = made(targets=targets, features=features, provenance={"own_genes": named})
+    assert carry(result, 0.05).own.gene.tolist() == [1, 0, -1]
+    assert carry(made(targets=targets, features=features), 0.05).own.gene.tolist() == [-1, -1, 2]
+    kept = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
+    result = made(targets=targets, features=features, kept=kept, provenance={"own_genes": named})
+    assert carry(result, 0.05).own.gene.tolist() == [1, -1, -1]
+    # Of an earlier version: its rows are the own genes.
+    result = made(targets=targets, features=features, kept=kept, provenance={"on_target": "gene"})
+    assert carry(result, 0.05).own.gene.tolist() == [1, 1, -1]
+
+
+def test_own_genes_are_counted_among_the_settings():
+    shown = dict(
+        line for _, lines in settings({"own_genes": {"a": "A", "b": "B"}}) for line in lines
+    )
+    assert shown == {"Perturbations with one": "2"}
+
+
 def test_the_strongest_are_chosen_from_p_then_fold_change_then_order():
     shape = (1, 30)
     fold = np.full(shape, 2.0)
@@ -385,6 +410,11 @@ def test_the_settings_of_a_run_are_named():
         (made(provenance=PROVENANCE | {"metric": "ks"}), "note", "asymptotic"),
         (made(target_n_cells=np.tile(np.arange(7, 13)[:, None], 40)), "warning",
          "3 comparisons have fewer than 10 cells on the side of the target; the fewest, 7, P000."),
+        (made(provenance=PROVENANCE | {"negative_values": True}), "warning",
+         "Some values are negative"),
+        (made(fold_change=NAN), "warning", "No row has a ratio of means"),
+        (made(provenance=PROVENANCE | {"raw_counts": True}), "note",
+         "library size is not removed"),
         (made(features=["a", "b", "a", "a"]), "note", "2 genes have a name"),
         (made(), "note", "share one reference"),
         (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite log2 fold change"),
@@ -398,6 +428,8 @@ def test_nothing_is_pointed_out_without_need():
     quiet = made(1, provenance=PROVENANCE | {"comparison": "rest"})
     assert said(quiet) == []
     assert said(made(1, provenance={})) == []
+    told = {"negative_values": False, "raw_counts": False}
+    assert said(made(1, provenance=told)) == []
 
 
 def test_several_references_are_not_called_one():
