@@ -20,6 +20,7 @@ from .errors import (
     listing,
     unknown,
 )
+from .installing import how_to_install
 from .settings import check_count
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _import(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{module.split('.')[0]} is not installed. Run: pip install 'pdex_gpu[{extra}]'"
+            f"{module.split('.')[0]} is not installed. Run: {how_to_install(extra)}"
         ) from error
 
 

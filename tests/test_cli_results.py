@@ -238,7 +238,7 @@ def truncated(path: Path) -> None:
     [
         (not_parquet, Exit.INPUT, "is not a Parquet file"),
         (of_another, Exit.INPUT, "was not written by pdex_gpu"),
-        (newer, Exit.INPUT, "pip install --upgrade"),
+        (newer, Exit.INPUT, "run git pull, then pip install ."),
         (truncated, Exit.INPUT, "is not a Parquet file, or it is damaged"),
         (lambda path: path.unlink(), Exit.INPUT, "does not exist"),
         (lambda path: (path.unlink(), path.mkdir()), Exit.USAGE, "is a folder"),
@@ -392,7 +392,7 @@ def test_a_figure_is_whole_or_not_there(odd: Path, tmp_path: Path, monkeypatch, 
 def test_no_matplotlib(odd: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["plot", "hits", str(odd), "-o", str(tmp_path / "x.png")]) == Exit.BACKEND
-    assert "pip install 'pdex_gpu[plot]'" in capsys.readouterr().err
+    assert "pip install matplotlib textalloc" in capsys.readouterr().err
 
 
 # report
