@@ -317,8 +317,7 @@ def test_saved_rows_are_those_carried_and_the_page_says_so(browser: Any, tmp_pat
     with opened(browser, write_report(result, tmp_path / "r.html"), "#target=P000") as page:
         assert page.get_by_role("button", name="All").count() == 0
         assert text(page, "#view .carried") == (
-            "This page carries 20 of the 30 rows of this perturbation: hits and the strongest "
-            "others. The results file has all."
+            "This page has 20 of 30 rows: hits and the strongest others. The results file has all."
         )
         name, rows = saved(page, "#view", "The 20 rows carried as CSV")
         assert name == "perturbation-P000-20-of-30-rows.csv"

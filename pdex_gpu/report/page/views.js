@@ -136,8 +136,8 @@ function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn
           ),
           whole ? null : h(
             "p", { class: "hint carried" },
-            `This page carries ${grouped(strong.length)} of the ${counted(total, "row")} of this ${kind.toLowerCase()}: `
-            + "hits and the strongest others. The results file has all.",
+            `This page has ${grouped(strong.length)} of ${counted(total, "row")}: hits and the strongest others. `
+            + "The results file has all.",
           ),
           table.element,
         ),
