@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...console import PROGRAM, number_text
-from ...effect import Effect, direction, effect_of
 from .. import options as o
 from .. import values
 from ..document import write_json
 from ..show import Cell, printable, show_line, show_table
+
+if TYPE_CHECKING:
+    from ...effect import Effect
 
 HELP = "Show the strongest genes of a perturbation."
 
@@ -53,6 +55,7 @@ def command(
 ) -> None:
     """A table of the smallest p-values."""
     from ... import open_result
+    from ...effect import effect_of
 
     result = open_result(results)
     effect = effect_of(result)
@@ -88,6 +91,8 @@ def command(
 
 
 def _cells(row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cell]:
+    from ...effect import direction
+
     hit = row["fdr"] <= fdr
     colour = {1: "red", -1: "blue"}.get(int(direction(row)), "") if hit else ""
     return [
