@@ -349,7 +349,7 @@ def test_own_genes_are_counted_among_the_settings():
     shown = dict(
         line for _, lines in settings({"own_genes": {"a": "A", "b": "B"}}) for line in lines
     )
-    assert shown == {"Perturbations with one": "2"}
+    assert shown == {"Perturbations with an own gene": "2"}
 
 
 def test_the_strongest_are_chosen_from_p_then_fold_change_then_order():

@@ -372,6 +372,8 @@ def test_mean_differences_where_values_are_negative(browser: Any, tmp_path: Path
         heads = page.locator("#view thead th").all_inner_texts()
         assert "Difference" in heads[2]
         assert "fold" not in text(page, "#view").lower()
+        told = page.locator("#view canvas").get_attribute("aria-label")
+        assert told.startswith("Volcano plot of P001, p-value against mean difference: ")
         assert "own gene: mean difference" in text(page, "#view .facts")
         assert "Own gene difference" in text(page, "#hits thead")
         _, rows = saved(page, "#view", CARRIED)
@@ -403,7 +405,7 @@ def test_own_genes_of_groups_with_other_names(browser: Any, tmp_path: Path):
         assert {r["target"]: r["own_gene"] for r in rows} == {
             "sg_1": "A", "sg_2": "B", "sg_3": "C"
         }  # fmt: skip
-        assert "Perturbations with one" in text(page, "#settings")
+        assert "Perturbations with an own gene" in text(page, "#settings")
 
 
 def test_means_of_zero_have_their_fold_change(browser: Any, tmp_path: Path):

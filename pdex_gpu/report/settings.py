@@ -34,7 +34,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "strata": "Strata",
             "guides": "Guides",
             "on_target": "Own gene by",
-            OWN_GENES: "Perturbations with one",
+            OWN_GENES: "Perturbations with an own gene",
             "min_cells": "Fewest cells a side",
         },
     ),

@@ -83,7 +83,7 @@ function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn
   const best = points.filter((p) => p.hit).slice(0, 5).map((p) => p.name).join(", ");
   const chart = volcano({
     points, behind, xTitle: report.effect.axis,
-    label: `Volcano plot of ${name}: ${grouped(up)} hits up, ${grouped(down)} down. `
+    label: `Volcano plot of ${name}, p-value against ${report.effect.axis}: ${grouped(up)} hits up, ${grouped(down)} down. `
       + `${best ? `The strongest: ${best}. ` : ""}The table has its rows.`,
   });
   const binned = behind ? behind.counts.reduce((sum, k) => sum + k, 0) : 0;
