@@ -397,6 +397,7 @@ class _Call:
             self.engine,
             values,
             removed,
+            self.filters.own_gene,
         )
 
 

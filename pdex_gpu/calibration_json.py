@@ -14,6 +14,7 @@ import numpy as np
 from . import __version__
 from .disk import write_beside
 from .errors import FileFormatError, OptionError
+from .installing import UPDATE
 
 if TYPE_CHECKING:
     from .calibration_result import Calibration
@@ -85,9 +86,11 @@ def read_json(path: str | os.PathLike[str]) -> Calibration:
         writer = document.get("pdex_gpu", "a newer version")
         raise FileFormatError(
             f"{shown} has layout {version} of a calibration (written by pdex_gpu {writer}); this "
-            f"version reads up to {VERSION}. Run: pip install --upgrade pdex_gpu"
+            f"version reads up to {VERSION}. To read it, {UPDATE}"
         )
     try:
+        if version is None:
+            raise _Wrong("its 'version' is missing")
         if not _is_integer(version) or version < 1:
             raise _Wrong(f"its 'version' is {version!r}")
         return _calibration(_Fields(document, ""))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
+from .console import number_text
+
 if TYPE_CHECKING:
     import pandas
 
@@ -320,13 +322,14 @@ class Calibration:
 
     def __repr__(self) -> str:
         total, n_false = self.total, self.n_false_positives
+        inflation, rate = number_text(total.inflation, ".3g"), number_text(total.rates[0], ".2%")
         splits = "" if self.n_repeats == 1 else f" in {self.n_repeats} random splits"
         return (
             f"Calibration: {self.metric}, {len(self.groups):,} mock perturbations of "
             f"{_range(self.n_cells)} control cells against {_range(self.n_reference_cells)} "
             f"others{splits}, modelled on {self.n_targets:,} targets\n"
-            f"lambda {total.inflation:.3g} (1 if p-values are right); p <= 0.05 in "
-            f"{total.rates[0]:.2%} of {total.n_tests:,} tests; fdr <= {self.alpha:g}, all of them "
+            f"lambda {inflation} (1 if p-values are right); p <= 0.05 in "
+            f"{rate} of {total.n_tests:,} tests; fdr <= {self.alpha:g}, all of them "
             f"false, in {n_false.sum():,} tests of {np.count_nonzero(n_false):,} mock perturbations"
         )
 

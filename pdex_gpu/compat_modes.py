@@ -21,6 +21,7 @@ from .errors import (
     SkippedWarning,
     unknown,
 )
+from .installing import how_to_install
 from .machine import cpu_count, memory_budget
 from .naming import of_one_type
 from .result import DEResult
@@ -401,6 +402,6 @@ def _import_polars() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "polars is not installed, and pdex's table is a polars frame. Run: "
-            "pip install 'pdex_gpu[polars]', or give as_pandas=True."
+            f"{how_to_install('polars')}, or give as_pandas=True."
         ) from error
     return polars

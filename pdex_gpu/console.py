@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,9 +40,15 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     )
 
 
+def number_text(value: float, form: str) -> str:
+    """A number for a table, in a format as ``".3f"``; a dash where there is none."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
 def describe_backend(provenance: Mapping[str, object]) -> str:
     """Two lines: which backend and engine ran, on what; and why that backend."""
-    text = f"{provenance.get('backend')} backend, {provenance.get('engine')} engine"
+    backend, engine = (provenance.get(name) or "unknown" for name in ("backend", "engine"))
+    text = f"{backend} backend, {engine} engine"
     if provenance.get("device"):
         text += f", on {provenance['device']}"
     if provenance.get("backend_reason"):

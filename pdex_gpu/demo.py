@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import describe_backend, format_table
+import numpy as np
+
+from .console import describe_backend, format_table, number_text
+from .effect import direction
+from .on_target import own_genes_of
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -95,13 +99,16 @@ def run_demo(
 
 def strongest_rows(result: DEResult, n: int = 10) -> list[dict[str, Any]]:
     """The `n` smallest p-values of all (target, feature) pairs, as rows of `_COLUMNS`."""
-    import numpy as np
-
     p_value = result["p_value"].ravel()
+    own = own_genes_of(result)
     rows = []
     for pair in np.argsort(p_value, kind="stable")[:n]:
         t, f = divmod(int(pair), len(result.features))
-        labels = {"target": str(result.targets[t]), "feature": str(result.features[f])}
+        labels = {
+            "target": str(result.targets[t]),
+            "feature": str(result.features[f]),
+            "own_gene": bool(own[t] == f),
+        }
         rows.append(labels | {name: float(result[name][t, f]) for name in _COLUMNS})
     return rows
 
@@ -120,12 +127,12 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     return [
         [
             row["target"],
-            row["feature"] + (" (own gene)" if row["target"] == row["feature"] else ""),
-            f"{row['target_mean']:.3f}",
-            f"{row['reference_mean']:.3f}",
-            f"{row['fold_change']:.3f}",
-            f"{row['p_value']:.2e}",
-            f"{row['fdr']:.2e}",
+            row["feature"] + (" (own gene)" if row["own_gene"] else ""),
+            number_text(row["target_mean"], ".3f"),
+            number_text(row["reference_mean"], ".3f"),
+            number_text(row["fold_change"], ".3f"),
+            number_text(row["p_value"], ".2e"),
+            number_text(row["fdr"], ".2e"),
         ]
         for row in rows
     ]
@@ -133,7 +140,8 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 def on_target(result: DEResult, fdr: float = FDR) -> tuple[int, int]:
     """How many targets have their own gene down at `fdr`, and how many have it measured at all."""
-    column = {str(feature): i for i, feature in enumerate(result.features)}
-    pairs = [(t, column[str(n)]) for t, n in enumerate(result.targets) if str(n) in column]
-    q, change = result["fdr"], result["fold_change"]
-    return sum(bool(q[t, f] < fdr and change[t, f] < 1) for t, f in pairs), len(pairs)
+    own = own_genes_of(result)
+    t = np.flatnonzero(own >= 0)
+    values = {name: result[name][t, own[t]] for name in ("fdr", "target_mean", "reference_mean")}
+    down = (values["fdr"] <= fdr) & (direction(values) < 0)
+    return int(np.count_nonzero(down)), len(t)

@@ -22,6 +22,7 @@ from .errors import (
     listing,
     unknown,
 )
+from .installing import how_to_install
 from .naming import of_one_type
 from .settings import check_count
 from .value_scale import told
@@ -172,7 +173,7 @@ def _import(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{module.split('.')[0]} is not installed. Run: pip install 'pdex_gpu[{extra}]'"
+            f"{module.split('.')[0]} is not installed. Run: {how_to_install(extra)}"
         ) from error
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .effect import DIFFERENCE, mean_difference
 from .errors import OptionError, unknown
 from .naming import level_columns
 from .schema import INTEGERS
@@ -63,7 +64,8 @@ def ranking(result: DEResult, t: int, by: str) -> pandas.Series:
 
     values = _values(result, by, slice(t, t + 1))[0]
     there = np.flatnonzero(~np.isnan(values))
-    change = np.nan_to_num(result["target_mean"][t] - result["reference_mean"][t])
+    means = {name: result[name][t] for name in DIFFERENCE.reads}
+    change = np.nan_to_num(mean_difference(means))
     order = there[np.lexsort((-change[there], -values[there]))]
     names = pd.Index([str(result.features[g]) for g in order], name="feature")
     return pd.Series(values[order], index=names, name=by)
@@ -89,8 +91,8 @@ def _signed_log10_p(result: DEResult, part: slice) -> np.ndarray:
     else:
         with np.errstate(divide="ignore"):
             log10_p = np.maximum(np.log10(result["p_value"][part]), _SMALLEST)
-    change = np.sign(result["target_mean"][part] - result["reference_mean"][part])
-    return np.abs(log10_p) * change
+    means = {name: result[name][part] for name in DIFFERENCE.reads}
+    return np.abs(log10_p) * np.sign(mean_difference(means))
 
 
 def _names(result: DEResult) -> list[str]:

@@ -1,14 +1,22 @@
-"""The gene that each target is about."""
+"""The gene that each target is about: found among the data's columns, and later in a result."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .design import Design
 from .errors import LabelError, SkippedWarning, listing
 from .sources.dataset import Labels
+
+if TYPE_CHECKING:
+    from .result_base import Result
+
+#: In the provenance of a result of ``on_target=``: the gene of each target that has one, by name.
+OWN_GENES = "own_genes"
 
 
 def own_genes(
@@ -48,7 +56,7 @@ def own_genes(
             f"Group {str(several[0])!r} of column {group_column!r} has several genes in "
             f"{gene_column!r}: {listing(named[several[0]])}. On target, each group needs one."
         )
-    position = {str(gene): j for j, gene in reversed(list(enumerate(genes)))}
+    position = positions(genes)
     own = {t: position.get(named[t][0], -1) if t in named else -1 for t in targets}
     absent = [
         f"{target} ({named[target][0] if target in named else 'no gene'})"
@@ -68,3 +76,48 @@ def own_genes(
             stacklevel=5,
         )
     return np.array([own[target] for target in design.targets], np.int64)
+
+
+def recorded(targets: np.ndarray, own: np.ndarray, genes: np.ndarray) -> dict[str, str]:
+    """What a result says of its own genes, for :func:`own_genes_of`.
+
+    Parameters
+    ----------
+    targets : numpy.ndarray, shape (n_rows,), object
+    own : numpy.ndarray, shape (n_rows,), int64
+        What :func:`own_genes` found.
+    genes : numpy.ndarray, shape (n_genes,), object
+    """
+    pairs = zip(targets, own.tolist(), strict=True)
+    return {str(target): str(genes[g]) for target, g in pairs if g >= 0}
+
+
+def own_genes_of(result: Result) -> np.ndarray:
+    """Where the own gene of each comparison of a result is, shape (n_comparisons,), int64.
+
+    -1 where there is none, or where its row is not in the result. Of a result of ``on_target=``,
+    the gene that each target was tested at; of any other, the gene with the target's name, the
+    first where several have it.
+    """
+    named = result.provenance.get(OWN_GENES)
+    every = np.arange(len(result.targets))
+    if isinstance(named, dict):
+        wanted: Iterable[object] = (named.get(str(target)) for target in result.targets)
+    elif result.provenance.get("on_target") is not None and result.kept is not None:
+        # A file of an earlier version: its rows are the own genes.
+        return np.where(result.kept.any(axis=1), result.kept.argmax(axis=1), -1).astype(np.int64)
+    else:
+        wanted = map(str, result.targets)
+    position = positions(result.features)
+    own = np.array([position.get(name, -1) for name in wanted], np.int64)
+    if result.kept is not None:
+        own[~result.kept[every, own]] = -1
+    return own
+
+
+def positions(genes: Iterable[object]) -> dict[object, int]:
+    """Where each gene name is, the first time where it repeats."""
+    found: dict[object, int] = {}
+    for g, name in enumerate(genes):
+        found.setdefault(str(name), g)
+    return found

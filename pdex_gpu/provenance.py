@@ -6,12 +6,15 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from . import __version__
 from .analysis import Analysis
 from .backends.registry import BackendInfo
 from .design import Design
 from .errors import listing
 from .naming import joined
+from .on_target import OWN_GENES, recorded
 from .settings import Settings
 from .sources.dataset import Dataset
 from .value_scale import ValueScale
@@ -27,8 +30,12 @@ def make_provenance(
     engine: str,
     scale: ValueScale,
     removed: Mapping[str, int],
+    own_gene: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What the result says of itself, the same for equal calls."""
+    own = {}
+    if own_gene is not None:
+        own[OWN_GENES] = recorded(design.targets, own_gene, dataset.genes)
     return {
         "metric": settings.metric,
         "backend": backend.name,
@@ -53,6 +60,7 @@ def make_provenance(
         "guides": settings.guides,
         "strata": settings.strata,
         "on_target": settings.on_target,
+        **own,
         "columns": list(analysis.columns),
         "confidence": settings.confidence,
         "pseudocount": settings.pseudocount,

@@ -10,6 +10,7 @@ import numpy as np
 
 from .disk import write_beside
 from .errors import MissingDependencyError, OptionError, unknown
+from .installing import how_to_install
 from .naming import Within, level_columns
 from .result_base import Result
 from .schema import EXTRA, INTEGERS, VALUES, check_level_names
@@ -124,7 +125,7 @@ class DEResult(Result):
             import polars as pl
         except ImportError as error:
             raise MissingDependencyError(
-                "polars is not installed. Run: pip install 'pdex_gpu[polars]'"
+                f"polars is not installed. Run: {how_to_install('polars')}"
             ) from error
         return pl.DataFrame(pl.from_arrow(self.to_arrow()))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .effect import effect_of, strongest_first
 from .errors import LabelError, OptionError, unknown
 from .naming import Within, level_columns, level_text, quoted
 from .schema import COLUMNS, VALUES
@@ -187,8 +188,11 @@ class Result(ABC):
     ) -> list[dict[str, Any]]:
         """The `n` genes of `target` with the smallest p-values, as rows.
 
-        Ties in p are broken by the larger change of the mean, then by matrix order. Where `target`
-        was compared more than once, `reference` and `within` say which comparison is meant.
+        Ties in p are broken by `log10_p` where the result has it, then by the larger effect, then
+        by matrix order. The effect is the log2 of `fold_change`; where values are negative and
+        have no ratios, it is ``target_mean - reference_mean``, and rows have it as
+        ``"mean_difference"``. Where `target` was compared more than once, `reference` and `within`
+        say which comparison is meant.
 
         Raises
         ------
@@ -196,18 +200,19 @@ class Result(ABC):
             If `target` was not compared, or more than once.
         """
         t = self.find(target, reference=reference, within=within)
+        effect = effect_of(self)
         values = self.row(t, self.columns)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            change = np.abs(np.log2(values["fold_change"]))
-        order = np.lexsort((-np.nan_to_num(change, nan=0.0), values["p_value"]))
+        p_keys = [values[name] for name in ("p_value", "log10_p") if name in values]
+        order = strongest_first(tuple(p_keys), effect.sizes(values))
         if self.kept is not None:
             order = order[self.kept[t, order]]
         labels = {"target": self.targets[t], "reference": self.references[t]}
         labels |= {name: levels[t] for name, levels in level_columns(self.within).items()}
+        shown = values if effect.is_ratio else {effect.column: effect.values(values)} | values
         return [
             labels
             | {"feature": self.features[g]}
-            | {name: values[name][g].item() for name in self.columns}
+            | {name: column[g].item() for name, column in shown.items()}
             for g in order[:n]
         ]
 
@@ -269,11 +274,15 @@ class Result(ABC):
         p = self.provenance
         reference = "several references" if self.reference is None else repr(str(self.reference))
         names = [*(c.name for c in COLUMNS), *self.columns[len(VALUES) :]]
+        metric = p.get("metric") or "unknown test"
+        backend, device, engine = (
+            p.get(name) or f"unknown{after}"
+            for name, after in (("backend", ""), ("device", " device"), ("engine", ""))
+        )
         return (
-            f"{p.get('metric', 'unknown test')}, {len(self.targets):,} targets against "
+            f"{metric}, {len(self.targets):,} targets against "
             f"{reference} x {len(self.features):,} genes = {self.n_rows:,} rows; "
-            f"backend {p.get('backend', 'unknown')} ({p.get('device', 'unknown device')}, "
-            f"engine {p.get('engine', 'unknown')}); columns {', '.join(names)}"
+            f"backend {backend} ({device}, engine {engine}); columns {', '.join(names)}"
         )
 
 

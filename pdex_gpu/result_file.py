@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import FileFormatError, OptionError
+from .installing import UPDATE
 from .naming import Within, made_within
 from .result import DEResult
 from .result_base import Result
@@ -241,7 +242,7 @@ def _metadata(
         version = provenance.get("versions", {}).get("pdex_gpu", "a newer version")
         raise FileFormatError(
             f"{shown} has result schema {layout['schema']} (written by pdex_gpu {version}); this "
-            f"version reads up to {SCHEMA_VERSION}. Run: pip install --upgrade pdex_gpu"
+            f"version reads up to {SCHEMA_VERSION}. To read it, {UPDATE}"
         )
     return layout, provenance
 

@@ -185,12 +185,12 @@ def test_missing_file_and_folder(tmp_path: Path):
         (b"[1, 2]", "is JSON, but no calibration"),
         (b"null", "is JSON, but no calibration"),
         (b'{"format": "another"}', "is JSON, but no calibration"),
-        (b'{"format": "pdex_gpu calibration"}', "its 'version' is None"),
+        (b'{"format": "pdex_gpu calibration"}', "'version' is missing"),
         (b'{"format": "pdex_gpu calibration", "version": "1"}', "its 'version' is '1'"),
         (b'{"format": "pdex_gpu calibration", "version": 1}', "'groups' is missing"),
         (
             b'{"format": "pdex_gpu calibration", "version": 2, "pdex_gpu": "9.1"}',
-            r"layout 2 .*pdex_gpu 9\.1\); this version reads up to 1.*--upgrade",
+            r"layout 2 .*pdex_gpu 9\.1\); this version reads up to 1.*git pull",
         ),
     ],
 )

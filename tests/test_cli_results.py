@@ -120,12 +120,42 @@ def test_names_are_shown_as_they_are(odd: Path, capsys):
     assert NASTY in out
     assert "x" * 200 in out
     assert "5.62e-401" in out
-    assert "nan" in out
+    assert "nan" not in out
 
 
 def test_top_is_quiet(odd: Path, capsys):
     assert main(["top", str(odd), "B", "-q"]) == Exit.OK
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("said", [True, None])
+def test_top_shows_differences_where_there_are_no_ratios(said: bool | None, tmp_path: Path, capsys):
+    path = tmp_path / "negative.parquet"
+    values = {name: np.full((1, 2), np.nan) for name in VALUES} | {
+        "target_mean": np.array([[-1.5, 0.5]]), "reference_mean": np.array([[-0.25, -0.25]]),
+        "p_value": np.array([[1e-3, 1e-3]]), "fdr": np.array([[1e-3, 1e-3]]),
+    }  # fmt: skip
+    result = result_of(values, ["A"], ["NT"], ["x", "y"])
+    if said is not None:
+        result.provenance["negative_values"] = said
+    result.to_parquet(path)
+    assert main(["top", str(path), "A"]) == Exit.OK
+    out = capsys.readouterr().out
+    assert "mean difference" in out
+    assert "fold change" not in out
+    rows = [line.split() for line in out.splitlines()[3:]]
+    assert [(row[0], row[3]) for row in rows] == [("x", "-1.250"), ("y", "0.750")]
+    assert main(["top", str(path), "A", "--json"]) == Exit.OK
+    document = json.loads(capsys.readouterr().out)
+    assert document["effect"] == "mean_difference"
+    assert [row["mean_difference"] for row in document["rows"]] == [-1.25, 0.75]
+    for kind, target in (
+        ("volcano", ["--target", "A"]),
+        ("heatmap", []),
+        ("ma", ["--target", "A"]),
+    ):
+        figure = tmp_path / f"{kind}.svg"
+        assert main(["plot", kind, str(path), *target, "-o", str(figure)]) == Exit.OK
 
 
 @pytest.mark.parametrize(
@@ -135,7 +165,7 @@ def test_top_is_quiet(odd: Path, capsys):
         (0.0, None, "0.00e+00"),
         (0.0, -400.25, "5.62e-401"),
         (1e-300, -300.0, "1.00e-300"),
-        (float("nan"), None, "nan"),
+        (float("nan"), None, "-"),
     ],
 )
 def test_p_value_text(p_value: float, log10_p: float | None, text: str):
@@ -156,7 +186,9 @@ def test_nan_everywhere(tmp_path: Path, capsys):
     path = tmp_path / "nan.parquet"
     result_of(dict.fromkeys(VALUES, np.nan), ["A"], ["NT"], ["x", "y"]).to_parquet(path)
     assert main(["top", str(path), "A"]) == Exit.OK
-    assert capsys.readouterr().out.count("nan") == 10
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert [line.split()[1:] for line in out.splitlines()[3:]] == [["-"] * 5] * 2
     assert main(["top", str(path), "A", "--json"]) == Exit.OK
     assert json.loads(capsys.readouterr().out)["rows"][0]["p_value"] is None
 
@@ -206,7 +238,7 @@ def truncated(path: Path) -> None:
     [
         (not_parquet, Exit.INPUT, "is not a Parquet file"),
         (of_another, Exit.INPUT, "was not written by pdex_gpu"),
-        (newer, Exit.INPUT, "pip install --upgrade"),
+        (newer, Exit.INPUT, "run git pull, then pip install ."),
         (truncated, Exit.INPUT, "is not a Parquet file, or it is damaged"),
         (lambda path: path.unlink(), Exit.INPUT, "does not exist"),
         (lambda path: (path.unlink(), path.mkdir()), Exit.USAGE, "is a folder"),
@@ -360,7 +392,7 @@ def test_a_figure_is_whole_or_not_there(odd: Path, tmp_path: Path, monkeypatch, 
 def test_no_matplotlib(odd: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["plot", "hits", str(odd), "-o", str(tmp_path / "x.png")]) == Exit.BACKEND
-    assert "pip install 'pdex_gpu[plot]'" in capsys.readouterr().err
+    assert "pip install matplotlib textalloc" in capsys.readouterr().err
 
 
 # report

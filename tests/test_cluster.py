@@ -642,7 +642,7 @@ def test_an_asynchronous_client(files: Any):
 
 def test_no_package(files: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "pdex-gpu\[dask\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "dask\[array\]" dist'):
         run(files("h5ad csr"), engine="dask")
 
 

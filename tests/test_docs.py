@@ -248,6 +248,52 @@ def test_records_are_shown(tables, site):
         assert tables.record(path).count("|") > 50
 
 
+def _tables(tables) -> dict[str, str]:
+    """Every table that the site's pages ask for, by what they ask."""
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    sys.path.insert(0, str(Path(tables.__file__).parent))
+    try:
+        import generated
+    finally:
+        sys.path.pop(0)
+    asked = {
+        words
+        for page in DOCS.rglob("*.md")
+        for words in re.findall(r"^```\{generated\} (.+)$", page.read_text("utf-8"), re.M)
+    }
+    return {words: generated._MADE[words.split()[0]](*words.split()[1:]) for words in asked}
+
+
+def test_no_table_shows_a_hole(tables):
+    """Neither an empty cell, nor what Python calls nothing."""
+    made = _tables(tables)
+    assert len(made) > 15
+    for asked, text in made.items():
+        for line in text.splitlines():
+            if not line.startswith("|"):
+                continue
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            assert all(cells), (asked, line)
+            if asked == "records":
+                assert not {"None", "nan", "inf"} & set(re.findall(r"\w+", line)), (asked, line)
+    assert not re.search(r"\b(None|nan)\b", made["records"])
+
+
+def test_a_record_without_versions_names_none(tables, tmp_path):
+    content = tables.json.loads(tables.records()[0].read_text("utf-8"))
+    for known, said in (
+        ({"numpy": "2.4.6", "python": None}, "numpy 2.4.6."),
+        ({"python": "3.11.7", "scipy": "1.17"}, "Python 3.11.7, scipy 1.17."),
+        ({}, None),
+    ):
+        content["versions"] = {"pdex_gpu": known}
+        path = tmp_path / "cpu.json"
+        path.write_text(tables.json.dumps(content), "utf-8")
+        text = tables.record(path)
+        assert "None" not in text
+        assert (said in text.splitlines()) if said else ("Python" not in text.split("###")[0])
+
+
 def test_a_record_says_what_is_in_it(tables):
     cpu = next(path for path in tables.records() if path.stem.startswith("cpu"))
     made = tables.record(cpu)

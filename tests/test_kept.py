@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from brute_force import BACKENDS, frame, rows_of, run, screen
 
+from pdex_gpu import open_result
 from pdex_gpu.errors import (
     ColumnError,
     DuplicateGeneWarning,
@@ -21,6 +22,7 @@ from pdex_gpu.errors import (
     OptionError,
     SkippedWarning,
 )
+from pdex_gpu.on_target import own_genes_of
 from pdex_gpu.schema import INTEGERS
 
 N_GENES = 30
@@ -210,6 +212,29 @@ def _benjamini_hochberg(p: list[float]) -> list[float]:
     ranks = [sum(q <= value for q in p) for value in p]
     return [min(min(q * n / r for q, r in zip(p, ranks, strict=True) if q >= value), 1.0)
             for value in p]  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", [["d", "a", "safe", "c", "b"], ["b"]])
+def test_results_name_own_genes(groups: list[str], tmp_path):
+    """In memory, written, written as it is made, and read again: reports and plots know them."""
+    options: dict[str, Any] = {"on_target": "gene", "groups": groups}
+    result, _ = run(data(), **options)
+    named = {"d": "gene12", "a": "gene3", "b": "gene0"}
+    assert result.provenance["own_genes"] == {
+        name: gene for name, gene in named.items() if name in groups
+    }
+    result.to_parquet(tmp_path / "written.parquet")
+    stored, _ = run(data(), **options, out=tmp_path / "out.parquet")
+    of_file = open_result(tmp_path / "out.parquet")
+    wanted = [int(named.get(str(target), "gene-1")[4:]) for target in result.targets]
+    for found in (result, open_result(tmp_path / "written.parquet"), stored, of_file,
+                  of_file.load()):  # fmt: skip
+        assert found.provenance["own_genes"] == result.provenance["own_genes"]
+        assert own_genes_of(found).tolist() == wanted
+    filtered, _ = run(data(), **options, min_cpm=1e6)
+    assert filtered.provenance["own_genes"] == result.provenance["own_genes"]
+    assert set(own_genes_of(filtered).tolist()) == {-1}  # no row is left of them
+    assert "own_genes" not in run(data())[0].provenance
 
 
 def test_names_that_repeat_mean_their_first_gene():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pl_results import result
 
-from pdex_gpu import pl
+from pdex_gpu import differential_expression, open_result, pl
+from pdex_gpu.simulate import simulate_screen
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -63,25 +64,144 @@ def test_volcano_points():
     np.testing.assert_allclose(where[UP], [[3, 8]], rtol=1e-15)
     np.testing.assert_allclose(where[DOWN], [[-1, 4]], rtol=1e-15)  # fdr equal to the limit
     np.testing.assert_allclose(where[OTHER], [[1, 2], [0, 5], [-1, np.log10(2)], [0, 0]])
-    assert legend(ax) == ["down, FDR ≤ 0.05: 1", "other: 4", "up, FDR ≤ 0.05: 1"]
+    line = "FDR ≤ 0.05 up to p = 0.0001"
+    assert legend(ax) == ["down, FDR ≤ 0.05: 1", "other: 4", "up, FDR ≤ 0.05: 1", line]
     assert ax.get_xlabel() == "$\\log_2$ fold change"
     assert ax.get_xlim() == (-3.24, 3.24)
     assert ax.get_ylim()[0] < 0.0
     assert ax.get_ylim()[1] > 8.0
 
 
-def test_line_between_hits_and_others():
+def dashed(ax: Any) -> list[float]:
+    """Heights of dashed lines."""
+    return [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def test_line_at_the_largest_p_value_that_is_a_hit():
     columns = one(
         target_mean=[2, 2, 2, 2], reference_mean=[1] * 4, fold_change=[2] * 4,
         p_value=[1e-8, 1e-4, 1e-2, 0.5], fdr=[1e-7, 1e-3, 0.06, 0.9],
     )  # fmt: skip
     ax = pl.volcano(result(1, 4, columns=columns), TARGET, n_labels=0)
-    assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [3.0]
+    assert dashed(ax) == [4.0]
+    assert legend(ax)[-1] == "FDR ≤ 0.05 up to p = 0.0001"
+    assert dashed(pl.volcano(result(1, 4, columns=columns), TARGET, fdr=1.0)) == [-np.log10(0.5)]
     columns["fdr"][0, 1] = 0.07  # of a family of its own
     columns["fdr"][0, 2] = 0.01
-    for fdr in (1e-9, 0.05, 1.0):  # no hit, others among the hits, nothing else
-        ax = pl.volcano(result(1, 4, columns=columns), TARGET, n_labels=0, fdr=fdr)
-        assert "--" not in {line.get_linestyle() for line in ax.lines}
+    for fdr in (1e-9, 0.05):  # no hit, others among the hits
+        assert not dashed(pl.volcano(result(1, 4, columns=columns), TARGET, fdr=fdr))
+
+
+FAMILIES = {
+    "target_mean": [[2, 2, 2], [2, 2, 2]], "reference_mean": np.ones((2, 3)),
+    "fold_change": np.full((2, 3), 2.0),
+    "p_value": [[1e-30, 1e-20, 0.5], [1e-3, 2e-3, 0.4]],
+    "fdr": [[1e-29, 1e-19, 0.5], [3e-3, 3e-3, 0.5]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scope", "line", "what"),
+    [
+        ("all", -np.log10(2e-3), "FDR ≤ 0.05 up to p = 0.002 (over all comparisons)"),
+        (None, -np.log10(2e-3), "FDR ≤ 0.05 up to p = 0.002 (over all comparisons)"),
+        ("target", 20.0, "FDR ≤ 0.05 up to p = 1.0e-20 (this comparison)"),
+        ("gene", None, None),
+    ],
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_line_of_what_was_adjusted_together(
+    scope: str | None, line: float | None, what: str | None, stored: bool, tmp_path: Any
+):
+    columns = {name: np.array(values, np.float64) for name, values in FAMILIES.items()}
+    provenance = {} if scope is None else {"fdr_scope": scope}
+    found: Any = result(2, 3, columns=columns, provenance=provenance)
+    if stored:
+        found.to_parquet(tmp_path / "r.parquet")
+        found = tmp_path / "r.parquet"
+    ax = pl.volcano(found, TARGET)
+    assert dashed(ax) == ([] if line is None else [pytest.approx(line, rel=1e-15)])
+    assert (what in legend(ax)) == (what is not None)
+
+
+def test_line_above_a_comparison_without_hits():
+    """It is where hits would be, within the picture."""
+    columns = {name: np.array(values, np.float64) for name, values in FAMILIES.items()}
+    columns["p_value"][1], columns["fdr"][1] = 0.5, 0.6
+    ax = pl.volcano(result(2, 3, columns=columns, provenance={"fdr_scope": "all"}), "GENE00001")
+    assert dashed(ax) == [20.0]
+    assert ax.get_ylim()[1] > 20.0
+
+
+@pytest.mark.parametrize("method", ["benjamini-hochberg", "bonferroni", "benjamini-yekutieli"])
+@pytest.mark.parametrize("scope", ["all", "target"])
+def test_line_parts_hits_from_others(method: str, scope: str):
+    """Of a real result: every hit is on the line or above, every other gene below."""
+    found = differential_expression(
+        simulate_screen(900, 80, 4, seed=3).to_anndata(), "target_gene",
+        fdr_method=method, fdr_scope=scope, progress=False,
+    )  # fmt: skip
+    for t, target in enumerate(found.targets):
+        (line,) = dashed(pl.volcano(found, target, n_labels=0))
+        score, hit = -np.log10(found["p_value"][t]), found["fdr"][t] <= 0.05
+        assert hit.any()
+        np.testing.assert_array_equal(score >= line, hit)
+        assert (line in score) or scope == "all"
+
+
+def negative(n: int = 2, n_genes: int = 6, **more: Any) -> Any:
+    """A result of values below 0: no ratios. By the means, genes 0, 2 and 4 are up, others down."""
+    shape = (n, n_genes)
+    sign = np.where(np.arange(n_genes) % 2, -1.0, 1.0)
+    columns = {
+        "target_mean": np.broadcast_to(-1.0 + sign * (1 + np.arange(n_genes)), shape).copy(),
+        "reference_mean": np.full(shape, -1.0), "fold_change": np.full(shape, np.nan),
+        "percent_change": np.full(shape, np.nan), "fdr": np.full(shape, 1e-3),
+        "p_value": np.full(shape, 1e-4),
+    }  # fmt: skip
+    return result(n, n_genes, columns=columns, **more)
+
+
+@pytest.mark.parametrize("provenance", [{}, {"negative_values": True}])
+@pytest.mark.parametrize("stored", [False, True])
+def test_mean_differences_where_values_are_negative(
+    provenance: dict[str, Any], stored: bool, tmp_path: Any
+):
+    found: Any = negative(provenance=provenance)
+    if stored:
+        found.to_parquet(tmp_path / "r.parquet")
+        found = open_result(tmp_path / "r.parquet")
+    ax = pl.volcano(found, TARGET)
+    assert ax.get_xlabel() == "mean difference"
+    np.testing.assert_array_equal(points(ax)[UP][:, 0], [1, 3, 5])
+    np.testing.assert_array_equal(points(ax)[DOWN][:, 0], [-2, -4, -6])
+    ax = pl.ma(found, TARGET)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("mean of both sides", "mean difference")
+    assert ax.get_xscale() == "linear"
+    np.testing.assert_array_equal(points(ax)[UP], [[-0.5, 1], [0.5, 3], [1.5, 5]])
+    ax = pl.heatmap(found)
+    assert {axes.get_ylabel() for axes in ax.figure.axes} >= {"mean difference"}
+    assert sorted(ax.images[0].get_array()[0].tolist()) == [-6, -4, -2, 1, 3, 5]
+    rows = found.top(TARGET, 6)
+    assert [row["mean_difference"] for row in rows] == [-6, 5, -4, 3, -2, 1]
+    assert [row["feature"][-1] for row in rows] == list("543210")
+    ax = pl.on_target(found)
+    assert ax.get_xlabel() == "mean difference (median -0.5)"
+    assert ax.get_xscale() == "linear"
+
+
+def test_ratios_where_no_value_is_negative():
+    """No row has a ratio, and yet the log2 fold change is what is asked for."""
+    ax = pl.volcano(negative(provenance={"negative_values": False}), TARGET)
+    assert ax.get_xlabel().startswith("$\\log_2$ fold change")
+    assert "mean_difference" not in negative(provenance={"negative_values": False}).top(TARGET)[0]
+    some = negative()
+    some["fold_change"][1, 5] = 2.0
+    assert pl.volcano(some, TARGET).get_xlabel().startswith("$\\log_2$ fold change")
+    nothing = result(2, 3, columns=dict.fromkeys(
+        ("fold_change", "target_mean", "reference_mean"), np.full((2, 3), np.nan)
+    ))  # fmt: skip
+    assert pl.volcano(nothing, TARGET).get_xlabel().startswith("$\\log_2$ fold change")
 
 
 def test_log10_p_goes_beyond_floats():

@@ -19,6 +19,7 @@ from made_results import ODD_NAMES, PROVENANCE, Streamed, made
 
 from pdex_gpu import errors, result_base
 from pdex_gpu.calibration_result import Calibration
+from pdex_gpu.effect import DIFFERENCE, RATIO
 from pdex_gpu.pl.values import LARGEST
 from pdex_gpu.report import carried, write_report
 from pdex_gpu.report.bins import Background, Ranges, in_bins
@@ -116,7 +117,8 @@ def test_rows_come_back_to_the_bit(data: st.DataObject):
     gene = data.draw(arrays(np.int64, 12, elements=st.integers(0, n_genes - 1)))
     values = {name: data.draw(_FLOATS).view(np.float32) for name in carried.VALUES}
     rows = carried.Rows(np.array([12]), np.array([0]), gene, values)
-    found_gene, found = decode_rows(encode_rows(rows, n_genes), n_genes)
+    effect = data.draw(st.sampled_from([RATIO, DIFFERENCE]))
+    found_gene, found = decode_rows(encode_rows(rows, n_genes, effect), n_genes, effect)
     np.testing.assert_array_equal(found_gene, gene)
     for name in carried.VALUES:
         np.testing.assert_array_equal(found[name].view(np.uint32), values[name].view(np.uint32))
@@ -124,20 +126,20 @@ def test_rows_come_back_to_the_bit(data: st.DataObject):
 
 def test_a_ratio_that_is_not_a_number_counts_as_zero():
     values = {name: np.zeros(1, np.float32) for name in carried.VALUES}
-    values["fold_change"] = np.ones(1, np.float32)
+    values["effect"] = np.ones(1, np.float32)
     rows = carried.Rows(np.array([1]), np.array([0]), np.array([0]), values)
-    steps = unpack(encode_rows(rows, 1)["row_fold_change"])
+    steps = unpack(encode_rows(rows, 1, RATIO)["row_effect"])
     assert steps.tolist() == [2 * 0x3F800000]  # as the page has it, whatever the bits of 0 / 0
 
 
 def test_a_shared_reference_and_ratios_cost_little():
     data = carry(made(60, 300, hits=0.5), 0.05)
-    packed = encode_rows(data.rows, 300)
+    packed = encode_rows(data.rows, 300, RATIO)
     n = len(data.rows.gene)
     assert n > 8_000
     # 0.28 and 0.33 bytes of text a row were seen, against 4.7 of the target means.
     assert len(packed["row_reference_mean"].text) < 0.4 * n
-    assert len(packed["row_fold_change"].text) < 0.5 * n
+    assert len(packed["row_effect"].text) < 0.5 * n
 
 
 # What is carried
@@ -152,7 +154,8 @@ def described(result: result_base.Result, fdr: float, most: int) -> None:
     p, fold, q = result["p_value"], result["fold_change"], result["fdr"]
     with np.errstate(all="ignore"):
         y = -result["log10_p"] if "log10_p" in result.columns else -np.log10(p)
-        x = np.log2(fold)
+        difference = result["target_mean"] - result["reference_mean"]
+        change, x = (fold, np.log2(fold)) if data.effect.is_ratio else (difference, difference)
     hit = there & (q <= fdr)
     drawn = there & np.isfinite(x) & ~np.isnan(y)
     sizes = np.diff(data.rows.ends, prepend=0)
@@ -204,7 +207,7 @@ def described(result: result_base.Result, fdr: float, most: int) -> None:
     values = data.rows.values
     with np.errstate(all="ignore"):
         wanted_columns = {
-            "fold_change": fold, "log10_p": -y, "log10_fdr": np.log10(q),
+            "effect": change, "log10_p": -y, "log10_fdr": np.log10(q),
             "target_mean": result["target_mean"], "reference_mean": result["reference_mean"],
             "statistic": result["statistic"],
         }  # fmt: skip
@@ -233,12 +236,15 @@ KEPT = np.random.default_rng(5).random((6, 40)) < 0.5
         made(extra=(), p_value=np.zeros((6, 40)), fdr=np.zeros((6, 40))),
         made(fold_change=np.where(KEPT, 0.0, np.nan)),
         made(fold_change=np.where(KEPT, np.inf, 1.0)),
+        made(fold_change=NAN, provenance={"negative_values": True}),
+        made(fold_change=NAN, kept=KEPT),
         made(**dict.fromkeys(("fold_change", "log10_p", "p_value", "fdr"), NAN)),
         made(p_value=np.ones((6, 40)), log10_p=np.zeros((6, 40)), fdr=np.ones((6, 40))),
     ],
     ids=[
         "plain", "filtered", "nothing kept", "no hits", "all hits", "no comparisons", "no genes",
-        "one row", "no log10_p", "p all 0", "no fold changes", "infinite", "NaN", "p all 1",
+        "one row", "no log10_p", "p all 0", "no fold changes", "infinite", "negative values",
+        "no ratios", "NaN", "p all 1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("most", [1_000_000, 50, 3])
@@ -311,12 +317,39 @@ def test_own_genes_are_found():
         kept=np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1]], bool),
     )  # fmt: skip
     own = carry(result, 0.05).own
-    assert own.gene.tolist() == [2, 2, -1, 1]
+    assert own.gene.tolist() == [2, -1, -1, 1]  # one was filtered out
     assert own.hit.tolist() == [True, False, False, True]
     np.testing.assert_array_equal(
-        own.fold_change,
-        [result["fold_change"][0, 2], np.nan, np.nan, result["fold_change"][3, 1]],
+        own.size,
+        [
+            np.log2(result["fold_change"][0, 2]),
+            np.nan,
+            np.nan,
+            np.log2(result["fold_change"][3, 1]),
+        ],
     )
+
+
+def test_own_genes_that_a_result_names():
+    """Whatever the targets are called; and where it names none, those of their names."""
+    features, targets = ["G0", "G1", "G2"], ["sg_1", "sg_2", "G2"]
+    named = {"sg_1": "G1", "sg_2": "G0"}
+    result = made(targets=targets, features=features, provenance={"own_genes": named})
+    assert carry(result, 0.05).own.gene.tolist() == [1, 0, -1]
+    assert carry(made(targets=targets, features=features), 0.05).own.gene.tolist() == [-1, -1, 2]
+    kept = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
+    result = made(targets=targets, features=features, kept=kept, provenance={"own_genes": named})
+    assert carry(result, 0.05).own.gene.tolist() == [1, -1, -1]
+    # Of an earlier version: its rows are the own genes.
+    result = made(targets=targets, features=features, kept=kept, provenance={"on_target": "gene"})
+    assert carry(result, 0.05).own.gene.tolist() == [1, 1, -1]
+
+
+def test_own_genes_are_counted_among_the_settings():
+    shown = dict(
+        line for _, lines in settings({"own_genes": {"a": "A", "b": "B"}}) for line in lines
+    )
+    assert shown == {"Perturbations with an own gene": "2"}
 
 
 def test_the_strongest_are_chosen_from_p_then_fold_change_then_order():
@@ -377,9 +410,14 @@ def test_the_settings_of_a_run_are_named():
         (made(provenance=PROVENANCE | {"metric": "ks"}), "note", "asymptotic"),
         (made(target_n_cells=np.tile(np.arange(7, 13)[:, None], 40)), "warning",
          "3 comparisons have fewer than 10 cells on the side of the target; the fewest, 7, P000."),
+        (made(provenance=PROVENANCE | {"negative_values": True}), "warning",
+         "Some values are negative"),
+        (made(fold_change=NAN), "warning", "No row has a ratio of means"),
+        (made(provenance=PROVENANCE | {"raw_counts": True}), "note",
+         "library size is not removed"),
         (made(features=["a", "b", "a", "a"]), "note", "2 genes have a name"),
         (made(), "note", "share one reference"),
-        (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite fold change"),
+        (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite log2 fold change"),
     ],
 )  # fmt: skip
 def test_what_is_pointed_out(result: Any, level: str, words: str):
@@ -390,6 +428,8 @@ def test_nothing_is_pointed_out_without_need():
     quiet = made(1, provenance=PROVENANCE | {"comparison": "rest"})
     assert said(quiet) == []
     assert said(made(1, provenance={})) == []
+    told = {"negative_values": False, "raw_counts": False}
+    assert said(made(1, provenance=told)) == []
 
 
 def test_several_references_are_not_called_one():

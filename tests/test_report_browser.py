@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +19,9 @@ from pdex_gpu.report import write_report
 from pdex_gpu.result import DEResult
 
 __all__ = ["browser"]  # a fixture
+
+# The button of all rows that the page carries.
+CARRIED = re.compile(r"^(All|The) [\d,]+ rows? (carried )?as CSV$")
 
 GENE_SHOWN = "() => document.querySelector('#view .kind').textContent === 'Gene'"
 
@@ -139,7 +143,9 @@ def first_column(page: Any, within: str) -> list[str]:
     return list(page.locator(f"{within} tbody th").all_inner_texts())
 
 
-def saved(page: Any, within: str, button: str) -> tuple[str, list[dict[str, str]]]:
+def saved(
+    page: Any, within: str, button: str | re.Pattern[str]
+) -> tuple[str, list[dict[str, str]]]:
     """Name and rows of a table that is saved."""
     with page.expect_download() as waiting:
         page.locator(within).get_by_role("button", name=button).click()
@@ -237,7 +243,7 @@ def test_names_that_are_not_there_have_close_ones(browser: Any, report: Path):
 def test_tables_are_sorted_by_any_column(browser: Any, report: Path, result: DEResult):
     with opened(browser, report, "#target=P002") as page:
         change = np.log2(result["fold_change"][2])
-        carried = {row["feature"] for row in saved(page, "#view", "All rows as CSV")[1]}
+        carried = {row["feature"] for row in saved(page, "#view", CARRIED)[1]}
         genes = [g for g in range(120) if result.features[g] in carried]
         by_change = sorted(genes, key=lambda g: -change[g])
         head = page.locator("#view thead th", has_text="log₂ fold")
@@ -265,8 +271,8 @@ def test_tables_are_sorted_by_any_column(browser: Any, report: Path, result: DER
 
 def test_saved_tables_have_every_digit(browser: Any, report: Path, result: DEResult):
     with opened(browser, report, "#target=P003") as page:
-        name, rows = saved(page, "#view", "All rows as CSV")
-        assert name == "perturbation-P003.csv"
+        name, rows = saved(page, "#view", CARRIED)
+        assert name == "perturbation-P003-20-of-120-rows.csv"
         hits = np.flatnonzero(result["fdr"][3] <= 0.05)
         found = [r["feature"] for r in rows if r["hit"] == "true"]
         assert sorted(found) == sorted(result.features[hits])
@@ -279,6 +285,10 @@ def test_saved_tables_have_every_digit(browser: Any, report: Path, result: DERes
         np.testing.assert_array_equal(
             singles(rows, "log10_fdr"), np.log10(result["fdr"][3, g]).astype(np.float32)
         )
+        for column in ("p_value", "fdr"):
+            found = np.array([float(row[column]) for row in rows])
+            # The logarithm is carried in single precision; the worst error seen was 4.2e-6.
+            np.testing.assert_allclose(found, result[column][3, g], rtol=2e-5, err_msg=column)
         # Of a fold change in single precision; the worst error seen was 2.9e-7.
         np.testing.assert_allclose(
             singles(rows, "log2_fold_change"), np.log2(result["fold_change"][3, g]),
@@ -294,11 +304,108 @@ def test_saved_tables_have_every_digit(browser: Any, report: Path, result: DERes
         assert len(rows) == 45
         assert list(rows[0]) == [
             "target", "reference", "hits", "up", "down", "strongest_hit", "rows",
-            "target_n_cells", "reference_n_cells", "own_gene_log2_fold_change", "own_gene_hit",
+            "target_n_cells", "reference_n_cells", "own_gene", "own_gene_log2_fold_change",
+            "own_gene_hit",
         ]  # fmt: skip
         own = {r["target"]: r["own_gene_log2_fold_change"] for r in rows}
         assert [name for name, value in own.items() if value] == ["P001"]
         assert float(own["P001"]) == pytest.approx(np.log2(result["fold_change"][1, 0]), abs=1e-6)
+
+
+def test_saved_rows_are_those_carried_and_the_page_says_so(browser: Any, tmp_path: Path):
+    result = made(2, 30, hits=0.0, extra=EXTRA)
+    with opened(browser, write_report(result, tmp_path / "r.html"), "#target=P000") as page:
+        assert page.get_by_role("button", name="All").count() == 0
+        assert text(page, "#view .carried") == (
+            "This page has 20 of 30 rows: hits and the strongest others. The results file has all."
+        )
+        name, rows = saved(page, "#view", "The 20 rows carried as CSV")
+        assert name == "perturbation-P000-20-of-30-rows.csv"
+        assert [row["feature"] for row in rows] == [r["feature"] for r in result.top("P000", 20)]
+    whole = made(1, 12, extra=EXTRA)
+    with opened(browser, write_report(whole, tmp_path / "w.html")) as page:
+        assert page.locator("#view .carried").count() == 0
+        name, rows = saved(page, "#view", "All 12 rows as CSV")
+        assert name == "perturbation-P000.csv"
+        assert [row["feature"] for row in rows] == [r["feature"] for r in whole.top("P000", 12)]
+        assert list(rows[0]) == [
+            "target", "reference", "feature", "hit", "log2_fold_change", "p_value", "log10_p",
+            "fdr", "log10_fdr", "target_mean", "reference_mean", "statistic",
+        ]  # fmt: skip
+
+
+FORMULAS = (
+    "=1+1",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    'a,"b"\nc',
+    "-1",
+    "+2.5",
+    "x-1",
+)
+
+
+def test_saved_labels_are_no_formulas(browser: Any, tmp_path: Path):
+    """A spreadsheet would run them, quoted or not; what is a plain number stays one."""
+    result = made(targets=FORMULAS, features=FORMULAS, hits=1.0, extra=EXTRA)
+    with opened(browser, write_report(result, tmp_path / "r.html")) as page:
+        _, rows = saved(page, "#view", CARRIED)
+        wanted = {name: f"'{name}" for name in FORMULAS[:5]} | {n: n for n in FORMULAS[5:]}
+        assert {row["feature"] for row in rows} == set(wanted.values())
+        _, rows = saved(page, "#hits", "This table as CSV")
+        assert {row["target"] for row in rows} == set(wanted.values())
+        assert {row["strongest_hit"] for row in rows} <= set(wanted.values())
+
+
+def test_mean_differences_where_values_are_negative(browser: Any, tmp_path: Path):
+    result = made(
+        3, 12, features=["P001", *(f"G{i:03d}" for i in range(1, 12))], hits=0.5, extra=EXTRA,
+        fold_change=np.full((3, 12), np.nan), provenance=PROVENANCE | {"negative_values": True},
+        target_mean=np.linspace(-1.0, 1.0, 36).reshape(3, 12),
+        reference_mean=np.full((3, 12), -0.125),
+    )  # fmt: skip
+    difference = result["target_mean"] - result["reference_mean"]
+    with opened(browser, write_report(result, tmp_path / "r.html"), "#target=P001") as page:
+        assert "difference of the means in place of fold changes" in text(page, "#notes")
+        heads = page.locator("#view thead th").all_inner_texts()
+        assert "Difference" in heads[2]
+        assert "fold" not in text(page, "#view").lower()
+        told = page.locator("#view canvas").get_attribute("aria-label")
+        assert told.startswith("Volcano plot of P001, p-value against mean difference: ")
+        assert "own gene: mean difference" in text(page, "#view .facts")
+        assert "Own gene difference" in text(page, "#hits thead")
+        _, rows = saved(page, "#view", CARRIED)
+        g = [result.features.tolist().index(row["feature"]) for row in rows]
+        np.testing.assert_array_equal(
+            singles(rows, "mean_difference"), difference[1, g].astype(np.float32)
+        )
+        _, rows = saved(page, "#hits", "This table as CSV")
+        own = {r["target"]: r["own_gene_mean_difference"] for r in rows}
+        assert np.float32(own["P001"]) == np.float32(difference[1, 0])
+        x, y = page.locator("#view canvas").evaluate(FIND_POINT)
+        page.locator("#view canvas").hover(position={"x": x, "y": y})
+        assert "\nmean difference " in text(page, "#view .tip")
+        up = np.count_nonzero((result["fdr"][1] <= 0.05) & (difference[1] > 0))
+        assert f"{up} up" in text(page, "#view .legend")
+
+
+def test_own_genes_of_groups_with_other_names(browser: Any, tmp_path: Path):
+    kept = np.eye(3, dtype=bool)
+    result = made(
+        targets=["sg_1", "sg_2", "sg_3"], features=["A", "B", "C"], kept=kept, hits=1.0,
+        extra=EXTRA, provenance=PROVENANCE | {
+            "on_target": "gene", "own_genes": {"sg_1": "A", "sg_2": "B", "sg_3": "C"}
+        },
+    )  # fmt: skip
+    with opened(browser, write_report(result, tmp_path / "r.html"), "#target=sg_2") as page:
+        assert "own gene B: log₂ fold change" in text(page, "#view .facts")
+        _, rows = saved(page, "#hits", "This table as CSV")
+        assert {r["target"]: r["own_gene"] for r in rows} == {
+            "sg_1": "A", "sg_2": "B", "sg_3": "C"
+        }  # fmt: skip
+        assert "Perturbations with an own gene" in text(page, "#settings")
 
 
 def test_means_of_zero_have_their_fold_change(browser: Any, tmp_path: Path):
@@ -310,7 +417,7 @@ def test_means_of_zero_have_their_fold_change(browser: Any, tmp_path: Path):
         fold_change=np.array([[1.0, 20.0, 0.05, np.nan, 0.0]]),
     )  # fmt: skip
     with opened(browser, write_report(result, tmp_path / "r.html")) as page:
-        _, rows = saved(page, "#view", "All rows as CSV")
+        _, rows = saved(page, "#view", CARRIED)
         found = {row["feature"]: row for row in rows}
         changes = [found[f"G{i:03d}"]["log2_fold_change"] for i in range(5)]
         assert changes == ["0", "4.321928", "-4.321928", "", "-inf"]
@@ -323,7 +430,12 @@ def test_all_names_are_text(browser: Any, odd_report: Path, odd: DEResult):
     with opened(browser, odd_report) as page:
         _, overview = saved(page, "#hits", "This table as CSV")
         wanted = list(zip(odd.targets, odd.references, odd.within[1], strict=True))  # type: ignore[index]
-        found = [(r["target"], r["reference"], r["cell <type>"]) for r in overview]
+        found = [
+            tuple(
+                label.removeprefix("'") for label in (r["target"], r["reference"], r["cell <type>"])
+            )
+            for r in overview
+        ]
         assert sorted(found) == sorted(wanted)
         for t in range(len(odd.targets)):
             link = page.locator("#hits tbody th a").nth(t)
@@ -331,8 +443,8 @@ def test_all_names_are_text(browser: Any, odd_report: Path, odd: DEResult):
             link.click()
             shows(page, title)
             assert title in [odd.name(k) for k in range(len(odd.targets))]
-            _, rows = saved(page, "#view", "All rows as CSV")
-            assert sorted(r["feature"] for r in rows) == sorted(ODD_NAMES)
+            _, rows = saved(page, "#view", CARRIED)
+            assert sorted(r["feature"].removeprefix("'") for r in rows) == sorted(ODD_NAMES)
         for name in ODD_NAMES:
             gene = page.locator("#view tbody th a").filter(visible=True)
             names = gene.evaluate_all("(all) => all.map((e) => e.textContent)")
@@ -353,13 +465,13 @@ def test_repeated_names_are_told_apart(browser: Any, tmp_path: Path):
     path = write_report(result, tmp_path / "r.html")
     with opened(browser, path, "#gene=x&nth=2") as page:
         assert text(page, "#view h3") == "x (no. 2 of this name)"
-        _, rows = saved(page, "#view", "All rows as CSV")
+        _, rows = saved(page, "#view", CARRIED)
         np.testing.assert_array_equal(
             np.sort(singles(rows, "log10_p")), np.sort(result["log10_p"][:, 2].astype(np.float32))
         )
         page.evaluate("() => { location.hash = '#target=A&nth=2'; }")
         shows(page, "A (no. 2 of this name)")
-        _, rows = saved(page, "#view", "All rows as CSV")
+        _, rows = saved(page, "#view", CARRIED)
         np.testing.assert_array_equal(
             np.sort(singles(rows, "log10_p")), np.sort(result["log10_p"][1].astype(np.float32))
         )
@@ -409,7 +521,7 @@ def test_everything_works_by_keyboard(browser: Any, report: Path):
             assert outline == "solid3", seen[-1]
             if seen[-1] == "Next":
                 break
-        assert seen[:3] == ["shown", "This table as CSV", "All rows as CSV"]
+        assert seen[:3] == ["shown", "This table as CSV", "The 20 rows carried as CSV"]
         assert "log₂ fold" in seen
         rows = len([name for name in seen if name.startswith(("G", "P0"))])
         assert rows >= 15
@@ -543,9 +655,11 @@ def test_p_values_beyond_the_range_of_numbers(browser: Any, tmp_path: Path):
             f"{digits}e\u2212{n}" for digits, n in (("3.2", 2001), ("1.0", 400), ("1.0", 323))
         ]
         assert page.locator("#view tbody td:nth-child(5)").all_inner_texts() == ["0", "0", "0"]
-        _, rows = saved(page, "#view", "All rows as CSV")
+        _, rows = saved(page, "#view", CARRIED)
         assert [row["log10_p"] for row in rows] == ["-2000.5", "-400", "-323"]
         assert {row["log10_fdr"] for row in rows} == {"-inf"}
+        assert [row["p_value"] for row in rows] == ["3.162e-2001", "1e-400", "1e-323"]
+        assert {row["fdr"] for row in rows} == {"0"}
         assert "edge" not in text(page, "#view .legend")
     lost = made(1, 3, hits=1.0, p_value=np.zeros(shape), fdr=np.zeros(shape), extra=())
     with opened(browser, write_report(lost, tmp_path / "b.html")) as page:

@@ -180,7 +180,7 @@ def test_to_polars():
 
 def test_to_polars_without_polars(monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(errors.MissingDependencyError, match=r"pip install 'pdex_gpu\[polars\]'"):
+    with pytest.raises(errors.MissingDependencyError, match=r"Run: pip install polars$"):
         make().to_polars()
 
 

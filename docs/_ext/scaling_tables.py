@@ -123,7 +123,7 @@ def sizes(record: dict[str, Any] | None = None) -> str:
         )
         for name, task in record["tasks"].items()
     ]
-    head = ("cells x genes x targets, result in", "read", "", "plan, s", "measured, s",
+    head = ("cells x genes x targets, result in", "read", "use", "plan, s", "measured, s",
             "plan / measured", "with the factor")  # fmt: skip
     factor = record["figures"]["factor"]["value"]
     return tables.markdown(head, rows) + f"\nFactor: {factor:.2f}.\n"
@@ -150,7 +150,7 @@ def screens() -> str:
             )
         )
     head = (
-        "", "cells x genes", "nonzeros a cell", "nonzeros", "comparisons", "rows", "ranges",
+        "screen", "cells x genes", "nonzeros a cell", "nonzeros", "comparisons", "rows", "ranges",
         "file, GB", "split, GB", "checkpoint, GB", "Parquet, GB",
     )  # fmt: skip
     return tables.markdown(head, rows)
@@ -175,7 +175,16 @@ def reckoned(record: dict[str, Any] | None = None) -> str:
                     _minutes(found["finishing"] + found["writing"]), first,
                 )
             )  # fmt: skip
-    head = ("", "on", "minutes", "reading", "splitting", "testing", "FDR, writing", "most of it")
+    head = (
+        "screen",
+        "on",
+        "minutes",
+        "reading",
+        "splitting",
+        "testing",
+        "FDR, writing",
+        "most of it",
+    )
     return tables.markdown(head, rows)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ PACKAGE = ROOT / "pdex_gpu"
 #: Stands for what a message fills in.
 GAP = "…"
 
+#: Stands in a table where there is nothing to say.
+NOTHING = "\N{EN DASH}"
+
 
 def load(name: str) -> dict[str, Any]:
     """A TOML file of ``docs/data``."""
@@ -29,13 +33,13 @@ def load(name: str) -> dict[str, Any]:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; bars in cells are escaped."""
+    """A table; bars in cells are escaped, and no cell is empty."""
     lines = [list(head), ["---"] * len(head), *(list(row) for row in rows)]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|") or NOTHING
 
 
 def code(text: str) -> str:
@@ -70,7 +74,7 @@ def moving(peer: str, what: str) -> str:
     found = load(f"moving/{peer}")
     package = f"{found['peer']['name']} {found['peer']['version']}"
     if what == "parameters":
-        head = [package, "default", "`differential_expression`", "default", ""]
+        head = [package, "default", "`differential_expression`", "default", "note"]
         return markdown(
             head,
             [
@@ -81,14 +85,14 @@ def moving(peer: str, what: str) -> str:
         )  # fmt: skip
     if what == "columns":
         return markdown(
-            (package, "`differential_expression`", ""),
+            (package, "`differential_expression`", "note"),
             [
                 (code(c["name"]), code(c.get("ours", "")), c.get("note", ""))
                 for c in found["column"]
             ],
         )
     return markdown(
-        ("", package, "pdex_gpu"),
+        ("what", package, "pdex_gpu"),
         [(d["what"], d["theirs"], d["ours"]) for d in found["difference"]],
     )
 
@@ -111,7 +115,7 @@ def record(path: Path) -> str:
     parts = [f"## {path.stem}", _about(found)]
     times = list(_times(found["tasks"]))
     if times:
-        head = ("task", "", "median, s", "min", "max", "rounds", "times as long as pdex_gpu")
+        head = ("task", "tool", "median, s", "min", "max", "rounds", "times as long as pdex_gpu")
         parts += ["### Seconds", markdown(head, times)]
     figures = [_figure(name, entry) for name, entry in found["figures"].items()]
     if figures:
@@ -143,9 +147,10 @@ def _about(found: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['usable_cores']} cores, "
         f"{machine['memory_bytes'] / 1e9:.0f} GB; "
         f"commit `{found['commit']['head'][:7]}`.",
-        f"Python {ours.get('python')}, numpy {ours.get('numpy')}, scipy {ours.get('scipy')}, "
-        f"numba {ours.get('numba')}" + (f"; {peers}." if peers else "."),
     ]
+    versions = "; ".join(filter(None, (_versions(ours), peers)))
+    if versions:
+        lines.append(f"{versions}.")
     if screen:
         lines.append(
             f"Simulated screen of {screen['n_cells']:,} cells x {screen['n_genes']:,} genes, "
@@ -153,6 +158,12 @@ def _about(found: dict[str, Any]) -> str:
             f"{found['parameters']['threads']} threads."
         )
     return "\n".join(lines)
+
+
+def _versions(found: dict[str, Any]) -> str:
+    """The versions that a record has; it may not have all."""
+    names = {"python": "Python", "numpy": "numpy", "scipy": "scipy", "numba": "numba"}
+    return ", ".join(f"{name} {found[key]}" for key, name in names.items() if found.get(key))
 
 
 def _times(tasks: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -175,6 +186,8 @@ def _figure(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _number(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NOTHING
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

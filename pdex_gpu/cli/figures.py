@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDependencyError
+from ..installing import how_to_install
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -22,7 +23,7 @@ def draw_on_files() -> None:
         import matplotlib
     except ImportError as error:
         raise MissingDependencyError(
-            "matplotlib is not installed. Run: pip install 'pdex_gpu[plot]'"
+            f"matplotlib is not installed. Run: {how_to_install('plot')}"
         ) from error
     matplotlib.use("Agg")
 

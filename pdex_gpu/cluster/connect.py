@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClusterError, MissingDependencyError, OptionError
+from ..installing import how_to_install
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -36,7 +37,7 @@ def connected(given: Any) -> Iterator[Client]:
         from distributed import Client
     except ImportError as error:
         raise MissingDependencyError(
-            "engine='dask' needs the packages dask and distributed: pip install \"pdex-gpu[dask]\"."
+            f"engine='dask' needs the packages dask and distributed: {how_to_install('dask')}."
         ) from error
     if isinstance(given, str):
         client = _client_at(given)

@@ -19,6 +19,7 @@ from ..errors import (
     PdexGpuError,
     listing,
 )
+from ..installing import how_to_install
 from ..machine import available_memory, memory_budget
 from ..schedule import choose_backend_for
 from ..settings import Settings
@@ -141,8 +142,8 @@ def check_packages(client: Client) -> None:
         raise MissingDependencyError(
             "The Dask workers lack packages: "
             + "; ".join(f"{name} on {listing(where, limit=3)}" for name, where in missing.items())
-            + ". Install pdex-gpu[dask] there, in the version of the client "
-            f"({wanted['pdex-gpu']}), and start them again."
+            + f". Install pdex_gpu {wanted['pdex-gpu']} there, as on the client, with "
+            f"{how_to_install('dask')}, and start them again."
         )
     if differing:
         raise ClusterError(

@@ -81,7 +81,7 @@ def python_version(version: tuple[int, int], pythons: str, found: str) -> Check:
         "python",
         PROBLEM,
         f"{found}; it needs Python {pythons}",
-        f"python{wanted} -m venv .venv && .venv/bin/pip install {_NAME}",
+        f"python{wanted} -m venv .venv && .venv/bin/pip install .",
         required=True,
     )
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import MissingDependencyError
+from ..installing import how_to_install
 
 # Okabe and Ito 2008, "Color Universal Design": told apart with any kind of colour vision.
 UP = "#D55E00"  # vermillion
@@ -32,7 +33,7 @@ def pyplot() -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise MissingDependencyError(
-            "matplotlib is not installed. Run: pip install 'pdex_gpu[plot]'"
+            f"matplotlib is not installed. Run: {how_to_install('plot')}"
         ) from error
     return plt
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..effect import Effect, direction, effect_of
 from ..result_base import Result
+from .border import Border, find_border
 from .canvas import (
     DOWN,
     LINE,
@@ -15,6 +17,7 @@ from .canvas import (
     TITLE_LENGTH,
     UP,
     canvas,
+    extent_in_points,
     legend_above,
     nothing,
     shown,
@@ -23,7 +26,10 @@ from .canvas import (
 )
 from .given import as_result, check_axes, check_count, check_fdr
 from .labels import label_points
-from .values import LARGEST, count, log2_fold_change, minus_log10_p, p_columns, strongest
+from .values import LARGEST, axis_text, count, minus_log10_p, p_columns, strongest
+
+# Axes of fewer points than this have lines of the legend broken.
+_NARROW = 260.0
 
 
 def volcano(
@@ -36,12 +42,13 @@ def volcano(
     n_labels: int = 10,
     ax: Any = None,
 ) -> Any:
-    """Fold change and p-value of every gene of one comparison.
+    """Effect and p-value of every gene of one comparison.
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one.
+        A result, or the Parquet file of one. Where p-values were adjusted over all rows, a file is
+        read in blocks, to find the dashed line.
     target, reference, within : object
         Which comparison, as in :meth:`.result_base.Result.find`.
     fdr : float
@@ -54,10 +61,13 @@ def volcano(
     Returns
     -------
     matplotlib.axes.Axes
-        x is the log2 of `fold_change`; y is -log10 of the p-value, by `log10_p` where the result
-        has it. Without it, p-values that are 0 are triangles at the upper edge. A dashed line lies
-        between p-values of coloured genes and others, if it parts them. Genes without a fold
-        change are left out; the label of the x axis says how many.
+        x is the log2 of `fold_change`, or ``target_mean - reference_mean`` where values are
+        negative and have no ratios; y is -log10 of the p-value, by `log10_p` where the result has
+        it. Without it, p-values that are 0 are triangles at the upper edge. A dashed line is drawn
+        at the largest p-value with at most this adjusted p-value, of all rows that were adjusted
+        together: hits are on it or above. Where each gene was adjusted on its own, no line parts
+        the hits of a comparison, and none is drawn. Genes without an effect are left out; the
+        label of the x axis says how many.
 
     Raises
     ------
@@ -68,7 +78,9 @@ def volcano(
     MissingDependencyError
         Without matplotlib or textalloc, which are the extra ``plot``.
     """
-    cloud = _read(result, target, reference, within, fdr, n_labels, ax)
+    found = as_result(result)
+    cloud = _read(found, target, reference, within, fdr, n_labels, ax)
+    border = find_border(found, cloud.t, cloud.fdr)
     ax = canvas(ax)
     x, y = cloud.change, cloud.score
     drawn = np.isfinite(x) & ~np.isnan(y)
@@ -77,15 +89,14 @@ def volcano(
     if (drawn & zero).any():
         height = 1.03 * max(height, LARGEST)
         y = np.where(zero, height, y)
-    _draw(ax, cloud, x, y, drawn, beyond=zero)
+    if border is not None:
+        height = max(height, border.height)
+    _draw(ax, cloud, x, y, drawn, beyond=zero, border=border)
     side = 1.08 * float(np.max(np.abs(x[drawn]), initial=0.0)) or 1.0
     ax.set_xlim(-side, side)
     ax.set_ylim(-0.02 * height, 1.06 * height or 1.0)
     ax.axvline(0.0, color=LINE, linewidth=0.8, zorder=0)
-    border = _border(cloud)
-    if border is not None:
-        ax.axhline(border, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
-    ax.set_xlabel(_with_notes("$\\log_2$ fold change", "without one, not drawn", cloud, drawn))
+    ax.set_xlabel(_with_notes(axis_text(cloud.effect), "without one, not drawn", cloud, drawn))
     ax.set_ylabel("$-\\log_{10}(p)$")
     _name(ax, cloud, x, y, drawn)
     return ax
@@ -101,7 +112,7 @@ def ma(
     n_labels: int = 10,
     ax: Any = None,
 ) -> Any:
-    """Fold change of every gene of one comparison, by how much the gene is expressed.
+    """Effect on every gene of one comparison, by how much the gene is expressed.
 
     Parameters
     ----------
@@ -120,8 +131,9 @@ def ma(
     -------
     matplotlib.axes.Axes
         x is the mean of `target_mean` and `reference_mean`, on a logarithmic scale; y is the log2
-        of `fold_change`. Genes without either (not expressed on either side) are left out; the
-        label of the x axis says how many.
+        of `fold_change`. Where values are negative and have no ratios, y is
+        ``target_mean - reference_mean``, and the scale of x is linear. Genes without either (not
+        expressed on either side) are left out; the label of the x axis says how many.
 
     Raises
     ------
@@ -135,18 +147,22 @@ def ma(
     cloud = _read(result, target, reference, within, fdr, n_labels, ax)
     ax = canvas(ax)
     x, y = cloud.mean, cloud.change
-    drawn = np.isfinite(y) & np.isfinite(x) & (x > 0.0)
-    ax.set_xscale("log")
+    drawn = np.isfinite(y) & np.isfinite(x)
+    why = "without one, not drawn"
+    if cloud.effect.is_ratio:
+        drawn &= x > 0.0
+        why = "not expressed, not drawn"
+        ax.set_xscale("log")
     _draw(ax, cloud, x, y, drawn)
-    if drawn.any():
+    if drawn.any() and cloud.effect.is_ratio:
         low, high = float(x[drawn].min()), float(x[drawn].max())
         margin = max(high / low, 10.0) ** 0.04
         ax.set_xlim(low / margin, high * margin)
     side = 1.08 * float(np.max(np.abs(y[drawn]), initial=0.0)) or 1.0
     ax.set_ylim(-side, side)
     ax.axhline(0.0, color=LINE, linewidth=0.8, zorder=0)
-    ax.set_xlabel(_with_notes("mean of both sides", "not expressed, not drawn", cloud, drawn))
-    ax.set_ylabel("$\\log_2$ fold change")
+    ax.set_xlabel(_with_notes("mean of both sides", why, cloud, drawn))
+    ax.set_ylabel(axis_text(cloud.effect))
     _name(ax, cloud, x, y, drawn)
     return ax
 
@@ -157,25 +173,33 @@ class _Cloud:
 
     Attributes
     ----------
+    t : int
+        Position of the comparison.
     text : str
         What was compared with what.
+    effect : Effect
     names : numpy.ndarray, shape (n_genes,), object
     there : numpy.ndarray, shape (n_genes,), bool
         Rows that exist.
     change, score, mean : numpy.ndarray, shape (n_genes,), float64
-        log2 fold change, -log10 p (infinite if p is 0 and its logarithm unknown), mean of means.
+        Size of the effect, -log10 p (infinite if p is 0 and its logarithm unknown), mean of means.
+    direction : numpy.ndarray, shape (n_genes,), int8
+        1 is up, -1 down.
     one_sided, significant : numpy.ndarray, shape (n_genes,), bool
         Exactly one mean is 0, so that the ratio is the comparison's `clip_value`; FDR.
     fdr : float
     n_labels : int
     """
 
+    t: int
     text: str
+    effect: Effect
     names: np.ndarray
     there: np.ndarray
     change: np.ndarray
     score: np.ndarray
     mean: np.ndarray
+    direction: np.ndarray
     one_sided: np.ndarray
     significant: np.ndarray
     fdr: float
@@ -189,20 +213,25 @@ def _read(
     fdr, n_labels = check_fdr(fdr), check_count("n_labels", n_labels, 0)
     check_axes(ax)
     t = found.find(target, reference=reference, within=within)
+    effect = effect_of(found)
     names = ["fold_change", "fdr", "target_mean", "reference_mean", *p_columns(found)]
     values = found.row(t, names)
     n = len(found.features)
     there = np.full(n, True) if found.kept is None else found.kept[t]
     with np.errstate(invalid="ignore"):
         significant = there & (values["fdr"] <= fdr)
+    one_sided = (values["target_mean"] == 0.0) != (values["reference_mean"] == 0.0)
     return _Cloud(
+        t,
         comparison(found, t),
+        effect,
         found.features,
         there,
-        log2_fold_change(values["fold_change"]),
+        effect.sizes(values),
         minus_log10_p(values),
         0.5 * (values["target_mean"] + values["reference_mean"]),
-        (values["target_mean"] == 0.0) != (values["reference_mean"] == 0.0),
+        direction(values),
+        one_sided & effect.is_ratio,
         significant,
         fdr,
         n_labels,
@@ -224,8 +253,9 @@ def _draw(
     y: np.ndarray,
     drawn: np.ndarray,
     beyond: np.ndarray | None = None,
+    border: Border | None = None,
 ) -> None:
-    """Points by significance and direction, with a legend that counts them."""
+    """Points by significance and direction, with a legend that counts them and names the border."""
     spineless(ax)
     if not drawn.any():
         title(ax, cloud.text)
@@ -233,8 +263,8 @@ def _draw(
         return
     beyond = np.full(len(x), False) if beyond is None else beyond
     size = float(np.clip(16_000.0 / np.count_nonzero(drawn), 6.0, 22.0))
-    up = cloud.significant & (cloud.change > 0.0)
-    down = cloud.significant & (cloud.change < 0.0)
+    up = cloud.significant & (cloud.direction > 0)
+    down = cloud.significant & (cloud.direction < 0)
     cut = f"FDR ≤ {cloud.fdr:g}"
     for which, colour, label, order in (
         (drawn & down, DOWN, f"down, {cut}", 3),
@@ -260,6 +290,11 @@ def _draw(
     n_zero = np.count_nonzero(drawn & beyond)
     if n_zero:
         ax.plot([], [], "^", color=LINE, markersize=5, label=f"p = 0 (below 1e-323): {n_zero:,}")
+    if border is not None:
+        text = border.text
+        if extent_in_points(ax)[0] < _NARROW:
+            text = text.replace(" (", "\n(")
+        ax.axhline(border.height, color=LINE, linewidth=0.8, linestyle="--", zorder=0, label=text)
     legend_above(ax, cloud.text)
 
 
@@ -288,15 +323,6 @@ def _with_notes(label: str, why: str, cloud: _Cloud, drawn: np.ndarray) -> str:
         n = int(np.count_nonzero(clipped))
         notes.append(f"{count(n, 'gene')} with one mean of 0 drawn{where}")
     return "\n".join([label, *(f"({note})" for note in notes)])
-
-
-def _border(cloud: _Cloud) -> float | None:
-    """Where -log10 p of significant genes ends, if no other gene lies above."""
-    known = cloud.there & ~np.isnan(cloud.score)
-    hit, other = cloud.score[known & cloud.significant], cloud.score[known & ~cloud.significant]
-    if not len(hit) or not len(other) or np.isinf(hit.min()) or other.max() >= hit.min():
-        return None
-    return float(0.5 * (hit.min() + other.max()))
 
 
 def _name(ax: Any, cloud: _Cloud, x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..effect import effect_of, mean_difference
+from ..on_target import own_genes_of
 from ..result_base import Result
 from .canvas import (
     DOWN,
@@ -27,7 +29,7 @@ from .values import count
 
 
 def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
-    """Expression that is left of the gene that each perturbation is named after.
+    """Expression that is left of the own gene of each perturbation.
 
     Parameters
     ----------
@@ -44,9 +46,10 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     matplotlib.axes.Axes
         ``100 target_mean / reference_mean`` on a logarithmic scale: a line a perturbation, least
         first, as long as names can be read; else a point a perturbation, by the mean of the gene
-        in the reference. Where nothing is left, a triangle at 0 %. The title counts perturbations
-        without a point: their gene is not in the matrix or was filtered out, or the reference does
-        not express it.
+        in the reference. Where nothing is left, a triangle at 0 %. Where values are negative and
+        have no ratios, ``target_mean - reference_mean`` on a linear scale instead. The title counts
+        perturbations without a point: their gene is not in the matrix or was filtered out, or the
+        reference does not express it.
 
     Raises
     ------
@@ -58,8 +61,8 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     found = as_result(result)
     fdr = check_fdr(fdr)
     check_axes(ax)
-    own = _own_genes(found)
-    left = _read(found, own, fdr)
+    own = own_genes_of(found)
+    left = _read(found, own, fdr, effect_of(found).is_ratio)
     ax = canvas(ax)
     spineless(ax)
     text = _title(own, left)
@@ -67,8 +70,8 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
         title(ax, text)
         nothing(ax, "No perturbation has a gene of its own to draw.")
         return ax
-    size = fitting_size(extent_in_points(ax)[1], len(left.percent))
-    _Picture(ax, left, _edge(left.percent), fdr, size).draw(found)
+    size = fitting_size(extent_in_points(ax)[1], len(left.values))
+    _Picture(ax, left, _edge(left), fdr, size).draw(found)
     legend_above(ax, text)
     return ax
 
@@ -81,34 +84,29 @@ class _Left:
     ----------
     comparison : numpy.ndarray, shape (n,), int64
         Position of the comparison.
-    percent, mean : numpy.ndarray, shape (n,), float64
-        Of the reference's mean, and that.
+    values, mean : numpy.ndarray, shape (n,), float64
+        Per cent of the reference's mean, or the difference from it; and that mean.
+    is_ratio : bool
+        Whether values are per cent.
     significant : numpy.ndarray, shape (n,), bool
     n_unexpressed : int
         Comparisons whose reference does not express the gene.
     """
 
     comparison: np.ndarray
-    percent: np.ndarray
+    values: np.ndarray
     mean: np.ndarray
+    is_ratio: bool
     significant: np.ndarray
     n_unexpressed: int
 
-
-def _own_genes(result: Result) -> np.ndarray:
-    """Position of the gene of each comparison, shape (n_comparisons,), -1 for none."""
-    n = len(result.targets)
-    if result.provenance.get("on_target") is not None and result.kept is not None:
-        any_kept = result.kept.any(axis=1)
-        return np.where(any_kept, result.kept.argmax(axis=1), -1)
-    place = {str(name): g for g, name in reversed(list(enumerate(result.features)))}
-    own = np.array([place.get(str(target), -1) for target in result.targets], np.int64)
-    if result.kept is not None:
-        own[~result.kept[np.arange(n), own]] = -1
-    return own
+    @property
+    def unchanged(self) -> float:
+        """The value of a gene that did not change."""
+        return 100.0 if self.is_ratio else 0.0
 
 
-def _read(result: Result, own: np.ndarray, fdr: float) -> _Left:
+def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Left:
     """Values at own genes."""
     names = ["target_mean", "reference_mean", "fdr"]
     values = {name: np.full(len(own), np.nan) for name in names}
@@ -117,14 +115,18 @@ def _read(result: Result, own: np.ndarray, fdr: float) -> _Left:
             rows = np.flatnonzero(own[part] >= 0)
             for name in names:
                 values[name][part][rows] = found[name][rows, own[part][rows]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        percent = 100.0 * values["target_mean"] / values["reference_mean"]
-    drawn = np.flatnonzero(np.isfinite(percent))
-    drawn = drawn[np.argsort(percent[drawn], kind="stable")]
+    if is_ratio:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = 100.0 * values["target_mean"] / values["reference_mean"]
+    else:
+        left = mean_difference(values)
+    drawn = np.flatnonzero(np.isfinite(left))
+    drawn = drawn[np.argsort(left[drawn], kind="stable")]
     return _Left(
         drawn,
-        percent[drawn],
+        left[drawn],
         values["reference_mean"][drawn],
+        is_ratio,
         values["fdr"][drawn] <= fdr,
         int(np.count_nonzero(own >= 0)) - len(drawn),
     )
@@ -140,11 +142,11 @@ def _title(own: np.ndarray, left: _Left) -> str:
     return f"{text} ({also})" if also else text
 
 
-def _edge(percent: np.ndarray) -> float | None:
+def _edge(left: _Left) -> float | None:
     """Where 0 % is drawn; None if no one has it."""
-    if percent[0] > 0.0:
+    if not left.is_ratio or left.values[0] > 0.0:
         return None
-    return float(np.min(percent[percent > 0.0], initial=50.0)) / 2.0
+    return float(np.min(left.values[left.values > 0.0], initial=50.0)) / 2.0
 
 
 @dataclass(frozen=True)
@@ -158,17 +160,20 @@ class _Picture:
     size: float | None
 
     def draw(self, result: Result) -> None:
-        ax, n = self.ax, len(self.left.percent)
-        self._scale()
+        ax, n, unchanged = self.ax, len(self.left.values), self.left.unchanged
+        if self.left.is_ratio:
+            self._scale()
+        self._axis.set_label_text(self._label())
         if self.size is None:
-            ax.axhline(100.0, color=LINE, linewidth=1.0, zorder=1)
-            ax.set_xscale("log")
+            ax.axhline(unchanged, color=LINE, linewidth=1.0, zorder=1)
+            if self.left.is_ratio:
+                ax.set_xscale("log")
             ax.set_xlabel("mean of the gene in the reference")
             self._points(self.left.mean, self._places, "v", 14.0)
             return
         rank = np.arange(n)
-        ax.hlines(rank, self._places, 100.0, color=LINE, linewidth=0.8, zorder=1)
-        ax.axvline(100.0, color=LINE, linewidth=1.0, zorder=1)
+        ax.hlines(rank, self._places, unchanged, color=LINE, linewidth=0.8, zorder=1)
+        ax.axvline(unchanged, color=LINE, linewidth=1.0, zorder=1)
         names = [shown(result.name(t)) for t in self.left.comparison]
         ax.set_yticks(rank, labels=names, fontsize=self.size, **LITERAL)
         ax.tick_params(axis="y", length=0)
@@ -177,14 +182,25 @@ class _Picture:
 
     @property
     def _places(self) -> np.ndarray:
-        """Percentages on the axis."""
-        percent = self.left.percent
-        return percent if self.edge is None else np.maximum(percent, self.edge)
+        """Values on the axis."""
+        values = self.left.values
+        return values if self.edge is None else np.maximum(values, self.edge)
+
+    @property
+    def _axis(self) -> Any:
+        """The axis of values."""
+        return self.ax.yaxis if self.size is None else self.ax.xaxis
+
+    def _label(self) -> str:
+        median = float(np.median(self.left.values))
+        if self.left.is_ratio:
+            return f"expression left in the target (median {median:.3g} %)"
+        return f"mean difference (median {median:.3g})"
 
     def _points(self, x: np.ndarray, y: np.ndarray, zero_marker: str, size: float) -> None:
-        percent, hit = self.left.percent, self.left.significant
-        zero = percent == 0.0
-        less, more = hit & (percent < 100.0), hit & (percent > 100.0)
+        values, hit = self.left.values, self.left.significant
+        zero = (values == 0.0) & self.left.is_ratio
+        less, more = hit & (values < self.left.unchanged), hit & (values > self.left.unchanged)
         cut = f"FDR ≤ {self.fdr:g}"
         for which, face, line, label, order in (
             (less, DOWN, DOWN, f"less, {cut}", 3),
@@ -210,7 +226,7 @@ class _Picture:
     def _scale(self) -> None:
         from matplotlib.ticker import FixedLocator, NullLocator
 
-        by_line, percent = self.size is not None, self.left.percent
+        by_line, percent = self.size is not None, self.left.values
         (self.ax.set_xscale if by_line else self.ax.set_yscale)("log", base=2)
         low = 0.8 * float(percent[0]) if self.edge is None else self.edge / 1.3
         high = 1.25 * max(float(percent[-1]), 100.0)
@@ -219,9 +235,7 @@ class _Picture:
         ticks = 100.0 * 2.0 ** np.arange(-20 * step, 20 * step, step)  # 100 % is one of them
         ticks = ticks[(ticks >= (low if self.edge is None else 1.3 * self.edge)) & (ticks <= high)]
         zero = [] if self.edge is None else [self.edge]
-        axis = self.ax.xaxis if by_line else self.ax.yaxis
+        axis = self._axis
         axis.set_major_locator(FixedLocator([*zero, *ticks]))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda x, _at: f"{0.0 if x == self.edge else x:.3g} %")
-        median = float(np.median(percent))
-        axis.set_label_text(f"expression left in the target (median {median:.3g} %)")

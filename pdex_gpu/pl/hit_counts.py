@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..effect import direction
 from ..result_base import Result
 from .canvas import (
     DOWN,
@@ -23,7 +24,7 @@ from .canvas import (
     title,
 )
 from .given import as_result, check_axes, check_count, check_fdr
-from .values import count, direction
+from .values import count
 
 # Names beside the curve of many perturbations, if there is room.
 _MOST_NAMED = 10

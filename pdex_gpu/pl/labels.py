@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError
+from ..installing import how_to_install
 from .canvas import LINE, LITERAL, shown
 
 # Points that names keep away from: more would take longer, and leave no room.
@@ -49,8 +50,8 @@ def label_points(
         from textalloc import allocate
     except ImportError as error:
         raise MissingDependencyError(
-            "textalloc, which places labels, is not installed. Run: pip install 'pdex_gpu[plot]', "
-            "or give n_labels=0."
+            "textalloc, which places labels, is not installed. Run: "
+            f"{how_to_install('plot')}, or give n_labels=0."
         ) from error
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..effect import DIFFERENCE, RATIO, direction, effect_of
 from ..errors import OptionError, unknown
 from ..result_base import Result
 from .canvas import (
@@ -20,19 +21,24 @@ from .canvas import (
     title,
 )
 from .given import as_result, check_axes, check_count, check_fdr
-from .values import LARGEST, count, direction, log2_fold_change, minus_log10_p, p_columns
+from .values import LARGEST, axis_text, count, minus_log10_p, p_columns
 
-_FOLD_CHANGE, _SIGNED = "log2_fold_change", "signed_log10_p"
+_FOLD_CHANGE, _DIFFERENCE = RATIO.scaled_column, DIFFERENCE.scaled_column
+_SIGNED = "signed_log10_p"
+_EFFECTS = {effect.scaled_column: effect for effect in (RATIO, DIFFERENCE)}
 
 # Columns with a middle that means no change: shown in two colours.
 _AROUND_0 = (
     _FOLD_CHANGE, "log2_fold_change_scanpy", "log2_fold_change_seurat",
-    "log2_fold_change_geometric", _SIGNED, "percent_change", "rank_biserial", "mean_difference",
+    "log2_fold_change_geometric", _SIGNED, "percent_change", "rank_biserial", _DIFFERENCE,
     "mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g", "z",
 )  # fmt: skip
 _MIDDLE = dict.fromkeys(_AROUND_0, 0.0) | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
 
-_LABELS = {_FOLD_CHANGE: "$\\log_2$ fold change", _SIGNED: "signed $-\\log_{10}(p)$"}
+_LABELS = {
+    **{name: axis_text(effect) for name, effect in _EFFECTS.items()},
+    _SIGNED: "signed $-\\log_{10}(p)$",
+}
 
 # Sorting the leaves of a tree takes the square of their number in time and more.
 _MOST_SORTED = 500
@@ -47,7 +53,7 @@ _NO_VALUE = "0.75"
 def heatmap(
     result: Any,
     *,
-    value: str = _FOLD_CHANGE,
+    value: str | None = None,
     targets: Iterable[object] | None = None,
     features: Iterable[object] | None = None,
     n_features: int = 50,
@@ -60,9 +66,11 @@ def heatmap(
     ----------
     result : DEResult, ResultFile, str or path-like
         A result, or the Parquet file of one; a file is read in blocks.
-    value : str
-        A column of the result, ``"log2_fold_change"`` (of `fold_change`), or ``"signed_log10_p"``
-        (-log10 of the p-value with the sign of the change of the mean).
+    value : str, optional
+        A column of the result, ``"log2_fold_change"`` (of `fold_change`), ``"mean_difference"``
+        (``target_mean - reference_mean`` where the result has no such column), or
+        ``"signed_log10_p"`` (-log10 of the p-value with the sign of the change of the mean). By
+        default log2 fold changes; mean differences where values are negative and have no ratios.
     targets : iterable of object, optional
         Targets to show, with all their comparisons; all by default.
     features : iterable of object, optional
@@ -99,6 +107,7 @@ def heatmap(
     found = as_result(result)
     fdr, n_features = check_fdr(fdr), check_count("n_features", n_features, 1)
     check_axes(ax)
+    value = effect_of(found).scaled_column if value is None else value
     columns = _columns(found, value)
     rows = _rows(found, targets)
     if features is None:
@@ -143,9 +152,9 @@ def _columns(result: Result, value: object) -> list[str]:
     if isinstance(value, str) and value in result.columns:
         means = ["target_mean", "reference_mean"] if value == _FOLD_CHANGE else []
         return [value, *means]
-    if value == _FOLD_CHANGE:
+    if isinstance(value, str) and value in _EFFECTS:
         return ["fold_change", "target_mean", "reference_mean"]
-    raise OptionError(unknown("column", value, (_FOLD_CHANGE, _SIGNED, *result.columns)))
+    raise OptionError(unknown("column", value, (*_EFFECTS, _SIGNED, *result.columns)))
 
 
 def _several(names: Iterable[object]) -> list[object]:
@@ -198,8 +207,8 @@ def _read(
         few = {name: found[:, genes] for name, found in values.items()}
         if value == _SIGNED:
             made = np.minimum(minus_log10_p(few), LARGEST) * direction(few)
-        elif value == _FOLD_CHANGE and value not in columns:
-            made = log2_fold_change(few["fold_change"])
+        elif value in _EFFECTS and value not in columns:
+            made = _EFFECTS[value].sizes(few)
         else:
             made = few[value].astype(np.float64)
         hit[part] = few["fdr"] <= fdr

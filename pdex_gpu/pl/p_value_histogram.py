@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..effect import effect_of
 from ..result_base import Result
 from .canvas import DOWN, LINE, canvas, legend_above, nothing, spineless, thousands, title
 from .clouds import comparison
@@ -46,11 +47,12 @@ def p_values(
     Returns
     -------
     matplotlib.axes.Axes
-        Tests that say nothing are left out (both means 0, or no statistic: their p-value is 1 by
-        definition); the label of the x axis says how many. The solid line is the height of all
-        bars if p-values were uniform; the dotted line that of the genes without an effect, whose
-        share is estimated as ``pi0 = #{p > 0.5} / (n 0.5)``, at most 1 (Storey 2002, "A direct
-        approach to false discovery rates", J. R. Stat. Soc. B 64, 479-498, with lambda 0.5).
+        Tests that say nothing are left out (both means 0 where no value is negative, or no
+        statistic: their p-value is 1 by definition); the label of the x axis says how many. The
+        solid line is the height of all bars if p-values were uniform; the dotted line that of the
+        genes without an effect, whose share is estimated as ``pi0 = #{p > 0.5} / (n 0.5)``, at most
+        1 (Storey 2002, "A direct approach to false discovery rates", J. R. Stat. Soc. B 64,
+        479-498, with lambda 0.5).
 
     Raises
     ------
@@ -114,7 +116,8 @@ def _blocks(
         blocks = iter(
             [result.row(result.find(target, reference=reference, within=within), _COLUMNS)]
         )
+    effect = effect_of(result)
     for values in blocks:
         there = ~np.isnan(values["p_value"])
-        absent = (values["target_mean"] == 0.0) & (values["reference_mean"] == 0.0)
-        yield values["p_value"][there], (absent | np.isnan(values["statistic"]))[there]
+        silent = effect.unexpressed(values) | np.isnan(values["statistic"])
+        yield values["p_value"][there], silent[there]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..console import number_text
 from ..errors import OptionError
 from .canvas import DOWN, LINE, canvas, nothing, pyplot, spineless
 from .given import check_axes
@@ -51,9 +52,8 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     found, total = calibration.quantiles, calibration.total
     ax.set_xlabel("expected $-\\log_{10}(p)$")
     ax.set_ylabel("observed $-\\log_{10}(p)$")
-    ax.set_title(
-        f"{calibration.metric}, control against control: $\\lambda$ = {total.inflation:.3g}"
-    )
+    inflation = number_text(total.inflation, ".3g")
+    ax.set_title(f"{calibration.metric}, control against control: $\\lambda$ = {inflation}")
     if not found.n_tests:
         nothing(ax, "No test can be judged.")
         return ax

@@ -1,4 +1,4 @@
-"""Columns of a result as coordinates: logarithms, directions, and what has no place in a plot."""
+"""Columns of a result as coordinates: logarithms, and what has no place in a plot."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..effect import Effect, strongest_first
 from ..result_base import Result
 
 #: -log10 of the smallest p-value above 0; those that are 0 have log10_p alone to tell them apart.
 LARGEST = float(-np.log10(np.nextafter(0.0, 1.0)))
+
+
+def axis_text(effect: Effect) -> str:
+    """What an axis says of an effect, as matplotlib draws it."""
+    return effect.text.replace("log2", "$\\log_2$")
 
 
 def p_columns(result: Result) -> list[str]:
@@ -23,19 +29,6 @@ def minus_log10_p(values: Mapping[str, np.ndarray]) -> np.ndarray:
         return -values["log10_p"] + 0.0  # no -0.0
     with np.errstate(divide="ignore"):
         return -np.log10(values["p_value"]) + 0.0
-
-
-def log2_fold_change(fold_change: np.ndarray) -> np.ndarray:
-    """log2 of the ratio of means: NaN where it has none, -infinity at 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log2(fold_change)
-
-
-def direction(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """1 where the target's mean is the larger, -1 where it is the smaller, 0 else: int8."""
-    with np.errstate(invalid="ignore"):
-        change = np.sign(values["target_mean"] - values["reference_mean"])
-    return np.nan_to_num(change, nan=0.0).astype(np.int8)
 
 
 def strongest(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) -> np.ndarray:
@@ -52,8 +45,7 @@ def strongest(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) 
     numpy.ndarray, shape (at most n,), int64
     """
     places = np.flatnonzero(among)
-    size = np.nan_to_num(np.abs(change[places]), nan=0.0)
-    return places[np.lexsort((-size, -score[places]))][:n]
+    return places[strongest_first((-score[places],), change[places])][:n]
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration_result import LEVELS, Calibration
+from ..console import number_text
 from .encode import label
 
 
@@ -22,15 +23,15 @@ def calibration_part(calibration: Calibration) -> dict[str, Any]:
     found, total, q = calibration.summary(), calibration.total, calibration.quantiles
     low, high = q.band()
     facts = [
-        ("lambda", f"{total.inflation:.3f} (1 if p-values are right)"),
+        ("lambda", f"{_text(total.inflation)} (1 if p-values are right)"),
         *(
-            (f"lambda, {name} expression", f"{part.inflation:.3f}")
+            (f"lambda, {name} expression", _text(part.inflation))
             for name, part in zip(
                 ("low", "middle", "high"), calibration.by_expression, strict=True
             )
         ),
         *(
-            (f"p ≤ {level:g}", f"{100 * rate:.3f} % of tests")
+            (f"p ≤ {level:g}", f"{_text(100 * rate)} % of tests")
             for level, rate in zip(LEVELS, total.rates, strict=True)
         ),
         (
@@ -53,6 +54,11 @@ def calibration_part(calibration: Calibration) -> dict[str, Any]:
         "high": _numbers(high),
         "histogram": total.histogram.tolist(),
     }
+
+
+def _text(value: float) -> str:
+    """Three decimals."""
+    return number_text(value, ".3f")
 
 
 def _number(value: float) -> float | None:

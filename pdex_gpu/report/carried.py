@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..pl.values import LARGEST, direction, log2_fold_change, minus_log10_p, p_columns, strongest
+from ..effect import Effect, direction, effect_of
+from ..on_target import own_genes_of
+from ..pl.values import LARGEST, minus_log10_p, p_columns, strongest
 from ..result_base import Result
 from .bins import Background, Ranges, in_bins
 
@@ -19,7 +21,7 @@ MOST_ROWS = 1_000_000
 #: Rows that are carried of each comparison at least, hits or not.
 FEWEST_ROWS = 20
 
-#: Bins of fold changes and of p-values behind the volcano of a comparison, and of a gene.
+#: Bins of effects and of p-values behind the volcano of a comparison, and of a gene.
 BINS = (48, 32)
 GENE_BINS = (24, 16)
 
@@ -28,8 +30,9 @@ N_BINS = 20
 
 _MEANS = ("target_mean", "reference_mean")
 
-#: The columns of a carried row, in single precision.
-VALUES = ("fold_change", "log10_p", "log10_fdr", *_MEANS, "statistic")
+#: The columns of a carried row, in single precision. The effect is the ratio of means, or their
+#: difference.
+VALUES = ("effect", "log10_p", "log10_fdr", *_MEANS, "statistic")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Counts:
     up, down, level : numpy.ndarray
         Hits with a larger mean in the target, a smaller one, and neither.
     undrawn : numpy.ndarray
-        Rows without a place in a volcano: no fold change, or no p-value.
+        Rows without a place in a volcano: no effect, or no p-value.
     """
 
     rows: np.ndarray
@@ -110,19 +113,19 @@ class Totals:
 
 @dataclass(frozen=True)
 class OwnGenes:
-    """The gene that each comparison's target is named after.
+    """The gene that each comparison's target is about; see :func:`.on_target.own_genes_of`.
 
     Attributes
     ----------
     gene : numpy.ndarray, shape (n_comparisons,), int64
         Position among the features; -1 where there is none.
-    fold_change : numpy.ndarray, shape (n_comparisons,), float64
-        NaN where there is none.
+    size : numpy.ndarray, shape (n_comparisons,), float64
+        Its effect around 0, as :meth:`.Effect.sizes`; NaN where there is none.
     hit : numpy.ndarray, shape (n_comparisons,), bool
     """
 
     gene: np.ndarray
-    fold_change: np.ndarray
+    size: np.ndarray
     hit: np.ndarray
 
 
@@ -134,6 +137,8 @@ class Carried:
     ----------
     fdr : float
         A row is a hit at or below this.
+    effect : Effect
+        What is shown of each row: the ratio of means, or their difference.
     rows : Rows
     comparisons, genes : Counts
     totals : Totals
@@ -145,6 +150,7 @@ class Carried:
     """
 
     fdr: float
+    effect: Effect
     rows: Rows
     comparisons: Counts
     genes: Counts
@@ -176,8 +182,9 @@ def carry(result: Result, fdr: float, most: int = MOST_ROWS) -> Carried:
     Carried
         Every row that can be drawn is either among its rows or counted in a background.
     """
-    n_hits, ranges = _survey(result, fdr, most)
-    return _Collector(result, fdr, share(n_hits, most), ranges).collect()
+    effect = effect_of(result)
+    n_hits, ranges = _survey(result, effect, fdr, most)
+    return _Collector(result, effect, fdr, share(n_hits, most), ranges).collect()
 
 
 def share(wanted: np.ndarray, most: int) -> int:
@@ -199,26 +206,28 @@ def share(wanted: np.ndarray, most: int) -> int:
     return low
 
 
-def _survey(result: Result, fdr: float, most: int) -> tuple[np.ndarray, Ranges]:
+def _survey(result: Result, effect: Effect, fdr: float, most: int) -> tuple[np.ndarray, Ranges]:
     """Hits of each comparison, and the ranges of the volcanoes of genes."""
     n_hits = np.zeros(len(result.targets), np.int64)
     others, everything = Ranges(len(result.features)), Ranges(len(result.features))
-    for part, values in result.blocks(["fold_change", "fdr", *p_columns(result)]):
+    for part, values in result.blocks(["fdr", *effect.reads, *p_columns(result)]):
         hit = values["fdr"] <= fdr
         n_hits[part] = np.count_nonzero(hit, axis=1)
-        x, y, drawn = _places(values)
+        x, y, drawn = _places(values, effect)
         others.widen(x, y, drawn & ~hit)
         everything.widen(x, y, drawn)
     # Where hits are left out, they are counted in the backgrounds.
     return n_hits, others if int(n_hits.sum()) <= most else everything
 
 
-def _places(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places in a volcano: log2 fold change, -log10 of the p-value, and which have both.
+def _places(
+    values: dict[str, np.ndarray], effect: Effect
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places in a volcano: size of the effect, -log10 of the p-value, and which have both.
 
     A p-value of 0 without a logarithm counts as the smallest number above 0.
     """
-    x, y = log2_fold_change(values["fold_change"]), minus_log10_p(values)
+    x, y = effect.sizes(values), minus_log10_p(values)
     drawn = np.isfinite(x) & ~np.isnan(y)
     y[y == np.inf] = LARGEST
     return x, y, drawn
@@ -227,9 +236,11 @@ def _places(values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.n
 class _Collector:
     """The second reading."""
 
-    def __init__(self, result: Result, fdr: float, quota: int, ranges: Ranges) -> None:
+    def __init__(
+        self, result: Result, effect: Effect, fdr: float, quota: int, ranges: Ranges
+    ) -> None:
         n, n_genes = len(result.targets), len(result.features)
-        self._result, self._fdr, self._quota = result, fdr, quota
+        self._result, self._effect, self._fdr, self._quota = result, effect, fdr, quota
         self._gene_ranges = ranges
         self._totals = Totals()
         self._comparisons, self._genes = Counts.zeros(n), Counts.zeros(n_genes)
@@ -238,7 +249,7 @@ class _Collector:
         self._row_values: dict[str, list[np.ndarray]] = {name: [] for name in VALUES}
         self._behind: list[Background] = []
         self._behind_genes = np.zeros((n_genes, GENE_BINS[0] * GENE_BINS[1]), np.uint32)
-        self._own = OwnGenes(_own_genes(result), np.full(n, np.nan), np.zeros(n, bool))
+        self._own = OwnGenes(own_genes_of(result), np.full(n, np.nan), np.zeros(n, bool))
         self._n_cells = {
             side: np.zeros(n, np.int64)
             for side in ("target", "reference")
@@ -262,6 +273,7 @@ class _Collector:
         )
         return Carried(
             self._fdr,
+            self._effect,
             rows,
             self._comparisons,
             self._genes,
@@ -276,7 +288,7 @@ class _Collector:
         y = minus_log10_p(values)  # infinite where the p-value is 0 without a logarithm
         hit = there & (values["fdr"] <= self._fdr)
         self._count(part, values, there, hit, y)
-        x, height, drawn = _places(values)
+        x, height, drawn = _places(values, self._effect)
         self._undrawn(part, there & ~drawn)
         carried = self._choose(part, values, hit, there & ~np.isnan(y), x, y)
         rest = there & drawn & ~carried
@@ -315,15 +327,17 @@ class _Collector:
         own = self._own
         t = np.flatnonzero(own.gene[part] >= 0)
         g = own.gene[part][t]
-        own.fold_change[part.start + t] = np.where(there[t, g], values["fold_change"][t, g], np.nan)
+        own.size[part.start + t] = self._effect.sizes(
+            {name: values[name][t, g] for name in self._effect.reads}
+        )
         own.hit[part.start + t] = hit[t, g]
 
         totals, p = self._totals, values["p_value"]
         judged = there & ~np.isnan(p)
         totals.zeros += int(np.count_nonzero(y[there] == np.inf))
         totals.missing += int(np.count_nonzero(there & np.isnan(y)))
-        absent = (values["target_mean"] == 0.0) & (values["reference_mean"] == 0.0)
-        silent = judged & (absent | np.isnan(values["statistic"]))
+        unexpressed = self._effect.unexpressed(values)
+        silent = judged & (unexpressed | np.isnan(values["statistic"]))
         totals.silent += int(np.count_nonzero(silent))
         p = p[judged & ~silent]
         totals.histogram += np.histogram(p, N_BINS, (0.0, 1.0))[0]
@@ -364,7 +378,8 @@ class _Collector:
         place = _joined(rows, np.int64), _joined(genes, np.int64)
         self._row_genes.append(place[1])
         with np.errstate(divide="ignore", over="ignore"):  # 1e300 is infinite in single precision
-            taken = {name: values[name][place] for name in ("fold_change", *_MEANS, "statistic")}
+            taken = {name: values[name][place] for name in (*_MEANS, "statistic")}
+            taken["effect"] = self._effect.values(values)[place]
             taken["log10_p"] = -y[place] + 0.0
             taken["log10_fdr"] = np.log10(values["fdr"][place])
             for name, column in taken.items():
@@ -388,14 +403,6 @@ def _background(
     bins = t * cells + in_bins(x, y, limits[t], shape)
     counts = np.bincount(bins, minlength=len(limits) * cells).reshape(-1, cells)
     return Background.of(counts, limits, shape)
-
-
-def _own_genes(result: Result) -> np.ndarray:
-    """Positions of the genes that targets are named after; -1 where there is none."""
-    position: dict[str, int] = {}
-    for g, name in enumerate(result.features):
-        position.setdefault(str(name), g)
-    return np.array([position.get(str(name), -1) for name in result.targets], np.int64)
 
 
 def _joined(parts: list[np.ndarray], kind: type[np.generic]) -> np.ndarray:

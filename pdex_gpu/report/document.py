@@ -36,7 +36,7 @@ def document(
         Numbers.
     """
     arrays = {
-        **encode_rows(data.rows, len(result.features)),
+        **encode_rows(data.rows, len(result.features), data.effect),
         **_comparisons(data),
         "gene_hits_up": whole(data.genes.up),
         "gene_hits_down": whole(data.genes.down),
@@ -60,6 +60,7 @@ def document(
         "summary": _summary(result, data),
         "version": __version__,
         "fdr": data.fdr,
+        "effect": {"column": data.effect.scaled_column, "is_ratio": data.effect.is_ratio},
         "labels": values,
         "within": None if result.within is None else label(level_text(result.within[0])),
         "several_references": len(values["reference"]) > 1,
@@ -78,7 +79,7 @@ def document(
         },
         "notes": [asdict(note) for note in notes(result, data, calibration)],
         "settings": settings(result.provenance),
-        "definitions": definitions(result.provenance, data.fdr),
+        "definitions": definitions(result.provenance, data.fdr, data.effect),
         "calibration": None if calibration is None else calibration_part(calibration),
     }
     return meta, arrays
@@ -95,7 +96,7 @@ def _comparisons(data: Carried) -> dict[str, Packed]:
         "rows": whole(counts.rows),
         "undrawn": whole(counts.undrawn),
         "own_gene": pack(own.gene, "i4"),
-        "own_fold_change": pack(_single(own.fold_change), "f4"),
+        "own_size": pack(_single(own.size), "f4"),
         "own_hit": pack(own.hit, "u1"),
     }
     return found | {f"cells_{side}": whole(cells) for side, cells in data.n_cells.items()}

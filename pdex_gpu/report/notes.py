@@ -45,6 +45,7 @@ def notes(result: Result, data: Carried, calibration: Calibration | None) -> lis
     """Warnings first, then what is good to know."""
     found = [
         *_of_rows(result, data),
+        *_of_values(result, data),
         *_of_test(result),
         *_of_cells(result, data),
         *_of_calibration(result, calibration),
@@ -94,6 +95,29 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
                     f"({100 * n / n_pairs:.1f} %). They are in no "
                     "table, picture or correction.",
                 )
+
+
+def _of_values(result: Result, data: Carried) -> Iterator[Note]:
+    if result.provenance.get("negative_values"):
+        yield Note(
+            "warning",
+            "Some values are negative, as after scaling or centring. Ratios of means say nothing "
+            "then and are left out: this page shows the difference of the means in place of fold "
+            "changes. Run on counts or on log-normalised values to have fold changes.",
+        )
+    elif not data.effect.is_ratio:
+        yield Note(
+            "warning",
+            "No row has a ratio of means: this page shows the difference of the means in place of "
+            "fold changes.",
+        )
+    if result.provenance.get("raw_counts"):
+        yield Note(
+            "note",
+            "Values are raw counts, so library size is not removed: cells with more counts in all "
+            "seem to express more of every gene. Normalise the counts before the run unless that "
+            "is meant.",
+        )
 
 
 def _of_test(result: Result) -> Iterator[Note]:
@@ -180,6 +204,6 @@ def _of_design(result: Result, data: Carried) -> Iterator[Note]:
     if undrawn > 0:
         yield Note(
             "note",
-            f"{count(undrawn, 'row has', 'rows have')} no finite fold change and no place in a "
-            "volcano; tables show them.",
+            f"{count(undrawn, 'row has', 'rows have')} no finite {data.effect.text} and no place "
+            "in a volcano; tables show them.",
         )

@@ -9,22 +9,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..effect import Effect
 from .carried import Rows
 from .encode import Packed, pack, unpack, whole
 
 
-def encode_rows(rows: Rows, n_genes: int) -> dict[str, Packed]:
+def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:
     """Columns of rows as text.
 
     `gene` is stored as the step from the row before, `reference_mean` as the step from the row
-    before of the same gene (none where all comparisons share a reference), `fold_change` as the
-    step from the ratio of means; all as steps between the bits of numbers, modulo 2**32.
+    before of the same gene (none where all comparisons share a reference), `effect` as the step
+    from the ratio of means, or from their difference; all as steps between the bits of numbers,
+    modulo 2**32.
 
     Parameters
     ----------
     rows : Rows
     n_genes : int
         Features of the result.
+    effect : Effect
+        What the column `effect` is.
     """
     steps = np.diff(rows.gene, prepend=0) % max(n_genes, 1)
     values = rows.values
@@ -32,7 +36,7 @@ def encode_rows(rows: Rows, n_genes: int) -> dict[str, Packed]:
     found = {
         "row_gene": whole(steps),
         "row_reference_mean": pack(_zigzag(reference - _before(reference, rows.gene)), "u4"),
-        "row_fold_change": pack(_zigzag(_bits(values["fold_change"]) - _ratio(values)), "u4"),
+        "row_effect": pack(_zigzag(_bits(values["effect"]) - _expected(values, effect)), "u4"),
     }
     for name in ("target_mean", "log10_p", "log10_fdr", "statistic"):
         found[f"row_{name}"] = pack(values[name], "f4")
@@ -40,7 +44,7 @@ def encode_rows(rows: Rows, n_genes: int) -> dict[str, Packed]:
 
 
 def decode_rows(
-    packed: Mapping[str, Packed], n_genes: int
+    packed: Mapping[str, Packed], n_genes: int, effect: Effect
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Genes and values of rows from what :func:`encode_rows` gave: what the page does."""
     gene = np.cumsum(unpack(packed["row_gene"]), dtype=np.int64) % max(n_genes, 1)
@@ -55,8 +59,8 @@ def decode_rows(
     base = np.where(first, total - bits[order], 0)[np.maximum.accumulate(_positions(first))]
     bits[order] = total - base
     values["reference_mean"] = bits.view(np.float32)
-    steps = _unzigzag(unpack(packed["row_fold_change"]))
-    values["fold_change"] = (steps + _ratio(values)).view(np.float32)
+    steps = _unzigzag(unpack(packed["row_effect"]))
+    values["effect"] = (steps + _expected(values, effect)).view(np.float32)
     return gene, values
 
 
@@ -77,12 +81,15 @@ def _before(bits: np.ndarray, gene: np.ndarray) -> np.ndarray:
     return found
 
 
-def _ratio(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Bits of the ratio of means, rounded once; 0 where it is not a number."""
-    target, reference = (values[f"{side}_mean"] for side in ("target", "reference"))
+def _expected(values: Mapping[str, np.ndarray], effect: Effect) -> np.ndarray:
+    """Bits of the ratio or difference of means, rounded once; 0 where it is not a number."""
+    target, reference = (
+        values[f"{side}_mean"].astype(np.float64) for side in ("target", "reference")
+    )
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio = (target.astype(np.float64) / reference.astype(np.float64)).astype(np.float32)
-    return np.where(np.isnan(ratio), np.uint32(0), _bits(ratio))
+        exact = target / reference if effect.is_ratio else target - reference
+        found = exact.astype(np.float32)
+    return np.where(np.isnan(found), np.uint32(0), _bits(found))
 
 
 def _zigzag(steps: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..on_target import OWN_GENES
 from .encode import label
 
 # Heading, then key and what to call it.
@@ -18,6 +19,8 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "n_cells": "Cells",
             "n_genes": "Genes",
             "is_log1p": "Taken as log1p",
+            "raw_counts": "Raw counts",
+            "negative_values": "Negative values",
         },
     ),
     (
@@ -31,6 +34,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "strata": "Strata",
             "guides": "Guides",
             "on_target": "Own gene by",
+            OWN_GENES: "Perturbations with an own gene",
             "min_cells": "Fewest cells a side",
         },
     ),
@@ -78,7 +82,7 @@ def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
     groups = []
     for heading, names in _GROUPS:
         lines = [
-            (text, worded(provenance[key])) for key, text in names.items() if key in provenance
+            (text, _shown(key, provenance[key])) for key, text in names.items() if key in provenance
         ]
         groups.append((heading, lines))
     versions = provenance.get("versions") or {}
@@ -89,6 +93,11 @@ def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
     rest = [(label(k), worded(v)) for k, v in provenance.items() if k not in known]
     groups.append(("Further", rest))
     return [(heading, lines) for heading, lines in groups if lines]
+
+
+def _shown(key: str, value: Any) -> str:
+    """A setting in words; of own genes, which are as many as perturbations, their number."""
+    return worded(len(value) if key == OWN_GENES and isinstance(value, Mapping) else value)
 
 
 def worded(value: Any) -> str:

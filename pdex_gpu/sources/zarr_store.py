@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileFormatError, MissingDependencyError, PdexGpuError
+from ..installing import how_to_install
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .memory import native_dtype
@@ -68,7 +69,7 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
     except ImportError as error:
         raise MissingDependencyError(
             f"{path} is a zarr store, and reading it needs the package zarr: "
-            'pip install "pdex-gpu[zarr]".'
+            f"{how_to_install('zarr')}."
         ) from error
 
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from ...console import PROGRAM, on_terminal
+from ...console import PROGRAM, number_text, on_terminal
 from .. import options as o
 from .. import values
 from ..bar import progress_bar
@@ -181,5 +181,5 @@ def _value(name: str, value: Any) -> str | Cell:
     if isinstance(value, int):
         return f"{value:,}"
     if name.startswith("lambda"):
-        return Cell(f"{value:.3f}", "yellow" if not 0.9 <= value <= 1.1 else "green")
-    return f"{value:.4%}" if name.startswith("rate") else f"{value:.1%}"
+        return Cell(number_text(value, ".3f"), "yellow" if not 0.9 <= value <= 1.1 else "green")
+    return number_text(value, ".4%" if name.startswith("rate") else ".1%")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...console import PROGRAM
+from ...console import PROGRAM, number_text
 from .. import options as o
 from .. import values
 from ..document import write_json
 from ..show import Cell, printable, show_line, show_table
+
+if TYPE_CHECKING:
+    from ...effect import Effect
 
 HELP = "Show the strongest genes of a perturbation."
 
@@ -52,9 +55,11 @@ def command(
 ) -> None:
     """A table of the smallest p-values."""
     from ... import open_result
+    from ...effect import effect_of
     from ...naming import level_text
 
     result = open_result(results)
+    effect = effect_of(result)
     t = result.find(target, reference=reference, within=within)
     rows = result.top(target, n, reference=reference, within=within)
     level = None if result.within is None else level_text(result.within[1][t])
@@ -65,6 +70,7 @@ def command(
                 "reference": str(result.references[t]),
                 "within": level,
                 "metric": result.provenance.get("metric"),
+                "effect": effect.column,
                 "rows": rows,
             }
         )
@@ -75,32 +81,34 @@ def command(
     show_line(
         Cell(printable(result.targets[t]), "bold"),
         f" against {printable(result.references[t])}{where}, "
-        f"{result.provenance.get('metric', 'unknown test')}",
+        f"{result.provenance.get('metric') or 'unknown test'}",
     )
     if not rows:
         show_line("No gene is left: the filters took all of them out of the results.")
         return
-    header = ["feature", "target mean", "reference mean", "fold change", "p", "FDR"]
-    show_table(header, [_cells(row, fdr) for row in rows], right="lrrrrr")
+    shown = effect.column.replace("_", " ")
+    header = ["feature", "target mean", "reference mean", shown, "p", "FDR"]
+    show_table(header, [_cells(row, effect, fdr) for row in rows], right="lrrrrr")
 
 
-def _cells(row: Mapping[str, Any], fdr: float) -> list[str | Cell]:
+def _cells(row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cell]:
+    from ...effect import direction
+
     hit = row["fdr"] <= fdr
-    up = row["target_mean"] > row["reference_mean"]
-    colour = ("red" if up else "blue") if hit else ""
+    colour = {1: "red", -1: "blue"}.get(int(direction(row)), "") if hit else ""
     return [
         Cell(printable(row["feature"]), "bold" if hit else ""),
-        f"{row['target_mean']:.3f}",
-        f"{row['reference_mean']:.3f}",
-        Cell(f"{row['fold_change']:.3f}", colour),
+        number_text(row["target_mean"], ".3f"),
+        number_text(row["reference_mean"], ".3f"),
+        Cell(number_text(row[effect.column], ".3f"), colour),
         p_value_text(row["p_value"], row.get("log10_p")),
-        f"{row['fdr']:.2e}",
+        number_text(row["fdr"], ".2e"),
     ]
 
 
 def p_value_text(p_value: float, log10_p: float | None = None) -> str:
     """A p-value with three digits; of one that underflows to 0, what its logarithm says."""
     if p_value > 0.0 or log10_p is None or not math.isfinite(log10_p):
-        return f"{p_value:.2e}"
+        return number_text(p_value, ".2e")
     exponent = math.floor(log10_p)
     return f"{10 ** (log10_p - exponent):.2f}e{exponent}"

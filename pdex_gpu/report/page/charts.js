@@ -6,14 +6,14 @@ const NAMED = 12;
 
 // points: [{x, y, zero, direction, hit, name, text, go}], the strongest first.
 // behind: a grid of the rows that are not carried, or null.
-function volcano({ points, behind, label }) {
+function volcano({ points, behind, xTitle, label }) {
   const drawn = points.filter((p) => Number.isFinite(p.x) && !Number.isNaN(p.y));
   return new Chart({
     label,
     height: (width) => Math.round(Math.min(460, Math.max(300, width * 0.9))),
     draw(pen) {
       if (!drawn.length && !behind) {
-        inWords(pen, "Nothing to draw: no p-values or no fold changes.");
+        inWords(pen, `Nothing to draw: no p-values or no ${xTitle}s.`);
         return [];
       }
       let [low, high, top] = [0, 0, 1];
@@ -27,11 +27,11 @@ function volcano({ points, behind, label }) {
         high = Math.max(high, behind.right);
         top = Math.max(top, behind.top);
       }
-      const room = Math.max((high - low) * 0.05, 0.2);
+      const room = (high - low) * 0.05 || 0.2;
       const plane = axes(pen, {
         x: [low - room, high + room],
         y: [0, top * 1.06],
-        xTitle: "log₂ fold change",
+        xTitle,
         yTitle: "−log₁₀ p-value",
       });
       const { ctx, colours: c } = pen;

@@ -52,8 +52,26 @@ function exact(value) {
   return String(Number(value.toPrecision(9)));
 }
 
-// Text is always quoted: separators, quotes, line breaks and signs of formulas stand for themselves.
-const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+// A probability from its log10, with the digits that single precision of the logarithm gives; it may
+// be smaller than any number.
+function probability(log) {
+  if (Number.isNaN(log)) return "";
+  if (log === -Infinity) return "0";
+  const digits = Math.max(1, Math.ceil(7 - Math.log10(Math.max(1, Math.abs(log)))));
+  if (log > -300) return String(Number((10 ** log).toPrecision(digits)));
+  let exponent = Math.floor(log);
+  let mantissa = Number((10 ** (log - exponent)).toPrecision(digits));
+  if (mantissa === 10) [mantissa, exponent] = [1, exponent + 1];
+  return `${mantissa}e${exponent}`;
+}
+
+// Text is always quoted: separators, quotes and line breaks stand for themselves. Spreadsheets take
+// text with certain first signs for a formula, quoted or not; numbers such as "-1" are harmless.
+function quoted(value) {
+  const text = String(value);
+  const formula = /^[=+\-@\t\r]/.test(text) && !/^[+-]?\d+(\.\d+)?$/.test(text);
+  return `"${formula ? "'" : ""}${text.replaceAll('"', '""')}"`;
+}
 
 function csv(header, rows) {
   return [header.map(quoted).join(","), ...rows.map((row) => row.join(","))].join("\n") + "\n";
@@ -79,4 +97,11 @@ function cut(text, limit) {
   if (letters.length <= limit) return letters.join("");
   const tail = Math.floor((limit - 1) / 3);
   return `${letters.slice(0, limit - 1 - tail).join("")}…${letters.slice(letters.length - tail).join("")}`;
+}
+
+// What the effect is called on axes, in heads of tables and in sentences, and how it is written.
+function effectText({ column, is_ratio: isRatio }) {
+  return isRatio
+    ? { column, axis: "log₂ fold change", short: "log₂ fold", text: (value) => fixed(value, 2) }
+    : { column, axis: "mean difference", short: "Difference", text: short };
 }

@@ -80,11 +80,12 @@ function fillHits(report, order, go, geneGo) {
     )),
   ];
   if (a.own_gene.some((g) => g >= 0)) {
-    const own = (t) => Math.log2(a.own_fold_change[t]);
+    const own = (t) => a.own_size[t];
     columns.push({
-      title: "Own gene log₂ fold", hint: "log2 fold change of the gene that the perturbation is named after", key: own,
-      cell: (t) => (a.own_gene[t] < 0 ? MISSING : `${fixed(own(t), 2)}${a.own_hit[t] ? " *" : ""}`),
-      files: [{ name: "own_gene_log2_fold_change", value: (t) => (a.own_gene[t] < 0 ? "" : exact(Math.fround(own(t)))) },
+      title: `Own gene ${report.effect.short.replace("D", "d")}`, hint: `${report.effect.axis} of the perturbation's own gene`, key: own,
+      cell: (t) => (a.own_gene[t] < 0 ? MISSING : `${report.effect.text(own(t))}${a.own_hit[t] ? " *" : ""}`),
+      files: [{ name: "own_gene", value: (t) => quoted(a.own_gene[t] < 0 ? "" : report.genes[a.own_gene[t]]) },
+        { name: `own_gene_${report.effect.column}`, value: (t) => (a.own_gene[t] < 0 ? "" : exact(own(t))) },
         { name: "own_gene_hit", value: (t) => (a.own_hit[t] ? "true" : "false") }],
     });
   }

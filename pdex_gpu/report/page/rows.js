@@ -3,7 +3,7 @@
 // Steps down are odd numbers.
 const unzigzag = (code) => (code >>> 1) ^ -(code & 1);
 
-function decodeRows(arrays, nGenes) {
+function decodeRows(arrays, nGenes, isRatio) {
   const steps = arrays.row_gene;
   const n = steps.length;
   const gene = new Uint32Array(n);
@@ -20,21 +20,22 @@ function decodeRows(arrays, nGenes) {
     reference[i] = last[g];
   }
   const referenceMean = new Float32Array(reference.buffer);
-  // Fold changes are steps from the ratio of means.
-  const fold = new Uint32Array(n);
-  const ratio = new Float32Array(1);
-  const bits = new Uint32Array(ratio.buffer);
+  // Effects are steps from the ratio of means, or from their difference.
+  const effect = new Uint32Array(n);
+  const expected = new Float32Array(1);
+  const bits = new Uint32Array(expected.buffer);
   for (let i = 0; i < n; i++) {
-    ratio[0] = arrays.row_target_mean[i] / referenceMean[i];
-    if (Number.isNaN(ratio[0])) bits[0] = 0;
-    fold[i] = bits[0] + unzigzag(arrays.row_fold_change[i]);
+    const [target, other] = [arrays.row_target_mean[i], referenceMean[i]];
+    expected[0] = isRatio ? target / other : target - other;
+    if (Number.isNaN(expected[0])) bits[0] = 0;
+    effect[i] = bits[0] + unzigzag(arrays.row_effect[i]);
   }
   return {
     n,
     gene,
     targetMean: arrays.row_target_mean,
     referenceMean,
-    foldChange: new Float32Array(fold.buffer),
+    effect: new Float32Array(effect.buffer),
     log10P: arrays.row_log10_p,
     log10Fdr: arrays.row_log10_fdr,
     statistic: arrays.row_statistic,
@@ -46,8 +47,9 @@ class Report {
     this.meta = meta;
     this.arrays = arrays;
     this.genes = meta.features;
-    this.rows = decodeRows(arrays, Math.max(1, meta.features.length));
+    this.rows = decodeRows(arrays, Math.max(1, meta.features.length), meta.effect.is_ratio);
     this.nComparisons = arrays.row_ends.length;
+    this.effect = effectText(meta.effect);
     this.names = Array.from({ length: this.nComparisons }, (_, t) => this.name(t));
     this.fillOwners();
     this.byGene = null;
@@ -110,8 +112,10 @@ class Report {
     return { ends, order };
   }
 
-  log2Fold(i) {
-    return Math.log2(this.rows.foldChange[i]);
+  // The effect around 0: log2 of the ratio, or the difference.
+  size(i) {
+    const value = this.rows.effect[i];
+    return this.meta.effect.is_ratio ? Math.log2(value) : value;
   }
 
   // 1 up, -1 down, 0 neither.

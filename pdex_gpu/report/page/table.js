@@ -111,9 +111,10 @@ class Table {
     return csv(columns.map((c) => c.name), rows.map((row) => columns.map((c) => c.value(row))));
   }
 
-  saveButton(text, rows) {
+  // more: what the file's name says beside the table's.
+  saveButton(text, rows, more = []) {
     return h(
-      "button", { type: "button", onclick: () => download(fileName(...this.file), this.csv(rows())) },
+      "button", { type: "button", onclick: () => download(fileName(...this.file, ...more), this.csv(rows())) },
       text,
     );
   }

@@ -5,11 +5,11 @@ function pointOf(report, i, nameAt, goTo) {
   const { rows } = report;
   const log = rows.log10P[i];
   const zero = log === -Infinity;
-  const fold = report.log2Fold(i);
+  const size = report.size(i);
   return {
-    x: fold, y: zero ? EDGE : -log, zero, hit: report.hit[i] === 1,
+    x: size, y: zero ? EDGE : -log, zero, hit: report.hit[i] === 1,
     direction: report.direction(i), name: nameAt(i), go: goTo(i),
-    text: `${cut(shownName(nameAt(i)), 60)}\nlog₂ fold change ${fixed(fold, 2)}\np ${fromLog10(log)}, FDR ${fromLog10(rows.log10Fdr[i])}`,
+    text: `${cut(shownName(nameAt(i)), 60)}\n${report.effect.axis} ${report.effect.text(size)}\np ${fromLog10(log)}, FDR ${fromLog10(rows.log10Fdr[i])}`,
   };
 }
 
@@ -34,6 +34,11 @@ function rowColumns(report, first) {
     title, hint, key: (i) => values[i], cell: (i) => cell(values[i]),
     files: [{ name, value: (i) => exact(values[i]) }], ...more,
   });
+  // As a number and, where that may be too small for one, as its logarithm.
+  const logarithm = (title, hint, values, name, log) => ({
+    title, hint, key: (i) => values[i], cell: (i) => fromLog10(values[i]),
+    files: [{ name, value: (i) => probability(values[i]) }, { name: log, value: (i) => exact(values[i]) }],
+  });
   return [
     { ...first, text: true, header: true, files: labels },
     {
@@ -42,21 +47,21 @@ function rowColumns(report, first) {
       files: [{ name: "hit", value: (i) => (report.hit[i] ? "true" : "false") }],
     },
     {
-      title: "log₂ fold", hint: "log2 fold change", first: true, key: (i) => report.log2Fold(i),
-      cell: (i) => fixed(report.log2Fold(i), 2),
-      files: [{ name: "log2_fold_change", value: (i) => exact(Math.fround(report.log2Fold(i))) }],
+      title: report.effect.short, hint: report.effect.axis, first: true, key: (i) => report.size(i),
+      cell: (i) => report.effect.text(report.size(i)),
+      files: [{ name: report.effect.column, value: (i) => exact(Math.fround(report.size(i))) }],
     },
-    number("p-value", "p-value of the test", rows.log10P, fromLog10, "log10_p"),
-    number("FDR", "adjusted p-value", rows.log10Fdr, fromLog10, "log10_fdr"),
+    logarithm("p-value", "p-value of the test", rows.log10P, "p_value", "log10_p"),
+    logarithm("FDR", "adjusted p-value", rows.log10Fdr, "fdr", "log10_fdr"),
     number("Mean", "mean of the perturbation", rows.targetMean, short, "target_mean", { first: true }),
     number("Reference", "mean of the reference", rows.referenceMean, short, "reference_mean", { first: true }),
     number("Statistic", "statistic of the test", rows.statistic, short, "statistic", { first: true }),
   ];
 }
 
-// The strongest first: by p-value, then by fold change.
+// The strongest first: by p-value, then by effect.
 function byStrength(report, rows) {
-  const size = (i) => Math.abs(report.log2Fold(i)) || 0;
+  const size = (i) => Math.abs(report.size(i)) || 0;
   const { log10P } = report.rows;
   const last = (i) => (Number.isNaN(log10P[i]) ? Infinity : log10P[i]);
   return rows.slice().sort((a, b) => last(a) - last(b) || size(b) - size(a) || a - b);
@@ -69,7 +74,7 @@ const SHOWN = [
   ["down", "hits down", (report, i) => report.hit[i] && report.direction(i) < 0],
 ];
 
-function rowsView(report, { kind, name, nth, facts, rows, behind, undrawn, first, nameAt, goTo, what }) {
+function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn, first, nameAt, goTo, what }) {
   const strong = byStrength(report, rows);
   const points = strong.map((i) => pointOf(report, i, nameAt, goTo));
   const n = (test) => points.filter(test).length;
@@ -77,8 +82,8 @@ function rowsView(report, { kind, name, nth, facts, rows, behind, undrawn, first
   const others = points.length - n((p) => p.hit);
   const best = points.filter((p) => p.hit).slice(0, 5).map((p) => p.name).join(", ");
   const chart = volcano({
-    points, behind,
-    label: `Volcano plot of ${name}: ${grouped(up)} hits up, ${grouped(down)} down. `
+    points, behind, xTitle: report.effect.axis,
+    label: `Volcano plot of ${name}, p-value against ${report.effect.axis}: ${grouped(up)} hits up, ${grouped(down)} down. `
       + `${best ? `The strongest: ${best}. ` : ""}The table has its rows.`,
   });
   const binned = behind ? behind.counts.reduce((sum, k) => sum + k, 0) : 0;
@@ -97,6 +102,7 @@ function rowsView(report, { kind, name, nth, facts, rows, behind, undrawn, first
     },
     ...SHOWN.map(([id, text]) => h("option", { value: id }, text)),
   );
+  const whole = strong.length >= total;
   const zeros = points.some((p) => p.zero);
   return {
     charts: [chart],
@@ -123,13 +129,27 @@ function rowsView(report, { kind, name, nth, facts, rows, behind, undrawn, first
             "div", { class: "tools" },
             h("label", { for: "shown" }, "Show"), choice, h("span", { class: "grow" }),
             table.saveButton("This table as CSV", () => table.rows),
-            table.saveButton("All rows as CSV", () => strong),
+            table.saveButton(
+              whole ? `All ${counted(total, "row")} as CSV` : `The ${counted(strong.length, "row")} carried as CSV`,
+              () => strong, whole ? [] : [`${strong.length}-of-${total}-rows`],
+            ),
+          ),
+          whole ? null : h(
+            "p", { class: "hint carried" },
+            `This page has ${grouped(strong.length)} of ${counted(total, "row")}: hits and the strongest others. `
+            + "The results file has all.",
           ),
           table.element,
         ),
       ),
     ],
   };
+}
+
+// The own gene's name, where it is not the perturbation's.
+function ownName(report, t) {
+  const name = report.genes[report.arrays.own_gene[t]];
+  return name === report.labelOf("target", t) ? "" : ` ${shownName(name)}`;
 }
 
 const fact = (value, text) => [h("b", {}, value), ` ${text}`];
@@ -155,11 +175,12 @@ function comparisonView(report, t, nth, geneGo) {
       fact(grouped(hits), hits === 1 ? "hit" : "hits"),
       fact(grouped(a.rows[t]), "genes tested"),
       cells,
-      own < 0 ? null : ["own gene: log₂ fold change ", h("b", {}, fixed(Math.log2(a.own_fold_change[t]), 2)),
+      own < 0 ? null : [`own gene${ownName(report, t)}: ${report.effect.axis} `, h("b", {}, report.effect.text(a.own_size[t])),
         a.own_hit[t] ? " (a hit)" : " (not a hit)"],
       left ? [`the ${grouped(a.row_hits[t])} strongest hits are here, ${grouped(left)} are not`] : null,
     ],
     rows: report.rowsOfComparison(t),
+    total: a.rows[t],
     behind: report.behind("behind", t),
     undrawn: a.undrawn[t],
     what: "genes",
@@ -188,6 +209,7 @@ function geneView(report, g, nth, comparisonGo) {
       hits > carried ? [`${grouped(hits - carried)} hits are not carried by this page`] : null,
     ],
     rows,
+    total: a.gene_rows[g],
     behind: report.behind("behind_gene", g),
     undrawn: a.gene_undrawn[g],
     what: "perturbations",

@@ -1,0 +1,66 @@
+"""Where hits of a volcano end: the largest p-value that is a hit, of those adjusted together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..result_base import Result
+from .values import minus_log10_p, p_columns
+
+
+@dataclass(frozen=True)
+class Border:
+    """The line between hits and other genes.
+
+    Attributes
+    ----------
+    height : float
+        -log10 of the largest p-value that is a hit.
+    text : str
+        What the line is, for the legend.
+    """
+
+    height: float
+    text: str
+
+
+def find_border(result: Result, t: int, fdr: float) -> Border | None:
+    """The border in the volcano of comparison `t`.
+
+    Adjusted p-values grow with p-values among those that were adjusted together, so that the
+    largest p-value that is a hit parts them: over all rows, or in each comparison on its own. None
+    if there is no hit, if each gene was adjusted on its own, or if the table is of another tool and
+    what is known of `t` says that it was adjusted otherwise.
+    """
+    scope = result.provenance.get("fdr_scope", "all")
+    if scope not in ("all", "target"):
+        return None
+    names = ["fdr", *p_columns(result)]
+    here = result.row(t, names)
+    if scope == "target":
+        blocks: Iterator[dict[str, np.ndarray]] = iter([here])
+    else:
+        blocks = (values for _, values in result.blocks(names))
+    height = np.inf
+    for values in blocks:
+        hit = values["fdr"] <= fdr
+        height = min(height, float(np.min(minus_log10_p(values), where=hit, initial=np.inf)))
+    score = minus_log10_p(here)
+    above = score[~(here["fdr"] <= fdr)] >= height
+    if np.isinf(height) or above.any():
+        return None
+    text = f"FDR ≤ {fdr:g} up to p = {_p_text(height)}"
+    if len(result.targets) > 1:
+        text += " (this comparison)" if scope == "target" else " (over all comparisons)"
+    return Border(height, text)
+
+
+def _p_text(score: float) -> str:
+    """A p-value with two digits, from its -log10."""
+    if score <= 4.0:
+        return f"{10.0**-score:.2g}"
+    exponent = int(np.floor(-score))
+    return f"{10.0 ** (-score - exponent):.1f}e{exponent}"
