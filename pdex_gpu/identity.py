@@ -72,7 +72,7 @@ def run_identity(
 def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:
     found = hashlib.sha256()
     for text in texts:
-        encoded = text.encode()
+        encoded = text.encode("utf-8", "backslashreplace")
         found.update(len(encoded).to_bytes(8, "little") + encoded)
     if codes is not None:
         found.update(np.ascontiguousarray(codes).data)

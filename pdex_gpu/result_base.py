@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import LabelError, OptionError, unknown
+from .checks import check_count, check_label, described, is_array, is_whole, names_of
+from .errors import LabelError, OptionError, shown, unknown
 from .schema import COLUMNS, VALUES
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Result(ABC):
         within: tuple[str, np.ndarray] | None,
         kept: np.ndarray | None,
     ) -> None:
+        _check_parts(targets, references, features, provenance, within, kept)
         self.targets = targets
         self.references = references
         self.features = features
@@ -91,9 +93,12 @@ class Result(ABC):
         LabelError
             If `target` was not compared, or more than once; similar labels are named.
         """
+        for name, label in (("target", target), ("reference", reference), ("within", within)):
+            check_label(name, label)
         matching = np.flatnonzero(_equal(self.targets, target))
         if not len(matching):
-            raise LabelError(unknown("target", target, self.targets.tolist()))
+            known = list(dict.fromkeys(self.targets.tolist()))
+            raise LabelError(unknown("target", target, known))
         levels = None if self.within is None else self.within[1]
         for name, label, labels in (
             ("reference", reference, self.references),
@@ -104,7 +109,8 @@ class Result(ABC):
             found = np.full(0, None) if labels is None else labels[matching]
             chosen = _equal(found, label)
             if not chosen.any():
-                raise LabelError(unknown(f"{name} of target {target!r}:", label, found.tolist()))
+                what = f"{name} of target {str(target)!r}:"
+                raise LabelError(unknown(what, label, found.tolist()))
             matching = matching[chosen]
         if len(matching) > 1:
             raise LabelError(
@@ -121,13 +127,21 @@ class Result(ABC):
         LabelError
             If there is no such gene; similar names are given.
         """
+        check_label("name", name)
         found = np.flatnonzero(_equal(self.features, name))
         if not len(found):
             raise LabelError(unknown("gene", name, self.features.tolist()))
         return int(found[0])
 
     def name(self, t: int) -> str:
-        """What to call comparison `t`: its target, and its level and reference if they vary."""
+        """What to call comparison `t`: its target, and its level and reference if they vary.
+
+        Raises
+        ------
+        OptionError
+            If there is no comparison `t`.
+        """
+        t = self._position(t)
         text = str(self.targets[t])
         if self.within is not None:
             text += f" in {self.within[1][t]}"
@@ -144,7 +158,7 @@ class Result(ABC):
         Raises
         ------
         OptionError
-            If there is no such column.
+            If there is no such column, or no comparison `t`.
         """
 
     @abstractmethod
@@ -167,6 +181,7 @@ class Result(ABC):
         LabelError
             If `target` was not compared, or more than once.
         """
+        check_count("n", n, least=0, may_be_none=False)
         t = self.find(target, reference=reference, within=within)
         values = self.row(t, self.columns)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -224,8 +239,18 @@ class Result(ABC):
 
         return write_report(self, path, calibration=calibration, title=title, fdr=fdr, force=force)
 
+    def _position(self, t: object) -> int:
+        """A position in `targets`; from the end if it is negative, as in lists."""
+        n = len(self.targets)
+        if not is_whole(t) or not -n <= t < n:
+            raise OptionError(
+                f"t={shown(t)} is no comparison of this result: give a whole number from 0 to "
+                f"{n - 1}, as find() returns it."
+            )
+        return int(t) % n
+
     def _check_columns(self, names: Iterable[str]) -> list[str]:
-        asked = [names] if isinstance(names, str) else list(names)
+        asked = names_of("names", names, "columns", "['p_value', 'fdr']")
         for name in asked:
             if name not in self.columns:
                 raise OptionError(unknown("column", name, self.columns))
@@ -248,6 +273,42 @@ class Result(ABC):
             f"backend {p.get('backend', 'unknown')} ({p.get('device', 'unknown device')}, "
             f"engine {p.get('engine', 'unknown')}); columns {', '.join(names)}"
         )
+
+
+def _check_parts(
+    targets: object,
+    references: object,
+    features: object,
+    provenance: object,
+    within: object,
+    kept: object,
+) -> None:
+    """Raise OptionError unless these are the parts of a result."""
+    n = len(targets) if isinstance(targets, np.ndarray) and targets.ndim == 1 else None
+    parts = [("targets", targets, n), ("features", features, None)]
+    try:
+        n_references = len(references)  # type: ignore[arg-type]
+        _single(references)  # type: ignore[arg-type]
+    except Exception as error:  # no labels, or such as cannot be compared
+        raise OptionError(f"references={shown(references)} must be labels.") from error
+    if n is not None and n_references != n:
+        raise OptionError(f"{n_references} references for {n} targets.")
+    if within is not None:
+        if not isinstance(within, tuple) or len(within) != 2 or not isinstance(within[0], str):
+            raise OptionError(f"within={shown(within)} must be the name of a column and labels.")
+        parts.append(("within", within[1], n))
+    for name, labels, wanted in parts:
+        if not is_array(labels, (wanted,)):
+            raise OptionError(
+                f"{name} must be an array of labels, one for each comparison or gene, got "
+                f"{described(labels)}."
+            )
+    if kept is not None and not is_array(kept, (n, len(features)), np.dtype(bool)):  # type: ignore[arg-type]
+        raise OptionError(
+            f"kept must be bool of shape ({n}, {len(features)}), got {described(kept)}."  # type: ignore[arg-type]
+        )
+    if not isinstance(provenance, Mapping):
+        raise OptionError(f"provenance={shown(provenance)} must be a dict.")
 
 
 def _single(labels: np.ndarray) -> object:

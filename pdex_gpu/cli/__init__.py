@@ -85,10 +85,7 @@ def _explained(error: BaseException) -> tuple[Exit, str, str]:
     if _is_usage_error(error):
         return Exit.USAGE, "UsageError", _usage_text(error)
     text = str(error)
-    ours = isinstance(error, errors.PdexGpuError) or (
-        isinstance(error, FileNotFoundError) and error.errno is None  # in words of this package
-    )
-    if not ours:
+    if not isinstance(error, errors.PdexGpuError):
         text = f"{name}: {text}" if text else name
     return exit_code(error), name, "\n".join([text, *_notes(error)])
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ..disk import write_whole, writing
+from ..disk import CHECKPOINT, write_whole, writing
 from ..errors import CheckpointError, OutputError
 from .differences import differences
 
@@ -35,7 +35,7 @@ _FORMAT = 2
 _RUN, _FINISHED, _LOCK = "run.json", "finished.json", "lock"
 _TEMPORARY = ".tmp"
 _RANGE = re.compile(r"genes-(\d+)-(\d+)-(fractional|whole)\.npy")
-_WHAT = "The checkpoint"
+_WHAT = "The checkpoint of the output"
 _ADVICE = (
     "Give restart=True (--restart) to throw away what it holds and start over, or name another "
     "output."
@@ -44,7 +44,12 @@ _ADVICE = (
 
 def checkpoint_folder(output: Path) -> Path:
     """Where the checkpoint of an output is: a hidden folder beside it."""
-    return output.parent / f".{output.name}.checkpoint"
+    return output.parent / f".{output.name}{CHECKPOINT}"
+
+
+def _output_of(folder: Path) -> Path:
+    """The output that a checkpoint is beside: what errors name."""
+    return folder.parent / folder.name.removeprefix(".").removesuffix(CHECKPOINT)
 
 
 def is_own_output(output: Path) -> bool:
@@ -188,7 +193,7 @@ class Checkpoint:
     @contextmanager
     def unnamed_file(self) -> Iterator[FileIO]:
         """A file for the time of the block, which is gone however that ends."""
-        with writing(_WHAT, self.folder / _RUN):
+        with writing(_WHAT, _output_of(self.folder)):
             file = tempfile.TemporaryFile(  # noqa: SIM115
                 dir=self.folder, suffix=_TEMPORARY, buffering=0
             )
@@ -230,7 +235,13 @@ class Checkpoint:
         def save(temporary: Path) -> None:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
-        write_whole(self.folder / name, save, _WHAT, through=self._temporary(name))
+        write_whole(
+            self.folder / name,
+            save,
+            _WHAT,
+            through=self._temporary(name),
+            named=_output_of(self.folder),
+        )
 
     def _check_run(self, text: str) -> None:
         try:
@@ -324,7 +335,7 @@ def write_range(
             )
 
     through = folder / f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
-    write_whole(path, save, _WHAT, through=through)
+    write_whole(path, save, _WHAT, through=through, named=_output_of(folder))
     return RangeFile(path, genes, fractional, offset)
 
 
@@ -355,7 +366,7 @@ def open_checkpoint(
     """
     folder = checkpoint_folder(output)
     checkpoint = Checkpoint(folder, identity, fields, n_genes)
-    with writing(_WHAT, folder / _RUN):
+    with writing(_WHAT, output):
         lock = _lock(folder)
     try:
         try:

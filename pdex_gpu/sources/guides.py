@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, LabelError, UnsupportedDataError, unknown
+from ..comparisons import reference_labels
+from ..errors import DataError, LabelError, UnsupportedDataError, unknown_label
 from .dataset import Dataset, Labels, object_array
 from .view import repeat
 
@@ -83,11 +84,12 @@ def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: ob
     if comparison == "rest":
         rows.append(np.arange(dataset.source.n_cells))
     elif comparison == "perturbed":
-        several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
-        controls = {str(label) for label in (reference if several else [reference])}  # type: ignore[attr-defined]
+        controls = {str(label) for label in reference_labels(reference)}
         absent = sorted(controls - set(names))
         if absent:
-            raise LabelError(unknown("reference among the guides:", absent[0], names))
+            sizes = dict(zip(names, map(len, guides.cells), strict=True))
+            what = "reference among the guides:"
+            raise LabelError(unknown_label(what, absent[0], sizes, control=True))
         carried = [c for name, c in zip(names, rows, strict=True) if name not in controls]
         rows.append(np.unique(np.concatenate([np.empty(0, np.int64), *carried])))
     if len(rows) > len(codes):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
-from ..errors import OptionError, unknown
+from ..errors import OptionError
+from .options import check_options
 from .samples import Sides
 
 METRICS = ("wilcoxon", "anderson", "t-test", "ks")
@@ -118,8 +120,10 @@ class StatisticalTest(ABC):
         )
 
 
-def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
+def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) -> StatisticalTest:
     """The test `metric` with options named as scipy names them.
+
+    `call` are the parameters of the call that took them, for messages.
 
     Raises
     ------
@@ -132,8 +136,8 @@ def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
     from .t_test import TTest
     from .wilcoxon import Wilcoxon
 
-    if metric not in METRICS:
-        raise OptionError(unknown("metric", metric, METRICS))
+    check_choice("metric", metric, METRICS)
+    check_options(metric, options, call)
     test: StatisticalTest | None
     if metric == "wilcoxon":
         test = Wilcoxon.from_options(options)
@@ -144,12 +148,6 @@ def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
     else:
         test = TTest.from_options(options)
     return test or ScipyPairs(metric, options)
-
-
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise OptionError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise OptionError(unknown(f"value for {name}:", value, choices))
 
 
 def judged(

@@ -9,8 +9,9 @@ import numpy as np
 from scipy import special
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, check_choice, judged
+from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, judged
 from .log_tails import log10_kolmogorov, log10_of
 from .samples import Sides
 
@@ -36,7 +37,7 @@ class KolmogorovSmirnov(StatisticalTest):
         if not set(options) <= {"alternative"}:
             return None
         alternative = options.get("alternative", "two-sided")
-        check_choice("alternative", alternative, ALTERNATIVES)
+        check_choice("value for alternative:", alternative, ALTERNATIVES)
         return cls(alternative, options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:

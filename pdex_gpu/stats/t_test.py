@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
 from ..errors import OptionError
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, check_choice, judged
+from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, judged
 from .log_tails import log10_of, log10_student_t
 from .samples import Sides
 from .student_t import survival
@@ -43,11 +44,11 @@ class TTest(StatisticalTest):
         if not set(options) <= {"variance", "equal_var", "alternative"}:
             return None
         alternative = options.get("alternative", "two-sided")
-        check_choice("alternative", alternative, ALTERNATIVES)
+        check_choice("value for alternative:", alternative, ALTERNATIVES)
         variance = options.get("variance", "pooled")
-        check_choice("variance", variance, VARIANCES)
+        check_choice("value for variance:", variance, VARIANCES)
         if "equal_var" in options:  # scipy's name
-            check_choice("equal_var", options["equal_var"], (True, False))
+            check_choice("value for equal_var:", options["equal_var"], (True, False))
             if "variance" in options:
                 raise OptionError("variance= and equal_var= say the same. Give one of them.")
             variance = "pooled" if options["equal_var"] else "welch"
