@@ -41,8 +41,9 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether this is a whole number that a machine word holds."""
-    known = isinstance(value, int | np.integer) and is_number(value)
-    return known and abs(int(value)) < 2**63
+    if not isinstance(value, int | np.integer) or not is_number(value):
+        return False
+    return abs(int(value)) < 2**63
 
 
 def is_array(

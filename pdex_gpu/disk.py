@@ -62,6 +62,17 @@ def is_there(path: Path, what: str, advice: str = "Check the path.") -> Path:
     return path
 
 
+def why_not_writable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, found by making one without a name; None if it can."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return os.strerror(errno.EACCES)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:  # permissions that `access` does not know, /proc, a full disk
+        return error.strerror or str(error)
+
+
 def check_place(path: Path, *, room: str = "") -> None:
     """Refuse, before any work, a place where no file could be written at the end.
 
@@ -88,8 +99,9 @@ def check_place(path: Path, *, room: str = "") -> None:
                 "another."
             )
         raise OptionError(f"The output folder {named} does not exist. Create it first.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OptionError(f"The output folder {named} is not writable. Choose another.")
+    why = why_not_writable(folder)
+    if why is not None:
+        raise OptionError(f"The output folder {named} is not writable ({why}). Choose another.")
     if is_folder(path):
         raise OptionError(f"The output {shown(str(path))} is a folder. Name a file.")
     most = _longest_name(folder) - len(room)

@@ -20,7 +20,7 @@ from .checks import (
 )
 from .comparisons import COMPARISONS
 from .correction import Correction
-from .disk import is_folder, mode_of
+from .disk import is_folder, mode_of, why_not_writable
 from .errors import OptionError, shown
 from .machine import memory_budget
 from .progress import check_progress
@@ -194,7 +194,9 @@ def _check_scratch(folder: Path) -> None:
             f"The scratch folder {shown(str(folder))} {what}. Create it, or name another with "
             "scratch=."
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
+    why = why_not_writable(folder)
+    if why is not None:
         raise OptionError(
-            f"The scratch folder {str(folder)!r} is not writable. Name another with scratch=."
+            f"The scratch folder {str(folder)!r} is not writable ({why}). Name another with "
+            "scratch=."
         )

@@ -101,7 +101,23 @@ def _usage_text(error: Any) -> str:
     context = error.ctx
     path = PROGRAM if context is None else context.command_path
     text = " ".join(error.format_message().split()).removesuffix(".")
+    option = getattr(error, "option_name", None)
+    if option and context is not None and "Did you mean" not in text:
+        text = f"{text}.{_others_with(option, context)}".removesuffix(".")
     return f"{text}{'' if text.endswith('?') else '.'} See: {path} --help"
+
+
+def _others_with(option: str, context: Any) -> str:
+    """Which commands have an option that the one that was called has not."""
+    program = context.find_root().command
+    have = [
+        name
+        for name, command in getattr(program, "commands", {}).items()
+        if any(option in param.opts for param in command.params)
+    ]
+    return (
+        f" {' and '.join(map(repr, have))} {'has' if len(have) == 1 else 'have'} it" if have else ""
+    )
 
 
 def _notes(error: BaseException) -> Sequence[str]:

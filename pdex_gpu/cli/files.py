@@ -5,8 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..checks import check_path
-from ..disk import check_place, mode_of
+from ..disk import check_place, is_folder, mode_of
 from ..errors import OptionError, shown
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that could not be made, or that nothing could be written to.
+
+    Raises
+    ------
+    OptionError
+        It is a file or below one, is not writable, or has too long a name.
+    """
+    check_path("--output", path)
+    if mode_of(path) is not None and not is_folder(path):
+        raise OptionError(f"The output {str(path)!r} is a file. Name a folder.")
+    there = path.absolute()
+    while mode_of(there) is None and there != there.parent:
+        there = there.parent
+    check_place(there / "screen.h5ad")
 
 
 def check_new_file(path: Path, suffixes: tuple[str, ...], *, force: bool) -> None:
