@@ -14,6 +14,7 @@ import numpy as np
 
 from .arrays import nan_filled
 from .backends.contract import NonFiniteError
+from .checks import check_choice, check_text, listed
 from .errors import (
     DataError,
     FileFormatError,
@@ -24,7 +25,7 @@ from .errors import (
     ScaleWarning,
     UnsupportedDataError,
     listing,
-    unknown,
+    shown,
 )
 from .machine import cpu_count, memory_budget
 from .naming import quoted
@@ -101,7 +102,7 @@ def pseudobulk(
     ('donor.d0-target_gene.GENE00031', 99)
     """
     columns = sorted(sample_columns(groupby))
-    check_method("method", method)
+    check_choice("method:", method, METHODS)
     if N_CELLS in columns:
         raise OptionError(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
@@ -172,20 +173,15 @@ class Samples:
 def sample_columns(groupby: str | Iterable[str]) -> list[str]:
     """The columns asked for, each once; raises OptionError if these are no names."""
     try:
-        columns = [groupby] if isinstance(groupby, str) else list(groupby)
+        columns = [groupby] if isinstance(groupby, str) else listed(groupby)
     except TypeError:
         columns = []
     if not columns or not all(isinstance(column, str) for column in columns):
         raise OptionError(
-            f"groupby={groupby!r} must be the name of a column of obs, or a list of such names."
+            f"groupby={shown(groupby)} must be the name of a column of obs, or a list of such "
+            "names."
         )
     return list(dict.fromkeys(columns))
-
-
-def check_method(option: str, method: object) -> None:
-    """Raise OptionError unless `method`, given as `option`, is one of METHODS."""
-    if method not in METHODS:
-        raise OptionError(unknown(f"{option}:", method, METHODS))
 
 
 def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Samples:
@@ -202,8 +198,7 @@ def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Sample
     LabelError
         No cell has a label in all columns.
     """
-    if layer is not None and not isinstance(layer, str):
-        raise OptionError(f"layer={layer!r} must be text, not {type(layer).__name__}.")
+    check_text("layer", layer, may_be_none=True)
     codes = np.zeros(0, np.int64)
     ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
     for column in columns:

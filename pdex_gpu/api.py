@@ -407,7 +407,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     check_settings(settings)
     if settings.out is not None:
         check_output(Path(settings.out), source=input_file(data), overwrite=settings.force)
-    test = make_test(settings.metric, settings.test_options)
+    test = make_test(settings.metric, settings.test_options, settings.call)
     with _cluster_of(settings) as cluster:
         backend = (
             _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
@@ -415,6 +415,9 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         engine = choose_engine(settings, backend)
         if engine == "shared_memory" and settings.n_processes is not None:
             settings = replace(settings, n_workers=settings.n_processes)
+        elif settings.n_processes is not None:  # as many threads as there would be processes
+            n_threads = settings.n_processes * (settings.n_threads or 1)
+            settings = replace(settings, n_threads=n_threads)
         if isinstance(settings.groups, Iterator):  # workers ask again
             settings = replace(settings, groups=tuple(settings.groups))
         on_device = () if cluster is not None else (settings.device, settings.device_memory)
@@ -446,7 +449,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             filters = Filters(
                 settings.min_fraction,
                 settings.min_cpm,
-                settings.filter_sides == "either",
+                settings.entry.filter_sides == "either",
                 _own_genes(dataset, settings, design),
             )
             with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
@@ -744,7 +747,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
                 "Tests need finite values: replace it or remove the cell or gene."
             )
             if np.isnan(error.value):
-                text += _ABOUT_NAN[settings.takes_nan_policy]
+                text += _ABOUT_NAN[settings.entry.takes_nan_policy]
             raise DataError(text) from error
         return
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from .api import compare
 from .calibration_result import Calibration, Distribution, distribution, quantiles
+from .checks import check_count, check_number, check_text
 from .comparisons import combined, make_design
 from .errors import (
     DuplicateGeneWarning,
@@ -21,11 +22,12 @@ from .errors import (
     OptionError,
     ScaleWarning,
     SkippedWarning,
+    shown,
 )
 from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
 from .result import DEResult
 from .schema import extra_columns
-from .settings import Settings, check_settings
+from .settings import Entry, Settings, check_settings
 from .sources.dataset import Dataset, Labels, object_array, open_dataset
 from .stats.base import make_test
 
@@ -43,8 +45,8 @@ _REFUSED = {
     "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
     "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
 }
-_NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "takes_nan_policy",
-                "filter_sides", "n_processes")  # fmt: skip
+_NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "n_processes")
+_OWN_OPTIONS = ("units", "n_repeats", "seed", "alpha")
 
 
 def calibrate(
@@ -135,12 +137,21 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
     rest = {name: value for name, value in options.items() if name not in known}
     for name, advice in _REFUSED.items():
         default = "reference" if name == "comparison" else None
-        if own.get(name, default) != default:
-            raise OptionError(f"{name}={own[name]!r} does not go with calibrate: {advice}.")
-    settings = Settings(groupby=groupby, reference=reference, **own, test_options=rest)
+        given = own.get(name, default)
+        if given is not default and not (isinstance(given, str) and given == default):
+            raise OptionError(f"{name}={shown(own[name])} does not go with calibrate: {advice}.")
+    settings = Settings(
+        groupby=groupby,
+        reference=reference,
+        **own,
+        test_options=rest,
+        entry=Entry(
+            "calibrate", (*_OWN_OPTIONS, "groupby", "reference", *sorted(known - set(_REFUSED)))
+        ),
+    )
     check_settings(settings)
     extra_columns(settings.columns)
-    test = make_test(settings.metric, settings.test_options)
+    test = make_test(settings.metric, settings.test_options, settings.call)
     if getattr(test, "p_values", None) == "interpolated":
         raise OptionError(
             "p_values='interpolated' caps p-values to [0.001, 0.25], so that they say nothing of "
@@ -160,17 +171,12 @@ class _Plan:
 
     def check(self) -> None:
         """Raise OptionError for a value that makes no sense."""
-        if self.units is not None and not isinstance(self.units, str):
-            kind = type(self.units).__name__
-            raise OptionError(f"units={self.units!r} must be text, not {kind}: a column of obs.")
-        for name, least in (("n_repeats", 1), ("seed", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not whole or value < least:
-                raise OptionError(f"{name}={value!r} must be a whole number of at least {least}.")
-        number = isinstance(self.alpha, (int, float, np.number))
-        if not number or isinstance(self.alpha, bool) or not 0.0 < self.alpha < 1.0:
-            raise OptionError(f"alpha={self.alpha!r} must be a number above 0 and below 1.")
+        check_text("units", self.units, may_be_none=True, what="a column of obs")
+        check_count("n_repeats", self.n_repeats, may_be_none=False)
+        check_count("seed", self.seed, least=0, may_be_none=False)
+        words = "a number above 0 and below 1"
+        if not 0.0 < check_number("alpha", self.alpha, words) < 1.0:
+            raise OptionError(f"alpha={self.alpha!r} must be {words}.")
 
 
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:

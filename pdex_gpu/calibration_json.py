@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from . import __version__
-from .disk import write_beside
+from .checks import check_path
+from .disk import is_there, write_beside
 from .errors import FileFormatError, OptionError
 from .installing import UPDATE
 
@@ -63,12 +64,10 @@ def _plain(value: Any) -> Any:
 
 def read_json(path: str | os.PathLike[str]) -> Calibration:
     """See :meth:`.calibration_result.Calibration.from_json`."""
-    path = Path(path)
+    path = check_path("path", path)
     shown = repr(str(path))
-    if path.is_dir():
+    if is_there(path, "The calibration file").is_dir():
         raise OptionError(f"{shown} is a folder. Name the .json file of a calibration in it.")
-    if not path.exists():
-        raise FileNotFoundError(f"The calibration file {shown} does not exist.")
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8

@@ -291,7 +291,7 @@ class Calibration:
 
         Raises
         ------
-        FileNotFoundError
+        MissingFileError
             The folder does not exist.
         OutputError
             The disk is full or failed, or permission is missing.
@@ -309,7 +309,7 @@ class Calibration:
 
         Raises
         ------
-        FileNotFoundError
+        MissingFileError
             There is no such file.
         OptionError
             It is a folder.

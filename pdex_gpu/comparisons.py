@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import check_label, labels_of, listed
 from .design import Contrast, Design, group_cells, labels_array
 from .errors import (
     LabelError,
@@ -18,7 +19,8 @@ from .errors import (
     SkippedWarning,
     UnknownGroupWarning,
     listing,
-    unknown,
+    shown,
+    unknown_label,
 )
 from .naming import joined, level_text, pool_name, unlike
 
@@ -139,7 +141,8 @@ def make_design(
             stacklevel=5,
         )
     counts = np.bincount(codes[codes >= 0], minlength=len(categories))
-    present = _sorted([c for c, n in zip(categories, counts, strict=True) if n])
+    sizes = {c: int(n) for c, n in zip(categories, counts, strict=True) if n}
+    present = {label: sizes[label] for label in _sorted(list(sizes))}
     if comparison == "pairs":
         asked = _asked_pairs(pairs, present, column)
     elif pools is not None:
@@ -180,21 +183,25 @@ def _sort_key(label: object) -> tuple[bool, Any]:
 
 
 def _asked(
-    kind: str, reference: object, groups: Iterable[object] | None, present: list[Any], column: str
+    kind: str,
+    reference: object,
+    groups: Iterable[object] | None,
+    present: Mapping[Any, int],
+    column: str,
 ) -> _Asked:
-    """Targets and references of all kinds but pairs.
+    """Targets and references of all kinds but pairs, of the labels that are there.
 
     Group numbers: for one reference (or several pooled) 0, for each of several references their
     place in the list, for pools none; then targets; then, in the rest alone, all others together.
     """
-    asked_groups = _as_labels("groups", groups)
+    asked_groups = labels_of("groups", groups)
     references: list[Any] = []
     if kind != "rest":
         references = _references(reference, present, column)
         if kind == "each_reference" and len(references) < 2:
             raise OptionError(
                 f"comparison='each_reference' needs several references, but reference="
-                f"{reference!r} is one. Give a list, or comparison='reference'."
+                f"{shown(reference)} is one. Give a list, or comparison='reference'."
             )
     known, by_text = set(present), {str(label): label for label in present}
     if asked_groups is None:
@@ -211,7 +218,8 @@ def _asked(
                 stacklevel=6,
             )
         elif absent:
-            raise LabelError(unknown(f"group in column {column!r}:", absent[0], present))
+            what = f"group in column {column!r}:"
+            raise LabelError(unknown_label(what, absent[0], present, control=False))
     with_whom = {
         "rest": "the rest",
         "perturbed": "the other perturbed cells",
@@ -241,7 +249,7 @@ def _asked_of_pools(
     kind: str,
     reference: object,
     groups: Iterable[object] | None,
-    present: list[Any],
+    present: Mapping[Any, int],
     column: str,
     pools: Mapping[Any, str],
 ) -> _Asked:
@@ -267,28 +275,42 @@ def _asked_of_pools(
     )
 
 
-def _pool(kind: str, present: list[Any]) -> str:
+def _pool(kind: str, present: Iterable[Any]) -> str:
     """What rows say of the cells that each target is compared with: the name of no group."""
     return unlike(REST if kind == "rest" else PERTURBED, present)
 
 
-def _references(reference: object, present: list[Any], column: str) -> list[Any]:
+def reference_labels(reference: object) -> list[Any]:
+    """The labels that a caller gave for the reference, one or several.
+
+    Raises
+    ------
+    OptionError
+        One of them cannot be a label, such as a list.
+    """
+    scalar = isinstance(reference, np.ndarray) and reference.ndim == 0
+    if not scalar and isinstance(reference, list | tuple | set | frozenset | np.ndarray):
+        return labels_of("reference", reference) or []
+    check_label("reference", reference)
+    return [reference]
+
+
+def _references(reference: object, present: Mapping[Any, int], column: str) -> list[Any]:
     """The labels of the reference, one or several."""
-    several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
-    labels = _as_labels("reference", reference if several else [reference])
-    assert labels is not None
+    labels = reference_labels(reference)
     known, by_text = set(present), {str(label): label for label in present}
     found = [_match(label, known, by_text) for label in labels]
     for label in found:
         if label is None or label not in known:
             asked = "None" if label is None else label
-            raise LabelError(unknown(f"reference in column {column!r}:", asked, present))
+            what = f"reference in column {column!r}:"
+            raise LabelError(unknown_label(what, asked, present, control=True))
     if not found:
         raise OptionError("reference=[] names no group. Give the label of the reference.")
     return list(dict.fromkeys(found))
 
 
-def _asked_pairs(pairs: Any, present: list[Any], column: str) -> _Asked:
+def _asked_pairs(pairs: Any, present: Mapping[Any, int], column: str) -> _Asked:
     known, by_text = set(present), {str(label): label for label in present}
     found = []
     for target, reference in _pairs(pairs):
@@ -297,7 +319,7 @@ def _asked_pairs(pairs: Any, present: list[Any], column: str) -> _Asked:
             if label not in known:
                 raise LabelError(
                     f"The pair ({target!r}, {reference!r}) names a {role} that is no group: "
-                    + unknown(f"group in column {column!r}:", label, present)
+                    + unknown_label(f"group in column {column!r}:", label, present, control=False)
                 )
         if labels[0] == labels[1]:
             raise LabelError(
@@ -326,21 +348,30 @@ def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
                 f"pairs= has no column {lacking[0]!r}; it needs target and reference, and has "
                 f"{listing(columns)}."
             )
-        yield from zip(list(pairs["target"]), list(pairs["reference"]), strict=True)
-        return
-    try:
-        rows = [pairs] if isinstance(pairs, str) else list(pairs)
-        for row in rows:
-            if isinstance(row, str):  # its letters are no labels
-                raise TypeError(row)
-            target, reference = row
-            hash((target, reference))
-            yield target, reference
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            f"pairs={pairs!r} must be rows of (target, reference): a list of pairs, or a table "
-            "with these columns."
-        ) from error
+        rows = [*zip(*(_one_column(pairs, name) for name in ("target", "reference")), strict=True)]
+    else:
+        try:
+            # The letters of a text are no labels.
+            rows = [tuple(listed(row)) for row in listed(pairs)]
+            if any(len(row) != 2 for row in rows):
+                raise TypeError("a row does not have two labels")
+            for label in (label for row in rows for label in row):
+                check_label("pairs", label)
+        except (TypeError, OptionError) as error:
+            raise OptionError(
+                f"pairs={shown(pairs)} must be rows of (target, reference): a list of pairs, or a "
+                "table with these columns."
+            ) from error
+    yield from rows
+
+
+def _one_column(table: Any, name: str) -> list[Any]:
+    column = table[name]
+    if getattr(column, "ndim", 1) != 1:
+        raise OptionError(f"pairs= has several columns {name!r}. Rename all but one.")
+    for label in column:
+        check_label("pairs", label)
+    return list(column)
 
 
 # --- from labels to groups -------------------------------------------------------------------
@@ -540,18 +571,6 @@ def _sorted(labels: list[Any]) -> list[Any]:
         return sorted(labels)
     except TypeError:  # labels of mixed types
         return sorted(labels, key=str)
-
-
-def _as_labels(name: str, labels: Any) -> list[Any] | None:
-    """A list of labels, or None; one label in text stands for itself."""
-    if labels is None:
-        return None
-    try:
-        found = [labels] if isinstance(labels, str) else list(labels)
-        set(found)
-    except TypeError as error:  # not iterable, or a label that is itself a list
-        raise OptionError(f"{name}={labels!r} must be labels of the column: {error}.") from error
-    return found
 
 
 def _match(label: object, known: set[Any], by_text: dict[str, Any]) -> object:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .api import compare
+from .checks import check_choice, check_count, check_flag
 from .errors import LowMemoryError, OptionError
 from .result import DEResult
 from .schema import LABELS, VALUES
-from .settings import PDEX_ENTRY, Settings, check_count
+from .settings import PDEX_ENTRY, Entry, Settings
 from .sources.dataset import is_backed
+from .stats.base import METRICS
 
 if TYPE_CHECKING:
     import anndata
@@ -122,10 +125,14 @@ def parallel_differential_expression(
             "use_continuity is set by tie_correct here, as in pdex: tie_correct=True means with "
             "continuity correction. Give tie_correct alone."
         )
+    check_flag("tie_correct", tie_correct)
+    check_flag("as_polars", as_polars)
+    check_flag("low_memory", low_memory, may_be_none=True)
     check_count("num_workers", num_workers)
     check_count("num_threads", num_threads)
     check_count("gene_chunk_size", gene_chunk_size)
     options = dict(kwargs)
+    check_choice("metric", metric, METRICS)
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)
     elif metric == "anderson" and set(options) <= {"variant", "midrank", "nan_policy"}:
@@ -154,7 +161,9 @@ def parallel_differential_expression(
             clip_value=clip_value,
             progress=show_progress,
             test_options=options,
-            entry=PDEX_ENTRY,
+            entry=Entry(
+                PDEX_ENTRY, tuple(inspect.signature(parallel_differential_expression).parameters)
+            ),
         ),
     )
     return _as_pdex(cast(DEResult, result), as_polars)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import warnings
@@ -13,21 +14,31 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from .api import compare
+from .checks import (
+    check_choice,
+    check_flag,
+    check_label,
+    check_number,
+    check_text,
+    is_whole,
+)
 from .errors import (
     ColumnError,
     LabelError,
     MissingDependencyError,
     OptionError,
     SkippedWarning,
-    unknown,
+    close_matches,
+    shown,
+    unknown_label,
 )
 from .installing import how_to_install
 from .machine import cpu_count, memory_budget
 from .naming import of_one_type
 from .result import DEResult
-from .settings import Settings
+from .settings import Entry, Settings
 from .sources.base import CscChunk, CsrChunk, Source
-from .sources.dataset import Dataset, Labels, column_in_memory, open_dataset
+from .sources.dataset import Dataset, Labels, column_in_memory, open_dataset, sizes_of
 from .sources.view import repeat
 
 if TYPE_CHECKING:
@@ -142,11 +153,14 @@ def pdex(
     0  GENE00031  GENE00000                270    16822.0
     1  GENE00031  GENE00001                270    16904.0
     """
-    _check_options(mode, threads, geometric_mean, epsilon, cpm_filter)
+    _check_options(mode, threads, geometric_mean, as_pandas, epsilon, cpm_filter)
     reference, gene_column = _mode_options(mode, kwargs)
     if kwargs:
+        known = [*inspect.signature(pdex).parameters, "reference", "gene_col"]
+        close = [match for name in kwargs for match in close_matches(name, known, 1)]
+        hint = f". Did you mean {' or '.join(map(repr, close))}?" if close else ""
         warnings.warn(
-            f"Unexpected keyword arguments for mode={mode!r} (ignored): {', '.join(kwargs)}",
+            f"Unexpected keyword arguments for mode={mode!r} (ignored): {', '.join(kwargs)}{hint}",
             UserWarning,
             stacklevel=2,
         )
@@ -155,7 +169,7 @@ def pdex(
     with _opened(adata, groupby) as dataset:
         targets = _groups(dataset.labels)
         if mode != "all":
-            targets = _without(targets, reference, groupby)
+            targets = _without(targets, reference, groupby, dataset.labels)
         if mode == "on_target":
             targets, absent = _with_genes(dataset, targets, str(gene_column))
             if absent:
@@ -182,8 +196,8 @@ def pdex(
                 columns=[f"{side}_{name}" for side in sides for name in (mean, "n_cells")],
                 fdr_scope="all" if mode == "on_target" else "target",
                 min_cpm=cpm_filter,
-                takes_nan_policy=False,
-                filter_sides="either",  # pdex's rule, which its numbers come from
+                # The filter is pdex's, which its numbers come from.
+                entry=Entry("pdex", takes_nan_policy=False, filter_sides="either"),
                 backend=backend,
                 n_threads=min(threads, cpu_count()) or None,
                 is_log1p=is_log1p,
@@ -194,22 +208,23 @@ def pdex(
 
 
 def _check_options(
-    mode: object, threads: object, geometric_mean: object, epsilon: Any, cpm_filter: Any
+    mode: object,
+    threads: object,
+    geometric_mean: object,
+    as_pandas: object,
+    epsilon: object,
+    cpm_filter: object,
 ) -> None:
-    if mode not in MODES:
-        raise OptionError(unknown("mode", mode, MODES))
-    whole = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
-    if not whole or threads < 0:  # type: ignore[operator]
+    check_choice("mode", mode, MODES)
+    if not is_whole(threads) or threads < 0:
         raise OptionError(
-            f"threads={threads!r} must be a whole number: of threads, or 0 for all processors."
+            f"threads={shown(threads)} must be a whole number: of threads, or 0 for all processors."
         )
-    if not isinstance(geometric_mean, bool | np.bool_):
-        raise OptionError(f"geometric_mean={geometric_mean!r} must be True or False.")
-    for name, value in (("epsilon", epsilon), ("cpm_filter", cpm_filter)):
-        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not number and not (name == "cpm_filter" and value is None):
-            raise OptionError(f"{name}={value!r} must be a number.")
-    if not epsilon >= 0:
+    check_flag("geometric_mean", geometric_mean)
+    check_flag("as_pandas", as_pandas)
+    if cpm_filter is not None:
+        check_number("cpm_filter", cpm_filter)
+    if check_number("epsilon", epsilon) < 0:
         raise OptionError(f"epsilon must be non-negative, got {epsilon!r}. Give 0 for none.")
 
 
@@ -220,15 +235,16 @@ def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
     gene_column = kwargs.pop("gene_col", None) if mode == "on_target" else None
     if mode == "on_target" and not isinstance(gene_column, str):
         raise OptionError(
-            f"'gene_col' is required for mode='on_target', got {gene_column!r}: name the column "
-            "of obs with the gene that each group targets."
+            f"'gene_col' is required for mode='on_target', got {shown(gene_column)}: name the "
+            "column of obs with the gene that each group targets."
         )
     reference = kwargs.pop("reference", "non-targeting")
     if isinstance(reference, list | tuple | set | frozenset | np.ndarray):
         raise OptionError(
-            f"reference={reference!r} must be one label. pdex_gpu.differential_expression pools "
-            "several."
+            f"reference={shown(reference)} must be one label. "
+            "pdex_gpu.differential_expression pools several."
         )
+    check_label("reference", reference)
     return reference, gene_column
 
 
@@ -237,8 +253,7 @@ def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
 
 def _opened(data: Any, groupby: str) -> Dataset:
     """The data, with groups in pdex's order and no label for cells that it leaves out."""
-    if not isinstance(groupby, str):
-        raise OptionError(f"groupby={groupby!r} must be text, not {type(groupby).__name__}.")
+    check_text("groupby", groupby)
     try:
         dataset = open_dataset(data, groupby)
     except ColumnError as error:  # a KeyError; pdex raises ValueError
@@ -268,13 +283,14 @@ def _groups(labels: Labels) -> list[Any]:
     return list(labels.categories)
 
 
-def _without(groups: list[Any], reference: object, groupby: str) -> list[Any]:
+def _without(groups: list[Any], reference: object, groupby: str, labels: Labels) -> list[Any]:
     """The targets: all groups but the reference, which must be there."""
     targets = [group for group in groups if group != reference]
     if len(targets) == len(groups):  # "3" stands for the integer 3, as elsewhere
         targets = [group for group in groups if str(group) != str(reference)]
     if len(targets) == len(groups):
-        raise LabelError(unknown(f"reference in column {groupby!r}:", reference, groups))
+        what = f"reference in column {groupby!r}:"
+        raise LabelError(unknown_label(what, reference, sizes_of(labels), control=True))
     return targets
 
 
@@ -309,7 +325,8 @@ def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list
 
 def _detect_log1p(source: Source) -> bool:
     """Whether no value of the first rows reaches 20, of those stored."""
-    largest = float(np.max(leading_values(source, _DETECTED_ROWS), initial=-np.inf))
+    values = leading_values(source, _DETECTED_ROWS)
+    largest = float(values.max()) if values.size else -np.inf  # whole numbers have no infinity
     found = largest < _LOG1P_BELOW
     logger.warning(  # as pdex: it is a guess that decides what means are
         "is_log1p not specified; auto-detected %s, as the largest value of the first %d cells is "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .api import compare
+from .checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_label,
+    check_text,
+    labels_of,
+)
 from .compat_modes import leading_values
 from .errors import (
     LabelError,
@@ -17,9 +26,10 @@ from .errors import (
     UnsupportedDataError,
     listing,
     unknown,
+    unknown_label,
 )
 from .result import DEResult
-from .settings import SCANPY_ENTRY, Settings, check_count
+from .settings import SCANPY_ENTRY, Entry, Settings
 from .sources.base import Source
 from .sources.dataset import (
     Dataset,
@@ -155,6 +165,9 @@ def rank_genes_groups(
     ['GENE00044', 'GENE00036']
     """
     method = _check_options(method, corr_method, tie_correct, rankby_abs, pts, n_genes)
+    for name, value in (("groupby", groupby), ("layer", layer), ("key_added", key_added)):
+        check_text(name, value, may_be_none=name != "groupby")
+    check_flag("copy", copy)
     _check_data(adata, copy)
     mask = _mask(adata, mask_var)
     use_raw = _check_raw(adata, use_raw, layer)
@@ -174,7 +187,7 @@ def rank_genes_groups(
                 groupby=groupby,
                 reference=reference,
                 groups=chosen.targets,
-                comparison="rest" if reference == "rest" else "reference",
+                comparison="rest" if str(reference) == "rest" else "reference",
                 columns=[*means, *fractions, *(["z"] if method == "wilcoxon" else [])],
                 fdr_method=corr_method,
                 fdr_scope="target",
@@ -182,9 +195,8 @@ def rank_genes_groups(
                 layer=layer,
                 backend=backend,
                 is_log1p=True,  # that is what its fold changes take for granted
-                takes_nan_policy=False,
                 test_options=_test_options(method, tie_correct),
-                entry=SCANPY_ENTRY,
+                entry=Entry(SCANPY_ENTRY, takes_nan_policy=False),
             ),
         )
     found: dict[str, Any] = {
@@ -215,18 +227,15 @@ def _check_options(
     n_genes: object,
 ) -> str:
     method = "t-test" if method is None else method
-    if method == "logreg":
+    if isinstance(method, str) and method == "logreg":
         raise OptionError(
             "method='logreg' is not offered: logistic regression is no test of a gene. Use "
             f"scanpy for it, or one of {listing(METHODS)}."
         )
-    if method not in METHODS:
-        raise OptionError(unknown("method", method, METHODS))
-    if corr_method not in CORRECTIONS:
-        raise OptionError(unknown("corr_method", corr_method, CORRECTIONS))
+    check_choice("method", method, METHODS)
+    check_choice("corr_method", corr_method, CORRECTIONS)
     for name, value in (("tie_correct", tie_correct), ("rankby_abs", rankby_abs), ("pts", pts)):
-        if not isinstance(value, bool | np.bool_):
-            raise OptionError(f"{name}={value!r} must be True or False.")
+        check_flag(name, value)
     check_count("n_genes", n_genes)
     return method
 
@@ -234,7 +243,8 @@ def _check_options(
 def _check_data(adata: Any, copy: bool) -> None:
     if is_multimodal(adata):
         raise many_modalities(adata)
-    if not hasattr(adata, "uns") or not hasattr(adata, "obs"):
+    anndata = sys.modules.get("anndata")
+    if anndata is None or not isinstance(adata, anndata.AnnData):
         raise UnsupportedDataError(
             f"rank_genes_groups writes into adata.uns, so it needs an AnnData, not a "
             f"{type(adata).__name__}. Open a file with anndata.read_h5ad(path, backed='r'), or use "
@@ -274,8 +284,7 @@ def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
 
 def _check_raw(adata: Any, use_raw: bool | None, layer: str | None) -> bool:
     raw = adata.raw is not None
-    if use_raw is not None and not isinstance(use_raw, bool | np.bool_):
-        raise OptionError(f"use_raw={use_raw!r} must be True, False or None.")
+    check_flag("use_raw", use_raw, may_be_none=True)
     if use_raw and not raw:
         raise OptionError("Received use_raw=True, but adata.raw is empty. Give use_raw=False.")
     use_raw = raw if use_raw is None else bool(use_raw)
@@ -309,16 +318,18 @@ def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups
     categories = column.cat.categories.tolist()
     if isinstance(groups, str) and groups == "all":
         labels = categories
-    elif isinstance(groups, str | int):
+    elif groups is None or isinstance(groups, str):
         raise OptionError(f"groups={groups!r}: specify a sequence of groups, or 'all'.")
     else:
-        labels = [_label(group, categories, "group", groupby) for group in groups]
+        asked = labels_of("groups", groups) or []
+        labels = [_label(group, column, "group") for group in asked]
         if not labels:
             raise OptionError("groups=[] names no group. Give some, or 'all'.")
-    if reference == "rest":
+    if isinstance(reference, str) and reference == "rest":
         chosen = _Groups(list(dict.fromkeys(labels)), list(dict.fromkeys(labels)))
     else:
-        other = _label(reference, categories, "reference", groupby)
+        check_label("reference", reference)
+        other = _label(reference, column, "reference")
         both = list(dict.fromkeys([*labels, other]))
         chosen = _Groups(both, [label for label in both if label != other])
     counts = column.value_counts()
@@ -332,14 +343,17 @@ def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups
     return chosen
 
 
-def _label(asked: object, categories: list[Any], role: str, groupby: str) -> Any:
+def _label(asked: object, column: Any, role: str) -> Any:
     """A category by its value or, as numbers are given as text and text as numbers, its text."""
+    categories = column.cat.categories.tolist()
     for category in categories:
         if category == asked:
             return category
     by_text = {str(category): category for category in categories}
     if str(asked) not in by_text:
-        raise LabelError(unknown(f"{role} in column {groupby!r}:", asked, categories))
+        sizes = column.value_counts(sort=False).to_dict()
+        what = f"{role} in column {column.name!r}:"
+        raise LabelError(unknown_label(what, asked, sizes, control=role == "reference"))
     return by_text[str(asked)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import nan_filled
 from .backends.contract import KernelSet
 from .backends.reference import benjamini_hochberg
-from .errors import OptionError, unknown
+from .checks import check_choice
 from .fdr import Column, FileColumn, adjust
 from .pools import Map
 from .sinks.files import StoredPValues, StoredResults
@@ -38,10 +38,8 @@ class Correction:
 
     def check(self) -> None:
         """Raise OptionError for a method or scope that does not exist."""
-        if self.method not in METHODS:
-            raise OptionError(unknown("fdr_method", self.method, METHODS))
-        if self.scope not in SCOPES:
-            raise OptionError(unknown("fdr_scope", self.scope, SCOPES))
+        check_choice("fdr_method", self.method, METHODS)
+        check_choice("fdr_scope", self.scope, SCOPES)
 
     def scaled(self, values: np.ndarray, n_tests: int) -> np.ndarray:
         """Benjamini-Hochberg adjusted p-values become those of the method, in place.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .console import describe_backend, format_table, number_text
+from .disk import writing
 from .effect import direction
 from .on_target import own_genes_of
 
@@ -64,8 +65,9 @@ def run_demo(
     say(f"Simulating {n_cells:,} cells x {n_genes:,} genes, {n_perturbations:,} perturbations ...")
     started = time.perf_counter()
     screen = simulate_screen(n_cells, n_genes, n_perturbations, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    screen.write_h5ad(screen_path)
+    with writing("The demo's screen", screen_path):
+        folder.mkdir(parents=True, exist_ok=True)
+        screen.write_h5ad(screen_path)
     say(
         f"  {screen_path}: {screen.counts.nnz:,} counts above zero, "
         f"{screen_path.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.1f} s"

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .aggregate import Aggregated, Samples, aggregate, check_method, find_samples, sample_columns
+from .aggregate import METHODS, Aggregated, Samples, aggregate, find_samples, sample_columns
+from .checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_label,
+    check_text,
+    labels_of,
+    names_of,
+)
 from .deseq_model import Model, make_model
 from .errors import (
     DataError,
@@ -20,11 +29,11 @@ from .errors import (
     OptionError,
     UnknownGroupWarning,
     listing,
-    unknown,
+    shown,
+    unknown_label,
 )
 from .installing import how_to_install
 from .naming import of_one_type
-from .settings import check_count
 from .value_scale import told
 
 if TYPE_CHECKING:
@@ -118,11 +127,15 @@ def pseudobulk_dex(
     >>> table.loc[table["pvalue"].idxmin(), "gene"]
     'GENE00044'
     """
-    check_method("aggr_method", aggr_method)
+    check_choice("aggr_method:", aggr_method, METHODS)
+    groupby = names_of("groupby", groupby, "columns of obs", "['target_gene', 'donor']")
     columns = sample_columns(groupby)
+    check_text("test_col", test_col)
+    check_text("design", design, may_be_none=True, what="a formula")
+    check_flag("as_polars", as_polars)
     if test_col not in columns:
         raise OptionError(
-            f"test_col={test_col!r} is not among the columns of groupby: "
+            f"test_col={shown(test_col)} is not among the columns of groupby: "
             f"{listing(sorted(columns))}. Add it to groupby, or name the column with the groups."
         )
     if len(columns) < 2:
@@ -189,17 +202,25 @@ def _targets(
     def match(label: object) -> Any:
         return label if label in known_labels else by_text.get(str(label), label)
 
-    known = match(_labels("reference", [reference])[0])
+    sizes = dict.fromkeys(sorted(by_text), 0)
+    for label, n in zip(samples.levels[column].tolist(), samples.n_cells.tolist(), strict=True):
+        sizes[str(label)] += n
+    check_label("reference", reference)
+    known = match(reference)
     if known not in known_labels:
-        raise LabelError(unknown(f"reference in column {column!r}:", reference, sorted(by_text)))
+        raise LabelError(
+            unknown_label(f"reference in column {column!r}:", reference, sizes, control=True)
+        )
     if groups is None:
         targets = [label for label in present if label != known]
     else:
-        asked = [match(label) for label in _labels("groups", groups)]
+        asked = [match(label) for label in labels_of("groups", groups) or ()]
         absent = [label for label in asked if label not in known_labels]
         targets = [g for g in dict.fromkeys(asked) if g in known_labels and g != known]
         if absent and not targets:
-            raise LabelError(unknown(f"group in column {column!r}:", absent[0], sorted(by_text)))
+            raise LabelError(
+                unknown_label(f"group in column {column!r}:", absent[0], sizes, control=False)
+            )
         if absent:
             warnings.warn(
                 f"Groups not found in column {column!r}, left out: {listing(absent)}.",
@@ -212,16 +233,6 @@ def _targets(
             f"found {listing(present)}. Give other groups or another reference."
         )
     return known, targets
-
-
-def _labels(option: str, labels: Any) -> list[Any]:
-    """A list of labels; one label in text stands for itself."""
-    try:
-        found = [labels] if isinstance(labels, str) else list(labels)
-        set(found)
-    except TypeError as error:  # not iterable, or a label that is itself a list
-        raise OptionError(f"{option}={labels!r} must be labels of the column: {error}.") from error
-    return found
 
 
 def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:

@@ -7,10 +7,30 @@ built-in exception that callers of pdex or scanpy would catch in the same place.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SHOWN = 20
+
+#: Letters of a value that a message shows.
+SHOWN_LETTERS = 200
+
+_WITH_SIZES = 6  # groups whose number of cells is told
+
+# What control cells are called, without case: words of a label, and how labels begin.
+_CONTROL_WORDS = frozenset(
+    {
+        "nt", "ntc", "control", "controls", "ctrl", "ctl", "ctrls", "neg", "negative",
+        "safe", "dmso", "scramble", "scrambled", "scr", "aavs1", "rosa26", "ccr5", "wt", "wildtype",
+        "mock", "vehicle", "untreated", "unperturbed", "untransduced", "uninfected", "pbs", "empty",
+        "gfp", "egfp", "lacz", "luciferase", "intergenic", "noguide", "unstimulated",
+    }
+)  # fmt: skip
+_CONTROL_STARTS = (
+    "nontarget", "control", "ctrl", "negctrl", "negcontrol", "negativecontrol", "safetarget",
+    "safeharbo", "scramble", "wildtype", "untreated", "vehicle", "mock", "nopert", "noguide",
+)  # fmt: skip
 
 
 class PdexGpuError(Exception):
@@ -44,6 +64,14 @@ class LayerError(PdexGpuError, KeyError):
 
 class DataError(PdexGpuError, ValueError):
     """The matrix holds values that no test is defined for, or is malformed."""
+
+
+class MissingFileError(PdexGpuError, FileNotFoundError):
+    """There is no such file or folder."""
+
+
+class UnreadableFileError(PdexGpuError, PermissionError):
+    """There is a file, but not the permission to read it."""
 
 
 class FileFormatError(PdexGpuError, OSError):
@@ -130,22 +158,99 @@ class SkippedWarning(UserWarning):
     """Some comparisons cannot be made and are left out."""
 
 
+def shown(value: object, limit: int = SHOWN_LETTERS) -> str:
+    """A value for a message: its repr in one line, cut to so many letters; never raises."""
+    try:
+        text = " ".join(repr(value).split()) if not isinstance(value, str) else repr(value)
+    except Exception:  # the object's own
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 20]} ... {text[-15:]}"
+
+
 def listing(names: Iterable[object], *, limit: int = SHOWN) -> str:
     """The first `limit` names, quoted, with a count of the rest."""
     names = list(names)
-    shown = ", ".join(repr(str(n)) for n in names[:limit])
+    listed = ", ".join(_quoted(n) for n in names[:limit])
     rest = len(names) - limit
-    return f"{shown} ... and {rest} more" if rest > 0 else (shown or "none")
+    return f"{listed} ... and {rest} more" if rest > 0 else (listed or "none")
+
+
+def close_matches(asked: object, names: Sequence[str], n: int = 3) -> list[str]:
+    """Names spelt much like what was asked for, the closest first."""
+    text = _text(asked)
+    if len(text) > SHOWN_LETTERS:
+        return []
+    plain = _plain(text)
+    alike = [name for name in names if plain and _plain(name) == plain][:n]
+    if alike:
+        return alike
+    close = difflib.get_close_matches(text, names, n=n, cutoff=0.6)
+    if not close:
+        lowered = {name.lower(): name for name in names}
+        close = [lowered[c] for c in difflib.get_close_matches(text.lower(), lowered, n=n)]
+    return close
 
 
 def unknown(kind: str, asked: object, available: Sequence[object]) -> str:
     """Text for a name that does not exist: close matches, then what does exist."""
-    names = [str(a) for a in available]
-    close = difflib.get_close_matches(str(asked), names, n=3, cutoff=0.6)
-    if not close:
-        lowered = {name.lower(): name for name in names}
-        close = [lowered[c] for c in difflib.get_close_matches(str(asked).lower(), lowered, n=3)]
-    text = f"Unknown {kind} {str(asked)!r}."
-    if close:
-        text += f" Did you mean {' or '.join(repr(c) for c in close)}?"
+    names = [_text(a) for a in available]
+    return f"{_unknown(kind, asked, names)} Available ({len(names)}): {listing(names)}."
+
+
+def unknown_label(kind: str, asked: object, sizes: Mapping[Any, int], *, control: bool) -> str:
+    """The same for the label of a group: then likely controls, and the largest groups.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked for, and where.
+    asked : object
+    sizes : mapping of label to int
+        Cells of each group.
+    control : bool
+        Whether a control was looked for.
+    """
+    names = {_text(label): n for label, n in sizes.items()}
+    text = _unknown(kind, asked, list(names))
+    likely = [name for name in names if is_control(name)] if control else []
+    if likely:
+        text += f" Likely controls: {_with_sizes(likely, names)}."
+    if len(names) > SHOWN:
+        largest = sorted(names, key=lambda name: -names[name])
+        text += f" Largest groups: {_with_sizes(largest, names)}."
     return f"{text} Available ({len(names)}): {listing(names)}."
+
+
+def is_control(label: str) -> bool:
+    """Whether a label reads like that of control cells: non-targeting, NTC, DMSO and the like."""
+    words = re.split(r"[^a-z0-9]+", label.casefold())
+    joined = "".join(words)
+    return joined.startswith(_CONTROL_STARTS) or any(
+        word.removeprefix("sg") in _CONTROL_WORDS for word in words
+    )
+
+
+def _unknown(kind: str, asked: object, names: Sequence[str]) -> str:
+    text = f"Unknown {kind} {_quoted(asked)}."
+    close = close_matches(asked, names)
+    return text + (f" Did you mean {' or '.join(map(shown, close))}?" if close else "")
+
+
+def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{shown(name)} ({sizes[name]:,} cells)" for name in names[:_WITH_SIZES])
+
+
+def _text(value: object) -> str:
+    """What a name reads like; never raises."""
+    try:
+        return str(value)
+    except Exception:  # the object's own
+        return shown(value)
+
+
+def _quoted(value: object) -> str:
+    return shown(_text(value))
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())

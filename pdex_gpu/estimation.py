@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ import numpy as np
 
 from .analysis import make_analysis
 from .backends.registry import BackendInfo, load_kernels
+from .checks import check_count, check_flag, check_number
 from .cost.model import IN_MEMORY, SPLIT, Crew, Rates, predict
 from .cost.work import DENSE_SHARE, Counted
 from .errors import OptionError
@@ -22,7 +24,7 @@ from .opening import design_of, open_screen
 from .output import check_output, input_file
 from .plan import Plan
 from .schedule import choose_backend_for, choose_engine
-from .settings import Settings, check_count, check_settings
+from .settings import Settings, check_settings
 from .sources.base import Source
 from .sources.first_values import first_values
 from .sources.memory import CscSource
@@ -213,12 +215,19 @@ def estimate(
     """
     started = time.perf_counter()
     check_count("workers", workers)
-    if density is not None and not 0.0 < density <= 1.0:
-        raise OptionError(f"density={density!r} must be a share: above 0, and at most 1.")
-    if engine == "dask" and workers is None:
+    share = "a share: above 0, and at most 1"
+    if density is not None and not 0.0 < check_number("density", density, share) <= 1.0:
+        raise OptionError(f"density={density!r} must be {share}.")
+    check_flag("timing", timing)
+    if isinstance(engine, str) and engine == "dask" and workers is None:
         raise OptionError(
             "engine='dask' takes as long as the cluster is large. Give its workers with workers= "
-            "(--workers)."
+            "(--dask-workers)."
+        )
+    if workers is not None and n_workers is not None:
+        raise OptionError(
+            f"n_workers={n_workers} (--workers) is of one process, and workers={workers} "
+            "(--dask-workers) of a Dask cluster. Give one of them."
         )
     settings = Settings(
         groupby=groupby,
@@ -247,7 +256,7 @@ def estimate(
     check_settings(settings)
     if out is not None:
         check_output(Path(out), source=input_file(data), overwrite=True)
-    test = make_test(metric, test_options)
+    test = make_test(metric, test_options, tuple(inspect.signature(estimate).parameters))
     chosen = choose_backend_for(settings, test)
     analysis = make_analysis(
         test,

@@ -73,10 +73,10 @@ def ranking(result: DEResult, t: int, by: str) -> pandas.Series:
 
 def _values(result: DEResult, column: str, part: slice) -> np.ndarray:
     """A column, or what is made of columns, for some comparisons; NaN at pairs not kept."""
+    if not isinstance(column, str) or column not in (SIGNED, *result.columns):
+        raise OptionError(unknown("column", column, (SIGNED, *result.columns)))
     if column == SIGNED:
         values = _signed_log10_p(result, part)
-    elif column not in result.columns:
-        raise OptionError(unknown("column", column, (SIGNED, *result.columns)))
     else:
         values = result[column][part].astype(np.float64)
     if result.kept is not None:

@@ -54,7 +54,7 @@ def run_identity(
         "min_cells": _plain(settings.min_cells),
         "min_fraction": _plain(settings.min_fraction),
         "min_cpm": _plain(settings.min_cpm),
-        "cells that filters count": settings.filter_sides,
+        "cells that filters count": settings.entry.filter_sides,
         "layer": settings.layer,
         "groupby": [settings.group_column, *settings.within_columns],
         "reference": str(design.reference),
@@ -76,7 +76,7 @@ def _labels(design: Design) -> list[str]:
 def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:
     found = hashlib.sha256()
     for text in texts:
-        encoded = text.encode()
+        encoded = text.encode("utf-8", "backslashreplace")
         found.update(len(encoded).to_bytes(8, "little") + encoded)
     if codes is not None:
         found.update(np.ascontiguousarray(codes).data)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from .errors import OptionError
+from .checks import is_number
+from .errors import OptionError, shown
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -85,8 +86,8 @@ def memory_budget(
     if memory is None:
         memory = 0.5
     wrong = OptionError(
-        f"{option}={memory!r} is not a size. Give bytes (an int), a fraction of the free memory "
-        "between 0 and 1 (a float), or text such as '4GB' or '512MiB'."
+        f"{option}={shown(memory)} is not a size. Give bytes (an int), a fraction of the free "
+        "memory between 0 and 1 (a float), or text such as '4GB' or '512MiB'."
     )
     if isinstance(memory, str):
         text = memory.strip()
@@ -97,7 +98,7 @@ def memory_budget(
             size = float(number) * _UNITS[unit]
         except (ValueError, KeyError):
             raise wrong from None
-    elif isinstance(memory, bool) or not isinstance(memory, (int, float)):
+    elif not is_number(memory):
         raise wrong
     elif isinstance(memory, float) and 0 < memory <= 1:
         size = memory * (available_memory() if free is None else free)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .disk import write_whole
-from .errors import OptionError, OutputError
+from .checks import check_path
+from .disk import CHECKPOINT, check_place, mode_of, write_whole
+from .errors import OptionError, OutputError, shown
 from .sinks.checkpoint import Checkpoint, is_own_output
 from .sources.dataset import is_backed
 from .table import Table, write_parquet, write_text
@@ -47,19 +48,13 @@ def check_output(path: Path, *, source: Path | None = None, overwrite: bool = Fa
     """
     if path.suffix.lower() not in WRITERS:
         raise OptionError(
-            f"Unknown output format {path.suffix!r} in {str(path)!r}. "
+            f"Unknown output format {shown(path.suffix)} in {shown(str(path))}. "
             f"The suffix chooses the format: use one of {', '.join(WRITERS)}."
         )
-    folder = path.parent
-    if not folder.is_dir():
-        raise OptionError(f"The output folder {str(folder)!r} does not exist. Create it first.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OptionError(f"The output folder {str(folder)!r} is not writable. Choose another.")
-    if path.is_dir():
-        raise OptionError(f"The output {str(path)!r} is a folder. Name a file.")
-    if not path.exists():
+    check_place(path, room=f".{CHECKPOINT}")
+    if mode_of(path) is None:
         return
-    if source is not None and source.exists() and path.samefile(source):
+    if source is not None and mode_of(source) is not None and path.samefile(source):
         raise OptionError(f"The output {str(path)!r} is the input file. Name another file.")
     if not overwrite and not is_own_output(path):
         raise OptionError(
@@ -71,7 +66,7 @@ def check_output(path: Path, *, source: Path | None = None, overwrite: bool = Fa
 def input_file(data: Any) -> Path | None:
     """The file that `data` is, or lies in."""
     if isinstance(data, str | os.PathLike):
-        return Path(data)
+        return check_path("data", data)
     backed = getattr(data, "filename", None) if is_backed(data) else None
     return None if backed is None else Path(backed)
 

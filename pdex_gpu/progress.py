@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import OptionError
+from .errors import OptionError, shown
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -71,7 +71,7 @@ def check_progress(value: object) -> None:
     """Raise OptionError unless `value` is True, False or a callable."""
     if not isinstance(value, bool | np.bool_) and not callable(value):
         raise OptionError(
-            f"progress={value!r} must be True, False, or a function that is called with a "
+            f"progress={shown(value)} must be True, False, or a function that is called with a "
             f"pdex_gpu.progress.Progress, not {type(value).__name__}."
         )
 

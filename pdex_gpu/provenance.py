@@ -69,7 +69,7 @@ def make_provenance(
         "min_cells": settings.min_cells,
         "min_fraction": settings.min_fraction,
         "min_cpm": settings.min_cpm,
-        "filter_sides": settings.filter_sides,
+        "filter_sides": settings.entry.filter_sides,
         "removed": dict(removed),
         "test_options": {k: repr(v) for k, v in analysis.test.options.items()},
         "versions": {

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import described, is_array
 from .disk import write_beside
-from .errors import MissingDependencyError, OptionError, unknown
+from .errors import MissingDependencyError, OptionError, listing, shown, unknown
 from .installing import how_to_install
 from .naming import Within, level_columns
 from .result_base import Result
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
+
+
+# What numbers, quotes and lines are written with.
+_NO_SEPARATORS = "+-.\"'\r\n\0"
 
 
 class DEResult(Result):
@@ -70,25 +75,26 @@ class DEResult(Result):
         within: Within | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
+        given = listing(columns) if isinstance(columns, Mapping) else shown(columns)
+        known = (
+            *VALUES,
+            *(name for name in EXTRA if isinstance(columns, Mapping) and name in columns),
+        )
+        if not isinstance(columns, Mapping) or set(columns) != set(known):
+            raise OptionError(f"columns must be {VALUES} and of {EXTRA}, got {given}.")
+        super().__init__(targets, references, features, known, provenance, within, kept)
         shape = (len(targets), len(features))
-        known = (*VALUES, *(name for name in EXTRA if name in columns))
-        if set(columns) != set(known):
-            raise ValueError(f"columns must be {VALUES} and of {EXTRA}, got {tuple(columns)}")
         for name, values in columns.items():
             wanted = np.dtype(np.int64 if name in INTEGERS else np.float64)
-            if values.shape != shape or values.dtype != wanted:
-                raise ValueError(
-                    f"column {name!r} must be {wanted} of shape {shape}, "
-                    f"got {values.dtype} of shape {values.shape}"
+            if not is_array(values, shape, wanted):
+                raise OptionError(
+                    f"column {name!r} must be {wanted} of shape {shape}, got {described(values)}."
                 )
-        if len(references) != len(targets):
-            raise ValueError(f"{len(references)} references for {len(targets)} targets")
         check_level_names(level_columns(within))
-        super().__init__(targets, references, features, known, provenance, within, kept)
         self._columns = dict(columns)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._columns:
+        if not isinstance(name, str) or name not in self._columns:
             raise OptionError(unknown("column", name, self.columns))
         return self._columns[name]
 
@@ -96,6 +102,7 @@ class DEResult(Result):
         return f"DEResult: {self._described()}"
 
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
+        t = self._position(t)
         return {name: self[name][t] for name in self._check_columns(names)}
 
     def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
@@ -215,7 +222,19 @@ class DEResult(Result):
         """Write a text table, whole or not at all; numbers read back to the same bits.
 
         Labels are quoted only if one of them holds a separator, a quote or a line break.
+
+        Raises
+        ------
+        OptionError
+            `sep` is not one character, or is one that numbers or quotes have.
+        OutputError
+            The file cannot be written.
         """
+        if not isinstance(sep, str) or len(sep) != 1 or sep in _NO_SEPARATORS or sep.isalnum():
+            raise OptionError(
+                f"sep={shown(sep)} cannot separate values: give one character that is no part of "
+                "numbers or quotes, such as ',' or '\\t'."
+            )
         table = self._table()
         write_beside(path, lambda file: write_text(file, table, self._arrow_parts(), sep))
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import check_count, check_label, described, is_array, is_whole, names_of
 from .effect import effect_of, strongest_first
-from .errors import LabelError, OptionError, unknown
+from .errors import LabelError, OptionError, shown, unknown
 from .naming import Within, level_columns, level_text, quoted
 from .schema import COLUMNS, VALUES
 
@@ -53,6 +54,7 @@ class Result(ABC):
         within: Within | None,
         kept: np.ndarray | None,
     ) -> None:
+        _check_parts(targets, references, features, provenance, within, kept)
         self.targets = targets
         self.references = references
         self.features = features
@@ -96,9 +98,13 @@ class Result(ABC):
         LabelError
             If `target` was not compared, or more than once; similar labels are named.
         """
+        within = tuple(within) if isinstance(within, list) else within
+        for name, label in (("target", target), ("reference", reference), ("within", within)):
+            check_label(name, label)
         matching = np.flatnonzero(_equal(self.targets, target))
         if not len(matching):
-            raise LabelError(unknown("target", target, self.targets.tolist()))
+            known = list(dict.fromkeys(self.targets.tolist()))
+            raise LabelError(unknown("target", target, known))
         levels = np.full(0, None) if self.within is None else self.within[1]
         for name, label, labels, equal in (
             ("reference", reference, self.references, _equal),
@@ -109,8 +115,9 @@ class Result(ABC):
             found = labels[matching] if len(labels) else labels
             chosen = equal(found, label)
             if not chosen.any():
+                what = f"{name} of target {str(target)!r}:"
                 known = list(map(level_text, found))
-                raise LabelError(unknown(f"{name} of target {target!r}:", level_text(label), known))
+                raise LabelError(unknown(what, level_text(label), known))
             matching = matching[chosen]
         if len(matching) > 1:
             raise LabelError(
@@ -127,6 +134,7 @@ class Result(ABC):
         LabelError
             If there is no such gene; similar names are given.
         """
+        check_label("name", name)
         found = np.flatnonzero(_equal(self.features, name))
         if not len(found):
             raise LabelError(unknown("gene", name, self.features.tolist()))
@@ -136,8 +144,13 @@ class Result(ABC):
         """What to call comparison `t`: its target, and its level and reference if they vary.
 
         No two comparisons share a name: where they would, the labels are quoted in all names.
+
+        Raises
+        ------
+        OptionError
+            If there is no comparison `t`.
         """
-        return self._names[t]
+        return self._names[self._position(t)]
 
     @cached_property
     def _names(self) -> list[str]:
@@ -173,7 +186,7 @@ class Result(ABC):
         Raises
         ------
         OptionError
-            If there is no such column.
+            If there is no such column, or no comparison `t`.
         """
 
     @abstractmethod
@@ -199,6 +212,7 @@ class Result(ABC):
         LabelError
             If `target` was not compared, or more than once.
         """
+        check_count("n", n, least=0, may_be_none=False)
         t = self.find(target, reference=reference, within=within)
         effect = effect_of(self)
         values = self.row(t, self.columns)
@@ -256,8 +270,18 @@ class Result(ABC):
 
         return write_report(self, path, calibration=calibration, title=title, fdr=fdr, force=force)
 
+    def _position(self, t: object) -> int:
+        """A position in `targets`; from the end if it is negative, as in lists."""
+        n = len(self.targets)
+        if not is_whole(t) or not -n <= t < n:
+            raise OptionError(
+                f"t={shown(t)} is no comparison of this result: give a whole number from 0 to "
+                f"{n - 1}, as find() returns it."
+            )
+        return int(t) % n
+
     def _check_columns(self, names: Iterable[str]) -> list[str]:
-        asked = [names] if isinstance(names, str) else list(names)
+        asked = names_of("names", names, "columns", "['p_value', 'fdr']")
         for name in asked:
             if name not in self.columns:
                 raise OptionError(unknown("column", name, self.columns))
@@ -291,7 +315,7 @@ def _equal_level(levels: np.ndarray, asked: object) -> np.ndarray:
     found = _equal(levels, asked)
     if found.any():
         return found
-    if isinstance(asked, list | tuple):
+    if isinstance(asked, tuple):
         return np.array(
             [
                 isinstance(level, tuple)
@@ -302,6 +326,44 @@ def _equal_level(levels: np.ndarray, asked: object) -> np.ndarray:
             bool,
         )
     return np.array([level_text(level) == str(asked) for level in levels], bool)
+
+
+def _check_parts(
+    targets: object,
+    references: object,
+    features: object,
+    provenance: object,
+    within: object,
+    kept: object,
+) -> None:
+    """Raise OptionError unless these are the parts of a result."""
+    n = len(targets) if isinstance(targets, np.ndarray) and targets.ndim == 1 else None
+    parts = [("targets", targets, n), ("features", features, None)]
+    try:
+        n_references = len(references)  # type: ignore[arg-type]
+        _single(references)  # type: ignore[arg-type]
+    except Exception as error:  # no labels, or such as cannot be compared
+        raise OptionError(f"references={shown(references)} must be labels.") from error
+    if n is not None and n_references != n:
+        raise OptionError(f"{n_references} references for {n} targets.")
+    if within is not None:
+        pair = within if isinstance(within, tuple) and len(within) == 2 else (None, None)
+        names = pair[0] if isinstance(pair[0], tuple) else pair[:1]
+        if not all(isinstance(name, str) for name in names):
+            raise OptionError(f"within={shown(within)} must be the name of a column and labels.")
+        parts.append(("within", pair[1], n))
+    for name, labels, wanted in parts:
+        if not is_array(labels, (wanted,)):
+            raise OptionError(
+                f"{name} must be an array of labels, one for each comparison or gene, got "
+                f"{described(labels)}."
+            )
+    if kept is not None and not is_array(kept, (n, len(features)), np.dtype(bool)):  # type: ignore[arg-type]
+        raise OptionError(
+            f"kept must be bool of shape ({n}, {len(features)}), got {described(kept)}."  # type: ignore[arg-type]
+        )
+    if not isinstance(provenance, Mapping):
+        raise OptionError(f"provenance={shown(provenance)} must be a dict.")
 
 
 def _single(labels: np.ndarray) -> object:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import FileFormatError, OptionError
+from .checks import check_path, names_of
+from .disk import is_there
+from .errors import FileFormatError, OptionError, PdexGpuError
 from .installing import UPDATE
 from .naming import Within, made_within
 from .result import DEResult
@@ -48,16 +50,17 @@ class ResultFile(Result):
         within: Within | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
+        further = names_of("columns", columns, "columns", "('auroc',)")
         super().__init__(
-            targets, references, features, (*VALUES, *columns), provenance, within, kept
+            targets, references, features, (*VALUES, *further), provenance, within, kept
         )
-        self.path = path
+        self.path = check_path("path", path)
 
     def __repr__(self) -> str:
         return f"ResultFile {str(self.path)!r}: {self._described()}"
 
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
-        asked = self._check_columns(names)
+        asked, t = self._check_columns(names), self._position(t)
         with self._open() as file:
             found = self._read(file, slice(t, t + 1), asked)
         return {name: values[0] for name, values in found.items()}
@@ -94,15 +97,26 @@ class ResultFile(Result):
     @contextmanager
     def _open(self) -> Iterator[pyarrow.parquet.ParquetFile]:
         _check_suffix(self.path)
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.path) as file:
-            if file.metadata.num_rows != self.n_rows:
-                raise FileFormatError(
-                    f"{str(self.path)!r} has {file.metadata.num_rows:,} rows, not the "
-                    f"{self.n_rows:,} that were written: it was replaced. Run the comparison again."
-                )
-            yield file
+        is_there(self.path, "The results file", "It was moved or removed: open it again.")
+        try:
+            with pq.ParquetFile(self.path) as file:
+                if file.metadata.num_rows != self.n_rows:
+                    raise FileFormatError(
+                        f"{str(self.path)!r} has {file.metadata.num_rows:,} rows, not the "
+                        f"{self.n_rows:,} that were written: it was replaced. Run the comparison "
+                        "again."
+                    )
+                yield file
+        except PdexGpuError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise FileFormatError(
+                f"{str(self.path)!r} cannot be read any more ({error}): it was damaged or "
+                "replaced. Run the comparison again."
+            ) from error
 
     def _read(
         self, file: pyarrow.parquet.ParquetFile, part: slice, names: list[str]
@@ -142,7 +156,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         There is no such file.
     OptionError
         It is a folder, or text.
@@ -163,12 +177,10 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
     >>> stored.row(1, ["fold_change"])["fold_change"][3].round(2).item()
     0.87
     """
-    path = Path(path)
+    path = check_path("path", path)
     shown = repr(str(path))
-    if path.is_dir():
+    if is_there(path, "The results file").is_dir():
         raise OptionError(f"{shown} is a folder. Name the .parquet file of a result in it.")
-    if not path.exists():
-        raise FileNotFoundError(f"The results file {shown} does not exist.")
     _check_suffix(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -191,7 +203,9 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
                 )
             columns = file.schema_arrow.names
             n_rows = file.metadata.num_rows
-    except pa.ArrowException as error:
+    except PdexGpuError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(
             f"{shown} is not a Parquet file, or it is damaged ({error}). "
             "Name a file that DEResult.to_parquet(), out= or `pdex-gpu run` wrote."

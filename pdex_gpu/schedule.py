@@ -48,8 +48,15 @@ def choose_engine(settings: Settings, backend: BackendInfo) -> str:
     if settings.engine == "dask":
         return "dask"
     if settings.engine == "auto":
-        processes = "shared_memory" in backend.engines and (settings.n_processes or 1) > 1
-        return "shared_memory" if processes else backend.engines[0]
+        if "shared_memory" not in backend.engines or (settings.n_processes or 1) <= 1:
+            return backend.engines[0]
+        from .engines.shared_memory import why_no_processes
+
+        why = why_no_processes()
+        if why is None:
+            return "shared_memory"
+        logger.warning("working with threads in place of worker processes: %s", why)
+        return backend.engines[0]
     if settings.engine not in backend.engines:
         available = ["auto", *backend.engines, "dask"]
         raise OptionError(

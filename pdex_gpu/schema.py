@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import OptionError, unknown
+from .checks import listed
+from .errors import OptionError, shown, unknown
 
 #: Of the columns and of the metadata of files; a file says which one it has.
 SCHEMA_VERSION = 1
@@ -154,11 +155,16 @@ def extra_columns(asked: str | Iterable[str]) -> tuple[str, ...]:
     OptionError
         If one does not exist.
     """
-    if not isinstance(asked, Iterable):
+    try:
+        names = [asked] if isinstance(asked, str) else listed(asked)
+    except TypeError as error:
         raise OptionError(
-            f"columns={asked!r} must be names of columns, such as ['auroc', 'log10_p'], or 'all'."
-        )
-    names = [asked] if isinstance(asked, str) else list(asked)
+            f"columns={shown(asked)} must be names of columns, such as ['auroc', 'log10_p'], or "
+            "'all'."
+        ) from error
+    for name in names:
+        if not isinstance(name, str):
+            raise OptionError(unknown("column", name, EXTRA))
     if names == ["all"]:
         return EXTRA
     for name in names:

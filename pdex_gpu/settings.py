@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from .checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_fraction,
+    check_number,
+    check_path,
+    check_text,
+)
 from .comparisons import COMPARISONS
 from .correction import Correction
-from .errors import OptionError, unknown
+from .disk import is_folder, mode_of, why_not_writable
+from .errors import OptionError, shown
 from .machine import memory_budget
 from .progress import check_progress
 from .schema import check_level_names
 
-# Calls whose numbers are others': who asks for a comparison, in `Settings.entry`.
+# Calls whose numbers are those of other tools: names of entries.
 PDEX_ENTRY, SCANPY_ENTRY = "parallel_differential_expression", "rank_genes_groups"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The public call that asks for a comparison, as far as it differs from the native one.
+
+    Attributes
+    ----------
+    name : str
+    parameters : tuple of str
+        Its parameters, for messages, where they have other names than those of `Settings`.
+    takes_nan_policy : bool
+        Whether it has that option of the test.
+    filter_sides : {"pooled", "either"}
+        Whose cells filters count: those of both sides together, or of one side that is enough, as
+        in pdex 0.3.
+    """
+
+    name: str = "differential_expression"
+    parameters: tuple[str, ...] = ()
+    takes_nan_policy: bool = True
+    filter_sides: str = "pooled"
 
 
 @dataclass(frozen=True)
@@ -61,9 +92,7 @@ class Settings:
     clip_value: float | None = 20.0
     progress: bool | Callable[[Any], object] = True
     test_options: dict[str, Any] = field(default_factory=dict)
-    entry: str = "differential_expression"
-    takes_nan_policy: bool = True  # whether the public call has that option of the test
-    filter_sides: str = "pooled"  # or "either": min_cpm of one side is enough, as in pdex 0.3
+    entry: Entry = Entry()
     n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
 
     @property
@@ -81,6 +110,13 @@ class Settings:
         return tuple(self.groupby[1:])
 
     @property
+    def call(self) -> tuple[str, ...]:
+        """Parameters of the call that was made, for messages."""
+        inner = ("test_options", "entry", "n_processes")
+        own = self.entry.parameters
+        return own or tuple(f.name for f in fields(self) if f.name not in inner)
+
+    @property
     def correction(self) -> Correction:
         return Correction(self.fdr_method, self.fdr_scope)
 
@@ -89,15 +125,13 @@ def check_settings(settings: Settings) -> None:
     """Raise OptionError for a value that makes no sense, whatever the data."""
     optional = ("layer", "on_target", "strata", "guides")
     for name in ("metric", "backend", "engine", "comparison", *optional):
-        value = getattr(settings, name)
-        if not isinstance(value, str) and not (name in optional and value is None):
-            raise OptionError(f"{name}={value!r} must be text, not {type(value).__name__}.")
+        check_text(name, getattr(settings, name), may_be_none=name in optional)
     if settings.guides is None:
         _check_groupby(settings.groupby)
     elif settings.groupby is not None:
         raise OptionError(
             f"guides={settings.guides!r} says which cells belong to which group, and so does "
-            f"groupby={settings.groupby!r}. Give groupby=None."
+            f"groupby={shown(settings.groupby)}. Give groupby=None."
         )
     elif settings.on_target is not None:
         raise OptionError(
@@ -106,37 +140,37 @@ def check_settings(settings: Settings) -> None:
         )
     _check_comparison(settings)
     settings.correction.check()
-    for name in ("confidence", "min_fraction"):
-        _check_fraction(name, getattr(settings, name), may_be_none=name == "min_fraction")
-    if settings.min_cpm is not None and not _is_number(settings.min_cpm):
-        raise OptionError(f"min_cpm={settings.min_cpm!r} must be a number.")
-    if not _is_number(settings.pseudocount) or settings.pseudocount < 0:
-        raise OptionError(f"pseudocount={settings.pseudocount!r} must be a number, at least 0.")
+    check_fraction("confidence", settings.confidence)
+    if settings.min_fraction is not None:
+        check_fraction("min_fraction", settings.min_fraction)
+    if settings.min_cpm is not None:
+        check_number("min_cpm", settings.min_cpm)
+    words = "a number, at least 0"
+    if check_number("pseudocount", settings.pseudocount, words) < 0:
+        raise OptionError(f"pseudocount={settings.pseudocount!r} must be {words}.")
     check_count("min_cells", settings.min_cells, may_be_none=False)
     for name in ("exp_post_agg", "force", "restart"):
-        value = getattr(settings, name)
-        if not isinstance(value, bool | np.bool_):
-            raise OptionError(f"{name}={value!r} must be True or False.")
+        check_flag(name, getattr(settings, name))
     for name in ("n_workers", "n_threads", "gene_chunk_size"):
         check_count(name, getattr(settings, name))
     clip = settings.clip_value
-    if clip is not None and not (isinstance(clip, (int, float, np.number)) and clip > 0):
-        raise OptionError(f"clip_value={clip!r} must be a number above 0, or None for no clipping.")
-    if settings.is_log1p is not None and not isinstance(settings.is_log1p, bool | np.bool_):
-        raise OptionError(f"is_log1p={settings.is_log1p!r} must be True, False or None.")
+    words = "a number above 0, or None for no clipping"
+    infinite = isinstance(clip, float) and clip == math.inf
+    if clip is not None and not infinite and check_number("clip_value", clip, words) <= 0:
+        raise OptionError(f"clip_value={clip!r} must be {words}.")
+    check_flag("is_log1p", settings.is_log1p, may_be_none=True)
     memory_budget(settings.memory)
     memory_budget(settings.device_memory, option="device_memory")
     check_progress(settings.progress)
     for name in ("out", "scratch"):
-        value = getattr(settings, name)
-        if value is not None and not isinstance(value, str | os.PathLike):
-            raise OptionError(f"{name}={value!r} must be a path, not {type(value).__name__}.")
+        if getattr(settings, name) is not None:
+            check_path(name, getattr(settings, name))
     if settings.out is None and (settings.force or settings.restart):
         name = "force" if settings.force else "restart"
         raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
     if settings.client is not None and settings.engine != "dask":
         raise OptionError(
-            f"client={settings.client!r} is the Dask cluster of engine='dask', but "
+            f"client={shown(settings.client)} is the Dask cluster of engine='dask', but "
             f"engine={settings.engine!r} was asked for. Give engine='dask', or leave client out."
         )
     if settings.engine == "dask" and settings.n_workers is not None:
@@ -145,22 +179,7 @@ def check_settings(settings: Settings) -> None:
             "how many workers there are. Leave it out."
         )
     if settings.scratch is not None:
-        _check_scratch(Path(settings.scratch))
-
-
-def _is_number(value: Any) -> bool:
-    """Whether this is a number, and neither NaN nor infinite."""
-    known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return known and bool(np.isfinite(value))
-
-
-def _check_fraction(name: str, value: Any, *, may_be_none: bool) -> None:
-    if value is None and may_be_none:
-        return
-    if not _is_number(value) or not 0.0 <= value <= 1.0:
-        percent = _is_number(value) and 1.0 < value <= 100.0
-        hint = f" For {value} %, give {value / 100:g}." if percent else ""
-        raise OptionError(f"{name}={value!r} must be a number between 0 and 1.{hint}")
+        _check_scratch(check_path("scratch", settings.scratch))
 
 
 def _check_groupby(groupby: Any) -> None:
@@ -168,8 +187,8 @@ def _check_groupby(groupby: Any) -> None:
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed or not names:
         raise OptionError(
-            f"groupby={groupby!r} must be text, not {type(groupby).__name__}: a column of obs, or "
-            "a list of columns, the groups' first."
+            f"groupby={shown(groupby)} must be text, not {type(groupby).__name__}: a column of "
+            "obs, or a list of columns, the groups' first."
         )
     if len(set(names)) < len(names):
         raise OptionError(f"groupby={groupby!r} names a column twice.")
@@ -179,8 +198,7 @@ def _check_groupby(groupby: Any) -> None:
 def _check_comparison(settings: Settings) -> None:
     """Refuse combinations that make no sense."""
     asked = settings.comparison
-    if asked not in COMPARISONS:
-        raise OptionError(unknown("comparison", asked, COMPARISONS))
+    check_choice("comparison", asked, COMPARISONS)
     if (settings.pairs is not None) != (asked == "pairs"):
         raise OptionError(
             "pairs= goes with comparison='pairs', and only with it: give both, or neither."
@@ -197,21 +215,16 @@ def _check_comparison(settings: Settings) -> None:
         )
 
 
-def check_count(name: str, value: Any, *, may_be_none: bool = True) -> None:
-    """Raise OptionError unless `value` is a whole number above 0, or None where that may be."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if (value is None and not may_be_none) or (value is not None and (not whole or value < 1)):
-        otherwise = ", or None" if may_be_none else ""
-        raise OptionError(f"{name}={value!r} must be a whole number of at least 1{otherwise}.")
-
-
 def _check_scratch(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+    if not is_folder(folder):
+        what = "does not exist" if mode_of(folder) is None else "is a file, not a folder"
         raise OptionError(
-            f"The scratch folder {str(folder)!r} {what}. Create it, or name another with scratch=."
+            f"The scratch folder {shown(str(folder))} {what}. Create it, or name another with "
+            "scratch=."
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
+    why = why_not_writable(folder)
+    if why is not None:
         raise OptionError(
-            f"The scratch folder {str(folder)!r} is not writable. Name another with scratch=."
+            f"The scratch folder {str(folder)!r} is not writable ({why}). Name another with "
+            "scratch=."
         )

@@ -208,7 +208,8 @@ def _numbers(values: np.ndarray) -> pyarrow.Array:
 def _strings(values: Iterable[str]) -> pyarrow.Array:
     import pyarrow as pa
 
-    encoded = [value.encode() for value in values]
+    # A lone surrogate, which UTF-8 cannot hold, as the escape of it.
+    encoded = [value.encode("utf-8", "backslashreplace") for value in values]
     offsets = np.zeros(len(encoded) + 1, np.int32)
     np.cumsum([len(e) for e in encoded], out=offsets[1:])
     data = pa.py_buffer(b"".join(encoded))

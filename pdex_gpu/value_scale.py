@@ -61,7 +61,7 @@ def value_scale(summary: ValueSummary, settings: Settings) -> ValueScale:
     """
     asked = settings.is_log1p
     found = ValueScale(summary, bool(summary.fractional if asked is None else asked))
-    if found.negative or (found.too_large and asked is None and settings.entry != PDEX_ENTRY):
+    if found.negative or (found.too_large and asked is None and settings.entry.name != PDEX_ENTRY):
         found = ValueScale(summary, False)
     if asked is None:
         kind = "some values have fractional parts" if summary.fractional else "all are whole"
@@ -101,7 +101,9 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
         if scale.summary.maximum > _EXPM1_OVERFLOWS:
             infinite = f", and expm1 of more than {_EXPM1_OVERFLOWS:g} is infinite"
         advice = (
-            "" if settings.entry == SCANPY_ENTRY else "give is_log1p=False (--is-log1p no), or "
+            ""
+            if settings.entry.name == SCANPY_ENTRY
+            else "give is_log1p=False (--is-log1p no), or "
         )
         return ScaleWarning(
             f"{what} is taken for log1p of counts, but its values reach {largest}: log1p of counts "

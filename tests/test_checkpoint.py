@@ -805,7 +805,7 @@ def test_a_disk_that_is_full(tmp_path, suffix):
             filler.unlink(missing_ok=True)
         text = "\n".join(failed)
         assert text.count("is full") >= 3
-        for what in ("The checkpoint", "The output"):
+        for what in ("The checkpoint of the output", "The output"):
             assert f"{what} '{mount}" in text
         filler.unlink(missing_ok=True)
         assert out.read_bytes() == expected

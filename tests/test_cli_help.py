@@ -212,3 +212,18 @@ def test_completion_scripts(shell: str):
     # The program itself, asked through the variable that it looks at.
     assert "pdex-gpu" in done.stdout
     assert f"_PDEX_GPU_COMPLETE=complete_{shell}" in done.stdout
+
+
+def test_options_of_one_name_mean_the_same_in_all_commands_that_compare():
+    """What `run` and `plan` both have, and what they both hand to the library."""
+    app = make_app()
+    run, plan = (
+        {name: (param.name, param.help) for param in app.commands[command].params
+         for name in param.opts}
+        for command in ("run", "plan")
+    )  # fmt: skip
+    # These say a little more, or less, where nothing is run.
+    differing = {name for name in run.keys() & plan.keys() if run[name] != plan[name]}
+    assert differing == {"--output", "-o", "--engine", "--threads"}
+    assert "--dask-workers" not in run
+    assert set(plan) - set(run) == {"--dask-workers", "--density", "--no-timing"}

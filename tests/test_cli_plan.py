@@ -65,7 +65,7 @@ def test_every_parameter_is_an_option(given):
     known = inspect.signature(pdex_gpu.estimation.estimate).parameters
     passed = given("--groupby", "g", "--reference", "NT", "--groups", "A")
     # Ranges in flight hardly change what is told, and rates are no text.
-    assert set(passed) == set(known) - {"data", "rates", "n_workers", "test_options"}
+    assert set(passed) == set(known) - {"data", "rates", "test_options"}
 
 
 def test_defaults_are_those_of_the_library(given):
@@ -91,16 +91,15 @@ def test_defaults_are_those_of_the_library(given):
         (["--min-cells", "3"], {"min_cells": 3}),
         (["--backend", "cpu"], {"backend": "cpu"}),
         (["--engine", "serial"], {"engine": "serial"}),
-        (["--workers", "16"], {"workers": 16}),
+        (["--workers", "16"], {"n_workers": 16}),
+        (["--dask-workers", "16"], {"workers": 16}),
         (["--threads", "3"], {"n_threads": 3}),
-        (["--n-threads", "3"], {"n_threads": 3}),
         (["--gene-chunk-size", "9"], {"gene_chunk_size": 9}),
         (["--memory", "4GB"], {"memory": 4 * 10**9}),
         (["--scratch", "/s"], {"scratch": Path("/s")}),
         (["--density", "0.3"], {"density": 0.3}),
         (["--no-timing"], {"timing": False}),
         (["-o", "de.csv"], {"out": Path("de.csv")}),
-        (["--out", "de.csv"], {"out": Path("de.csv")}),
         (["--output", "de.csv"], {"out": Path("de.csv")}),
     ],
     ids=str,
@@ -149,7 +148,7 @@ def test_text(screen, capsys, tmp_path):
 
 
 def test_text_with_seconds(screen, capsys, quick):
-    table, rest = shown(capsys, screen, "--groupby", GROUPBY, "--workers", 3)
+    table, rest = shown(capsys, screen, "--groupby", GROUPBY, "--dask-workers", 3)
     assert table["by"] == "cpu, dask, 3 workers of 1 thread"
     assert "memory needed, each worker" in table
     assert {"opening", "reading, decoding", "sorting, ranking, p-values", "time"} <= set(table)

@@ -240,6 +240,8 @@ def _raised(call: ast.Call, kinds: set[str], tree: ast.Module) -> tuple[str, str
     name = getattr(call.func, "id", getattr(call.func, "attr", ""))
     if name in kinds and call.args:
         return name, template(call.args[0], tree)
+    if name == "check_choice" and call.args:
+        return "OptionError", _unknown(template(call.args[0], tree))
     if name == "warn" and len(call.args) > 1:
         kind = getattr(call.args[1], "id", "")
         return (kind if kind in kinds else ""), template(call.args[0], tree)
@@ -257,12 +259,15 @@ def template(node: ast.expr, tree: ast.Module) -> str:
         return template(node.left, tree) + template(node.right, tree)
     if isinstance(node, ast.IfExp):
         return template(node.body, tree)
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "unknown":
-        asked = template(node.args[0], tree)
-        return f"Unknown {asked} '{GAP}'. Did you mean '{GAP}'? Available ({GAP}): {GAP}."
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("unknown", "unknown_label"):
+        return _unknown(template(node.args[0], tree))
     if isinstance(node, ast.Name):
         return _assigned(node, tree)
     return GAP
+
+
+def _unknown(asked: str) -> str:
+    return f"Unknown {asked} '{GAP}'. Did you mean '{GAP}'? Available ({GAP}): {GAP}."
 
 
 def _assigned(name: ast.Name, tree: ast.Module) -> str:

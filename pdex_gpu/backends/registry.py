@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import operator
 import os
 import platform
 import re
@@ -16,9 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ..errors import BackendError, OptionError, unknown
+from ..checks import is_whole
+from ..errors import BackendError, OptionError, shown, unknown
 
 ENVIRONMENT = "PDEX_GPU_BACKEND"
+
+#: By which users of numba turn compiling off.
+NO_COMPILING = "NUMBA_DISABLE_JIT"
 ALL: Final = "all"
 
 #: Which CUDA devices: any, one, several or all that can be used.
@@ -79,6 +82,13 @@ def _probe_cuda(device: Devices) -> tuple[bool, str, str]:
 def _probe_cpu(_: Devices) -> tuple[bool, str, str]:
     if importlib.util.find_spec("numba") is None:
         return False, "numba is not installed. Run: pip install numba", ""
+    if os.environ.get(NO_COMPILING, "0") not in ("", "0"):
+        return (
+            False,
+            f"{NO_COMPILING} is set, so that numba compiles nothing. Unset it, or give "
+            "backend='reference', which needs no compiling",
+            "",
+        )
     return True, "compiled with numba", _processor()
 
 
@@ -155,7 +165,7 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
         name = os.environ[ENVIRONMENT]
         asked = f"{ENVIRONMENT}={name}"
     if name == "auto" and device is not None:
-        name, asked = "cuda", f"device={given!r}"
+        name, asked = "cuda", f"device={shown(given)}"
     if name == "auto":
         skipped: list[str] = []
         for info in backends():
@@ -169,8 +179,8 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
         raise OptionError(unknown("backend", name, ["auto", *_BACKENDS]))
     if name != "cuda" and device is not None:
         raise OptionError(
-            f"device={given!r} chooses among CUDA devices, but {asked} was asked for, which has "
-            "none. Leave device out, or give backend='cuda'."
+            f"device={shown(given)} chooses among CUDA devices, but {asked} was asked for, which "
+            "has none. Leave device out, or give backend='cuda'."
         )
     info = _info(_BACKENDS[name], device)
     if not info.usable:
@@ -197,32 +207,29 @@ def check_device(device: Any) -> Devices:
         indices = [_index(one) for one in device]
         if not indices:
             raise OptionError(
-                f"device={device!r} names no CUDA device. Give their numbers, 'all', or None for "
-                "the first that can be used."
+                f"device={shown(device)} names no CUDA device. Give their numbers, 'all', or None "
+                "for the first that can be used."
             )
         if None not in indices:
             found = tuple(index for index in indices if index is not None)
             twice = sorted({index for index in found if found.count(index) > 1})
             if twice:
                 raise OptionError(
-                    f"device={device!r} names device {twice[0]} more than once. Name each once."
+                    f"device={shown(device)} names device {twice[0]} more than once. Name each "
+                    "once."
                 )
             return found[0] if len(found) == 1 else found
     elif (index := _index(device)) is not None:
         return index
     raise OptionError(
-        f"device={device!r} must be the number of a CUDA device (nvidia-smi lists them, the "
+        f"device={shown(device)} must be the number of a CUDA device (nvidia-smi lists them, the "
         "first is 0), a list of such numbers, 'all', or None."
     )
 
 
 def _index(device: Any) -> int | None:
     """The number of a device; None if this cannot be one."""
-    try:
-        index = operator.index(device)
-    except TypeError:
-        return None
-    return None if index < 0 or isinstance(device, bool) else index
+    return int(device) if is_whole(device) and device >= 0 else None
 
 
 def load_kernels(
@@ -251,7 +258,13 @@ def load_kernels(
     BackendError
         If a device cannot be used.
     """
-    module = importlib.import_module(_BACKENDS[name].kernels)
+    try:
+        module = importlib.import_module(_BACKENDS[name].kernels)
+    except ImportError as error:  # numba of another numpy, say, or half removed
+        raise BackendError(
+            f"The backend {name!r} cannot run here: what it is compiled with cannot be imported "
+            f"({error}). Install that anew, or give backend='reference'."
+        ) from error
     if name != "cuda":
         return module
     from .cuda import probe
@@ -311,8 +324,8 @@ def _one(device: Any) -> int | None:
     if asked is None or isinstance(asked, int):
         return asked
     raise OptionError(
-        f"device={device!r} is not one device, and kernels are compiled for one at a time. Give "
-        "its number."
+        f"device={shown(device)} is not one device, and kernels are compiled for one at a time. "
+        "Give its number."
     )
 
 

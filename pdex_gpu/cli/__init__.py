@@ -85,10 +85,7 @@ def _explained(error: BaseException) -> tuple[Exit, str, str]:
     if _is_usage_error(error):
         return Exit.USAGE, "UsageError", _usage_text(error)
     text = str(error)
-    ours = isinstance(error, errors.PdexGpuError) or (
-        isinstance(error, FileNotFoundError) and error.errno is None  # in words of this package
-    )
-    if not ours:
+    if not isinstance(error, errors.PdexGpuError):
         text = f"{name}: {text}" if text else name
     return exit_code(error), name, "\n".join([text, *_notes(error)])
 
@@ -104,7 +101,23 @@ def _usage_text(error: Any) -> str:
     context = error.ctx
     path = PROGRAM if context is None else context.command_path
     text = " ".join(error.format_message().split()).removesuffix(".")
+    option = getattr(error, "option_name", None)
+    if option and context is not None and "Did you mean" not in text:
+        text = f"{text}.{_others_with(option, context)}".removesuffix(".")
     return f"{text}{'' if text.endswith('?') else '.'} See: {path} --help"
+
+
+def _others_with(option: str, context: Any) -> str:
+    """Which commands have an option that the one that was called has not."""
+    program = context.find_root().command
+    have = [
+        name
+        for name, command in getattr(program, "commands", {}).items()
+        if any(option in param.opts for param in command.params)
+    ]
+    return (
+        f" {' and '.join(map(repr, have))} {'has' if len(have) == 1 else 'have'} it" if have else ""
+    )
 
 
 def _notes(error: BaseException) -> Sequence[str]:

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ..errors import OptionError
+from ..checks import check_path
+from ..disk import check_place, is_folder, mode_of
+from ..errors import OptionError, shown
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that could not be made, or that nothing could be written to.
+
+    Raises
+    ------
+    OptionError
+        It is a file or below one, is not writable, or has too long a name.
+    """
+    check_path("--output", path)
+    if mode_of(path) is not None and not is_folder(path):
+        raise OptionError(f"The output {str(path)!r} is a file. Name a folder.")
+    there = path.absolute()
+    while mode_of(there) is None and there != there.parent:
+        there = there.parent
+    check_place(there / "screen.h5ad")
 
 
 def check_new_file(path: Path, suffixes: tuple[str, ...], *, force: bool) -> None:
@@ -24,18 +42,14 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], *, force: bool) -> Non
     OptionError
         If the suffix is another, the folder is missing or not writable, or `path` exists.
     """
+    check_path("--output", path)
     if path.suffix.lower() not in suffixes:
         raise OptionError(
-            f"Unknown output format {path.suffix!r} in {str(path)!r}. Use {' or '.join(suffixes)}."
+            f"Unknown output format {shown(path.suffix)} in {shown(str(path))}. Use "
+            f"{' or '.join(suffixes)}."
         )
-    folder = path.parent
-    if not folder.is_dir():
-        raise OptionError(f"The output folder {str(folder)!r} does not exist. Create it first.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OptionError(f"The output folder {str(folder)!r} is not writable. Choose another.")
-    if path.is_dir():
-        raise OptionError(f"The output {str(path)!r} is a folder. Name a file.")
-    if path.exists() and not force:
+    check_place(path)
+    if mode_of(path) is not None and not force:
         raise OptionError(
             f"The output {str(path)!r} exists already. Add --force to replace it, or name another "
             "file."

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from ..console import PROGRAM as PROGRAM
-from ..errors import OptionError, listing, unknown
+from ..errors import MissingFileError, OptionError, listing, unknown
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -139,7 +139,7 @@ def pairs(texts: Iterable[str] | None) -> list[tuple[str, str]] | None:
     ------
     OptionError
         If a text is neither, or a table has other columns.
-    FileNotFoundError
+    MissingFileError
         If there is no such file.
     """
     if not texts:
@@ -165,8 +165,8 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file, delimiter=separator) if row]
     except FileNotFoundError:
-        raise FileNotFoundError(f"The table of pairs {str(path)!r} does not exist.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+        raise MissingFileError(f"The table of pairs {str(path)!r} does not exist.") from None
+    except (OSError, ValueError, csv.Error) as error:  # a folder, say, or no text
         raise OptionError(f"The table of pairs {str(path)!r} cannot be read: {error}.") from error
     header = rows[0] if rows else []
     if not {"target", "reference"} <= set(header):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from ..backends.registry import ENVIRONMENT, choose_backend
+from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend
 from ..errors import PdexGpuError
 from .check import NOTE, OK, PROBLEM, Check
 
@@ -28,14 +28,14 @@ def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
     if environment.get(ENVIRONMENT):
         n += 1
         yield _backend(environment[ENVIRONMENT])
-    if environment.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+    if environment.get(NO_COMPILING, "0") not in ("", "0"):
         n += 1
         yield Check(
             TOPIC,
-            "NUMBA_DISABLE_JIT",
+            NO_COMPILING,
             PROBLEM,
-            "kernels are not compiled: a run takes a thousand times as long",
-            "unset NUMBA_DISABLE_JIT",
+            "kernels cannot be compiled: the backend cpu cannot run",
+            f"unset {NO_COMPILING}",
             required=True,
         )
     for name, meaning in _KNOWN.items():

@@ -10,19 +10,23 @@ import importlib
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.spawn import get_executable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import OptionError, SharedMemoryError, WorkerError
+from ..errors import OptionError, PdexGpuError, SharedMemoryError, WorkerError, shown
 from ..pools import pool_map
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
@@ -55,6 +59,12 @@ class _Task:
 def run(job: Job) -> None:
     """Run every range of the job in worker processes."""
     source = job.source
+    why = why_no_processes()
+    if why is not None:
+        raise WorkerError(
+            f"engine='shared_memory' cannot start worker processes here: {why}. Use "
+            "engine='threads', with n_threads= for their number."
+        )
     if not isinstance(source, MemorySource):
         raise OptionError(
             f"engine='shared_memory' needs the matrix in memory, but it is {source.description}. "
@@ -66,17 +76,29 @@ def run(job: Job) -> None:
         shared = {name: _share(stack, array) for name, array in arrays.items()}
         kernels = job.kernels
         assert isinstance(kernels, ModuleType)
+        # Labels stay here: workers need their number, and may not know their classes.
+        n = np.arange(job.design.n_rows)
+        nameless = replace(job.design, targets=n, references=n * 0, within=None)
         bare = replace(job, source=None, sink=None, kernels=None, advance=None, reading=None)  # type: ignore[arg-type]
+        bare = replace(bare, design=nameless)
         task = _Task(bare, type(source), shared, facts, kernels.__name__)
         _run_workers(job, task)
 
 
 def _run_workers(job: Job, task: _Task) -> None:
+    try:
+        ForkingPickler.dumps(task)
+    except Exception as error:  # of an option's own class
+        raise OptionError(
+            f"engine='shared_memory' cannot send the options {shown(job.analysis.test.options)} to "
+            f"worker processes: {shown(error)}. Use engine='threads'."
+        ) from error
     pool = ProcessPoolExecutor(
         job.plan.n_workers, multiprocessing.get_context("spawn"), _set_task, (task,)
     )
     try:
-        futures = {pool.submit(_run_range, k): k for k in job.plan.todo}
+        with _program_left_alone():
+            futures = {pool.submit(_run_range, k): k for k in job.plan.todo}
         for future in as_completed(futures):
             results, summary = future.result()
             for result in results:
@@ -90,8 +112,57 @@ def _run_workers(job: Job, task: _Task) -> None:
             "guard the call with `if __name__ == '__main__':`, as worker processes import the "
             "script again; else use fewer workers or engine='threads'."
         ) from error
+    except OSError as error:
+        if isinstance(error, PdexGpuError):
+            raise
+        raise WorkerError(
+            f"engine='shared_memory' could not start worker processes: {error}. Use "
+            "engine='threads', or fewer workers."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def why_no_processes() -> str | None:
+    """Why this process cannot start others, in words; None if it can."""
+    here = multiprocessing.current_process()
+    if here.daemon:
+        return (
+            "this process is a daemonic worker itself (of Celery, multiprocessing.Pool or a Dask "
+            "nanny), which may have no children"
+        )
+    if getattr(here, "_inheriting", False):
+        return (
+            "this process is a worker that is still importing the program. Guard the program with "
+            "`if __name__ == '__main__':`"
+        )
+    if not get_executable():
+        return "this interpreter does not know its own program (sys.executable is empty)"
+    return None
+
+
+@contextmanager
+def _program_left_alone() -> Iterator[None]:
+    """Have workers that are started within the block not import a program that is in no file.
+
+    One from standard input says it is in ``<stdin>``, which no worker could open. They need nothing
+    of it.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or main.__spec__ is not None or os.path.isfile(file):
+        yield
+        return
+    with _starting:
+        del main.__file__
+        try:
+            yield
+        finally:
+            main.__file__ = file
+
+
+# One thread at a time hides what `multiprocessing.spawn` looks for in `__main__`.
+_starting = threading.Lock()
 
 
 def _check_space(needed: int) -> None:

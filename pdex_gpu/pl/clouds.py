@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_count
 from ..effect import Effect, direction, effect_of
 from ..result_base import Result
 from .border import Border, find_border
@@ -24,7 +25,7 @@ from .canvas import (
     spineless,
     title,
 )
-from .given import as_result, check_axes, check_count, check_fdr
+from .given import as_result, check_axes, check_fdr
 from .labels import label_points
 from .values import LARGEST, axis_text, count, minus_log10_p, p_columns, strongest
 
@@ -210,7 +211,8 @@ def _read(
     result: Any, target: object, reference: object, within: object, fdr: Any, n_labels: Any, ax: Any
 ) -> _Cloud:
     found = as_result(result)
-    fdr, n_labels = check_fdr(fdr), check_count("n_labels", n_labels, 0)
+    fdr = check_fdr(fdr)
+    check_count("n_labels", n_labels, least=0, may_be_none=False)
     check_axes(ax)
     t = found.find(target, reference=reference, within=within)
     effect = effect_of(found)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
-
-from ..errors import OptionError
+from ..checks import check_path, is_number, kind
+from ..errors import OptionError, shown
 from ..result_base import Result
 from ..result_file import open_result
 
@@ -19,16 +18,15 @@ def as_result(result: Any) -> Result:
     ------
     OptionError
         If it is neither.
-    FileNotFoundError, FileFormatError
+    MissingFileError, FileFormatError
         As :func:`pdex_gpu.open_result`.
     """
     if isinstance(result, Result):
         return result
     if isinstance(result, str | os.PathLike):
-        return open_result(result)
-    kind = f"{type(result).__module__}.{type(result).__qualname__}"
+        return open_result(check_path("result", result))
     raise OptionError(
-        f"A picture is made of a result of pdex_gpu, not of a {kind.removeprefix('builtins.')}. "
+        f"A picture is made of a result of pdex_gpu, not of a {kind(result)}. "
         "Pass what differential_expression() returned, what open_result() opened, or the path of a "
         ".parquet file that to_parquet(), out= or `pdex-gpu run` wrote."
     )
@@ -36,18 +34,9 @@ def as_result(result: Any) -> Result:
 
 def check_fdr(fdr: Any) -> float:
     """A false discovery rate above 0, at most 1; OptionError otherwise."""
-    number = isinstance(fdr, int | float | np.number) and not isinstance(fdr, bool)
-    if not number or not 0.0 < fdr <= 1.0:
-        raise OptionError(f"fdr={fdr!r} must be a number above 0 and at most 1, such as 0.05.")
+    if not is_number(fdr) or not 0.0 < fdr <= 1.0:
+        raise OptionError(f"fdr={shown(fdr)} must be a number above 0 and at most 1, such as 0.05.")
     return float(fdr)
-
-
-def check_count(name: str, value: Any, least: int) -> int:
-    """A whole number of at least `least`; OptionError otherwise."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise OptionError(f"{name}={value!r} must be a whole number of at least {least}.")
-    return int(value)
 
 
 def check_axes(ax: Any) -> None:
@@ -58,4 +47,6 @@ def check_axes(ax: Any) -> None:
     from matplotlib.axes import Axes
 
     if ax is not None and not isinstance(ax, Axes):
-        raise OptionError(f"ax={ax!r} must be matplotlib axes, such as those of plt.subplots().")
+        raise OptionError(
+            f"ax={shown(ax)} must be matplotlib axes, such as those of plt.subplots()."
+        )

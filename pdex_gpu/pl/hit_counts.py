@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_count
 from ..effect import direction
 from ..result_base import Result
 from .canvas import (
@@ -23,7 +24,7 @@ from .canvas import (
     thousands,
     title,
 )
-from .given import as_result, check_axes, check_count, check_fdr
+from .given import as_result, check_axes, check_fdr
 from .values import count
 
 # Names beside the curve of many perturbations, if there is room.
@@ -61,8 +62,7 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
     """
     found = as_result(result)
     fdr = check_fdr(fdr)
-    if n is not None:
-        n = check_count("n", n, 1)
+    check_count("n", n)
     check_axes(ax)
     up, down, level = count_hits(found, fdr)
     total = up + down

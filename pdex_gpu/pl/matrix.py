@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_count, kind, listed
 from ..effect import DIFFERENCE, RATIO, direction, effect_of
 from ..errors import OptionError, unknown
 from ..result_base import Result
@@ -20,7 +21,7 @@ from .canvas import (
     shown,
     title,
 )
-from .given import as_result, check_axes, check_count, check_fdr
+from .given import as_result, check_axes, check_fdr
 from .values import LARGEST, axis_text, count, minus_log10_p, p_columns
 
 _FOLD_CHANGE, _DIFFERENCE = RATIO.scaled_column, DIFFERENCE.scaled_column
@@ -105,7 +106,8 @@ def heatmap(
         Without matplotlib, which is the extra ``plot``.
     """
     found = as_result(result)
-    fdr, n_features = check_fdr(fdr), check_count("n_features", n_features, 1)
+    fdr = check_fdr(fdr)
+    check_count("n_features", n_features, may_be_none=False)
     check_axes(ax)
     value = effect_of(found).scaled_column if value is None else value
     columns = _columns(found, value)
@@ -147,9 +149,11 @@ def heatmap(
 
 def _columns(result: Result, value: object) -> list[str]:
     """Columns to read for a value."""
+    if not isinstance(value, str):
+        raise OptionError(unknown("column", value, (_FOLD_CHANGE, _SIGNED, *result.columns)))
     if value == _SIGNED:
         return [*p_columns(result), "target_mean", "reference_mean"]
-    if isinstance(value, str) and value in result.columns:
+    if value in result.columns:
         means = ["target_mean", "reference_mean"] if value == _FOLD_CHANGE else []
         return [value, *means]
     if isinstance(value, str) and value in _EFFECTS:
@@ -158,9 +162,10 @@ def _columns(result: Result, value: object) -> list[str]:
 
 
 def _several(names: Iterable[object]) -> list[object]:
-    if not isinstance(names, Iterable):
-        raise OptionError(f"{names!r} must be a list of names.")
-    return [names] if isinstance(names, str) else list(names)
+    try:
+        return [names] if isinstance(names, str) else listed(names)
+    except TypeError as error:
+        raise OptionError(f"A {kind(names)} is no list of names. Give one.") from error
 
 
 def _rows(result: Result, targets: Iterable[object] | None) -> np.ndarray:

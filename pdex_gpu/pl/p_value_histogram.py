@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_count
 from ..effect import effect_of
 from ..result_base import Result
 from .canvas import DOWN, LINE, canvas, legend_above, nothing, spineless, thousands, title
 from .clouds import comparison
-from .given import as_result, check_axes, check_count
+from .given import as_result, check_axes
 from .values import count
 
 _COLUMNS = ("p_value", "statistic", "target_mean", "reference_mean")
 
 # Storey's lambda: above it, p-values are taken to come from genes without an effect.
 _LAMBDA = 0.5
+
+_MOST_BINS = 10_000
 
 
 def p_values(
@@ -64,7 +67,7 @@ def p_values(
         Without matplotlib, which is the extra ``plot``.
     """
     found = as_result(result)
-    n_bins = check_count("n_bins", n_bins, 1)
+    check_count("n_bins", n_bins, most=_MOST_BINS, may_be_none=False)
     check_axes(ax)
     if target is None:
         text = f"all {count(len(found.targets), 'comparison')}"

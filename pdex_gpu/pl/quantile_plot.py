@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..console import number_text
-from ..errors import OptionError
+from ..errors import OptionError, shown
 from .canvas import DOWN, LINE, canvas, nothing, pyplot, spineless
 from .given import check_axes
 
@@ -80,8 +80,8 @@ def calibration_pair(calibration: Calibration, ax: Any = None) -> tuple[Any, ...
         _, axes = plt.subplots(1, 2, figsize=(9.0, 4.0), layout="constrained")
     else:
         axes = np.atleast_1d(np.array(ax, object))
-    if len(axes) > 2 or not all(isinstance(one, Axes) for one in axes):
-        raise OptionError(f"ax={ax!r} must be matplotlib axes, or a pair of them.")
+    if len(axes) not in (1, 2) or not all(isinstance(one, Axes) for one in axes):
+        raise OptionError(f"ax={shown(ax)} must be matplotlib axes, or a pair of them.")
     pl.calibration(calibration, axes[0])
     if len(axes) == 2:
         _histogram(calibration, axes[1])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration_result import Calibration
-from ..disk import write_beside
-from ..errors import OptionError
+from ..checks import check_flag, check_path, kind
+from ..disk import check_place, is_folder, mode_of, write_beside
+from ..errors import OptionError, shown
 from ..pl.given import check_fdr
 from ..result_base import Result
 from ..result_file import open_result
@@ -60,15 +61,16 @@ def write_report(
         If the file exists and `force` is false, or an option makes no sense.
     FileFormatError
         If `result` or `calibration` is a file of something else, or of a newer version.
-    FileNotFoundError
+    MissingFileError
         If one of these files does not exist.
     OutputError
         If the file could not be written; nothing is left of it.
     """
     fdr = check_fdr(fdr)
     if title is not None and not isinstance(title, str):
-        raise OptionError(f"title={title!r} must be text.")
-    path = Path(path)
+        raise OptionError(f"title={shown(title)} must be text.")
+    check_flag("force", force)
+    path = check_path("path", path)
     _check_path(path, force)
     found = _result(result)
     checked = _calibration(calibration)
@@ -84,18 +86,15 @@ def _fill(file: Path, text: str) -> None:
 
 
 def _check_path(path: Path, force: bool) -> None:
-    if path.is_dir():
+    if is_folder(path):
         raise OptionError(f"The report {str(path)!r} is a folder. Name a file in it.")
     if path.suffix.lower() not in _SUFFIXES:
         raise OptionError(
             f"The report {str(path)!r} is a web page, but its name ends in {path.suffix!r}. "
             "Name a file that ends in .html."
         )
-    if not path.parent.is_dir():
-        raise OptionError(
-            f"The folder {str(path.parent)!r} of the report does not exist. Create it first."
-        )
-    if path.exists() and not force:
+    check_place(path)
+    if mode_of(path) is not None and not force:
         raise OptionError(
             f"The report {str(path)!r} exists already. "
             "Add --force (in Python: force=True) to replace it, or name another file."
@@ -108,7 +107,7 @@ def _result(result: Any) -> Result:
     if isinstance(result, str | os.PathLike):
         return open_result(result)
     raise OptionError(
-        f"A report is made of a result of pdex_gpu, not of a {_kind(result)}. Pass what "
+        f"A report is made of a result of pdex_gpu, not of a {kind(result)}. Pass what "
         "differential_expression() returned, what open_result() opened, or the path of a .parquet "
         "file that to_parquet(), out= or `pdex-gpu run` wrote."
     )
@@ -120,11 +119,6 @@ def _calibration(calibration: Any) -> Calibration | None:
     if isinstance(calibration, str | os.PathLike):
         return Calibration.from_json(calibration)
     raise OptionError(
-        f"calibration= is a {_kind(calibration)}. Pass what calibrate() returned, or the path of a "
+        f"calibration= is a {kind(calibration)}. Pass what calibrate() returned, or the path of a "
         "file that Calibration.to_json() or `pdex-gpu calibrate` wrote."
     )
-
-
-def _kind(value: object) -> str:
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return kind.removeprefix("builtins.")

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ..disk import write_whole, writing
+from ..disk import CHECKPOINT, write_whole, writing
 from ..errors import CheckpointError, OutputError
 from ..value_summary import ValueSummary
 from .differences import differences
@@ -42,7 +42,7 @@ _RANGE = re.compile(
     r"genes-(?P<start>\d+)-(?P<stop>\d+)-(?P<kind>fractional|whole)"
     r"_(?P<minimum>[-+.e\d]+)_(?P<maximum>[-+.e\d]+)\.npy"
 )
-_WHAT = "The checkpoint"
+_WHAT = "The checkpoint of the output"
 _ADVICE = (
     "Give restart=True (--restart) to throw away what it holds and start over, or name another "
     "output."
@@ -51,7 +51,12 @@ _ADVICE = (
 
 def checkpoint_folder(output: Path) -> Path:
     """Where the checkpoint of an output is: a hidden folder beside it."""
-    return output.parent / f".{output.name}.checkpoint"
+    return output.parent / f".{output.name}{CHECKPOINT}"
+
+
+def _output_of(folder: Path) -> Path:
+    """The output that a checkpoint is beside: what errors name."""
+    return folder.parent / folder.name.removeprefix(".").removesuffix(CHECKPOINT)
 
 
 def is_own_output(output: Path) -> bool:
@@ -196,7 +201,7 @@ class Checkpoint:
     @contextmanager
     def unnamed_file(self) -> Iterator[FileIO]:
         """A file for the time of the block, which is gone however that ends."""
-        with writing(_WHAT, self.folder / _RUN):
+        with writing(_WHAT, _output_of(self.folder)):
             file = tempfile.TemporaryFile(  # noqa: SIM115
                 dir=self.folder, suffix=_TEMPORARY, buffering=0
             )
@@ -238,7 +243,13 @@ class Checkpoint:
         def save(temporary: Path) -> None:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
-        write_whole(self.folder / name, save, _WHAT, through=self._temporary(name))
+        write_whole(
+            self.folder / name,
+            save,
+            _WHAT,
+            through=self._temporary(name),
+            named=_output_of(self.folder),
+        )
 
     def _check_run(self, text: str) -> None:
         try:
@@ -338,7 +349,7 @@ def write_range(
             )
 
     through = folder / f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
-    write_whole(path, save, _WHAT, through=through)
+    write_whole(path, save, _WHAT, through=through, named=_output_of(folder))
     return RangeFile(path, genes, summary, offset)
 
 
@@ -369,7 +380,7 @@ def open_checkpoint(
     """
     folder = checkpoint_folder(output)
     checkpoint = Checkpoint(folder, identity, fields, n_genes)
-    with writing(_WHAT, folder / _RUN):
+    with writing(_WHAT, output):
         lock = _lock(folder)
     try:
         try:

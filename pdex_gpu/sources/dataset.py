@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ColumnError, LabelError, LayerError, UnsupportedDataError, unknown
+from ..checks import check_label, check_path, kind
+from ..errors import (
+    ColumnError,
+    DataError,
+    LabelError,
+    LayerError,
+    OptionError,
+    UnsupportedDataError,
+    shown,
+    unknown,
+)
 from .base import Source
 from .columns import Column, Values, as_labels, as_values
 from .columns import Labels as Labels
@@ -85,13 +95,13 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
     ------
     ColumnError, LayerError
         There is no such column or layer.
-    DataError, FileFormatError, FileNotFoundError, UnsupportedDataError
+    DataError, FileFormatError, MissingFileError, UnsupportedDataError
         The data cannot be read; see :mod:`pdex_gpu.errors`.
     """
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | os.PathLike):
-        return _open_path(os.fspath(data), groupby, layer)
+        return _open_path(str(check_path("data", data)), groupby, layer)
     if hasattr(data, "read") and hasattr(data, "seek"):
         from .h5ad import open_h5ad
 
@@ -102,9 +112,8 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
         return _from_anndata(data, groupby, layer)
     if is_multimodal(data):
         raise many_modalities(data)
-    kind = type(data)
     raise UnsupportedDataError(
-        f"Cannot read a {kind.__module__}.{kind.__qualname__}; supported are AnnData objects and "
+        f"Cannot read a {kind(data)}; supported are AnnData objects and "
         f"h5ad files and zarr stores, as paths or open files."
     )
 
@@ -112,6 +121,14 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
 def no_labels(n_cells: int) -> Labels:
     """No cell has a label."""
     return Labels(np.full(n_cells, -1, np.int64), np.empty(0, object))
+
+
+def sizes_of(labels: Labels) -> dict[Any, int]:
+    """Cells of each label that some cell has."""
+    counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.categories))
+    return {
+        label: n for label, n in zip(labels.categories.tolist(), counts.tolist(), strict=True) if n
+    }
 
 
 def _no_matrix(name: str) -> tuple[Any, Sequence[object] | None]:
@@ -318,9 +335,26 @@ def _pandas_labels(column: Any) -> Labels:
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return as_labels(_pandas_column(column))
-    codes, found = pd.factorize(column)
-    return Labels(codes.astype(np.int64), object_array(pd.Index(found).tolist()))
+        found = as_labels(_pandas_column(column))
+    else:
+        try:
+            codes, uniques = pd.factorize(column)
+        except Exception as error:  # of values that cannot be hashed or compared
+            raise _no_labels(column.name, column.iloc[0], error) from error
+        found = Labels(codes.astype(np.int64), object_array(pd.Index(uniques).tolist()))
+    for label in found.categories:
+        try:
+            check_label("label", label)
+        except OptionError as error:
+            raise _no_labels(column.name, label, error) from error
+    return found
+
+
+def _no_labels(name: object, value: object, error: Exception) -> DataError:
+    return DataError(
+        f"Column {name!r} of obs holds what cannot be labels, such as {shown(value)} "
+        f"({kind(value)}): {shown(error)}. Convert it, for instance with astype(str)."
+    )
 
 
 def _pandas_column(column: Any) -> Column:

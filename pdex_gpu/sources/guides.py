@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..comparisons import reference_labels
 from ..errors import (
     DataError,
     LabelError,
     MissingLabelWarning,
     UnsupportedDataError,
     listing,
-    unknown,
+    unknown_label,
 )
 from .columns import Labels, Values, object_array, yes_or_no
 from .dataset import Dataset
@@ -23,7 +24,6 @@ from .view import repeat
 
 #: What labels of pools of cells begin with, among those of guides.
 POOL = "\0pool"
-
 
 #: Most cells in pools together: each guide that lacks other cells has a pool of its own.
 _MOST_POOLED = 1 << 30
@@ -186,11 +186,12 @@ def _pool(n_cells: int, guides: Guides, comparison: str, reference: object) -> n
         return np.arange(n_cells)
     if comparison != "perturbed":
         return None
-    several = isinstance(reference, list | tuple | set | frozenset | np.ndarray)
-    controls = {str(label) for label in (reference if several else [reference])}  # type: ignore[attr-defined]
+    controls = {str(label) for label in reference_labels(reference)}
     absent = sorted(controls - set(guides.names))
     if absent:
-        raise LabelError(unknown("reference among the guides:", absent[0], guides.names))
+        sizes = dict(zip(guides.names, map(len, guides.cells), strict=True))
+        what = "reference among the guides:"
+        raise LabelError(unknown_label(what, absent[0], sizes, control=True))
     named = zip(guides.names, guides.cells, strict=True)
     carried = [cells for name, cells in named if name not in controls]
     return np.unique(np.concatenate([np.empty(0, np.int64), *carried]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from ..errors import FileFormatError
+from ..errors import FileFormatError, MissingFileError, UnreadableFileError, shown
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .hdf5 import reading
@@ -34,8 +34,8 @@ def open_h5ad(
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    MissingFileError, UnreadableFileError
+        There is no such file, or it may not be read.
     FileFormatError
         The file is not HDF5, is truncated, or is not laid out as anndata writes it.
     ColumnError, LayerError
@@ -62,7 +62,11 @@ def _open_path(path: str) -> h5py.File:
             "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
         )
     if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file {path!r}. Check the path.")
+        raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
+    if not os.access(path, os.R_OK):
+        raise UnreadableFileError(
+            f"The file {path!r} cannot be read: permission is missing. Grant it, or use a copy."
+        )
     if not os.path.isfile(path):
         raise FileFormatError(
             f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are zarr "
@@ -70,8 +74,6 @@ def _open_path(path: str) -> h5py.File:
         )
     try:
         return h5py.File(path, "r")
-    except PermissionError:
-        raise
     except OSError as error:
         if not h5py.is_hdf5(path):
             raise _not_hdf5(path, os.path.getsize(path)) from error

@@ -1,15 +1,16 @@
 """Compiled: the rows of a block of a row-major matrix, split by ranges of genes.
 
-A module of its own because it imports numba: it is imported when a file is first split.
+A module of its own because it has numba imported: it is imported when a file is first split.
 """
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from ..compiled import jit
 
-@numba.njit(nogil=True, cache=True)
+
+@jit
 def count_pieces(indices, bounds, edges, counts, seen):  # type: ignore[no-untyped-def]
     """Count the entries of each row in each range.
 
@@ -53,7 +54,7 @@ def count_pieces(indices, bounds, edges, counts, seen):  # type: ignore[no-untyp
     return -1
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indices):  # type: ignore[no-untyped-def]
     """Copy each row's entries, range by range.
 
@@ -81,7 +82,7 @@ def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indic
             e += n
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-untyped-def]
     """Number the distinct values of each row.
 
@@ -130,7 +131,7 @@ def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-un
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@jit
 def decode_rows(codes, counts, table, table_bounds, out):  # type: ignore[no-untyped-def]
     """Undo :func:`encode_rows` for the first ``counts[i]`` codes of row i, then row i + 1, ..."""
     e = 0

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
 from ..errors import OptionError
 from .anderson_limit import log_survival
-from .base import Judged, Measured, StatisticalTest, Stratum, check_choice, judged, nan_policy_of
+from .base import Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
 from .samples import Sides
 
 # Critical values for two samples, Scholz and Stephens 1987, table 2: b0 + b1 + b2.
@@ -56,14 +57,14 @@ class AndersonDarling(StatisticalTest):
         if not set(options) <= {"variant", "midrank", "p_values", "nan_policy"}:
             return None
         variant = options.get("variant", "midrank")
-        check_choice("variant", variant, VARIANTS)
+        check_choice("value for variant:", variant, VARIANTS)
         if "midrank" in options:  # scipy's older name
-            check_choice("midrank", options["midrank"], (True, False))
+            check_choice("value for midrank:", options["midrank"], (True, False))
             if "variant" in options:
                 raise OptionError("variant= and midrank= say the same. Give one of them.")
             variant = "midrank" if options["midrank"] else "right"
         p_values = options.get("p_values", "asymptotic")
-        check_choice("p_values", p_values, P_VALUES)
+        check_choice("value for p_values:", p_values, P_VALUES)
         return cls(variant, p_values, nan_policy_of(options), options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:

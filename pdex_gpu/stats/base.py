@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
-from ..errors import OptionError, unknown
+from ..errors import OptionError
+from .options import check_options
 from .samples import Sides
 
 METRICS = ("wilcoxon", "anderson", "t-test", "ks")
@@ -133,8 +135,10 @@ class StatisticalTest(ABC):
         )
 
 
-def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
+def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) -> StatisticalTest:
     """The test `metric` with options named as scipy names them.
+
+    `call` are the parameters of the call that took them, for messages.
 
     Raises
     ------
@@ -147,8 +151,8 @@ def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
     from .t_test import TTest
     from .wilcoxon import Wilcoxon
 
-    if metric not in METRICS:
-        raise OptionError(unknown("metric", metric, METRICS))
+    check_choice("metric", metric, METRICS)
+    check_options(metric, options, call)
     test: StatisticalTest | None
     if metric == "wilcoxon":
         test = Wilcoxon.from_options(options)
@@ -161,16 +165,10 @@ def make_test(metric: str, options: dict[str, Any]) -> StatisticalTest:
     return test or ScipyPairs(metric, options)
 
 
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise OptionError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise OptionError(unknown(f"value for {name}:", value, choices))
-
-
 def nan_policy_of(options: dict[str, Any]) -> str:
     """The option nan_policy=, ``"raise"`` by default; raises OptionError if it makes no sense."""
     policy = options.get("nan_policy", "raise")
-    check_choice("nan_policy", policy, NAN_POLICIES)
+    check_choice("value for nan_policy:", policy, NAN_POLICIES)
     return str(policy)
 
 

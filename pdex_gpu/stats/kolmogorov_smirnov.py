@@ -9,16 +9,9 @@ import numpy as np
 from scipy import special
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
-from .base import (
-    ALTERNATIVES,
-    Judged,
-    Measured,
-    StatisticalTest,
-    check_choice,
-    judged,
-    nan_policy_of,
-)
+from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, judged, nan_policy_of
 from .log_tails import log10_kolmogorov, log10_of
 from .samples import Sides
 
@@ -45,7 +38,7 @@ class KolmogorovSmirnov(StatisticalTest):
         if not set(options) <= {"alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")
-        check_choice("alternative", alternative, ALTERNATIVES)
+        check_choice("value for alternative:", alternative, ALTERNATIVES)
         return cls(alternative, nan_policy_of(options), options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:

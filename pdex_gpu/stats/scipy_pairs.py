@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import threading
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..design import Contrast
-from ..errors import OptionError, listing
+from ..errors import OptionError, listing, shown
 from .base import Judged, Measured, StatisticalTest, judged, nan_policy_of
+from .options import scipy_function, scipy_options
 from .samples import Sides
 
 
@@ -34,31 +33,31 @@ class ScipyPairs(StatisticalTest):
             renamed.get(name, name): v for name, v in options.items() if name != "nan_policy"
         }
         self.nan_policy = nan_policy_of(options)
-        self._function = _scipy_function(metric)
+        self._function = scipy_function(metric)
         self._check()
 
     @property
     def why_reference(self) -> str:
         """See :attr:`.base.StatisticalTest.why_reference`."""
-        shown = ", ".join(f"{k}={v!r}" for k, v in self.options.items())
-        return f"{shown}: no compiled kernel does this"
+        given = ", ".join(f"{k}={shown(v)}" for k, v in self.options.items())
+        return f"{given}: no compiled kernel does this"
 
     def _check(self) -> None:
         """Refuse options that scipy does not know, or not with these values."""
-        known = [p for p in inspect.signature(self._function).parameters if p not in _SAMPLES]
+        known = scipy_options(self.metric)
         for name in self._scipy_options:
             if name not in known:
                 raise OptionError(
-                    f"metric {self.metric!r} has no option {name!r}. "
-                    f"Its options are {listing(_OWN[self.metric])}, and as scipy names them: "
-                    f"{listing(known)}. The former go with none of the latter."
+                    f"Option {name!r} of metric {self.metric!r} goes with none that scipy alone "
+                    f"has, as {listing(set(self._scipy_options) & set(known))}. Leave one out."
                 )
         x = np.linspace(0.0, 3.0, 12)
         try:
             self._call(x, x**2)
-        except (ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever scipy makes of the values
             raise OptionError(
-                f"scipy refuses the options {self.options} for metric {self.metric!r}: {error}"
+                f"scipy refuses the options {shown(self.options)} for metric {self.metric!r}: "
+                f"{shown(error)}."
             ) from error
 
     def measure(self, kernels: Any, block: Any, genes: slice, contrast: Contrast) -> Measured:
@@ -118,21 +117,3 @@ class _Silence:
 
 
 _SILENCE = _Silence()
-_OWN = {
-    "wilcoxon": ["continuity", "tie_correction", "alternative", "method", "nan_policy"],
-    "t-test": ["variance", "alternative", "nan_policy"],
-    "anderson": ["variant", "p_values", "nan_policy"],
-    "ks": ["alternative", "nan_policy"],
-}
-_SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
-
-
-def _scipy_function(metric: str) -> Callable[..., Any]:
-    from scipy import stats
-
-    return {
-        "wilcoxon": stats.mannwhitneyu,
-        "t-test": stats.ttest_ind,
-        "anderson": stats.anderson_ksamp,
-        "ks": stats.ks_2samp,
-    }[metric]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
 from ..errors import OptionError
 from .base import (
@@ -17,7 +18,6 @@ from .base import (
     Measured,
     StatisticalTest,
     Stratum,
-    check_choice,
     judged,
     nan_policy_of,
 )
@@ -54,11 +54,11 @@ class TTest(StatisticalTest):
         if not set(options) <= {"variance", "equal_var", "alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")
-        check_choice("alternative", alternative, ALTERNATIVES)
+        check_choice("value for alternative:", alternative, ALTERNATIVES)
         variance = options.get("variance", "pooled")
-        check_choice("variance", variance, VARIANCES)
+        check_choice("value for variance:", variance, VARIANCES)
         if "equal_var" in options:  # scipy's name
-            check_choice("equal_var", options["equal_var"], (True, False))
+            check_choice("value for equal_var:", options["equal_var"], (True, False))
             if "variance" in options:
                 raise OptionError("variance= and equal_var= say the same. Give one of them.")
             variance = "pooled" if options["equal_var"] else "welch"

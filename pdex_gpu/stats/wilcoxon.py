@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from ..backends.contract import KernelSet
+from ..checks import check_choice
 from ..design import Contrast
 from ..errors import OptionError
 from .base import (
@@ -18,7 +19,6 @@ from .base import (
     Measured,
     StatisticalTest,
     Stratum,
-    check_choice,
     judged,
     nan_policy_of,
 )
@@ -69,14 +69,14 @@ class Wilcoxon(StatisticalTest):
             return None
         given = known | {name: v for name, v in options.items() if name not in scipys}
         if "use_continuity" in options:  # scipy's name
-            check_choice("use_continuity", options["use_continuity"], (True, False))
+            check_choice("value for use_continuity:", options["use_continuity"], (True, False))
             if "continuity" in options:
                 raise OptionError("continuity= and use_continuity= say the same. Give one of them.")
             given["continuity"] = options["use_continuity"]
-        check_choice("continuity", given["continuity"], (True, False))
-        check_choice("tie_correction", given["tie_correction"], (True, False))
-        check_choice("alternative", given["alternative"], ALTERNATIVES)
-        check_choice("method", given["method"], ("auto", "asymptotic", "exact"))
+        check_choice("value for continuity:", given["continuity"], (True, False))
+        check_choice("value for tie_correction:", given["tie_correction"], (True, False))
+        check_choice("value for alternative:", given["alternative"], ALTERNATIVES)
+        check_choice("value for method:", given["method"], ("auto", "asymptotic", "exact"))
         return cls(**given, nan_policy=nan_policy_of(options), options=options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:

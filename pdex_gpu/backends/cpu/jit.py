@@ -1,4 +1,4 @@
-"""How every CPU kernel is compiled: without the GIL, cached on disk, no `parallel=True`.
+"""What CPU kernels are compiled with: :func:`.compiled.jit`, and prefetching.
 
 `parallel=True` costs ten seconds of compiling and is not cacheable here; plain kernels on a
 Python thread pool scale the same. Floating-point arithmetic is left strict (no fastmath), so
@@ -7,27 +7,14 @@ that results are the same bits on every machine and thread count.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-logger = logging.getLogger("pdex_gpu")
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a kernel on first use, with its machine code cached where that is possible."""
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError as error:  # neither the package folder nor a home folder is writable
-        logger.debug("%s: set NUMBA_CACHE_DIR to a writable folder to compile only once", error)
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
+from ...compiled import jit as jit
 
 _CACHE_LINE = 64
 

@@ -13,6 +13,7 @@ from .. import options as o
 from .. import values
 from ..bar import progress_bar
 from ..document import write_json
+from ..files import check_folder
 from ..show import show_line, show_table
 
 HELP = "Simulate a screen, analyse it and show the strongest hits."
@@ -60,8 +61,7 @@ def command(
             f"--cells {cells} is too few for {perturbations} perturbations and a "
             f"reference; use at least {2 * (perturbations + 1)}."
         )
-    if output.exists() and not output.is_dir():
-        raise errors.OptionError(f"The output {str(output)!r} is a file. Name a folder.")
+    check_folder(output)
     from ...demo import FDR, REPORT, RESULTS, SCREEN, on_target, run_demo, strongest_rows
 
     started = time.perf_counter()

@@ -25,25 +25,26 @@ EXAMPLES = f"""\
 examples:
   {PROGRAM} plan screen.h5ad --groupby gene --reference NT -o results.parquet
   {PROGRAM} plan screen.h5ad --groupby gene --memory 8GB --scratch /local
-  {PROGRAM} plan screen.h5ad --groupby gene --workers 16 --memory 4GB --json
+  {PROGRAM} plan screen.h5ad --groupby gene --dask-workers 16 --json
 
 It ends with 5 if memory would run out, with 6 if a disk would, else with 0.
 """
 
 Output = Annotated[
     Path | None,
-    o.option("--output --out -o", "FILE", "results would go to: .parquet, .csv or .tsv", o.OUTPUT),
+    o.option("--output -o", "FILE", "results would go to: .parquet, .csv or .tsv", o.OUTPUT),
 ]
 Engine = Annotated[
-    str, o.choice("--engine", o.ENGINES, "as of `run`; of dask give --workers, too", o.RUN)
+    str, o.choice("--engine", o.ENGINES, "as of `run`; dask: with --dask-workers", o.RUN)
 ]
-Workers = Annotated[
+DaskWorkers = Annotated[
     int | None,
-    o.option("--workers", "N", "workers of a Dask cluster", o.RUN, parser=values.at_least_one),
-]
+    o.option("--dask-workers", "N", "workers of a Dask cluster", o.RUN,
+             parser=values.at_least_one),
+]  # fmt: skip
 Threads = Annotated[
     int | None,
-    o.option("--threads --n-threads", "N", "threads [all there are; 1 a worker]", o.RUN,
+    o.option("--threads", "N", "threads [all there are; 1 a Dask worker]", o.RUN,
              parser=values.at_least_one),
 ]  # fmt: skip
 Density = Annotated[
@@ -79,8 +80,9 @@ def command(
     min_cells: o.MinCells = 1,
     backend: o.Backend = "auto",
     engine: Engine = "auto",
-    workers: Workers = None,
+    dask_workers: DaskWorkers = None,
     threads: Threads = None,
+    workers: o.Workers = None,
     gene_chunk_size: o.GeneChunkSize = None,
     memory: o.Memory = None,
     scratch: o.Scratch = None,
@@ -115,9 +117,10 @@ def command(
         engine=engine,
         memory=memory,
         scratch=scratch,
+        n_workers=workers,
         n_threads=threads,
         gene_chunk_size=gene_chunk_size,
-        workers=workers,
+        workers=dask_workers,
         density=density,
         timing=not no_timing,
     )

@@ -1,0 +1,205 @@
+"""Values of options, checked before anything is done with them: one place for what a type may be.
+
+Whatever a caller gives is refused with an OptionError, also where the value itself raises when it
+is compared, hashed or printed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from .errors import OptionError, shown, unknown
+
+
+def kind(value: object) -> str:
+    """The class of a value, for a message: ``"int"``, ``"pandas.core.frame.DataFrame"``."""
+    found = type(value)
+    return f"{found.__module__}.{found.__qualname__}".removeprefix("builtins.")
+
+
+def is_flag(value: object) -> TypeGuard[bool | np.bool_]:
+    """Whether this is True or False."""
+    return isinstance(value, bool | np.bool_)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether this is a real number, and neither NaN nor infinite."""
+    if is_flag(value) or isinstance(value, np.timedelta64):  # which numpy calls an integer
+        return False
+    if not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return bool(np.isfinite(float(value)))
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether this is a whole number that a machine word holds."""
+    if not isinstance(value, int | np.integer) or not is_number(value):
+        return False
+    return abs(int(value)) < 2**63
+
+
+def is_array(
+    value: object, shape: tuple[int | None, ...], dtype: np.dtype | None = None
+) -> TypeGuard[np.ndarray]:
+    """Whether this is an array of that shape, None for any length, and dtype."""
+    return (
+        isinstance(value, np.ndarray)
+        and value.ndim == len(shape)
+        and all(want in (None, found) for want, found in zip(shape, value.shape, strict=True))
+        and (dtype is None or value.dtype == dtype)  # not `in`: float64 equals None
+    )
+
+
+def described(value: object) -> str:
+    """An array by dtype and shape, anything else by its class."""
+    array = isinstance(value, np.ndarray)
+    return f"{value.dtype} of shape {value.shape}" if array else kind(value)  # type: ignore[attr-defined]
+
+
+def check_text(name: str, value: object, *, may_be_none: bool = False, what: str = "") -> None:
+    """Raise OptionError unless `value` is text; `what` says what it names."""
+    if not isinstance(value, str) and not (may_be_none and value is None):
+        more = f": {what}" if what else ""
+        raise OptionError(f"{name}={shown(value)} must be text, not {kind(value)}{more}.")
+
+
+def check_flag(name: str, value: object, *, may_be_none: bool = False) -> None:
+    """Raise OptionError unless `value` is True or False, or None where that may be."""
+    if is_flag(value) or (may_be_none and value is None):
+        return
+    words = "True, False or None" if may_be_none else "True or False"
+    raise OptionError(f"{name}={shown(value)} must be {words}.")
+
+
+def check_count(
+    name: str, value: Any, *, least: int = 1, most: int | None = None, may_be_none: bool = True
+) -> None:
+    """Raise OptionError unless `value` is a whole number from `least` to `most`, or None."""
+    if value is None and may_be_none:
+        return
+    if not is_whole(value) or value < least or (most is not None and value > most):
+        otherwise = "" if most is None else f" and at most {most}"
+        otherwise += ", or None" if may_be_none else ""
+        raise OptionError(
+            f"{name}={shown(value)} must be a whole number of at least {least}{otherwise}."
+        )
+
+
+def check_number(name: str, value: object, words: str = "a number") -> float:
+    """The number as a float; raises OptionError, which says `words`, if it is none."""
+    if not is_number(value):
+        raise OptionError(f"{name}={shown(value)} must be {words}.")
+    return float(value)
+
+
+def check_fraction(name: str, value: object) -> None:
+    """Raise OptionError unless `value` is a number from 0 to 1."""
+    if is_number(value) and 0.0 <= value <= 1.0:
+        return
+    percent = is_number(value) and 1.0 < value <= 100.0
+    hint = f" For {shown(value)} %, give {float(value) / 100:g}." if percent else ""  # type: ignore[arg-type]
+    raise OptionError(f"{name}={shown(value)} must be a number between 0 and 1.{hint}")
+
+
+def check_choice(what: str, value: object, choices: Sequence[object]) -> None:
+    """Raise OptionError unless `value` is one of `choices`: words, or True and False."""
+    known = isinstance(value, str) or is_flag(value)
+    if not known or value not in choices:
+        raise OptionError(unknown(what, value, choices))
+
+
+def check_path(name: str, value: object) -> Path:
+    """The path, given as text or an object that is one.
+
+    Raises
+    ------
+    OptionError
+        It is neither, or is empty, or holds a null character, which no file system takes.
+    """
+    path = value
+    if isinstance(value, os.PathLike):
+        try:
+            path = os.fspath(value)
+        except Exception as error:  # the object's own
+            raise OptionError(f"{name}={shown(value)} does not say which path it is.") from error
+    if not isinstance(path, str):
+        raise OptionError(f"{name}={shown(value)} must be a path, not {kind(value)}.")
+    if not path.strip():
+        raise OptionError(f"{name}={shown(value)} is empty. Name a file or folder.")
+    if "\0" in path:
+        raise OptionError(f"{name}={shown(value)} holds a null character. Write the path anew.")
+    return Path(path)
+
+
+def names_of(name: str, value: object, what: str, example: str) -> list[str]:
+    """Names that an option lists; one name stands for itself.
+
+    Raises
+    ------
+    OptionError
+        It is neither text nor a list of texts; `what` says of what, `example` shows one.
+    """
+    try:
+        found = [value] if isinstance(value, str) else listed(value)
+    except TypeError:
+        found = [None]
+    if not all(isinstance(one, str) for one in found):
+        raise OptionError(f"{name}={shown(value)} must be names of {what}, such as {example}.")
+    return [str(one) for one in found]
+
+
+def listed(value: object) -> list[Any]:
+    """The items of a collection; raises TypeError if it is none, or too long to be a list."""
+    if isinstance(value, str | bytes | bytearray | memoryview) or not isinstance(value, Iterable):
+        raise TypeError(f"{kind(value)} is no list")
+    if isinstance(value, range) and len(value) > 1 << 24:
+        raise TypeError(f"{shown(value)} is too long")
+    try:
+        return list(value)
+    except Exception as error:  # the object's own
+        raise TypeError(f"{kind(value)} cannot be listed: {shown(error)}") from error
+
+
+def check_label(name: str, label: object, given: object = None) -> None:
+    """Raise OptionError unless `label` can be that of a group: hashed, compared and shown.
+
+    `given` is what the option was given, where that is more than the label.
+    """
+    try:
+        hash(label)
+        sane = isinstance(str(label), str) and bool(label == label) in (True, False)
+    except Exception as error:  # a list, pandas.NA, or an object of the caller's
+        raise OptionError(
+            f"{name}={shown(label if given is None else given)} must be labels of the column: "
+            f"text, numbers or the like, as they stand there, but no {kind(label)}."
+        ) from error
+    assert sane
+
+
+def labels_of(name: str, labels: object) -> list[Any] | None:
+    """A list of labels, or None; one label in text stands for itself.
+
+    Raises
+    ------
+    OptionError
+        It is no list, or holds what cannot be a label, such as a list.
+    """
+    if labels is None:
+        return None
+    try:
+        found = [labels] if isinstance(labels, str) else listed(labels)
+    except TypeError as error:
+        raise OptionError(
+            f"{name}={shown(labels)} must be labels of the column: {error}. Give a list."
+        ) from error
+    for label in found:
+        check_label(name, label, labels)
+    return found
