@@ -311,7 +311,8 @@ def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list
 
 def _detect_log1p(source: Source) -> bool:
     """Whether no value of the first rows reaches 20, of those stored."""
-    largest = float(np.max(leading_values(source, _DETECTED_ROWS), initial=-np.inf))
+    values = leading_values(source, _DETECTED_ROWS)
+    largest = float(values.max()) if values.size else -np.inf
     found = largest < _LOG1P_BELOW
     logger.warning(  # as pdex: it is a guess that decides what means are
         "is_log1p not specified; auto-detected %s, as the largest value of the first %d cells is "
