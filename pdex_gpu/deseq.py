@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from .aggregate import Samples, aggregate, check_method, find_samples, sample_columns
+from .comparisons import match_label
 from .deseq_model import Model, make_model
 from .errors import (
     DataError,
@@ -185,7 +186,7 @@ def _targets(
     known_labels, by_text = set(present), {str(label): label for label in present}
 
     def match(label: object) -> Any:
-        return label if label in known_labels else by_text.get(str(label), label)
+        return match_label(label, known_labels, by_text)
 
     known = match(_labels("reference", [reference])[0])
     if known not in known_labels:
