@@ -207,7 +207,7 @@ def _asked(
     if asked_groups is None:
         targets = [label for label in present if label not in references]
     else:
-        matched = [_match(g, known, by_text) for g in asked_groups]
+        matched = [match_label(g, known, by_text) for g in asked_groups]
         absent = [g for g in matched if g not in known]
         allowed = known if kind == "each_reference" else known - set(references)
         targets = list(dict.fromkeys(g for g in matched if g in allowed))
@@ -299,7 +299,7 @@ def _references(reference: object, present: Mapping[Any, int], column: str) -> l
     """The labels of the reference, one or several."""
     labels = reference_labels(reference)
     known, by_text = set(present), {str(label): label for label in present}
-    found = [_match(label, known, by_text) for label in labels]
+    found = [match_label(label, known, by_text) for label in labels]
     for label in found:
         if label is None or label not in known:
             asked = "None" if label is None else label
@@ -314,7 +314,7 @@ def _asked_pairs(pairs: Any, present: Mapping[Any, int], column: str) -> _Asked:
     known, by_text = set(present), {str(label): label for label in present}
     found = []
     for target, reference in _pairs(pairs):
-        labels = [_match(label, known, by_text) for label in (target, reference)]
+        labels = [match_label(label, known, by_text) for label in (target, reference)]
         for role, label in zip(("target", "reference"), labels, strict=True):
             if label not in known:
                 raise LabelError(
@@ -573,6 +573,15 @@ def _sorted(labels: list[Any]) -> list[Any]:
         return sorted(labels, key=str)
 
 
-def _match(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
-    """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line."""
-    return label if label in known else by_text.get(str(label), label)
+def match_label(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
+    """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line.
+
+    It finds the number 3.0 as well: whole numbers are stored so where some cell has none.
+    """
+    if label in known or str(label) in by_text:
+        return label if label in known else by_text[str(label)]
+    try:
+        found = by_text.get(str(float(str(label))))
+    except ValueError:
+        return label
+    return found if isinstance(found, float) else label

@@ -20,6 +20,7 @@ from .checks import (
     labels_of,
     names_of,
 )
+from .comparisons import match_label
 from .deseq_model import Model, make_model
 from .errors import (
     DataError,
@@ -200,7 +201,7 @@ def _targets(
     known_labels, by_text = set(present), {str(label): label for label in present}
 
     def match(label: object) -> Any:
-        return label if label in known_labels else by_text.get(str(label), label)
+        return match_label(label, known_labels, by_text)
 
     sizes = dict.fromkeys(sorted(by_text), 0)
     for label, n in zip(samples.levels[column].tolist(), samples.n_cells.tolist(), strict=True):

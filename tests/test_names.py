@@ -321,6 +321,22 @@ def test_text_of_numpy_is_text():
     assert found.targets.tolist() == ["a"]
 
 
+@pytest.mark.parametrize("asked", [2, 2.0, "2", "2.0"])
+def test_whole_numbers_beside_missing_ones(asked: object):
+    """Missing labels make floats of whole numbers."""
+    data = screen(other=pd.Series(turns(1, 2, None)).astype(float).to_numpy())
+    with pytest.warns(UserWarning, match="have no label in 'other'"):
+        result = compare(data, ["other"], reference=asked)
+    assert (result.targets.tolist(), result.reference) == ([1.0], 2.0)
+
+
+def test_a_text_is_no_number():
+    """Nor is a truth value."""
+    for labels, asked in (("1.0", "2.0"), "2"), ((True, False), "1"):
+        with pytest.raises(LabelError, match=f"Unknown reference .* '{asked}'"):
+            compare(screen(other=turns(*labels)), ["other"], reference=asked)
+
+
 # --- pseudobulk -----------------------------------------------------------------------------
 
 
