@@ -151,6 +151,12 @@ def check_path(name: str, value: object) -> Path:
         raise OptionError(f"{name}={shown(value)} is empty. Name a file or folder.")
     if "\0" in path:
         raise OptionError(f"{name}={shown(value)} holds a null character. Write the path anew.")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise OptionError(
+            f"{name}={shown(value)} holds characters that no file name has: {error}."
+        ) from error
     return Path(path)
 
 
