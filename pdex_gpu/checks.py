@@ -6,14 +6,18 @@ is compared, hashed or printed.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .errors import OptionError, shown, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# numpy is imported where it is needed: the command line checks paths before it needs any.
 
 
 def kind(value: object) -> str:
@@ -24,23 +28,29 @@ def kind(value: object) -> str:
 
 def is_flag(value: object) -> TypeGuard[bool | np.bool_]:
     """Whether this is True or False."""
+    import numpy as np
+
     return isinstance(value, bool | np.bool_)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether this is a real number, and neither NaN nor infinite."""
+    import numpy as np
+
     if is_flag(value) or isinstance(value, np.timedelta64):  # which numpy calls an integer
         return False
     if not isinstance(value, int | float | np.integer | np.floating):
         return False
     try:
-        return bool(np.isfinite(float(value)))
+        return math.isfinite(float(value))
     except OverflowError:  # a whole number beyond float64
         return False
 
 
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether this is a whole number that a machine word holds."""
+    import numpy as np
+
     if not isinstance(value, int | np.integer) or not is_number(value):
         return False
     return abs(int(value)) < 2**63
@@ -50,6 +60,8 @@ def is_array(
     value: object, shape: tuple[int | None, ...], dtype: np.dtype | None = None
 ) -> TypeGuard[np.ndarray]:
     """Whether this is an array of that shape, None for any length, and dtype."""
+    import numpy as np
+
     return (
         isinstance(value, np.ndarray)
         and value.ndim == len(shape)
@@ -60,8 +72,11 @@ def is_array(
 
 def described(value: object) -> str:
     """An array by dtype and shape, anything else by its class."""
-    array = isinstance(value, np.ndarray)
-    return f"{value.dtype} of shape {value.shape}" if array else kind(value)  # type: ignore[attr-defined]
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return kind(value)
 
 
 def check_text(name: str, value: object, *, may_be_none: bool = False, what: str = "") -> None:
@@ -136,6 +151,12 @@ def check_path(name: str, value: object) -> Path:
         raise OptionError(f"{name}={shown(value)} is empty. Name a file or folder.")
     if "\0" in path:
         raise OptionError(f"{name}={shown(value)} holds a null character. Write the path anew.")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise OptionError(
+            f"{name}={shown(value)} holds characters that no file name has: {error}."
+        ) from error
     return Path(path)
 
 

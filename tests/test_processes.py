@@ -160,3 +160,56 @@ def test_a_compiler_that_cannot_be_imported(monkeypatch):
     done = run(broken, "-c", broken, "cpu")
     assert done.returncode == 0, done.stderr
     assert "BackendError " in done.stdout
+
+
+# --- where compiled kernels are kept ---------------------------------------------------------
+
+_KERNEL = textwrap.dedent(
+    """
+    from pdex_gpu.compiled import jit
+
+    @jit
+    def double(x):
+        return 2 * x
+    """
+)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """A module with a kernel, kept in the folder ``cache`` beside it."""
+    (tmp_path / "kernel.py").write_text(_KERNEL)
+    return tmp_path
+
+
+def use(kernel: Path, cache: str) -> str:
+    call = (
+        f"import sys; sys.path.insert(0, {str(kernel)!r}); import kernel; print(kernel.double(4))"
+    )
+    os.environ["NUMBA_CACHE_DIR"] = cache
+    try:
+        done = run(call, "-c", call)
+    finally:
+        del os.environ["NUMBA_CACHE_DIR"]
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "file/below", "not/there/yet"])
+def test_a_place_for_kernels_that_is_none(kernel, place):
+    (kernel / "file").write_text("")
+    place = place if place.startswith("/") else str(kernel / place)
+    assert use(kernel, place) == "8\n"
+
+
+def test_kernels_that_are_damaged_are_compiled_again(kernel):
+    assert use(kernel, str(kernel / "cache")) == "8\n"
+    kept = list((kernel / "cache").rglob("*.nb*"))
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:7])
+    assert use(kernel, str(kernel / "cache")) == "8\n"
+    for path in kept:
+        path.unlink()
+        path.mkdir()  # where nothing can be written
+    assert use(kernel, str(kernel / "cache")) == "8\n"

@@ -79,7 +79,8 @@ def calibration_pair(calibration: Calibration, ax: Any = None) -> tuple[Any, ...
     if ax is None:
         _, axes = plt.subplots(1, 2, figsize=(9.0, 4.0), layout="constrained")
     else:
-        axes = np.atleast_1d(np.array(ax, object))
+        several = isinstance(ax, list | tuple | np.ndarray)
+        axes = np.array(ax if several else [ax], object).ravel()
     if len(axes) not in (1, 2) or not all(isinstance(one, Axes) for one in axes):
         raise OptionError(f"ax={shown(ax)} must be matplotlib axes, or a pair of them.")
     pl.calibration(calibration, axes[0])
