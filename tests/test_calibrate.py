@@ -26,6 +26,7 @@ from pdex_gpu.errors import (
     UnknownGroupWarning,
 )
 from pdex_gpu.mock_groups import CONTROL, LEFT_OUT, split_controls
+from pdex_gpu.report.calibration import calibration_part
 
 SIZES = {"a": 30, "b": 12, "c": 55, "d": 8}
 RATES = [f"rate_{level}" for level in LEVELS]
@@ -510,7 +511,11 @@ def test_no_informative_test():
     found = run(adata, metric="t-test")
     assert found.summary()["n_uninformative"] == 48
     assert np.isnan(found.table()["lambda"]).all()
-    assert "nan" in repr(found)
+    assert "nan" not in repr(found)
+    assert "lambda - (1 if p-values are right); p <= 0.05 in - of 0 tests" in repr(found)
+    facts = dict(calibration_part(found)["facts"])
+    assert facts["lambda"] == "- (1 if p-values are right)"
+    assert not any("nan" in text for text in facts.values())
 
 
 # --- pictures --------------------------------------------------------------------------------
@@ -557,7 +562,7 @@ def test_plot_without_tests(pyplot: Any):
 def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch):
     found = run(screen())
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(MissingDependencyError, match=r"pdex_gpu\[plot\]"):
+    with pytest.raises(MissingDependencyError, match=r"Run: pip install matplotlib textalloc"):
         found.plot()
 
 

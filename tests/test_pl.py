@@ -279,7 +279,7 @@ def test_letters_of_further_fonts(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", PICTURES)
 def test_needs_matplotlib(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(MissingDependencyError, match=r"pdex_gpu\[plot\]"):
+    with pytest.raises(MissingDependencyError, match=r"Run: pip install matplotlib textalloc"):
         PICTURES[name](small())
 
 
