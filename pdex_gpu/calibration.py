@@ -342,8 +342,9 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
     group = np.array([number[name] for name in result.targets], np.int64)
     informative, kept = _informative(result)
     false_positive = kept & (result["fdr"] <= alpha)
-    n_kept = np.maximum(np.count_nonzero(kept, axis=0), 1)
-    mean = np.sum(result["reference_mean"], axis=0, where=kept) / n_kept
+    known = kept & ~np.isnan(result["reference_mean"])  # NaN that is left out may leave no cell
+    n_known = np.maximum(np.count_nonzero(known, axis=0), 1)
+    mean = np.sum(result["reference_mean"], axis=0, where=known) / n_known
     p_values = result["p_value"]
     p_values[~informative] = np.nan
 

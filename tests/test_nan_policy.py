@@ -121,6 +121,34 @@ def test_scipy_says_the_same(metric):
                 np.testing.assert_allclose(result["p_value"][t, j], truth.pvalue, rtol=1e-9)
 
 
+def test_what_scipy_runs_is_given_the_cells_with_a_value():
+    options = {"metric": "t-test", "trim": 0.2}
+    result, _ = run(screen(values()), nan_policy="omit", **options, columns=["target_n_cells"])
+    spoiled, _ = run(screen(values()), nan_policy="propagate", **options)
+    rows, _ = rows_of(frame())
+    for t, row in enumerate(rows):
+        for j in range(N_GENES):
+            both = row.pooled(values()[:, j])
+            x, y = (side[~np.isnan(side)] for side in both)
+            assert result["target_n_cells"][t, j] == len(x)
+            if min(len(x), len(y)) > 1:
+                truth = stats.ttest_ind(x, y, trim=0.2)
+                np.testing.assert_allclose(result["p_value"][t, j], truth.pvalue, rtol=1e-12)
+            complete = len(x) + len(y) == len(both[0]) + len(both[1])
+            expected = result["statistic"][t, j] if complete else np.nan
+            np.testing.assert_equal(spoiled["statistic"][t, j], expected)
+    with pytest.raises(OptionError, match="'log10_p' cannot be had"):
+        run(screen(values()), nan_policy="omit", **options, columns=["log10_p"])
+
+
+def test_extreme_values_and_nan_together():
+    tiny = values() * 2.0**-700
+    result, _ = run(screen(tiny), nan_policy="omit", metric="t-test", is_log1p=False)
+    expected, _ = run(screen(values()), nan_policy="omit", metric="t-test", is_log1p=False)
+    np.testing.assert_array_equal(result["p_value"], expected["p_value"])
+    np.testing.assert_array_equal(result["target_mean"], expected["target_mean"] * 2.0**-700)
+
+
 def carriers() -> Any:
     rng = np.random.default_rng(2)
     data = screen(values())
