@@ -24,6 +24,7 @@ from ..sinks.checkpoint import Checkpoint
 from ..sinks.files import CheckpointSink, StoredResults
 from ..sinks.memory import MemorySink
 from ..table import Table
+from ..value_summary import ValueSummary
 
 _N_GENES = 2_000
 _RANGES = 4
@@ -121,7 +122,7 @@ def _in_file(
             sink.store(RangeResult(genes.start, {k: v[:, genes] for k, v in results.items()}))
         started = time.perf_counter()
         for genes in parts:
-            sink.commit(genes, True)
+            sink.commit(genes, ValueSummary())
         store = time.perf_counter() - started
         stored = StoredResults(checkpoint)
         with checkpoint.unnamed_file() as file:
