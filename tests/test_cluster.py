@@ -43,6 +43,7 @@ from pdex_gpu.errors import (
 )
 from pdex_gpu.sinks.checkpoint import checkpoint_folder, open_checkpoint, write_range
 from pdex_gpu.sources.row_split import Ranges, split_block
+from pdex_gpu.value_summary import ValueSummary
 
 distributed = pytest.importorskip("distributed")
 import dask  # noqa: E402
@@ -485,11 +486,11 @@ def test_results_of_a_run_that_was_given_up_are_not_taken(tmp_path: Path):
     fields = {"p_value": 1, "statistic": 1}
     with open_checkpoint(out, {"metric": "a"}, fields, 3, restart=False) as first:
         old = first.run
-        write_range(first.folder, slice(0, 3), False, values, old)
+        write_range(first.folder, slice(0, 3), ValueSummary(), values, old)
     with open_checkpoint(out, {"metric": "b"}, fields, 3, restart=True) as second:
         assert second.run != old
         with pytest.raises(CheckpointError, match="belongs to another run by now"):
-            write_range(second.folder, slice(0, 3), False, values, old)
+            write_range(second.folder, slice(0, 3), ValueSummary(), values, old)
         assert not list(second.folder.glob("genes-*"))
 
 

@@ -122,7 +122,7 @@ def _in_file(
             sink.store(RangeResult(genes.start, {k: v[:, genes] for k, v in results.items()}))
         started = time.perf_counter()
         for genes in parts:
-            sink.commit(genes, ValueSummary(True, 0.0, 1.0))
+            sink.commit(genes, ValueSummary())
         store = time.perf_counter() - started
         stored = StoredResults(checkpoint)
         with checkpoint.unnamed_file() as file:

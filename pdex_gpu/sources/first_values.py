@@ -6,6 +6,7 @@ import numpy as np
 
 from .base import Source
 from .memory import CscSource, CsrSource, DenseSource
+from .stored import Where
 from .stored_dense import StoredDense
 from .stored_sparse import StoredCsc, StoredCsr
 
@@ -23,6 +24,7 @@ def first_values(source: Source) -> np.ndarray | None:
     FileFormatError
         The file is truncated or damaged.
     """
+    where: Where
     if isinstance(source, StoredCsr | StoredCsc):
         array = source.arrays.data
         where: tuple[slice, ...] = (slice(0, min(source.nnz, _SAMPLE)),)

@@ -1,4 +1,4 @@
-"""What a call has to answer: rows read off the labels cell by cell, numbers by scipy and fractions."""
+"""What a call has to answer: rows read off the labels, numbers by scipy and fractions."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def rows_of(case: Case) -> list[Row]:
 
 
 def _rows_of_guides(case: Case) -> Iterator[Row]:
-    """A cell that carries target and reference counts on both sides, or only the target's (rest)."""
+    """A cell that carries both guides counts on both sides."""
     assert case.guides is not None
     reference = case.options.get("reference")
     for target in case.guides:
@@ -265,10 +265,7 @@ def _t(options: dict[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, float
         u, v = a / (n - 1) / n, b / (m - 1) / (n if kind == "overestimated" else m)
         w = n if kind == "overestimated" else m
         error = u + v
-        if error == 0:
-            df = math.nan
-        else:
-            df = float(error**2 / (u**2 / (n - 1) + v**2 / (w - 1)))
+        df = float(error**2 / (u**2 / (n - 1) + v**2 / (w - 1))) if error else math.nan
     if error == 0:
         if difference == 0:
             return {"p_value": 1.0, "statistic": math.nan}
