@@ -44,6 +44,7 @@ from .provenance import make_provenance
 from .result import DEResult
 from .result_file import ResultFile
 from .schedule import choose_backend_for, choose_engine, make_schedule
+from .schema import HIT_FDR
 from .settings import Settings, check_settings
 from .sinks.checkpoint import Checkpoint, open_checkpoint
 from .sinks.files import CheckpointSink, StoredResults
@@ -511,9 +512,10 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
             if finished is not None:
                 logger.info("%s is complete: only its checkpoint was left to remove", out)
                 written = _kept(call, checkpoint, bool(finished["is_log1p"]))
+                n_hits = np.array(finished["n_hits"], dtype=np.int64)
             else:
                 check_space(out, checkpoint)
-                written = _fill_file(call, checkpoint, out)
+                written, n_hits = _fill_file(call, checkpoint, out)
         except BaseException as error:
             if checkpoint.worth_keeping:
                 error.add_note(
@@ -533,6 +535,7 @@ def _into_file(call: _Call, out: Path) -> ResultFile:
         columns=call.analysis.columns,
         within=call.within,
         kept=written.kept,
+        n_hits=n_hits,
     )
 
 
@@ -556,8 +559,8 @@ def _kept(call: _Call, checkpoint: Checkpoint, is_log1p: bool) -> _Written:
     return _Written(is_log1p, *find_kept(call.filters, *shape, read, mean))
 
 
-def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
-    """Compute, adjust and write."""
+def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written, np.ndarray]:
+    """Compute, adjust and write; gives the number of hits of each comparison, too."""
     settings, dataset, design = call.settings, call.dataset, call.design
     sink = CheckpointSink(checkpoint)
     n_done, n_genes = int(sink.stored.sum()), len(sink.stored)
@@ -599,14 +602,16 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
                 fdr.prepare(call.kernels, call.run, call.budget // 2)
             scale = call.scale(found.is_log1p)
             made = StoredFinish(results, design, scale, call.analysis.columns, found.kept, fdr)
+            n_hits = np.zeros(design.n_rows, dtype=np.int64)
 
             def parts() -> Iterator[pyarrow.Table]:
                 for rows, columns in made.blocks(table.blocks(), call.run):
+                    n_hits[rows] = np.count_nonzero(columns["fdr"] <= HIT_FDR, axis=1)
                     yield table.arrow(rows, columns)
                     tracker.wrote((rows.stop - rows.start) * n_genes)
 
-            write_output(out, checkpoint, table, parts(), is_log1p=found.is_log1p)
-    return found
+            write_output(out, checkpoint, table, parts(), is_log1p=found.is_log1p, n_hits=n_hits)
+    return found, n_hits
 
 
 def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarray | None:

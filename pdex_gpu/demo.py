@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import describe_backend, format_table
+from .console import describe_backend, describe_hits, format_table
+from .schema import HIT_FDR
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .progress import Progress
     from .result import DEResult
 
-FDR = 0.05
+FDR = HIT_FDR
 SCREEN = "screen.h5ad"
 RESULTS = "results.parquet"
 REPORT = "report.html"
@@ -59,7 +62,7 @@ def run_demo(
     screen_path, results_path = folder / SCREEN, folder / RESULTS
     say(f"Simulating {n_cells:,} cells x {n_genes:,} genes, {n_perturbations:,} perturbations ...")
     started = time.perf_counter()
-    screen = simulate_screen(n_cells, n_genes, n_perturbations, seed=seed)
+    screen = simulate_screen(n_cells, n_genes, n_perturbations, seed=seed, annotated=True)
     folder.mkdir(parents=True, exist_ok=True)
     screen.write_h5ad(screen_path)
     say(
@@ -75,7 +78,8 @@ def run_demo(
     seconds = time.perf_counter() - started
     result.to_parquet(results_path)
     tests = len(result.targets) * len(result.features)
-    say(f"  {describe_backend(result.provenance)}")
+    for line in describe_backend(result.provenance):
+        say(f"  {line}")
     say(f"  {tests:,} tests in {seconds:.2f} s")
 
     say("\nStrongest hits:\n")
@@ -84,10 +88,9 @@ def run_demo(
     else:
         show(_HEADER, _cells(strongest_rows(result)), right=_RIGHT)
     found, possible = on_target(result)
-    say(
-        f"\n{found} of {possible} perturbations have their own gene down at an FDR of {FDR:.0%}.\n"
-        f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB"
-    )
+    say(f"\n{describe_hits(count_hits(result))}.")
+    say(f"{found} of {possible} perturbations have their own gene down.\n")
+    say(f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB")
     report = result.report(folder / REPORT, title="A simulated screen", fdr=FDR, force=True)
     say(f"{report}: open it in a browser")
     return result
@@ -120,7 +123,7 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     return [
         [
             row["target"],
-            row["feature"] + (" (own gene)" if row["target"] == row["feature"] else ""),
+            row["feature"] + (" (own)" if row["target"] == row["feature"] else ""),
             f"{row['target_mean']:.3f}",
             f"{row['reference_mean']:.3f}",
             f"{row['fold_change']:.3f}",
@@ -131,9 +134,15 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
+def count_hits(result: DEResult) -> np.ndarray:
+    """Hits of each target, shape (n_targets,)."""
+    hits: np.ndarray = (result["fdr"] <= FDR).sum(axis=1)
+    return hits
+
+
 def on_target(result: DEResult, fdr: float = FDR) -> tuple[int, int]:
     """How many targets have their own gene down at `fdr`, and how many have it measured at all."""
     column = {str(feature): i for i, feature in enumerate(result.features)}
     pairs = [(t, column[str(n)]) for t, n in enumerate(result.targets) if str(n) in column]
     q, change = result["fdr"], result["fold_change"]
-    return sum(bool(q[t, f] < fdr and change[t, f] < 1) for t, f in pairs), len(pairs)
+    return sum(bool(q[t, f] <= fdr and change[t, f] < 1) for t, f in pairs), len(pairs)

@@ -15,6 +15,7 @@ from .sources.dataset import is_backed
 from .table import Table, write_parquet, write_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
 
 WRITERS: dict[str, Callable[[Path, Table, Iterable[pyarrow.Table]], None]] = {
@@ -98,11 +99,15 @@ def write_output(
     parts: Iterable[pyarrow.Table],
     *,
     is_log1p: bool,
+    n_hits: np.ndarray,
 ) -> None:
-    """Write the parts to `path` in the format of its suffix, whole or not at all."""
+    """Write the parts to `path` in the format of its suffix, whole or not at all.
+
+    `n_hits` may be filled while the parts are made.
+    """
 
     def write(through: Path) -> None:
         WRITERS[path.suffix.lower()](through, table, parts)
-        checkpoint.mark_finished(through, {"is_log1p": is_log1p})
+        checkpoint.mark_finished(through, {"is_log1p": is_log1p, "n_hits": n_hits.tolist()})
 
     write_whole(path, write, through=checkpoint.output_file(path.suffix))

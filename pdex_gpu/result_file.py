@@ -32,6 +32,9 @@ class ResultFile(Result):
         See :class:`.result_base.Result`. Of a file that was opened, labels are text.
     provenance : dict
         Backend and why, device, engine, versions, options: as in the file's metadata.
+    n_hits : numpy.ndarray or None, shape (n_comparisons,), int64
+        Genes of each comparison with an FDR of at most 0.05, counted as the file was written;
+        None for a file that was opened.
     """
 
     def __init__(
@@ -45,11 +48,13 @@ class ResultFile(Result):
         columns: tuple[str, ...] = (),
         within: tuple[str, np.ndarray] | None = None,
         kept: np.ndarray | None = None,
+        n_hits: np.ndarray | None = None,
     ) -> None:
         super().__init__(
             targets, references, features, (*VALUES, *columns), provenance, within, kept
         )
         self.path = path
+        self.n_hits = n_hits
 
     def __repr__(self) -> str:
         return f"ResultFile {str(self.path)!r}: {self._described()}"

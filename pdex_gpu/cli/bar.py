@@ -19,7 +19,7 @@ _MARGIN = 4  # columns, so that the ^C that a terminal echoes starts no new line
 def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], object] | bool]:
     """Give what ``progress=`` takes: a function that draws a bar, or False if none is `shown`.
 
-    However the block ends, the bar is wiped away and the cursor is back.
+    The bar is wiped away and the cursor is back once the run is done, or however the block ends.
     """
     if not shown:
         yield False
@@ -39,9 +39,11 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
     task = bar.add_task(label, total=1.0, detail="")
 
     def draw(progress: Progress) -> None:
-        if progress.seconds >= _DELAY and not bar.live.is_started:
+        if progress.seconds >= _DELAY and progress.fraction < 1 and not bar.live.is_started:
             bar.start()
         bar.update(task, completed=progress.fraction, detail=describe(progress))
+        if progress.fraction == 1:
+            bar.stop()  # what the caller shows next shall not land on it
 
     try:
         yield draw
