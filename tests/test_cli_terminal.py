@@ -222,6 +222,10 @@ def progress(**changes: object) -> Progress:
             {"phase": "writing", "n_rows": 1000, "total_rows": 9000},
             "1:23 left, writing, 1,000/9,000 rows",
         ),
+        (
+            {"phase": "compiling", "seconds_left": None},
+            "compiling, first run only, 1,500/3,000 genes",
+        ),
     ],
 )
 def test_beside_the_bar(changes: dict, text: str):

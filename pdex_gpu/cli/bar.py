@@ -53,7 +53,9 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
 
 def describe(progress: Progress) -> str:
     """What stands beside the bar; what matters least comes last, where a terminal cuts it."""
-    parts = [progress.phase]
+    from ..progress import described
+
+    parts = [described(progress.phase)]
     if progress.seconds_left is not None:
         parts.insert(0, f"{_duration(progress.seconds_left)} left")
     if progress.n_rows:

@@ -8,6 +8,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from ..compiling import watch_numba
+
+watch_numba()
+
 
 @numba.njit(nogil=True, cache=True)
 def count_pieces(indices, bounds, edges, counts, seen):  # type: ignore[no-untyped-def]

@@ -17,7 +17,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ...compiling import watch_numba
+
 logger = logging.getLogger("pdex_gpu")
+
+watch_numba()
 
 
 def jit(function: Callable[..., Any]) -> Any:
