@@ -277,12 +277,12 @@ class Tracker:
     def _log(self, name: str) -> None:
         counter = self._counters[name]
         if name == READING:
-            amount = _amount(counter.total, "B")
+            total = amount(counter.total, "B")
         else:
-            amount = f"{counter.total:,} {'genes' if name == TESTING else 'rows'}"
+            total = f"{counter.total:,} {'genes' if name == TESTING else 'rows'}"
         if counter.before:
-            amount += f", {counter.before:,} of them done before"
-        logger.info("phase %s: %s", name, amount)
+            total += f", {counter.before:,} of them done before"
+        logger.info("phase %s: %s", name, total)
 
     def _report(self, now: float) -> None:
         if not self._reporting.acquire(blocking=False):
@@ -388,21 +388,21 @@ def _text(progress: Progress, phase: str, rate: float | None) -> str:
     ended = progress.fraction == 1
     brief = progress.n_rows > 0 and not ended  # what is complete gives way to the rows
     if progress.n_bytes < progress.total_bytes:
-        parts.append(_amount(progress.total_bytes, "B", progress.n_bytes))
+        parts.append(amount(progress.total_bytes, "B", progress.n_bytes))
     elif progress.total_bytes and not brief:
-        parts.append(_amount(progress.total_bytes, "B"))
+        parts.append(amount(progress.total_bytes, "B"))
     if progress.n_genes < progress.total_genes or not brief:
         parts.append(f"{progress.n_genes:,}/{progress.total_genes:,} genes")
     if progress.n_rows:
-        parts.append(_amount(progress.total_rows, " rows", progress.n_rows))
+        parts.append(amount(progress.total_rows, " rows", progress.n_rows))
     state = described(phase)
     if ended:
-        state = f"took {_duration(progress.seconds)}"
+        state = f"took {duration(progress.seconds)}"
     else:
         if progress.seconds_left is not None:
-            state = f"{_duration(progress.seconds_left)} left, {phase}"
+            state = f"{duration(progress.seconds_left)} left, {phase}"
         if rate is not None:
-            state += f" {_few(rate) if phase == TESTING else _amount(rate, _UNITS[phase])}/s"
+            state += f" {_few(rate) if phase == TESTING else amount(rate, _UNITS[phase])}/s"
     return f"{', '.join(parts)} [{state}]"
 
 
@@ -415,7 +415,7 @@ _PREFIXES = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")]
 _UNITS = {READING: "B", WRITING: ""}
 
 
-def _amount(total: float, unit: str, n: float | None = None) -> str:
+def amount(total: float, unit: str, n: float | None = None) -> str:
     """``3.4 GB``, or ``1.2/3.4 GB`` if some of it is done."""
     size, prefix = next((pair for pair in _PREFIXES if total >= pair[0]), _PREFIXES[-1])
     digits = 1 if size > 1 and total / size < 100 else 0
@@ -430,7 +430,7 @@ def _few(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """``1:23`` or ``1:02:03``."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

@@ -219,6 +219,10 @@ def progress(**changes: object) -> Progress:
             "1:23 left, reading, 1.0/2.5 GB",
         ),
         (
+            {"phase": "reading", "n_bytes": 6_400_000, "total_bytes": 20_600_000},
+            "1:23 left, reading, 6.4/20.6 MB",
+        ),
+        (
             {"phase": "writing", "n_rows": 1000, "total_rows": 9000},
             "1:23 left, writing, 1,000/9,000 rows",
         ),

@@ -807,7 +807,7 @@ for show in (False, print, True):
     ],
 )
 def test_amounts(total, unit, n, text):
-    assert progress._amount(total, unit, n) == text
+    assert progress.amount(total, unit, n) == text
 
 
 @pytest.mark.parametrize(
@@ -815,7 +815,7 @@ def test_amounts(total, unit, n, text):
     [(0, "0:00"), (59.6, "1:00"), (83, "1:23"), (3599, "59:59"), (3723, "1:02:03")],
 )
 def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(1234.5, "1,234"), (12.3, "12"), (0.123, "0.12")])

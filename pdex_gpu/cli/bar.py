@@ -53,22 +53,15 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
 
 def describe(progress: Progress) -> str:
     """What stands beside the bar; what matters least comes last, where a terminal cuts it."""
-    from ..progress import described
+    from ..progress import amount, described, duration
 
     parts = [described(progress.phase)]
     if progress.seconds_left is not None:
-        parts.insert(0, f"{_duration(progress.seconds_left)} left")
+        parts.insert(0, f"{duration(progress.seconds_left)} left")
     if progress.n_rows:
         parts.append(f"{progress.n_rows:,}/{progress.total_rows:,} rows")
     elif progress.n_bytes < progress.total_bytes:
-        parts.append(f"{progress.n_bytes / 1e9:.1f}/{progress.total_bytes / 1e9:.1f} GB")
+        parts.append(amount(progress.total_bytes, "B", progress.n_bytes))
     else:
         parts.append(f"{progress.n_genes:,}/{progress.total_genes:,} genes")
     return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    """``1:23`` or ``1:02:03``."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
