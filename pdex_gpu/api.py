@@ -45,6 +45,7 @@ from .provenance import make_provenance
 from .result import DEResult
 from .result_file import ResultFile
 from .schedule import choose_backend_for, choose_engine, make_schedule
+from .schema import HIT_FDR
 from .settings import Settings, check_settings
 from .sinks.checkpoint import Checkpoint, open_checkpoint
 from .sinks.files import CheckpointSink, StoredResults
@@ -552,9 +553,10 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
                 logger.info("%s is complete: only its checkpoint was left to remove", out)
                 summary = ValueSummary(**finished["values"])
                 written = _kept(call, checkpoint, value_scale(summary, settings))
+                n_hits = np.array(finished["n_hits"], dtype=np.int64)
             else:
                 check_space(out, checkpoint)
-                written = _fill_file(call, checkpoint, out)
+                written, n_hits = _fill_file(call, checkpoint, out)
         except BaseException as error:
             if checkpoint.worth_keeping:
                 error.add_note(
@@ -574,6 +576,7 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
         columns=call.analysis.columns,
         within=call.within,
         kept=written.kept,
+        n_hits=n_hits,
     )
     return result, written.values
 
@@ -596,8 +599,8 @@ def _kept(call: _Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
     return _Written(values, *find_kept(call.filters_on(values), *shape, read, mean))
 
 
-def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
-    """Compute, adjust and write."""
+def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written, np.ndarray]:
+    """Compute, adjust and write; gives the number of hits of each comparison, too."""
     settings, dataset, design = call.settings, call.dataset, call.design
     sink = CheckpointSink(checkpoint)
     n_done, n_genes = int(sink.stored.sum()), len(sink.stored)
@@ -639,15 +642,20 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> _Written:
                 fdr.prepare(call.kernels, call.run, call.budget // 2)
             scale = call.scale(found.values)
             made = StoredFinish(results, design, scale, call.analysis.columns, found.kept, fdr)
+            n_hits = np.zeros(design.n_rows, dtype=np.int64)
 
             def parts() -> Iterator[pyarrow.Table]:
                 for rows, columns in made.blocks(table.blocks(), call.run):
+                    n_hits[rows] = np.count_nonzero(columns["fdr"] <= HIT_FDR, axis=1)
                     yield table.arrow(rows, columns)
                     tracker.wrote((rows.stop - rows.start) * n_genes)
 
-            facts = {"values": asdict(found.values.summary)}
-            write_output(out, checkpoint, table, parts(), facts)
-    return found
+            summary = asdict(found.values.summary)
+            write_output(
+                out, checkpoint, table, parts(),
+                facts=lambda: {"values": summary, "n_hits": n_hits.tolist()},
+            )  # fmt: skip
+    return found, n_hits
 
 
 def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarray | None:

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from .compiling import watch_numba
+
 logger = logging.getLogger("pdex_gpu")
 
 
@@ -16,6 +18,7 @@ def jit(function: Callable[..., Any]) -> Any:
     """Compile a kernel on first use, with its machine code cached where that is possible."""
     import numba
 
+    watch_numba()
     try:
         kernel = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError as error:  # neither the package folder nor a home folder is writable

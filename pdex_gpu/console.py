@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shlex
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from .schema import HIT_FDR
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PROGRAM = "pdex-gpu"
 
@@ -45,22 +55,61 @@ def number_text(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def describe_backend(provenance: Mapping[str, object]) -> str:
-    """Two lines: which backend and engine ran, on what; and why that backend."""
+def describe_backend(provenance: Mapping[str, object]) -> list[str]:
+    """Lines: which backend and engine ran, on what; and where to read why it was no better one."""
+    from .backends.registry import passed_over
+
     backend, engine = (provenance.get(name) or "unknown" for name in ("backend", "engine"))
     text = f"{backend} backend, {engine} engine"
     if provenance.get("device"):
         text += f", on {provenance['device']}"
-    if provenance.get("backend_reason"):
-        text += f"\n  why: {provenance['backend_reason']}"
-    return text
+    skipped = " and ".join(
+        name.upper() for name in passed_over(str(provenance.get("backend_reason", "")))
+    )
+    why = f"{skipped} cannot be used here; why: {command_line('doctor')}"
+    return [text, why] if skipped else [text]
 
 
-def describe_values(provenance: Mapping[str, object]) -> str:
+def describe_hits(n_hits: np.ndarray) -> str:
+    """One line on the hits of each comparison.
+
+    Parameters
+    ----------
+    n_hits : numpy.ndarray, shape (n_comparisons,)
+    """
+    total, found = int(n_hits.sum()), int((n_hits > 0).sum())
+    hits = f"{total:,} hit{'' if total == 1 else 's'} at an FDR of {HIT_FDR * 100:g} %"
+    return f"{hits}, in {found:,} of {len(n_hits):,} comparisons" if total else f"No {hits[2:]}"
+
+
+def command_line(*arguments: object) -> str:
+    """A command of this program, as a shell takes it, called as this process was."""
+    words = [*_called_as(), *map(str, arguments)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _called_as() -> list[str]:
+    """What starts this program in the shell that started it."""
+    started = Path(sys.argv[0] if sys.argv else "")
+    if started.name == "__main__.py" and started.parent.name == "pdex_gpu":
+        found = shutil.which("python")
+        same = found is not None and _same(found, sys.executable)
+        return ["python" if same else sys.executable, "-m", "pdex_gpu"]
+    if started.stem != PROGRAM:
+        return [PROGRAM]  # called from Python
+    found = shutil.which(PROGRAM)
+    return [PROGRAM if found is not None and _same(found, started) else str(started)]
+
+
+def _same(one: str | Path, other: str | Path) -> bool:
+    """Whether both lie in one folder, under one name: an environment's links lead elsewhere."""
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def describe_values(provenance: Mapping[str, object]) -> list[str]:
     """A line on raw counts, whose library sizes are not removed; nothing of other values."""
-    if not provenance.get("raw_counts"):
-        return ""
-    return "values: raw counts (library size not removed)\n"
+    raw = bool(provenance.get("raw_counts"))
+    return ["values: raw counts (library size not removed)"] if raw else []
 
 
 def on_terminal(stream: TextIO | None) -> bool:

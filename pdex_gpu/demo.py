@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .console import describe_backend, format_table, number_text
+from .console import describe_backend, describe_hits, format_table, number_text
 from .disk import writing
 from .effect import direction
 from .on_target import own_genes_of
+from .schema import HIT_FDR
 
 if TYPE_CHECKING:
     from .progress import Progress
     from .result import DEResult
 
-FDR = 0.05
+FDR = HIT_FDR
 SCREEN = "screen.h5ad"
 RESULTS = "results.parquet"
 REPORT = "report.html"
@@ -64,7 +65,7 @@ def run_demo(
     screen_path, results_path = folder / SCREEN, folder / RESULTS
     say(f"Simulating {n_cells:,} cells x {n_genes:,} genes, {n_perturbations:,} perturbations ...")
     started = time.perf_counter()
-    screen = simulate_screen(n_cells, n_genes, n_perturbations, seed=seed)
+    screen = simulate_screen(n_cells, n_genes, n_perturbations, seed=seed, annotated=True)
     with writing("The demo's screen", screen_path):
         folder.mkdir(parents=True, exist_ok=True)
         screen.write_h5ad(screen_path)
@@ -81,7 +82,8 @@ def run_demo(
     seconds = time.perf_counter() - started
     result.to_parquet(results_path)
     tests = len(result.targets) * len(result.features)
-    say(f"  {describe_backend(result.provenance)}")
+    for line in describe_backend(result.provenance):
+        say(f"  {line}")
     say(f"  {tests:,} tests in {seconds:.2f} s")
 
     say("\nStrongest hits:\n")
@@ -90,10 +92,9 @@ def run_demo(
     else:
         show(_HEADER, _cells(strongest_rows(result)), right=_RIGHT)
     found, possible = on_target(result)
-    say(
-        f"\n{found} of {possible} perturbations have their own gene down at an FDR of {FDR:.0%}.\n"
-        f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB"
-    )
+    say(f"\n{describe_hits(count_hits(result))}.")
+    say(f"{found} of {possible} perturbations have their own gene down.\n")
+    say(f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB")
     report = result.report(folder / REPORT, title="A simulated screen", fdr=FDR, force=True)
     say(f"{report}: open it in a browser")
     return result
@@ -129,7 +130,7 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     return [
         [
             row["target"],
-            row["feature"] + (" (own gene)" if row["own_gene"] else ""),
+            row["feature"] + (" (own)" if row["own_gene"] else ""),
             number_text(row["target_mean"], ".3f"),
             number_text(row["reference_mean"], ".3f"),
             number_text(row["fold_change"], ".3f"),
@@ -138,6 +139,12 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
         ]
         for row in rows
     ]
+
+
+def count_hits(result: DEResult) -> np.ndarray:
+    """Hits of each target, shape (n_targets,)."""
+    hits: np.ndarray = (result["fdr"] <= FDR).sum(axis=1)
+    return hits
 
 
 def on_target(result: DEResult, fdr: float = FDR) -> tuple[int, int]:

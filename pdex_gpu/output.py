@@ -91,15 +91,16 @@ def write_output(
     checkpoint: Checkpoint,
     table: Table,
     parts: Iterable[pyarrow.Table],
-    facts: Mapping[str, Any],
+    *,
+    facts: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Write the parts to `path` in the format of its suffix, whole or not at all.
 
-    `facts` are what :meth:`.Checkpoint.finished` tells once it is written.
+    `facts` gives, once all parts are written, what :meth:`.Checkpoint.finished` tells of them.
     """
 
     def write(through: Path) -> None:
         WRITERS[path.suffix.lower()](through, table, parts)
-        checkpoint.mark_finished(through, facts)
+        checkpoint.mark_finished(through, facts())
 
     write_whole(path, write, through=checkpoint.output_file(path.suffix))

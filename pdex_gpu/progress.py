@@ -9,17 +9,20 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from .compiling import told
 from .errors import OptionError, shown
 
 logger = logging.getLogger("pdex_gpu")
 
 READING, TESTING, WRITING = "reading", "testing", "writing"
+COMPILING = "compiling"
 
 # What the phases are taken to cost; testing has the rest.
 _READING_SHARE = 0.5
@@ -37,8 +40,9 @@ class Progress:
 
     Attributes
     ----------
-    phase : {"reading", "testing", "writing"}
-        What was last seen to advance; reading and testing may take turns.
+    phase : {"reading", "testing", "writing", "compiling"}
+        What was last seen to advance; reading and testing may take turns. While kernels are
+        compiled, which is once on a machine, all else may wait for them.
     n_bytes, total_bytes : int
         Bytes read from the file, and to read; 0 of 0 for a matrix in memory.
     n_genes, total_genes : int
@@ -51,8 +55,8 @@ class Progress:
         Part of the run that is done, by estimated cost. It never falls, and is 1.0 in the report
         of a successful end and in no other.
     seconds_left : float or None
-        Estimated from the speed of about the last half of the run; None until there is something
-        to go by.
+        Estimated from the speed of about the last half of the run, from the last compiling on;
+        None until there is something to go by.
     """
 
     phase: str
@@ -84,15 +88,25 @@ class _Counter:
     done: int = 0
     began: float | None = None
     last: float = 0.0
+    # Where speed is taken from.
+    since: float = 0.0
+    done_since: int = 0
 
     def reset(self) -> None:
         self.done = self.before
         self.began = None
 
+    def begin(self, now: float) -> None:
+        self.began = now
+        self.take_speed_from(now)
+
+    def take_speed_from(self, now: float) -> None:
+        self.since, self.done_since = now, self.done
+
     def rate(self, now: float) -> float | None:
-        if self.began is None or now <= self.began or self.done <= self.before:
+        if self.began is None or now <= self.since or self.done <= self.done_since:
             return None
-        return (self.done - self.before) / (now - self.began)
+        return (self.done - self.done_since) / (now - self.since)
 
 
 class Tracker:
@@ -147,6 +161,8 @@ class Tracker:
         self._bar: _Bar | None = None
         self._show: Callable[[Progress], object] | None = None
         self._due = math.inf
+        self._compiling = False
+        self._told: AbstractContextManager[None] = nullcontext()
         self._lock = threading.Lock()  # counters
         self._reporting = threading.Lock()  # reports; taken before the other
         self._began = self._start()
@@ -162,6 +178,8 @@ class Tracker:
         if self._show is not None:
             self._due = self._began
             self._report(self._began)
+        self._told = told(self._compile)
+        self._told.__enter__()
         return self
 
     def __exit__(
@@ -170,6 +188,7 @@ class Tracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._told.__exit__(None, None, None)
         with self._reporting:  # waits for a call in another thread
             now = self._clock()
             show, self._show, self._due = self._show, None, math.inf
@@ -214,10 +233,14 @@ class Tracker:
                 counter.reset()
             self._phase = READING if self._counters[READING].total else TESTING
             first = self._counters[self._phase]
-            first.began = first.last = self._last = now
-            # Speed is taken from `older`, which lies between a half and a quarter of the run.
-            self._origin = self._older = self._newer = (now, self._work())
+            first.begin(now)
+            first.last = self._last = now
+            self._take_speed_from(now)
             return now
+
+    def _take_speed_from(self, now: float) -> None:
+        # Speed is that since `older`, which lies between a half and a quarter of the time back.
+        self._origin = self._older = self._newer = (now, self._work())
 
     def _advance(self, name: str, n: int) -> None:
         counter = self._counters[name]
@@ -226,7 +249,7 @@ class Tracker:
         with self._lock:
             now = self._clock()
             if counter.began is None:
-                counter.began = self._last  # the work of a first advance began before it
+                counter.begin(self._last)  # the work of a first advance began before it
             counter.done = min(counter.done + int(n), counter.total)
             counter.last = self._last = now
             self._phase = name
@@ -237,15 +260,29 @@ class Tracker:
         if now >= self._due:
             self._report(now)
 
+    def _compile(self, begins: bool) -> None:
+        """Note that compiling begins or ends; the speed before tells nothing of what follows."""
+        with self._lock:
+            now = self._clock()
+            self._compiling = begins
+            if not begins:
+                self._last = now
+                self._take_speed_from(now)
+                for counter in self._counters.values():
+                    counter.take_speed_from(now)
+            elif self._show is not None:
+                self._due = now  # nothing else may come to be reported before it ends
+        self._report(now)
+
     def _log(self, name: str) -> None:
         counter = self._counters[name]
         if name == READING:
-            amount = _amount(counter.total, "B")
+            total = amount(counter.total, "B")
         else:
-            amount = f"{counter.total:,} {'genes' if name == TESTING else 'rows'}"
+            total = f"{counter.total:,} {'genes' if name == TESTING else 'rows'}"
         if counter.before:
-            amount += f", {counter.before:,} of them done before"
-        logger.info("phase %s: %s", name, amount)
+            total += f", {counter.before:,} of them done before"
+        logger.info("phase %s: %s", name, total)
 
     def _report(self, now: float) -> None:
         if not self._reporting.acquire(blocking=False):
@@ -254,7 +291,10 @@ class Tracker:
             if self._show is None or now < self._due:
                 return  # it ended, or another thread was faster
             try:
-                self._show(self._progress(now))
+                shown = self._progress(now)
+                self._show(shown)
+                if self._compiling and shown.phase != COMPILING:  # it began in the meantime
+                    self._show(self._progress(self._clock()))
             except BaseException:
                 self._show, self._due = None, math.inf
                 raise
@@ -272,7 +312,7 @@ class Tracker:
                 self._counters[name] for name in (READING, TESTING, WRITING)
             )
             return Progress(
-                phase=self._phase,
+                phase=COMPILING if self._compiling and not ended else self._phase,
                 n_bytes=reading.done,
                 total_bytes=reading.total,
                 n_genes=testing.done,
@@ -290,6 +330,8 @@ class Tracker:
         return sum(c.share * (c.done / c.total) for c in counters if c.total)
 
     def _seconds_left(self, now: float, work: float) -> float | None:
+        if self._compiling:
+            return None
         for then, work_then in (self._older, self._origin):
             if now > then and work > work_then:
                 return (1 - work) * (now - then) / (work - work_then)
@@ -297,7 +339,8 @@ class Tracker:
 
     def _rate(self, name: str) -> float | None:
         with self._lock:
-            return self._counters[name].rate(self._clock())
+            counter = self._counters.get(name)
+            return None if counter is None else counter.rate(self._clock())
 
 
 class _Bar:
@@ -327,7 +370,8 @@ class _Bar:
         self._since = -math.inf
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase != self._phase and progress.seconds - self._since >= _STEADY:
+        steady = progress.seconds - self._since >= _STEADY
+        if progress.phase != self._phase and (steady or COMPILING in (progress.phase, self._phase)):
             self._phase, self._since = progress.phase, progress.seconds
         text = _text(progress, self._phase, self._rate(self._phase))
         self._bar.set_description_str(text, refresh=False)
@@ -344,29 +388,34 @@ def _text(progress: Progress, phase: str, rate: float | None) -> str:
     ended = progress.fraction == 1
     brief = progress.n_rows > 0 and not ended  # what is complete gives way to the rows
     if progress.n_bytes < progress.total_bytes:
-        parts.append(_amount(progress.total_bytes, "B", progress.n_bytes))
+        parts.append(amount(progress.total_bytes, "B", progress.n_bytes))
     elif progress.total_bytes and not brief:
-        parts.append(_amount(progress.total_bytes, "B"))
+        parts.append(amount(progress.total_bytes, "B"))
     if progress.n_genes < progress.total_genes or not brief:
         parts.append(f"{progress.n_genes:,}/{progress.total_genes:,} genes")
     if progress.n_rows:
-        parts.append(_amount(progress.total_rows, " rows", progress.n_rows))
-    state = phase
+        parts.append(amount(progress.total_rows, " rows", progress.n_rows))
+    state = described(phase)
     if ended:
-        state = f"took {_duration(progress.seconds)}"
+        state = f"took {duration(progress.seconds)}"
     else:
         if progress.seconds_left is not None:
-            state = f"{_duration(progress.seconds_left)} left, {phase}"
+            state = f"{duration(progress.seconds_left)} left, {phase}"
         if rate is not None:
-            state += f" {_few(rate) if phase == TESTING else _amount(rate, _UNITS[phase])}/s"
+            state += f" {_few(rate) if phase == TESTING else amount(rate, _UNITS[phase])}/s"
     return f"{', '.join(parts)} [{state}]"
+
+
+def described(phase: str) -> str:
+    """A phase as it is shown."""
+    return "compiling, first run only" if phase == COMPILING else phase
 
 
 _PREFIXES = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")]
 _UNITS = {READING: "B", WRITING: ""}
 
 
-def _amount(total: float, unit: str, n: float | None = None) -> str:
+def amount(total: float, unit: str, n: float | None = None) -> str:
     """``3.4 GB``, or ``1.2/3.4 GB`` if some of it is done."""
     size, prefix = next((pair for pair in _PREFIXES if total >= pair[0]), _PREFIXES[-1])
     digits = 1 if size > 1 and total / size < 100 else 0
@@ -381,7 +430,7 @@ def _few(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """``1:23`` or ``1:02:03``."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

@@ -36,6 +36,9 @@ class ResultFile(Result):
         See :class:`.result_base.Result`. Of a file that was opened, labels are text.
     provenance : dict
         Backend and why, device, engine, versions, options: as in the file's metadata.
+    n_hits : numpy.ndarray or None, shape (n_comparisons,), int64
+        Genes of each comparison with an FDR of at most 0.05, counted as the file was written;
+        None for a file that was opened.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class ResultFile(Result):
         columns: tuple[str, ...] = (),
         within: Within | None = None,
         kept: np.ndarray | None = None,
+        n_hits: np.ndarray | None = None,
     ) -> None:
         further = names_of("columns", columns, "columns", "('auroc',)")
         super().__init__(
             targets, references, features, (*VALUES, *further), provenance, within, kept
         )
         self.path = check_path("path", path)
+        self.n_hits = n_hits
 
     def __repr__(self) -> str:
         return f"ResultFile {str(self.path)!r}: {self._described()}"

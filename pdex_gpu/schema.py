@@ -11,6 +11,9 @@ from .errors import OptionError, shown, unknown
 #: Of the columns and of the metadata of files; a file says which one it has.
 SCHEMA_VERSION = 1
 
+#: Up to which FDR a row counts as a hit where nothing else was asked for.
+HIT_FDR = 0.05
+
 
 @dataclass(frozen=True)
 class Column:

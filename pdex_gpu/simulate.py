@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 REFERENCE = "non-targeting"
 GROUPBY = "target_gene"
+
+# Genes of a human cell: those that screens often perturb, then others.
+_NAMES = Path(__file__).parent / "gene_names.txt"
+
+_GUIDES_A_TARGET = 2
+_CONTROL_GUIDES = 10
+_SECOND_GUIDES = 0.1  # share of the cells with a control guide beside their own
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Screen:
         Fold change of each gene's mean per perturbation; row 0 is the control (all 1).
     perturbations : numpy.ndarray, shape (n_perturbations,), str
         Names of the perturbations, in the order of ``effect[1:]``.
+    obs : dict of str to numpy.ndarray, shape (n_cells,), str
+        Further columns of ``obs``; none unless the screen is annotated.
+    carried : numpy.ndarray or None, shape (n_cells, 1 + n_perturbations), bool
+        Whether a cell carries a control guide, and guides of each perturbation; None unless the
+        screen is annotated.
     """
 
     counts: scipy.sparse.csr_matrix
@@ -39,6 +52,8 @@ class Screen:
     genes: np.ndarray
     effect: np.ndarray
     perturbations: np.ndarray
+    obs: dict[str, np.ndarray] = field(default_factory=dict)
+    carried: np.ndarray | None = None
 
     def log_normalised(self, target_sum: float = 1e4) -> scipy.sparse.csr_matrix:
         """Counts scaled to `target_sum` a cell, then ``log1p``, as float32 CSR."""
@@ -53,15 +68,24 @@ class Screen:
         )
 
     def to_anndata(self) -> anndata.AnnData:
-        """The screen as an AnnData with ``obs["target_gene"]``."""
+        """The screen as an AnnData with ``obs["target_gene"]``.
+
+        An annotated one has the further columns of `obs`, too, and `carried` as the frame
+        ``obsm["guides"]``.
+        """
         import anndata
         import pandas as pd
 
+        columns = {GROUPBY: self.labels, **self.obs}
         obs = pd.DataFrame(
-            {GROUPBY: pd.Categorical(self.labels)},
+            {name: pd.Categorical(labels) for name, labels in columns.items()},
             index=[f"cell_{i}" for i in range(len(self.labels))],
         )
-        return anndata.AnnData(self.counts, obs=obs, var=pd.DataFrame(index=self.genes))
+        adata = anndata.AnnData(self.counts, obs=obs, var=pd.DataFrame(index=self.genes))
+        if self.carried is not None:
+            names = [REFERENCE, *self.perturbations]
+            adata.obsm["guides"] = pd.DataFrame(self.carried, index=obs.index, columns=names)
+        return adata
 
     def write_h5ad(self, path: str | os.PathLike[str]) -> None:
         """Write the screen as a gzip-compressed h5ad file."""
@@ -82,6 +106,7 @@ def simulate_screen(
     affected_fraction: float = 0.03,
     effect_sigma: float = 0.7,
     seed: int = 0,
+    annotated: bool = False,
 ) -> Screen:
     """Simulate a perturbation screen with known effects.
 
@@ -109,6 +134,9 @@ def simulate_screen(
         Standard deviation of the log fold change of affected genes.
     seed : int
         Seed of the random generator; the same seed gives the same screen.
+    annotated : bool
+        Name the genes as in a human cell, and give each cell a guide, a batch, a donor and a cell
+        type, which have no effect. The counts and the order of the perturbations stay the same.
 
     Returns
     -------
@@ -137,7 +165,6 @@ def simulate_screen(
         raise ValueError(f"{n_cells} cells are too few for {n_perturbations} perturbations")
     rng = np.random.default_rng(seed)
 
-    genes = np.array([f"GENE{i:05d}" for i in range(n_genes)])
     gene_mean = rng.lognormal(0.0, gene_sigma, n_genes)
     gene_mean *= mean_umi / gene_mean.sum()
     library = rng.lognormal(-0.5 * library_sigma**2, library_sigma, n_cells)
@@ -162,5 +189,40 @@ def simulate_screen(
         blocks.append(sp.csr_matrix(counts.astype(np.float32)))
     matrix = sp.csr_matrix(sp.vstack(blocks, format="csr"))
 
+    genes = _human_names(n_genes, own) if annotated else _numbered(0, n_genes)
     names = np.concatenate([[REFERENCE], genes[own]])
-    return Screen(matrix, names[code], genes, effect, genes[own])
+    screen = Screen(matrix, names[code], genes, effect, genes[own])
+    return _annotate(screen, code, np.random.default_rng([seed, 1])) if annotated else screen
+
+
+def _numbered(first: int, last: int) -> np.ndarray:
+    return np.array([f"GENE{i:05d}" for i in range(first, last)], dtype=str)
+
+
+def _human_names(n_genes: int, own: np.ndarray) -> np.ndarray:
+    """Names of all genes; those of the perturbed ones are in order, as their positions are."""
+    listed = np.array(_NAMES.read_text(encoding="ascii").split())[:n_genes]
+    names = np.concatenate([listed, _numbered(len(listed), n_genes)])
+    genes = np.empty_like(names)
+    genes[own] = np.sort(names[: len(own)])
+    genes[np.setdiff1d(np.arange(n_genes), own)] = np.sort(names[len(own) :])
+    return genes
+
+
+def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Screen:
+    """Add what else is known of the cells of a screen, drawn at random."""
+    n_cells = len(code)
+    n_guides = np.where(code == 0, _CONTROL_GUIDES, _GUIDES_A_TARGET)
+    number = np.char.mod("%d", 1 + rng.integers(0, n_guides))
+    donor = rng.integers(1, 5, n_cells)
+    batch = rng.integers(1, 3, n_cells)
+    obs = {
+        "guide": np.char.add(np.char.add(screen.labels, "_"), number),
+        "batch": np.char.mod("batch%d", batch),
+        "donor": np.char.mod("donor%d", donor),
+        "cell_type": rng.choice(["CD4 T cell", "CD8 T cell"], n_cells, p=[0.6, 0.4]),
+    }
+    carried = np.zeros((n_cells, 1 + len(screen.perturbations)), dtype=bool)
+    carried[np.arange(n_cells), code] = True
+    carried[rng.random(n_cells) < _SECOND_GUIDES, 0] = True
+    return replace(screen, obs=obs, carried=carried)

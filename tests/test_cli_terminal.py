@@ -219,8 +219,16 @@ def progress(**changes: object) -> Progress:
             "1:23 left, reading, 1.0/2.5 GB",
         ),
         (
+            {"phase": "reading", "n_bytes": 6_400_000, "total_bytes": 20_600_000},
+            "1:23 left, reading, 6.4/20.6 MB",
+        ),
+        (
             {"phase": "writing", "n_rows": 1000, "total_rows": 9000},
             "1:23 left, writing, 1,000/9,000 rows",
+        ),
+        (
+            {"phase": "compiling", "seconds_left": None},
+            "compiling, first run only, 1,500/3,000 genes",
         ),
     ],
 )
@@ -260,6 +268,47 @@ def test_the_bar_leaves_nothing_behind(monkeypatch, error: type[BaseException] |
     after = screen.getvalue()[len(shown) :]
     assert after.endswith("\x1b[2K")  # the line is wiped
     assert "\x1b[?25h" in after  # the cursor is back
+
+
+def test_what_follows_a_run_does_not_land_on_its_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with bar.progress_bar("w", shown=True) as draw:
+        draw(progress())
+        assert "\x1b[?25l" in screen.getvalue()
+        draw(progress(fraction=1.0))
+        assert screen.getvalue().endswith("\x1b[2K")
+        assert "\x1b[?25h" in screen.getvalue()
+        shown = screen.getvalue()
+        draw(progress(fraction=1.0, seconds=9.0))  # a second run that ends at once
+        assert screen.getvalue() == shown
+        draw(progress(fraction=0.1))  # and one that does not
+        assert len(screen.getvalue()) > len(shown)
+
+
+def test_titles_give_way_before_names_do(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    header, row = ["feature", "mean of target", "mean of reference"], ["STAT1 (own)", "1.5", "2.5"]
+    show_table(header, [row], right="lrr")
+    assert re.search(r"STAT1 \(own\) +1\.5 +2\.5 *\n", capsys.readouterr().out)
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table(header, [row], right="lrr")
+    assert "mean of reference" in capsys.readouterr().out
+
+
+def test_a_text_goes_on_below_its_beginning(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "/usr/lib/libcuda.so.1: no such file or directory was found here"
+    show.show_entry(["note  "], text)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:6] for line in lines] == ["note  ", " " * 6]
+    assert " ".join(line[6:] for line in lines) == text
+    assert max(map(len, lines)) <= 40
 
 
 def test_no_bar_where_nobody_looks():

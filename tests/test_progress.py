@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdex_gpu import progress
+from pdex_gpu.compiling import compiling, told
 from pdex_gpu.errors import OptionError
 from pdex_gpu.progress import Progress, Tracker, check_progress
 
@@ -229,6 +230,118 @@ def test_nothing_to_go_by_yet(clock):
         run.read(500)  # no time has passed since
         assert run._rate("reading") is None
     assert [(r.n_bytes, r.seconds_left) for r in seen] == [(0, None), (500, None), (500, 0.0)]
+
+
+# --- compiling
+
+
+def test_compiling_is_a_phase_and_gives_no_estimate(clock):
+    seen: list[Progress] = []
+    with tracker(seen.append, clock, total_bytes=0) as run:
+        clock.now += 1
+        run.tested(10)
+        assert seen[-1].seconds_left == 9
+        with compiling():
+            assert (seen[-1].phase, seen[-1].seconds_left) == ("compiling", None)
+            clock.now += 5
+            with compiling():  # a kernel that this one calls
+                clock.now += 25
+            run.read(0)
+            assert seen[-1].phase == "compiling"
+        assert (seen[-1].phase, seen[-1].seconds_left) == ("testing", None)
+        assert run._rate("testing") is None
+        clock.now += 2
+        run.tested(10)
+        assert seen[-1].seconds_left == pytest.approx(16)  # 5 genes a second since
+        assert run._rate("testing") == 5
+        assert run._rate("compiling") is None
+        fractions = [r.fraction for r in seen]
+        assert fractions == sorted(fractions)
+    assert (seen[-1].phase, seen[-1].fraction) == ("testing", 1.0)
+    with compiling():  # nobody listens any more
+        assert seen[-1].fraction == 1.0
+
+
+def test_a_run_that_begins_while_another_compiles(clock):
+    seen: list[Progress] = []
+    with compiling(), tracker(seen.append, clock):
+        assert seen[-1].phase == "compiling"
+
+
+def test_compiling_that_begins_during_a_report_is_reported(clock):
+    seen: list[Progress] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def show(report: Progress) -> None:
+        seen.append(report)
+        if report.n_genes == 1 and report.phase == "testing":
+            entered.set()
+            assert leave.wait(30)
+
+    with tracker(show, clock, total_bytes=0) as run:
+        clock.now += 1
+        thread = threading.Thread(target=run.tested, args=(1,))
+        thread.start()
+        assert entered.wait(30)
+        with compiling():
+            leave.set()
+            thread.join()
+            assert seen[-1].phase == "compiling"
+
+
+def test_what_a_callable_raises_while_compiling_comes_out(clock):
+    def show(report: Progress) -> None:
+        if report.phase == "compiling":
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"), tracker(show, clock), compiling():
+        pass
+    with compiling():  # it is not counted as going on
+        pass
+    seen: list[Progress] = []
+    with tracker(seen.append, clock):
+        assert seen[-1].phase == "reading"
+
+
+def test_numba_compiling_is_seen_and_its_cache_is_not(tmp_path):
+    """In a process of its own, with a cache of its own: first compiled, then loaded."""
+    script = """
+import sys
+from pdex_gpu import differential_expression
+from pdex_gpu.simulate import simulate_screen
+phases = set()
+def show(report):
+    phases.add(report.phase)
+    assert report.phase != "compiling" or report.seconds_left is None
+adata = simulate_screen(200, 30, 2, mean_umi=200, seed=1).to_anndata()
+differential_expression(adata, "target_gene", backend="cpu", progress=show)
+print(*sorted(phases))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True,
+            check=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert shown == [["compiling", "testing"], ["testing"]]
+
+
+def test_cuda_compiling_is_seen_and_what_is_kept_is_not(tmp_path, monkeypatch):
+    from pdex_gpu.backends.cuda import binaries
+
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    heard: list[bool] = []
+    with told(heard.append):
+        for _ in range(2):
+            binaries.find_or_make("probe", "sm_90", (13, 0), lambda *_: b"\x7fELF")
+    assert heard == [True, False]
+
+
+def test_a_bar_says_that_it_compiles():
+    report = Progress("compiling", 0, 0, 5, 100, 0, 0, 1.0, 0.05, None)
+    assert progress._text(report, "compiling", None) == ("5/100 genes [compiling, first run only]")
 
 
 def test_time_counts_from_the_start_of_the_block(clock):
@@ -694,7 +807,7 @@ for show in (False, print, True):
     ],
 )
 def test_amounts(total, unit, n, text):
-    assert progress._amount(total, unit, n) == text
+    assert progress.amount(total, unit, n) == text
 
 
 @pytest.mark.parametrize(
@@ -702,7 +815,7 @@ def test_amounts(total, unit, n, text):
     [(0, "0:00"), (59.6, "1:00"), (83, "1:23"), (3599, "59:59"), (3723, "1:02:03")],
 )
 def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(1234.5, "1,234"), (12.3, "12"), (0.123, "0.12")])

@@ -94,6 +94,40 @@ def test_same_seed_same_bits():
     assert (one.counts != other.counts).nnz > 0
 
 
+@pytest.mark.parametrize("size", [(300, 90, 70), (300, 2_600, 6)])
+def test_annotation_changes_no_count(size: tuple[int, int, int]):
+    plain, named = simulate_screen(*size, seed=3), simulate_screen(*size, seed=3, annotated=True)
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(plain.counts, name), getattr(named.counts, name))
+    np.testing.assert_array_equal(plain.effect, named.effect)
+    assert len(set(named.genes)) == size[1]
+    assert named.perturbations.tolist() == sorted(named.perturbations)
+    assert {"STAT1", "IRF1"} <= set(named.perturbations)
+    place = {gene: i for i, gene in enumerate(named.genes)}
+    own = [plain.genes.tolist().index(name) for name in plain.perturbations]
+    assert [place[name] for name in named.perturbations] == own
+    assert plain.obs == {}
+    assert plain.carried is None
+
+
+def test_what_is_known_of_cells():
+    screen = simulate_screen(2_000, 60, 4, seed=3, annotated=True)
+    adata = screen.to_anndata()
+    guides = adata.obsm["guides"]
+    assert list(guides) == [REFERENCE, *screen.perturbations]
+    own = guides.to_numpy()[np.arange(2_000), guides.columns.get_indexer(screen.labels)]
+    assert own.all()
+    n_carried = guides.sum(axis=1)
+    assert set(n_carried) == {1, 2}
+    assert guides[REFERENCE][n_carried == 2].all()  # what has no effect
+    assert adata.obs["guide"].str.rsplit("_", n=1).str[0].tolist() == screen.labels.tolist()
+    n_guides = adata.obs.groupby("target_gene", observed=True)["guide"].nunique()
+    assert n_guides.to_dict() == {REFERENCE: 10} | dict.fromkeys(screen.perturbations, 2)
+    for column in ("batch", "donor", "cell_type"):
+        table = adata.obs.groupby(["target_gene", column], observed=True).size()
+        assert len(table) == 5 * adata.obs[column].nunique()
+
+
 def test_log_normalised():
     screen = simulate_screen(200, 50, 4, seed=11)
     logged = screen.log_normalised(target_sum=1e4)

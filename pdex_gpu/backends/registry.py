@@ -29,6 +29,8 @@ Devices = int | tuple[int, ...] | Literal["all"] | None
 
 _NUMBERED = re.compile(r", device \d+$")
 _BETWEEN = "; "  # descriptions of devices
+_AUTO = "auto: "
+_NOT_USABLE = " not usable: "
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,11 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
         skipped: list[str] = []
         for info in backends():
             if info.usable:
-                reason = f"auto: {info.reason}"
+                reason = f"{_AUTO}{info.reason}"
                 if skipped:
                     reason += "; " + "; ".join(skipped)
                 return BackendInfo(info.name, True, reason, info.device, info.engines)
-            skipped.append(f"{info.name} not usable: {info.reason.rstrip('.')}")
+            skipped.append(f"{info.name}{_NOT_USABLE}{info.reason.rstrip('.')}")
     if name not in _BACKENDS:
         raise OptionError(unknown("backend", name, ["auto", *_BACKENDS]))
     if name != "cuda" and device is not None:
@@ -189,6 +191,13 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
     if device == ALL and info.reason:
         reason += f"; {info.reason}"
     return BackendInfo(name, True, reason, info.device, info.engines)
+
+
+def passed_over(reason: str) -> list[str]:
+    """The backends that ``auto`` could not use, from the reason it gave for the one it chose."""
+    if not reason.startswith(_AUTO):
+        return []
+    return [name for name in _BACKENDS if f"; {name}{_NOT_USABLE}" in reason]
 
 
 def check_device(device: Any) -> Devices:

@@ -19,7 +19,7 @@ _MARGIN = 4  # columns, so that the ^C that a terminal echoes starts no new line
 def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], object] | bool]:
     """Give what ``progress=`` takes: a function that draws a bar, or False if none is `shown`.
 
-    However the block ends, the bar is wiped away and the cursor is back.
+    The bar is wiped away and the cursor is back once the run is done, or however the block ends.
     """
     if not shown:
         yield False
@@ -39,9 +39,11 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
     task = bar.add_task(label, total=1.0, detail="")
 
     def draw(progress: Progress) -> None:
-        if progress.seconds >= _DELAY and not bar.live.is_started:
+        if progress.seconds >= _DELAY and progress.fraction < 1 and not bar.live.is_started:
             bar.start()
         bar.update(task, completed=progress.fraction, detail=describe(progress))
+        if progress.fraction == 1:
+            bar.stop()  # what the caller shows next shall not land on it
 
     try:
         yield draw
@@ -51,20 +53,15 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
 
 def describe(progress: Progress) -> str:
     """What stands beside the bar; what matters least comes last, where a terminal cuts it."""
-    parts = [progress.phase]
+    from ..progress import amount, described, duration
+
+    parts = [described(progress.phase)]
     if progress.seconds_left is not None:
-        parts.insert(0, f"{_duration(progress.seconds_left)} left")
+        parts.insert(0, f"{duration(progress.seconds_left)} left")
     if progress.n_rows:
         parts.append(f"{progress.n_rows:,}/{progress.total_rows:,} rows")
     elif progress.n_bytes < progress.total_bytes:
-        parts.append(f"{progress.n_bytes / 1e9:.1f}/{progress.total_bytes / 1e9:.1f} GB")
+        parts.append(amount(progress.total_bytes, "B", progress.n_bytes))
     else:
         parts.append(f"{progress.n_genes:,}/{progress.total_genes:,} genes")
     return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    """``1:23`` or ``1:02:03``."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -15,12 +15,16 @@ from ..console import format_table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # Categories of signs that a terminal would act on: control characters, line and paragraph breaks,
 # lone surrogates.
 _ACTIVE = {"Cc", "Zl", "Zp", "Cs"}
 # Signs that turn the direction of what follows.
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+
+_UNBOUNDED = 1 << 16
+_NARROWEST = 20  # columns that text is broken into
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ def show_line(*parts: str | Cell) -> None:
     open_console().print(line, soft_wrap=True)
 
 
+def show_entry(lead: Sequence[str | Cell], text: str) -> None:
+    """A text after its lead; what is too long for a terminal goes on below its beginning."""
+    import textwrap
+
+    console = open_console()
+    indent = sum(len(str(part)) for part in lead)
+    if console.is_terminal:
+        width = max(_NARROWEST, console.width - indent)
+        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        text = ("\n" + " " * indent).join(lines)
+    show_line(*lead, text)
+
+
 def show_table(
     header: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, right: str = ""
 ) -> None:
@@ -79,6 +96,15 @@ def show_table(
         text = format_table(header, [[str(cell) for cell in row] for row in rows], right=right)
         sys.stdout.write(text + "\n")
         return
+    table = _table(header, rows, right)
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    if console.measure(table, options=unbounded).maximum > console.width:
+        # Titles give way before names do.
+        table = _table([title.replace(" ", "\n") for title in header], rows, right)
+    console.print(table)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], right: str) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -94,4 +120,4 @@ def show_table(
         )
     for row in rows:
         table.add_row(*(Text(str(c), c.style if isinstance(c, Cell) else "") for c in row))
-    console.print(table)
+    return table

@@ -27,7 +27,7 @@ def first_values(source: Source) -> np.ndarray | None:
     where: Where
     if isinstance(source, StoredCsr | StoredCsc):
         array = source.arrays.data
-        where: tuple[slice, ...] = (slice(0, min(source.nnz, _SAMPLE)),)
+        where = (slice(0, min(source.nnz, _SAMPLE)),)
     elif isinstance(source, StoredDense):
         array = source.values
         n_genes = min(source.n_genes, array.chunks[1], _SAMPLE)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from ...compiling import compiling
 from . import sources
 
 logger = logging.getLogger("pdex_gpu")
@@ -68,7 +69,8 @@ def find_or_make(
     if not fresh and path.is_file():
         return path, False
     started = time.perf_counter()
-    binary = compiler(text, f"{name}.cu", options)
+    with compiling():
+        binary = compiler(text, f"{name}.cu", options)
     try:
         _store(path, binary)
     except OSError as error:

@@ -62,7 +62,16 @@ def command(
             f"reference; use at least {2 * (perturbations + 1)}."
         )
     check_folder(output)
-    from ...demo import FDR, REPORT, RESULTS, SCREEN, on_target, run_demo, strongest_rows
+    from ...demo import (
+        FDR,
+        REPORT,
+        RESULTS,
+        SCREEN,
+        count_hits,
+        on_target,
+        run_demo,
+        strongest_rows,
+    )  # fmt: skip
 
     started = time.perf_counter()
     silent = quiet or json
@@ -93,3 +102,10 @@ def command(
                 "provenance": result.provenance,
             }
         )
+    elif not quiet:
+        from ...simulate import GROUPBY
+        from ..ending import next_steps, run_command, top_command
+
+        top = top_command(result, output / RESULTS, count_hits(result))
+        for line in next_steps(top, run_command(output / SCREEN, "--groupby", GROUPBY)):
+            show_line(line)

@@ -8,7 +8,7 @@ from ...console import PROGRAM
 from ...exits import Exit
 from .. import options as o
 from ..document import write_json
-from ..show import Cell, printable, show_line
+from ..show import Cell, printable, show_entry, show_line
 
 HELP = "Examine this machine: what was found, what is missing, the fix."
 
@@ -43,11 +43,8 @@ def command(
             if check.topic != topic:
                 show_line(*(["\n"] if topic else []), Cell(check.topic, "bold"))
                 topic = check.topic
-            show_line(
-                "  ",
-                Cell(f"{check.status:<7}", _STYLES[check.status]),
-                f"  {check.name:<{width}}  {printable(check.found)}",
-            )
+            status = Cell(f"{check.status:<7}", _STYLES[check.status])
+            show_entry(["  ", status, f"  {check.name:<{width}}  "], printable(check.found))
             if check.fix:
                 show_line(" " * (width + 13), "fix: ", Cell(check.fix, "cyan"))
         counts = {kind: sum(c.status == kind for c in checks) for kind in _STYLES}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from ...console import PROGRAM, describe_backend, describe_values, on_terminal
+from ...console import PROGRAM, on_terminal
 from .. import options as o
 from .. import values
 from ..bar import progress_bar
@@ -153,13 +153,12 @@ def command(
                 "n_genes": len(result.features),
                 "n_rows": result.n_rows,
                 "columns": result.columns,
+                "n_hits": None if result.n_hits is None else int(result.n_hits.sum()),
                 "seconds": seconds,
                 "provenance": result.provenance,
             }
         )
     elif shown:
-        sys.stderr.write(
-            f"{len(result.targets):,} groups x {len(result.features):,} genes in "
-            f"{seconds:.2f} s: {result.path}\n{describe_backend(result.provenance)}\n"
-            f"{describe_values(result.provenance)}"
-        )
+        from ..ending import end_of_run
+
+        sys.stderr.write("".join(f"{line}\n" for line in end_of_run(result, seconds)))

@@ -1,0 +1,66 @@
+"""When kernels are compiled in this process: runs show it, and take no speed from it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+_lock = threading.Lock()
+_listeners: list[Callable[[bool], object]] = []
+_n_compiling = 0
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around the compiling of a kernel; may be nested, and be in several threads at once."""
+    try:
+        _count(1)
+        yield
+    finally:
+        _count(-1)
+
+
+@contextmanager
+def told(listener: Callable[[bool], object]) -> Iterator[None]:
+    """Within the block, `listener` is told when compiling begins (True) and when it ends (False).
+
+    It is called in the thread that compiles; what it raises comes out of there.
+    """
+    with _lock:
+        _listeners.append(listener)
+        busy = _n_compiling > 0
+    try:
+        if busy:
+            listener(True)
+        yield
+    finally:
+        with _lock:
+            _listeners.remove(listener)
+
+
+def _count(n: int) -> None:
+    global _n_compiling
+    with _lock:
+        before, _n_compiling = _n_compiling, _n_compiling + n
+        if bool(before) == bool(_n_compiling):
+            return
+        listeners = list(_listeners)
+    for listener in listeners:
+        listener(n > 0)
+
+
+@cache
+def watch_numba() -> None:
+    """Count what numba compiles from now on; what it finds in its cache is not compiled."""
+    from numba.core import event
+
+    class Listener(event.Listener):  # type: ignore[misc]  # numba has no types
+        def on_start(self, event: object) -> None:
+            _count(1)
+
+        def on_end(self, event: object) -> None:
+            _count(-1)
+
+    event.register("numba:compile", Listener())
