@@ -422,6 +422,55 @@ def test_as_anndata_reads_it(case, written, before, tmp_path):
         check(found, truth, before)
 
 
+OTHERS: dict[str, Callable[[h5py.File, str], Any]] = {
+    "nothing": lambda file, name: None,
+    "a vector": lambda file, name: file.__setitem__(name, np.zeros(3)),
+    "numbers below zero": lambda file, name: file.__setitem__(name, np.full(61, -5)),
+    "a number": lambda file, name: file.__setitem__(name, 5),
+    "a text": lambda file, name: file.__setitem__(name, "hello"),
+    "texts": lambda file, name: file.__setitem__(name, np.array(["1"] * N_CELLS, object)),
+    "a table": lambda file, name: file.__setitem__(name, np.zeros((2, 2))),
+    "a group": lambda file, name: file.create_group(name),
+    "no space": lambda file, name: file.__setitem__(name, h5py.Empty("f4")),
+    "fields": lambda file, name: file.__setitem__(name, np.zeros(N_CELLS, "i4,f4")),
+    "a link to nowhere": lambda file, name: file.__setitem__(name, h5py.SoftLink("/nowhere")),
+    "another file": lambda file, name: file.__setitem__(name, h5py.ExternalLink("no.h5", "/x")),
+    "references": lambda file, name: file.create_dataset(name, (N_CELLS,), dtype=h5py.ref_dtype),
+    "lists": lambda file, name: file.create_dataset(name, (N_CELLS,), dtype=h5py.vlen_dtype("i4")),
+    "complex numbers": lambda file, name: file.__setitem__(name, np.zeros(N_CELLS, "c16")),
+    "opaque bytes": lambda file, name: file.__setitem__(name, np.zeros(N_CELLS, "V4")),
+}
+VALUES = [5, b"x", np.array([1, 2]), np.array([b"a", b"b"]), h5py.Empty("f4"), np.nan, "none", None]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_in_a_file_no_other_error_comes_out(seed, written, tmp_path):
+    """Something else in place of a dataset, a group or an attribute: an answer, or one error."""
+    rng = np.random.default_rng(seed)
+    names: list[str] = []
+    with h5py.File(written["csr"]) as file:
+        file.visit(names.append)
+    for _ in range(30):
+        path = Path(shutil.copy(written["csr"], tmp_path))
+        name = names[rng.integers(len(names))]
+        with h5py.File(path, "r+") as file:
+            attrs = dict(file[name].attrs)
+            if rng.random() < 0.4 and attrs:
+                key = list(attrs)[rng.integers(len(attrs))]
+                del file[name].attrs[key]
+                value = VALUES[rng.integers(len(VALUES))]
+                if value is not None:
+                    file[name].attrs[key] = value
+            else:
+                del file[name]
+                other = list(OTHERS)[rng.integers(len(OTHERS))]
+                OTHERS[other](file, name)
+                if rng.random() < 0.5 and isinstance(file.get(name), h5py.Dataset | h5py.Group):
+                    file[name].attrs.update(attrs)
+        facts(str(path))  # raises whatever is no PdexGpuError
+
+
 CALLS: dict[str, Callable[[str], Any]] = {
     "differential_expression": lambda path: differential_expression(
         path, "g", reference="ctrl", progress=False
