@@ -187,7 +187,7 @@ def test_a_file_of_another_program(tmp_path: Path):
 def test_a_newer_schema(stored: Path):
     rewrite(stored, lambda found: with_layout(found, schema=2))
     with pytest.raises(
-        errors.FileFormatError, match=r"schema 2 \(written by pdex_gpu .*reads up to 1.*upgrade"
+        errors.FileFormatError, match=r"schema 2 \(written by pdex_gpu .*reads up to 1.*git pull"
     ):
         pdex_gpu.open_result(stored)
 
