@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -55,6 +56,10 @@ COLUMNS = (
     "target", "feature", "target_mean", "ref_mean", "target_membership", "ref_membership",
     "log2_fold_change", "percent_change", "p_value", "statistic", "fdr",
 )  # fmt: skip
+
+# Of pdex 0.1.28: no typing errors.
+_OPTIONS_OF_OTHERS = ("groups", "groupby_key", "num_workers", "batch_size", "num_threads", "metric",
+                      "tie_correct", "exp_post_agg", "clip_value", "as_polars")  # fmt: skip
 
 _INTEGERS = ("target_membership", "ref_membership")
 _DETECTED_ROWS, _LOG1P_BELOW = 500, 20.0  # pdex's rule: counts reach 20 in the first rows
@@ -156,8 +161,9 @@ def pdex(
     _check_options(mode, threads, geometric_mean, as_pandas, epsilon, cpm_filter)
     reference, gene_column = _mode_options(mode, kwargs)
     if kwargs:
-        known = [*inspect.signature(pdex).parameters, "reference", "gene_col"]
-        close = [match for name in kwargs for match in close_matches(name, known, 1)]
+        own = [*inspect.signature(pdex).parameters, "reference", "gene_col"]
+        meant = {*own, *_OPTIONS_OF_OTHERS}
+        close = [c for name in kwargs if name not in meant for c in close_matches(name, own, 1)]
         hint = f". Did you mean {' or '.join(map(repr, close))}?" if close else ""
         warnings.warn(
             f"Unexpected keyword arguments for mode={mode!r} (ignored): {', '.join(kwargs)}{hint}",
@@ -224,7 +230,8 @@ def _check_options(
     check_flag("as_pandas", as_pandas)
     if cpm_filter is not None:
         check_number("cpm_filter", cpm_filter)
-    if check_number("epsilon", epsilon) < 0:
+    nan = isinstance(epsilon, float) and math.isnan(epsilon)
+    if nan or check_number("epsilon", epsilon) < 0:
         raise OptionError(f"epsilon must be non-negative, got {epsilon!r}. Give 0 for none.")
 
 
