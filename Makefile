@@ -1,7 +1,7 @@
 # make demo   simulate a screen, run differential expression on it, show the strongest hits
 # make test   lint, type check and test
 #
-# Both need Python 3.11, 3.12 or 3.13 and pip, and make their own environment in .venv.
+# Both need Python 3.11 to 3.14 and pip, and make their own environment in .venv.
 # Choose an interpreter with PYTHON: make test PYTHON=python3.12
 
 SHELL := /bin/bash
@@ -12,9 +12,9 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-CANDIDATES := python3.13 python3.12 python3.11 python3 python
+CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3 python
 # An interpreter counts only if it runs (a version manager's stub may not) and has pip.
-PROBE := import sys, venv, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PROBE := import sys, venv, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	if "$$p" -c '$(PROBE)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
 WORKERS ?= 2
@@ -29,7 +29,7 @@ help:
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
-		echo "pdex_gpu needs Python 3.11, 3.12 or 3.13 with pip; tried: $(or $(PYTHON),$(CANDIDATES))." >&2; \
+		echo "pdex_gpu needs Python 3.11 to 3.14 with pip; tried: $(or $(PYTHON),$(CANDIDATES))." >&2; \
 		echo "Install one (Debian, Ubuntu: apt-get install python3 python3-pip python3-venv)," >&2; \
 		echo "or name yours: make test PYTHON=/path/to/python3.12" >&2; \
 		exit 1; \

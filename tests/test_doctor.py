@@ -122,10 +122,10 @@ def test_the_command_where_all_is_well(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("version", "pythons", "status", "fix"),
     [
-        ((3, 11), ">=3.11,<3.14", "ok", None),
-        ((3, 13), ">=3.11,<3.14", "ok", None),
-        ((3, 10), ">=3.11,<3.14", "problem", "python3.13 -m venv"),
-        ((3, 14), "<3.14,>=3.11", "problem", "python3.13 -m venv"),
+        ((3, 11), ">=3.11,<3.15", "ok", None),
+        ((3, 14), ">=3.11,<3.15", "ok", None),
+        ((3, 10), ">=3.11,<3.15", "problem", "python3.14 -m venv"),
+        ((3, 15), "<3.15,>=3.11", "problem", "python3.14 -m venv"),
         ((3, 12), "", "ok", None),
     ],
 )

@@ -66,3 +66,22 @@ def test_metadata(wheel: zipfile.ZipFile):
     scripts = wheel.read(f"{info}/entry_points.txt").decode()
     assert "pdex-gpu = pdex_gpu.cli:main" in scripts
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_the_same_versions_of_python_everywhere():
+    import re
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    first, beyond = map(int, re.findall(r"3\.(\d+)", project["requires-python"]))
+    minors = [int(n) for n in re.findall(r":: 3\.(\d+)", "\n".join(project["classifiers"]))]
+    assert minors == list(range(first, beyond))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    candidates = re.search(r"^CANDIDATES := (.*)", makefile, re.MULTILINE)
+    assert candidates is not None
+    newest_first = [f"python3.{minor}" for minor in reversed(minors)]
+    assert candidates[1].split() == [*newest_first, "python3", "python"]
+    assert f"not (3, {first}) <= sys.version_info[:2] <= (3, {beyond - 1})" in makefile
+    for name in ("Makefile", "README.md", "docs/install.md"):
+        text = (ROOT / name).read_text("utf-8")
+        assert f"Python 3.{first} to 3.{beyond - 1}" in text, name

@@ -68,7 +68,7 @@ def _python(pythons: str) -> Check:
 
 
 def python_version(version: tuple[int, int], pythons: str, found: str) -> Check:
-    """Whether the version of Python is one of those that are asked for, as ``>=3.11,<3.14``."""
+    """Whether the version of Python is one of those that are asked for, as ``>=3.11,<3.15``."""
     least, below = (re.search(rf"{sign}\s*3\.(\d+)", pythons) for sign in (">=", "<"))
     good = (least is None or version[1] >= int(least[1])) and (
         below is None or version[1] < int(below[1])
