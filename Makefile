@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-slow test-peers test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
+.PHONY: help demo docs test test-all test-slow test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make docs, make test-slow, make test-peers, make test-images, make test-gpu,"
+	@echo "also: make lint, make docs, make test-slow, make test-peers, make test-cupy, make test-images, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
 	@echo "make bench-scaling (benchmarks/scaling.py)"
@@ -76,7 +76,7 @@ test: lint $(VENV)/.browser
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not image" $(PYTEST_ARGS)
 
 # What continuous integration runs.
-test-all: test test-peers test-images
+test-all: test test-peers test-cupy test-images
 
 # What takes long and is left out of `make test`.
 test-slow: $(VENV)/.test
@@ -100,6 +100,20 @@ $(VENV)/peers-%/.done: tests/peers/requirements-%.txt pyproject.toml $(BIN)/pyth
 test-peers: $(VENV)/peers-0.8/.done $(VENV)/peers-0.6/.done
 	$(VENV)/peers-0.8/bin/python -m pytest $(PEERS) $(PYTEST_ARGS)
 	$(VENV)/peers-0.6/bin/python -m pytest $(PEERS)/test_cell_eval.py $(PYTEST_ARGS)
+
+# The seam on the real CuPy, which compiles without a device. It lies beside the environment, as
+# other tests try what happens where there is none.
+CUPY := $(VENV)/cupy
+
+$(CUPY)/.done: tests/requirements-cupy.txt $(VENV)/.test
+	@echo "Installing the packages of $< ..."
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
+	@touch $@
+
+test-cupy: $(CUPY)/.done
+	PYTHONPATH=$(CUPY) $(BIN)/python -c "import cupy; cupy.cuda.nvrtc.getVersion()"
+	PYTHONPATH=$(CUPY) $(BIN)/python -m pytest tests/test_cuda_device.py $(PYTEST_ARGS)
 
 # Needs a CUDA device, and CuPy for it in .venv.
 test-gpu: $(VENV)/.test

@@ -102,6 +102,13 @@ class BackendError(PdexGpuError, RuntimeError):
     """A backend asked for by name cannot run here."""
 
 
+class KernelError(BackendError):
+    """A kernel cannot be loaded or started on a device, or went wrong there.
+
+    The fault is the program's or that of what it was installed with, not the device's.
+    """
+
+
 class DeviceMemoryError(PdexGpuError, MemoryError):
     """The memory of a device, or the share of it that may be used, is too small."""
 

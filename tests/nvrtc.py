@@ -94,8 +94,11 @@ def compile_text(
     *more: str,
     options: tuple[str, ...] = binaries.OPTIONS,
     filename: str = "toy.cu",
+    verbose: bool = True,
 ) -> Compiled:
     """Compile with `options`, the package's own by default, and `more`.
+
+    Functions are listed only if ptxas is `verbose`.
 
     Raises
     ------
@@ -103,7 +106,9 @@ def compile_text(
         With the compiler's log.
     """
     library = _library()
-    options += (f"--gpu-architecture={architecture}", "--ptxas-options=-v", *more)
+    options += (f"--gpu-architecture={architecture}", *more)
+    if verbose:
+        options += ("--ptxas-options=-v",)
     program = ctypes.c_void_p()
     _check(
         library.nvrtcCreateProgram(

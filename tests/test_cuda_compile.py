@@ -12,6 +12,7 @@ import nvrtc
 import pytest
 
 from pdex_gpu.backends.cuda import sources
+from pdex_gpu.backends.cuda.shapes import MOST_THREADS, Shapes
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library_path() is None, reason="the wheel nvidia-cuda-nvrtc is not installed"
@@ -30,6 +31,29 @@ def test_source(name: str, architecture: str, record_property: Callable[[str, ob
     assert any(function.registers for function in compiled.functions), "no kernel in it"
     assert compiled.warnings == []
     assert [f.name for f in compiled.functions if f.spills] == []
+    for function in compiled.functions:
+        if function.registers:
+            assert registers_of_a_block(function.registers, MOST_THREADS) <= REGISTERS, function
+
+
+# Of compute capability 7.0 to 12.1: registers that a block can have, and that are given together.
+REGISTERS = 65_536
+GIVEN_TOGETHER = 256  # to a warp
+
+
+def registers_of_a_block(of_a_thread: int, n_threads: int) -> int:
+    of_a_warp = -(-of_a_thread * 32 // GIVEN_TOGETHER) * GIVEN_TOGETHER
+    return of_a_warp * n_threads // 32
+
+
+def test_every_shape_can_be_started():
+    """Whatever a kernel takes: no compiler gives a thread more than 255 registers."""
+    assert registers_of_a_block(255, MOST_THREADS) <= REGISTERS
+    assert registers_of_a_block(132, 512) > REGISTERS  # one of ours on sm_86
+    assert Shapes(n_threads=MOST_THREADS).n_threads == MOST_THREADS
+    for n_threads in (0, 31, 33, MOST_THREADS + 32, 512):
+        with pytest.raises(ValueError, match=f"n_threads={n_threads} must be a multiple of 32 up"):
+            Shapes(n_threads=n_threads)
 
 
 # What the test above relies on can be seen.

@@ -7,20 +7,44 @@ import ctypes
 import importlib
 import inspect
 import re
+import struct
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import nvrtc
 import pytest
 
 import pdex_gpu.backends.cuda as package
 from pdex_gpu.backends.cuda import binaries, probe, sources
-from pdex_gpu.errors import BackendError, DeviceLostError, DeviceMemoryError, OptionError
+from pdex_gpu.backends.cuda.cubin import completed
+from pdex_gpu.backends.cuda.staging import Staging
+from pdex_gpu.errors import (
+    BackendError,
+    DeviceLostError,
+    DeviceMemoryError,
+    KernelError,
+    OptionError,
+)
 
 MODULE = "pdex_gpu.backends.cuda.device"
-CUBIN = b"\x7fELF of "
+
+
+def elf(data: bytes) -> bytes:
+    """A file as NVRTC makes it: header, data, a section of them, a section and a segment table."""
+    sections, size = 64 + len(data), len(data)
+    segments = sections + 3 * 64
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01A\x08", 2, 190, 1, 0, segments, sections,
+        0, 64, 56, 1, 64, 3, 1,
+    )  # fmt: skip
+    empty = struct.pack("<IIQQQQIIQQ", *[0] * 10)
+    holds_data = struct.pack("<IIQQQQIIQQ", 1, 1, 0, 0, 64, size, 0, 0, 1, 0)
+    takes_no_room = struct.pack("<IIQQQQIIQQ", 1, 8, 0, 0, 64, 1 << 40, 0, 0, 1, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 64, 0, 0, size, size, 8)
+    return header + data + empty + holds_data + takes_no_room + segment
 
 
 # --- a CuPy of two devices with 1000 bytes each ---------------------------------------------
@@ -98,7 +122,7 @@ class FakeCupy(SimpleNamespace):
         self.calls: list[tuple] = []
         self.launch = lambda *_: None  # what a kernel does
         self.shared_size_bytes = 0
-        self.broken: set[str] = set()  # binaries that cannot be loaded
+        self.no_loading = 0  # the status of every attempt to
         self.compute_capability = "90"
         self.__version__ = "14.9"
         self.ndarray = Array
@@ -172,8 +196,11 @@ class FakeCupy(SimpleNamespace):
             def compile(self):
                 assert fake.devices()
                 fake.calls.append(("load", Path(self.path).name.split("-")[0]))
-                if Path(self.path).read_bytes().decode() in fake.broken:
+                binary = Path(self.path).read_bytes()
+                if self.path.endswith(".cubin") and binary != elf(binary[64 : -3 * 64 - 56]):
                     raise CUDADriverError(200)
+                if fake.no_loading:
+                    raise CUDADriverError(fake.no_loading)
 
             def get_function(self, name):
                 return Kernel(name)
@@ -194,7 +221,11 @@ class FakeCupy(SimpleNamespace):
 
         def get_cubin(program):
             fake.calls.append(("compile", *program))
-            return CUBIN + repr(program).encode()
+            return elf(repr(program).encode())[:-1]  # as CuPy does
+
+        def get_ptx(program):
+            fake.calls.append(("compile", *program))
+            return repr(program).encode()
 
         self.nvrtc = SimpleNamespace(
             NVRTCError=NVRTCError,
@@ -203,7 +234,7 @@ class FakeCupy(SimpleNamespace):
             createProgram=lambda text, name, headers, includes: [name],
             compileProgram=lambda program, options: program.append(options),
             getCUBIN=get_cubin,
-            getPTX=get_cubin,
+            getPTX=get_ptx,
             getProgramLog=lambda program: "toy.cu(1): error: no\n",
             destroyProgram=lambda program: None,
         )
@@ -304,6 +335,37 @@ def test_pinned(device):
     assert (host.dtype, host.shape) == (np.uint8, (24,))
     host.view(np.float64)[:] = 1.5
     assert device.pinned(0).size == 0
+
+
+@pytest.mark.parametrize("status", [2, 304, 801])
+def test_host_memory_that_cannot_be_page_locked(device, cupy, monkeypatch, caplog, status):
+    """The run goes on, and says once that it is slower; no device memory has run out."""
+
+    def fail(_):
+        raise CUDARuntimeError(status)
+
+    monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", fail)
+    host = device.pinned(24)
+    assert (host.dtype, host.shape) == (np.uint8, (24,))
+    values = np.arange(50, dtype=np.float32)
+    staging, stream = Staging(device, 2, 64), device.stream()
+    array = stream.empty(50, np.float32)
+    assert staging.send(lambda a, b: (values[a:b],), [array], map) == set()
+    back = np.zeros(50, np.float32)
+    staging.receive(array, back, stream, map)
+    np.testing.assert_array_equal(back, values)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"no 24 bytes of host memory can be page-locked (cudaError{status}" in record.message
+
+
+def test_a_device_that_is_lost_while_memory_is_page_locked(device, cupy, monkeypatch):
+    def fail(_):
+        raise CUDARuntimeError(719)
+
+    monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", fail)
+    with pytest.raises(DeviceLostError, match="failed while page-locking 24 bytes of host memory"):
+        device.pinned(24)
 
 
 def test_adopt(device, cupy):
@@ -537,8 +599,11 @@ def test_no_nvrtc(device, cupy):
 # --- errors of CUDA --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [700, 719, 999])
-@pytest.mark.parametrize("kind", [CUDARuntimeError, CUDADriverError])
+KINDS = pytest.mark.parametrize("kind", [CUDARuntimeError, CUDADriverError])
+
+
+@KINDS
+@pytest.mark.parametrize("status", [3, 46, 214, 220, 304, 702, 709, 719, 805, 999])
 def test_a_lost_device(device, cupy, monkeypatch, kind, status):
     stream = device.stream()
 
@@ -553,10 +618,74 @@ def test_a_lost_device(device, cupy, monkeypatch, kind, status):
         f"Fake GPU, device 1, failed while computing: cudaError{status}: what {status} means. "
         "Results were discarded. "
     )
-    assert ("bug in pdex_gpu" in text) == (status == 700)
-    assert ("dmesg" in text) == (status != 700)
+    assert ("dmesg" in text) == (status != 702)
+    assert ("display" in text) == (status == 702)
     assert isinstance(caught.value.__cause__, kind)
     assert cupy.devices() == []
+
+
+@KINDS
+@pytest.mark.parametrize("status", [700, 710, 714, 715, 716, 717, 718])
+def test_a_kernel_that_goes_wrong(device, cupy, monkeypatch, kind, status):
+    """Found when the host waits; told with the kernel that was started last."""
+    stream = device.stream()
+
+    def fail(_):
+        raise kind(status)
+
+    stream.launch("probe", "probe", 3, 64, shared=1024)
+    monkeypatch.setattr(cupy.cuda.Stream, "synchronize", fail)
+    with pytest.raises(KernelError) as caught:
+        stream.synchronize()
+    text = str(caught.value)
+    assert text.startswith(
+        "Fake GPU, device 1, failed while computing, last probe of probe (3 blocks of 64 threads, "
+        f"1,024 bytes of shared memory): cudaError{status}: what {status} means. "
+    )
+    assert "bug in pdex_gpu: please report it" in text
+    assert "Run again" not in text
+    assert isinstance(caught.value, BackendError)
+    assert isinstance(caught.value.__cause__, kind)
+
+
+@KINDS
+@pytest.mark.parametrize("status", [1, 9, 65, 98, 400, 701, 720, 801, 912, 12345])
+def test_a_kernel_that_cannot_be_started(device, cupy, kind, status):
+    def fail(*_):
+        raise kind(status)
+
+    cupy.launch = fail
+    with pytest.raises(KernelError) as caught:
+        device.stream().launch("probe", "probe", 3, 64, shared=1024)
+    text = str(caught.value)
+    assert text.startswith(
+        "Fake GPU, device 1, failed while starting probe of probe (3 blocks of 64 threads, 1,024 "
+        f"bytes of shared memory): cudaError{status}: what {status} means. "
+    )
+    wanted = "cannot be loaded. Update the NVIDIA driver" if status == 98 else "please report it"
+    assert wanted in text
+    assert "backend='cpu'" in text
+    assert "Run again" not in text
+    assert isinstance(caught.value.__cause__, kind)
+
+
+@pytest.mark.parametrize("status", [98, 200, 209, 218, 221, 222, 300, 301, 302, 500])
+def test_a_binary_that_cannot_be_loaded(device, cupy, status):
+    cupy.no_loading = status
+    with pytest.raises(KernelError, match=rf"starting probe of probe .*cudaError{status}") as found:
+        device.stream().launch("probe", "probe", 1, 32)
+    assert "Update the NVIDIA driver, or install the CuPy that fits it" in str(found.value)
+    assert "Run again" not in str(found.value)
+
+
+@pytest.mark.parametrize("status", [34, 35, 36, 100, 101, 216, 803, 804])
+def test_a_driver_that_does_not_fit(module, cupy, monkeypatch, status):
+    def fail(_):
+        raise CUDARuntimeError(status)
+
+    monkeypatch.setattr(cupy.cuda.Device, "__enter__", fail)
+    with pytest.raises(BackendError, match=r"device 0, failed while being opened: .*doctor says"):
+        module.open_device(0)
 
 
 def test_any_call_can_run_out_of_memory(device, cupy):
@@ -580,20 +709,17 @@ def test_no_context_for_lack_of_memory(module, cupy, monkeypatch):
 # --- compiled sources on disk ----------------------------------------------------------------
 
 
-def make(architecture="sm_90", version=(13, 0), **options) -> tuple[Path, bool]:
-    return binaries.find_or_make(
-        "probe", architecture, version, lambda *args: repr(args).encode(), **options
-    )
+def make(architecture="sm_90", version=(13, 0)) -> tuple[Path, bool]:
+    return binaries.find_or_make("probe", architecture, version, lambda *args: repr(args).encode())
 
 
 def test_binaries_are_kept(cache):
     path, made = make()
     assert made
     assert path.parent == cache
-    assert re.fullmatch(r"probe-sm_90-[0-9a-f]{32}\.cubin", path.name)
+    assert re.fullmatch(r"probe-sm_90-[0-9a-f]{32}-[0-9a-f]{32}\.cubin", path.name)
     assert list(cache.iterdir()) == [path]
     assert make() == (path, False)
-    assert make(fresh=True) == (path, True)
     assert make("compute_90")[0].suffix == ".ptx"
     assert len({make()[0], make("sm_80")[0], make(version=(13, 1))[0]}) == 3
 
@@ -624,21 +750,74 @@ def test_nothing_is_left_of_a_failed_write(cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_a_broken_binary_is_made_again(device, cupy, cache):
-    options = (*binaries.OPTIONS, "--gpu-architecture=sm_90")
-    path, _ = make(version=(13, 1))
-    assert options[-1] in path.read_text()
-    cupy.broken.add(path.read_text())
+def compiled(cupy: FakeCupy) -> int:
+    return sum(call[0] == "compile" for call in cupy.calls)
+
+
+def damage(path: Path, how: str) -> None:
+    binary = path.read_bytes()
+    half = len(binary) // 2
+    path.write_bytes(
+        {
+            "empty": b"",
+            "half": binary[:half],
+            "a byte short": binary[:-1],
+            "a bit": binary[:half] + bytes([binary[half] ^ 1]) + binary[half + 1 :],
+            "a byte more": binary + b"\0",
+        }[how]
+    )
+
+
+@pytest.mark.parametrize("how", ["empty", "half", "a byte short", "a bit", "a byte more"])
+@pytest.mark.parametrize("architectures", [(75, 90), (75, 80)])  # machine code, PTX
+def test_a_damaged_binary_is_made_again(device, cupy, module, cache, caplog, how, architectures):
+    cupy.nvrtc.getSupportedArchs = lambda: architectures
     device.stream().launch("probe", "probe", 1, 32)
-    assert path.read_bytes().startswith(CUBIN)
-    assert cupy.calls.count(("load", "probe")) == 2
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    damage(path, how)
+    module._functions.clear()
+    device.stream().launch("probe", "probe", 1, 32)
+    assert compiled(cupy) == 2
+    assert path.read_bytes() == whole
+    assert f"{path} is damaged: the CUDA source is compiled again" in caplog.text
+    module._functions.clear()
+    device.stream().launch("probe", "probe", 1, 32)
+    assert compiled(cupy) == 2
 
 
-def test_a_binary_that_stays_broken_is_an_error(device, cupy, cache):
-    cupy.broken.add((CUBIN + repr(["probe.cu", (*binaries.OPTIONS, "--gpu-architecture=sm_90")])
-                     .encode()).decode())  # fmt: skip
-    with pytest.raises(DeviceLostError, match="cudaError200"):
-        device.stream().launch("probe", "probe", 1, 32)
+def test_binaries_of_earlier_versions_are_not_used(device, cupy, cache):
+    """They were kept without their last byte, under names that did not tell what is in them."""
+    device.stream().launch("probe", "probe", 1, 32)
+    (path,) = cache.iterdir()
+    old = path.with_name(path.name.rpartition("-")[0] + ".cubin")
+    old.write_bytes(path.read_bytes()[:-1])
+    path.unlink()
+    device.stream().launch("probe", "another", 1, 32)
+    assert compiled(cupy) == 2
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 1000])
+def test_a_binary_gets_back_the_byte_that_cupy_leaves_out(size):
+    whole = elf(b"x" * size)
+    assert completed(whole[:-1], "probe.cu") == whole
+    assert completed(whole, "probe.cu") == whole  # of a CuPy that gives it
+
+
+def test_a_binary_whose_missing_byte_nobody_knows():
+    whole = elf(b"x" * 100)
+    for binary in (whole[:-2], whole[:200], whole[:63], whole[:10], b"", b"PTX or so"):
+        with pytest.raises(
+            BackendError, match=r"The CUDA binary of probe\.cu cannot be used: CuPy"
+        ):
+            completed(binary, "probe.cu")
+    # Data at the end: a byte of them may be anything.
+    at_end = bytearray(whole) + b"data"
+    struct.pack_into("<QQ", at_end, 64 + 100 + 64 + 24, len(whole), 4)
+    assert completed(bytes(at_end), "probe.cu") == at_end
+    with pytest.raises(BackendError, match=f"{len(whole) + 3} bytes of it, and it has "):
+        completed(bytes(at_end[:-1]), "probe.cu")
 
 
 # --- the real CuPy ---------------------------------------------------------------------------
@@ -715,24 +894,48 @@ def test_classes_in_cupy():
         assert issubclass(kind, RuntimeError)
 
 
-def test_cupy_compiles_without_a_device(monkeypatch, cache):
-    """Ahead of time, as in an image."""
+@pytest.fixture
+def compiling(monkeypatch, cache):
+    """The module on the real CuPy, where its compiler can be had."""
     real_cupy()
     module = imported(monkeypatch)
     try:
         module.nvrtc_version()
     except BackendError as error:
         pytest.skip(str(error))
+    return module
+
+
+def test_cupy_compiles_without_a_device(compiling, cache, monkeypatch):
+    """Ahead of time, as in an image."""
     monkeypatch.setattr(sources, "names", lambda: ["probe"])
-    assert module.compile_for("sm_90") == [("probe", "sm_90", True)]
-    assert module.compile_for("sm_90") == [("probe", "sm_90", False)]
-    assert module.compile_for("compute_90") == [("probe", "compute_90", True)]
+    assert compiling.compile_for("sm_90") == [("probe", "sm_90", True)]
+    assert compiling.compile_for("sm_90") == [("probe", "sm_90", False)]
+    assert compiling.compile_for("compute_90") == [("probe", "compute_90", True)]
     cubin, ptx = sorted(cache.iterdir(), key=lambda path: path.suffix)
     assert cubin.read_bytes().startswith(b"\x7fELF")
     assert b".target sm_90" in ptx.read_bytes()
     monkeypatch.setattr(sources, "text", lambda name: "wrong")
     with pytest.raises(BackendError, match=r"probe\.cu\(1\): error"):
-        module.compile_for("sm_90")
+        compiling.compile_for("sm_90")
+
+
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_cupy_gives_whole_binaries(compiling, cache, architecture):
+    """All bytes that the compiler made: as many as an ELF file's headers say, the same ones."""
+    compiling.compile_for(architecture)
+    assert len(list(cache.iterdir())) == len(sources.names())
+    for path in cache.iterdir():
+        binary = path.read_bytes()
+        # Where the table of segments begins, the size of one, and their number: it is the last.
+        (begins,) = struct.unpack_from("<Q", binary, 32)
+        size, n = struct.unpack_from("<HH", binary, 54)
+        assert len(binary) == begins + size * n, path.name
+    plain = nvrtc.compile_text(
+        sources.text("probe"), architecture, filename="probe.cu", verbose=False
+    )
+    (probe_path,) = cache.glob("probe-*")
+    assert probe_path.read_bytes() == plain.cubin
 
 
 def test_cupy_without_a_driver_fails_with_an_error_of_ours(monkeypatch):
@@ -740,7 +943,7 @@ def test_cupy_without_a_driver_fails_with_an_error_of_ours(monkeypatch):
     if probe.nvidia.ask().version is not None:
         pytest.skip("there is a driver")
     module = imported(monkeypatch)
-    with pytest.raises(DeviceLostError, match="device 0, failed while being opened: cudaError"):
+    with pytest.raises(BackendError, match="device 0, failed while being opened: cudaError"):
         module.open_device()
 
 

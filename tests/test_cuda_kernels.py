@@ -45,7 +45,7 @@ SHAPES = {
     "small": SMALL,
     "one warp": Shapes(n_threads=32, shared_bytes=8 << 10),
     "256 threads": Shapes(n_threads=256, shared_bytes=8 << 10),
-    "1,024 threads": Shapes(n_threads=1024, shared_bytes=16 << 10),
+    "192 threads": Shapes(n_threads=192, shared_bytes=16 << 10),
 }
 KEYS = ["int32", "uint32", "float32", "int64", "uint64", "float64"]
 
@@ -277,7 +277,7 @@ def test_tie_terms_beyond_64_bits() -> None:
     values[5] = 1
     n_zeros = int((values == 0).sum())
     design = design_of(codes, 2)
-    kernels = make_kernels("1,024 threads")
+    kernels = make_kernels("192 threads")
     block = kernels.pack(as_chunk(values, "C"), design, map)
     found = kernels.rank_sums(block, slice(0, 1), design.contrasts[0])
     equal = len(codes) - n_zeros - 1
@@ -474,7 +474,7 @@ def test_anderson_darling_of_100_000_cells(values: str, against: str) -> None:
         "halves": np.where(rng.random(len(codes)) < 0.5, 0.0, rng.permutation(len(codes)) + 1.0),
     }[values]
     case = Case(x[:, None], design_of(codes, 4))
-    compare(case, [contrast_of(case.design, [0, 1, 2, 3], against)], "1,024 threads")
+    compare(case, [contrast_of(case.design, [0, 1, 2, 3], against)], "192 threads")
 
 
 def test_equal_distributions_have_no_distance() -> None:
@@ -482,7 +482,7 @@ def test_equal_distributions_have_no_distance() -> None:
     n, n_groups = 20_000, 3  # with fewer cells twofold sums are exact
     values = np.tile(np.arange(1, n + 1, dtype=np.float32), n_groups)[:, None]
     design = design_of(np.repeat(np.arange(n_groups), n), n_groups)
-    kernels = make_kernels("1,024 threads")
+    kernels = make_kernels("192 threads")
     block = kernels.pack(as_chunk(values, "csc-int32"), design, map)
     found = of_pairs(kernels, block, slice(0, 1), contrast_of(design, [0, 1, 2], "rest"))
     for name in ("midrank", "right", "above", "below"):
@@ -495,7 +495,7 @@ def test_placements_beyond_64_bits() -> None:
     values = np.zeros((len(codes), 1), np.int8)
     values[0], values[n_ref : n_ref + 2] = 5, -1
     design = design_of(codes, 2)
-    kernels = make_kernels("1,024 threads")
+    kernels = make_kernels("192 threads")
     block = kernels.pack(as_chunk(values, "csc-int32"), design, map)
     contrast = design.contrasts[0]
     found = kernels.placements(block, slice(0, 1), contrast)
@@ -665,7 +665,7 @@ def test_anderson_darling_with_huge_ties_and_none(values: str) -> None:
         "halves": np.where(rng.random(len(codes)) < 0.5, 0.0, rng.permutation(len(codes)) + 1.0),
     }[values]
     case = Case(x[:, None], design_of(codes, 2))
-    kernels = make_kernels("1,024 threads")
+    kernels = make_kernels("192 threads")
     block = kernels.pack(as_chunk(case.values, "C"), case.design, map)
     control, target = case.samples(0)
     # Worst seen: 4e-16.
@@ -734,7 +734,7 @@ def test_neither_threads_nor_shapes_change_a_bit(shapes: str, seed: int) -> None
 
 # Tiles of 512 p-values; passes of merging: 0, 1, 2, 3.
 @pytest.mark.parametrize("n", [1, 2, 31, 33, 511, 512, 513, 1023, 1024, 1025, 1537, 2049, 2600])
-@pytest.mark.parametrize("shapes", ["small", "one warp", "1,024 threads"])
+@pytest.mark.parametrize("shapes", ["small", "one warp", "192 threads"])
 def test_fdr_around_tiles(shapes: str, n: int) -> None:
     kernels, rng = make_kernels(shapes), np.random.default_rng(n)
     uniform = rng.random(n)
@@ -771,7 +771,7 @@ def test_many_groups_and_few_genes() -> None:
     values = rng.integers(0, 3, (len(codes), 3)).astype(np.float32)
     values[codes == n_groups - 1] = [9, 0, 9]
     design = design_of(codes, n_groups)
-    for shapes in ("small", "1,024 threads"):
+    for shapes in ("small", "192 threads"):
         kernels = make_kernels(shapes)
         block = kernels.pack(as_chunk(values, "csc-int32"), design, map)
         moments = kernels.moments(block, slice(0, 3), design, centred=False, expm1=False)
@@ -844,7 +844,7 @@ def test_a_gene_in_several_pieces(n_entries: int) -> None:
     for j, n in enumerate((n_entries, 100, 0)):
         values[rng.choice(len(codes), n, replace=False), j] = rng.integers(1, 9, n)
     design = design_of(codes, 3)
-    kernels = make_kernels("1,024 threads")
+    kernels = make_kernels("192 threads")
     found = outputs(kernels, as_chunk(values, "csc-int32"), design, 3)
     assert_agree(found, outputs(reference, as_chunk(values, "C"), design, 3))
 

@@ -55,6 +55,7 @@ from pdex_gpu.errors import (
     DataError,
     DeviceLostError,
     DeviceMemoryError,
+    KernelError,
     OptionError,
     UnsupportedDataError,
 )
@@ -591,6 +592,29 @@ def test_a_checkpoint_of_another_number_of_devices(
     run_file(path, out=out, device=then)
     assert any(m.startswith("resuming: ") for m in caplog.messages)
     assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+@pytest.mark.parametrize("after", [0, 3, 40])
+def test_a_fault_of_the_program_is_no_lost_device(
+    two: EmulatedCuda, caplog: pytest.LogCaptureFixture, after: int
+) -> None:
+    """The other device would go wrong likewise, and results must not hide that one did."""
+
+    def prepare(device: EmulatedDevice) -> None:
+        def fail() -> None:
+            nonlocal n
+            n += 1
+            if n > after:
+                raise KernelError(f"rank_sums cannot be started on {device.description}")
+
+        n = 0
+        if device.index == 1:
+            device.before_work = fail
+
+    two.prepare = prepare
+    with pytest.raises(KernelError, match="rank_sums cannot be started on emulated device 1"):
+        run(stored(LOGGED, "csc"), "wilcoxon", device=BOTH, gene_chunk_size=2)
+    assert lost_lines(caplog) == []
 
 
 def test_models_of_devices() -> None:

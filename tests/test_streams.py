@@ -257,7 +257,7 @@ def test_the_way_work_is_spread(
 SHAPES = {
     "small": SMALL,
     "one warp": Shapes(n_threads=32, shared_bytes=8 << 10, n_lanes=1, n_buffers=1, buffer_bytes=40),
-    "1,024 threads": Shapes(n_threads=1024, shared_bytes=16 << 10),
+    "192 threads": Shapes(n_threads=192, shared_bytes=16 << 10),
     "slices of a gene": Shapes(slice_bytes=1, n_lanes=3),
     "slices of a few genes": Shapes(slice_bytes=30_000, buffer_bytes=333),
 }

@@ -82,6 +82,11 @@ class Stream(Protocol):
             very type for a value, None for a null pointer.
         shared : int
             Bytes of dynamic shared memory a block.
+
+        Raises
+        ------
+        pdex_gpu.errors.KernelError
+            If the kernel cannot be loaded, or not be started in this shape.
         """
         ...
 
@@ -100,6 +105,8 @@ class Stream(Protocol):
         ------
         pdex_gpu.errors.DeviceLostError
             If the device failed since.
+        pdex_gpu.errors.KernelError
+            If a kernel went wrong.
         """
         ...
 
@@ -126,7 +133,10 @@ class Device(Protocol):
         ...
 
     def pinned(self, n_bytes: int) -> np.ndarray:
-        """Page-locked host memory, uint8: copies to and from it overlap with kernels."""
+        """Page-locked host memory, uint8: copies to and from it overlap with kernels.
+
+        Pageable memory, with a warning in the log, where the system has no more to lock.
+        """
         ...
 
     def adopt(self, array: Any) -> DeviceArray:

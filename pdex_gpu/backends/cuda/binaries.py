@@ -36,10 +36,11 @@ def find_or_make(
     architecture: str,
     version: tuple[int, int],
     compiler: Callable[[str, str, tuple[str, ...]], bytes],
-    *,
-    fresh: bool = False,
 ) -> tuple[Path, bool]:
     """A compiled source, from the folder or made now.
+
+    A file is named for what it was made from and for what is in it. One that was damaged or cut
+    short since is made again.
 
     Parameters
     ----------
@@ -52,8 +53,6 @@ def find_or_make(
         Of the compiler; a binary of another version is not used.
     compiler : callable
         Takes the text, a file name for messages, and options; gives the binary.
-    fresh : bool
-        Make it again even if it is there.
 
     Returns
     -------
@@ -64,13 +63,15 @@ def find_or_make(
     text = sources.text(name)
     options = (*OPTIONS, f"--gpu-architecture={architecture}")
     key = hashlib.sha256(repr((text, options, version)).encode()).hexdigest()[:32]
+    stem = f"{name}-{architecture}-{key}"
     suffix = "ptx" if architecture.startswith("compute_") else "cubin"
-    path = folder() / f"{name}-{architecture}-{key}.{suffix}"
-    if not fresh and path.is_file():
-        return path, False
+    kept = _find(stem, suffix)
+    if kept is not None:
+        return kept, False
     started = time.perf_counter()
     with compiling():
         binary = compiler(text, f"{name}.cu", options)
+    path = folder() / _file_name(stem, binary, suffix)
     try:
         _store(path, binary)
     except OSError as error:
@@ -80,6 +81,24 @@ def find_or_make(
     seconds = time.perf_counter() - started
     logger.info("compiled CUDA source %s for %s in %.2f s: %s", name, architecture, seconds, path)
     return path, True
+
+
+def _file_name(stem: str, binary: bytes, suffix: str) -> str:
+    return f"{stem}-{hashlib.sha256(binary).hexdigest()[:32]}.{suffix}"
+
+
+def _find(stem: str, suffix: str) -> Path | None:
+    """A file of the folder that holds what its name says; None if there is none."""
+    for path in sorted(folder().glob(f"{stem}-*.{suffix}")):
+        try:
+            binary = path.read_bytes()
+        except OSError as error:
+            logger.debug("a compiled CUDA source cannot be read: %s", error)
+            continue
+        if path.name == _file_name(stem, binary, suffix):
+            return path
+        logger.warning("%s is damaged: the CUDA source is compiled again", path)
+    return None
 
 
 def _store(path: Path, binary: bytes) -> None:

@@ -7,6 +7,7 @@ read or write, are held until the stream was synchronized.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +16,14 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ...errors import BackendError, DeviceLostError, DeviceMemoryError, OptionError
+from ...errors import BackendError, DeviceMemoryError, OptionError
 from . import binaries, sources
 from .base import DeviceArray
+from .cubin import completed
 from .driver import INSTALL
+from .statuses import NO_PINNED_MEMORY, OUT_OF_MEMORY, error_of
 
-_OUT_OF_MEMORY = 2  # the same number in the runtime's and the driver's errors
-
-# Faults of a kernel, not of the machine: assertion, stack, instruction, alignment, address.
-_KERNEL_FAULTS = {700, 710, 714, 715, 716, 717, 718}
+logger = logging.getLogger("pdex_gpu")
 
 _functions: dict[tuple[int, str, str], Any] = {}
 _compiling = threading.RLock()
@@ -85,6 +85,7 @@ class CupyStream:
     def __init__(self, device: CupyDevice) -> None:
         self._device = device
         self._held: list[Any] = []
+        self._last = ""  # what was started last: what goes wrong on a device is told later
         with device.using("making a stream"):
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
@@ -137,7 +138,11 @@ class CupyStream:
                 f"{n_threads}."
             )
         values = tuple(self._argument(kernel, i, arg) for i, arg in enumerate(args))
-        with self._device.using(f"starting {kernel} of {source}"):
+        self._last = (
+            f"{kernel} of {source} ({n_blocks:,} blocks of {n_threads} threads, {shared:,} bytes "
+            "of shared memory)"
+        )
+        with self._device.using(f"starting {self._last}"):
             function = self._device.function(source, kernel)
             with self._stream:
                 function((int(n_blocks),), (int(n_threads),), values, shared_mem=int(shared))
@@ -151,7 +156,7 @@ class CupyStream:
             self._stream.wait_event(event)
 
     def synchronize(self) -> None:
-        with self._device.using("computing"):
+        with self._device.using(f"computing, last {self._last}" if self._last else "computing"):
             self._stream.synchronize()
         self._held.clear()
 
@@ -190,6 +195,7 @@ class CupyDevice:
         self.description = f"device {index}"
         runtime = cupy.cuda.runtime
         self.pool = cupy.cuda.MemoryPool()
+        self._pageable = False  # whether page-locking has failed
         with self.using("being opened"):
             properties = runtime.getDeviceProperties(index)
             self.description = f"{properties['name'].decode(errors='replace')}, device {index}"
@@ -220,8 +226,26 @@ class CupyDevice:
         with self.using(f"page-locking {n_bytes:,} bytes of host memory"):
             # From CuPy's pool, which keeps it for the next run: page-locking takes longer than a
             # small run does.
-            memory = cupy.cuda.alloc_pinned_memory(n_bytes)
+            try:
+                memory = cupy.cuda.alloc_pinned_memory(n_bytes)
+            except cupy.cuda.runtime.CUDARuntimeError as error:
+                # Host memory has run short, not the device's: less work at a time is no help.
+                if error.status not in NO_PINNED_MEMORY:
+                    raise
+                self._warn_pageable(n_bytes, error)
+                return np.empty(n_bytes, np.uint8)
         return np.frombuffer(memory, np.uint8, n_bytes)
+
+    def _warn_pageable(self, n_bytes: int, error: Exception) -> None:
+        if self._pageable:
+            return
+        self._pageable = True
+        logger.warning(
+            "%s: no %s bytes of host memory can be page-locked (%s). The run goes on with pageable "
+            "memory: results are the same, and copying is slower. Free host memory, or raise what "
+            "this job or container may have.",
+            self.description, f"{n_bytes:,}", error,
+        )  # fmt: skip
 
     def adopt(self, array: Any) -> CupyArray:
         with self.using("taking over an array"):
@@ -251,17 +275,9 @@ class CupyDevice:
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise self._out_of_memory(doing) from error
         except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
-            if error.status == _OUT_OF_MEMORY:
+            if error.status == OUT_OF_MEMORY:
                 raise self._out_of_memory(doing) from error
-            text = f"{self.description}, failed while {doing}: {error}. Results were discarded. "
-            if error.status in _KERNEL_FAULTS:
-                text += "This points to a bug in pdex_gpu: please report it with this text."
-            else:
-                text += (
-                    "Run again in a new process. If it happens again, look for Xid lines in the "
-                    "kernel log (dmesg): they tell faults of the device and its driver apart."
-                )
-            raise DeviceLostError(text) from error
+            raise error_of(error.status, self.description, doing, error) from error
 
     def _out_of_memory(self, doing: str) -> DeviceMemoryError:
         text = f"{self.description}, ran out of memory while {doing}"
@@ -298,18 +314,9 @@ class CupyDevice:
     def _module(self, source: str) -> Any:
         """A compiled source, loaded; CuPy keeps it loaded."""
         architecture = _architecture(self.index)
-        path, made = binaries.find_or_make(source, architecture, nvrtc_version(), _compile)
-        try:
-            module = cupy.RawModule(path=str(path))
-            module.compile()
-        except cupy.cuda.driver.CUDADriverError:
-            if made:
-                raise
-            path, _ = binaries.find_or_make(
-                source, architecture, nvrtc_version(), _compile, fresh=True
-            )
-            module = cupy.RawModule(path=str(path))
-            module.compile()
+        path, _ = binaries.find_or_make(source, architecture, nvrtc_version(), _compile)
+        module = cupy.RawModule(path=str(path))
+        module.compile()
         return module
 
 
@@ -401,7 +408,9 @@ def _compile(text: str, filename: str, options: tuple[str, ...]) -> bytes:
     try:
         nvrtc.compileProgram(program, options)
         ptx = options[-1].startswith("--gpu-architecture=compute_")
-        return nvrtc.getPTX(program) if ptx else nvrtc.getCUBIN(program)
+        if ptx:
+            return nvrtc.getPTX(program)
+        return completed(nvrtc.getCUBIN(program), filename)
     except nvrtc.NVRTCError as error:
         raise BackendError(
             f"The CUDA source {filename} does not compile with NVRTC {_dotted(nvrtc_version())} "

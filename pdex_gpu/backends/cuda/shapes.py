@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Threads of a block, at most. A device has 65,536 registers for a block and a thread takes up to
+#: 255 of them, so that blocks of this size can always be started; larger ones cannot.
+MOST_THREADS = 256
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -12,7 +16,7 @@ class Shapes:
     Attributes
     ----------
     n_threads : int
-        Threads of a block, a multiple of 32 up to 512 (registers of the sorting kernels).
+        Threads of a block, a multiple of 32 up to :data:`MOST_THREADS`.
     shared_bytes : int
         Dynamic shared memory that a block may use for keys; at least 8 KiB, a power of two.
     n_lanes : int
@@ -29,6 +33,12 @@ class Shapes:
     n_buffers: int = 12
     buffer_bytes: int = 8 << 20
     slice_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.n_threads <= MOST_THREADS or self.n_threads % 32:
+            raise ValueError(
+                f"n_threads={self.n_threads} must be a multiple of 32 up to {MOST_THREADS}."
+            )
 
     def tile(self, key_bytes: int) -> int:
         """Keys of a tile: two of them fit in shared memory."""

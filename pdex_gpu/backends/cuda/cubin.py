@@ -1,0 +1,70 @@
+"""The binaries that NVRTC makes: ELF files of 64 bits, whose headers tell how long they are."""
+
+from __future__ import annotations
+
+import struct
+
+from ...errors import BackendError
+
+_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the least significant byte first
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_NO_BITS = 8  # SHT_NOBITS: a section that takes no room in the file
+
+
+def completed(binary: bytes, filename: str) -> bytes:
+    """A cubin with all its bytes.
+
+    ``getCUBIN`` of CuPy (13.6 to 14.2) leaves out the last byte, which it takes for the NUL at the
+    end of a text. The tables of the headers stand last, and what they end in is the most
+    significant byte of a 64-bit alignment or size: 0. So it can be put back.
+
+    Parameters
+    ----------
+    binary : bytes
+        As CuPy gives it.
+    filename : str
+        Of the source, for the error.
+
+    Raises
+    ------
+    pdex_gpu.errors.BackendError
+        If it is no ELF file, or lacks bytes that nobody can know.
+    """
+    try:
+        length, tables_end = _ends(binary + b"\0")
+    except (struct.error, ValueError):
+        length, tables_end = 0, 0
+    if 0 < length <= len(binary):
+        return binary
+    if length == tables_end == len(binary) + 1:
+        return binary + b"\0"
+    should = f"has {length:,} bytes by its own headers" if length else "is no whole ELF file"
+    raise BackendError(
+        f"The CUDA binary of {filename} cannot be used: CuPy gave {len(binary):,} bytes of it, and "
+        f"it {should}. Install CuPy again (pdex-gpu doctor says how), or use backend='cpu'."
+    )
+
+
+def _ends(binary: bytes) -> tuple[int, int]:
+    """Where an ELF file ends by its headers, and where the last of their tables does.
+
+    Raises
+    ------
+    ValueError, struct.error
+        If these are not the bytes of one up to there, tables included.
+    """
+    if not binary.startswith(_MAGIC):
+        raise ValueError("no ELF file of 64 bits")
+    header = _HEADER.unpack_from(binary)
+    segments, sections = header[5:7]
+    segment_bytes, n_segments, section_bytes, n_sections = header[9:13]
+    end = tables_end = max(
+        _HEADER.size, segments + segment_bytes * n_segments, sections + section_bytes * n_sections
+    )
+    for k in range(n_sections):
+        section = _SECTION.unpack_from(binary, sections + k * section_bytes)
+        kind, offset, size = section[1], section[4], section[5]
+        if kind != _NO_BITS:
+            end = max(end, offset + size)
+    return end, tables_end
