@@ -184,11 +184,12 @@ struct Wide {
     // Adds what one more equal cell adds to the term of m equal cells: (m+1)^3-(m+1) - (m^3-m).
     __device__ void add_one_more(u64 m) { add_product(m * (m + 1), 3); }
 
-    // Rounded once as long as `high` has at most 53 bits: up to 3e8 tied cells.
+    // Both parts are exact, so it is rounded once.
     __device__ double value() const {
-        const u64 carried = high + (low >> 32);
-        return static_cast<double>(carried) * 4294967296.0 +
-               static_cast<double>(low & 0xffffffffull);
+        const u64 carried = high + (low >> 32), last_bits = 2047;
+        const double rest = static_cast<double>(carried & last_bits) * 4294967296.0 +
+                            static_cast<double>(low & 0xffffffffull);
+        return static_cast<double>(carried & ~last_bits) * 4294967296.0 + rest;
     }
 };
 

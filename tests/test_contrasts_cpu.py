@@ -94,11 +94,11 @@ def test_harmonic_numbers(scale: int) -> None:
 
 @given(number=st.integers(0, 2**127 - 1))
 def test_wide_numbers_as_floats(number: int) -> None:
-    exact = mpmath.mpf(number)
-    # Two roundings.
-    assert abs(wide.as_float(*halves(number)) - exact) <= 2.0**-52 * exact
+    for fits in (number, number >> 31, number >> 60, (number >> 85 << 54) + (1 << 53)):
+        assert wide.as_float(*halves(fits & (2**96 - 1))) == float(fits & (2**96 - 1))
     high, low = wide.as_double(*halves(number))
     with mpmath.workprec(200):
+        exact = mpmath.mpf(number)
         # Worst seen: 2**-106 of it.
         assert abs(mpmath.mpf(high) + mpmath.mpf(low) - exact) <= 2.0**-104 * exact
     assert high + low == high

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from screens import (
 )
 
 from pdex_gpu.backends import reference
+from pdex_gpu.backends.cuda import sources
 from pdex_gpu.backends.cuda.block import CudaBlock, Slice
 from pdex_gpu.backends.cuda.kernels import CudaKernels
 from pdex_gpu.backends.cuda.memory import _SLICE_BYTES_PER_CELL, _bytes_a_gene
@@ -873,3 +875,39 @@ def test_a_gene_of_millions_of_entries(n_ref: int, n_target: int, n_passes: int)
     counts = np.unique(values, return_counts=True)[1].astype(object)
     assert found.ties[0, 0] == float((counts**3 - counts).sum())
     assert kernels.device.launches["merge_runs_32"] == n_passes
+
+
+# --- wide sums -------------------------------------------------------------------------------
+
+WIDE = """
+#include "common.cuh"
+
+extern "C" __global__ void values(const u64* high, const u64* low, double* out) {
+    const int i = threadIdx.x;
+    out[i] = Wide{high[i], low[i]}.value();
+}
+"""
+
+
+def test_wide_sums_are_rounded_once(tmp_path: Path) -> None:
+    """Also beyond 53 bits in the upper part, and half-way between two float64."""
+    (tmp_path / "common.cuh").write_text((sources.folder() / "common.cuh").read_text())
+    (tmp_path / "wide.cu").write_text(WIDE)
+    rng = np.random.default_rng(0)
+    n = 256
+    high = rng.integers(0, 1 << 62, n, np.uint64) >> rng.integers(0, 62, n).astype(np.uint64)
+    low = rng.integers(0, 1 << 63, n, np.uint64) >> rng.integers(0, 63, n).astype(np.uint64)
+    for i in range(64):  # half-way, or a little beside
+        high[i] = (1 << 53 | 2 * i | 1) << 8 if i % 2 else (1 << 53 | 2 * i | 1)
+        low[i] = i % 3
+    device = EmulatedDevice(folder=tmp_path)
+    stream = device.stream()
+    given = [stream.empty(n, np.uint64) for _ in range(2)]
+    out, found = stream.empty(n, np.float64), np.zeros(n)
+    for host, array in zip((high, low), given, strict=True):
+        stream.upload(host, array)
+    stream.launch("wide", "values", 1, n, *given, out)
+    stream.download(out, found)
+    stream.synchronize()
+    exact = [(a << 32) + b for a, b in zip(high.tolist(), low.tolist(), strict=True)]
+    assert found.tolist() == [float(number) for number in exact]

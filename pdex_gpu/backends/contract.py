@@ -14,10 +14,10 @@ kernel                output                             agreement
                       ``m2``, ``mean_expm1``,            rtol 1e-12 (see tests)
                       ``mean_log1p`` likewise
 `rank_sums`           ``u2 (T, C) int64``                exact
-                      ``ties (T, C) float64``            exact up to 2**53, then rtol 1e-12
+                      ``ties (T, C) float64``            exact
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
 `kolmogorov_smirnov`  ``above, below (T, C) int64``      exact
-`placements`          ``target, reference (T, C)         rtol 1e-12
+`placements`          ``target, reference (T, C)         exact
                       float64``
 `benjamini_hochberg`  ``fdr``, shape of the input        exact
 ====================  =================================  ==============================
@@ -152,8 +152,8 @@ class RankSums:
     u2 : numpy.ndarray, shape (T, C), int64
         Twice the U statistic of the target sample.
     ties : numpy.ndarray, shape (T, C), float64
-        Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples. May be a
-        read-only view where that is the same for all targets.
+        Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples, a whole number
+        that is rounded once. May be a read-only view where that is the same for all targets.
     """
 
     u2: np.ndarray
@@ -184,7 +184,8 @@ class Placements:
 
     The placement of a cell is how many cells of the other sample it exceeds, equal ones counting
     half (DeLong, DeLong and Clarke-Pearson 1988, who divide by the size of that sample). These are
-    of twice the placements, which are whole numbers; their plain sum is ``u2``.
+    of twice the placements, which are whole numbers; their plain sum is ``u2``. A sum is rounded
+    once.
 
     Attributes
     ----------

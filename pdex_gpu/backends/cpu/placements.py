@@ -15,11 +15,10 @@ from ...design import Contrast
 from ..contract import Placements, RankSums
 from .jit import jit
 from .pack import PackedBlock
-from .rank_sums import EXACT_TIES, rank_sums
 from .runs import sorting_room, tables, tabulate
 from .select import select
 from .sort import key_bits
-from .wide import add_product, as_float
+from .wide import add_multiple, add_product, as_float
 
 
 def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placements:
@@ -34,10 +33,7 @@ def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placemen
         contrast.against != "reference", of_target, of_reference, u2, ties,
     )  # fmt: skip
     first = shape[0] - contrast.n_targets
-    if contrast.n_pooled <= EXACT_TIES:
-        sums = RankSums(u2[first:], ties[first:])
-    else:  # tie terms are added up in another order there
-        sums = rank_sums(block, genes, contrast)
+    sums = RankSums(u2[first:], ties[first:])
     return Placements(of_target[first:], of_reference[first:], sums)
 
 
@@ -49,18 +45,17 @@ def _placements(bits, mode, gene_bounds, n_cells, pool, shared, of_target, of_re
     equal, middle, occ_code, occ_at, occ_cells = filled
     met = np.empty(n_groups, np.int64)  # target cells below
     plain = np.empty(n_groups, np.int64)  # sum of twice the placements
-    gained = np.empty(n_groups, np.int64)  # tie terms beyond those of the reference alone
-    high = np.empty((2, n_groups), np.int64)
-    low = np.empty((2, n_groups), np.uint64)
+    # Sums of squares of both samples, and tie terms beyond those of the reference alone.
+    high = np.empty((3, n_groups), np.int64)
+    low = np.empty((3, n_groups), np.uint64)
     for c in range(gene_bounds.shape[0]):
         n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled)
-        alone = 0
+        alone = 0, np.uint64(0)  # tie term of the reference
         for r in range(n_distinct):
             e = np.int64(equal[r])
-            alone += e * e * e - e
+            alone = add_product(*alone, e * e - 1, e)
         met[:] = 0
         plain[:] = 0
-        gained[:] = 0
         high[:] = 0
         low[:] = 0
         for k in range(n_occ):
@@ -77,9 +72,11 @@ def _placements(bits, mode, gene_bounds, n_cells, pool, shared, of_target, of_re
             plain[g] += t * placed
             beside = np.int64(equal[r]) * (occ_at[k] & 1) * (1 - shared)
             together = beside + t
-            gained[g] += (together * together * together - together) - (
-                beside * beside * beside - beside
-            )
+            # (together**3 - together) - (beside**3 - beside)
+            high[2, g], low[2, g] = add_product(
+                high[2, g], low[2, g],
+                t * (1 - shared), together * together + beside * (together + beside) - 1,
+            )  # fmt: skip
             high[0, g], low[0, g] = add_product(high[0, g], low[0, g], t * placed, placed)
             twice = 4 * (n_cells[g] - own)
             high[1, g], low[1, g] = add_product(high[1, g], low[1, g], below, t * (twice - t))
@@ -88,4 +85,4 @@ def _placements(bits, mode, gene_bounds, n_cells, pool, shared, of_target, of_re
             of_target[g, c] = as_float(high[0, g], low[0, g])
             of_reference[g, c] = as_float(high[1, g], low[1, g])
             u2[g, c] = plain[g]
-            ties[g, c] = np.float64(alone + (1 - shared) * gained[g])
+            ties[g, c] = as_float(*add_multiple(*alone, 1, high[2, g], low[2, g]))

@@ -10,8 +10,9 @@ Where each target is compared with the rest of a pool that holds its own cells, 
 with the others, and contribute the ``n**2`` of a sample against itself: U is less by that, and
 the ties are those of the pool.
 
-Sums are int64 and exact. Tie terms outgrow int64 beyond pooled samples of about 2 million cells,
-so from there on float64 adds them up, in ascending order of value.
+Sums are exact. Tie terms outgrow int64 beyond pooled samples of about 2 million cells: from there
+on what an int64 has gained is added to 128 bits before it overflows, and a tie term is rounded to
+float64 once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from .jit import jit
 from .pack import PackedBlock
 from .select import longest_gene, select
 from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
+from .wide import add_multiple, add_product, as_float
 
-EXACT_TIES = 2_000_000  # pooled cells up to which n**3 fits int64
+NARROW = 2_000_000  # pooled cells up to which n**3 fits int64
+MOST_GAINED = 2**63 - 1  # by int64 before it is added to 128 bits
 
 # A table is worth its size up to this many counts, or a few times the entries.
 _TABLE = 4096
@@ -38,11 +41,11 @@ def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
     values, bounds, n_cells = entries.values, entries.bounds, entries.n_cells
     n_genes = genes.stop - genes.start
     own_ties = contrast.against == "reference"  # each pair has, else a gene
-    exact = contrast.n_pooled <= EXACT_TIES
+    narrow = contrast.n_pooled <= NARROW
     u2 = np.full((contrast.n_targets, n_genes), -1, np.int64)
     ties = np.full((contrast.n_targets if own_ties else 1, n_genes), np.nan)
     todo = np.arange(n_genes)
-    if exact and values.dtype == np.uint16:
+    if narrow and values.dtype == np.uint16:
         sorted_instead = np.zeros(n_genes, np.bool_)
         if own_ties:
             _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead)
@@ -52,11 +55,12 @@ def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
         todo = todo[sorted_instead]
     if len(todo):
         bits, mode = key_bits(values)
-        sums = np.zeros(len(n_cells), np.int64 if exact else np.float64)
+        # An entry gains less than n_pooled**2.
+        step = len(bits) + 1 if narrow else max(1, MOST_GAINED // contrast.n_pooled**2)
         if contrast.against == "rest":
-            _rank_sorted_rest(bits, mode, bounds, todo, n_cells, sums, u2, ties)
+            _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties)
         else:
-            _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, sums, u2, ties)
+            _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties)
     return RankSums(u2, np.broadcast_to(ties, u2.shape))
 
 
@@ -166,14 +170,19 @@ def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead
 
 
 @jit
-def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, gained, u2, ties):
-    """Against group 0, or if not `own_ties` against the cells of group 0 that are not one's own."""
+def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties):
+    """Against group 0, or if not `own_ties` against the cells of group 0 that are not one's own.
+
+    Unless sums are `narrow`, int64 adds up tie terms of at most `step` entries.
+    """
     n_groups = n_cells.size
     longest = longest_gene(bounds)
     packed = np.empty(longest, np.uint64)
     scratch = np.empty(longest, np.uint64)
     histogram = np.empty(2 << DIGIT, np.uint32)
     u = np.empty(n_groups, np.int64)
+    gained = np.empty(n_groups, np.int64)
+    high, low = np.zeros(n_groups, np.int64), np.zeros(n_groups, np.uint64)
     for c in todo:
         at = bounds[c] - bounds[c, 0]
         n = at[n_groups]
@@ -182,30 +191,45 @@ def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, gained, u2, ties):
         )
         u[:] = 0
         gained[:] = 0
-        below = _scan(packed[:n_negative], 0, u, gained)
+        if not narrow:
+            high[:] = 0
+            low[:] = 0
+        below = _scan(packed[:n_negative], 0, narrow, step, u, gained, high, low)
         zeros = n_cells[0] - at[1]
-        _scan(packed[n_negative:n], below + zeros, u, gained)
+        _scan(packed[n_negative:n], below + zeros, narrow, step, u, gained, high, low)
         if not own_ties:
-            n = _as(zeros, gained)
-            ties[0, c] = np.float64(3 * gained[0] + (n * n * n - n))
+            if narrow:
+                high[0], low[0] = add_product(0, _NONE, gained[0], 3)
+            ties[0, c] = _with_zeros(high[0], low[0], zeros)
         for g in range(1, n_groups):
             target_zeros = n_cells[g] - (at[g + 1] - at[g])
             u2[g - 1, c] = u[g] + target_zeros * (2 * below + zeros)
-            if own_ties:
-                n = _as(zeros + target_zeros, gained)
+            if own_ties and narrow:
+                n = zeros + target_zeros
                 ties[g - 1, c] = np.float64(3 * (gained[0] + gained[g]) + (n * n * n - n))
+            elif own_ties:
+                both = add_multiple(high[0], low[0], 1, high[g], low[g])
+                ties[g - 1, c] = _with_zeros(*both, zeros + target_zeros)
             else:
                 u2[g - 1, c] -= n_cells[g] * n_cells[g]
 
 
-@jit
-def _as(n, like):
-    return like.dtype.type(n)
+_NONE = np.uint64(0)
 
 
 @jit
-def _scan(packed, below, u, gained):
+def _with_zeros(high, low, n):
+    """A tie term with that of n zeros."""
+    high, low = add_product(high, low, n * n - 1, n)
+    return as_float(high, low)
+
+
+@jit
+def _scan(packed, below, narrow, step, u, gained, high, low):
     """Add sorted entries to `u` and `gained`; returns the reference cells below what follows.
+
+    `gained` is a third of the tie term; unless it is narrow, it ends as 0, and all of that has been
+    added to ``(high, low)``.
 
     Within a run of equal values the reference, code 0, comes first, then each target in turn. So
     a target's entry has met all equal reference cells: it stands above `start` and beside
@@ -215,23 +239,29 @@ def _scan(packed, below, u, gained):
     previous = NOTHING
     start = below
     own = 0
-    for i in range(packed.size):
-        entry = packed[i]
-        code = entry & CODE
-        start = start if entry >> CODE_BITS == previous >> CODE_BITS else below
-        is_reference = np.int64(code == 0)
-        own = (1 - is_reference) * (own + 1) if entry == previous else 0
-        n = below - start + own  # equal cells met so far in the reference and in this group
-        below += is_reference
-        u[code] += start + below
-        gained[code] += _as(n * (n + 1), gained)
-        previous = entry
+    for begin in range(0, packed.size, step):
+        part = packed[begin : begin + step]
+        for i in range(part.size):
+            entry = part[i]
+            code = entry & CODE
+            start = start if entry >> CODE_BITS == previous >> CODE_BITS else below
+            is_reference = np.int64(code == 0)
+            own = (1 - is_reference) * (own + 1) if entry == previous else 0
+            n = below - start + own  # equal cells met so far in the reference and in this group
+            below += is_reference
+            u[code] += start + below
+            gained[code] += n * (n + 1)
+            previous = entry
+        if not narrow:
+            for g in range(gained.size):
+                high[g], low[g] = add_product(high[g], low[g], gained[g], 3)
+                gained[g] = 0
     return below
 
 
 @jit
-def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, like, u2, ties):
-    """Each group against all others; tie terms are added up in the type of `like`."""
+def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties):
+    """Each group against all others; int64 adds up tie terms of at most `step` entries."""
     n_groups = n_cells.size
     n_pool = n_cells.sum()
     longest = longest_gene(bounds)
@@ -248,33 +278,35 @@ def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, like, u2, ties):
         u[:] = 0
         zeros = n_pool - n
         starts = scratch.view(np.int64)  # what the sort needed it for is done
-        gained = _scan_pool(packed[:n_negative], 0, starts, u, like)
-        gained += _scan_pool(packed[n_negative:n], n_negative + zeros, starts, u, like)
-        equal = _as(zeros, like)
-        ties[0, c] = np.float64(3 * gained + (equal * equal * equal - equal))
+        tied = _scan_pool(packed[:n_negative], 0, step, starts, u, 0, _NONE)
+        tied = _scan_pool(packed[n_negative:n], n_negative + zeros, step, starts, u, *tied)
+        ties[0, c] = _with_zeros(*tied, zeros)
         for g in range(n_groups):
             own_zeros = n_cells[g] - (at[g + 1] - at[g])
             u2[g, c] = u[g] + own_zeros * (2 * n_negative + zeros) - n_cells[g] * n_cells[g]
 
 
 @jit
-def _scan_pool(packed, below, starts, u, like):
+def _scan_pool(packed, below, step, starts, u, high, low):
     """Add to `u` what each entry has below it, twice, and beside it, of all entries.
 
     That is the cells below its run and those not above it: one way finds the first, `below` ahead
-    of the entries, the way back the second. Returns a third of the tie term.
+    of the entries, the way back the second. Returns ``(high, low)`` with the tie term added.
     """
-    gained = like.dtype.type(0)
     previous = NOTHING
     start = below
-    for i in range(packed.size):
-        value = packed[i] >> CODE_BITS
-        position = below + i
-        start = start if value == previous else position
-        met = position - start
-        gained += _as(met * (met + 1), like)
-        starts[i] = start
-        previous = value
+    for begin in range(0, packed.size, step):
+        part, starts_of_part = packed[begin : begin + step], starts[begin : begin + step]
+        gained = 0  # a third of the tie term
+        for i in range(part.size):
+            value = part[i] >> CODE_BITS
+            position = below + begin + i
+            start = start if value == previous else position
+            met = position - start
+            gained += met * (met + 1)
+            starts_of_part[i] = start
+            previous = value
+        high, low = add_product(high, low, gained, 3)
     following = NOTHING
     end = below + packed.size
     for k in range(packed.size):
@@ -284,4 +316,4 @@ def _scan_pool(packed, below, starts, u, like):
         end = end if value == following else below + i + 1
         u[entry & CODE] += starts[i] + end
         following = value
-    return gained
+    return high, low

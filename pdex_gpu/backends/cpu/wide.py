@@ -71,14 +71,17 @@ def whole(x, factor):
     return add_multiple(0, np.uint64((upper - high) * _LOWER_HALF), np.int64(high), 0, _UPPER_HALF)
 
 
-@jit
-def as_float(high, low):
-    """The number as float64: exact where that holds it, else within two roundings."""
-    return np.float64(high) * 2.0**64 + np.float64(low)
-
-
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+_LAST_BITS = np.uint64(2047)  # of 64, those that float64 may have no room for
+
+
+@jit
+def as_float(high, low):
+    """The number, not negative and below 2**96, as the float64 next to it."""
+    top = np.uint64(high) << _HALF | low >> _HALF
+    rest = np.float64(top & _LAST_BITS) * 2.0**32 + np.float64(low & _LOW_HALF)
+    return np.float64(top & ~_LAST_BITS) * 2.0**32 + rest  # both exact: one rounding
 
 
 @jit

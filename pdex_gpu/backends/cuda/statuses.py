@@ -88,36 +88,40 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
     BackendError
         The driver does not fit, or the device cannot be had.
     """
-    failed = f"{device}, failed while {doing}: {cause}. "
     if status == _TIMED_OUT:
         return DeviceLostError(
-            f"{failed}Results were discarded. The system stops kernels that keep a display "
-            "waiting: use a device without a display, lift the limit, or use backend='cpu'."
+            f"{device}, failed while {doing}: {cause}. Results were discarded. The system stops "
+            "kernels that keep a display waiting: use a device without a display, lift the limit, "
+            "or use backend='cpu'."
         )
     if status in _LOST:
         return DeviceLostError(
-            f"{failed}Results were discarded. Run again in a new process. If it happens again, "
-            "look for Xid lines in the kernel log (dmesg): they tell faults of the device and its "
-            "driver apart."
+            f"{device}, failed while {doing}: {cause}. Results were discarded. Run again in a new "
+            "process. If it happens again, look for Xid lines in the kernel log (dmesg): they tell "
+            "faults of the device and its driver apart."
         )
     if status in _KERNEL_FAULTS:
         return KernelError(
-            f"{failed}Results were discarded. A kernel went wrong, which points to a bug in "
-            "pdex_gpu: please report it with this text. Until it is mended, use backend='cpu' in "
-            "a new process: this one cannot use the device any more."
+            f"{device}, failed while {doing}: {cause}. Results were discarded. A kernel went "
+            "wrong, which points to a bug in pdex_gpu: please report it with this text. Until it "
+            "is mended, use backend='cpu' in a new process: this one cannot use the device any "
+            "more."
         )
     if status in _LOADING:
         return KernelError(
-            f"{failed}What was compiled for this device cannot be loaded. Update the NVIDIA "
-            f"driver, or install the CuPy that fits it ({INSTALL.format(12)} for CUDA 12), or use "
-            "backend='cpu'. pdex-gpu doctor shows the versions."
+            f"{device}, failed while {doing}: {cause}. What was compiled for this device cannot be "
+            "loaded. Update the NVIDIA driver, or install the CuPy that fits it "
+            f"({INSTALL.format(12)} for CUDA 12), or use backend='cpu'. pdex-gpu doctor shows the "
+            "versions."
         )
     if status in _SETUP:
         return BackendError(
-            f"{failed}The driver, the device and CuPy do not fit each other, or the device cannot "
-            "be had. pdex-gpu doctor says what to do; or use backend='cpu'."
+            f"{device}, failed while {doing}: {cause}. The driver, the device and CuPy do not fit "
+            "each other, or the device cannot be had. pdex-gpu doctor says what to do; or use "
+            "backend='cpu'."
         )
     return KernelError(
-        f"{failed}Results were discarded. This is a fault of pdex_gpu, not of the device: please "
-        "report it with this text. Until it is mended, use backend='cpu'."
+        f"{device}, failed while {doing}: {cause}. Results were discarded. This is a fault of "
+        "pdex_gpu, not of the device: please report it with this text. Until it is mended, use "
+        "backend='cpu'."
     )
