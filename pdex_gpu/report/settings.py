@@ -47,6 +47,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "fdr_scope": "Corrected over",
             "min_fraction": "Fewest expressing (share)",
             "min_cpm": "Fewest counts per million",
+            "filter_sides": "Sides that filters count",
             "removed": "Left out by filters",
         },
     ),
