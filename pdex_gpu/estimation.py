@@ -26,8 +26,7 @@ from .plan import Plan
 from .schedule import choose_backend_for, choose_engine
 from .settings import Settings, check_settings
 from .sources.base import Source
-from .sources.first_values import first_values
-from .sources.memory import CscSource
+from .sources.memory import CscSource, MemorySource
 from .sources.stored_sparse import StoredCsc
 from .stats.base import make_test
 
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Seconds until the workers of a running cluster work: an assumption, not measured.
 CLUSTER_START = 5.0
+
+_FIRST = 1 << 16  # values that are looked at, about
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
@@ -164,10 +165,10 @@ def estimate(
 ) -> Estimate:
     """What a call of :func:`differential_expression` would take: memory, disk, time.
 
-    Labels, names, row pointers and the sizes of chunks are read, and of the values one chunk, to
-    tell counts from fractions: genes are taken to have equally many nonzeros where the file does
-    not tell. Seconds come from constants that are measured on this machine with made-up data, which
-    takes some seconds; they hold for a file that is read as fast as it is decoded.
+    Labels, names, row pointers and the sizes of chunks are read, the values of a file are not:
+    genes are taken to have equally many nonzeros where the file does not tell. Seconds come from
+    constants that are measured on this machine with made-up data, which takes some seconds; they
+    hold for a file that is read as fast as it is decoded.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ def estimate(
         As there.
     is_log1p : bool, optional
         False: counts, which take less time to rank than fractions do. By default the first values
-        tell.
+        tell if the matrix is in memory, and fractions are assumed if it is in a file.
     workers : int, optional
         Workers of a Dask cluster, with `n_threads` each (one by default) and `memory` each. By
         default this process works alone.
@@ -405,9 +406,7 @@ def _assumptions(
     if source.dtype.kind == "f" and is_log1p is not False:
         whole = _first_are_whole(source)
         if whole is None:
-            found.append(
-                "values have fractions: they were not looked at, and counts take less time"
-            )
+            found.append("values have fractions (X is not read); counts would take less time")
         elif whole:
             found.append("all values are whole numbers, as the first ones are")
     if counted.way(plan) == SPLIT and not counted.is_dense:
@@ -427,9 +426,12 @@ def _fractional(source: Source, is_log1p: bool | None) -> bool:
 
 
 def _first_are_whole(source: Source) -> bool | None:
-    """Whether the first values are whole numbers; None if they cannot be had without reading."""
-    values = first_values(source)
-    return None if values is None else bool(np.all(values == np.trunc(values)))
+    """Whether the first values are whole numbers; None if they are not in host memory."""
+    if not isinstance(source, MemorySource):
+        return None
+    arrays, _ = source.state()
+    first = arrays["data"][:_FIRST] if "data" in arrays else arrays["values"][: _FIRST >> 8]
+    return bool(np.all(first == np.trunc(first)))
 
 
 def _form(source: Source) -> str:

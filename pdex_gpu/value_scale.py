@@ -97,6 +97,8 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     if not scale.too_large:
         return None
     if scale.is_log1p:
+        if settings.entry == SCANPY_ENTRY and not scale.summary.fractional:
+            return None  # raw counts: its log line says so, as scanpy's does
         infinite = ""
         if scale.summary.maximum > _EXPM1_OVERFLOWS:
             infinite = f", and expm1 of more than {_EXPM1_OVERFLOWS:g} is infinite"

@@ -300,6 +300,15 @@ def test_the_drop_in_keeps_the_rule_of_pdex():
     assert_same_bits(found, asked)
 
 
+def test_rank_genes_groups_doubts_fractions_that_are_no_logarithms():
+    adata = screen(cpm())
+    adata.obs[GROUPBY] = adata.obs[GROUPBY].astype("category")
+    with np.errstate(over="ignore"):
+        _, (text,) = warned(pdex_gpu.rank_genes_groups, adata, GROUPBY)
+    assert "is_log1p" not in text
+    assert "If these are counts, normalise them" in text
+
+
 def test_raw_counts_are_noted(tmp_path, monkeypatch, capsys):
     assert run(screen(counts())).provenance["raw_counts"] is True
     assert run(screen(counts()), is_log1p=True).provenance["raw_counts"] is False
