@@ -18,12 +18,14 @@ from .comparisons import combined, make_design
 from .errors import (
     DuplicateGeneWarning,
     LabelError,
+    MemoryBudgetError,
     MissingLabelWarning,
     OptionError,
     ScaleWarning,
     SkippedWarning,
     shown,
 )
+from .machine import memory_budget
 from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
 from .result import DEResult
 from .schema import extra_columns
@@ -185,9 +187,13 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     with open_dataset(data, settings.group_column, settings.layer) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits, runs = [], []
-        for seed in np.random.SeedSequence(int(plan.seed)).spawn(int(plan.n_repeats)):
-            rng = np.random.default_rng(seed)
+        seeds = np.random.SeedSequence(int(plan.seed))
+        for _ in range(int(plan.n_repeats)):
+            rng = np.random.default_rng(seeds.spawn(1)[0])
             split = split_controls(rng, real.blocks, real.wanted, real.units)
+            if not splits:
+                n_values = len(split.targets) * dataset.source.n_genes
+                _check_room(int(plan.n_repeats), n_values, settings)
             splits.append(split)
             runs.append(_run(dataset, settings, real, split, alpha))
     doubtful = next((run.doubt for run in runs if run.doubt is not None), None)
@@ -196,6 +202,17 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     found = _summarised(settings, real, splits, runs, alpha)
     logger.info("%s", found)
     return found
+
+
+def _check_room(n_repeats: int, n_values: int, settings: Settings) -> None:
+    """Raise MemoryBudgetError where the p-values of all splits do not fit in memory."""
+    needed = 8 * n_repeats * n_values
+    allowed = memory_budget(1.0 if settings.memory is None else settings.memory)
+    if needed > allowed:
+        raise MemoryBudgetError(
+            f"n_repeats={n_repeats:,} takes {needed:,} bytes for p-values ({8 * n_values:,} each), "
+            f"but {allowed:,} may be used. Give fewer repeats, or more memory with memory=."
+        )
 
 
 @dataclass(frozen=True)

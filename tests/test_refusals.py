@@ -313,3 +313,11 @@ def test_files_that_may_not_be_read(call, folder, monkeypatch):
         call(folder / "file")
     with pytest.raises(PermissionError):
         call(folder / "file")
+
+
+@pytest.mark.parametrize("options", [{"n_repeats": 10**15}, {"n_repeats": 99, "memory": 1000}])
+def test_more_repeats_than_memory_can_hold(options):
+    with pytest.raises(errors.MemoryBudgetError, match="Give fewer repeats, or more memory"):
+        pdex_gpu.calibrate(
+            screen(), GROUPBY, reference=REFERENCE, backend="reference", progress=False, **options
+        )
