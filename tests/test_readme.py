@@ -82,7 +82,7 @@ def run_shell(text: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydeseq2, on few cells
 def test_the_examples_run_as_they_stand(folder: Path):
-    pytest.importorskip("matplotlib")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
     pytest.importorskip("pydeseq2")
     names: dict[str, object] = {"__name__": "readme"}
     n_run = 0
@@ -94,6 +94,7 @@ def test_the_examples_run_as_they_stand(folder: Path):
         else:
             exec(compile(text, str(README), "exec"), names)
         n_run += 1
+    pyplot.close("all")
     assert n_run > 8
     made = {path.name for path in Path.cwd().iterdir()}
     assert {"hits.png", "stat1.png", "calibration.json", "new.html", "page.html"} <= made
