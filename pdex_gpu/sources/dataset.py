@@ -267,6 +267,8 @@ def _pandas_labels(column: Any) -> Labels:
 
     if isinstance(column.dtype, pd.CategoricalDtype):
         return as_labels(_pandas_column(column))
+    if isinstance(column.dtype, np.dtype):  # pandas has no other byte order than this machine's
+        column = column.astype(column.dtype.newbyteorder("="))
     codes, found = pd.factorize(column)
     return Labels(codes.astype(np.int64), object_array(pd.Index(found).tolist()))
 
