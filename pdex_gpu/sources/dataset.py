@@ -337,6 +337,8 @@ def _pandas_labels(column: Any) -> Labels:
     if isinstance(column.dtype, pd.CategoricalDtype):
         found = as_labels(_pandas_column(column))
     else:
+        if isinstance(column.dtype, np.dtype):  # pandas knows this machine's byte order alone
+            column = column.astype(column.dtype.newbyteorder("="))
         try:
             codes, uniques = pd.factorize(column)
         except Exception as error:  # of values that cannot be hashed or compared
