@@ -97,16 +97,13 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     if not scale.too_large:
         return None
     if scale.is_log1p:
-        if settings.entry == SCANPY_ENTRY and not scale.summary.fractional:
+        of_scanpy = settings.entry.name == SCANPY_ENTRY
+        if of_scanpy and not scale.summary.fractional:
             return None  # raw counts: its log line says so, as scanpy's does
         infinite = ""
         if scale.summary.maximum > _EXPM1_OVERFLOWS:
             infinite = f", and expm1 of more than {_EXPM1_OVERFLOWS:g} is infinite"
-        advice = (
-            ""
-            if settings.entry.name == SCANPY_ENTRY
-            else "give is_log1p=False (--is-log1p no), or "
-        )
+        advice = "" if of_scanpy else "give is_log1p=False (--is-log1p no), or "
         return ScaleWarning(
             f"{what} is taken for log1p of counts, but its values reach {largest}: log1p of counts "
             f"stays below {limit}{infinite}. Fold changes and means in count space are of expm1 of "
