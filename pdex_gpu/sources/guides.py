@@ -68,7 +68,9 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
     """
     columns = matrix if isinstance(matrix, list) else None
     n_rows = n_cells if columns == [] else len(columns[0].values) if columns else None
-    shape = (n_rows, len(columns)) if columns is not None else getattr(matrix, "shape", None) or ()
+    shape: tuple[Any, ...] = getattr(matrix, "shape", None) or ()
+    if columns is not None:
+        shape = n_rows, len(columns)
     if len(shape) != 2 or shape[0] != n_cells:
         raise DataError(
             f"{what} has shape {shape}; a boolean matrix of {n_cells} cells x perturbations is "
