@@ -183,7 +183,8 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     alpha = float(plan.alpha)
     with open_dataset(data, settings.group_column, settings.layer) as dataset:
         real = _real_groups(dataset, settings, plan.units)
-        splits, runs = [], []
+        splits: list[Split] = []
+        runs = []
         seeds = np.random.SeedSequence(int(plan.seed))
         for _ in range(int(plan.n_repeats)):
             rng = np.random.default_rng(seeds.spawn(1)[0])
