@@ -200,7 +200,7 @@ def check_label(name: str, label: object, given: object = None) -> None:
     except Exception as error:  # a list, pandas.NA, or an object of the caller's
         raise OptionError(
             f"{name}={shown(label if given is None else given)} must be labels of the column: "
-            f"text, numbers or the like, as they stand there, but no {kind(label)}."
+            f"{error} ({kind(label)}). Give text, numbers or the like, as they stand there."
         ) from error
     assert sane
 

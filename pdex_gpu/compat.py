@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .api import compare
-from .checks import check_choice, check_count, check_flag
+from .checks import check_choice, check_count, check_flag, check_text
 from .errors import LowMemoryError, OptionError
 from .result import DEResult
 from .schema import LABELS, VALUES
@@ -133,6 +133,7 @@ def parallel_differential_expression(
     check_count("gene_chunk_size", gene_chunk_size)
     options = dict(kwargs)
     check_choice("metric", metric, METRICS)
+    check_text("engine", engine)
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)
     elif metric == "anderson" and set(options) <= {"variant", "midrank", "nan_policy"}:

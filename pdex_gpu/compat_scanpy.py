@@ -25,6 +25,7 @@ from .errors import (
     OptionError,
     UnsupportedDataError,
     listing,
+    shown,
     unknown,
     unknown_label,
 )
@@ -271,7 +272,10 @@ def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
             raise OptionError(f"mask_var: {text}")
         mask = column_in_memory(adata.var, mask_var).to_numpy()
     else:
-        mask = np.asarray(mask_var)
+        try:
+            mask = np.asarray(mask_var)
+        except Exception as error:  # of an object that is no array
+            raise OptionError(f"mask_var={shown(mask_var)} must be boolean: {error}.") from error
     if mask.shape != (adata.n_vars,) or mask.dtype != bool:
         raise OptionError(
             f"mask_var must be boolean and hold a value for each of {adata.n_vars} genes, but is "

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_count, kind, listed
+from ..checks import check_count, listed
 from ..effect import DIFFERENCE, RATIO, direction, effect_of
 from ..errors import OptionError, unknown
+from ..errors import shown as worded
 from ..result_base import Result
 from .canvas import (
     LITERAL,
@@ -165,7 +166,7 @@ def _several(names: Iterable[object]) -> list[object]:
     try:
         return [names] if isinstance(names, str) else listed(names)
     except TypeError as error:
-        raise OptionError(f"A {kind(names)} is no list of names. Give one.") from error
+        raise OptionError(f"{worded(names)} must be a list of names.") from error
 
 
 def _rows(result: Result, targets: Iterable[object] | None) -> np.ndarray:

@@ -93,6 +93,10 @@ def _check_path(path: Path, force: bool) -> None:
             f"The report {str(path)!r} is a web page, but its name ends in {path.suffix!r}. "
             "Name a file that ends in .html."
         )
+    if mode_of(path.parent) is None:
+        raise OptionError(
+            f"The folder {shown(str(path.parent))} of the report does not exist. Create it first."
+        )
     check_place(path)
     if mode_of(path) is not None and not force:
         raise OptionError(

@@ -101,7 +101,8 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | os.PathLike):
-        return _open_path(str(check_path("data", data)), groupby, layer)
+        check_path("data", data)
+        return _open_path(os.fspath(data), groupby, layer)  # as it is: a URL is no Path
     if hasattr(data, "read") and hasattr(data, "seek"):
         from .h5ad import open_h5ad
 
