@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-slow test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
+.PHONY: help demo docs test test-all test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ PYTEST_ARGS ?=
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make docs, make test-slow, make test-peers, make test-cupy, make test-images, make test-gpu,"
+	@echo "also: make lint, make docs, make test-slow, make test-hostile, make test-peers, make test-cupy, make test-images, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
 	@echo "make bench-scaling (benchmarks/scaling.py)"
@@ -73,10 +73,14 @@ $(VENV)/.browser: $(BIN)/python
 	touch $@
 
 test: lint $(VENV)/.browser
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not image" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not hostile and not image" $(PYTEST_ARGS)
 
 # What continuous integration runs.
-test-all: test test-peers test-cupy test-images
+test-all: test test-hostile test-peers test-cupy test-images
+
+# Thousands of calls from a generator; PDEX_GPU_HOSTILE_CASES says how many.
+test-hostile: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) -m hostile $(PYTEST_ARGS)
 
 # What takes long and is left out of `make test`.
 test-slow: $(VENV)/.test

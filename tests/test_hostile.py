@@ -1,6 +1,6 @@
 """Hostile input from a generator: a right answer or a PdexGpuError, the same of every kernel set.
 
-``PDEX_GPU_HOSTILE_CASES=20000 pytest tests/test_hostile.py -m slow`` tries more of it, and
+``PDEX_GPU_HOSTILE_CASES=20000 make test-hostile`` tries more of it, and
 ``python -m hostile NUMBER`` (in the folder tests) one case. Of the cases of `make test-all` the
 worst relative difference to the truth was 3e-8 (t, where means of 1e9 differ by 1), and between
 kernel sets 1e-12.
