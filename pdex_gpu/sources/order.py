@@ -134,11 +134,14 @@ def _sums(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):  # what is not finite is found, and told, later
             return np.add.reduceat(values, firsts, dtype=dtype)
     info = np.iinfo(dtype)
+    sums = np.add.reduceat(values, firsts, dtype=np.int64 if info.min else np.uint64)
+    # These are modulo 2**64; in floating point a sum that does not fit is far from what is left.
     about = np.add.reduceat(values.astype(np.float64), firsts)
-    most = float(info.max) if dtype.itemsize < 8 else np.nextafter(float(info.max), 0)
-    if (about > most).any() or (about < info.min).any():
+    wrapped = np.abs(sums.astype(np.float64) - about) > 2.0**62
+    if (wrapped | (sums > info.max) | (sums < info.min)).any():
+        larger = "int64" if dtype.itemsize < 8 else "float64"
         raise DataError(
             f"The matrix has entries that share a cell and a gene, and add up to more than {dtype} "
-            "holds. Convert it first, for instance with astype('int64')."
+            f"holds. Convert it first, for instance with astype({larger!r})."
         )
-    return np.add.reduceat(values, firsts, dtype=np.int64 if info.min else np.uint64).astype(dtype)
+    return sums.astype(dtype)
