@@ -416,7 +416,9 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         engine = choose_engine(settings, backend)
         if engine == "shared_memory" and settings.n_processes is not None:
             settings = replace(settings, n_workers=settings.n_processes)
-        elif settings.n_processes is not None:  # as many threads as there would be processes
+        elif "shared_memory" in backend.engines and (settings.n_processes or 1) > 1:
+            # Processes cannot be started here: as many threads as there would be of them.
+            assert settings.n_processes is not None
             n_threads = settings.n_processes * (settings.n_threads or 1)
             settings = replace(settings, n_threads=n_threads)
         if isinstance(settings.groups, Iterator):  # workers ask again

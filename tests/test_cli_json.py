@@ -159,7 +159,7 @@ def test_calibrate(screen: Path, tmp_path: Path, capsys):
         (["nonsense"], Exit.USAGE, "UsageError", "'nonsense'"),
         (["run", "x.h5ad", "-o", "de.csv"], Exit.USAGE, "OptionError", "--groupby"),
         (["run", "x.h5ad", "--groupby", "g", "-o", "de.csv"], Exit.INPUT, None, "x.h5ad"),
-        (["top", "x.parquet", "A"], Exit.INPUT, "FileNotFoundError", "'x.parquet'"),
+        (["top", "x.parquet", "A"], Exit.INPUT, "MissingFileError", "'x.parquet'"),
         (["demo", "--cells", "3"], Exit.USAGE, "OptionError", "too few"),
         (["backends", "--arch", "90"], Exit.USAGE, "OptionError", "--compile"),
     ],
@@ -199,7 +199,7 @@ def test_errors_of_a_run(
 def test_debug_shows_the_traceback_beside_the_document(tmp_path: Path, capsys):
     assert main(["top", str(tmp_path / "x.parquet"), "A", "--json", "--debug"]) == Exit.INPUT
     out, err = capsys.readouterr()
-    assert json.loads(out)["error"]["class"] == "FileNotFoundError"
+    assert json.loads(out)["error"]["class"] == "MissingFileError"
     assert "Traceback (most recent call last)" in err
 
 

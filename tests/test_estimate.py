@@ -766,7 +766,7 @@ def test_made_up_chunks_can_be_packed(form):
     block = kernels.pack(chunk, design, map)
     moments = kernels.moments(block, slice(0, 30), design, centred=False, expm1=False)
     assert moments.n_expressed.sum() == nnz
-    assert block.fractional
+    assert block.summary.fractional
 
 
 def test_a_smaller_design_has_the_same_groups():

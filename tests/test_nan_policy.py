@@ -269,7 +269,7 @@ def test_a_policy_that_refuses_runs_on_any_kernels():
 
 def frames(data: Any, **options: Any) -> pd.DataFrame:
     return pdex_gpu.parallel_differential_expression(
-        data, groupby_key="group", reference="ctrl", show_progress=False, **options
+        data, groupby_key="group", reference="ctrl", show_progress=False, is_log1p=False, **options
     )
 
 

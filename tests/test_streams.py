@@ -42,6 +42,9 @@ from pdex_gpu.exits import Exit
 from pdex_gpu.progress import Tracker
 from pdex_gpu.schema import VALUES
 
+# Some values are of every sign and size, to be sorted as they are.
+pytestmark = pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
+
 METRICS = ["wilcoxon", "t-test", "anderson"]
 N_CELLS, N_GENES = 700, 29
 GROUPS = ["t00", "t01", "t02", "t03"]  # t04 is left out

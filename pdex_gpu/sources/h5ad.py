@@ -64,9 +64,7 @@ def _open_path(path: str) -> h5py.File:
     if not os.path.exists(path):
         raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
     if not os.access(path, os.R_OK):
-        raise UnreadableFileError(
-            f"The file {path!r} cannot be read: permission is missing. Grant it, or use a copy."
-        )
+        raise _unreadable(path)
     if not os.path.isfile(path):
         raise FileFormatError(
             f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are zarr "
@@ -74,10 +72,18 @@ def _open_path(path: str) -> h5py.File:
         )
     try:
         return h5py.File(path, "r")
+    except PermissionError as error:  # where a file system says more than its mode
+        raise _unreadable(path) from error
     except OSError as error:
         if not h5py.is_hdf5(path):
             raise _not_hdf5(path, os.path.getsize(path)) from error
         raise _cannot_open(path, error) from error
+
+
+def _unreadable(path: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"The file {path!r} cannot be read: permission is missing. Grant it, or use a copy."
+    )
 
 
 def _open_object(file: Any, name: str) -> h5py.File:
