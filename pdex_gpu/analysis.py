@@ -16,7 +16,7 @@ from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
 from .stats.samples import Sample, Sides, pooled_over_strata
 from .stats.scales import Scaled, scaled_sides
-from .stats.t_test import TTest, fixed_effect
+from .stats.t_test import TTest, difference_over_strata, fixed_effect
 from .stats.wilcoxon import Wilcoxon
 
 _RANKED = {"auroc", "rank_biserial", "auroc_low", "auroc_high"}
@@ -229,13 +229,14 @@ class Analysis:
         found = self._of_test(judged)
         if _RANKED & wanted:
             found |= self._ranked(_weighted_auroc([(u2, s) for (_, u2, _), s in parts], shape))
-        if ({"mean_difference"} | _SPREAD) & wanted:
+        if "mean_difference" in wanted:
+            found["mean_difference"] = difference_over_strata(strata, *shape)[0]
+        if _SPREAD & wanted:
             effect, error, df = fixed_effect(strata, *shape)
             low, high = effects.around(effect, error, df, self.level)
             weights = sum(_weights(s, shape) for s in strata)
             d = effects.standardised(effect, error * np.sqrt(weights))
             found |= {
-                "mean_difference": effect,
                 "mean_difference_low": low,
                 "mean_difference_high": high,
                 "cohens_d": d,

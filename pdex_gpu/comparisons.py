@@ -576,10 +576,14 @@ def _sorted(labels: list[Any]) -> list[Any]:
 def match_label(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
     """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line.
 
-    It finds the number 3.0 as well: whole numbers are stored so where some cell has none.
+    It finds the number 3.0 as well: whole numbers are stored so where some cell has none. What is
+    equal to a label but of another type, as True and 1.0 are to 1, gives the column's own.
     """
-    if label in known or str(label) in by_text:
-        return label if label in known else by_text[str(label)]
+    own = by_text.get(str(label))
+    if label in known:
+        return own if own == label else next(one for one in known if one == label)
+    if own is not None:
+        return own
     try:
         found = by_text.get(str(float(str(label))))
     except ValueError:

@@ -384,3 +384,16 @@ def test_every_refusal_is_one_of_ours():
         for call in calls().values():
             with pytest.raises(PdexGpuError):
                 call(screen(other=turns(1, "1")))
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, False, "0", np.int8(0), np.False_])
+def test_labels_of_another_type_give_the_columns_own(zero, tmp_path):
+    """0.0 and False equal the label 0, but would have other texts in a table and in a file."""
+    data = screen(number=np.arange(N) % 3)
+    options = {"reference": zero, "groups": [1.0, True, "2"], "progress": False}
+    file = pdex_gpu.differential_expression(data, "number", out=tmp_path / "r.csv", **options)
+    written = pd.read_csv(file.path)
+    table = pdex_gpu.differential_expression(data, "number", **options).to_pandas()
+    for name, expected in (("target", [1, 1, 1, 2, 2, 2]), ("reference", [0] * 6)):
+        assert written[name].dtype == table[name].cat.categories.dtype == np.int64
+        assert written[name].tolist() == table[name].tolist() == expected

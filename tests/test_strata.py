@@ -213,6 +213,17 @@ def test_the_t_test_is_a_linear_model(asked, alternative, backend):
             np.testing.assert_allclose(result["p_value"][t, g], p, rtol=1e-12)
 
 
+@pytest.mark.parametrize("metric", ["wilcoxon", "anderson"])
+@pytest.mark.parametrize("asked", ASKED)
+def test_the_mean_difference_alone(asked, metric):
+    """It needs no squared deviations, which other tests than t leave out."""
+    values, layout = normal(), ASKED[asked] | {"strata": "batch"}
+    rows, _ = rows_of(frame(), **layout)
+    result, _ = run(screen(values), metric=metric, columns=["mean_difference"], **layout)
+    expected = [[fixed_effect(row, gene)[0] for gene in values.T] for row in rows]
+    np.testing.assert_allclose(result["mean_difference"], expected, rtol=1e-11, atol=1e-12)
+
+
 # --- Anderson-Darling: the sum of A2 -------------------------------------------------------------
 
 

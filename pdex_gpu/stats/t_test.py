@@ -153,18 +153,38 @@ def fixed_effect(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Effect of the target in ``x ~ stratum + target``, its standard error, degrees of freedom.
 
-    With m target and n reference cells of a stratum and the difference d of their means: the
-    effect is the mean of d weighted by ``w = m n / (m + n)``, and the residual sum of squares what
-    lies within the samples plus ``w (d - effect)^2``.
+    The residual sum of squares is what lies within the samples plus ``w (d - effect)^2`` of each
+    stratum, with the weights and differences of :func:`difference_over_strata`.
     """
-    shape = n_rows, n_genes
-    weights, weighted, inside = (np.zeros(shape) for _ in range(3))
-    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    effect, weights = difference_over_strata(strata, n_rows, n_genes)
+    inside = np.zeros((n_rows, n_genes))
     df = np.full((n_rows, 1), -1.0)
     for stratum in strata:
         target, reference = stratum.sides.target, stratum.sides.reference
         assert target.m2 is not None
         assert reference.m2 is not None
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        w = (target.n * reference.n / (target.n + reference.n))[used]
+        inside[rows] += (target.m2 + reference.m2)[used]
+        inside[rows] += w * ((target.mean - reference.mean)[used] - effect[rows]) ** 2
+        df[rows] += (target.n + reference.n)[used] - 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return effect, np.sqrt(inside / df / weights), df
+
+
+def difference_over_strata(
+    strata: Sequence[Stratum], n_rows: int, n_genes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Effect of the target in ``x ~ stratum + target``, and the sum of its strata's weights.
+
+    With m target and n reference cells of a stratum and the difference d of their means, the
+    effect is the mean of d weighted by ``w = m n / (m + n)``.
+    """
+    shape = n_rows, n_genes
+    weights, weighted = np.zeros(shape), np.zeros(shape)
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for stratum in strata:
+        target, reference = stratum.sides.target, stratum.sides.reference
         used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
         w = target.n * reference.n / (target.n + reference.n)
         weights[rows] += w[used]
@@ -172,15 +192,6 @@ def fixed_effect(
         weighted[rows] += w[used] * difference
         low[rows] = np.minimum(low[rows], difference)
         high[rows] = np.maximum(high[rows], difference)
-        inside[rows] += (target.m2 + reference.m2)[used]
-        df[rows] += (target.n + reference.n)[used] - 1.0
     # Rounding must not lead away from a difference that all strata share.
     with np.errstate(invalid="ignore"):  # no stratum has both sides
-        effect = np.clip(weighted / weights, low, high)
-    for stratum in strata:
-        target, reference = stratum.sides.target, stratum.sides.reference
-        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
-        w = (target.n * reference.n / (target.n + reference.n))[used]
-        inside[rows] += w * ((target.mean - reference.mean)[used] - effect[rows]) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return effect, np.sqrt(inside / df / weights), df
+        return np.clip(weighted / weights, low, high), weights
