@@ -269,10 +269,10 @@ def load_kernels(
     """
     try:
         module = importlib.import_module(_BACKENDS[name].kernels)
-    except ImportError as error:  # numba of another numpy, say, or half removed
+    except ImportError as error:  # numba for another numpy, say, or half removed
         raise BackendError(
-            f"The backend {name!r} cannot run here: what it is compiled with cannot be imported "
-            f"({error}). Install that anew, or give backend='reference'."
+            f"The backend {name!r} cannot run here: a package that it needs cannot be imported "
+            f"({error}). Reinstall that package, or give backend='reference'."
         ) from error
     if name != "cuda":
         return module
