@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 SHOWN = 20
@@ -172,7 +173,8 @@ class SkippedWarning(UserWarning):
 
 def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
     """Give a warning that points to the line that called this package, however deep it arises."""
-    depth, level, frame = 1, 1, sys._getframe()
+    depth, level = 1, 1
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(_PACKAGE):
             level = depth + 1
