@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .errors import (
     UnsupportedDataError,
     listing,
     shown,
+    warn,
 )
 from .machine import cpu_count, memory_budget
 from .naming import quoted
@@ -34,7 +34,7 @@ from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import frame_in_memory, object_array, open_dataset
-from .value_scale import told
+from .value_scale import elsewhere
 
 if TYPE_CHECKING:
     import anndata
@@ -112,12 +112,11 @@ def pseudobulk(
     found = aggregate(data, samples, layer=layer, method=method, memory=memory)
     if method == "sum" and found.minimum < 0.0:
         what = "X" if layer is None else f"Layer {layer!r}"
-        warnings.warn(
-            f"{what} has negative values, down to {found.minimum:.6g}: they are no counts, and "
-            "neither are their sums. Give counts, as X or with layer=, or use method='mean'. "
-            f"{told(found.matrices)}",
+        warn(
+            f"{what} has negative values, down to {found.minimum:.6g}: they are not counts, so "
+            "their sums are not counts either. Give counts, as X or with layer=, or use "
+            f"method='mean'. {elsewhere(found.matrices)}",
             ScaleWarning,
-            stacklevel=2,
         )
 
     import anndata
@@ -226,11 +225,10 @@ def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Sample
 
     kept = np.flatnonzero(codes >= 0)
     if len(kept) < len(codes):
-        warnings.warn(
+        warn(
             f"{len(codes) - len(kept)} of {len(codes)} cells have no label in "
             f"{listing(columns)} and are left out.",
             MissingLabelWarning,
-            stacklevel=3,
         )
     if not len(kept):
         raise LabelError(f"No cell has a label in {listing(columns)}: there is no sample.")

@@ -137,7 +137,7 @@ class Analysis:
         if not alone.any():
             plain = replace(moments, n_measured=None, exponent=None)
             return self._judge_genes(measured, plain, design)
-        # Groups have other sizes in a gene that lacks values, and scales in one of extreme values.
+        # Where values are missing, groups have other sizes; where they are extreme, other scales.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -249,7 +249,7 @@ class Analysis:
         return self._only_fields(found)
 
     def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
-        """No judgement where a side has no mean: it has no value left, or NaN that counts."""
+        """No judgement where a side has no mean: it has no value left, or NaN is propagated."""
         if self.test.nan_policy == "raise":
             return
         unknown = np.isnan(both.target.mean) | np.isnan(both.reference.mean)
@@ -331,7 +331,7 @@ def _add_expressed(
 
 
 def _with_cells(both: Sides) -> Sides:
-    """Sides whose sizes can be divided by: a cell where none is left, of which nothing is said."""
+    """Sides whose sizes can be divided by: 1 where no cell is left; such rows are not judged."""
     samples = both.target, both.reference
     if all(sample.n.all() for sample in samples):
         return both
@@ -339,7 +339,7 @@ def _with_cells(both: Sides) -> Sides:
 
 
 def _of_both_sides(stratum: Stratum) -> Stratum:
-    """The stratum without the rows of which a side has no cell left."""
+    """The stratum without the rows in which a side has no cell left."""
     there = (stratum.sides.target.n > 0.0) & (stratum.sides.reference.n > 0.0)
     if there.all():
         return stratum

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from .errors import (
     FileFormatError,
     UnsupportedDataError,
     listing,
+    warn,
 )
 from .fdr import FileColumn
 from .finish import Scale, StoredFinish, finish, read_stored
@@ -442,11 +442,10 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             _check_place(dataset, test, backend, settings)
             repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
             if repeated:
-                warnings.warn(
+                warn(
                     f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
                     "column is tested on its own.",
                     DuplicateGeneWarning,
-                    stacklevel=3,
                 )
             design = design_of(dataset, settings)
             filters = Filters(
@@ -478,7 +477,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                     result.provenance["seconds"] = round(time.perf_counter() - started, 6)
             doubtful = doubt(values, settings, dataset.matrices())
             if doubtful is not None:
-                warnings.warn(doubtful, stacklevel=3)
+                warn(doubtful)
     return result
 
 
@@ -602,7 +601,7 @@ def _kept(call: _Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
 
 
 def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written, np.ndarray]:
-    """Compute, adjust and write; gives the number of hits of each comparison, too."""
+    """Compute, adjust and write; also gives the number of hits of each comparison."""
     settings, dataset, design = call.settings, call.dataset, call.design
     sink = CheckpointSink(checkpoint)
     n_done, n_genes = int(sink.stored.sum()), len(sink.stored)

@@ -24,6 +24,7 @@ from .errors import (
     ScaleWarning,
     SkippedWarning,
     shown,
+    warn,
 )
 from .machine import memory_budget
 from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
@@ -199,7 +200,7 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
             runs.append(_run(dataset, settings, real, split, alpha))
     doubtful = next((run.doubt for run in runs if run.doubt is not None), None)
     if doubtful is not None:
-        warnings.warn(doubtful, stacklevel=3)
+        warn(doubtful)
     found = _summarised(settings, real, splits, runs, alpha)
     logger.info("%s", found)
     return found

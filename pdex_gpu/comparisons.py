@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from .errors import (
     listing,
     shown,
     unknown_label,
+    warn,
 )
 from .naming import joined, level_text, pool_name, unlike
 
@@ -34,6 +34,9 @@ COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
 
 #: The reference of rows that are compared with a pool of others.
 REST, PERTURBED = "rest", "other perturbed"
+
+# What targets are compared with, in messages.
+_POOLS = {"rest": "the rest", "perturbed": "the other perturbed cells"}
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,9 @@ def make_design(
     codes = np.asarray(codes)
     missing = int(np.count_nonzero(codes < 0))
     if missing:
-        warnings.warn(
+        warn(
             f"{missing} of {len(codes)} cells have no label in {column!r} and are left out.",
             MissingLabelWarning,
-            stacklevel=5,
         )
     counts = np.bincount(codes[codes >= 0], minlength=len(categories))
     sizes = {c: int(n) for c, n in zip(categories, counts, strict=True) if n}
@@ -194,7 +196,6 @@ def _asked(
     Group numbers: for one reference (or several pooled) 0, for each of several references their
     place in the list, for pools none; then targets; then, in the rest alone, all others together.
     """
-    asked_groups = labels_of("groups", groups)
     references: list[Any] = []
     if kind != "rest":
         references = _references(reference, present, column)
@@ -203,33 +204,12 @@ def _asked(
                 f"comparison='each_reference' needs several references, but reference="
                 f"{shown(reference)} is one. Give a list, or comparison='reference'."
             )
-    known, by_text = set(present), {str(label): label for label in present}
-    if asked_groups is None:
-        targets = [label for label in present if label not in references]
-    else:
-        matched = [match_label(g, known, by_text) for g in asked_groups]
-        absent = [g for g in matched if g not in known]
-        allowed = known if kind == "each_reference" else known - set(references)
-        targets = list(dict.fromkeys(g for g in matched if g in allowed))
-        if absent and targets:
-            warnings.warn(
-                f"Groups not found in column {column!r}, left out: {listing(absent)}.",
-                UnknownGroupWarning,
-                stacklevel=6,
-            )
-        elif absent:
-            what = f"group in column {column!r}:"
-            raise LabelError(unknown_label(what, absent[0], present, control=False))
-    with_whom = {
-        "rest": "the rest",
-        "perturbed": "the other perturbed cells",
-    }.get(kind, " + ".join(repr(str(label)) for label in references))
+    no_targets = set() if kind == "each_reference" and groups is not None else set(references)
+    targets = _targets(groups, present, no_targets, column)
+    with_whom = _POOLS.get(kind, " + ".join(repr(str(label)) for label in references))
     others = len(present) - len(references) if kind == "perturbed" else len(present)
     if not targets or (kind in ("rest", "perturbed") and others < 2):
-        raise LabelError(
-            f"No target group is left to compare with {with_whom} in column {column!r}: "
-            f"found {listing(present)}. Give other groups or another reference."
-        )
+        raise _no_target(with_whom, column, present)
     if kind == "reference":
         numbers = dict.fromkeys(references, 0) | {t: k + 1 for k, t in enumerate(targets)}
         return _Asked(kind, numbers, targets, [0], [pool_name(references, present)])
@@ -245,6 +225,35 @@ def _asked(
     return _Asked("rest", numbers, targets, [], [_pool(kind, present)])
 
 
+def _targets(
+    groups: Iterable[object] | None, present: Mapping[Any, int], excluded: set[Any], column: str
+) -> list[Any]:
+    """The groups that were asked for, by default all, without those that are excluded."""
+    asked = labels_of("groups", groups)
+    if asked is None:
+        return [label for label in present if label not in excluded]
+    known, by_text = set(present), {str(label): label for label in present}
+    matched = [match_label(label, known, by_text) for label in asked]
+    absent = [label for label in matched if label not in known]
+    targets = [label for label in dict.fromkeys(matched) if label in known - excluded]
+    if absent and not targets:
+        what = f"group in column {column!r}:"
+        raise LabelError(unknown_label(what, absent[0], present, control=False))
+    if absent:
+        warn(
+            f"Groups not found in column {column!r}, left out: {listing(absent)}.",
+            UnknownGroupWarning,
+        )
+    return targets
+
+
+def _no_target(with_whom: str, column: str, present: Iterable[Any]) -> LabelError:
+    return LabelError(
+        f"No target group is left to compare with {with_whom} in column {column!r}: "
+        f"found {listing(present)}. Give other groups or another reference."
+    )
+
+
 def _asked_of_pools(
     kind: str,
     reference: object,
@@ -255,24 +264,17 @@ def _asked_of_pools(
 ) -> _Asked:
     """Group numbers: those of the pools, then those of the targets."""
     used = set(pools.values())
-    pooled = [label for label in present if label in used]
-    left_out = list(pooled)
-    if kind == "perturbed":
-        left_out += _references(reference, present, column)
-    if groups is None:
-        groups = [label for label in present if label not in left_out]
-    asked = _asked("reference", pooled, groups, present, column)
-    mine = dict.fromkeys(pools[target] for target in asked.targets)
+    named = {label: n for label, n in present.items() if label not in used}
+    excluded = set(_references(reference, named, column)) if kind == "perturbed" else set()
+    targets = _targets(groups, named, excluded, column)
+    if not targets:
+        raise _no_target(_POOLS[kind], column, named)
+    mine = dict.fromkeys(pools[target] for target in targets)
     numbers: dict[Any, int] = {pool: k for k, pool in enumerate(mine)}
-    references = [numbers[pools[target]] for target in asked.targets]
-    numbers |= {target: len(mine) + k for k, target in enumerate(asked.targets)}
-    return replace(
-        asked,
-        kind="complement",
-        numbers=numbers,
-        references=references,
-        names=[_pool(kind, present)] * len(references),
-    )
+    references = [numbers[pools[target]] for target in targets]
+    numbers |= {target: len(mine) + k for k, target in enumerate(targets)}
+    names = [_pool(kind, present)] * len(references)
+    return _Asked("complement", numbers, targets, references, names)
 
 
 def _pool(kind: str, present: Iterable[Any]) -> str:
@@ -507,7 +509,7 @@ def _without_empty_rows(design: Design, strata: Levels | None) -> Design:
             )  # fmt: skip
     if (used == 0).any():
         where = "any stratum" if design.within is None else "the level"
-        _say_left_out(design, used == 0, f"they or their reference have no cell in {where}", 8)
+        _say_left_out(design, used == 0, f"they or their reference have no cell in {where}")
     return keep_rows(design, used > 0)
 
 
@@ -521,20 +523,19 @@ def _with_enough_cells(design: Design, min_cells: int) -> Design:
             f"min_cells={min_cells} leaves no comparison: the largest target has "
             f"{n_target.max()} cells, the largest reference {n_reference.max()}. Give fewer."
         )
-    _say_left_out(design, few, f"they or their reference have fewer than {min_cells} cells", 7)
+    _say_left_out(design, few, f"they or their reference have fewer than {min_cells} cells")
     return keep_rows(design, ~few)
 
 
-def _say_left_out(design: Design, rows: np.ndarray, why: str, depth: int) -> None:
+def _say_left_out(design: Design, rows: np.ndarray, why: str) -> None:
     labels = design.targets[rows]
     if design.within is not None:
         levels = map(level_text, design.within[rows])
         labels = [f"{t} in {level}" for t, level in zip(labels, levels, strict=True)]
-    warnings.warn(
+    warn(
         f"{np.count_nonzero(rows)} of {design.n_rows} comparisons are left out, as {why}: "
         f"{listing(list(labels))}.",
         SkippedWarning,
-        stacklevel=depth,
     )
 
 

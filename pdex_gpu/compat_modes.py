@@ -6,7 +6,6 @@ import inspect
 import logging
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +31,7 @@ from .errors import (
     close_matches,
     shown,
     unknown_label,
+    warn,
 )
 from .installing import how_to_install
 from .machine import cpu_count, memory_budget
@@ -165,10 +165,9 @@ def pdex(
         meant = {*own, *_OPTIONS_OF_OTHERS}
         close = [c for name in kwargs if name not in meant for c in close_matches(name, own, 1)]
         hint = f". Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        warnings.warn(
+        warn(
             f"Unexpected keyword arguments for mode={mode!r} (ignored): {', '.join(kwargs)}{hint}",
             UserWarning,
-            stacklevel=2,
         )
     if not as_pandas:
         _import_polars()
@@ -184,7 +183,7 @@ def pdex(
                     f"{', '.join(absent)}"
                 )
                 logger.info("%s", text)
-                warnings.warn(text, SkippedWarning, stacklevel=2)
+                warn(text, SkippedWarning)
             if not targets:
                 return _frame(np.empty(0, object), {}, as_pandas)
         if is_log1p is None:

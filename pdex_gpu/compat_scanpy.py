@@ -17,6 +17,7 @@ from .checks import (
     check_flag,
     check_label,
     check_text,
+    kind,
     labels_of,
 )
 from .compat_modes import leading_values
@@ -248,7 +249,7 @@ def _check_data(adata: Any, copy: bool) -> None:
     if anndata is None or not isinstance(adata, anndata.AnnData):
         raise UnsupportedDataError(
             f"rank_genes_groups writes into adata.uns, so it needs an AnnData, not a "
-            f"{type(adata).__name__}. Open a file with anndata.read_h5ad(path, backed='r'), or use "
+            f"{kind(adata)}. Open a file with anndata.read_h5ad(path, backed='r'), or use "
             "pdex_gpu.differential_expression."
         )
     if not is_backed(adata):

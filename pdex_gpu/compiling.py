@@ -1,4 +1,4 @@
-"""When kernels are compiled in this process: runs show it, and take no speed from it."""
+"""When kernels are compiled in this process: runs show it, and leave it out of their speed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def compiling() -> Iterator[None]:
 
 
 @contextmanager
-def told(listener: Callable[[bool], object]) -> Iterator[None]:
-    """Within the block, `listener` is told when compiling begins (True) and when it ends (False).
+def listening(listener: Callable[[bool], object]) -> Iterator[None]:
+    """Within the block, `listener` is called when compiling begins (True) and when it ends (False).
 
-    It is called in the thread that compiles; what it raises comes out of there.
+    The call is made in the thread that compiles, and what it raises is raised there.
     """
     with _lock:
         _listeners.append(listener)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,7 +17,6 @@ from .checks import (
     check_label,
     check_text,
     labels_of,
-    names_of,
 )
 from .comparisons import match_label
 from .deseq_model import Model, make_model
@@ -32,10 +30,11 @@ from .errors import (
     listing,
     shown,
     unknown_label,
+    warn,
 )
 from .installing import how_to_install
 from .naming import of_one_type
-from .value_scale import told
+from .value_scale import elsewhere
 
 if TYPE_CHECKING:
     import anndata
@@ -129,7 +128,6 @@ def pseudobulk_dex(
     'GENE00044'
     """
     check_choice("aggr_method:", aggr_method, METHODS)
-    groupby = names_of("groupby", groupby, "columns of obs", "['target_gene', 'donor']")
     columns = sample_columns(groupby)
     check_text("test_col", test_col)
     check_text("design", design, may_be_none=True, what="a formula")
@@ -145,8 +143,6 @@ def pseudobulk_dex(
             "Add a column to groupby that tells them apart, such as a donor or a batch."
         )
     check_count("num_workers", num_workers)
-    if design is not None and not isinstance(design, str):
-        raise OptionError(f"design={design!r} must be text, not {type(design).__name__}.")
     deseq = _import("pydeseq2.dds", "pseudobulk"), _import("pydeseq2.ds", "pseudobulk")
     inference = _import("pydeseq2.default_inference", "pseudobulk")
     _import("formulaic_contrasts", "pseudobulk")
@@ -223,10 +219,9 @@ def _targets(
                 unknown_label(f"group in column {column!r}:", absent[0], sizes, control=False)
             )
         if absent:
-            warnings.warn(
+            warn(
                 f"Groups not found in column {column!r}, left out: {listing(absent)}.",
                 UnknownGroupWarning,
-                stacklevel=3,
             )
     if not targets:
         raise LabelError(
@@ -252,7 +247,7 @@ def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
     if found.minimum < 0.0:  # of a cell, though its sample is above 0
         raise DataError(
             f"DESeq2 takes counts, but some cell has a negative value: {found.minimum:.6g}. Give "
-            f"raw counts; layer= names the layer that holds them. {told(found.matrices)}"
+            f"raw counts; layer= names the layer that holds them. {elsewhere(found.matrices)}"
         )
 
 

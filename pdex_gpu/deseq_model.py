@@ -163,9 +163,9 @@ def _check_matrix(matrix: np.ndarray, n_samples: int, shown: str) -> None:
     if rank < n_coefficients and rank < n_samples:
         raise DataError(
             f"The model {shown!r} cannot be fitted to these {n_samples} samples: of its "
-            f"{n_coefficients} coefficients, {n_coefficients - rank} follow from others. Some "
-            "column tells the groups apart, or another column does, as where each group has "
-            "batches of its own. Leave out a column of groupby or of design=."
+            f"{n_coefficients} coefficients, {n_coefficients - rank} depend on the others. Two "
+            "columns may carry the same information, for instance where each group has batches "
+            "of its own. Leave out a column of groupby or of design=."
         )
     if n_samples <= n_coefficients:
         raise DataError(

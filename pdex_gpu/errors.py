@@ -7,11 +7,17 @@ built-in exception that callers of pdex or scanpy would catch in the same place.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 SHOWN = 20
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 #: Letters of a value that a message shows.
 SHOWN_LETTERS = 200
@@ -103,9 +109,9 @@ class BackendError(PdexGpuError, RuntimeError):
 
 
 class KernelError(BackendError):
-    """A kernel cannot be loaded or started on a device, or went wrong there.
+    """A kernel cannot be loaded or started on a device, or failed there.
 
-    The fault is the program's or that of what it was installed with, not the device's.
+    The fault lies with the program or its installation, not with the device.
     """
 
 
@@ -163,6 +169,17 @@ class ScaleWarning(UserWarning):
 
 class SkippedWarning(UserWarning):
     """Some comparisons cannot be made and are left out."""
+
+
+def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
+    """Give a warning that points to the line that called this package, however deep it arises."""
+    depth, level = 1, 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            level = depth + 1
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def shown(value: object, limit: int = SHOWN_LETTERS) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .design import Design
-from .errors import LabelError, SkippedWarning, listing
+from .errors import LabelError, SkippedWarning, listing, warn
 from .sources.dataset import Labels
 
 if TYPE_CHECKING:
@@ -69,11 +68,10 @@ def own_genes(
             f"column with gene names as in var, such as {listing(genes, limit=3)}?"
         )
     if absent:
-        warnings.warn(
+        warn(
             f"{len(absent)} groups are left out, as their gene in {gene_column!r} is not in the "
             f"matrix: {listing(absent)}.",
             SkippedWarning,
-            stacklevel=5,
         )
     return np.array([own[target] for target in design.targets], np.int64)
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from .compiling import told
+from .checks import is_flag, kind
+from .compiling import listening
 from .errors import OptionError, shown
 
 logger = logging.getLogger("pdex_gpu")
@@ -73,10 +72,10 @@ class Progress:
 
 def check_progress(value: object) -> None:
     """Raise OptionError unless `value` is True, False or a callable."""
-    if not isinstance(value, bool | np.bool_) and not callable(value):
+    if not is_flag(value) and not callable(value):
         raise OptionError(
             f"progress={shown(value)} must be True, False, or a function that is called with a "
-            f"pdex_gpu.progress.Progress, not {type(value).__name__}."
+            f"pdex_gpu.progress.Progress, not {kind(value)}."
         )
 
 
@@ -162,7 +161,7 @@ class Tracker:
         self._show: Callable[[Progress], object] | None = None
         self._due = math.inf
         self._compiling = False
-        self._told: AbstractContextManager[None] = nullcontext()
+        self._listening: AbstractContextManager[None] = nullcontext()
         self._lock = threading.Lock()  # counters
         self._reporting = threading.Lock()  # reports; taken before the other
         self._began = self._start()
@@ -178,8 +177,8 @@ class Tracker:
         if self._show is not None:
             self._due = self._began
             self._report(self._began)
-        self._told = told(self._compile)
-        self._told.__enter__()
+        self._listening = listening(self._compile)
+        self._listening.__enter__()
         return self
 
     def __exit__(
@@ -188,7 +187,7 @@ class Tracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._told.__exit__(None, None, None)
+        self._listening.__exit__(None, None, None)
         with self._reporting:  # waits for a call in another thread
             now = self._clock()
             show, self._show, self._due = self._show, None, math.inf

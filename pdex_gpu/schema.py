@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .checks import listed
-from .errors import OptionError, shown, unknown
+from .checks import names_of
+from .errors import OptionError, unknown
 
 #: Of the columns and of the metadata of files; a file says which one it has.
 SCHEMA_VERSION = 1
@@ -158,16 +158,7 @@ def extra_columns(asked: str | Iterable[str]) -> tuple[str, ...]:
     OptionError
         If one does not exist.
     """
-    try:
-        names = [asked] if isinstance(asked, str) else listed(asked)
-    except TypeError as error:
-        raise OptionError(
-            f"columns={shown(asked)} must be names of columns, such as ['auroc', 'log10_p'], or "
-            "'all'."
-        ) from error
-    for name in names:
-        if not isinstance(name, str):
-            raise OptionError(unknown("column", name, EXTRA))
+    names = names_of("columns", asked, "columns", "['auroc', 'log10_p'], or 'all'")
     if names == ["all"]:
         return EXTRA
     for name in names:

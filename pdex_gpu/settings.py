@@ -17,6 +17,7 @@ from .checks import (
     check_number,
     check_path,
     check_text,
+    kind,
 )
 from .comparisons import COMPARISONS
 from .correction import Correction
@@ -187,7 +188,7 @@ def _check_groupby(groupby: Any) -> None:
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed or not names:
         raise OptionError(
-            f"groupby={shown(groupby)} must be text, not {type(groupby).__name__}: a column of "
+            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of "
             "obs, or a list of columns, the groups' first."
         )
     if len(set(names)) < len(names):

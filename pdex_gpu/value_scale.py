@@ -1,4 +1,4 @@
-"""What a matrix's values are: counts, log1p of counts, or neither; and what to say of doubts."""
+"""What a matrix's values are: counts, log1p of counts, or neither; and what to warn of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import SHOWN, ScaleWarning
+from .errors import ScaleWarning, listing
 from .settings import PDEX_ENTRY, SCANPY_ENTRY, Settings
 from .value_summary import ValueSummary
 
@@ -92,7 +92,7 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
             f"ratios. Fold changes, percent changes and means of counts are NaN.{unfiltered} Use "
             "the column mean_difference of differential_expression (columns=['mean_difference'], "
             "--columns mean_difference), or give counts or log1p of counts, as X or with layer= "
-            f"(--layer). {told(matrices)}"
+            f"(--layer). {elsewhere(matrices)}"
         )
     if not scale.too_large:
         return None
@@ -119,13 +119,12 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     return None
 
 
-def told(matrices: Sequence[str]) -> str:
-    """A sentence on where counts may lie: the other matrices of the data."""
+def elsewhere(matrices: Sequence[str]) -> str:
+    """A sentence on where counts may be: the other matrices of the data."""
     layers = [name for name in matrices if name not in ("X", "raw")]
     parts = ["X"] if "X" in matrices else []
     if layers:
-        shown = ", ".join(layers[:SHOWN])
-        parts.append(f"layers: {shown}{' ...' if len(layers) > SHOWN else ''}")
+        parts.append(f"layers {listing(layers)}")
     if "raw" in matrices:
         parts.append("raw (adata.raw.to_adata())")
     return f"The data also have {'; '.join(parts)}." if parts else "The data have no other matrix."

@@ -446,7 +446,7 @@ def no_counts(adata: ad.AnnData) -> ad.AnnData:
             None,
             {"groupby": [*GROUPBY, "arm"]},  # which the groups tell
             DataError,
-            "cannot be fitted to these 20 samples: of its 9 coefficients, 1 follow from",
+            "cannot be fitted to these 20 samples: of its 9 coefficients, 1 depend on",
         ),
         (one_donor, {}, DataError, "4 samples are too few for the 4 coefficients"),
         (no_counts, {}, DataError, "pydeseq2 cannot fit 20 samples x 30 genes"),

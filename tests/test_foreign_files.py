@@ -517,9 +517,11 @@ def test_text_that_is_not_utf8_is_read_as_latin_1(fixed, tmp_path):
     with pytest.raises(UnicodeDecodeError):
         ad.read_h5ad(path)
     says = rf"Column 'g' of obs of {path} holds text that is not UTF-8; 1 of 4 values, such as 'µg'"
-    with pytest.warns(TextEncodingWarning, match=says):
+    with pytest.warns(TextEncodingWarning, match=says) as caught:
         found = differential_expression(str(path), "g", reference="ctrl", progress=False)
     assert found.targets.tolist() == ["B", "µg"]
+    where = {w.filename for w in caught if w.category is TextEncodingWarning}
+    assert where == {__file__}  # of the call
 
 
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.MissingLabelWarning")

@@ -1,4 +1,4 @@
-"""Guides of which it is not known whether a cell carries them: missing is missing everywhere."""
+"""Guides that a cell may or may not carry, as a value is missing: the same everywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import sparse, stats
 from stored_screens import assert_same_bits
 
 from pdex_gpu import differential_expression
-from pdex_gpu.errors import DataError, MissingLabelWarning
+from pdex_gpu.errors import DataError, LabelError, MissingLabelWarning
 from pdex_gpu.sources import guides
 
 N_CELLS, N_GENES = 90, 3
@@ -82,9 +82,7 @@ def screen(matrix: Any, make: Callable[[np.ndarray], Any] = sparse.csr_matrix) -
 
 
 def run(data: Any, comparison: str = "rest", **options: Any) -> Any:
-    with pytest.warns(
-        MissingLabelWarning, match=r"35 of 90 cells .* in '\w+ \(20\)', '\w+ \(25\)'"
-    ):
+    with pytest.warns(MissingLabelWarning, match=r"35 of 90 cells, in '\w+ \(20\)', '\w+ \(25\)'"):
         return differential_expression(
             data, guides="g", reference="nt", comparison=comparison, progress=False,
             columns=["target_n_cells", "reference_n_cells"], **options,
@@ -198,7 +196,7 @@ def test_all_of_a_guide_is_missing():
     index = [f"c{i}" for i in range(N_CELLS)]
     found = pd.DataFrame(carried(), columns=NAMES, index=index).astype("boolean")
     found["a"] = pd.NA
-    with pytest.warns(MissingLabelWarning, match=r"90 of 90 cells .* in 'a \(90\)'"):
+    with pytest.warns(MissingLabelWarning, match=r"90 of 90 cells, in 'a \(90\)'"):
         result = differential_expression(
             screen(found.astype("boolean")), guides="g", comparison="rest", progress=False
         )
@@ -209,7 +207,7 @@ def test_too_many_pools_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(guides, "_MOST_POOLED", 200)
     with (
         pytest.warns(MissingLabelWarning),
-        pytest.raises(DataError, match="lack values in different cells"),
+        pytest.raises(DataError, match="have missing values in different cells"),
     ):
         differential_expression(
             screen(KINDS["boolean"]()), guides="g", comparison="rest", progress=False
@@ -263,3 +261,26 @@ def test_missing_labels_are_left_out_wherever_they_are_stored(column, tmp_path):
         assert_same_bits(found, want)
         assert sums(data).obs_names.tolist() == bulk.obs_names.tolist()
         np.testing.assert_array_equal(sums(data).X, bulk.X)
+
+
+@pytest.mark.parametrize("comparison", ["rest", "perturbed"])
+def test_messages_name_guides_alone(comparison):
+    # Pools of cells have labels, too, which nobody gave.
+    data = screen(KINDS["boolean"]())
+    with (
+        pytest.warns(MissingLabelWarning),
+        pytest.raises(LabelError, match=r"Unknown group in column 'g': 'x'.* \(3\): ") as caught,
+    ):
+        differential_expression(
+            data, None, reference="nt", guides="g", comparison=comparison, groups=["x"],
+            progress=False,
+        )  # fmt: skip
+    assert "pool" not in str(caught.value)
+
+
+def test_warning_points_to_the_call():
+    with pytest.warns(MissingLabelWarning) as caught:
+        differential_expression(
+            screen(KINDS["boolean"]()), None, guides="g", comparison="rest", progress=False
+        )
+    assert [w.filename for w in caught if w.category is MissingLabelWarning] == [__file__]

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdex_gpu import progress
-from pdex_gpu.compiling import compiling, told
+from pdex_gpu.compiling import compiling, listening
 from pdex_gpu.errors import OptionError
 from pdex_gpu.progress import Progress, Tracker, check_progress
 
@@ -333,7 +333,7 @@ def test_cuda_compiling_is_seen_and_what_is_kept_is_not(tmp_path, monkeypatch):
 
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     heard: list[bool] = []
-    with told(heard.append):
+    with listening(heard.append):
         for _ in range(2):
             binaries.find_or_make("probe", "sm_90", (13, 0), lambda *_: b"\x7fELF")
     assert heard == [True, False]

@@ -41,10 +41,13 @@ def refused(call, **options) -> str:
         ({"Columns": "all"}, "Did you mean 'columns'?"),
         ({"tie_corection": True}, "Did you mean 'tie_correction'"),
         ({"use_continuty": True}, "Did you mean 'use_continuity' or 'continuity'?"),
-        ({"variance": "welch"}, "Option 'variance' is of metric='t-test'."),
-        ({"p_values": "asymptotic"}, "Option 'p_values' is of metric='anderson'."),
+        ({"variance": "welch"}, "Option 'variance' belongs to metric='t-test'."),
+        ({"p_values": "asymptotic"}, "Option 'p_values' belongs to metric='anderson'."),
         ({"varience": "welch"}, "Did you mean 'variance' (of metric='t-test')"),
-        ({"metric": "t-test", "continuity": True}, "Option 'continuity' is of metric='wilcoxon'."),
+        (
+            {"metric": "t-test", "continuity": True},
+            "Option 'continuity' belongs to metric='wilcoxon'.",
+        ),
         (
             {"metric": "ks", "zzzzz": 1},
             "Unknown option 'zzzzz'. metric 'ks' has no option 'zzzzz'.",
@@ -171,7 +174,9 @@ def test_columns_of_lists(kind):
     adata.obs["lists"] = column
     for options in ({"groupby": "lists"}, {"strata": "lists"}, {"on_target": "lists"}):
         text = refused(run, data=adata, **options)
-        assert text.startswith("Column 'lists' of obs holds what cannot be labels, such as "), text
+        assert text.startswith(
+            "Column 'lists' of obs holds values that cannot be labels, such as "
+        ), text
 
 
 @pytest.mark.parametrize(

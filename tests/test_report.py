@@ -592,7 +592,7 @@ def test_bad_options_are_refused_before_work(tmp_path: Path):
         ({"path": tmp_path / "folder.html"}, "is a folder"),
         ({"path": tmp_path}, "is a folder"),
         ({"path": tmp_path / "r.parquet"}, "ends in '.parquet'. Name a file that ends in .html"),
-        ({"path": tmp_path / "none" / "r.html"}, "none' of the report does not exist"),
+        ({"path": tmp_path / "none" / "r.html"}, "none' does not exist"),
         ({"fdr": 0.0}, "fdr=0.0 must be"),
         ({"fdr": "5 %"}, "fdr='5 %' must be"),
         ({"title": 3}, "title=3 must be text"),

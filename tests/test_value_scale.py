@@ -163,13 +163,13 @@ def test_other_matrices_are_listed(tmp_path):
     for data in (adata, str(path), ad.read_h5ad(path, backed="r")):
         _, (text,) = warned(run, data)
         assert text.endswith(
-            "The data also have layers: counts, logged; raw (adata.raw.to_adata())."
+            "The data also have layers 'counts', 'logged'; raw (adata.raw.to_adata())."
         )
     adata.layers["scaled"] = scaled()
     adata.X = counts()
     _, (text,) = warned(run, adata, layer="scaled")
     assert text.startswith("Layer 'scaled' has negative values")
-    assert "have X; layers: counts, logged; raw (" in text
+    assert "have X; layers 'counts', 'logged'; raw (" in text
     _, (text,) = warned(run, screen(scaled()))
     assert text.endswith("The data have no other matrix.")
 
@@ -230,8 +230,8 @@ def test_calibration_says_it_once():
 def test_sums_of_negative_values():
     adata = screen(one_negative(), layers={"counts": counts()})
     _, (text,) = warned(pdex_gpu.pseudobulk, adata, GROUPBY)
-    assert "down to -2.5: they are no counts, and neither are their sums" in text
-    assert "layers: counts" in text
+    assert "down to -2.5: they are not counts, so their sums are not counts either" in text
+    assert "layers 'counts" in text
     for method in ("mean", "median"):
         assert warned(pdex_gpu.pseudobulk, adata, GROUPBY, method=method)[1] == []
     assert warned(pdex_gpu.pseudobulk, adata, GROUPBY, layer="counts")[1] == []
@@ -239,7 +239,7 @@ def test_sums_of_negative_values():
     adata.obs["donor"] = ["d1", "d2"] * 27 + ["d1"]
     adata.X[1, 8] = -1.0  # sums are whole and above 0
     adata.X[2:, 8] += 3.0
-    with pytest.raises(DataError, match=r"some cell has a negative value: -1\. .*layers: counts"):
+    with pytest.raises(DataError, match=r"some cell has a negative value: -1\. .*layers 'counts"):
         pdex_gpu.pseudobulk_dex(adata, [GROUPBY, "donor"], test_col=GROUPBY, reference=REFERENCE)
 
 

@@ -84,9 +84,9 @@ class Moments:
         Cells whose value is not NaN, of which all the rest is; None where that is all cells. The
         means of no cells are NaN. Of a block that was packed with ``finite=False``.
     exponent : numpy.ndarray or None, shape (K, C), int32
-        Where values are so large or small that their squares are no float64, `m2` is infinite or
-        0, and `scaled_mean` and `scaled_m2` are those of the values over ``2**exponent``. None
-        where all are 0; see :func:`scale_exponent`.
+        Where values are so large or small that their squares overflow or underflow, `m2` is
+        infinite or 0, and `scaled_mean` and `scaled_m2` are those of the values over
+        ``2**exponent``. None where all are 0; see :func:`scale_exponent`.
     scaled_mean, scaled_m2 : numpy.ndarray or None, shape (K, C), float64
     """
 
@@ -107,17 +107,18 @@ class Moments:
         mean: np.ndarray,
         m2: np.ndarray | None,
         exponent: np.ndarray | None,
-        **more: np.ndarray | None,
+        mean_expm1: np.ndarray | None = None,
+        mean_log1p: np.ndarray | None = None,
+        n_measured: np.ndarray | None = None,
     ) -> Moments:
         """From `mean` and `m2` of values over ``2**exponent``, None for 0."""
-        expm1, log1p = more.pop("mean_expm1", None), more.pop("mean_log1p", None)
         if exponent is None or not exponent.any():
-            return cls(n_expressed, mean, m2, expm1, log1p, **more)
+            return cls(n_expressed, mean, m2, mean_expm1, mean_log1p, n_measured)
         with np.errstate(over="ignore", under="ignore"):
             true_mean = np.ldexp(mean, exponent)
             true_m2 = None if m2 is None else np.ldexp(m2, 2 * exponent)
         return cls(
-            n_expressed, true_mean, true_m2, expm1, log1p, **more,
+            n_expressed, true_mean, true_m2, mean_expm1, mean_log1p, n_measured,
             exponent=exponent, scaled_mean=mean, scaled_m2=m2,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -20,7 +20,7 @@ from ..errors import BackendError, OptionError, shown, unknown
 
 ENVIRONMENT = "PDEX_GPU_BACKEND"
 
-#: By which users of numba turn compiling off.
+#: The variable that turns numba's compiling off.
 NO_COMPILING = "NUMBA_DISABLE_JIT"
 ALL: Final = "all"
 
@@ -81,10 +81,15 @@ def _probe_cuda(device: Devices) -> tuple[bool, str, str]:
     return True, left_out, _BETWEEN.join(found.devices)
 
 
+def compiling_is_off(environment: Mapping[str, str]) -> bool:
+    """Whether numba is told not to compile."""
+    return environment.get(NO_COMPILING, "0") not in ("", "0")
+
+
 def _probe_cpu(_: Devices) -> tuple[bool, str, str]:
     if importlib.util.find_spec("numba") is None:
         return False, "numba is not installed. Run: pip install numba", ""
-    if os.environ.get(NO_COMPILING, "0") not in ("", "0"):
+    if compiling_is_off(os.environ):
         return (
             False,
             f"{NO_COMPILING} is set, so that numba compiles nothing. Unset it, or give "
@@ -269,10 +274,10 @@ def load_kernels(
     """
     try:
         module = importlib.import_module(_BACKENDS[name].kernels)
-    except ImportError as error:  # numba of another numpy, say, or half removed
+    except ImportError as error:  # numba for another numpy, say, or half removed
         raise BackendError(
-            f"The backend {name!r} cannot run here: what it is compiled with cannot be imported "
-            f"({error}). Install that anew, or give backend='reference'."
+            f"The backend {name!r} cannot run here: a package that it needs cannot be imported "
+            f"({error}). Reinstall that package, or give backend='reference'."
         ) from error
     if name != "cuda":
         return module

@@ -139,7 +139,7 @@ Variance = Annotated[
     str | None, choice("--variance", VARIANCES, "t-test: pooled, welch or overestimated", TEST)
 ]
 NanPolicy = Annotated[
-    str | None, choice("--nan-policy", NAN_POLICIES, "of NaN: raise, omit or propagate", TEST)
+    str | None, choice("--nan-policy", NAN_POLICIES, "NaN: raise, omit or propagate", TEST)
 ]
 Welch = Annotated[bool, flag("--welch", "short for --variance welch", TEST)]
 Variant = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend
+from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend, compiling_is_off
 from ..errors import PdexGpuError
 from .check import NOTE, OK, PROBLEM, Check
 
@@ -28,7 +28,7 @@ def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
     if environment.get(ENVIRONMENT):
         n += 1
         yield _backend(environment[ENVIRONMENT])
-    if environment.get(NO_COMPILING, "0") not in ("", "0"):
+    if compiling_is_off(environment):
         n += 1
         yield Check(
             TOPIC,

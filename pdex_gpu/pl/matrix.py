@@ -151,15 +151,19 @@ def heatmap(
 def _columns(result: Result, value: object) -> list[str]:
     """Columns to read for a value."""
     if not isinstance(value, str):
-        raise OptionError(unknown("column", value, (_FOLD_CHANGE, _SIGNED, *result.columns)))
+        raise _unknown_column(value, result)
     if value == _SIGNED:
         return [*p_columns(result), "target_mean", "reference_mean"]
     if value in result.columns:
         means = ["target_mean", "reference_mean"] if value == _FOLD_CHANGE else []
         return [value, *means]
-    if isinstance(value, str) and value in _EFFECTS:
+    if value in _EFFECTS:
         return ["fold_change", "target_mean", "reference_mean"]
-    raise OptionError(unknown("column", value, (*_EFFECTS, _SIGNED, *result.columns)))
+    raise _unknown_column(value, result)
+
+
+def _unknown_column(value: object, result: Result) -> OptionError:
+    return OptionError(unknown("column", value, (*_EFFECTS, _SIGNED, *result.columns)))
 
 
 def _several(names: Iterable[object]) -> list[object]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import kind
 from ..console import number_text
 from ..errors import OptionError, shown
 from .canvas import DOWN, LINE, canvas, nothing, pyplot, spineless
@@ -43,7 +44,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
 
     if not isinstance(calibration, Calibration):
         raise OptionError(
-            f"The picture is made of a Calibration, not of a {type(calibration).__name__}. Pass "
+            f"The picture is made of a Calibration, not of a {kind(calibration)}. Pass "
             "what calibrate() returned, or what Calibration.from_json() read."
         )
     check_axes(ax)

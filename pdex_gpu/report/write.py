@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration_result import Calibration
-from ..checks import check_flag, check_path, kind
+from ..checks import check_flag, check_path, check_text, kind
 from ..disk import check_place, is_folder, mode_of, write_beside
-from ..errors import OptionError, shown
+from ..errors import OptionError
 from ..pl.given import check_fdr
 from ..result_base import Result
 from ..result_file import open_result
@@ -67,8 +67,7 @@ def write_report(
         If the file could not be written; nothing is left of it.
     """
     fdr = check_fdr(fdr)
-    if title is not None and not isinstance(title, str):
-        raise OptionError(f"title={shown(title)} must be text.")
+    check_text("title", title, may_be_none=True)
     check_flag("force", force)
     path = check_path("path", path)
     _check_path(path, force)
@@ -92,10 +91,6 @@ def _check_path(path: Path, force: bool) -> None:
         raise OptionError(
             f"The report {str(path)!r} is a web page, but its name ends in {path.suffix!r}. "
             "Name a file that ends in .html."
-        )
-    if mode_of(path.parent) is None:
-        raise OptionError(
-            f"The folder {shown(str(path.parent))} of the report does not exist. Create it first."
         )
     check_place(path)
     if mode_of(path) is not None and not force:

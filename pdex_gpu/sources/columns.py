@@ -93,21 +93,20 @@ def yes_or_no(column: Values) -> Values | None:
 
 
 def _of_objects(values: np.ndarray, missing: np.ndarray) -> Values | None:
-    flags, missing = np.zeros(len(values), bool), missing.copy()
-    known: dict[Any, bool] = {}
-    for i in np.flatnonzero(~missing).tolist():
-        value = values[i]
-        if _is_missing(value):
-            missing[i] = True
-            continue
-        found = known.get(value) if isinstance(value, str) else _flag(value)
-        if found is None:
-            found = _flag(value)
-            if found is None:
-                return None
-            known[value] = found
-        flags[i] = found
-    return Values(flags, missing)
+    there = values[~missing].tolist()
+    try:
+        distinct = set(there)
+    except Exception:  # of what cannot be hashed
+        return None
+    absent = {value for value in distinct if _is_missing(value)}
+    flags = {value: _flag(value) for value in distinct - absent}
+    if None in flags.values():
+        return None
+    found, missing = np.zeros(len(values), bool), missing.copy()
+    found[~missing] = np.fromiter((bool(flags.get(value)) for value in there), bool, len(there))
+    if absent:
+        missing[~missing] = np.fromiter((value in absent for value in there), bool, len(there))
+    return Values(found, missing)
 
 
 def _is_missing(value: Any) -> bool:

@@ -312,10 +312,9 @@ def _check_texts(column: Any, labels: Labels, name: str) -> None:
     categorical = hasattr(column.dtype, "categories")
     if not categorical and column.dtype != object:
         return  # all are of one type
-    used = labels.categories[np.unique(labels.codes[labels.codes >= 0])]
-    if all(isinstance(label, str) for label in used):
+    if all(isinstance(label, str) for label in labels.categories):
         return
-    found = used if categorical else column.to_numpy()[labels.codes >= 0]
+    found = list(sizes_of(labels)) if categorical else column.to_numpy()[labels.codes >= 0]
     by_text: dict[str, object] = {}
     texts: dict[object, tuple[str, object]] = {}
     for label in {(type(label), label): label for label in found}.values():
@@ -355,7 +354,7 @@ def _pandas_labels(column: Any) -> Labels:
 
 def _no_labels(name: object, value: object, error: Exception) -> DataError:
     return DataError(
-        f"Column {name!r} of obs holds what cannot be labels, such as {shown(value)} "
+        f"Column {name!r} of obs holds values that cannot be labels, such as {shown(value)} "
         f"({kind(value)}): {shown(error)}. Convert it, for instance with astype(str)."
     )
 
@@ -369,4 +368,7 @@ def _pandas_column(column: Any) -> Column:
     missing = column.isna().to_numpy()
     if isinstance(column.dtype, np.dtype):
         return Values(column.to_numpy(), missing)
+    numpy_dtype = getattr(column.dtype, "numpy_dtype", None)  # of nullable numbers and booleans
+    if numpy_dtype is not None and numpy_dtype.kind in "biuf":
+        return Values(column.to_numpy(numpy_dtype, na_value=numpy_dtype.type(0)), missing)
     return Values(column.to_numpy(dtype=object), missing)

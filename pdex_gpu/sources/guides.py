@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +17,7 @@ from ..errors import (
     UnsupportedDataError,
     listing,
     unknown_label,
+    warn,
 )
 from .columns import Labels, Values, object_array, yes_or_no
 from .dataset import Dataset
@@ -39,7 +40,7 @@ class Guides:
     cells : list of numpy.ndarray
         Cells of each guide, ascending.
     unknown : list of numpy.ndarray
-        Cells of which it is not known whether they carry it, ascending.
+        Cells for which it is unknown whether they carry it, ascending.
     """
 
     names: list[str]
@@ -54,8 +55,8 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
     ----------
     matrix : numpy.ndarray, scipy sparse matrix or list of Values
         Cells x guides, of True and False, 1 and 0, or text for these; the columns of a data frame
-        as a list. NaN, None and pandas' NA are missing: cells of which it is not known whether
-        they carry a guide. A warning counts them.
+        as a list. NaN, None and pandas' NA are missing: it is unknown whether these cells
+        carry the guide. A warning counts them.
     names : sequence, optional
     n_cells : int
     what : str
@@ -87,7 +88,7 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
             cells.append(np.flatnonzero(flags.values))
             unknown.append(np.flatnonzero(flags.missing))
     found = [str(j) for j in range(shape[1])] if names is None else [str(n) for n in names]
-    repeated = [name for name in dict.fromkeys(found) if found.count(name) > 1]
+    repeated = [name for name, n in Counter(found).items() if n > 1]
     if repeated:
         raise DataError(f"{what} has several columns named {repeated[0]!r}. Rename all but one.")
     _say_missing(found, unknown, n_cells, what)
@@ -104,7 +105,7 @@ def _columns(matrix: Any) -> Iterator[Values]:
 
 
 def _of_sparse(columns: Any, what: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Cells of each guide, and those of which it is not known, in a CSC matrix changed here."""
+    """Cells of each guide, and those for which it is unknown, in a CSC matrix changed here."""
     columns.sum_duplicates()
     found = _flags(Values(columns.data, np.zeros(len(columns.data), bool)), what)
     guide = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
@@ -135,12 +136,11 @@ def _say_missing(
     if not lacking:
         return
     n = len(np.unique(np.concatenate(list(unknown))))
-    warnings.warn(
-        f"{what} says of {n} of {n_cells} cells not whether they carry some guide: missing values "
-        f"in {listing(lacking)}. Such a cell is not counted for the guide, nor among the cells "
-        "without it.",
+    warn(
+        f"{what} has missing values for {n} of {n_cells} cells, in {listing(lacking)}. Where it is "
+        "unknown whether a cell carries a guide, it counts neither among the cells with that guide "
+        "nor among those without it.",
         MissingLabelWarning,
-        stacklevel=5,
     )
 
 
@@ -148,9 +148,9 @@ def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: ob
     """The dataset with each cell once for every guide that it carries.
 
     For ``comparison="rest"`` and ``"perturbed"`` a label that begins with :data:`POOL` stands for
-    every cell, or for those that carry a guide other than the reference's, each once. Cells of
-    which it is not known whether they carry a guide are not in its pool: they count for neither
-    side.
+    every cell, or for those that carry a guide other than the reference's, each once. Where it is
+    unknown whether a cell carries a guide, the cell is not in that guide's pool: it counts on
+    neither side.
     """
     if dataset.source.on_device:
         raise UnsupportedDataError(
@@ -218,9 +218,9 @@ def _add_pools(
             n_pooled += len(rows[-1])
             if n_pooled > _MOST_POOLED:
                 raise DataError(
-                    f"{len(known)} guides and more lack values in different cells, so that each "
-                    "has a rest of its own: too many cells in all. Fill them in (fillna(False)), "
-                    "or remove the cells of which guides are not known."
+                    f"At least {len(known)} guides have missing values in different cells, so each "
+                    "is compared with a different set of cells: too many in all. Fill the missing "
+                    "values in (fillna(False)), or remove these cells."
                 )
         pools[name] = known[key]
     return pools

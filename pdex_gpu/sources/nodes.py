@@ -128,7 +128,7 @@ def shape_of(group: Any) -> tuple[int, int] | None:
 
 
 def _whole_numbers(array: StoredArray) -> StoredArray:
-    """The array as integers: some writers know no numbers but float64."""
+    """The array as integers: some writers store all numbers as float64."""
     return WholeNumbers(array) if array.dtype.kind == "f" else array
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import TextEncodingWarning
+from ..errors import TextEncodingWarning, warn
 
 
 def decode_texts(values: Iterable[Any], what: str) -> np.ndarray:
@@ -33,11 +32,10 @@ def decode_texts(values: Iterable[Any], what: str) -> np.ndarray:
 
     found = np.fromiter(map(decode, values), dtype=object)
     if foreign:
-        warnings.warn(
+        warn(
             f"{what} holds text that is not UTF-8; {len(foreign)} of {len(found)} values, such as "
-            f"{foreign[0]!r}, are read as Latin-1. If that is wrong, write the file anew in UTF-8.",
+            f"{foreign[0]!r}, are read as Latin-1. If that is wrong, rewrite the file in UTF-8.",
             TextEncodingWarning,
-            stacklevel=2,
         )
     return found
 

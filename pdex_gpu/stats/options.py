@@ -65,7 +65,7 @@ def check_options(metric: str, options: Mapping[str, Any], call: Iterable[str] =
         owners = [m for m in OWN if m != metric and name in (*OWN[m], *scipy_options(m))]
         text = f"Unknown option {name!r}."
         if owners:
-            text = f"Option {name!r} is of {' and '.join(f'metric={m!r}' for m in owners)}."
+            text = f"Option {name!r} belongs to {' and '.join(f'metric={m!r}' for m in owners)}."
         else:
             others = [other for m in OWN for other in (*OWN[m], *scipy_options(m))]
             close = close_matches(name, list(dict.fromkeys([*call, *known, *others])))

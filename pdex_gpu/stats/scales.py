@@ -1,4 +1,4 @@
-"""Sides of comparisons of values whose squares are no float64: each over a power of two."""
+"""Sides of comparisons of values whose squares overflow or underflow: each over a power of two."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from .student_t import survival
 VARIANCES = ("pooled", "welch", "overestimated")
 
 _LOG10_2 = np.log10(2.0)
-_SMALL = 1e-140
+_SMALL = 1e-140  # below this, squared variances lose digits
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]
         df = (of_target + of_reference) ** 2 / (
             of_target**2 / (n - 1.0) + of_reference**2 / (taken - 1.0)
         )
-        # Squares of small variances are no float64, but their shares are.
+        # Squares of small variances underflow; those of their shares do not.
         both = of_target + of_reference
         small = (both > 0.0) & (both < _SMALL)
         if small.any():

@@ -106,7 +106,7 @@ class Stream(Protocol):
         pdex_gpu.errors.DeviceLostError
             If the device failed since.
         pdex_gpu.errors.KernelError
-            If a kernel went wrong.
+            If a kernel failed.
         """
         ...
 

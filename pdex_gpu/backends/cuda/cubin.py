@@ -29,7 +29,7 @@ def completed(binary: bytes, filename: str) -> bytes:
     Raises
     ------
     pdex_gpu.errors.BackendError
-        If it is no ELF file, or lacks bytes that nobody can know.
+        If it is not an ELF file, or lacks bytes that cannot be restored.
     """
     try:
         length, tables_end = _ends(binary + b"\0")
@@ -39,7 +39,7 @@ def completed(binary: bytes, filename: str) -> bytes:
         return binary
     if length == tables_end == len(binary) + 1:
         return binary + b"\0"
-    should = f"has {length:,} bytes by its own headers" if length else "is no whole ELF file"
+    should = f"has {length:,} bytes by its own headers" if length else "is not a complete ELF file"
     raise BackendError(
         f"The CUDA binary of {filename} cannot be used: CuPy gave {len(binary):,} bytes of it, and "
         f"it {should}. Install CuPy again (pdex-gpu doctor says how), or use backend='cpu'."
@@ -55,7 +55,7 @@ def _ends(binary: bytes) -> tuple[int, int]:
         If these are not the bytes of one up to there, tables included.
     """
     if not binary.startswith(_MAGIC):
-        raise ValueError("no ELF file of 64 bits")
+        raise ValueError("not a 64-bit ELF file")
     header = _HEADER.unpack_from(binary)
     segments, sections = header[5:7]
     segment_bytes, n_segments, section_bytes, n_sections = header[9:13]

@@ -1,4 +1,4 @@
-"""What a status of CUDA means for whoever called: whose fault it is, and what can be done.
+"""What a CUDA status means for the caller: whose fault it is, and what can be done.
 
 The numbers are those of ``cudaError_t``, which the runtime and the driver share.
 """
@@ -31,7 +31,7 @@ _LOST = {
 
 _TIMED_OUT = 702  # of displays: a kernel may take so long and no longer
 
-# A kernel did what it must not. Its process cannot use the device any more.
+# A kernel failed. Its process can no longer use the device.
 _KERNEL_FAULTS = {
     700,  # illegal address
     710,  # assertion
@@ -56,7 +56,7 @@ _LOADING = {
     500,  # no such symbol
 }  # fmt: skip
 
-# Driver, device and CUDA do not fit each other, or the device cannot be had.
+# Driver, device and CUDA do not fit each other, or the device is not available.
 _SETUP = {
     34,  # a stub in place of the driver
     35, 36,  # driver older than the runtime
@@ -84,9 +84,9 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
     DeviceLostError
         The device or its driver failed: others may go on.
     KernelError
-        A kernel cannot be loaded or started, or went wrong. So would it on any such device.
+        A kernel cannot be loaded or started, or failed. It would on any such device.
     BackendError
-        The driver does not fit, or the device cannot be had.
+        The driver does not fit, or the device is not available.
     """
     if status == _TIMED_OUT:
         return DeviceLostError(
@@ -102,10 +102,9 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
         )
     if status in _KERNEL_FAULTS:
         return KernelError(
-            f"{device}, failed while {doing}: {cause}. Results were discarded. A kernel went "
-            "wrong, which points to a bug in pdex_gpu: please report it with this text. Until it "
-            "is mended, use backend='cpu' in a new process: this one cannot use the device any "
-            "more."
+            f"{device}, failed while {doing}: {cause}. Results were discarded. A kernel "
+            "failed, which points to a bug in pdex_gpu: please report it with this text. Until it "
+            "is fixed, use backend='cpu' in a new process: this one can no longer use the device."
         )
     if status in _LOADING:
         return KernelError(
@@ -117,11 +116,11 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
     if status in _SETUP:
         return BackendError(
             f"{device}, failed while {doing}: {cause}. The driver, the device and CuPy do not fit "
-            "each other, or the device cannot be had. pdex-gpu doctor says what to do; or use "
+            "each other, or the device is not available. pdex-gpu doctor says what to do; or use "
             "backend='cpu'."
         )
     return KernelError(
         f"{device}, failed while {doing}: {cause}. Results were discarded. This is a fault of "
-        "pdex_gpu, not of the device: please report it with this text. Until it is mended, use "
+        "pdex_gpu, not of the device: please report it with this text. Until it is fixed, use "
         "backend='cpu'."
     )

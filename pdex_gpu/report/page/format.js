@@ -99,9 +99,10 @@ function cut(text, limit) {
   return `${letters.slice(0, limit - 1 - tail).join("")}…${letters.slice(letters.length - tail).join("")}`;
 }
 
-// What the effect is called on axes, in heads of tables and in sentences, and how it is written.
+// What the effect is called on axes and in sentences, at the head of a column, and within such a
+// head; and how it is written.
 function effectText({ column, is_ratio: isRatio }) {
   return isRatio
-    ? { column, axis: "log₂ fold change", short: "log₂ fold", text: (value) => fixed(value, 2) }
-    : { column, axis: "mean difference", short: "Difference", text: short };
+    ? { column, axis: "log₂ fold change", short: "log₂ fold", inner: "log₂ fold", text: (value) => fixed(value, 2) }
+    : { column, axis: "mean difference", short: "Difference", inner: "difference", text: short };
 }

@@ -82,7 +82,7 @@ function fillHits(report, order, go, geneGo) {
   if (a.own_gene.some((g) => g >= 0)) {
     const own = (t) => a.own_size[t];
     columns.push({
-      title: `Own gene ${report.effect.short.replace("D", "d")}`, hint: `${report.effect.axis} of the perturbation's own gene`, key: own,
+      title: `Own gene ${report.effect.inner}`, hint: `${report.effect.axis} of the perturbation's own gene`, key: own,
       cell: (t) => (a.own_gene[t] < 0 ? MISSING : `${report.effect.text(own(t))}${a.own_hit[t] ? " *" : ""}`),
       files: [{ name: "own_gene", value: (t) => quoted(a.own_gene[t] < 0 ? "" : report.genes[a.own_gene[t]]) },
         { name: `own_gene_${report.effect.column}`, value: (t) => (a.own_gene[t] < 0 ? "" : exact(own(t))) },
