@@ -576,8 +576,10 @@ def _sorted(labels: list[Any]) -> list[Any]:
 def match_label(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
     """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line.
 
-    It finds the number 3.0 as well: whole numbers are stored so where some cell has none.
+    It finds the number 3.0 as well: whole numbers are stored so where some cell has none. Bytes
+    find the text that they are.
     """
+    label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
     if label in known or str(label) in by_text:
         return label if label in known else by_text[str(label)]
     try:
