@@ -10,7 +10,6 @@ import numpy as np
 
 from .backends.contract import KernelSet, Moments
 from .design import Contrast, Design
-from .errors import OptionError
 from .schema import EXTRA, extra_columns
 from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
