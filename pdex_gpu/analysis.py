@@ -10,7 +10,6 @@ import numpy as np
 
 from .backends.contract import KernelSet, Moments
 from .design import Contrast, Design
-from .errors import OptionError
 from .schema import EXTRA, extra_columns
 from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
@@ -409,13 +408,7 @@ def make_analysis(
     """
     if stratified:
         test.judge_strata((), 0, 0)  # raises if it has no such form, and says why
-    columns = extra_columns(asked)
-    lacking = _lacking(test, stratified)
-    if asked == "all":
-        columns = tuple(name for name in columns if name not in lacking)
-    for name in columns:
-        if name in lacking:
-            raise OptionError(f"Column {name!r} {lacking[name]}")
+    columns = extra_columns(asked, _lacking(test, stratified))
     wanted = set(columns)
     in_counts = bool(_COUNT_SPACE & wanted) or count_means or not exp_post_agg
     in_logs = bool(_LOG_SPACE & wanted)

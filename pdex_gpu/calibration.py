@@ -153,7 +153,7 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
         ),
     )
     check_settings(settings)
-    extra_columns(settings.columns)
+    extra_columns(settings.columns, {})
     test = make_test(settings.metric, settings.test_options, settings.call)
     if getattr(test, "p_values", None) == "interpolated":
         raise OptionError(

@@ -194,6 +194,9 @@ def check_label(name: str, label: object, given: object = None) -> None:
 
     `given` is what the option was given, where that is more than the label.
     """
+    if isinstance(label, tuple):  # shown as its parts
+        for part in label:
+            check_label(name, part, label if given is None else given)
     try:
         hash(label)
         str(label)

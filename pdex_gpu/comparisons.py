@@ -577,9 +577,11 @@ def _sorted(labels: list[Any]) -> list[Any]:
 def match_label(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
     """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line.
 
-    It finds the number 3.0 as well: whole numbers are stored so where some cell has none. What is
-    equal to a label but of another type, as True and 1.0 are to 1, gives the column's own.
+    It finds the number 3.0 as well: whole numbers are stored so where some cell has none. Bytes
+    find the text that they are. What is equal to a label but of another type, as True and 1.0 are
+    to 1, gives the column's own.
     """
+    label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
     own = by_text.get(str(label))
     if label in known:
         return own if own == label else next(one for one in known if one == label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .checks import names_of
@@ -150,20 +150,29 @@ EXTRA = tuple(c.name for c in EXTRA_COLUMNS)
 INTEGERS = frozenset(c.name for c in EXTRA_COLUMNS if c.kind == "int64")
 
 
-def extra_columns(asked: str | Iterable[str]) -> tuple[str, ...]:
-    """The further columns asked for, in the order of the schema; ``"all"`` stands for all.
+def extra_columns(asked: str | Iterable[str], lacking: Mapping[str, str]) -> tuple[str, ...]:
+    """The further columns asked for, in the order of the schema.
+
+    Parameters
+    ----------
+    asked : str or iterable of str
+        ``"all"`` stands for all that are not lacking.
+    lacking : mapping
+        Columns that the test has not, and why: the end of a sentence.
 
     Raises
     ------
     OptionError
-        If one does not exist.
+        If one does not exist, or is lacking.
     """
     names = names_of("columns", asked, "columns", "['auroc', 'log10_p'], or 'all'")
     if names == ["all"]:
-        return EXTRA
+        return tuple(name for name in EXTRA if name not in lacking)
     for name in names:
         if name not in EXTRA and name not in VALUES and name not in LABELS:
             raise OptionError(unknown("column", name, EXTRA))
+        if name in lacking:
+            raise OptionError(f"Column {name!r} {lacking[name]}")
     return tuple(name for name in EXTRA if name in names)
 
 

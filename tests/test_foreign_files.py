@@ -23,7 +23,7 @@ from stored_screens import assert_same_bits
 from test_sources_memory import read_back
 
 from pdex_gpu import calibrate, differential_expression, estimate, pseudobulk
-from pdex_gpu.errors import FileFormatError, PdexGpuError, TextEncodingWarning
+from pdex_gpu.errors import ColumnError, FileFormatError, PdexGpuError, TextEncodingWarning
 from pdex_gpu.sources.dataset import Dataset, open_dataset
 from pdex_gpu.sources.guides import read_guides
 
@@ -294,7 +294,8 @@ CASES: dict[str, Callable[[h5py.File], None]] = {
     **{f"values {t}": as_type(*_VALUES, dtype=t) for t in
        ("?", "i1", "u1", ">i2", "u4", "i8", "u8", "f2", ">f4", "f8", ">f8")},
     **{f"codes {t}": as_type("obs/g/codes", dtype=t) for t in ("i2", "i8", ">i4", "f8")},
-    **{f"number {t}": as_type("obs/number", dtype=t) for t in ("i1", "u8", ">i4", ">f8", "f2")},
+    **{f"number {t}": as_type("obs/number", dtype=t) for t in
+       ("i1", "u8", ">i4", ">f8", "f2", "longdouble")},
     **{f"mask {t}": as_type("obs/few/mask", dtype=t) for t in ("i1", "u1")},
     "shape of floats": attribute("X", "shape", np.array(_SHAPE, ">f8")),
     "shape of other integers": attribute("X", "shape", np.array(_SHAPE, ">u4")),
@@ -343,9 +344,7 @@ def facts(data: Any) -> dict[str, Any]:
 
     def labels(dataset: Dataset, column: str) -> list[Any]:
         labels = dataset.column(column)
-        # Text that is not called UTF-8 is bytes to anndata, of some types and ages of files.
-        names = [v.decode() if isinstance(v, bytes) else v for v in labels.categories]
-        return [None if code < 0 else names[code] for code in labels.codes]
+        return [None if code < 0 else labels.categories[code] for code in labels.codes]
 
     def guides(dataset: Dataset) -> Any:
         read = read_guides(*dataset.matrix("guides"), N_CELLS, "guides")
@@ -522,6 +521,26 @@ def test_text_that_is_not_utf8_is_read_as_latin_1(fixed, tmp_path):
     assert found.targets.tolist() == ["B", "µg"]
     where = {w.filename for w in caught if w.category is TextEncodingWarning}
     assert where == {__file__}  # of the call
+
+
+@pytest.mark.filterwarnings("ignore::pdex_gpu.errors.MissingLabelWarning")
+def test_names_of_columns_that_are_not_utf8(tmp_path):
+    """h5py lists them as bytes, and finds them by nothing else; anndata reads no such file."""
+    path = write(tmp_path / "screen.h5ad")
+    name = b"gruppe_\xe4"
+    with h5py.File(path, "r+") as file:
+        obs = file["obs"]
+        obs.id.links.create_hard(name, obs.id, b"g")
+        listed = [n.encode() for n in obs.attrs["column-order"]]
+        del obs["g"], obs.attrs["column-order"]
+        listed = np.array([name if n == b"g" else n for n in listed], object)
+        obs.attrs.create("column-order", listed, dtype=h5py.string_dtype())
+    found = differential_expression(str(path), "gruppe_ä", reference="ctrl", progress=False)
+    assert found.targets.tolist() == ["A", "B"]
+    other = differential_expression(str(path), "text", reference="x", progress=False)
+    assert other.targets.tolist() == ["yy", "z"]
+    with pytest.raises(ColumnError, match="Did you mean 'gruppe_ä'"):
+        differential_expression(str(path), "gruppe", reference="ctrl", progress=False)
 
 
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.MissingLabelWarning")

@@ -397,3 +397,26 @@ def test_labels_of_another_type_give_the_columns_own(zero, tmp_path):
     for name, expected in (("target", [1, 1, 1, 2, 2, 2]), ("reference", [0] * 6)):
         assert written[name].dtype == table[name].cat.categories.dtype == np.int64
         assert written[name].tolist() == table[name].tolist() == expected
+
+
+# --- names of the result's columns -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index, iter])
+@pytest.mark.parametrize("metric", ["wilcoxon", "t-test"])
+def test_columns_in_whatever_holds_their_names(kind: Callable[[Any], Any], metric: str):
+    found = compare(screen(), columns=kind(["auroc", "cohens_d"]), metric=metric)
+    assert {"auroc", "cohens_d"} <= set(found.columns)
+    listed, alone = (compare(screen(), columns=c, metric=metric) for c in (kind(["all"]), "all"))
+    assert listed.columns == alone.columns
+
+
+def test_a_level_of_parts_that_cannot_be_shown_is_refused():
+    class Hidden:
+        def __repr__(self) -> str:
+            raise RuntimeError("no text")
+
+    result = compare(screen(batch=turns("x", "y")), ["pert", "batch"])
+    for level in ([Hidden()], (Hidden(), "x"), ((Hidden(),),)):
+        with pytest.raises(OptionError, match="within="):
+            result.find("A", within=level)

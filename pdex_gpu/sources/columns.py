@@ -52,6 +52,11 @@ def object_array(values: Iterable[Any]) -> np.ndarray:
     return np.fromiter(values, dtype=object)
 
 
+def native_labels(dtype: np.dtype) -> np.dtype:
+    """The dtype in which numbers are labels: this machine's byte order, at most float64."""
+    return np.dtype(np.float64) if dtype == np.longdouble else dtype.newbyteorder("=")
+
+
 def as_labels(column: Column) -> Labels:
     """Codes in order of first appearance, as pandas.factorize gives them; labels as they are."""
     if isinstance(column, Labels):

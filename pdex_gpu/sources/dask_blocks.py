@@ -12,6 +12,7 @@ from ..errors import DataError, UnsupportedDataError
 from .digest import digest
 from .memory import check_indices, check_indptr, check_two_dimensional, native_dtype
 from .order import in_order
+from .whole_numbers import for_scipy
 
 _SAMPLED = 8  # of so many lines of blocks one is computed to estimate what all hold,
 _MOST_SAMPLED = 4  # but no more than this
@@ -196,6 +197,7 @@ class BlockPart:
         if not is_sparse:
             return sparse.csr_matrix(np.asarray(block).astype(self.dtype, copy=False))
         if block.format in ("csr", "csc"):
+            block = for_scipy(block, where)
             major, limit = ("row", shape[1]) if block.format == "csr" else ("column", shape[0])
             n_major = len(block.indptr) - 1
             n_stored = min(len(block.data), len(block.indices))

@@ -22,12 +22,14 @@ from ..errors import (
     unknown,
 )
 from .base import Source
-from .columns import Column, Values, as_labels, as_values
+from .columns import Column, Values, as_labels, as_values, native_labels
 from .columns import Labels as Labels
 from .columns import object_array as object_array
 from .memory import from_array, no_matrix
 from .multimodal import is_multimodal, many_modalities
 from .nodes import StoredSource, from_node, is_node
+from .text import decode_texts
+from .whole_numbers import for_scipy
 
 
 @dataclass
@@ -254,14 +256,28 @@ def _anndata_source(adata: Any, layer: str | None) -> Source:
     if not adata.is_view:
         return source_of(matrix, what)
     if not _is_stored(matrix):
-        return source_of(_matrix(adata, layer), what)
+        return source_of(_selected(adata, matrix, layer, what), what)
     from .view import select
 
+    return select(_from_stored(matrix, what), *_selection(adata))
+
+
+def _selection(adata: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the first AnnData that a view shows."""
     # Private, but without them anndata loads all that is selected. Views of views refer to the
     # first AnnData, too.
-    rows = np.arange(whole.n_obs)[adata._oidx]
-    columns = np.arange(whole.n_vars)[adata._vidx]
-    return select(_from_stored(matrix, what), rows, columns)
+    whole = adata._adata_ref
+    return np.arange(whole.n_obs)[adata._oidx], np.arange(whole.n_vars)[adata._vidx]
+
+
+def _selected(adata: Any, matrix: Any, layer: str | None, what: str) -> Any:
+    """What a view shows of `matrix`, which is in memory."""
+    if getattr(matrix, "format", None) in ("csr", "csc"):
+        usable = for_scipy(matrix, what)
+        if usable is not matrix:  # anndata would have scipy cut it as it is
+            rows, columns = _selection(adata)
+            return usable[rows][:, columns]
+    return _matrix(adata, layer)
 
 
 def _matrix(adata: Any, layer: str | None) -> Any:
@@ -338,18 +354,27 @@ def _pandas_labels(column: Any) -> Labels:
         found = as_labels(_pandas_column(column))
     else:
         if isinstance(column.dtype, np.dtype):  # pandas knows this machine's byte order alone
-            column = column.astype(column.dtype.newbyteorder("="))
+            column = column.astype(native_labels(column.dtype))
         try:
             codes, uniques = pd.factorize(column)
         except Exception as error:  # of values that cannot be hashed or compared
             raise _no_labels(column.name, column.iloc[0], error) from error
         found = Labels(codes.astype(np.int64), object_array(pd.Index(uniques).tolist()))
+    if any(isinstance(label, bytes) for label in found.categories):
+        found = _decoded(found, f"Column {column.name!r} of obs")
     for label in found.categories:
         try:
             check_label("label", label)
         except OptionError as error:
             raise _no_labels(column.name, label, error) from error
     return found
+
+
+def _decoded(labels: Labels, what: str) -> Labels:
+    """Labels with text in place of bytes, as files are read."""
+    names = decode_texts(labels.categories, what)
+    found = as_labels(Values(names, np.zeros(len(names), bool)))
+    return Labels(np.append(found.codes, -1)[labels.codes], found.categories)
 
 
 def _no_labels(name: object, value: object, error: Exception) -> DataError:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ColumnError, FileFormatError, UnsupportedDataError, unknown
-from .columns import Column, Labels, Values, as_labels, as_values, object_array
+from .columns import Column, Labels, Values, as_labels, as_values, native_labels, object_array
 from .nodes import attribute, encoding_of, is_array, texts
-from .text import decode_texts, plain_text, plain_texts
+from .text import decode_texts, plain_text, plain_texts, shown_name, stored_name
 
 # Where anndata 0.7 kept the categories of all categorical columns of a data frame.
 _OLD_CATEGORIES = "__categories"
@@ -36,7 +36,7 @@ class Frame:
         self._node, self.name = node, name
         given = attribute(node, "_index")
         names = _INDEX_NAMES.get(name, ("_index",)) if given is None else (plain_text(given),)
-        self._index = next((n for n in names if n in node), None)
+        self._index = next((n for n in names if stored_name(n) in node), None)
         # A dictionary of columns may do without.
         self._needs_index = given is not None or encoding_of(node) == "dataframe"
 
@@ -48,7 +48,7 @@ class Frame:
             name = next(iter(self.columns), None)
         if name is None:
             return None
-        node = self._node[name]
+        node = self._node[self._key(name)]
         if not is_array(node):
             part = next((part for part in ("codes", "values") if part in node), None)
             if part is None or not is_array(node[part]):
@@ -59,9 +59,11 @@ class Frame:
     @property
     def columns(self) -> Sequence[str]:
         """Names of the columns, the index left out unless it is a column too."""
-        listed = [n for n in plain_texts(attribute(self._node, "column-order")) if n in self._node]
-        hidden = {self._index, _OLD_CATEGORIES}
-        return listed + [key for key in self._node if key not in hidden and key not in listed]
+        keys = [shown_name(key) for key in self._node]
+        listed = [shown_name(name) for name in plain_texts(attribute(self._node, "column-order"))]
+        listed = [name for name in listed if name in keys]
+        hidden = {self._index and shown_name(self._index), _OLD_CATEGORIES}
+        return listed + [key for key in keys if key not in hidden and key not in listed]
 
     def names(self) -> np.ndarray | None:
         """The index as str, shape (n_rows,), object; None where there is none."""
@@ -79,9 +81,16 @@ class Frame:
         """
         return self._read(name)
 
+    def _key(self, name: str) -> str | bytes:
+        """Under which a column of that name is in the store."""
+        key = stored_name(name)
+        if key in self._node:
+            return key
+        return next((stored_name(key) for key in self._node if shown_name(key) == name), name)
+
     def _read(self, name: str) -> Column:
         what = _what(name, self.name)
-        node = self._node[name]
+        node = self._node[self._key(name)]
         if not is_array(node):
             return read_column(node, what)
         old = attribute(node, "categories")
@@ -231,7 +240,7 @@ def _native(values: np.ndarray, what: str) -> np.ndarray:
     """Values in this machine's byte order, text as str."""
     if values.dtype.kind in "OSU":
         return decode_texts(values.astype(object), what)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    return values.astype(native_labels(values.dtype), copy=False)
 
 
 def _checked(values: np.ndarray, what: str) -> Values:

@@ -22,6 +22,7 @@ from ..errors import (
 from .columns import Labels, Values, object_array, yes_or_no
 from .dataset import Dataset
 from .view import repeat
+from .whole_numbers import for_scipy
 
 #: What labels of pools of cells begin with, among those of guides.
 POOL = "\0pool"
@@ -80,6 +81,8 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
     if names is not None and len(names) != shape[1]:
         raise DataError(f"{what} has {shape[1]} columns, but {len(names)} names.")
     if hasattr(matrix, "tocsc"):
+        if matrix.format in ("csr", "csc"):
+            matrix = for_scipy(matrix, what)
         cells, unknown = _of_sparse(matrix.tocsc(copy=True), what)
     else:
         cells, unknown = [], []

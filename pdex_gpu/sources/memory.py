@@ -15,6 +15,7 @@ from .base import CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_arr
 from .digest import digest
 from .order import in_order
 from .split import search_rows
+from .whole_numbers import with_native_integers
 
 SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
 # A chunk needs the positions of two edges and shares each with a neighbour; a few more, because
@@ -51,6 +52,8 @@ def from_array(matrix: Any, *, what: str) -> Source:
     if sparse.issparse(matrix):
         check_two_dimensional(matrix.shape, what)
         native_dtype(matrix.dtype, what)
+        if matrix.format in ("csr", "csc"):
+            matrix = with_native_integers(matrix, what)
         if matrix.format == "csc":
             return CscSource(matrix.data, matrix.indices, matrix.indptr, matrix.shape[0], what)
         matrix = matrix.tocsr()

@@ -50,6 +50,27 @@ def plain_text(value: Any) -> str:
     return str(value)
 
 
+def shown_name(name: str | bytes) -> str:
+    """The name of a node as users see it.
+
+    What is not UTF-8 is taken for Latin-1. h5py lists such names as bytes, and gives them with
+    surrogates in attributes.
+    """
+    name = stored_name(name)
+    return name if isinstance(name, str) else name.decode("latin-1")
+
+
+def stored_name(name: str | bytes) -> str | bytes:
+    """The name of a node as h5py finds it: bytes where it is not UTF-8."""
+    if isinstance(name, bytes):
+        return name
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape")
+    return name
+
+
 def plain_texts(values: Any) -> Sequence[str]:
     """A list in an attribute as str; nothing where it is stored as empty."""
     if isinstance(values, str | bytes):
