@@ -213,3 +213,30 @@ def test_kernels_that_are_damaged_are_compiled_again(kernel):
         path.unlink()
         path.mkdir()  # where nothing can be written
     assert use(kernel, str(kernel / "cache")) == "8\n"
+
+
+# --- a command whose streams are of no use --------------------------------------------------
+
+_SHELL = 'exec "$0" -m pdex_gpu '
+
+
+@pytest.mark.parametrize("words", ["backends >&-", "backends 2>&-", "backends --json >&- 2>&-"])
+def test_a_command_with_a_closed_stream(words):
+    done = subprocess.run(
+        ["bash", "-c", _SHELL + words, sys.executable],
+        capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_command_whose_output_is_full():
+    done = subprocess.run(
+        ["bash", "-c", _SHELL + "backends >/dev/full", sys.executable],
+        capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 6
+    assert done.stderr.startswith("pdex-gpu: error: What this command shows cannot be written: No")
+    assert done.stderr.count("\n") == 1

@@ -5,6 +5,7 @@ Nothing that is imported at the top is heavy, so that ``--help`` and mistakes ar
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from ..exits import Exit, exit_code
 
 #: By which a shell asks for completions.
 _COMPLETE = "_PDEX_GPU_COMPLETE"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The arguments; those of the process if None.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict":  # names that the terminal has no signs for
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -39,12 +42,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except BrokenPipeError:  # the reader of the pipe has what it wanted
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up_output()
             return Exit.OK
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as caught:
+            error: BaseException = caught
+            if type(caught) is OSError and caught.errno in _DISK_FULL:  # of files it is ours
+                _give_up_output()
+                error = errors.OutputError(
+                    f"What this command shows cannot be written: {caught.strerror}. Free space "
+                    "where its standard output goes, or send it elsewhere."
+                )
             if _asked(arguments, "--debug") and isinstance(error, Exception):
                 traceback.print_exc()
             return _report(error, as_json=_asked(arguments, "--json"))
+
+
+def _open_streams() -> None:
+    """Let what goes to a stream that is closed (``>&-``) be lost: Python has None for it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (kept)
+
+
+def _give_up_output() -> None:
+    """Let what is left to be written be lost, so that Python does not try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _call(arguments: list[str]) -> int:
