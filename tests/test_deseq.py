@@ -459,7 +459,7 @@ def no_counts(adata: ad.AnnData) -> ad.AnnData:
         (None, {"design": "donor ~ target_gene"}, OptionError, "more than the right side of one"),
         (None, {"design": "~target_gene | donor"}, OptionError, "more than the right side of one"),
         (None, {"design": "~target_gene + I(donor)**0.5"}, OptionError, "cannot be used"),
-        (None, {"groupby": 5}, OptionError, "groupby=5 must be names of columns"),
+        (None, {"groupby": 5}, OptionError, "groupby=5 must be the name of a column"),
     ],
 )
 def test_what_cannot_be_fitted(

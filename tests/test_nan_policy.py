@@ -279,14 +279,15 @@ def test_who_gives_the_advice_takes_it(tmp_path):
     obs = frame().dropna(subset=["group"])
     obs = obs.astype({"group": "category"})
     data = screen(values()[frame()["group"].notna()], obs)
-    for call in (functools.partial(run, data), functools.partial(frames, data)):
+    for call in (functools.partial(run, data, is_log1p=False), functools.partial(frames, data)):
         for metric in ("wilcoxon", "t-test", "anderson"):
             with pytest.raises(DataError, match=r"Or give nan_policy='omit' \(--nan-policy omit\)"):
                 call(metric=metric)
             call(metric=metric, nan_policy="omit")
     controls = functools.partial(
-        pdex_gpu.calibrate, data, "group", reference="ctrl", n_repeats=2, progress=False
-    )
+        pdex_gpu.calibrate, data, "group", reference="ctrl", n_repeats=2, is_log1p=False,
+        progress=False,
+    )  # fmt: skip
     with pytest.raises(DataError, match="Or give nan_policy='omit'"):
         controls()
     assert controls(nan_policy="omit").total.n_tests > 0
