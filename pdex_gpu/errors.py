@@ -36,6 +36,7 @@ _CONTROL_WORDS = frozenset(
 _CONTROL_STARTS = (
     "nontarget", "control", "ctrl", "negctrl", "negcontrol", "negativecontrol", "safetarget",
     "safeharbo", "scramble", "wildtype", "untreated", "vehicle", "mock", "nopert", "noguide",
+    "notarget",
 )  # fmt: skip
 
 
@@ -250,7 +251,8 @@ def is_control(label: str) -> bool:
     words = re.split(r"[^a-z0-9]+", label.casefold())
     joined = "".join(words)
     return joined.startswith(_CONTROL_STARTS) or any(
-        word.removeprefix("sg") in _CONTROL_WORDS for word in words
+        word.removeprefix("sg") in _CONTROL_WORDS or word.rstrip("0123456789") == "ntc"
+        for word in words  # with a number others are genes, such as WT1
     )
 
 

@@ -112,7 +112,8 @@ def test_an_unknown_reference_among_many_labels(asked):
     "name",
     ["Non-Targeting", "non_targeting_001", "NT", "ntc-12", "sgNT_3", "Control", "CTRL2", "ctl",
      "safe-targeting", "DMSO", "dmso_24h", "scramble", "Scrambled-1", "AAVS1", "sgAAVS1", "WT",
-     "wild type", "mock", "Vehicle", "untreated", "NegCtrl3", "negative_control", "no-guide"],
+     "wild type", "mock", "Vehicle", "untreated", "NegCtrl3", "negative_control", "no-guide",
+     "NO-TARGET", "NTC1"],
 )  # fmt: skip
 def test_names_of_controls(name):
     assert errors.is_control(name)

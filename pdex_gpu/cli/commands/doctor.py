@@ -48,6 +48,10 @@ def command(
             if check.fix:
                 show_line(" " * (width + 13), "fix: ", Cell(check.fix, "cyan"))
         counts = {kind: sum(c.status == kind for c in checks) for kind in _STYLES}
-        show_line("\n", ", ".join(f"{n} {kind}" for kind, n in counts.items()))
+        show_line("\n", ", ".join(_number(n, kind) for kind, n in counts.items()))
     if not fine:
         raise typer.Exit(Exit.BACKEND)
+
+
+def _number(n: int, status: str) -> str:
+    return f"{n} {status}" if n == 1 or status == "ok" else f"{n} {status}s"
