@@ -562,7 +562,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"columns": ["log2fc"]}, "Unknown column 'log2fc'"),
     ({"columns": 5}, "columns=5 must be names of columns, such as ['auroc', 'log10_p'], or 'all'"),
     ({"columns": None}, "columns=None must be names of columns"),
-    ({"columns": [5]}, "Unknown column '5'"),
+    ({"columns": [5]}, "columns=[5] must be names of columns"),
     ({"columns": ["z"], "metric": "t-test"}, "Column 'z' does not exist for metric='t-test'"),
     (
         {"columns": ["log10_p"], "metric": "t-test", "trim": 0.1},

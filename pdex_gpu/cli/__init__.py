@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return Exit.OK
         except (Exception, KeyboardInterrupt) as caught:
             error: BaseException = caught
-            if type(caught) is OSError and caught.errno in _DISK_FULL:  # of files it is ours
+            if isinstance(caught, OSError) and _output_is_full():
                 _give_up_output()
                 error = errors.OutputError(
                     f"What this command shows cannot be written: {caught.strerror}. Free space "
@@ -62,6 +62,15 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (kept)
+
+
+def _output_is_full() -> bool:
+    """Whether standard output takes no more: what is left of it cannot be written either."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error.errno in _DISK_FULL
+    return False
 
 
 def _give_up_output() -> None:
