@@ -412,7 +412,7 @@ def test_columns_that_are_no_groups(truth):
 def test_results_need_an_anndata(truth, tmp_path):
     path = tmp_path / "x.h5ad"
     screen(truth).write_h5ad(path)
-    with pytest.raises(errors.UnsupportedDataError, match="needs an AnnData, not a pathlib.PosixPath"):
+    with pytest.raises(errors.UnsupportedDataError, match=r"not a pathlib\.\w*Path"):
         pdex_gpu.rank_genes_groups(path, "group")
     backed = ad.read_h5ad(path, backed="r")
     with pytest.raises(errors.OptionError, match=r"copy=True would copy a file.*to_memory"):
