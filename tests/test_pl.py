@@ -152,7 +152,7 @@ def test_bad_fdr(name: str, fdr: Any):
         (lambda r: pl.heatmap(r, value="log2_fold_chang"), "'log2_fold_change'"),
         (lambda r: pl.heatmap(r, value=3), "Unknown column '3'"),
         (lambda r: pl.heatmap(r, targets=3), "3 must be a list of names"),
-        (lambda r: pl.calibration(r), "made of a Calibration, not of a DEResult"),
+        (lambda r: pl.calibration(r), "made of a Calibration, not of a pdex_gpu.result.DEResult"),
     ],
 )
 def test_bad_options(draw: Callable[[Any], Any], says: str):

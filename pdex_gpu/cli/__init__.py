@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from .. import errors
 from ..console import PROGRAM
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return Exit.OK
         except (Exception, KeyboardInterrupt) as caught:
             error: BaseException = caught
-            if isinstance(caught, OSError) and _output_is_full():
+            if _is_of_output(caught):
                 _give_up_output()
                 error = errors.OutputError(
                     f"What this command shows cannot be written: {caught.strerror}. Free space "
@@ -64,13 +64,10 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (kept)
 
 
-def _output_is_full() -> bool:
-    """Whether standard output takes no more: what is left of it cannot be written either."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        return error.errno in _DISK_FULL
-    return False
+def _is_of_output(error: BaseException) -> TypeGuard[OSError]:
+    """Whether this says that standard output is full: of files such an error is one of ours."""
+    own = sys.stdout is sys.__stdout__  # not replaced by whoever called `main`
+    return own and type(error) is OSError and error.errno in _DISK_FULL
 
 
 def _give_up_output() -> None:
