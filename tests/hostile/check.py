@@ -466,6 +466,8 @@ def _wrong_fdr(case: Case, columns: dict[str, np.ndarray], kept: np.ndarray) -> 
 def _wrong_sums(case: Case, outcome: Outcome) -> Iterator[str]:
     assert outcome.columns is not None
     assert outcome.labels is not None
+    if "1e307" in case.kinds:  # sums of such values overflow
+        return
     names = sorted(case.obs.columns[:2])
     cells = list(zip(*(labels_of(case.obs, name) for name in names), strict=True))
     values = case.values.astype(np.float64)
