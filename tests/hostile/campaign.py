@@ -15,11 +15,9 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from .child import Done, driver_of, said, serve
+from .child import LIMIT, Done, driver_of, said, serve
 from .verdict import Verdict
 
-#: Seconds that a case may take, where its driver does not say.
-LIMIT = 60.0
 #: Seconds that a process may take until it is ready.
 _START = 120.0
 #: Seconds that it is given to end.
@@ -93,8 +91,8 @@ class _Process:
             line = f"death: exit code {self._process.exitcode}: {said(self._folder)}"
             self._end()
             return Done(seed, Verdict(problems=(line,)), seconds, 0)
+        line = f"hang: no answer after {self._limit:g} seconds: {said(self._folder)}"
         self._end()
-        line = f"hang: no answer after {self._limit:g} seconds"
         return Done(seed, Verdict(problems=(line,)), self._limit, 0)
 
     def _start(self) -> None:

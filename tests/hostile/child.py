@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import logging
@@ -18,6 +19,8 @@ from types import ModuleType
 
 from .verdict import Verdict, foreign, of_lines
 
+#: Seconds that a case may take, where its driver does not say.
+LIMIT = 60.0
 #: What a call may take beyond the memory that it is given, in bytes.
 SLACK = 400_000_000
 #: Address space of a process, so that a bomb ends the case and not the machine.
@@ -59,10 +62,15 @@ def serve(name: str, connection: Connection, folder: str) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     _redirect(folder)
     driver = driver_of(name)
+    limit = float(getattr(driver, "LIMIT", LIMIT))
+    faulthandler.enable()
     connection.send(None)
     while (seed := connection.recv()) is not None:
         os.ftruncate(1, 0)
-        connection.send(measured(driver, seed, Path(folder)))
+        faulthandler.dump_traceback_later(0.9 * limit)
+        done = measured(driver, seed, Path(folder))
+        faulthandler.cancel_dump_traceback_later()
+        connection.send(done)
 
 
 def _redirect(folder: str) -> None:
@@ -80,7 +88,8 @@ def _printed(folder: str) -> Path:
 def said(folder: str) -> str:
     """The end of what a process has printed."""
     with suppress(OSError):
-        return _printed(folder).read_text(errors="replace")[-600:].strip()
+        text = _printed(folder).read_text(errors="replace").strip()
+        return text if len(text) < 1500 else f"{text[:700]} ... {text[-800:]}"
     return ""
 
 

@@ -12,7 +12,9 @@ from .made import matrix_of
 
 def change(case: Case, path: Path) -> list[str]:
     """Do to a file what a case says; tells what was done."""
-    return [_one(case, name, case.rng(k), path) for k, name in enumerate(case.changes)]
+    done = [_one(case, name, case.rng(k), path) for k, name in enumerate(case.changes)]
+    print(*done, sep="\n", flush=True)  # what is told of a case that hangs
+    return done
 
 
 def _one(case: Case, name: str, rng: Rng, path: Path) -> str:

@@ -269,8 +269,9 @@ def _values(rng: Rng, root: Any, name: str) -> str:
         choices = [not flat[i]]
     else:
         limits = np.iinfo(node.dtype)
-        choices = [limits.max, limits.min, -1 if limits.min else 0, -2 if limits.min else 1, flat[j],
-                   flat[i] + 1 if flat[i] < limits.max else 0, 13, 60]  # fmt: skip
+        choices = [limits.max, limits.min, flat[j], 13, 60]
+        choices += [-1, -2] if limits.min else [0, 1]
+        choices += [flat[i] + 1] if flat[i] < limits.max else []
     value = choices[int(rng.integers(len(choices)))]
     if rng.random() < 0.1:
         flat[:] = value
@@ -306,8 +307,8 @@ def _link(rng: Rng, root: Any, name: str) -> str:
         (other / "copy.h5").write_bytes(_flushed(root))
         full = root[name].name
         del root[name]
-        root[name] = h5py.ExternalLink("other/copy.h5" if rng.random() < 0.5 else
-                                       "../" + file.parent.name + "/other/copy.h5", full)  # fmt: skip
+        target = "other/copy.h5" if rng.random() < 0.5 else f"../{file.parent.name}/other/copy.h5"
+        root[name] = h5py.ExternalLink(target, full)
         return "an external link to a copy in another folder"
     full = root[name].name
     del root[name]

@@ -96,9 +96,9 @@ def _put(rng: Rng, store: Path) -> str:
 
 def _linked(rng: Rng, store: Path) -> str:
     path = _pick(rng, store, notes=False)
-    shutil.copy(path, store.parent / "outside")
+    shutil.copy(path, store.parent / "beside.bin")
     path.unlink()
-    path.symlink_to(os.path.relpath(store.parent / "outside", path.parent))
+    path.symlink_to(os.path.relpath(store.parent / "beside.bin", path.parent))
     return f"{path.relative_to(store)} a link to a file outside"
 
 
