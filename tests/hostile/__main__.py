@@ -33,7 +33,8 @@ def main() -> int:
             for line in done.verdict.problems:
                 print(f"    {line}")
         if asked.number:
-            print(f"    {done.verdict.outcome}, {done.seconds:.2f} s, {done.peak / 1e6:.0f} MB")
+            what = "wrong" if done.verdict.problems else done.verdict.outcome
+            print(f"    {what}, {done.seconds:.2f} s, {done.peak / 1e6:.0f} MB")
         sys.stdout.flush()
     found = tally.content()
     print(

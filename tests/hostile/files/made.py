@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import tempfile
 import warnings
@@ -175,14 +176,27 @@ def _write_zarr(form: str, data: ad.AnnData, path: Path) -> None:
         )
         new[...] = values
         new.attrs.update(attrs)
-    if not names[0].startswith("X/d") or "csc" in form:
-        zarr.consolidate_metadata(folder)
+    _consolidate(root, folder, again="dense" in form or "csc" in form)
     if "zip" not in form:
         folder.rename(path)
         return
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             archive.write(file, file.relative_to(folder))
+
+
+def _consolidate(root: Any, folder: Path, *, again: bool) -> None:
+    """Write the metadata of all arrays in one place, or leave them where they belong."""
+    import zarr
+
+    if again:
+        zarr.consolidate_metadata(folder)
+    elif root.metadata.zarr_format == 2:
+        (folder / ".zmetadata").unlink()
+    else:
+        note = json.loads((folder / "zarr.json").read_text())
+        del note["consolidated_metadata"]
+        (folder / "zarr.json").write_text(json.dumps(note))
 
 
 # --- results -----------------------------------------------------------------------------------
