@@ -18,8 +18,8 @@ from typing import Any
 from .child import LIMIT, Done, driver_of, said, serve
 from .verdict import Verdict
 
-#: Seconds that a process may take until it is ready.
-_START = 120.0
+#: Seconds that a process may take until it is ready, kernels compiled.
+_START = 1200.0
 #: Seconds that it is given to end.
 _END = 5.0
 

@@ -64,6 +64,8 @@ def serve(name: str, connection: Connection, folder: str) -> None:
     driver = driver_of(name)
     limit = float(getattr(driver, "LIMIT", LIMIT))
     faulthandler.enable()
+    if warm := getattr(driver, "warm", None):
+        warm()
     connection.send(None)
     while (seed := connection.recv()) is not None:
         os.ftruncate(1, 0)

@@ -7,7 +7,7 @@ zarr and scipy read of the changed one: where values were changed and nothing in
 table has to be that of the changed values, and the case counts as an undetectable change.
 """
 
-from .check import problems, verdict
+from .check import problems, verdict, warm
 from .draw import draw
 
 #: Seconds; a case takes 0.1 where machines are not busy.
@@ -15,4 +15,4 @@ LIMIT = 30.0
 #: As calls are given: see `made.CALL`.
 BUDGET = 100_000_000
 
-__all__ = ["BUDGET", "LIMIT", "draw", "problems", "verdict"]
+__all__ = ["BUDGET", "LIMIT", "draw", "problems", "verdict", "warm"]

@@ -30,16 +30,25 @@ def read_screen(path: Path, inner: str, matrix: str) -> ad.AnnData:
         It contradicts itself, or holds no data where there should be some.
     """
     try:
-        if path.is_dir() or path.suffix == ".zip":
-            import zarr
+        if path.is_dir():
+            return _screen(_zarr_group(path), matrix)
+        if path.suffix == ".zip":
+            from zarr.storage import ZipStore
 
-            return _screen(zarr.open_group(str(path), mode="r"), matrix)
+            with ZipStore(path, mode="r") as store:
+                return _screen(_zarr_group(store), matrix)
         with h5py.File(path, "r") as file:
             return _screen(file[inner or "/"], matrix)
     except UnusableError:
         raise
     except Exception as error:  # of any library
         raise UnusableError(f"{type(error).__name__}: {error}") from error
+
+
+def _zarr_group(store: Any) -> Any:
+    import zarr
+
+    return zarr.open_group(store, mode="r")
 
 
 def _screen(root: Any, matrix: str) -> ad.AnnData:
