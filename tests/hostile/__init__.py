@@ -8,6 +8,6 @@ A case is what a number makes of a generator, so one that fails is run again by 
 A driver is a package here with two functions: ``draw(seed)``, whose text describes the case, and
 ``problems(seed)``, a line for each thing that is wrong. A line begins with one of the words of
 `verdict.WRONG` and a colon. A driver may have ``verdict(seed)``, which says what came of a case
-that is right, too, and ``warm()``, called before the first case, and set ``LIMIT`` (seconds a case may
-take) and ``BUDGET`` (bytes of memory that its calls are given).
+that is right, too, and ``warm()``, called before the first case; it may set ``LIMIT`` (seconds a
+case may take) and ``BUDGET`` (bytes of memory that its calls are given).
 """
