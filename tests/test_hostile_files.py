@@ -11,7 +11,7 @@ import os
 import pytest
 from hostile import files
 from hostile.campaign import campaign
-from hostile.verdict import RIGHT, UNDETECTABLE
+from hostile.verdict import RIGHT
 
 pytest.importorskip("zarr", "3")
 
@@ -39,8 +39,7 @@ def test_a_case_is_its_number() -> None:
 
 def test_a_right_table_or_one_error() -> None:
     outcomes = check(range(QUICK))
-    assert RIGHT in outcomes
-    assert set(outcomes) > {RIGHT, UNDETECTABLE}
+    assert {RIGHT, "FileFormatError", "CheckpointError"} <= set(outcomes)
 
 
 @pytest.mark.hostile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--record", type=Path, help="JSON file for what came of the cases")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes are ended
     driver = driver_of(asked.driver)
     numbers = asked.number or range(asked.start, asked.to)
     tally = Tally(asked.driver, numbers, asked.jobs, getattr(driver, "BUDGET", 0))

@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import re
+import shutil
 import tempfile
 import time
 import traceback
@@ -67,12 +68,22 @@ def serve(name: str, connection: Connection, folder: str) -> None:
     if warm := getattr(driver, "warm", None):
         warm()
     connection.send(None)
-    while (seed := connection.recv()) is not None:
+    while (seed := _received(connection)) is not None:
         os.ftruncate(1, 0)
         faulthandler.dump_traceback_later(0.9 * limit)
         done = measured(driver, seed, Path(folder))
         faulthandler.cancel_dump_traceback_later()
         connection.send(done)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _received(connection: Connection) -> int | None:
+    """The number of the next case; None where there is none, or nobody to ask for it."""
+    try:
+        found: int | None = connection.recv()
+    except EOFError:
+        return None
+    return found
 
 
 def _redirect(folder: str) -> None:
