@@ -9,6 +9,9 @@ from .damage import Rng
 from .draw import Case
 from .made import matrix_of
 
+#: What is told of a change that stopped on its way.
+FAILED = "cannot be done"
+
 
 def change(case: Case, path: Path) -> list[str]:
     """Do to a file what a case says; tells what was done."""
@@ -21,7 +24,7 @@ def _one(case: Case, name: str, rng: Rng, path: Path) -> str:
     try:
         return _change(case, name, rng, path)
     except Exception as error:  # an earlier change may have left nothing to change
-        return f"{name} cannot be done: {type(error).__name__}"
+        return f"{name} {FAILED}: {type(error).__name__}"
 
 
 def _change(case: Case, name: str, rng: Rng, path: Path) -> str:

@@ -24,7 +24,7 @@ from pdex_gpu.errors import PdexGpuError
 
 from ..verdict import RIGHT, UNDETECTABLE, Verdict, foreign
 from . import documents, made
-from .change import change
+from .change import FAILED, change
 from .draw import Case, draw
 from .made import CALL, GROUP
 from .truth import UnusableError, read_screen
@@ -82,16 +82,17 @@ def _judged(
     truth: Callable[[], Any] | None = None,
 ) -> Verdict:
     """Call, and hold the answer to the one for the file as it was, or else to the truth."""
+    harmless = case.harmless and not any(FAILED in line for line in done)
     try:
         found = call()
     except PdexGpuError as error:
         if not str(error).strip():
             return _wrong(f"foreign exception: {type(error).__name__} without a word", done)
-        if case.harmless:
+        if harmless:
             return _wrong(f"needless refusal: {type(error).__name__}: {error}", done)
         return Verdict(type(error).__name__)
     except _CommandError as error:
-        if case.harmless:
+        if harmless:
             return _wrong(f"needless refusal: {error}", done)
         return Verdict("Exit")
     except Exception as error:

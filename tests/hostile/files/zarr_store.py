@@ -96,10 +96,10 @@ def _put(rng: Rng, store: Path) -> str:
 
 def _linked(rng: Rng, store: Path) -> str:
     path = _pick(rng, store, notes=False)
-    shutil.copy(path, store.parent / "beside.bin")
-    path.unlink()
-    path.symlink_to(os.path.relpath(store.parent / "beside.bin", path.parent))
-    return f"{path.relative_to(store)} a link to a file outside"
+    target = (store.parent if rng.random() < 0.5 else store) / "beside.bin"
+    path.rename(target)
+    path.symlink_to(os.path.relpath(target, path.parent))
+    return f"{path.relative_to(store)} a link to {os.path.relpath(target, store)}"
 
 
 def _more(rng: Rng, store: Path) -> str:
@@ -121,7 +121,6 @@ STORE: dict[str, Callable[[Rng, Path], str]] = {
     "file linked": _linked,
     "file added": _more,
 }
-HARMLESS = {"file linked"}
 
 
 def in_archive(change: Callable[[Rng, Path], str]) -> Callable[[Rng, Path], str]:
