@@ -78,7 +78,8 @@ test: lint $(VENV)/.browser
 # What continuous integration runs.
 test-all: test test-hostile test-peers test-cupy test-images
 
-# Thousands of calls from a generator; PDEX_GPU_HOSTILE_CASES says how many.
+# Hostile calls, files and faults from a generator; PDEX_GPU_HOSTILE_CASES, _FILES and _FAULTS say
+# how many. Any of them by number: `python -m hostile --help`, in tests.
 test-hostile: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m hostile $(PYTEST_ARGS)
 

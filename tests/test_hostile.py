@@ -1,9 +1,9 @@
-"""Hostile input from a generator: a right answer or a PdexGpuError, the same of every kernel set.
+"""Hostile calls from a generator: a right answer or a PdexGpuError, the same of every kernel set.
 
 ``PDEX_GPU_HOSTILE_CASES=20000 make test-hostile`` tries more of it, and
-``python -m hostile NUMBER`` (in the folder tests) one case. Of the cases of `make test-all` the
-worst relative difference to the truth was 3e-8 (t, where means of 1e9 differ by 1), and between
-kernel sets 1e-12.
+``python -m hostile calls NUMBER`` (in the folder tests) one case. Of the cases of `make test-all`
+the worst relative difference to the truth was 3e-8 (t, where means of 1e9 differ by 1), and
+between kernel sets 1e-12.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import os
 
 import pytest
 from emulated.build import needs_compiler
-from hostile.check import problems
-from hostile.draw import draw
+from hostile.calls import draw, problems
 from screens import backend_of
 
 #: Of each test; cases of `make test` come before those of `make test-all`.

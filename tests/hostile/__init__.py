@@ -1,11 +1,13 @@
-"""Hostile input: calls drawn from a seed, run on every kernel set, their answers held to scipy.
+"""Hostile input, drawn from a seed: three drivers, of calls, of files and of faults.
 
-A case is a matrix (values, dtype, storage), labels, options and an entry point. Its number is its
-seed, so a case that fails is run again by number::
+A case is what a number makes of a generator, so one that fails is run again by its number::
 
-    python -m hostile 4711                (in the folder tests)
-    python -m hostile --from 0 --to 5000
+    python -m hostile calls 4711                  (in the folder tests)
+    python -m hostile files --from 0 --to 5000 --jobs 2 --record FILE
 
-A right answer or one `PdexGpuError` is accepted, nothing else: no other exception, no number that
-differs between kernel sets or from the truth, no refusal of input that has an answer.
+A driver is a package here with two functions: ``draw(seed)``, whose text describes the case, and
+``problems(seed)``, a line for each thing that is wrong. A line begins with one of the words of
+`verdict.WRONG` and a colon. A driver may have ``verdict(seed)``, which says what came of a case
+that is right, too, and set ``LIMIT`` (seconds a case may take) and ``BUDGET`` (bytes of memory that
+its calls are given).
 """

@@ -32,7 +32,8 @@ _NAMES = [
     ["1", "01", "1.0", "1e0", " 1"],
 ]
 _COLUMNS = ["group", "guide_identity", "donor id", "batch (10x)", "1", "C", "x+y", "µ"]
-_TAKEN = ["target", "reference", "feature", "p_value", "fdr", "n_cells", "statistic"]
+#: Names of columns of results.
+TAKEN = ["target", "reference", "feature", "p_value", "fdr", "n_cells", "statistic"]
 
 
 @dataclass
@@ -141,7 +142,7 @@ def _labels(rng: np.random.Generator, n: int) -> tuple[pd.DataFrame, list[str]]:
         column = column.copy()
         column[rng.random(n) < 0.15] = None
     index = [f"cell{i}" for i in range(n)]
-    columns = [*_COLUMNS, *_TAKEN] if rng.random() < 0.1 else _COLUMNS
+    columns = [*_COLUMNS, *TAKEN] if rng.random() < 0.1 else _COLUMNS
     used = [str(name) for name in rng.choice(columns, 3, replace=False)]
     obs = pd.DataFrame({used[0]: column.to_numpy() if kind == "object" else column.array},
                        index=index)  # fmt: skip

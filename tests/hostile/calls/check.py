@@ -20,7 +20,8 @@ import pdex_gpu
 from pdex_gpu.errors import PdexGpuError
 from pdex_gpu.schema import EXTRA, VALUES
 
-from .draw import Case, draw
+from ..verdict import RIGHT, Verdict, foreign
+from .draw import TAKEN, Case, draw
 from .truth import expected, labels_of, plain, rows_of
 from .values import FILES, guides_matrix, store
 
@@ -39,13 +40,24 @@ class Outcome:
     kept: np.ndarray | None = None
 
 
-def problems(seed: int, backends: tuple[str, ...] = ("reference", "cpu")) -> list[str]:
+#: Kernel sets that every machine has.
+BACKENDS = ("reference", "cpu")
+
+
+def problems(seed: int, backends: tuple[str, ...] = BACKENDS) -> list[str]:
     """What is wrong with the answers to a case; nothing if all is right."""
+    return list(verdict(seed, backends).problems)
+
+
+def verdict(seed: int, backends: tuple[str, ...] = BACKENDS) -> Verdict:
+    """What came of a case."""
     case = draw(seed)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         outcomes = {backend: _run(case, backend) for backend in backends}
-        return list(_problems(case, outcomes))
+        lines = tuple(_problems(case, outcomes))
+    errors = [type(found.error).__name__ for found in outcomes.values() if found.error is not None]
+    return Verdict(errors[0] if errors else RIGHT, lines)
 
 
 # --- calls -------------------------------------------------------------------------------------
@@ -223,9 +235,9 @@ def _problems(case: Case, outcomes: dict[str, Outcome]) -> Iterator[str]:
     for backend, outcome in outcomes.items():
         error = outcome.error
         if error is not None and not isinstance(error, PdexGpuError):
-            yield f"{backend}: {type(error).__module__}.{type(error).__name__}: {error}"
+            yield f"{foreign(error)} ({backend})"
         elif error is not None and not str(error).strip():
-            yield f"{backend}: {type(error).__name__} without a word"
+            yield f"foreign exception: {type(error).__name__} without a word ({backend})"
     first, *others = outcomes.items()
     for name, outcome in others:
         yield from _differ(case, first[0], first[1], name, outcome)
@@ -284,7 +296,7 @@ def may_refuse(case: Case) -> str | None:
         labels = [name for name in case.guides if case.guides[name].any()]
     if len({str(x) for x in labels}) < len(set(labels)):
         return "labels are told apart by their type alone"
-    if any(name in _TAKEN for name in case.obs):
+    if any(name in TAKEN for name in case.obs):
         return "columns are named like those of results"
     if values.dtype.kind == "f":
         size = np.abs(values[np.isfinite(values) & (values != 0)].astype(float))
@@ -309,11 +321,6 @@ def may_refuse(case: Case) -> str | None:
     return None
 
 
-_TAKEN = {
-    "target", "reference", "feature", "p_value", "fdr", "n_cells", "statistic",
-}  # fmt: skip
-
-
 def _known(options: dict[str, Any], labels: list[Any]) -> bool:
     if options["comparison"] == "pairs":
         asked = [x for pair in options["pairs"] for x in pair]
@@ -330,7 +337,7 @@ def _known(options: dict[str, Any], labels: list[Any]) -> bool:
 
 def _needless(case: Case, outcome: Outcome) -> Iterator[str]:
     if outcome.error is not None and may_refuse(case) is None:
-        yield f"refused: {type(outcome.error).__name__}: {outcome.error}"
+        yield f"needless refusal: {type(outcome.error).__name__}: {outcome.error}"
 
 
 def _row_of(case: Case, outcome: Outcome, row: Any) -> int | None:
