@@ -492,7 +492,8 @@ def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
     with connected(settings.client) as client:
         from .cluster.run import Cluster
 
-        yield Cluster(client)
+        with Cluster(client) as cluster:
+            yield cluster
 
 
 def _finishing_backend() -> BackendInfo:

@@ -19,6 +19,7 @@ from .errors import (
     UnreadableFileError,
     shown,
 )
+from .leftovers import temporary_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -197,9 +198,6 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[Path], None]) ->
         check_place(path)
     except OptionError as error:
         raise OutputError(str(error)) from error
-    with writing("The output", path):
-        handle, name = tempfile.mkstemp(prefix=".pdex_gpu.", dir=path.parent)
-        os.close(handle)
 
     def write_usual(temporary: Path) -> None:
         write(temporary)
@@ -207,7 +205,8 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[Path], None]) ->
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
 
-    write_whole(path, write_usual, through=Path(name))
+    with writing("The output", path), temporary_file(path.parent) as temporary:
+        write_whole(path, write_usual, through=temporary)
 
 
 def sync(path: Path) -> None:

@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,14 @@ import numpy as np
 from ..backends.contract import KernelSet
 from ..backends.registry import BackendInfo
 from ..engines.base import Job
-from ..errors import ClusterError, MemoryBudgetError, UnsupportedDataError, WorkerError
+from ..errors import (
+    ClusterError,
+    MemoryBudgetError,
+    ScratchError,
+    UnsupportedDataError,
+    WorkerError,
+)
+from ..leftovers import temporary_folder
 from ..plan import Plan, make_plan
 from ..pools import Map
 from ..schedule import RANGES_PER_PROCESS, chunk_size_of_files, leave_out
@@ -77,7 +84,7 @@ class _Data:
 
 
 class Cluster:
-    """The cluster of a call.
+    """The cluster of a call; a context manager.
 
     Parameters
     ----------
@@ -86,12 +93,19 @@ class Cluster:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._stack = ExitStack()
         self.workers: Workers | None = None
         self._split: SplitFolder | None = None
         self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
         self._settings: Settings | None = None
         self._parent: Path | None = None  # of split rows; with a checkpoint, in its folder
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     @property
     def backend(self) -> BackendInfo:
@@ -121,11 +135,21 @@ class Cluster:
         with _lost_told(self.client, None):
             self.workers = survey(self.client, self._settings, test, self._data.path, folders)
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
-            name = uuid.uuid4().hex
-            if settings.out is not None:
+            if settings.out is None:
+                self._parent = self._own_folder(folders[-1]) / "split"
+            else:  # kept with the checkpoint, for a call that carries on
                 out = str(Path(settings.out).absolute())
                 name = hashlib.sha256(out.encode()).hexdigest()[:16]
-            self._parent = folders[-1] / f"pdex_gpu-{name}"
+                self._parent = folders[-1] / f"pdex_gpu-{name}"
+
+    def _own_folder(self, scratch: Path) -> Path:
+        try:
+            return self._stack.enter_context(temporary_folder(scratch, "pdex_gpu-split-"))
+        except OSError as error:
+            raise ScratchError(
+                f"The shared folder {str(scratch)!r} cannot be written to: {error.strerror}. Name "
+                "one that this process and all workers can write to with scratch=."
+            ) from error
 
     def use(self, checkpoint: Checkpoint | None) -> None:
         """Keep split rows with a checkpoint, if there is one."""
