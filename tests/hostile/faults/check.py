@@ -25,7 +25,7 @@ from .draw import Case, draw
 from .program import path_of, store
 from .started import Hang, Program, may_mount, program
 
-_HANG = 90.0  # seconds after which a call hangs
+_HANG = 200.0  # seconds after which a call hangs
 _ENDED = 60.0  # seconds in which all its processes have ended
 
 

@@ -12,6 +12,8 @@ MEMORY = ("memory csr", "memory csc", "memory dense")
 PATHS = ("h5ad csr", "h5ad csc", "h5ad dense", "zarr csr", "zarr csc", "zarr dense")
 BACKED = ("backed csr", "backed csc", "backed dense")
 
+# One of a cluster takes longest.
+ENGINES = (*["serial", "threads", "shared_memory", "streams"] * 2, "shared_memory", "dask")
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 FAULTS = (
     *["signal"] * 10,
@@ -92,7 +94,7 @@ def draw(seed: int) -> Case:
     def one(of: Any) -> Any:
         return of[int(rng.integers(len(of)))]
 
-    engine = one(["serial", "threads", "shared_memory", "shared_memory", "streams", "dask"])
+    engine = one(ENGINES)
     if engine == "streams" and compiler() is None:
         engine = "threads"
     storage = one(MEMORY if engine == "shared_memory" else (*MEMORY, *PATHS, *BACKED))

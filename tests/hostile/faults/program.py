@@ -26,6 +26,9 @@ N_GENES = 80
 def main() -> None:
     """Carry out commands until there are no more."""
     _warm(*sys.argv[1:])
+    main = sys.modules["__main__"]
+    main.__spec__ = None  # workers need nothing of this program, so they do not import it
+    del main.__file__
     _say(ready=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -200,7 +203,7 @@ def _cluster(case: dict[str, Any], folder: Path) -> Any:
             "distributed.deploy.lost-worker-timeout": 3600,
         }
     )
-    return cluster(2, processes=True)
+    return cluster(2 if case["whom"] == "worker" else 1, processes=True)
 
 
 def _differential(case: dict[str, Any], folder: Path, asked: dict[str, Any]) -> str:

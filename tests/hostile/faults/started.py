@@ -107,7 +107,7 @@ def program(folder: Path, *words: str) -> Iterator[Program]:
     )  # fmt: skip
     try:
         found = Program(process)
-        found.needed(120.0)
+        found.needed(300.0)
         yield found
     finally:
         with suppress(ProcessLookupError):
