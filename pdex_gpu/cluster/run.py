@@ -21,7 +21,14 @@ import numpy as np
 from ..backends.contract import KernelSet
 from ..backends.registry import BackendInfo
 from ..engines.base import Job
-from ..errors import ClusterError, MemoryBudgetError, UnsupportedDataError, WorkerError
+from ..errors import (
+    ClusterError,
+    DamagedCheckpointWarning,
+    MemoryBudgetError,
+    UnsupportedDataError,
+    WorkerError,
+    warn,
+)
 from ..plan import Plan, make_plan
 from ..pools import Map
 from ..schedule import RANGES_PER_PROCESS, chunk_size_of_files, leave_out
@@ -208,7 +215,8 @@ class Cluster:
             fields=job.analysis.fields(job.design),
             split=split,
             checkpoint=None if checkpoint is None else checkpoint.folder.absolute(),
-            run=None if checkpoint is None else checkpoint.run,
+            run="" if checkpoint is None else checkpoint.run,
+            note="" if checkpoint is None else checkpoint.note,
         )
         futures = _Futures(self.client, work)
         try:
@@ -253,9 +261,18 @@ class Cluster:
             blocks = [(part, *self._data.blocks.part(part, every)) for part in parts]
             given = futures.compute("pdex_gpu-split-rows", tasks.split_blocks, blocks)
         entries = np.zeros(work.split.ranges.n, np.int64)
+        n_damaged = 0
         for done in futures.results(given):
             entries += done.entries
+            n_damaged += done.damaged
             job.reading.advance(done.n_bytes)
+        if n_damaged:
+            warn(
+                f"This checkpoint was damaged: {n_damaged:,} of {len(parts):,} blocks of cells "
+                f"were read again. Their files in {str(work.split.folder)!r} were changed or cut "
+                "after pdex-gpu wrote them.",
+                DamagedCheckpointWarning,
+            )
         most_entries = job.reading.most_entries
         if most_entries is None or rows.counted is not None:
             return
