@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from test_checkpoint import interrupted, names, ranges, run, stop_at
 
 from pdex_gpu import correction
 from pdex_gpu.backends.cpu import kernels
+from pdex_gpu.checksums import crc32
 from pdex_gpu.errors import CheckpointError, DamagedCheckpointWarning, OptionError
-from pdex_gpu.sinks import range_file
 from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint, write_range
 from pdex_gpu.sinks.files import StoredResults
 from pdex_gpu.sinks.range_file import DamagedRangeError, RangeFile
@@ -680,5 +681,8 @@ def test_the_folder_of_a_stranger(tmp_path, monkeypatch):
         run(out)
 
 
-def test_blocks_are_long_enough_to_release_the_lock_of_the_interpreter():
-    assert range_file._BLOCK > 5 * 1024  # zlib keeps it for less
+def test_checksums_are_those_of_zlib():
+    data = np.random.default_rng(0).bytes(10_001)
+    for some in (data, data[:1], b"", memoryview(data)[3:]):
+        for start in (0, 7, 0xFFFFFFFF):
+            assert crc32(some, start) == zlib.crc32(some, start)

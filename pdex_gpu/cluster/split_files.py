@@ -16,7 +16,6 @@ import shutil
 import struct
 import threading
 import uuid
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checksums import crc32
 from ..disk import create, is_strangers, kind_of, make_private, open_plain, remove
 from ..errors import ScratchError
 from ..pools import Map
@@ -197,7 +197,7 @@ def _parts(path: Path, block: SplitBlock, seen: np.ndarray) -> list[Any]:
     first = _first_sum(path)
     sums = np.array(
         [
-            zlib.crc32(array[a:b].data, first ^ i) if b > a else 0
+            crc32(array[a:b].data, first ^ i) if b > a else 0
             for i, array in enumerate(arrays)
             for a, b in itertools.pairwise(_edges(i, len(array), block.bounds))
         ],
@@ -210,12 +210,12 @@ def _parts(path: Path, block: SplitBlock, seen: np.ndarray) -> list[Any]:
     text = json.dumps(facts).encode()
     text += b" " * (-(_PREFIX.size + len(text) + sums.nbytes + arrays[0].nbytes) % 64)
     head = text + sums.tobytes() + arrays[0].tobytes()
-    return [_PREFIX.pack(_MAGIC, len(text), zlib.crc32(head, first)), head, *arrays[1:]]
+    return [_PREFIX.pack(_MAGIC, len(text), crc32(head, first)), head, *arrays[1:]]
 
 
 def _first_sum(path: Path) -> int:
     """What the checksums of a file start from: pieces of other files do not pass for its own."""
-    return zlib.crc32(f"{path.parent.name}/{path.name}".encode())
+    return crc32(f"{path.parent.name}/{path.name}".encode())
 
 
 def _edges(i: int, length: int, bounds: np.ndarray) -> np.ndarray:
@@ -247,7 +247,7 @@ def _open_header(path: Path) -> tuple[slice, list[_Array]]:
             head = read_at(fd, _PREFIX.size + length, n_bytes)
         finally:
             os.close(fd)
-        if zlib.crc32(text + head, _first_sum(path)) != wanted:
+        if crc32(text + head, _first_sum(path)) != wanted:
             raise ValueError("its contents have changed")
         sums = np.frombuffer(head, _SUM, n_sums)
         at = _PREFIX.size + length + sums.nbytes
@@ -307,7 +307,7 @@ class _Opened(threading.local):
             if n != out.nbytes:
                 raise OSError("it ends early")
             piece = int(np.searchsorted(array.edges, first, side="right")) - 1
-            if zlib.crc32(out.data, array.first_sum) != array.sums[piece]:
+            if crc32(out.data, array.first_sum) != array.sums[piece]:
                 raise OSError("its contents have changed")
         except OSError as error:
             raise _damaged(Path(array.path), error) from error

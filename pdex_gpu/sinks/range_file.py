@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from ..checksums import crc32
 from ..disk import create, open_plain
 from ..sources.raw_file import read_at, read_into
 from ..value_summary import ValueSummary
@@ -32,7 +32,7 @@ _NAME = re.compile(
     r"_(?P<minimum>[-+.e\d]{1,40})_(?P<maximum>[-+.e\d]{1,40})\.npy"
 )
 _SUM = np.dtype("<u4")
-# Short, as more than was asked for has to be read; long enough for zlib to release the GIL.
+# Short, as more than was asked for has to be read; long enough that calls cost nothing.
 _BLOCK = 1 << 13
 _PIECE = 1 << 20  # bytes read at once where all is checked
 
@@ -182,7 +182,7 @@ class _Layout:
         """The checksums of consecutive blocks, the first of which has the number `block`."""
         data, size = memoryview(lines).cast("B"), self.lines * self.line_bytes
         sums = [
-            zlib.crc32(data[at : at + size], self._first ^ (block + i))
+            crc32(data[at : at + size], self._first ^ (block + i))
             for i, at in enumerate(range(0, len(data), size))
         ]
         return np.array(sums, _SUM).tobytes()
