@@ -20,13 +20,16 @@ import numpy as np
 
 from ..backends.contract import KernelSet
 from ..backends.registry import BackendInfo
+from ..disk import private_umask
 from ..engines.base import Job
 from ..errors import (
     ClusterError,
+    DamagedCheckpointWarning,
     MemoryBudgetError,
     ScratchError,
     UnsupportedDataError,
     WorkerError,
+    warn,
 )
 from ..leftovers import temporary_folder
 from ..plan import Plan, make_plan
@@ -144,7 +147,9 @@ class Cluster:
 
     def _own_folder(self, scratch: Path) -> Path:
         try:
-            return self._stack.enter_context(temporary_folder(scratch, "pdex_gpu-split-"))
+            own = self._stack.enter_context(temporary_folder(scratch, "pdex_gpu-split-"))
+            own.chmod(0o777 & ~private_umask() | 0o700)  # workers may be another user's
+            return own
         except OSError as error:
             raise ScratchError(
                 f"The shared folder {str(scratch)!r} cannot be written to: {error.strerror}. Name "
@@ -232,7 +237,8 @@ class Cluster:
             fields=job.analysis.fields(job.design),
             split=split,
             checkpoint=None if checkpoint is None else checkpoint.folder.absolute(),
-            run=None if checkpoint is None else checkpoint.run,
+            run="" if checkpoint is None else checkpoint.run,
+            note="" if checkpoint is None else checkpoint.note,
         )
         futures = _Futures(self.client, work)
         try:
@@ -277,9 +283,18 @@ class Cluster:
             blocks = [(part, *self._data.blocks.part(part, every)) for part in parts]
             given = futures.compute("pdex_gpu-split-rows", tasks.split_blocks, blocks)
         entries = np.zeros(work.split.ranges.n, np.int64)
+        n_damaged = 0
         for done in futures.results(given):
             entries += done.entries
+            n_damaged += done.damaged
             job.reading.advance(done.n_bytes)
+        if n_damaged:
+            warn(
+                f"This checkpoint was damaged: {n_damaged:,} of {len(parts):,} blocks of cells "
+                f"were read again. Their files in {str(work.split.folder)!r} were changed or cut "
+                "after pdex-gpu wrote them.",
+                DamagedCheckpointWarning,
+            )
         most_entries = job.reading.most_entries
         if most_entries is None or rows.counted is not None:
             return
