@@ -187,7 +187,7 @@ class _Judged:
     def _limit(self) -> dict[str, Any] | None:
         share = self.case.share
         amounts = {
-            "file size": ("RLIMIT_FSIZE", lambda: int(share * self._needed() / 2)),
+            "file size": ("RLIMIT_FSIZE", lambda: int(share * self._size())),
             "address space": ("RLIMIT_AS", lambda: int(share * 4e8)),
             "open files": ("RLIMIT_NOFILE", lambda: int(share * 25)),
         }
@@ -196,13 +196,13 @@ class _Judged:
         kind, amount = amounts[self.case.fault]
         return {"kind": kind, "amount": amount()}
 
+    def _size(self) -> int:
+        """Bytes of the output."""
+        return (self.folder / "first" / self.name).stat().st_size
+
     def _needed(self) -> int:
         """Bytes of the output and its checkpoint, about."""
-        return (
-            2 * (self.folder / "first" / self.name).stat().st_size + 100_000
-            if (self.case.out)
-            else 200_000
-        )
+        return 2 * self._size() + 100_000
 
     def _mount(self, size: int) -> None:
         self.program.mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.folder / "out"))
