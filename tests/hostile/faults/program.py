@@ -206,7 +206,7 @@ def _cluster(case: dict[str, Any], folder: Path) -> Any:
     return cluster(2 if case["whom"] == "worker" else 1, processes=True)
 
 
-def _differential(case: dict[str, Any], folder: Path, asked: dict[str, Any]) -> str:
+def _differential(case: dict[str, Any], folder: Path, asked: dict[str, Any]) -> str | None:
     import numpy as np
 
     import pdex_gpu
@@ -230,7 +230,7 @@ def _differential(case: dict[str, Any], folder: Path, asked: dict[str, Any]) -> 
         Path(asked["begun"]).touch()
         found = pdex_gpu.differential_expression(data, GROUPBY, progress=False, **options)
     if case["out"]:
-        return hashlib.sha256(out.read_bytes()).hexdigest()
+        return hashlib.sha256(out.read_bytes()).hexdigest() if out.exists() else None
     digest = hashlib.sha256()
     for name in VALUES:
         digest.update(np.ascontiguousarray(found[name], np.float64).tobytes())
