@@ -492,7 +492,8 @@ def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
     with connected(settings.client) as client:
         from .cluster.run import Cluster
 
-        yield Cluster(client)
+        with Cluster(client) as cluster:
+            yield cluster
 
 
 def _finishing_backend() -> BackendInfo:
@@ -545,12 +546,15 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
     fields = call.analysis.fields(design)
     identity = run_identity(settings, dataset, design, call.analysis, call.backend)
     n_genes = dataset.source.n_genes
-    with open_checkpoint(out, identity, fields, n_genes, restart=settings.restart) as checkpoint:
+    with open_checkpoint(
+        out, identity, fields, n_genes, restart=settings.restart, run=call.run
+    ) as checkpoint:
         if call.cluster is not None:
             call.cluster.use(checkpoint)
         try:
             finished = checkpoint.finished(out)
-            if finished is not None:
+            # Filters are found again from the ranges.
+            if finished is not None and (checkpoint.complete or not call.filters.any):
                 logger.info("%s is complete: only its checkpoint was left to remove", out)
                 summary = ValueSummary(**finished["values"])
                 written = _kept(call, checkpoint, value_scale(summary, settings))
@@ -603,6 +607,7 @@ def _kept(call: _Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
 def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written, np.ndarray]:
     """Compute, adjust and write; also gives the number of hits of each comparison."""
     settings, dataset, design = call.settings, call.dataset, call.design
+    checkpoint.warn_of_damage()
     sink = CheckpointSink(checkpoint)
     n_done, n_genes = int(sink.stored.sum()), len(sink.stored)
     n_rows = design.n_rows * n_genes

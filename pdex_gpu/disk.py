@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from .checks import check_path
 from .errors import (
@@ -19,6 +21,7 @@ from .errors import (
     UnreadableFileError,
     shown,
 )
+from .leftovers import temporary_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -26,6 +29,15 @@ _LONGEST = 255  # bytes of a name, where the file system does not say
 
 #: Beside NAME, the folder of its checkpoint is .NAME.checkpoint.
 CHECKPOINT = ".checkpoint"
+
+#: Environment variable: the umask, in octal digits, of the folders that a run keeps its own files
+#: in. By default they are open to their owner alone; ``007`` lets the group in.
+UMASK = "PDEX_GPU_UMASK"
+_OWNER_ALONE = 0o077
+_OWNER = 0o700
+
+# Where they exist: no link is followed, and nobody waits for the other end of a pipe.
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def mode_of(path: Path) -> int | None:
@@ -120,6 +132,130 @@ def _longest_name(folder: Path) -> int:
         return _LONGEST
 
 
+def private_umask() -> int:
+    """What others may not do with the files that a run keeps beside its output.
+
+    Raises
+    ------
+    OptionError
+        The environment variable holds no umask.
+    """
+    text = os.environ.get(UMASK)
+    if not text:
+        return _OWNER_ALONE
+    try:
+        mask = int(text, 8)
+    except ValueError:
+        mask = -1
+    if not 0 <= mask <= 0o777:
+        raise OptionError(
+            f"The environment variable {UMASK} is {shown(text)}, which is no umask. Set it to "
+            "octal digits, such as 007 to let the group in, or unset it."
+        )
+    return mask
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder for a run's own files: open to its owner alone, whatever the umask is.
+
+    :data:`UMASK` may say otherwise.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there.
+    """
+    mode = 0o777 & ~private_umask() | _OWNER
+    folder.mkdir(_OWNER)
+    folder.chmod(mode)
+
+
+def create(path: Path) -> BinaryIO:
+    """A new file to write to, as open to others as its folder is.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there, if only a link that leads nowhere.
+    """
+    mode = path.parent.stat().st_mode & 0o666
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _AS_IT_IS, 0o600)
+    file = open(fd, "wb")  # noqa: SIM115
+    if hasattr(os, "fchmod"):
+        os.fchmod(fd, mode)
+    return file
+
+
+def open_plain(path: Path) -> int:
+    """A handle to read a file with.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened, or is a link, a pipe or anything else that is no file.
+    """
+    fd = os.open(path, os.O_RDONLY | _AS_IT_IS)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "it is not a file")
+
+
+def open_or_create(path: Path) -> int:
+    """A handle to read and write a file with, which is made by :func:`create` if it is not there.
+
+    Raises
+    ------
+    OSError
+        As :func:`create`, or it is a link.
+    """
+    with suppress(FileExistsError):
+        create(path).close()
+    return os.open(path, os.O_RDWR | _AS_IT_IS)
+
+
+def kind_of(path: Path) -> str | None:
+    """What is at a path itself, in words: "a file", "a folder", "a link" ...; None: nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    kinds = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a link",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def is_strangers(folder: Path) -> bool:
+    """Whether somebody else put a folder where anybody can: in /tmp and the like."""
+    if not hasattr(os, "geteuid"):
+        return False
+    anybodys = folder.parent.stat().st_mode & stat.S_ISVTX
+    return bool(anybodys) and folder.lstat().st_uid != os.geteuid()
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is at a path, a folder with all that is in it; links are not followed."""
+    if kind_of(path) == "a folder":
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def usual_mode(path: Path) -> int:
+    """Permissions of a file to write: those of the one it replaces, or what the umask leaves."""
+    mode = mode_of(path)
+    if mode is not None and stat.S_ISREG(mode):
+        return mode & 0o777
+    mask = os.umask(_OWNER_ALONE)  # there is no other way to read it
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 @contextmanager
 def writing(what: str, path: Path) -> Iterator[None]:
     """Turn an error of the disk within the block into an OutputError.
@@ -197,17 +333,13 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[Path], None]) ->
         check_place(path)
     except OptionError as error:
         raise OutputError(str(error)) from error
-    with writing("The output", path):
-        handle, name = tempfile.mkstemp(prefix=".pdex_gpu.", dir=path.parent)
-        os.close(handle)
 
     def write_usual(temporary: Path) -> None:
         write(temporary)
-        mask = os.umask(0)  # mkstemp makes the file private; give it the usual permissions
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.chmod(usual_mode(path))  # mkstemp makes the file private
 
-    write_whole(path, write_usual, through=Path(name))
+    with writing("The output", path), temporary_file(path.parent) as temporary:
+        write_whole(path, write_usual, through=temporary)
 
 
 def sync(path: Path) -> None:

@@ -94,7 +94,7 @@ class OutputError(PdexGpuError, OSError):
 
 
 class CheckpointError(PdexGpuError, ValueError):
-    """What an earlier run left beside an output is of another call, or is in use."""
+    """What an earlier run left beside an output is of another call, in use or damaged."""
 
 
 class UnsupportedDataError(PdexGpuError, TypeError):
@@ -166,6 +166,10 @@ class UnknownGroupWarning(UserWarning):
 
 class ScaleWarning(UserWarning):
     """Values are on a scale on which some columns have no meaning."""
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """Part of a checkpoint is not as it was written, and is computed again."""
 
 
 class SkippedWarning(UserWarning):

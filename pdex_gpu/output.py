@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checks import check_path
-from .disk import CHECKPOINT, check_place, mode_of, write_whole
+from .disk import CHECKPOINT, check_place, create, mode_of, usual_mode, write_whole
 from .errors import OptionError, OutputError, shown
 from .sinks.checkpoint import Checkpoint, is_own_output
 from .sources.dataset import is_backed
@@ -100,7 +100,9 @@ def write_output(
     """
 
     def write(through: Path) -> None:
+        create(through).close()  # as private as all that is there, while it is written
         WRITERS[path.suffix.lower()](through, table, parts)
+        through.chmod(usual_mode(path))
         checkpoint.mark_finished(through, facts())
 
     write_whole(path, write, through=checkpoint.output_file(path.suffix))

@@ -50,7 +50,7 @@ def choose_engine(settings: Settings, backend: BackendInfo) -> str:
     if settings.engine == "auto":
         if "shared_memory" not in backend.engines or (settings.n_processes or 1) <= 1:
             return backend.engines[0]
-        from .engines.shared_memory import why_no_processes
+        from .engines.processes import why_no_processes
 
         why = why_no_processes()
         if why is None:

@@ -427,23 +427,31 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)],
-    ids=["int", "term"],
+    [
+        ("SIGINT", Exit.INTERRUPTED),
+        ("SIGTERM", Exit.TERMINATED),
+        ("SIGHUP", Exit.TERMINATED),
+    ],
 )
-def test_signals_keep_what_was_computed(run, screen: Path, tmp_path: Path, number: int, code: Exit):
+def test_signals_keep_what_was_computed(run, screen: Path, tmp_path: Path, number: str, code: Exit):
     script = """
-import os, sys, time
+import os, signal, sys, time
 from pdex_gpu import cli, output
 def slow(path, *_):
     path.write_text("half a table")
-    os.kill(os.getpid(), int(sys.argv[1]))
-    time.sleep(60)
+    number = signal.Signals[sys.argv[1]]
+    try:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    finally:
+        if number != signal.SIGINT:  # again, while it cleans up
+            os.kill(os.getpid(), number)
 output.WRITERS[".csv"] = slow
 sys.exit(cli.main(sys.argv[2:]))
 """
     command = ["run", str(screen), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]
     done = subprocess.run(
-        [sys.executable, "-c", script, str(int(number)), *command],
+        [sys.executable, "-c", script, number, *command],
         capture_output=True,
         text=True,
         check=False,
@@ -451,7 +459,7 @@ sys.exit(cli.main(sys.argv[2:]))
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    if number == signal.SIGINT:
+    if number == "SIGINT":
         assert done.stderr.startswith("pdex-gpu: interrupted\nWhat was computed is kept in ")
     assert leftovers(tmp_path) == [".de.csv.checkpoint"]
     kept = leftovers(tmp_path / ".de.csv.checkpoint")
@@ -460,6 +468,19 @@ sys.exit(cli.main(sys.argv[2:]))
     assert code == Exit.OK
     assert f"resuming: 40 of 40 genes are done in {tmp_path}" in err
     assert leftovers(tmp_path) == ["de.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_command_under_nohup_goes_on():
+    """SIGHUP stays ignored where it was."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pdex_gpu.cli._signals_as_exceptions():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is pdex_gpu.cli._terminate
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # The rest

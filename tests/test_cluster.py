@@ -485,12 +485,12 @@ def test_results_of_a_run_that_was_given_up_are_not_taken(tmp_path: Path):
     out, values = tmp_path / "de.parquet", np.zeros((2, 3))
     fields = {"p_value": 1, "statistic": 1}
     with open_checkpoint(out, {"metric": "a"}, fields, 3, restart=False) as first:
-        old = first.run
-        write_range(first.folder, slice(0, 3), ValueSummary(), values, old)
+        old = first.run, first.note
+        write_range(first.folder, slice(0, 3), ValueSummary(), values, *old)
     with open_checkpoint(out, {"metric": "b"}, fields, 3, restart=True) as second:
-        assert second.run != old
+        assert second.note != old[1]
         with pytest.raises(CheckpointError, match="belongs to another run by now"):
-            write_range(second.folder, slice(0, 3), ValueSummary(), values, old)
+            write_range(second.folder, slice(0, 3), ValueSummary(), values, *old)
         assert not list(second.folder.glob("genes-*"))
 
 
@@ -573,7 +573,7 @@ def test_a_full_scratch_folder(split: SplitFiles, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(split_files, "_header", full)
+    monkeypatch.setattr(split_files, "_parts", full)
     before = sorted(split.folder.iterdir())
     block = split.blocks()[0]
     with pytest.raises(ScratchError, match=r"could not be written to: No space left"):

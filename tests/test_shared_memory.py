@@ -12,7 +12,9 @@ import subprocess
 import sys
 import textwrap
 from collections import namedtuple
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from pdex_gpu import errors
 from pdex_gpu.backends import reference as reference_kernels
 from pdex_gpu.backends.contract import NonFiniteError
 from pdex_gpu.engines import shared_memory
+from pdex_gpu.engines.segments import make_segment
 from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.sources.base import NotCanonicalError
 
@@ -52,27 +55,33 @@ def no_hang():
 
 @pytest.fixture(autouse=True)
 def segments(monkeypatch: pytest.MonkeyPatch):
-    """Every segment that a test makes, by name, with its bytes; none may outlive the test.
+    """The bytes of every segment that a test makes; none may outlive the test."""
+    made: list[Any] = []
 
-    Not a listing of /dev/shm: other test processes put theirs there at the same time.
-    """
-    made: dict[str, int] = {}
-    real = shared_memory.SharedMemory
+    def recorded(size: int) -> Any:
+        made.append(make_segment(size))
+        return made[-1]
 
-    def recorded(*args, **options):
-        memory = real(*args, **options)
-        if options.get("create"):
-            made[memory.name] = options["size"]
-        return memory
-
-    monkeypatch.setattr(shared_memory, "SharedMemory", recorded)
+    monkeypatch.setattr(shared_memory, "make_segment", recorded)
     monkeypatch.delenv("PDEX_GPU_BACKEND", raising=False)
     before = set(multiprocessing.active_children())  # pools of other packages may be waiting
-    yield made
-    for name in made:
-        with pytest.raises(FileNotFoundError):
-            real(name=name)
+    sizes = _Sizes(made)
+    yield sizes
+    for segment in made:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(segment.handle)
     assert set(multiprocessing.active_children()) <= before
+
+
+class _Sizes(Sequence[int]):
+    def __init__(self, made: list[Any]) -> None:
+        self._made = made
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._made[i].size
 
 
 def run(data, *, engine="shared_memory", n_workers=1, **options):
@@ -155,14 +164,14 @@ def test_a_sparse_matrix_is_shared_as_it_is(kind, segments):
     adata = screen(matrix, [REFERENCE, "A"] * 150, [f"g{j}" for j in range(200)])
     run(adata, backend="reference")
     expected = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.size * 8
-    assert sum(segments.values()) == expected
+    assert sum(segments) == expected
     assert expected < values.nbytes / 10
 
 
 @pytest.mark.parametrize("how", ["C", "F"])
 def test_a_dense_matrix_is_shared_once(how, segments, tmp_path):
     run(stored(how, counts(), tmp_path), backend="reference")
-    assert list(segments.values()) == [counts().nbytes]
+    assert list(segments) == [counts().nbytes]
 
 
 def test_workers_are_spawned(monkeypatch):

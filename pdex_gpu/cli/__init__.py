@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict":  # names that the terminal has no signs for
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with _sigterm_as_exception():
+    with _signals_as_exceptions():
         try:
             code = _call(arguments)
             sys.stdout.flush()
@@ -158,19 +158,31 @@ def _asked(arguments: Sequence[str], flag: str) -> bool:
     return flag in arguments[:end]
 
 
+# What ends a process from outside: of a scheduler or `kill`, and of a terminal that was closed.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 def _terminate(*_: object) -> NoReturn:
-    """SIGTERM as an exception, so that temporary files and shared memory are cleaned up."""
+    """End by an exception, so that worker processes and temporary files are seen to."""
+    for number in _ENDING:  # `timeout` and others send it twice: cleaning up goes on
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(Exit.TERMINATED)
 
 
 @contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
+def _signals_as_exceptions() -> Iterator[None]:
+    previous = {number: signal.getsignal(number) for number in _ENDING}
     try:
-        previous = signal.signal(signal.SIGTERM, _terminate)
+        for number, handler in previous.items():
+            # Ignored under `nohup`; None is a handler of C code, which could not be put back.
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, _terminate)
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            if handler is not None:
+                signal.signal(number, handler)

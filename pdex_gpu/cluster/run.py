@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,18 @@ import numpy as np
 
 from ..backends.contract import KernelSet
 from ..backends.registry import BackendInfo
+from ..disk import private_umask
 from ..engines.base import Job
-from ..errors import ClusterError, MemoryBudgetError, UnsupportedDataError, WorkerError
+from ..errors import (
+    ClusterError,
+    DamagedCheckpointWarning,
+    MemoryBudgetError,
+    ScratchError,
+    UnsupportedDataError,
+    WorkerError,
+    warn,
+)
+from ..leftovers import temporary_folder
 from ..plan import Plan, make_plan
 from ..pools import Map
 from ..schedule import RANGES_PER_PROCESS, chunk_size_of_files, leave_out
@@ -77,7 +87,7 @@ class _Data:
 
 
 class Cluster:
-    """The cluster of a call.
+    """The cluster of a call; a context manager.
 
     Parameters
     ----------
@@ -86,12 +96,19 @@ class Cluster:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._stack = ExitStack()
         self.workers: Workers | None = None
         self._split: SplitFolder | None = None
         self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
         self._settings: Settings | None = None
         self._parent: Path | None = None  # of split rows; with a checkpoint, in its folder
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     @property
     def backend(self) -> BackendInfo:
@@ -121,11 +138,23 @@ class Cluster:
         with _lost_told(self.client, None):
             self.workers = survey(self.client, self._settings, test, self._data.path, folders)
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
-            name = uuid.uuid4().hex
-            if settings.out is not None:
+            if settings.out is None:
+                self._parent = self._own_folder(folders[-1]) / "split"
+            else:  # kept with the checkpoint, for a call that carries on
                 out = str(Path(settings.out).absolute())
                 name = hashlib.sha256(out.encode()).hexdigest()[:16]
-            self._parent = folders[-1] / f"pdex_gpu-{name}"
+                self._parent = folders[-1] / f"pdex_gpu-{name}"
+
+    def _own_folder(self, scratch: Path) -> Path:
+        try:
+            own = self._stack.enter_context(temporary_folder(scratch, "pdex_gpu-split-"))
+            own.chmod(0o777 & ~private_umask() | 0o700)  # workers may be another user's
+            return own
+        except OSError as error:
+            raise ScratchError(
+                f"The shared folder {str(scratch)!r} cannot be written to: {error.strerror}. Name "
+                "one that this process and all workers can write to with scratch=."
+            ) from error
 
     def use(self, checkpoint: Checkpoint | None) -> None:
         """Keep split rows with a checkpoint, if there is one."""
@@ -208,7 +237,8 @@ class Cluster:
             fields=job.analysis.fields(job.design),
             split=split,
             checkpoint=None if checkpoint is None else checkpoint.folder.absolute(),
-            run=None if checkpoint is None else checkpoint.run,
+            run="" if checkpoint is None else checkpoint.run,
+            note="" if checkpoint is None else checkpoint.note,
         )
         futures = _Futures(self.client, work)
         try:
@@ -253,9 +283,18 @@ class Cluster:
             blocks = [(part, *self._data.blocks.part(part, every)) for part in parts]
             given = futures.compute("pdex_gpu-split-rows", tasks.split_blocks, blocks)
         entries = np.zeros(work.split.ranges.n, np.int64)
+        n_damaged = 0
         for done in futures.results(given):
             entries += done.entries
+            n_damaged += done.damaged
             job.reading.advance(done.n_bytes)
+        if n_damaged:
+            warn(
+                f"This checkpoint was damaged: {n_damaged:,} of {len(parts):,} blocks of cells "
+                f"were read again. Their files in {str(work.split.folder)!r} were changed or cut "
+                "after pdex-gpu wrote them.",
+                DamagedCheckpointWarning,
+            )
         most_entries = job.reading.most_entries
         if most_entries is None or rows.counted is not None:
             return

@@ -1,12 +1,14 @@
 """Rows split by ranges of genes, a file a block of rows, in a folder that all workers see.
 
 A file is written under another name and renamed, so one that has its name is whole; two workers
-that write the same write the same bytes.
+that write the same write the same bytes. Each piece that is read at once has a checksum (CRC-32),
+which is looked at whenever it is read, and with a header that has one too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -22,27 +24,51 @@ from typing import Any
 
 import numpy as np
 
+from ..checksums import crc32
+from ..disk import create, is_strangers, kind_of, make_private, open_plain, remove
 from ..errors import ScratchError
 from ..pools import Map
 from ..sources.base import CsrChunk
-from ..sources.raw_file import read_into
+from ..sources.raw_file import read_at, read_into
 from ..sources.row_split import Ranges, SplitBlock, join_range
 
-_MAGIC = b"pdexrows"
+_MAGIC = b"pdexrow2"
 _NAME = re.compile(r"rows-(\d+)-(\d+)\.split")
 _NOTE, _ROWS = "split.json", "rows.json"
 _TEMPORARY = ".part"
-_PREFIX = struct.Struct("<8sq")
+_PREFIX = struct.Struct("<8sqI")
+_SUM = np.dtype("<u4")
+# Of the arrays of a file (bounds, entries of each gene, and those of SplitBlock), those of which a
+# range has a piece; the rest are read whole.
+_COUNTS, _OF_RANGES = 2, (3, 4)
+_MOST_NOTE = 1 << 26  # bytes
 
 
 @dataclass(frozen=True)
 class _Array:
-    """An array in a split file."""
+    """An array in a split file.
+
+    Attributes
+    ----------
+    path : str
+    offset : int
+    dtype : numpy.dtype
+    length : int
+    edges : numpy.ndarray, shape (n_pieces + 1,), int64
+        Its pieces: each is read as a whole.
+    sums : numpy.ndarray, shape (n_pieces,), uint32
+        Their checksums.
+    first_sum : int
+        What these start from.
+    """
 
     path: str
     offset: int
     dtype: np.dtype
     length: int
+    edges: np.ndarray
+    sums: np.ndarray
+    first_sum: int
 
 
 @dataclass(frozen=True)
@@ -64,9 +90,14 @@ class SplitFiles:
     dtype: np.dtype
     index_dtype: np.dtype
 
+    @staticmethod
+    def name(rows: slice) -> str:
+        """The name of the file of a block of rows."""
+        return f"rows-{rows.start:012d}-{rows.stop:012d}.split"
+
     def path(self, rows: slice) -> Path:
         """The file of a block of rows."""
-        return self.folder / f"rows-{rows.start:012d}-{rows.stop:012d}.split"
+        return self.folder / self.name(rows)
 
     def write(self, block: SplitBlock, seen: np.ndarray) -> None:
         """Keep a block, and the entries of each gene in it.
@@ -78,13 +109,11 @@ class SplitFiles:
         """
         path = self.path(block.rows)
         through = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
-        arrays = [block.bounds, seen, *block.arrays]
         try:
             try:
-                with through.open("wb") as file:
-                    file.write(_header(block, arrays))
-                    for array in arrays:
-                        file.write(np.ascontiguousarray(array).data)
+                with create(through) as file:
+                    for part in _parts(path, block, seen):
+                        file.write(part)
                 through.replace(path)
             except BaseException:
                 with suppress(OSError):
@@ -98,10 +127,20 @@ class SplitFiles:
             ) from error
 
     def entries(self, rows: slice) -> np.ndarray | None:
-        """Entries of a block in each range, shape (n_ranges,); None if it was not written yet."""
+        """Entries of a block in each range, shape (n_ranges,); None if it was not written yet.
+
+        Raises
+        ------
+        ScratchError
+            It is not as it was written.
+        """
         path = self.path(rows)
-        if not path.exists():
+        if kind_of(path) is None:
             return None
+        for array in _open_header(path)[1]:
+            opened = _Opened()
+            for first, last in itertools.pairwise(array.edges.tolist()):
+                opened.get(array, first, last)
         return np.diff(_read_block(path).bounds)
 
     def n_bytes(self) -> int:
@@ -152,30 +191,78 @@ class SplitFiles:
         return [self.folder / name for name in names]
 
 
-def _header(block: SplitBlock, arrays: list[np.ndarray]) -> bytes:
+def _parts(path: Path, block: SplitBlock, seen: np.ndarray) -> list[Any]:
+    """What a file consists of."""
+    arrays = [np.ascontiguousarray(a) for a in (block.bounds, seen, *block.arrays)]
+    first = _first_sum(path)
+    sums = np.array(
+        [
+            crc32(array[a:b].data, first ^ i) if b > a else 0
+            for i, array in enumerate(arrays)
+            for a, b in itertools.pairwise(_edges(i, len(array), block.bounds))
+        ],
+        _SUM,
+    )
     facts = {
         "rows": [block.rows.start, block.rows.stop],
         "arrays": [[array.dtype.str, int(array.size)] for array in arrays],
     }
     text = json.dumps(facts).encode()
-    text += b" " * (-(_PREFIX.size + len(text)) % 64)
-    return _PREFIX.pack(_MAGIC, len(text)) + text
+    text += b" " * (-(_PREFIX.size + len(text) + sums.nbytes + arrays[0].nbytes) % 64)
+    head = text + sums.tobytes() + arrays[0].tobytes()
+    return [_PREFIX.pack(_MAGIC, len(text), crc32(head, first)), head, *arrays[1:]]
+
+
+def _first_sum(path: Path) -> int:
+    """What the checksums of a file start from: pieces of other files do not pass for its own."""
+    return crc32(f"{path.parent.name}/{path.name}".encode())
+
+
+def _edges(i: int, length: int, bounds: np.ndarray) -> np.ndarray:
+    """The pieces of the array of a block that is written as the `i`-th."""
+    n_ranges = len(bounds) - 1
+    if i == _COUNTS:
+        return np.arange(n_ranges + 1) * (length // n_ranges)
+    return bounds if i in _OF_RANGES else np.array([0, length])
 
 
 def _open_header(path: Path) -> tuple[slice, list[_Array]]:
+    """The rows of a file, and its arrays; the first are the bounds."""
     try:
-        with path.open("rb") as file:
-            magic, length = _PREFIX.unpack(file.read(_PREFIX.size))
-            facts = json.loads(file.read(length)) if magic == _MAGIC else {}
-            size = os.fstat(file.fileno()).st_size
-        arrays, at = [], _PREFIX.size + length
-        for dtype, n in facts["arrays"]:
-            arrays.append(_Array(str(path), at, np.dtype(dtype), n))
-            at += n * np.dtype(dtype).itemsize
+        fd = open_plain(path)
+        try:
+            size = os.fstat(fd).st_size
+            magic, length, wanted = _PREFIX.unpack(read_at(fd, 0, _PREFIX.size))
+            if magic != _MAGIC or not 0 <= length <= size:
+                raise ValueError("it does not begin as such files do")
+            text = read_at(fd, _PREFIX.size, length)
+            facts = json.loads(text)
+            dtypes = [np.dtype(dtype) for dtype, _ in facts["arrays"]]
+            lengths = [int(n) for _, n in facts["arrays"]]
+            n_ranges = lengths[0] - 1
+            n_sums = len(lengths) + (n_ranges - 1) * (1 + len(_OF_RANGES))
+            n_bytes = _SUM.itemsize * n_sums + dtypes[0].itemsize * lengths[0]
+            if n_ranges < 1 or n_bytes > size:
+                raise ValueError("its contents have changed")
+            head = read_at(fd, _PREFIX.size + length, n_bytes)
+        finally:
+            os.close(fd)
+        if crc32(text + head, _first_sum(path)) != wanted:
+            raise ValueError("its contents have changed")
+        sums = np.frombuffer(head, _SUM, n_sums)
+        at = _PREFIX.size + length + sums.nbytes
+        bounds = np.frombuffer(head, dtypes[0], offset=sums.nbytes)
+        arrays = []
+        for i, (dtype, n) in enumerate(zip(dtypes, lengths, strict=True)):
+            edges = _edges(i, n, bounds)
+            n_pieces = len(edges) - 1
+            first = _first_sum(path) ^ i
+            arrays.append(_Array(str(path), at, dtype, n, edges, sums[:n_pieces], first))
+            sums, at = sums[n_pieces:], at + n * dtype.itemsize
         if at != size:
             raise ValueError(f"it has {size} bytes, not {at}")
         return slice(*facts["rows"]), arrays
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error) as error:
         raise _damaged(path, error) from error
 
 
@@ -196,7 +283,7 @@ class _Handle:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY)
+        self.fd = open_plain(Path(path))
 
     def __del__(self) -> None:
         if hasattr(self, "fd"):
@@ -209,7 +296,7 @@ class _Opened(threading.local):
     handle: _Handle | None = None
 
     def get(self, array: _Array, first: int, last: int) -> np.ndarray:
-        """Items ``[first, last)`` of an array."""
+        """Items ``[first, last)`` of an array: one of its pieces."""
         out = np.empty(last - first, array.dtype)  # filled by read_into
         if not out.size:
             return out
@@ -219,6 +306,9 @@ class _Opened(threading.local):
             n = read_into(self.handle.fd, array.offset + first * array.dtype.itemsize, out)
             if n != out.nbytes:
                 raise OSError("it ends early")
+            piece = int(np.searchsorted(array.edges, first, side="right")) - 1
+            if crc32(out.data, array.first_sum) != array.sums[piece]:
+                raise OSError("its contents have changed")
         except OSError as error:
             raise _damaged(Path(array.path), error) from error
         return out
@@ -226,8 +316,8 @@ class _Opened(threading.local):
 
 def _damaged(path: Path, error: Exception) -> ScratchError:
     return ScratchError(
-        f"{str(path)!r} cannot be read back: {error}. Was it removed or cut while it was needed? "
-        "Call again."
+        f"{str(path)!r} cannot be read back: {error}. Was it removed, cut or changed while it was "
+        "needed? Call again."
     )
 
 
@@ -251,26 +341,44 @@ class SplitFolder:
 
     def edges(self) -> tuple[int, ...] | None:
         """The ranges of genes that an earlier call of the same run split by, if there was one."""
-        for note in self.parent.glob(f"*/{_NOTE}"):
-            try:
-                found = json.loads(note.read_text(encoding="utf-8"))
-                if found["run"] == self._identity:
-                    return tuple(found["edges"])
-            except (OSError, ValueError, KeyError, TypeError):
+        if kind_of(self.parent) != "a folder":
+            return None
+        for folder in sorted(self.parent.iterdir()):
+            text = _read_note(folder / _NOTE)
+            if text is None or _name_of(text) != folder.name:
                 continue
+            found = json.loads(text)
+            if found["run"] == self._identity:
+                return tuple(found["edges"])
         return None
 
     def begin(self, edges: Sequence[int]) -> Path:
-        """The folder for a run and its ranges; others of this parent are removed."""
+        """The folder for a run and its ranges; others of this parent are removed.
+
+        Raises
+        ------
+        ScratchError
+            It cannot be made, or somebody else put something in its place.
+        """
         facts = {"run": self._identity, "edges": [int(edge) for edge in edges]}
         text = json.dumps(facts)
-        folder = self.parent / hashlib.sha256(text.encode()).hexdigest()[:16]
-        if not (folder / _NOTE).exists():
-            self.remove()
+        folder = self.parent / _name_of(text)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _NOTE).write_text(text, encoding="utf-8")
+            found = kind_of(self.parent)
+            if found not in ("a folder", None) or (found and is_strangers(self.parent)):
+                raise ScratchError(
+                    f"The shared folder {str(self.parent)!r} is {found} that this run did not "
+                    "make. Remove it, or name another folder with scratch=."
+                )
+            if kind_of(folder) != "a folder" or _read_note(folder / _NOTE) != text:
+                self.remove()
+                for missing in (self.parent, folder):
+                    if kind_of(missing) is None:
+                        make_private(missing)
+                _write_note(folder / _NOTE, text)
         except OSError as error:
+            if isinstance(error, ScratchError):
+                raise
             raise ScratchError(
                 f"The shared folder {str(folder)!r} cannot be made: {error.strerror}. Name one "
                 "that this process and all workers can write to with scratch=."
@@ -290,19 +398,59 @@ class SplitFolder:
             Gives the blocks.
         """
         note = folder / _ROWS
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-            if found["most"] <= most:
-                return [slice(a, b) for a, b in found["rows"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # none yet, or cut short when it was written
+        parts = _rows_of(_read_note(note), folder, most)
+        wanted = {SplitFiles.name(part) for part in parts or []}
         for file in folder.glob("*.split"):
-            file.unlink(missing_ok=True)
-        parts = cut()
-        text = json.dumps({"most": most, "rows": [[part.start, part.stop] for part in parts]})
-        note.write_text(text, encoding="utf-8")
+            if file.name not in wanted:
+                remove(file)
+        if parts is None:
+            parts = cut()
+            rows = [[part.start, part.stop] for part in parts]
+            digest = _digest_of(folder, most, rows)
+            text = json.dumps({"most": most, "rows": rows, "digest": digest})
+            _write_note(note, text)
         return parts
 
     def remove(self) -> None:
         """Remove all folders; what never was is no matter."""
         shutil.rmtree(self.parent, ignore_errors=True)
+
+
+def _name_of(text: str) -> str:
+    """The name of the folder whose note this is."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_note(path: Path) -> str | None:
+    """What a note says; None if there is none that can be read."""
+    try:
+        fd = open_plain(path)
+        try:
+            return read_at(fd, 0, min(os.fstat(fd).st_size, _MOST_NOTE)).decode()
+        finally:
+            os.close(fd)
+    except (OSError, UnicodeError):
+        return None
+
+
+def _write_note(path: Path, text: str) -> None:
+    through = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    with create(through) as file:
+        file.write(text.encode())
+    through.replace(path)
+
+
+def _rows_of(text: str | None, folder: Path, most: int) -> list[slice] | None:
+    """The blocks that a note tells of; None if it is damaged, or they are too large."""
+    try:
+        found = json.loads(text or "")
+        cut, rows = found["most"], found["rows"]
+        if found["digest"] != _digest_of(folder, cut, rows) or cut > most:
+            return None
+        return [slice(a, b) for a, b in rows]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _digest_of(folder: Path, most: int, rows: list[list[int]]) -> str:
+    return hashlib.sha256(json.dumps([folder.name, most, rows]).encode()).hexdigest()

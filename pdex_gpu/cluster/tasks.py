@@ -14,11 +14,12 @@ import numpy as np
 
 from ..backends.registry import load_engine
 from ..engines.base import Job
-from ..errors import DeviceLostError
+from ..errors import DeviceLostError, ScratchError
 from ..plan import Plan
 from ..pools import Map
 from ..sinks.base import RangeResult, check_complete, mark_stored
-from ..sinks.checkpoint import RangeFile, write_range
+from ..sinks.checkpoint import write_range
+from ..sinks.range_file import RangeFile
 from ..sources.base import Chunk, CscChunk, Reader, Reading, Source
 from ..sources.dask_blocks import BlockPart
 from ..sources.row_sources import rows_of
@@ -41,10 +42,13 @@ class Rows:
     entries : numpy.ndarray, shape (n_ranges,), int64
     n_bytes : int
         Bytes read for it.
+    damaged : bool
+        Whether an earlier call had written it, and the file was damaged since.
     """
 
     entries: np.ndarray
     n_bytes: int
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,23 +109,22 @@ def _can_travel(error: BaseException | None) -> bool:
 @_errors_travel
 def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
     """Read rows of a matrix in a file and write them to the shared folder, split."""
-    assert work.split is not None
-    known = work.split.entries(rows)
+    known, damaged = _known(work, rows)
     if known is not None:
         return Rows(known, 0)
     counter = _Counter()
     with using(work, sent) as run:
         arrays = rows_of(run.source).block(rows, Reading(advance=counter.add))
-    return _write(work, rows, arrays, counter.n)
+    return _write(work, rows, arrays, counter.n, damaged)
 
 
 @_errors_travel
 def split_blocks(work: Work, sent: Sent | None, rows: slice, part: BlockPart, *blocks: Any) -> Rows:
     """Write rows of blocks of a dask array to the shared folder, split."""
-    assert work.split is not None
-    known = work.split.entries(rows)
+    known, damaged = _known(work, rows)
     if known is not None:
         return Rows(known, 0)
+    assert work.split is not None
     matrix = part.join(blocks)
     arrays = (
         matrix.data,
@@ -129,18 +132,32 @@ def split_blocks(work: Work, sent: Sent | None, rows: slice, part: BlockPart, *b
         matrix.indptr.astype(np.int64, copy=False),
     )
     n_bytes = matrix.shape[0] * matrix.shape[1] * matrix.dtype.itemsize
-    return _write(work, rows, arrays, n_bytes)
+    return _write(work, rows, arrays, n_bytes, damaged)
+
+
+def _known(work: Work, rows: slice) -> tuple[np.ndarray | None, bool]:
+    """The entries of a block that was written before, and whether it is damaged since."""
+    assert work.split is not None
+    try:
+        return work.split.entries(rows), False
+    except ScratchError as error:
+        logger.info("%s The rows are read again.", error)
+        return None, True
 
 
 def _write(
-    work: Work, rows: slice, arrays: tuple[np.ndarray, np.ndarray, np.ndarray], n_bytes: int
+    work: Work,
+    rows: slice,
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
+    n_bytes: int,
+    damaged: bool,
 ) -> Rows:
     split = work.split
     assert split is not None
     seen = np.zeros(work.n_genes, np.int64)
     block = split_block(split.ranges, rows, arrays, range(split.ranges.n), seen)
     split.write(block, seen)
-    return Rows(np.diff(block.bounds), n_bytes)
+    return Rows(np.diff(block.bounds), n_bytes, damaged)
 
 
 @_errors_travel
@@ -185,7 +202,7 @@ def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Gene
             raise
     if work.checkpoint is None:
         return Genes(genes, sink.summary, counter.n, sink.values, None)
-    file = write_range(work.checkpoint, genes, sink.summary, sink.values, work.run)
+    file = write_range(work.checkpoint, genes, sink.summary, sink.values, work.run, work.note)
     return Genes(genes, sink.summary, counter.n, None, file)
 
 

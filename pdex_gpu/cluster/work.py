@@ -74,8 +74,8 @@ class Work:
         Where rows are split to, if the matrix has to be.
     checkpoint : pathlib.Path or None
         Where results are written, if not returned.
-    run : str or None
-        See :func:`.sinks.checkpoint.write_range`.
+    run, note : str
+        Of the checkpoint, see :func:`.sinks.checkpoint.write_range`.
     """
 
     token: str
@@ -89,7 +89,8 @@ class Work:
     fields: Mapping[str, int]
     split: SplitFiles | None
     checkpoint: Path | None
-    run: str | None
+    run: str
+    note: str
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from ..analysis import Analysis
 from ..backends.contract import KernelSet
 from ..design import Design
 from ..engines.base import gene_tasks
+from ..leftovers import temporary_folder
 from ..pools import Map, pool_map
 from ..sinks.base import RangeResult
 from ..sinks.memory import MemorySink
@@ -235,12 +234,6 @@ def _run_kernels(
 # --- files -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _new_folder(folder: Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pdex_gpu-plan-", dir=folder) as name:
-        yield Path(name)
-
-
 def _reading_rates(
     sample: Sample, run: Map, folder: Path | None, n_entries: int, repeats: int
 ) -> dict[str, float]:
@@ -272,7 +265,7 @@ def _read(
     chunk_items = max(like.n_items for like in storage.arrays.values())
     n_entries = max(n_entries, min(chunk_items, 2 * _ENTRIES) if n_entries > _WARM_ENTRIES else 0)
     values = next(iter(storage.arrays.values())).dtype
-    with _new_folder(folder) as own:
+    with temporary_folder(folder, "pdex_gpu-plan-") as own:
         if storage.form == "array":
             n_genes = sample.n_genes
             rows = max(1, n_entries // n_genes)
@@ -332,7 +325,7 @@ def _splitting_rates(
     )
     width = min(sample.width, sample.n_genes)
     edges = [*range(0, sample.n_genes, width), sample.n_genes]
-    with _new_folder(folder) as own:
+    with temporary_folder(folder, "pdex_gpu-plan-") as own:
         reading = Reading(run=run, n_threads=sample.n_threads, work=_WORK, scratch=own)
         times: dict[str, list[float]] = {"split": [], "gather": [], "to_disk": [], "from_disk": []}
         for budget, put, get in ((1 << 62, "split", "gather"), (0, "to_disk", "from_disk")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..design import Contrast, Design, labels_array
 from ..fdr import FileColumn
 from ..finish import Scale, StoredFinish, finish
 from ..kept import Filters
+from ..leftovers import temporary_folder
 from ..output import WRITERS
 from ..pools import Map
 from ..sinks.base import RangeResult
@@ -110,9 +110,9 @@ def _in_file(
     folder: Path | None,
 ) -> tuple[float, float, float]:
     n_rows = design.n_rows * _N_GENES
-    with tempfile.TemporaryDirectory(prefix="pdex_gpu-plan-", dir=folder) as name:
+    with temporary_folder(folder, "pdex_gpu-plan-") as own:
         fields = analysis.fields(design)
-        checkpoint = Checkpoint(Path(name), {}, fields, _N_GENES)
+        checkpoint = Checkpoint(own, {}, fields, _N_GENES)
         checkpoint.load(restart=False)
         sink = CheckpointSink(checkpoint)
         edges = [_N_GENES * k // _RANGES for k in range(_RANGES + 1)]
@@ -136,7 +136,7 @@ def _in_file(
             table = Table(design.targets, design.references, features, {}, columns=analysis.columns)
             started = time.perf_counter()
             blocks = (table.arrow(*block) for block in made.blocks(table.blocks(), run))
-            WRITERS[suffix](Path(name) / f"table{suffix}", table, blocks)
+            WRITERS[suffix](own / f"table{suffix}", table, blocks)
             written = time.perf_counter() - started
     n_bytes = 8 * sum(fields.values()) * _N_GENES
     n_values = n_rows * len(table.values)

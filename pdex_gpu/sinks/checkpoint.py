@@ -1,7 +1,8 @@
 """What a run leaves beside its output until that is complete: a folder with a file a range.
 
 Every file is written under a temporary name, brought to the disk and renamed, so a file that has
-its name is whole, whenever the process or the machine stops. One run at a time uses a folder.
+its name is whole, whenever the process or the machine stops. What was changed or damaged since
+does not pass its checksums (:mod:`.range_file`). One run at a time uses a folder.
 """
 
 from __future__ import annotations
@@ -10,14 +11,11 @@ import hashlib
 import json
 import logging
 import os
-import re
-import shutil
 import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import reduce
 from io import FileIO
 from operator import or_
@@ -25,28 +23,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
-from ..disk import CHECKPOINT, write_whole, writing
-from ..errors import CheckpointError, OutputError
+from ..disk import (
+    CHECKPOINT,
+    create,
+    is_strangers,
+    kind_of,
+    make_private,
+    open_or_create,
+    open_plain,
+    remove,
+    sync_folder,
+    write_whole,
+    writing,
+)
+from ..errors import (
+    CheckpointError,
+    DamagedCheckpointWarning,
+    FileFormatError,
+    OutputError,
+    shown,
+    warn,
+)
+from ..gate import reading
+from ..pools import Map
+from ..sources.raw_file import read_at
 from ..value_summary import ValueSummary
 from .differences import differences
+from .range_file import DamagedRangeError, RangeFile
 
 logger = logging.getLogger("pdex_gpu")
 
-_FORMAT = 3
-_RUN, _FINISHED, _LOCK = "run.json", "finished.json", "lock"
+_FORMAT = 4
+_RUN, _FINISHED, _LOCK, _SPLIT = "run.json", "finished.json", "lock", "split"
+_RANGES = "genes-"
 _TEMPORARY = ".tmp"
-# Genes, then the summary of their values: a file is renamed with both, or not there.
-_RANGE = re.compile(
-    r"genes-(?P<start>\d+)-(?P<stop>\d+)-(?P<kind>fractional|whole)"
-    r"_(?P<minimum>[-+.e\d]+)_(?P<maximum>[-+.e\d]+)\.npy"
-)
 _WHAT = "The checkpoint of the output"
 _ADVICE = (
     "Give restart=True (--restart) to throw away what it holds and start over, or name another "
     "output."
 )
+_MOST_JSON = 1 << 28  # bytes; the names of all groups are there
+_MOST_SHOWN = 20  # things in which two runs differ
 
 
 def checkpoint_folder(output: Path) -> Path:
@@ -61,29 +79,11 @@ def _output_of(folder: Path) -> Path:
 
 def is_own_output(output: Path) -> bool:
     """Whether a run wrote `output` and was stopped before it had removed its checkpoint."""
-    return _finished(checkpoint_folder(output), output) is not None
-
-
-@dataclass(frozen=True)
-class RangeFile:
-    """The results of a range of genes: an array (values, genes of the range), float64.
-
-    A field has as many values a gene as the checkpoint says; they follow each other.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-    genes : slice
-    summary : ValueSummary
-        Of the values of the matrix in these genes.
-    offset : int
-        Where the array begins.
-    """
-
-    path: Path
-    genes: slice
-    summary: ValueSummary
-    offset: int
+    folder = checkpoint_folder(output)
+    try:
+        return _json(folder, _FINISHED, file=dict)["file"] == _stamp(output)
+    except (CheckpointError, OSError):  # if it should be one, the call that opens it says so
+        return False
 
 
 class Checkpoint:
@@ -122,6 +122,8 @@ class Checkpoint:
         self.canonical = False
         self._identity = json.loads(json.dumps(identity))
         self._found: dict[int, RangeFile] = {}
+        self._damaged: list[str] = []
+        self._finished: dict[str, Any] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -132,7 +134,7 @@ class Checkpoint:
     @property
     def split_folder(self) -> Path:
         """Where a run on a cluster keeps the matrix's rows, split; removed with the checkpoint."""
-        return self.folder / "split"
+        return self.folder / _SPLIT
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -141,8 +143,14 @@ class Checkpoint:
 
     @property
     def run(self) -> str:
+        """Names the run that results are of, the same in every call that carries on with it."""
+        facts = [_FORMAT, self.canonical, self._identity, self.fields, self.n_genes]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    @property
+    def note(self) -> str:
         """A digest of what the folder says of its run."""
-        return _run_of(self.folder)
+        return _note_of(self.folder)
 
     def place(self, field: str) -> slice:
         """Where the values of a field are among all of a gene."""
@@ -158,29 +166,66 @@ class Checkpoint:
         return bool(self._found) or self.split_folder.exists()
 
     @property
+    def complete(self) -> bool:
+        """Whether all ranges are there."""
+        return sum(found.width for found in self._found.values()) == self.n_genes
+
+    @property
     def summary(self) -> ValueSummary:
         """Of the values of the matrix in the ranges that are done."""
         return reduce(or_, (found.summary for found in self.ranges), ValueSummary())
 
-    def load(self, *, restart: bool) -> None:
-        """Find what an earlier run of the same identity left, or begin."""
+    def load(self, *, restart: bool, run: Map = map) -> None:
+        """Find what an earlier run of the same identity left, or begin.
+
+        Ranges that are not as they were written are removed, see :meth:`warn_of_damage`; `run`
+        spreads the work.
+
+        Raises
+        ------
+        CheckpointError
+            What is there is of another run, or nothing that a run leaves.
+        """
         if restart:
             self._clear()
-        for left in self.folder.glob(f"*{_TEMPORARY}"):  # of a process that was killed
-            left.unlink(missing_ok=True)
-        try:
-            text = (self.folder / _RUN).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            self._clear()
-            self._write_run()
+            sync_folder(self.folder)
+        names = self._check_kinds()
+        if _RUN in names:
+            self._check_run()
+        if _FINISHED in names:
+            self._check_finished(run_is_known=_RUN in names)
+        ranges = [self.folder / name for name in names if name.startswith(_RANGES)]
+        if _RUN in names or self._finished is not None:
+            self._take_up([path for path in ranges if path.suffix != _TEMPORARY], run)
+            for name in names:
+                if name.endswith(_TEMPORARY):  # of a process that was killed
+                    remove(self.folder / name)
             return
-        self._check_run(text)
-        for path in sorted(self.folder.glob("genes-*.npy")):
-            self._find(path)
+        self._clear()  # ranges of nobody knows which run
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
+        try:
+            self._write_run()
+        except OutputError:
+            self._clear()
+            raise
+
+    def warn_of_damage(self) -> None:
+        """Warn of ranges that were there and have to be computed again."""
+        if not self._damaged:
+            return
+        n_found = len(self._found) + len(self._damaged)
+        warn(
+            f"This checkpoint was damaged: {len(self._damaged):,} of {n_found:,} ranges will be "
+            f"computed again. Their files in {str(self.folder)!r} were changed or cut after "
+            f"pdex-gpu wrote them; the first is {shown(self._damaged[0], 300)}. If nobody touched "
+            "them, the disk may be failing.",
+            DamagedCheckpointWarning,
+        )
 
     def write(self, genes: slice, summary: ValueSummary, values: np.ndarray) -> None:
         """Keep the results of a range, float64 of shape (values, genes)."""
-        self.add(write_range(self.folder, genes, summary, values))
+        self.add(write_range(self.folder, genes, summary, values, self.run))
 
     def add(self, written: RangeFile) -> None:
         """Count a range that :func:`write_range` wrote to the folder."""
@@ -210,11 +255,16 @@ class Checkpoint:
 
     def mark_finished(self, written: Path, facts: Mapping[str, Any]) -> None:
         """Note that `written` is the complete output, about to be renamed."""
-        self._write_json(_FINISHED, {"file": _stamp(written), **facts})
+        content = {"file": _stamp(written), **facts}
+        self._write_json(_FINISHED, {**content, "digest": self._digest(content)})
 
     def finished(self, output: Path) -> dict[str, Any] | None:
         """What was noted of `output`, if it is there and complete."""
-        return _finished(self.folder, output)
+        try:
+            whole = self._finished is not None and self._finished["file"] == _stamp(output)
+        except OSError:
+            return None
+        return self._finished if whole else None
 
     def remove(self) -> None:
         """Remove all but the folder and its lock, which :func:`open_checkpoint` removes."""
@@ -222,14 +272,44 @@ class Checkpoint:
         self._found.clear()
 
     def _clear(self) -> None:
-        # Whoever is stopped here leaves ranges that `run.json` still tells about.
-        for path in self.folder.glob("genes-*.npy"):
-            path.unlink(missing_ok=True)
-        for path in self.folder.glob(f"*{_TEMPORARY}"):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.split_folder, ignore_errors=True)
-        for name in (_FINISHED, _RUN):
-            (self.folder / name).unlink(missing_ok=True)
+        """Remove what runs leave, whatever is in its place; what tells most of it comes last.
+
+        Whoever is stopped here leaves ranges that `run.json` still tells about. The output is known
+        for complete until nothing else is left, also if the power fails.
+        """
+        with writing(_WHAT, _output_of(self.folder)):
+            for name in self._own_names():
+                if name not in (_RUN, _FINISHED):
+                    remove(self.folder / name)
+            remove(self.folder / _RUN)
+            if kind_of(self.folder / _FINISHED) is not None:
+                sync_folder(self.folder)
+                remove(self.folder / _FINISHED)
+        self._finished = None
+
+    def _own_names(self) -> list[str]:
+        """What is in the folder under the names that runs use, without the lock."""
+        try:
+            names = sorted(os.listdir(self.folder))
+        except FileNotFoundError:  # removed while it was in use
+            return []
+        return [
+            name
+            for name in names
+            if name in (_RUN, _FINISHED, _SPLIT)
+            or name.startswith(_RANGES)
+            or name.endswith(_TEMPORARY)
+        ]
+
+    def _check_kinds(self) -> list[str]:
+        """What is there; raises CheckpointError if something is no file, or no folder."""
+        names = self._own_names()
+        for name in names:
+            wanted = "a folder" if name == _SPLIT else "a file"
+            found = kind_of(self.folder / name)
+            if found not in (wanted, None):
+                raise _refused(self.folder, f"{shown(name)} in it is {found}, not {wanted}")
+        return names
 
     def _temporary(self, name: str) -> Path:
         return self.folder / f"{name}{_TEMPORARY}"
@@ -241,7 +321,8 @@ class Checkpoint:
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         def save(temporary: Path) -> None:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            with create(temporary) as file:
+                file.write(json.dumps(content, indent=1).encode())
 
         write_whole(
             self.folder / name,
@@ -251,61 +332,96 @@ class Checkpoint:
             named=_output_of(self.folder),
         )
 
-    def _check_run(self, text: str) -> None:
-        try:
-            found = json.loads(text)
-            if found["format"] != _FORMAT:
-                raise ValueError(f"format {found['format']!r}")
-            self.canonical, earlier = found["canonical"], dict(found["run"])
-        except (ValueError, KeyError, TypeError) as error:
+    def _digest(self, content: Mapping[str, Any]) -> str:
+        text = json.dumps([self.run, content], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _check_run(self) -> None:
+        found = _json(self.folder, _RUN, format=int)
+        if found["format"] != _FORMAT:
+            age = "a newer" if found["format"] > _FORMAT else "an older"
             raise CheckpointError(
-                f"The checkpoint {str(self.folder)!r} cannot be read: its {_RUN} is damaged or of "
-                f"another version of pdex_gpu. {_ADVICE}"
-            ) from error
-        differing = differences(earlier, self._identity)
+                f"The checkpoint {str(self.folder)!r} was left by {age} version of pdex-gpu, in "
+                f"format {found['format']}; this version writes format {_FORMAT}. Carry on with "
+                f"that version. {_ADVICE}"
+            )
+        found = _json(self.folder, _RUN, canonical=bool, run=dict)
+        differing = differences(found["run"], self._identity)
         if differing:
+            more = len(differing) - _MOST_SHOWN
             raise CheckpointError(
                 f"The checkpoint {str(self.folder)!r} is of another run:\n"
-                + "".join(f"  {line}\n" for line in differing)
+                + "".join(f"  {line}\n" for line in differing[:_MOST_SHOWN])
+                + (f"  and {more:,} more\n" if more > 0 else "")
                 + f"Call again as before to carry on with it. {_ADVICE}"
             )
+        self.canonical = found["canonical"]
 
-    def _find(self, path: Path) -> None:
-        """Take up a range file, or remove one that is not as it was written."""
-        name = _RANGE.fullmatch(path.name)
-        if name:
-            genes = slice(int(name["start"]), int(name["stop"]))
-            try:
-                summary = ValueSummary(
-                    name["kind"] == "fractional", float(name["minimum"]), float(name["maximum"])
-                )
-                offset = self._check_file(path, genes)
-            except (OSError, ValueError) as error:
-                logger.warning("%s is damaged, its genes are computed again: %s", path, error)
-            else:
-                self._found[genes.start] = RangeFile(path, genes, summary, offset)
+    def _check_finished(self, *, run_is_known: bool) -> None:
+        """Take up what was noted of the output; its digest tells of which run that is."""
+        found = _json(self.folder, _FINISHED, file=dict, digest=str)
+        digest = found.pop("digest")
+        for canonical in (self.canonical,) if run_is_known else (False, True):
+            self.canonical = canonical
+            if digest == self._digest(found):
+                self._finished = found
                 return
-        path.unlink(missing_ok=True)
+        raise _refused(self.folder, f"{_FINISHED} in it is damaged, or of another run")
 
-    def _check_file(self, path: Path, genes: slice) -> int:
-        """Where the array of a range file begins; raises ValueError if the file is not whole."""
-        if not 0 <= genes.start < genes.stop <= self.n_genes:
-            raise ValueError(f"there are {self.n_genes} genes")
-        shape = (self.n_values, genes.stop - genes.start)
-        with path.open("rb") as file:
-            npy.read_magic(file)
-            found = npy.read_array_header_1_0(file)
-            offset = file.tell()
-            size = os.fstat(file.fileno()).st_size
-        if found != (shape, False, np.dtype(np.float64)):
-            raise ValueError(f"it holds {found[2]} of shape {found[0]}, not float64 of {shape}")
-        if size != offset + 8 * int(np.prod(shape)):
-            raise ValueError(f"it has {size} bytes")
-        return offset
+    def _take_up(self, paths: list[Path], run: Map) -> None:
+        """Take up range files, and remove those that are not as they were written."""
+        files = [RangeFile.named(path, self.n_values, self.run) for path in paths]
+        for file in files:
+            if file and not 0 <= file.genes.start < file.genes.stop <= self.n_genes:
+                raise _refused(
+                    self.folder, f"{file.path.name} in it is of genes that the data do not have"
+                )
+        faults = dict(zip(paths, run(self._fault, files), strict=True))
+        last: RangeFile | None = None
+        kept = []
+        for file in sorted(filter(None, files), key=lambda file: file.genes.start):
+            if last is None or file.genes.start >= last.genes.stop:
+                kept.append(file)
+                last = file
+            elif faults[file.path] or faults[last.path]:
+                raise _refused(
+                    self.folder,
+                    f"{last.path.name} and {file.path.name} in it have genes in common",
+                )
+            # Else a worker of an earlier call wrote it late, in other ranges.
+        found = {file.path: file for file in kept if not faults[file.path]}
+        self._found = {file.genes.start: file for file in found.values()}
+        for path, fault in faults.items():
+            if fault:
+                logger.info("%s is damaged: %s", path, fault)
+                self._damaged.append(f"{path.name}: {fault}")
+            if path not in found:
+                remove(path)
+
+    def _fault(self, file: RangeFile | None) -> str | None:
+        """What is wrong with a range file; None if nothing is."""
+        if file is None:
+            return "it has not the name of a range"
+        try:
+            file.check()
+        except DamagedRangeError as error:
+            return str(error)
+        except PermissionError as error:
+            raise _refused(
+                self.folder, f"{file.path.name} in it cannot be read: permission is missing"
+            ) from error
+        except OSError as error:
+            return f"it cannot be read ({error.strerror or error})"
+        return None
 
 
 def write_range(
-    folder: Path, genes: slice, summary: ValueSummary, values: np.ndarray, run: str | None = None
+    folder: Path,
+    genes: slice,
+    summary: ValueSummary,
+    values: np.ndarray,
+    run: str,
+    note: str | None = None,
 ) -> RangeFile:
     """Write the results of a range to the folder of a checkpoint, whole or not at all.
 
@@ -318,8 +434,10 @@ def write_range(
     summary : ValueSummary
         Of the values of the matrix in these genes.
     values : numpy.ndarray, shape (values, genes), float64
-    run : str, optional
-        What :attr:`Checkpoint.run` was when the work was given out: nothing is written once the
+    run : str
+        :attr:`Checkpoint.run`.
+    note : str, optional
+        What :attr:`Checkpoint.note` was when the work was given out: nothing is written once the
         folder is another run's.
 
     Raises
@@ -329,35 +447,66 @@ def write_range(
     OutputError
         It cannot be written.
     """
-    kind = "fractional" if summary.fractional else "whole"
-    path = folder / (
-        f"genes-{genes.start:09d}-{genes.stop:09d}-{kind}"
-        f"_{summary.minimum!r}_{summary.maximum!r}.npy"
-    )
-    offset = 0
+    file = RangeFile.of(folder, genes, summary, len(values), run)
 
     def save(temporary: Path) -> None:
-        nonlocal offset
-        with temporary.open("wb") as file:
-            npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(values))
-            offset = file.tell()
-            file.write(values.data)
-        if run is not None and _run_of(folder) != run:
+        file.write(temporary, values)
+        if note is not None and _note_of(folder) != note:
             raise CheckpointError(
                 f"{str(folder)!r} belongs to another run by now: the call that these results are "
                 "for has ended."
             )
 
-    through = folder / f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
-    write_whole(path, save, _WHAT, through=through, named=_output_of(folder))
-    return RangeFile(path, genes, summary, offset)
+    through = folder / f"{file.path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
+    write_whole(file.path, save, _WHAT, through=through, named=_output_of(folder))
+    return file
 
 
-def _run_of(folder: Path) -> str:
+def _note_of(folder: Path) -> str:
     try:
-        return hashlib.sha256((folder / _RUN).read_bytes()).hexdigest()
+        return hashlib.sha256(_content(folder / _RUN)).hexdigest()
     except FileNotFoundError:
         return ""
+
+
+def _content(path: Path) -> bytes:
+    fd = open_plain(path)
+    try:
+        size = os.fstat(fd).st_size
+        if size > _MOST_JSON:
+            raise OSError(f"it has {size:,} bytes")
+        return read_at(fd, 0, size)
+    finally:
+        os.close(fd)
+
+
+def _json(folder: Path, name: str, **kinds: type) -> dict[str, Any]:
+    """The object in a JSON file that is there, with members of these kinds.
+
+    Raises
+    ------
+    CheckpointError
+        It holds anything else.
+    """
+    why = f"{name} in it is damaged"
+    try:
+        with reading(f"{name} of the checkpoint {str(folder)!r}", "JSON"):
+            found = json.loads(_content(folder / name).decode())
+    except FileFormatError as error:
+        if isinstance(error.__cause__, PermissionError):
+            why = f"permission to read {name} in it is missing"
+        raise _refused(folder, why) from error
+    if type(found) is not dict or any(
+        type(found.get(key)) is not kind for key, kind in kinds.items()
+    ):
+        raise _refused(folder, why)
+    return found
+
+
+def _refused(folder: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {str(folder)!r} cannot be read: {why}. Nothing was removed. {_ADVICE}"
+    )
 
 
 @contextmanager
@@ -368,8 +517,11 @@ def open_checkpoint(
     n_genes: int,
     *,
     restart: bool,
+    run: Map = map,
 ) -> Iterator[Checkpoint]:
     """The checkpoint of `output`, locked; its folder is removed if nothing is left in it.
+
+    `run` spreads the work of reading what is there.
 
     Raises
     ------
@@ -381,29 +533,26 @@ def open_checkpoint(
     folder = checkpoint_folder(output)
     checkpoint = Checkpoint(folder, identity, fields, n_genes)
     with writing(_WHAT, output):
-        lock = _lock(folder)
+        lock = _lock(folder, restart=restart)
     try:
-        try:
-            checkpoint.load(restart=restart)
-        except OutputError:  # before anything was kept
-            checkpoint.remove()
-            raise
+        with writing(_WHAT, output):
+            checkpoint.load(restart=restart, run=run)
         yield checkpoint
     finally:
-        if not (folder / _RUN).exists():
+        if kind_of(folder / _RUN) is None:
             (folder / _LOCK).unlink(missing_ok=True)
         os.close(lock)
         with suppress(OSError):  # it holds something, or is another run's by now
             folder.rmdir()
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, *, restart: bool) -> int:
     """Make the folder and lock it against other runs; gives the handle that holds the lock."""
     path = folder / _LOCK
     while True:
-        folder.mkdir(exist_ok=True)
+        _make(folder, restart=restart)
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = open_or_create(path)
         except FileNotFoundError:  # another run has just ended
             continue
         try:
@@ -414,6 +563,31 @@ def _lock(folder: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)  # removed by a run that ended meanwhile
+
+
+def _make(folder: Path, *, restart: bool) -> None:
+    """Make the folder unless it is there; what cannot be one, or locked, is refused."""
+    try:
+        make_private(folder)
+        return
+    except FileExistsError:
+        pass
+    found = kind_of(folder)
+    if found == "a folder" and is_strangers(folder):
+        raise CheckpointError(
+            f"The checkpoint {str(folder)!r} belongs to another user. Name an output in a folder "
+            "of your own."
+        )
+    if found not in ("a folder", None):
+        if not restart:
+            raise _refused(folder, f"it is {found}, not a folder")
+        remove(folder)
+        return _make(folder, restart=restart)
+    found = kind_of(folder / _LOCK)
+    if found not in ("a file", None):
+        if not restart:
+            raise _refused(folder, f"{_LOCK!r} in it is {found}, not a file")
+        remove(folder / _LOCK)
 
 
 def _take(handle: int, folder: Path) -> None:
@@ -430,14 +604,6 @@ def _take(handle: int, folder: Path) -> None:
         ) from error
     except OSError:  # a file system without locks
         logger.info("%s cannot be locked: let no other run write the same output", folder)
-
-
-def _finished(folder: Path, output: Path) -> dict[str, Any] | None:
-    try:
-        facts: dict[str, Any] = json.loads((folder / _FINISHED).read_text(encoding="utf-8"))
-        return facts if facts["file"] == _stamp(output) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _stamp(path: Path) -> dict[str, int]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import listing
+from ..errors import SHOWN_LETTERS, listing, shown
 
 #: What a value begins with that only tells whether something is the same.
 HASH = "sha256:"
+_LONGEST = 80  # letters of a name
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -22,6 +23,8 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _line(name: str, earlier: Any, now: Any) -> str:
+    if not name.isprintable() or len(name) > _LONGEST:  # of nobody knows what
+        name = shown(name, _LONGEST)
     if _is_hash(earlier) and _is_hash(now) and "," not in name:
         return f"the {name} differ ({_short(earlier)} then, {_short(now)} now)"
     return f"{name}: {_short(earlier)} then, {_short(now)} now"
@@ -38,5 +41,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return listing(value, limit=5)
     if isinstance(value, dict):
-        return ", ".join(f"{name}={text}" for name, text in value.items()) or "none"
-    return repr(value)
+        text = ", ".join(f"{name}={text}" for name, text in value.items()) or "none"
+        return text if text.isprintable() and len(text) <= SHOWN_LETTERS else shown(text)
+    return shown(value)

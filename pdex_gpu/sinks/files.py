@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
-from io import FileIO
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from ..errors import CheckpointError
 from ..pools import Map
 from ..value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
-from .checkpoint import Checkpoint, RangeFile
+from .checkpoint import Checkpoint
+from .range_file import DamagedRangeError, RangeFile
 
 
 class CheckpointSink:
@@ -136,28 +136,15 @@ class StoredResults:
         return out[:, stored.genes]
 
     def _copy(self, stored: RangeFile, field: str, rows: slice, out: np.ndarray) -> None:
-        genes = stored.genes
-        width = genes.stop - genes.start
-        first = self._checkpoint.place(field).start + rows.start
-        # Straight to its place if that is one piece.
-        whole = width == self.n_genes
-        piece = out if whole else np.full((len(out), width), np.nan)
+        first = self._checkpoint.place(field).start
+        lines = slice(first + rows.start, first + rows.start + len(out))
         try:
-            with FileIO(stored.path) as file:
-                file.seek(stored.offset + 8 * first * width)
-                left = piece.data.cast("B")
-                while left:
-                    length = file.readinto(left)
-                    if not length:
-                        raise OSError("it ends early")
-                    left = left[length:]
-        except OSError as error:
+            stored.read(lines, out[:, stored.genes])
+        except (OSError, DamagedRangeError) as error:
             raise CheckpointError(
-                f"{str(stored.path)!r} cannot be read back: {error}. Was it removed, or its disk "
-                "taken away? Call again."
+                f"{str(stored.path)!r} cannot be read back: {error}. Was it changed or removed, or "
+                "its disk taken away? Call again. Only what was damaged is computed anew."
             ) from error
-        if not whole:
-            out[:, genes] = piece
 
 
 class StoredPValues:

@@ -7,16 +7,18 @@ with ``CUPY_CACHE_DIR`` moved ours too.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
 from ...compiling import compiling
+from ...leftovers import temporary_file, temporary_folder
 from . import sources
 
 logger = logging.getLogger("pdex_gpu")
@@ -76,7 +78,7 @@ def find_or_make(
         _store(path, binary)
     except OSError as error:
         logger.debug("compiled CUDA kernels are not kept: %s", error)
-        path = Path(_temporary().name) / path.name
+        path = _temporary() / path.name
         _store(path, binary)
     seconds = time.perf_counter() - started
     logger.info("compiled CUDA source %s for %s in %.2f s: %s", name, architecture, seconds, path)
@@ -104,17 +106,14 @@ def _find(stem: str, suffix: str) -> Path | None:
 def _store(path: Path, binary: bytes) -> None:
     """Write a file that other processes see whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with open(handle, "wb") as file:
-            file.write(binary)
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    with temporary_file(path.parent) as part:
+        part.write_bytes(binary)
+        part.replace(path)
 
 
 @cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
+def _temporary() -> Path:
     """A folder for this process, where the folder above cannot be written."""
-    return tempfile.TemporaryDirectory(prefix="pdex_gpu-", ignore_cleanup_errors=True)
+    left_open = ExitStack()
+    atexit.register(left_open.close)
+    return left_open.enter_context(temporary_folder(None, "pdex_gpu-cuda-"))
