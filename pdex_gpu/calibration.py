@@ -185,7 +185,7 @@ class _Plan:
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    with open_dataset(data, settings.group_column, settings.layer) as dataset:
+    with open_dataset(data, settings.group_column, settings.layer, settings.allowed) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits: list[Split] = []
         runs: list[_Run] = []
