@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ..errors import FileFormatError, MissingDependencyError, PdexGpuError
+from .. import gate
+from ..errors import FileFormatError, MissingDependencyError
 from .filters import Decoder, DecodingError, make_decoder
 from .memory import native_dtype
 from .raw_file import RawFile, read_at, read_into
@@ -25,17 +26,9 @@ from .text import decode_texts
 _BAND = 1 << 20  # bytes read at a time of what is not stored in chunks
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn h5py's errors into a FileFormatError that says what was being read."""
-    try:
-        yield
-    except (PdexGpuError, MemoryError):
-        raise
-    except Exception as error:  # h5py raises errors of every kind for what it does not expect
-        raise FileFormatError(
-            f"{what} cannot be read: the file is truncated or damaged. HDF5 says: {error}"
-        ) from error
+def reading(what: str) -> AbstractContextManager[None]:
+    """Turn h5py's errors into a FileFormatError that says what was being read: see `gate`."""
+    return gate.reading(what, "HDF5", "the file is truncated or damaged")
 
 
 def check_filters(dataset: h5py.Dataset, what: str) -> None:

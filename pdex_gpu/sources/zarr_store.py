@@ -9,13 +9,14 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import FileFormatError, MissingDependencyError, PdexGpuError
+from .. import gate
+from ..errors import FileFormatError, MissingDependencyError
 from ..installing import how_to_install
 from .annotated import Store, read_dataset
 from .dataset import Dataset
@@ -27,19 +28,14 @@ _FEW = 1 << 12  # files whose sizes are asked for
 _METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str) -> AbstractContextManager[None]:
     """Turn errors of zarr and of its codecs into a FileFormatError that says what was read."""
-    try:
-        yield
-    except (PdexGpuError, MemoryError):
-        raise
-    except Exception as error:  # codecs and file systems raise errors of every kind
-        raise FileFormatError(
-            f"{what} cannot be read: the store is incomplete or damaged, was written with a codec "
-            "that is not installed, or its storage failed, also when asked again. zarr says: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    return gate.reading(
+        what,
+        "zarr",
+        "the store is incomplete or damaged, was written with a codec that is not installed, or "
+        "its storage failed, also when asked again",
+    )
 
 
 def is_url(path: str) -> bool:
