@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 
 from ..errors import FileFormatError, MissingFileError, UnreadableFileError, shown
+from ..watchdog import watched
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .hdf5 import reading
@@ -45,7 +46,7 @@ def open_h5ad(
     """
     is_path = isinstance(file, str | os.PathLike)
     name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
-    with ExitStack() as stack:
+    with watched(name), ExitStack() as stack:
         path, inner = split_path(name) if is_path else (name, "")
         opened = stack.enter_context(_open_path(path) if is_path else _open_object(file, name))
         with reading(name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import h5py
@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import gate
 from ..errors import FileFormatError, MissingDependencyError
+from ..watchdog import watched
 from .filters import Decoder, DecodingError, make_decoder
 from .memory import native_dtype
 from .raw_file import RawFile, read_at, read_into
@@ -26,9 +27,11 @@ from .text import decode_texts
 _BAND = 1 << 20  # bytes read at a time of what is not stored in chunks
 
 
-def reading(what: str) -> AbstractContextManager[None]:
+@contextmanager
+def reading(what: str) -> Iterator[None]:
     """Turn h5py's errors into a FileFormatError that says what was being read: see `gate`."""
-    return gate.reading(what, "HDF5", "the file is truncated or damaged")
+    with gate.reading(what, "HDF5", "the file is truncated or damaged"), watched(what):
+        yield
 
 
 def check_filters(dataset: h5py.Dataset, what: str) -> None:
