@@ -34,6 +34,7 @@ from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import frame_in_memory, object_array, open_dataset
+from .sources.sizes import within
 from .value_scale import elsewhere
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def pseudobulk(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
             "Rename the column of obs."
         )
-    samples = find_samples(data, columns, layer)
+    samples = find_samples(data, columns, layer, memory)
     found = aggregate(data, samples, layer=layer, method=method, memory=memory)
     if method == "sum" and found.minimum < 0.0:
         what = "X" if layer is None else f"Layer {layer!r}"
@@ -183,7 +184,12 @@ def sample_columns(groupby: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Samples:
+def find_samples(
+    data: Any,
+    columns: Sequence[str],
+    layer: str | None,
+    memory: str | float | int | None,
+) -> Samples:
     """The samples of some columns of obs, of which all other parts stay unread.
 
     To be called by the public functions themselves: warnings are attributed to their callers.
@@ -201,7 +207,7 @@ def find_samples(data: Any, columns: Sequence[str], layer: str | None) -> Sample
     codes = np.zeros(0, np.int64)
     ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
     for column in columns:
-        with open_dataset(data, column, layer) as dataset:
+        with within(memory), open_dataset(data, column, layer) as dataset:
             source, labels = dataset.source, dataset.labels
             if source.n_genes == 0 or source.n_cells == 0:
                 raise DataError(
@@ -292,7 +298,11 @@ def aggregate(
     """
     budget = memory_budget(memory)
     column = next(iter(samples.levels))
-    with open_dataset(data, column, layer) as dataset, ThreadPoolExecutor(cpu_count()) as pool:
+    with (
+        within(memory),
+        open_dataset(data, column, layer) as dataset,
+        ThreadPoolExecutor(cpu_count()) as pool,
+    ):
         source = dataset.source
         what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
         if source.on_device:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .frames import Frame, StoredFrame, column_of, open_frame
 from .memory import no_matrix
 from .multimodal import check_one_modality
 from .nodes import encoding_of, from_node, is_array, shape_of
+from .sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
     with store.reading(store.name):
         check_one_modality(store.root, store.name)
         obs = open_frame(store.root, "obs", store.name)
+        assert obs.n_rows is not None  # see open_frame
+        claim(BYTES_PER_CELL * obs.n_rows, f"obs of {store.name} ({obs.n_rows:,} cells)")
         var = open_frame(store.root, "var", store.name) if "var" in store.root else None
         labels = _unlabelled(obs) if groupby is None else _labels(store, obs, groupby)
         source = _source(store, layer)
@@ -67,7 +71,8 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         genes = _numbers(source.n_genes) if var is None else _names(store, var)
 
     def cell_name(row: int) -> str:
-        return str(_names(store, obs)[row])
+        with store.reading(f"The index of {obs.name}"):
+            return obs.name_of(row)
 
     return Dataset(
         source=source,
@@ -89,6 +94,7 @@ def _names(store: Store, frame: StoredFrame) -> np.ndarray:
 
 
 def _numbers(n: int) -> np.ndarray:
+    claim(BYTES_PER_TEXT * n, f"{n:,} genes")
     return np.arange(n).astype(str).astype(object)
 
 
@@ -122,13 +128,17 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
     with store.reading(what):
         node = obsm[name]
         if is_array(node):
+            _claim_whole(node, what)
             return node[...], None
         encoding = encoding_of(node)
         if encoding in ("csr_matrix", "csc_matrix"):
             from scipy import sparse
 
             kind = sparse.csr_matrix if encoding == "csr_matrix" else sparse.csc_matrix
-            data, *where = (node[part][...] for part in ("data", "indices", "indptr"))
+            parts = [node[part] for part in ("data", "indices", "indptr")]
+            for part in parts:
+                _claim_whole(part, what)
+            data, *where = (part[...] for part in parts)
             places = (part.astype(np.int64) for part in where)
             return kind((data, *places), shape=shape_of(node)), None
         if encoding in ("", "dataframe"):
@@ -139,6 +149,12 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
         f"{what} has the encoding {encoding or 'none'!r}; supported are arrays, csr_matrix, "
         "csc_matrix and dataframe."
     )
+
+
+def _claim_whole(node: Any, what: str) -> None:
+    """Claim what an array takes that is read whole, with integers in its place beside it."""
+    n = prod(node.shape or ())
+    claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
 
 
 def _source(store: Store, layer: str | None) -> Source:

@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..installing import how_to_install
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .memory import native_dtype
+from .sizes import check_room
 from .stored import Where, position
 
 _PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
@@ -117,15 +119,16 @@ class ZarrArray:
         self.dtype = native_dtype(array.dtype, self.name)
         self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
         self._units = tuple(int(n) for n in getattr(array, "shards", None) or self.chunks)
+        check_room(self.dtype.itemsize * prod(self.chunks), f"a chunk of {self.name}")
         self.n_bytes = self._stored_bytes()
         # Of the matrix, not of one of its arrays: they change together.
         parent = array.path if len(self.shape) == 2 else os.path.dirname(array.path)
         self.file = None if root is None else _StoreFiles(root, parent)
 
     def _stored_bytes(self) -> int:
-        n_files = int(np.prod([-(-n // u) for n, u in zip(self.shape, self._units, strict=True)]))
+        n_files = prod(-(-n // u) for n, u in zip(self.shape, self._units, strict=True))
         if self._folder is None or n_files > _FEW or not os.path.isdir(self._folder):
-            return int(np.prod(self.shape)) * self.dtype.itemsize
+            return prod(self.shape) * self.dtype.itemsize
         return sum(os.stat(file).st_size for file in _files(self._folder))
 
     def read(self, where: Where, out: np.ndarray) -> int:
@@ -145,12 +148,12 @@ class ZarrArray:
                     self.file.check_unchanged()
                 raise
             out[target] = values
-        size = int(np.prod([w.stop - w.start for w in where]))
-        return int(self.n_bytes * size / max(1, int(np.prod(self.shape))))
+        size = prod(w.stop - w.start for w in where)
+        return int(self.n_bytes * size / max(1, prod(self.shape)))
 
     def _pieces(self, where: Where) -> Iterator[Where]:
         """Pieces of whole chunks, as far as these reach into `where`: bounded buffers."""
-        fit = max(1, _PIECE // (self.dtype.itemsize * int(np.prod(self.chunks))))  # chunks
+        fit = max(1, _PIECE // (self.dtype.itemsize * prod(self.chunks)))  # chunks
         steps: list[int] = []
         for chunk, w in zip(reversed(self.chunks), reversed(where), strict=True):
             n = max(1, min(fit, -(-(w.stop - w.start) // chunk)))
