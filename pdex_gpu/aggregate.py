@@ -34,7 +34,7 @@ from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import frame_in_memory, object_array, open_dataset
-from .sources.sizes import within
+from .sources.sizes import left_for_plan, within
 from .value_scale import elsewhere
 
 if TYPE_CHECKING:
@@ -316,7 +316,8 @@ def aggregate(
                 "when its obs was read. Start again once nothing writes to it."
             )
         try:
-            values, minimum = _read(source, samples, method, budget, pool_map(pool))
+            left = left_for_plan(budget, source.n_cells)
+            values, minimum = _read(source, samples, method, left, pool_map(pool))
         except NonFiniteError as error:
             raise DataError(
                 f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "

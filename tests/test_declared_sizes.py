@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -24,8 +25,9 @@ import zarr
 from pdex_gpu import calibrate, differential_expression, estimate, pseudobulk
 from pdex_gpu.errors import FileFormatError, MemoryBudgetError, PdexGpuError
 from pdex_gpu.simulate import simulate_screen
-from pdex_gpu.sources import sizes
+from pdex_gpu.sources import encoded, sizes
 from pdex_gpu.sources.h5ad import open_h5ad
+from pdex_gpu.sources.zarr_store import ZarrArray
 
 N_CELLS, N_GENES = 120, 20
 COLUMN = "target_gene"
@@ -264,6 +266,64 @@ def test_zarr(sound: Path, tmp_path: Path, case: str) -> None:
         assert 1024 * grown < MEMORY + SLACK
 
 
+def test_large_metadata_of_zarr(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.zarr"
+    shutil.copytree(sound / "sound.zarr", path)
+    with open(path / ".zattrs", "ab") as file:
+        file.truncate(MEMORY)  # a file of holes
+    with pytest.raises(MemoryBudgetError, match=r"the metadata of .*\.zattrs alone would take"):
+        differential_expression(path, COLUMN, memory=MEMORY, progress=False)
+
+
+CODECS = {
+    "gzip": (2, numcodecs.GZip(9)),
+    "zstd": (2, numcodecs.Zstd(3)),
+    "blosc": (2, numcodecs.Blosc("zstd", 5)),
+    "lz4": (2, numcodecs.LZ4()),
+    "gzip, format 3": (3, zarr.codecs.GzipCodec(level=9)),
+    "zstd, format 3": (3, zarr.codecs.ZstdCodec(level=3)),
+    "blosc, format 3": (3, zarr.codecs.BloscCodec(cname="zstd")),
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_chunk_of_zarr_that_decodes_to_more(tmp_path: Path, codec: str) -> None:
+    number, compressor = CODECS[codec]
+    n, decoded = 1000, 300_000
+    root = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=number)
+    arrays = [
+        root.create_array(name, shape=(n,), chunks=(n,), dtype="i1", compressors=compressor)
+        for name, n in (("large", decoded), ("small", n))
+    ]
+    for array in arrays:
+        array[:] = np.arange(array.shape[0]) % 7
+    read = np.empty(n, "i1")
+    ZarrArray(arrays[1], "codes", False).read((slice(0, n),), read)
+    np.testing.assert_array_equal(read, np.arange(n) % 7)
+    large, small = (
+        tmp_path / "x.zarr" / array.path / array.metadata.encode_chunk_key((0,)) for array in arrays
+    )
+    shutil.copy(large, small)
+    with pytest.raises(FileFormatError, match=f"decodes to {decoded:,} bytes"):
+        ZarrArray(arrays[1], "codes", False).read((slice(0, n),), read)
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 65_791, 65_792, 10**6])
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "blosc", "lz4"])
+def test_what_compressed_bytes_say(tmp_path: Path, codec: str, n: int) -> None:
+    path = tmp_path / "chunk"
+    path.write_bytes(CODECS[codec][1].encode(bytes(n)))
+    size, head, tail = encoded.ends_of(str(path))
+    assert size == path.stat().st_size
+    assert encoded.decoded_size(codec, head, tail) == n
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "blosc", "lz4", "other"])
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x28\xb5\x2f\xfd"])
+def test_what_other_bytes_say(codec: str, content: bytes) -> None:
+    assert encoded.decoded_size(codec, content, content[:3]) is None or codec == "lz4"
+
+
 # The name of a cell, for a message
 
 
@@ -287,6 +347,16 @@ def test_claims_add_up() -> None:
             sizes.claim(2000, "another call's")
         with pytest.raises(MemoryBudgetError, match=f"at least {sizes.SPARE + 1001:,} are needed"):
             sizes.claim(1, "codes")
+
+
+def test_a_plan_gets_what_claims_leave() -> None:
+    assert sizes.left_for_plan(10**9, 1000) == 10**9
+    with sizes.within(10**9):
+        sizes.claim(sizes.BYTES_PER_CELL * 1000 + sizes.SPARE, "labels")
+        assert sizes.left_for_plan(10**9, 1000) == 10**9  # cells it counts itself
+        sizes.claim(5, "names")
+        assert sizes.left_for_plan(10**9, 1000) == 10**9 - 5
+        assert sizes.left_for_plan(3, 1000) == 1
 
 
 def test_without_a_call_half_of_the_free_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:

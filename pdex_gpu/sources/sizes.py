@@ -70,6 +70,16 @@ def check_room(n_bytes: int, what: str) -> None:
     _check(n_bytes, _budget(), what)
 
 
+def left_for_plan(allowed: int, n_cells: int) -> int:
+    """Bytes that a plan may use, of those that ``memory=`` allows.
+
+    What was claimed is taken off where it is worth it, and where plans do not count it themselves.
+    """
+    budget = _current.get()
+    claimed = 0 if budget is None else budget.claimed - BYTES_PER_CELL * n_cells
+    return max(1, allowed - max(0, claimed - SPARE))
+
+
 def _budget() -> _Budget:
     return _current.get() or _Budget(memory_budget(None))
 
@@ -123,6 +133,15 @@ def check_encoded(n_bytes: int, decoded: int, what: str) -> None:
         raise FileFormatError(
             f"{what} is malformed: it takes {n_bytes:,} bytes in the file, but only {decoded:,} "
             "once decoded. Copy or download the file again."
+        )
+
+
+def check_decoded(told: int | None, decoded: int, what: str) -> None:
+    """Raise FileFormatError if a chunk says of itself that it decodes to far more than belongs."""
+    if told is not None and told > _GROWTH * decoded + _GROWN:
+        raise FileFormatError(
+            f"{what} is malformed: it decodes to {told:,} bytes, but {decoded:,} belong into it. "
+            "Copy or download the file again."
         )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from ..errors import FileFormatError, MissingDependencyError
 from ..installing import how_to_install
 from .annotated import Store, read_dataset
 from .dataset import Dataset
+from .encoded import decoded_size, ends_of
 from .memory import native_dtype
-from .sizes import check_room
+from .sizes import check_decoded, check_encoded, check_room
 from .stored import Where, position
 
 _PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
 _FEW = 1 << 12  # files whose sizes are asked for
-_METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
+_PARSED = 10  # bytes that a byte of JSON becomes as objects, about
+_METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
 
 def reading(what: str) -> AbstractContextManager[None]:
@@ -70,6 +72,7 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
             f"{how_to_install('zarr')}."
         ) from error
 
+    _check_metadata(path)
     with ExitStack() as stack:
         with reading(path), _needing_fsspec(path):
             zipped = os.path.isfile(path)
@@ -80,6 +83,15 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
         dataset = read_dataset(Store(root, path, reading), groupby, layer)
         dataset.close = stack.pop_all().close
         return dataset
+
+
+def _check_metadata(path: str) -> None:
+    """Check the size of metadata, which zarr reads and parses whole."""
+    for name in _METADATA:
+        file = os.path.join(path, name)
+        with suppress(OSError):
+            size = os.path.getsize(file)
+            check_room(_PARSED * size, f"the metadata of {file}")
 
 
 @contextmanager
@@ -120,6 +132,7 @@ class ZarrArray:
         self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
         self._units = tuple(int(n) for n in getattr(array, "shards", None) or self.chunks)
         check_room(self.dtype.itemsize * prod(self.chunks), f"a chunk of {self.name}")
+        self._codec = _codec_of(array)
         self.n_bytes = self._stored_bytes()
         # Of the matrix, not of one of its arrays: they change together.
         parent = array.path if len(self.shape) == 2 else os.path.dirname(array.path)
@@ -140,6 +153,7 @@ class ZarrArray:
             )
             try:
                 with reading(f"{self.name}, {position(piece)}"):
+                    self._check_decoded(piece)
                     values = self._array[piece]
                     if self._sparse_data:
                         self._check_written(piece[0], values)
@@ -189,11 +203,43 @@ class ZarrArray:
                     "zeros in truth, call X.eliminate_zeros() and write it again."
                 )
 
+    def _check_decoded(self, where: Where) -> None:
+        """Raise FileFormatError if a chunk decodes to much more than belongs into it.
+
+        Codecs have no limit, so it is asked what the chunk says of itself. Of shards, zip files and
+        stores elsewhere nothing is known.
+        """
+        if self._codec is None or self._folder is None or self._units != self.chunks:
+            return
+        belong = self.dtype.itemsize * prod(self.chunks)
+        steps = [
+            range(w.start // c, -(-w.stop // c)) for w, c in zip(where, self.chunks, strict=True)
+        ]
+        for index in itertools.product(*steps):
+            key = self._array.metadata.encode_chunk_key(index)
+            try:
+                size, head, tail = ends_of(os.path.join(self._folder, key))
+            except OSError:  # not there, or in a zip file
+                continue
+            told = decoded_size(self._codec, head, tail)
+            what = f"{self.name}, chunk {key}"
+            check_encoded(size, belong, what)
+            check_decoded(told, belong, what)
+
     def _has(self, key: str) -> bool:
         """Whether a store that is not on this machine has a key."""
         from zarr.core.sync import sync
 
         return bool(sync(self._array.store.exists(key)))
+
+
+def _codec_of(array: Any) -> str | None:
+    """The codec that compresses an array, where one alone does: "zstd" of a ZstdCodec or a Zstd."""
+    codecs = getattr(array, "compressors", ())
+    if len(codecs) != 1 or getattr(array, "filters", ()) or not hasattr(array, "metadata"):
+        return None
+    name = getattr(codecs[0], "codec_id", None) or type(codecs[0]).__name__
+    return str(name).removesuffix("Codec").lower()
 
 
 class _StoreFiles:
