@@ -35,6 +35,7 @@ from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
 from .sources.allowed import check_allow
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import frame_in_memory, object_array, open_dataset
+from .sources.sizes import left_for_plan, within
 from .value_scale import elsewhere
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def pseudobulk(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
             "Rename the column of obs."
         )
-    samples = find_samples(data, columns, layer, allow)
+    samples = find_samples(data, columns, layer, allow, memory)
     found = aggregate(data, samples, layer=layer, allow=allow, method=method, memory=memory)
     if method == "sum" and found.minimum < 0.0:
         what = "X" if layer is None else f"Layer {layer!r}"
@@ -187,7 +188,13 @@ def sample_columns(groupby: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def find_samples(data: Any, columns: Sequence[str], layer: str | None, allow: Any) -> Samples:
+def find_samples(
+    data: Any,
+    columns: Sequence[str],
+    layer: str | None,
+    allow: Any,
+    memory: str | float | int | None,
+) -> Samples:
     """The samples of some columns of obs, of which all other parts stay unread.
 
     To be called by the public functions themselves: warnings are attributed to their callers.
@@ -206,7 +213,7 @@ def find_samples(data: Any, columns: Sequence[str], layer: str | None, allow: An
     codes = np.zeros(0, np.int64)
     ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
     for column in columns:
-        with open_dataset(data, column, layer, allowed) as dataset:
+        with within(memory), open_dataset(data, column, layer, allowed) as dataset:
             source, labels = dataset.source, dataset.labels
             if source.n_genes == 0 or source.n_cells == 0:
                 raise DataError(
@@ -299,6 +306,7 @@ def aggregate(
     budget, allowed = memory_budget(memory), check_allow(allow)
     column = next(iter(samples.levels))
     with (
+        within(memory),
         open_dataset(data, column, layer, allowed) as dataset,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
@@ -315,7 +323,8 @@ def aggregate(
                 "when its obs was read. Start again once nothing writes to it."
             )
         try:
-            values, minimum = _read(source, samples, method, budget, pool_map(pool))
+            left = left_for_plan(budget, source.n_cells)
+            values, minimum = _read(source, samples, method, left, pool_map(pool))
         except NonFiniteError as error:
             raise DataError(
                 f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "

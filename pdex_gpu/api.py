@@ -52,6 +52,7 @@ from .sinks.files import CheckpointSink, StoredResults
 from .sinks.memory import MemorySink, check_result_size
 from .sources.base import NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import Dataset
+from .sources.sizes import left_for_plan
 from .stats.base import StatisticalTest, make_test
 from .table import Table
 from .value_scale import ValueScale, doubt, value_scale
@@ -461,7 +462,8 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                 _own_genes(dataset, settings, design),
             )
             with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
-                budget, run = memory_budget(settings.memory), pool_map(pool)
+                allowed, run = memory_budget(settings.memory), pool_map(pool)
+                budget = left_for_plan(allowed, dataset.source.n_cells)
                 call = _Call(
                     settings,
                     dataset,

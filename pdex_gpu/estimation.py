@@ -27,6 +27,7 @@ from .schedule import choose_backend_for, choose_engine
 from .settings import Settings, check_settings
 from .sources.base import Source
 from .sources.memory import CscSource, MemorySource
+from .sources.sizes import left_for_plan
 from .sources.stored_sparse import StoredCsc
 from .stats.base import make_test
 
@@ -284,7 +285,7 @@ def estimate(
             density,
         )
         opening = time.perf_counter() - started
-        allowed = memory_budget(memory)
+        allowed = left_for_plan(memory_budget(memory), dataset.source.n_cells)
         plan = counted.plan(allowed) if counted.fits(allowed) else None
         found = _count(counted, plan, allowed, chosen, is_log1p)
         if plan is None or not timing or chosen.name != "cpu":

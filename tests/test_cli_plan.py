@@ -205,7 +205,7 @@ def test_json_without_seconds(screen, capsys):
 
 def test_too_little_memory_ends_with_5(screen, capsys, monkeypatch):
     monkeypatch.setattr(memory, "_SPARE", 0)
-    monkeypatch.setattr(plan, "_SPARE", 0)
+    monkeypatch.setattr(plan, "SPARE", 0)
     argv = [screen, "--groupby", GROUPBY, "--memory", "10000"]
     found = document(capsys, *argv, code=Exit.MEMORY)
     assert found["lacks"] == ["memory"]

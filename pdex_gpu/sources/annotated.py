@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .frames import Frame, StoredFrame, column_of, open_frame
 from .memory import no_matrix
 from .multimodal import check_one_modality
 from .nodes import encoding_of, from_node, is_array, members, sparse_arrays
+from .sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
 from .stored_sparse import SparseArrays
 
 
@@ -60,6 +62,8 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
     with store.reading(store.name):
         check_one_modality(store.root, store.name)
         obs = open_frame(store.root, "obs", store.name)
+        assert obs.n_rows is not None  # see open_frame
+        claim(BYTES_PER_CELL * obs.n_rows, f"obs of {store.name} ({obs.n_rows:,} cells)")
         var = open_frame(store.root, "var", store.name) if "var" in store.root else None
         labels = _unlabelled(obs) if groupby is None else _labels(store, obs, groupby)
         source = _source(store, layer)
@@ -72,7 +76,8 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         genes = _numbers(source.n_genes) if var is None else _names(store, var)
 
     def cell_name(row: int) -> str:
-        return str(_names(store, obs)[row])
+        with store.reading(f"The index of {obs.name}"):
+            return obs.name_of(row)
 
     return Dataset(
         source=source,
@@ -94,6 +99,7 @@ def _names(store: Store, frame: StoredFrame) -> np.ndarray:
 
 
 def _numbers(n: int) -> np.ndarray:
+    claim(BYTES_PER_TEXT * n, f"{n:,} genes")
     return np.arange(n).astype(str).astype(object)
 
 
@@ -127,12 +133,12 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
     with store.reading(f"{what} in {store.name}"):
         node = obsm[name]
         if is_array(node):
+            _claim_whole(node, what)
             return node[...], None
         encoding = encoding_of(node)
         if encoding in ("csr_matrix", "csc_matrix"):
-            return _in_memory(
-                sparse_arrays(node, encoding == "csr_matrix", what, store.allow)
-            ), None
+            by_row = encoding == "csr_matrix"
+            return _in_memory(sparse_arrays(node, by_row, what, store.allow)), None
         if encoding in ("", "dataframe"):
             frame = Frame(node, f"matrix {name!r} of obsm")
             columns: list[Values] = [as_values(column_of(frame, c)) for c in frame.columns]
@@ -147,11 +153,19 @@ def _in_memory(arrays: SparseArrays) -> Any:
     """A sparse matrix of scipy, all read."""
     from scipy import sparse
 
+    n_bytes = arrays.nnz * (arrays.dtype.itemsize + 2 * np.dtype(np.int64).itemsize)
+    claim(n_bytes, f"{arrays.what} ({arrays.nnz:,} values)")
     data = np.empty(arrays.nnz, arrays.dtype)  # filled by read
     indices = np.empty(arrays.nnz, np.int64)
     arrays.read(0, arrays.nnz, data, indices)
     kind = sparse.csr_matrix if arrays.major == "row" else sparse.csc_matrix
     return kind((data, indices, arrays.indptr), shape=(arrays.n_cells, arrays.n_genes))
+
+
+def _claim_whole(node: Any, what: str) -> None:
+    """Claim what an array takes that is read whole, with integers in its place beside it."""
+    n = prod(node.shape or ())
+    claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
 
 
 def _source(store: Store, layer: str | None) -> Source:

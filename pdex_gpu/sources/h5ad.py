@@ -12,6 +12,7 @@ import h5py
 
 from ..disk import is_folder, is_there, mode_of
 from ..errors import FileFormatError, MissingFileError, UnreadableFileError, shown
+from ..watchdog import watched
 from .allowed import Allowed
 from .annotated import Store, read_dataset
 from .dataset import Dataset
@@ -55,7 +56,7 @@ def open_h5ad(
     """
     is_path = isinstance(file, str | os.PathLike)
     name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
-    with ExitStack() as stack:
+    with watched(name), ExitStack() as stack:
         if is_path:
             root = stack.enter_context(open_h5ad_root(name, allow))
         else:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..errors import FileFormatError, UnsupportedDataError
 from .allowed import Allowed
+from .memory import fault_of_indptr
+from .sizes import claim_texts
 from .stored import StoredArray
 from .stored_dense import StoredDense
 from .stored_sparse import SparseArrays, StoredCsc, StoredCsr
@@ -72,6 +74,8 @@ def texts(node: Any, what: str) -> np.ndarray | None:
         return read_texts(node, what)
     if node.dtype.kind not in "TOUS":
         return None
+    n = int(node.shape[0])
+    claim_texts(n, n * node.dtype.itemsize, what)
     return decode_texts(node[:].astype(object), f"{what} of {node.store}")
 
 
@@ -139,6 +143,10 @@ def sparse_arrays(
     data = open_array(group["data"], f"{what}/data", sparse_data="unwritten" not in allow)
     indices = _whole_numbers(open_array(group["indices"], f"{what}/indices"))
     stored = _whole_numbers(open_array(group["indptr"], f"{what}/indptr"))
+    n_major, n_stored = shape[0 if by_row else 1], min(data.shape[0], indices.shape[0])
+    if stored.shape[0] != n_major + 1:
+        found = f"it holds {stored.shape[0]}"
+        raise FileFormatError(fault_of_indptr(stored.name, n_major, n_stored, found))
     indptr = np.empty(stored.shape, stored.dtype)  # filled by read
     if indptr.size:
         stored.read((slice(0, len(indptr)),), indptr)

@@ -9,7 +9,8 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ from ..installing import how_to_install
 from .allowed import Allowed
 from .annotated import Store, read_dataset
 from .dataset import Dataset
+from .encoded import decoded_size, ends_of
 from .memory import native_dtype
+from .sizes import check_decoded, check_encoded, check_room
 from .stored import Where, position
 from .zarr_group import METADATA, StoredZarrGroup, chunk_key, local_root, local_store, place_of
 
 _PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
 _FEW = 1 << 12  # files whose sizes are asked for
+_PARSED = 10  # bytes that a byte of JSON becomes as objects, about
 
 
 def reading(what: str) -> AbstractContextManager[None]:
@@ -83,6 +87,7 @@ def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
             f"{how_to_install('zarr')}."
         ) from error
 
+    _check_metadata(path)
     with ExitStack() as stack:
         with reading(path), _needing_fsspec(path):
             zipped = os.path.isfile(path)
@@ -95,6 +100,15 @@ def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
             if zipped:
                 stack.callback(store.close)
         yield root
+
+
+def _check_metadata(path: str) -> None:
+    """Check the size of metadata, which zarr reads and parses whole."""
+    for name in METADATA:
+        file = os.path.join(path, name)
+        with suppress(OSError):
+            size = os.path.getsize(file)
+            check_room(_PARSED * size, f"the metadata of {file}")
 
 
 @contextmanager
@@ -134,15 +148,17 @@ class ZarrArray:
         self.dtype = native_dtype(array.dtype, self.name)
         self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
         self._units = tuple(int(n) for n in getattr(array, "shards", None) or self.chunks)
+        check_room(self.dtype.itemsize * prod(self.chunks), f"a chunk of {self.name}")
+        self._codec = _codec_of(array)
         self.n_bytes = self._stored_bytes()
         # Of the matrix, not of one of its arrays: they change together.
         parent = array.path if len(self.shape) == 2 else os.path.dirname(array.path)
         self.file = None if root is None else _StoreFiles(root, parent)
 
     def _stored_bytes(self) -> int:
-        n_files = int(np.prod([-(-n // u) for n, u in zip(self.shape, self._units, strict=True)]))
+        n_files = prod(-(-n // u) for n, u in zip(self.shape, self._units, strict=True))
         if self._folder is None or n_files > _FEW or not os.path.isdir(self._folder):
-            return int(np.prod(self.shape)) * self.dtype.itemsize
+            return prod(self.shape) * self.dtype.itemsize
         return sum(os.stat(file).st_size for file in _files(self._folder))
 
     def read(self, where: Where, out: np.ndarray) -> int:
@@ -154,6 +170,7 @@ class ZarrArray:
             )
             try:
                 with reading(f"{self.name}, {position(piece)}"):
+                    self._check_decoded(piece)
                     values = self._array[piece]
                     if self._sparse_data:
                         self._check_written(piece[0], values)
@@ -162,12 +179,12 @@ class ZarrArray:
                     self.file.check_unchanged()
                 raise
             out[target] = values
-        size = int(np.prod([w.stop - w.start for w in where]))
-        return int(self.n_bytes * size / max(1, int(np.prod(self.shape))))
+        size = prod(w.stop - w.start for w in where)
+        return int(self.n_bytes * size / max(1, prod(self.shape)))
 
     def _pieces(self, where: Where) -> Iterator[Where]:
         """Pieces of whole chunks, as far as these reach into `where`: bounded buffers."""
-        fit = max(1, _PIECE // (self.dtype.itemsize * int(np.prod(self.chunks))))  # chunks
+        fit = max(1, _PIECE // (self.dtype.itemsize * prod(self.chunks)))  # chunks
         steps: list[int] = []
         for chunk, w in zip(reversed(self.chunks), reversed(where), strict=True):
             n = max(1, min(fit, -(-(w.stop - w.start) // chunk)))
@@ -203,6 +220,29 @@ class ZarrArray:
                     "allow='unwritten' (--allow unwritten)."
                 )
 
+    def _check_decoded(self, where: Where) -> None:
+        """Raise FileFormatError if a chunk decodes to much more than belongs into it.
+
+        Codecs have no limit, so it is asked what the chunk says of itself. Of shards, zip files and
+        stores elsewhere nothing is known.
+        """
+        if self._codec is None or self._folder is None or self._units != self.chunks:
+            return
+        belong = self.dtype.itemsize * prod(self.chunks)
+        steps = [
+            range(w.start // c, -(-w.stop // c)) for w, c in zip(where, self.chunks, strict=True)
+        ]
+        for index in itertools.product(*steps):
+            key = self._array.metadata.encode_chunk_key(index)
+            try:
+                size, head, tail = ends_of(os.path.join(self._folder, key))
+            except OSError:  # not there, or in a zip file
+                continue
+            told = decoded_size(self._codec, head, tail)
+            what = f"{self.name}, chunk {key}"
+            check_encoded(size, belong, what)
+            check_decoded(told, belong, what)
+
     def _has(self, key: str) -> bool:
         """Whether a store that is no folder of this machine has a key."""
         if not hasattr(self._array.store, "exists"):  # zarr 2
@@ -210,6 +250,15 @@ class ZarrArray:
         from zarr.core.sync import sync
 
         return bool(sync(self._array.store.exists(key)))
+
+
+def _codec_of(array: Any) -> str | None:
+    """The codec that compresses an array, where one alone does: "zstd" of a ZstdCodec or a Zstd."""
+    codecs = getattr(array, "compressors", ())
+    if len(codecs) != 1 or getattr(array, "filters", ()) or not hasattr(array, "metadata"):
+        return None
+    name = getattr(codecs[0], "codec_id", None) or type(codecs[0]).__name__
+    return str(name).removesuffix("Codec").lower()
 
 
 class _StoreFiles:
