@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -52,6 +52,7 @@ from .sinks.files import CheckpointSink, StoredResults
 from .sinks.memory import MemorySink, check_result_size
 from .sources.base import NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import Dataset
+from .sources.sizes import left_for_plan
 from .stats.base import StatisticalTest, make_test
 from .table import Table
 from .value_scale import ValueScale, doubt, value_scale
@@ -113,6 +114,7 @@ def differential_expression(
     min_cpm: float | None = None,
     metric: str = "wilcoxon",
     layer: str | None = None,
+    allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
     restart: bool = False,
@@ -199,6 +201,10 @@ def differential_expression(
         Kolmogorov-Smirnov.
     layer : str, optional
         Layer to use instead of X.
+    allow : {"external", "unwritten"} or list of these
+        What may be read that is not in the file given, and is refused otherwise. ``"external"``:
+        other files that it refers to, by a link out of its folder, as part of a virtual dataset,
+        or as raw bytes. ``"unwritten"``: fill values for what was never written, or is missing.
     out : str or os.PathLike, optional
         File to write the results to as they are made: ``.parquet``, ``.csv`` or ``.tsv``. The
         table is never held in memory. What is computed is kept beside the file, in the folder
@@ -319,6 +325,7 @@ def differential_expression(
             min_cpm=min_cpm,
             metric=metric,
             layer=layer,
+            allow=allow,
             out=out,
             force=force,
             restart=restart,
@@ -455,7 +462,8 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                 _own_genes(dataset, settings, design),
             )
             with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
-                budget, run = memory_budget(settings.memory), pool_map(pool)
+                allowed, run = memory_budget(settings.memory), pool_map(pool)
+                budget = left_for_plan(allowed, dataset.source.n_cells)
                 call = _Call(
                     settings,
                     dataset,

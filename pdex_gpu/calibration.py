@@ -32,6 +32,7 @@ from .result import DEResult
 from .schema import extra_columns
 from .settings import Entry, Settings, check_settings
 from .sources.dataset import Dataset, Labels, object_array, open_dataset
+from .sources.sizes import within
 from .stats.base import make_test
 
 if TYPE_CHECKING:
@@ -185,7 +186,8 @@ class _Plan:
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    with open_dataset(data, settings.group_column, settings.layer) as dataset:
+    column, layer, allow = settings.group_column, settings.layer, settings.allowed
+    with within(settings.memory), open_dataset(data, column, layer, allow) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits: list[Split] = []
         runs: list[_Run] = []

@@ -12,6 +12,7 @@ from .errors import DataError
 from .settings import Settings
 from .sources.dataset import Dataset, open_dataset
 from .sources.guides import read_guides, with_guides
+from .sources.sizes import within
 
 
 @contextmanager
@@ -24,7 +25,8 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
         The matrix is empty.
     """
     column = None if settings.guides is not None else settings.group_column
-    with open_dataset(data, column, settings.layer) as opened:
+    layer, allow = settings.layer, settings.allowed
+    with within(settings.memory), open_dataset(data, column, layer, allow) as opened:
         dataset = opened if settings.guides is None else _with_guides(opened, settings)
         source = dataset.source
         if source.n_genes == 0 or source.n_cells == 0:

@@ -11,9 +11,9 @@ import numpy as np
 from .errors import MemoryBudgetError, OptionError
 from .pools import Map
 from .sources.base import Source
+from .sources.sizes import BYTES_PER_CELL, SPARE
 
 _BYTES_PER_PAIR = 64  # offsets and kernel outputs of one (group, gene)
-_BYTES_PER_CELL = 48  # label, code, place in group order and row pointer
 _BYTES_PER_CELL_OF_RANGE = 24  # where a cell's entries begin and end
 _MOST_WORK = 1 << 27  # buffers while a file is read
 # Of a file that is read whole and split, at least so much of the budget keeps entries in memory.
@@ -21,7 +21,6 @@ _LEAST_HELD = 0.25
 # Genes of so narrow a range are numbers of one byte while they are kept.
 _NARROW = 256
 _UNEVEN = 1.3  # how far ranges may be from what was estimated
-_SPARE = 1 << 26  # not worth refusing
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def make_plan(
     n_genes = source.n_genes
     most = gene_chunk_size or n_genes
     work = 0 if source.in_memory else min(_MOST_WORK, budget // 8)
-    room = budget - reserved - _BYTES_PER_CELL * source.n_cells - work
+    room = budget - reserved - BYTES_PER_CELL * source.n_cells - work
     raw = 0 if source.in_memory else source.bytes_per_entry
 
     def gene_bytes(entries: np.ndarray) -> np.ndarray:
@@ -143,9 +142,9 @@ def make_plan(
         edges = _cut(weights, each, n_ranges, most, source.gene_step)
     n_workers = min(n_workers, len(edges) - 1)
     widest = cells + max(float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
-    if n_workers * widest - room > _SPARE:  # not even single genes, side by side
+    if n_workers * widest - room > SPARE:  # not even single genes, side by side
         n_workers = 1
-    if widest - room > _SPARE:
+    if widest - room > SPARE:
         raise MemoryBudgetError(
             f"memory= allows {budget:,} bytes, but at least {int(budget - room + widest):,} are "
             f"needed for {source.n_cells:,} cells x {n_genes:,} genes in {n_groups:,} groups"

@@ -85,6 +85,7 @@ def test_defaults_are_those_of_the_library(given):
         (["--pairs", "A:B"], {"comparison": "pairs", "pairs": [("A", "B")]}),
         (["--strata", "batch"], {"strata": "batch"}),
         (["--layer", "counts"], {"layer": "counts"}),
+        (["--allow", "unwritten"], {"allow": ["unwritten"]}),
         (["--metric", "anderson"], {"metric": "anderson"}),
         (["--is-log1p", "no"], {"is_log1p": False}),
         (["--columns", "auroc,log10_p"], {"columns": ["auroc", "log10_p"]}),
@@ -204,7 +205,7 @@ def test_json_without_seconds(screen, capsys):
 
 def test_too_little_memory_ends_with_5(screen, capsys, monkeypatch):
     monkeypatch.setattr(memory, "_SPARE", 0)
-    monkeypatch.setattr(plan, "_SPARE", 0)
+    monkeypatch.setattr(plan, "SPARE", 0)
     argv = [screen, "--groupby", GROUPBY, "--memory", "10000"]
     found = document(capsys, *argv, code=Exit.MEMORY)
     assert found["lacks"] == ["memory"]

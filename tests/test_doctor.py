@@ -526,6 +526,9 @@ def test_the_cache_of_the_cuda_kernels(tmp_path: Path):
         ({"NUMBA_DISABLE_JIT": "0", "TMPDIR": ""}, [("variables", "ok", False)]),
         ({"PDEX_GPU_BACKEND": "reference"}, [("PDEX_GPU_BACKEND", "note", False)]),
         ({"PDEX_GPU_BACKEND": "gpu"}, [("PDEX_GPU_BACKEND", "problem", True)]),
+        ({"PDEX_GPU_STUCK_SECONDS": "60"}, [("PDEX_GPU_STUCK_SECONDS", "ok", False)]),
+        ({"PDEX_GPU_STUCK_SECONDS": "0"}, [("PDEX_GPU_STUCK_SECONDS", "ok", False)]),
+        ({"PDEX_GPU_STUCK_SECONDS": "soon"}, [("PDEX_GPU_STUCK_SECONDS", "problem", True)]),
         ({"NUMBA_DISABLE_JIT": "1"}, [("NUMBA_DISABLE_JIT", "problem", True)]),
         (
             {"CUDA_VISIBLE_DEVICES": "1", "TMPDIR": "/x"},

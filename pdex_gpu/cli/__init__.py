@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeGuard
 from .. import errors
 from ..console import PROGRAM
 from ..exits import Exit, exit_code
+from ..watchdog import Watchdog
 
 #: By which a shell asks for completions.
 _COMPLETE = "_PDEX_GPU_COMPLETE"
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict":  # names that the terminal has no signs for
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with _signals_as_exceptions():
+    as_json = _asked(arguments, "--json")
+    with _signals_as_exceptions(), Watchdog(lambda text: _of_watchdog(text, as_json)):
         try:
             code = _call(arguments)
             sys.stdout.flush()
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             if _asked(arguments, "--debug") and isinstance(error, Exception):
                 traceback.print_exc()
-            return _report(error, as_json=_asked(arguments, "--json"))
+            return _report(error, as_json=as_json)
 
 
 def _open_streams() -> None:
@@ -95,14 +97,24 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     """Say what went wrong, and give the exit code."""
     code, name, text = _explained(error)
     if as_json:
-        from .document import write_json
+        from .document import error_document, write_json
 
-        write_json({"error": {"code": int(code), "class": name, "message": text}})
+        write_json(error_document(code, name, text))
     elif isinstance(error, KeyboardInterrupt):
         sys.stderr.write(f"{PROGRAM}: {text}\n")
     else:
         sys.stderr.write(f"{PROGRAM}: error: {text}\n")
     return code
+
+
+def _of_watchdog(text: str, as_json: bool) -> tuple[bytes, bool]:
+    """What the watchdog writes in place of `_report`, and whether to standard error."""
+    if as_json:
+        from .document import error_document, json_line
+
+        document = error_document(Exit.INPUT, errors.FileFormatError.__name__, text)
+        return json_line(document).encode(), False
+    return f"{PROGRAM}: error: {text}\n".encode("utf-8", "backslashreplace"), True
 
 
 def _explained(error: BaseException) -> tuple[Exit, str, str]:

@@ -12,11 +12,21 @@ from typing import Any
 
 
 def write_json(document: Any) -> None:
-    """Write one document as one line of ASCII.
+    """Write one document as one line of ASCII."""
+    sys.stdout.write(json_line(document))
+
+
+def json_line(document: Any) -> str:
+    """One document as one line of ASCII.
 
     Numbers that are not finite become null, as JSON has no other word for them.
     """
-    sys.stdout.write(json.dumps(plain(document), allow_nan=False) + "\n")
+    return json.dumps(plain(document), allow_nan=False) + "\n"
+
+
+def error_document(code: int, name: str, message: str) -> dict[str, Any]:
+    """The document of an error, given the class of that name."""
+    return {"error": {"code": code, "class": name, "message": message}}
 
 
 def plain(value: Any) -> Any:

@@ -16,7 +16,6 @@ from ..design import Design
 from ..errors import MemoryBudgetError
 from ..machine import cpu_count
 from ..plan import (
-    _BYTES_PER_CELL,
     _BYTES_PER_CELL_OF_RANGE,
     _BYTES_PER_PAIR,
     Plan,
@@ -28,6 +27,7 @@ from ..settings import Settings
 from ..sinks.base import Sink
 from ..sinks.memory import BYTES_PER_ROW, check_result_size
 from ..sources.base import Source
+from ..sources.sizes import BYTES_PER_CELL
 from ..sources.stored_dense import StoredDense
 from ..sources.stored_sparse import StoredCsc, StoredCsr
 from .model import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
@@ -258,7 +258,7 @@ class Counted:
         reserved, result = 0, 0
         if self.settings.out is None and self.workers is None:
             reserved, result = self._reserved, self.result_bytes
-        during = reserved + _BYTES_PER_CELL * source.n_cells + plan.work + held + ranges
+        during = reserved + BYTES_PER_CELL * source.n_cells + plan.work + held + ranges
         return int(max(during, result))  # ranges are gone when the result is finished
 
     # --- reading ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend, compiling_is_off
 from ..errors import PdexGpuError
+from ..watchdog import STUCK_SECONDS, stuck_seconds
 from .check import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Environment"
@@ -38,6 +39,9 @@ def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
             f"unset {NO_COMPILING}",
             required=True,
         )
+    if environment.get(STUCK_SECONDS):
+        n += 1
+        yield _watchdog(environment)
     for name, meaning in _KNOWN.items():
         if environment.get(name):
             n += 1
@@ -55,3 +59,14 @@ def _backend(name: str) -> Check:
         return Check(TOPIC, ENVIRONMENT, PROBLEM, str(error), fix, required=True)
     found = f'{name}: takes the place of backend="auto"'
     return Check(TOPIC, ENVIRONMENT, NOTE, found, fix)
+
+
+def _watchdog(environment: Mapping[str, str]) -> Check:
+    """When the command line gives up a file that HDF5 comes to no end with."""
+    try:
+        seconds = stuck_seconds(environment)
+    except PdexGpuError as error:
+        fix = f"unset {STUCK_SECONDS}"
+        return Check(TOPIC, STUCK_SECONDS, PROBLEM, str(error), fix, required=True)
+    found = f"{seconds:g} seconds until a file is given up" if seconds else "0: no watchdog"
+    return Check(TOPIC, STUCK_SECONDS, OK, f"{found} (where HDF5 comes to no end)")

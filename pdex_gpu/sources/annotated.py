@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..errors import ColumnError, FileFormatError, LayerError, UnsupportedDataError, unknown
+from .allowed import Allowed
 from .base import Source
 from .columns import Labels, Values, as_labels, as_values
 from .dataset import Dataset, no_labels
 from .frames import Frame, StoredFrame, column_of, open_frame
 from .memory import no_matrix
 from .multimodal import check_one_modality
-from .nodes import encoding_of, from_node, is_array, shape_of
+from .nodes import encoding_of, from_node, is_array, members, sparse_arrays
+from .sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
+from .stored_sparse import SparseArrays
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,19 @@ class Store:
 
     Attributes
     ----------
-    root : h5py.Group or zarr.Group
+    root : StoredGroup or StoredZarrGroup
     name : str
         What it is called in messages: its path.
     reading : callable
         Turns the errors of its library into a FileFormatError that says what was being read.
+    allow : frozenset of str
+        See :mod:`.allowed`.
     """
 
     root: Any
     name: str
     reading: Callable[[str], AbstractContextManager[None]]
+    allow: Allowed = frozenset()
 
 
 def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Dataset:
@@ -55,6 +62,8 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
     with store.reading(store.name):
         check_one_modality(store.root, store.name)
         obs = open_frame(store.root, "obs", store.name)
+        assert obs.n_rows is not None  # see open_frame
+        claim(BYTES_PER_CELL * obs.n_rows, f"obs of {store.name} ({obs.n_rows:,} cells)")
         var = open_frame(store.root, "var", store.name) if "var" in store.root else None
         labels = _unlabelled(obs) if groupby is None else _labels(store, obs, groupby)
         source = _source(store, layer)
@@ -67,7 +76,8 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         genes = _numbers(source.n_genes) if var is None else _names(store, var)
 
     def cell_name(row: int) -> str:
-        return str(_names(store, obs)[row])
+        with store.reading(f"The index of {obs.name}"):
+            return obs.name_of(row)
 
     return Dataset(
         source=source,
@@ -83,17 +93,18 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
 
 def _names(store: Store, frame: StoredFrame) -> np.ndarray:
     """Names of the rows; where there are none their numbers, as anndata has it."""
-    with store.reading(f"The index of {frame.name}"):
+    with store.reading(f"The index of {frame.name} in {store.name}"):
         found = frame.names()
     return _numbers(frame.n_rows or 0) if found is None else found
 
 
 def _numbers(n: int) -> np.ndarray:
+    claim(BYTES_PER_TEXT * n, f"{n:,} genes")
     return np.arange(n).astype(str).astype(object)
 
 
 def _labels(store: Store, obs: StoredFrame, groupby: str) -> Labels:
-    with store.reading(f"Column {groupby!r} of {obs.name}"):
+    with store.reading(f"Column {groupby!r} of {obs.name} in {store.name}"):
         return as_labels(column_of(obs, groupby))
 
 
@@ -104,33 +115,30 @@ def _unlabelled(obs: StoredFrame) -> Labels:
 
 def _other_matrices(store: Store, layer: str | None) -> list[str]:
     """See :attr:`.dataset.Dataset.matrices`."""
-    root, what = store.root, "The names of other matrices"
+    root, what = store.root, f"The names of other matrices in {store.name}"
     with store.reading(what):
         found = [] if layer is None or "X" not in root else ["X"]
-        found += [str(name) for name in root.get("layers", {}) if name != layer]
+        found += [str(name) for name in members(root, "layers") if name != layer]
         raw = root.get("raw")
         return found + (["raw"] if raw is not None and encoding_of(raw) != "null" else [])
 
 
 def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
     """A matrix of obsm and the names of its columns if it is a frame: see `Dataset.matrix`."""
-    with store.reading("obsm"):
-        obsm = store.root.get("obsm", {})
+    with store.reading(f"obsm of {store.name}"):
+        obsm = members(store.root, "obsm")
         if name not in obsm:
             raise ColumnError(unknown("matrix of obsm", name, list(obsm)))
     what = f"Matrix {name!r} of obsm"
-    with store.reading(what):
+    with store.reading(f"{what} in {store.name}"):
         node = obsm[name]
         if is_array(node):
+            _claim_whole(node, what)
             return node[...], None
         encoding = encoding_of(node)
         if encoding in ("csr_matrix", "csc_matrix"):
-            from scipy import sparse
-
-            kind = sparse.csr_matrix if encoding == "csr_matrix" else sparse.csc_matrix
-            data, *where = (node[part][...] for part in ("data", "indices", "indptr"))
-            places = (part.astype(np.int64) for part in where)
-            return kind((data, *places), shape=shape_of(node)), None
+            by_row = encoding == "csr_matrix"
+            return _in_memory(sparse_arrays(node, by_row, what, store.allow)), None
         if encoding in ("", "dataframe"):
             frame = Frame(node, f"matrix {name!r} of obsm")
             columns: list[Values] = [as_values(column_of(frame, c)) for c in frame.columns]
@@ -141,14 +149,33 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
     )
 
 
+def _in_memory(arrays: SparseArrays) -> Any:
+    """A sparse matrix of scipy, all read."""
+    from scipy import sparse
+
+    n_bytes = arrays.nnz * (arrays.dtype.itemsize + 2 * np.dtype(np.int64).itemsize)
+    claim(n_bytes, f"{arrays.what} ({arrays.nnz:,} values)")
+    data = np.empty(arrays.nnz, arrays.dtype)  # filled by read
+    indices = np.empty(arrays.nnz, np.int64)
+    arrays.read(0, arrays.nnz, data, indices)
+    kind = sparse.csr_matrix if arrays.major == "row" else sparse.csc_matrix
+    return kind((data, indices, arrays.indptr), shape=(arrays.n_cells, arrays.n_genes))
+
+
+def _claim_whole(node: Any, what: str) -> None:
+    """Claim what an array takes that is read whole, with integers in its place beside it."""
+    n = prod(node.shape or ())
+    claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
+
+
 def _source(store: Store, layer: str | None) -> Source:
     if layer is None:
         what, node = "X", store.root.get("X")
     else:
-        layers = store.root.get("layers", {})
+        layers = members(store.root, "layers")
         if layer not in layers:
             raise LayerError(unknown("layer", layer, list(layers)))
         what, node = f"layer {layer!r}", layers[layer]
     if node is None or encoding_of(node) == "null" or (is_array(node) and node.shape is None):
         raise no_matrix(what)
-    return from_node(node, what=what)
+    return from_node(node, what=what, allow=store.allow)

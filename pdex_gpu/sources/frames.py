@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..errors import ColumnError, FileFormatError, UnsupportedDataError, unknown
 from .columns import Column, Labels, Values, as_labels, as_values, native_labels, object_array
-from .nodes import attribute, encoding_of, is_array, texts
+from .nodes import attribute, encoding_of, is_array, open_array, texts
+from .sizes import BYTES_PER_TEXT, claim
 from .text import decode_texts, plain_text, plain_texts, shown_name, stored_name
 
 # Where anndata 0.7 kept the categories of all categorical columns of a data frame.
@@ -48,6 +50,10 @@ class Frame:
             name = next(iter(self.columns), None)
         if name is None:
             return None
+        return self.length(name)
+
+    def length(self, name: str) -> int | None:
+        """Values that a column declares; None where nothing tells."""
         node = self._node[self._key(name)]
         if not is_array(node):
             part = next((part for part in ("codes", "values") if part in node), None)
@@ -56,11 +62,18 @@ class Frame:
             node = node[part]
         return int(node.shape[0]) if node.shape else None
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a column: as `columns` has it, without reading its order."""
+        if name == (self._index and shown_name(self._index)) or name == _OLD_CATEGORIES:
+            return name in self.columns
+        return any(shown_name(key) == name for key in self._node)
+
     @property
     def columns(self) -> Sequence[str]:
         """Names of the columns, the index left out unless it is a column too."""
         keys = [shown_name(key) for key in self._node]
-        listed = [shown_name(name) for name in plain_texts(attribute(self._node, "column-order"))]
+        order = attribute(self._node, "column-order")
+        listed = [shown_name(name) for name in plain_texts(order, f"column-order of {self.name}")]
         listed = [name for name in listed if name in keys]
         hidden = {self._index and shown_name(self._index), _OLD_CATEGORIES}
         return listed + [key for key in keys if key not in hidden and key not in listed]
@@ -68,6 +81,17 @@ class Frame:
     def names(self) -> np.ndarray | None:
         """The index as str, shape (n_rows,), object; None where there is none."""
         return None if self._index is None else _as_names(self._read(self._index))
+
+    def name_of(self, row: int) -> str:
+        """The name of one row; its number where rows have none."""
+        if self._index is None:
+            return str(row)
+        node = self._node[self._key(self._index)]
+        if not is_array(node) or node.ndim != 1:
+            return str(_as_names(self._read(self._index))[row])
+        value = np.asarray(node[row : row + 1])
+        value = value.astype(object) if value.dtype.kind == "T" else value  # text of zarr
+        return str(_native(value, _what(self._index, self.name)).tolist()[0])
 
     def column(self, name: str) -> Column:
         """A column of any encoding that anndata has written.
@@ -128,9 +152,21 @@ class CompoundFrame:
         """Names of the columns; the first field is the index."""
         return self._fields[1:]
 
+    def length(self, name: str) -> int:
+        """See :meth:`Frame.length`: as many values as rows."""
+        return self.n_rows
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
     def names(self) -> np.ndarray:
         """The index as str, shape (n_rows,), object."""
         return _as_names(self._field(self._fields[0]))
+
+    def name_of(self, row: int) -> str:
+        """See :meth:`Frame.name_of`."""
+        values = np.asarray(self._node[row : row + 1][self._fields[0]])
+        return str(_native(values, _what(self._fields[0], self.name)).tolist()[0])
 
     def column(self, name: str) -> Column:
         """See :meth:`Frame.column`."""
@@ -146,6 +182,7 @@ class CompoundFrame:
 
     def _field(self, name: str) -> Values:
         what = _what(name, self.name)
+        claim(self.n_rows * self._node.dtype[name].itemsize, f"{what} ({self.n_rows:,} values)")
         values = self._node[:][name] if not hasattr(self._node, "fields") else (
             self._node.fields(name)[:]
         )  # fmt: skip
@@ -190,16 +227,15 @@ def column_of(frame: StoredFrame, name: str) -> Column:
     FileFormatError
         It has not one value for each row.
     """
-    if name not in (columns := frame.columns):
-        raise ColumnError(unknown(f"column of {frame.name}", name, columns))
-    found = frame.column(name)
-    n = len(found.codes if isinstance(found, Labels) else found.values)
-    if n != frame.n_rows:
+    if name not in frame:
+        raise ColumnError(unknown(f"column of {frame.name}", name, frame.columns))
+    n = frame.length(name)
+    if n is not None and n != frame.n_rows:
         raise FileFormatError(
             f"{_what(name, frame.name)} is malformed: it has {n} values, but {frame.name} has "
             f"{frame.n_rows} rows."
         )
-    return found
+    return frame.column(name)
 
 
 def read_column(node: Any, what: str) -> Column:
@@ -218,14 +254,17 @@ def read_column(node: Any, what: str) -> Column:
             codes, categories = (read_column(node[part], what) for part in ("codes", "categories"))
             return _categorical(codes, categories, what)
         if encoding.startswith("nullable-") or (not encoding and _has(node, ("values", "mask"))):
-            values, mask = (as_values(read_column(node[part], what)) for part in ("values", "mask"))
+            parts = node["values"], node["mask"]
+            if all(is_array(part) and part.shape for part in parts):
+                _check_mask(parts[0].shape, parts[1], what)
+            values, mask = (as_values(read_column(part, what)) for part in parts)
             return _masked(values.values, mask.values, what)
     elif node.ndim == 1:
         strings = texts(node, what)
         if strings is not None:
             return Values(strings, np.zeros(len(strings), bool))
         if node.dtype.kind in _NUMERIC:
-            return _checked(_native(node[:], what), what)
+            return _checked(_numbers(node, what), what)
     raise UnsupportedDataError(
         f"{what} has the encoding {encoding or 'none'!r}; supported are categorical, string-array, "
         f"numeric and bool arrays, and the nullable ones."
@@ -234,6 +273,18 @@ def read_column(node: Any, what: str) -> Column:
 
 def _has(node: Any, members: Iterable[str]) -> bool:
     return all(member in node for member in members)
+
+
+def _numbers(node: Any, what: str) -> np.ndarray:
+    """The numbers of an array of one dimension, in this machine's byte order."""
+    dtype, n = node.dtype, int(node.shape[0])
+    claim(n * (dtype.itemsize + 8), f"{what} ({n:,} values)")
+    if not n or dtype.itemsize > 8 or dtype == np.float16:  # of types that no matrix has
+        return _native(node[:], what)
+    array = open_array(node, what)
+    values = np.empty(n, array.dtype)  # filled by read
+    array.read((slice(0, n),), values)
+    return values
 
 
 def _native(values: np.ndarray, what: str) -> np.ndarray:
@@ -254,12 +305,16 @@ def _checked(values: np.ndarray, what: str) -> Values:
 
 
 def _masked(values: np.ndarray, mask: np.ndarray, what: str) -> Values:
-    if mask.dtype.kind not in "bui" or mask.shape != values.shape:
+    _check_mask(values.shape, mask, what)
+    return Values(values, mask != 0)
+
+
+def _check_mask(shape: tuple[int, ...], mask: Any, what: str) -> None:
+    if mask.dtype.kind not in "bui" or mask.shape != shape:
         raise FileFormatError(
-            f"{what} is malformed: it has {len(values)} values, but a mask of {len(mask)} "
+            f"{what} is malformed: it has {prod(shape)} values, but a mask of {prod(mask.shape)} "
             f"{mask.dtype}. Write it again."
         )
-    return Values(values, mask != 0)
 
 
 def _categorical(codes: Column, categories: Column, what: str) -> Labels:
@@ -289,6 +344,8 @@ def _categories_in_uns(root: Any, column: str) -> np.ndarray | None:
     node = uns.get(f"{column}_categories") if not is_array(uns) else None
     if node is None or not is_array(node) or node.shape is None:
         return None
+    n = prod(node.shape)
+    claim(n * (node.dtype.itemsize + BYTES_PER_TEXT), f"uns/{column}_categories ({n:,} values)")
     values = np.atleast_1d(np.asarray(node[()]))
     return object_array(_native(values, _what(f"{column}_categories", "uns")).tolist())
 

@@ -10,12 +10,16 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ..errors import FileFormatError, MissingDependencyError, PdexGpuError
+from .. import gate
+from ..errors import FileFormatError, MissingDependencyError
+from ..watchdog import watched
+from . import sizes
 from .filters import Decoder, DecodingError, make_decoder
 from .memory import native_dtype
 from .raw_file import RawFile, read_at, read_into
@@ -23,19 +27,14 @@ from .stored import Where, position
 from .text import decode_texts
 
 _BAND = 1 << 20  # bytes read at a time of what is not stored in chunks
+_FEW_TEXTS = 64  # read at a time where their lengths are not known beforehand
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn h5py's errors into a FileFormatError that says what was being read."""
-    try:
+    """Turn h5py's errors into a FileFormatError that says what was being read: see `gate`."""
+    with gate.reading(what, "HDF5", "the file is truncated or damaged"), watched(what):
         yield
-    except (PdexGpuError, MemoryError):
-        raise
-    except Exception as error:  # h5py raises errors of every kind for what it does not expect
-        raise FileFormatError(
-            f"{what} cannot be read: the file is truncated or damaged. HDF5 says: {error}"
-        ) from error
 
 
 def check_filters(dataset: h5py.Dataset, what: str) -> None:
@@ -66,7 +65,102 @@ def read_texts(dataset: h5py.Dataset, what: str) -> np.ndarray | None:
     check_filters(dataset, what)
     if h5py.check_string_dtype(dataset.dtype) is None:
         return None
-    return decode_texts(dataset[:].astype(object), f"{what} of {dataset.file.filename}")
+    name = f"{what} of {dataset.file.filename}"
+    return decode_texts(_texts(dataset, name).astype(object), name)
+
+
+def _texts(dataset: h5py.Dataset, name: str) -> np.ndarray:
+    """The strings of a vector, whose sizes are checked before HDF5 makes objects of them."""
+    n = int(dataset.shape[0])
+    info = h5py.check_string_dtype(dataset.dtype)
+    if info is not None and info.length is not None:  # all of one length
+        item = dataset.dtype.itemsize
+        sizes.claim_texts(n, n * item, name)
+        for _ in _decoded_chunks(dataset, item, name) or ():  # HDF5 has no limit to decoding
+            pass
+        return dataset[:]
+    sizes.claim_texts(n, 0, name)
+    n_letters = _letters(dataset, name)
+    if n_letters is not None:
+        sizes.claim(n_letters, f"the letters of {name} ({n:,} texts)")
+        return dataset[:]
+    found = np.empty(n, object)
+    for piece in sizes.pieces(n, _FEW_TEXTS):
+        found[piece] = dataset[piece]
+        sizes.claim(sum(map(len, found[piece])), f"the letters of {name} ({n:,} texts)")
+    return found
+
+
+def _letters(dataset: h5py.Dataset, name: str) -> int | None:
+    """Bytes of strings of variable length, several of which may be one and the same in the file.
+
+    The array in the file holds their lengths, 4 bytes each, and then where they are. None where
+    the bytes of the array cannot be had.
+    """
+    address, _ = dataset.file.id.get_create_plist().get_sizes()
+    item = 4 + address + 4  # length, place of a heap, number in it
+    chunks = _decoded_chunks(dataset, item, name)
+    if chunks is not None:
+        return sum(_lengths(chunk, item) for chunk in chunks)
+    file = raw_file(dataset.file)
+    contiguous = dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
+    offset = dataset.id.get_offset() if contiguous and not dataset.external else None
+    if file is None or offset is None or dataset.file.userblock_size:
+        return None
+    total = 0
+    for piece in sizes.pieces(int(dataset.shape[0]), _BAND):
+        stored = read_at(file.fd, offset + piece.start * item, (piece.stop - piece.start) * item)
+        total += _lengths(stored[: len(stored) // item * item], item)  # HDF5 says if some lack
+    return total
+
+
+def _lengths(stored: Any, item: int) -> int:
+    """The sum of the lengths in what :func:`_letters` reads."""
+    references = np.frombuffer(stored, np.uint8).reshape(-1, item)
+    return int(np.ascontiguousarray(references[:, :4]).view("<u4").sum(dtype=np.int64))
+
+
+def _decoded_chunks(dataset: h5py.Dataset, item: int, name: str) -> Iterator[np.ndarray] | None:
+    """The bytes of each chunk of a vector; None if there are none, or none that are decoded here.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    item : int
+        Bytes of a value in the file.
+    name : str
+
+    Raises
+    ------
+    FileFormatError
+        A chunk decodes to more or fewer bytes than belong into it.
+    """
+    created = dataset.id.get_create_plist()
+    if created.get_layout() != h5py.h5d.CHUNKED:
+        return None
+    shapes = dataset.shape, dataset.chunks
+    sizes.check_grid(*shapes, item, dataset.file.id.get_filesize(), name)
+    filters = [created.get_filter(i) for i in range(created.get_nfilters())]
+    decoder = make_decoder([(f[0], f[2]) for f in filters])
+    return None if decoder is None else _decode_chunks(dataset, item, name, decoder)
+
+
+def _decode_chunks(
+    dataset: h5py.Dataset, item: int, name: str, decoder: Decoder
+) -> Iterator[np.ndarray]:
+    decoded = item * prod(dataset.chunks)
+    found: list[Any] = []
+    dataset.id.chunk_iter(found.append)
+    for info in found:
+        what = f"{name}, the chunk of entry {info.chunk_offset[0]}"
+        sizes.check_encoded(info.size, decoded, what)
+        stored = dataset.id.read_direct_chunk(info.chunk_offset)[1]
+        try:
+            yield decoder.decode(stored, info.filter_mask, decoded, None)
+        except DecodingError as error:
+            raise FileFormatError(
+                f"{what}: {error}. It is damaged: copy or download the file again."
+            ) from error
 
 
 def raw_file(file: h5py.File) -> RawFile | None:
@@ -102,6 +196,9 @@ def open_hdf5_array(dataset: h5py.Dataset, what: str) -> Hdf5Array:
             offset = dataset.id.get_offset()
             if offset is not None:
                 return _Contiguous(dataset, name, file, offset)
+        if layout == h5py.h5d.CHUNKED:
+            shapes = dataset.shape, dataset.chunks
+            sizes.check_grid(*shapes, dataset.dtype.itemsize, dataset.file.id.get_filesize(), name)
         if plain and layout == h5py.h5d.CHUNKED:
             filters = [created.get_filter(i) for i in range(created.get_nfilters())]
             decoder = make_decoder([(f[0], f[2]) for f in filters])
@@ -134,7 +231,7 @@ class Hdf5Array:
         self.chunks = tuple(int(n) for n in dataset.chunks or self._band())
 
     def _band(self) -> tuple[int, ...]:
-        line = max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
+        line = max(1, prod(self.shape[1:]) * self.dtype.itemsize)
         return (max(1, _BAND // line), *(max(1, n) for n in self.shape[1:]))
 
     def read(self, where: Where, out: np.ndarray) -> int:
@@ -181,7 +278,7 @@ class _Contiguous(Hdf5Array):
         return n_bytes
 
     def _fill(self, first: int, lines: np.ndarray, where: Where) -> None:
-        line = int(np.prod(self.shape[1:])) * self._stored.itemsize
+        line = prod(self.shape[1:]) * self._stored.itemsize
         at = self._offset + first * line
         with self._located(where):
             n = read_into(self._fd, at, lines)
@@ -249,12 +346,15 @@ class _Chunked(Hdf5Array):
         self._stored = dataset.dtype
         self._decoder = decoder
         self._fill_value = dataset.fillvalue
-        self._chunk_bytes = int(np.prod(self.chunks)) * self._stored.itemsize
+        self._chunk_bytes = prod(self.chunks) * self._stored.itemsize
         grid = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
         self._places = np.full((*grid, 3), -1, np.int64)  # offset, bytes, filters left out
 
         def note(info: Any) -> None:
             at = tuple(o // c for o, c in zip(info.chunk_offset, self.chunks, strict=True))
+            if not all(0 <= i < n for i, n in zip(at, grid, strict=True)):
+                return  # of no value: beyond the end
+            sizes.check_encoded(info.size, self._chunk_bytes, f"{name}, {self._chunk_name(at)}")
             self._places[at] = info.byte_offset, info.size, info.filter_mask
 
         dataset.id.chunk_iter(note)
@@ -312,7 +412,7 @@ class _Chunked(Hdf5Array):
             start = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
             with self._located(tuple(slice(s, s + 1) for s in start)):
                 return bytes(self._dataset.id.read_direct_chunk(start)[1])
-        data = read_at(file.fd, offset, n_bytes)
+        data = read_at(file.fd, offset, min(n_bytes, max(0, file.size - offset)))
         if len(data) != n_bytes:
             file.check_unchanged()
             raise FileFormatError(

@@ -110,10 +110,15 @@ def check_indptr(
     """
     found = _fault_of_indptr(indptr, n_major, n_stored)
     if found:
-        raise kind(
-            f"{what} is malformed: indptr must hold {n_major + 1} numbers that rise from 0 to at "
-            f"most {n_stored}, the length of data and indices, but {found}. Build the matrix again."
-        )
+        raise kind(fault_of_indptr(what, n_major, n_stored, found))
+
+
+def fault_of_indptr(what: str, n_major: int, n_stored: int, found: str) -> str:
+    """The message for an indptr of which `found` is wrong."""
+    return (
+        f"{what} is malformed: indptr must hold {n_major + 1} numbers that rise from 0 to at "
+        f"most {n_stored}, the length of data and indices, but {found}. Build the matrix again."
+    )
 
 
 def _fault_of_indptr(indptr: np.ndarray, n_major: int, n_stored: int) -> str | None:

@@ -9,37 +9,37 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..errors import FileFormatError, MissingDependencyError, PdexGpuError
+from .. import gate
+from ..errors import FileFormatError, MissingDependencyError
 from ..installing import how_to_install
+from .allowed import Allowed
 from .annotated import Store, read_dataset
 from .dataset import Dataset
+from .encoded import decoded_size, ends_of
 from .memory import native_dtype
+from .sizes import check_decoded, check_encoded, check_room
 from .stored import Where, position
+from .zarr_group import METADATA, StoredZarrGroup, chunk_key, local_root, local_store, place_of
 
 _PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
 _FEW = 1 << 12  # files whose sizes are asked for
-_METADATA = (".zarray", ".zgroup", ".zattrs", "zarr.json")
+_PARSED = 10  # bytes that a byte of JSON becomes as objects, about
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str) -> AbstractContextManager[None]:
     """Turn errors of zarr and of its codecs into a FileFormatError that says what was read."""
-    try:
-        yield
-    except (PdexGpuError, MemoryError):
-        raise
-    except Exception as error:  # codecs and file systems raise errors of every kind
-        raise FileFormatError(
-            f"{what} cannot be read: the store is incomplete or damaged, was written with a codec "
-            "that is not installed, or its storage failed, also when asked again. zarr says: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    return gate.reading(
+        what,
+        "zarr",
+        "the store is incomplete or damaged, was written with a codec that is not installed, or "
+        "its storage failed, also when asked again",
+    )
 
 
 def is_url(path: str) -> bool:
@@ -53,10 +53,15 @@ def is_zarr_path(path: str) -> bool:
         return not path.endswith((".h5ad", ".h5"))
     if os.path.isfile(path):
         return path.endswith(".zip")
-    return any(os.path.exists(os.path.join(path, name)) for name in _METADATA)
+    return any(os.path.exists(os.path.join(path, name)) for name in METADATA)
 
 
-def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Dataset:
+def open_zarr(
+    path: str,
+    groupby: str | None,
+    layer: str | None = None,
+    allow: Allowed = frozenset(),
+) -> Dataset:
     """Open a zarr store; see :func:`.h5ad.open_h5ad`, whose arguments and errors these are.
 
     Raises
@@ -64,6 +69,16 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
     MissingDependencyError
         The package zarr is not installed.
     """
+    with ExitStack() as stack:
+        root = stack.enter_context(open_zarr_root(path, allow))
+        dataset = read_dataset(Store(root, path, reading, allow), groupby, layer)
+        dataset.close = stack.pop_all().close
+        return dataset
+
+
+@contextmanager
+def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
+    """The group of the AnnData in a zarr store, as in :func:`open_zarr`."""
     try:
         import zarr
     except ImportError as error:
@@ -72,16 +87,28 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
             f"{how_to_install('zarr')}."
         ) from error
 
+    _check_metadata(path)
     with ExitStack() as stack:
         with reading(path), _needing_fsspec(path):
             zipped = os.path.isfile(path)
-            store: Any = zarr.storage.ZipStore(path, mode="r") if zipped else path
-            root = zarr.open_group(store, mode="r")
+            store: Any = path
+            if zipped:
+                store = zarr.storage.ZipStore(path, mode="r")
+            elif not is_url(path):
+                store = local_store(path, allow)
+            root = StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
             if zipped:
                 stack.callback(store.close)
-        dataset = read_dataset(Store(root, path, reading), groupby, layer)
-        dataset.close = stack.pop_all().close
-        return dataset
+        yield root
+
+
+def _check_metadata(path: str) -> None:
+    """Check the size of metadata, which zarr reads and parses whole."""
+    for name in METADATA:
+        file = os.path.join(path, name)
+        with suppress(OSError):
+            size = os.path.getsize(file)
+            check_room(_PARSED * size, f"the metadata of {file}")
 
 
 @contextmanager
@@ -113,23 +140,25 @@ class ZarrArray:
     """
 
     def __init__(self, array: Any, what: str, sparse_data: bool) -> None:
-        root = _local_root(array.store)
+        root = local_root(array.store)
         self._array, self._sparse_data = array, sparse_data
         self._folder = None if root is None else os.path.join(root, array.path)
-        self.name = f"{what} of {root or _url(array.store)}"
+        self.name = f"{what} of {place_of(array.store)}"
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype = native_dtype(array.dtype, self.name)
         self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
         self._units = tuple(int(n) for n in getattr(array, "shards", None) or self.chunks)
+        check_room(self.dtype.itemsize * prod(self.chunks), f"a chunk of {self.name}")
+        self._codec = _codec_of(array)
         self.n_bytes = self._stored_bytes()
         # Of the matrix, not of one of its arrays: they change together.
         parent = array.path if len(self.shape) == 2 else os.path.dirname(array.path)
         self.file = None if root is None else _StoreFiles(root, parent)
 
     def _stored_bytes(self) -> int:
-        n_files = int(np.prod([-(-n // u) for n, u in zip(self.shape, self._units, strict=True)]))
+        n_files = prod(-(-n // u) for n, u in zip(self.shape, self._units, strict=True))
         if self._folder is None or n_files > _FEW or not os.path.isdir(self._folder):
-            return int(np.prod(self.shape)) * self.dtype.itemsize
+            return prod(self.shape) * self.dtype.itemsize
         return sum(os.stat(file).st_size for file in _files(self._folder))
 
     def read(self, where: Where, out: np.ndarray) -> int:
@@ -141,6 +170,7 @@ class ZarrArray:
             )
             try:
                 with reading(f"{self.name}, {position(piece)}"):
+                    self._check_decoded(piece)
                     values = self._array[piece]
                     if self._sparse_data:
                         self._check_written(piece[0], values)
@@ -149,12 +179,12 @@ class ZarrArray:
                     self.file.check_unchanged()
                 raise
             out[target] = values
-        size = int(np.prod([w.stop - w.start for w in where]))
-        return int(self.n_bytes * size / max(1, int(np.prod(self.shape))))
+        size = prod(w.stop - w.start for w in where)
+        return int(self.n_bytes * size / max(1, prod(self.shape)))
 
     def _pieces(self, where: Where) -> Iterator[Where]:
         """Pieces of whole chunks, as far as these reach into `where`: bounded buffers."""
-        fit = max(1, _PIECE // (self.dtype.itemsize * int(np.prod(self.chunks))))  # chunks
+        fit = max(1, _PIECE // (self.dtype.itemsize * prod(self.chunks)))  # chunks
         steps: list[int] = []
         for chunk, w in zip(reversed(self.chunks), reversed(where), strict=True):
             n = max(1, min(fit, -(-(w.stop - w.start) // chunk)))
@@ -170,31 +200,65 @@ class ZarrArray:
 
     def _check_written(self, where: slice, values: np.ndarray) -> None:
         """Raise FileFormatError if entries are zeros because there is no file for them."""
-        if self._folder is not None and not os.path.isdir(self._folder):
-            return  # in a zip file
         (unit,) = self._units
+        fill = self._array.fill_value or 0
         for i in range(where.start // unit, -(-where.stop // unit)):
             first, last = max(where.start, i * unit), min(where.stop, (i + 1) * unit)
             some = values[first - where.start : last - where.start]
-            if some[0] or some.any():
+            if some[0] != fill or (some != fill).any():
                 continue
-            metadata = getattr(self._array, "metadata", None)  # zarr 3
-            key = metadata.encode_chunk_key((i,)) if metadata is not None else str(i)
+            key = chunk_key(self._array, i)
             file = f"{self._array.path}/{key}".lstrip("/")
-            if self._folder is not None:
-                file = os.path.join(self._folder, key)
-            if not (os.path.exists(file) if self._folder is not None else self._has(file)):
+            in_folder = self._folder is not None and os.path.isdir(self._folder)
+            if in_folder:
+                file = os.path.join(self._folder or "", key)
+            if not (os.path.exists(file) if in_folder else self._has(file)):
                 raise FileFormatError(
                     f"{self.name}: chunk {i} ({position((slice(first, last),))}) is not there: no "
                     f"file {file}. The store is incomplete: copy it again. If the entries are "
-                    "zeros in truth, call X.eliminate_zeros() and write it again."
+                    "zeros in truth, call X.eliminate_zeros() and write it again, or allow it: "
+                    "allow='unwritten' (--allow unwritten)."
                 )
 
+    def _check_decoded(self, where: Where) -> None:
+        """Raise FileFormatError if a chunk decodes to much more than belongs into it.
+
+        Codecs have no limit, so it is asked what the chunk says of itself. Of shards, zip files and
+        stores elsewhere nothing is known.
+        """
+        if self._codec is None or self._folder is None or self._units != self.chunks:
+            return
+        belong = self.dtype.itemsize * prod(self.chunks)
+        steps = [
+            range(w.start // c, -(-w.stop // c)) for w, c in zip(where, self.chunks, strict=True)
+        ]
+        for index in itertools.product(*steps):
+            key = self._array.metadata.encode_chunk_key(index)
+            try:
+                size, head, tail = ends_of(os.path.join(self._folder, key))
+            except OSError:  # not there, or in a zip file
+                continue
+            told = decoded_size(self._codec, head, tail)
+            what = f"{self.name}, chunk {key}"
+            check_encoded(size, belong, what)
+            check_decoded(told, belong, what)
+
     def _has(self, key: str) -> bool:
-        """Whether a store that is not on this machine has a key."""
+        """Whether a store that is no folder of this machine has a key."""
+        if not hasattr(self._array.store, "exists"):  # zarr 2
+            return key in self._array.store
         from zarr.core.sync import sync
 
         return bool(sync(self._array.store.exists(key)))
+
+
+def _codec_of(array: Any) -> str | None:
+    """The codec that compresses an array, where one alone does: "zstd" of a ZstdCodec or a Zstd."""
+    codecs = getattr(array, "compressors", ())
+    if len(codecs) != 1 or getattr(array, "filters", ()) or not hasattr(array, "metadata"):
+        return None
+    name = getattr(codecs[0], "codec_id", None) or type(codecs[0]).__name__
+    return str(name).removesuffix("Codec").lower()
 
 
 class _StoreFiles:
@@ -208,7 +272,7 @@ class _StoreFiles:
     def _now(self) -> dict[str, tuple[int, int]]:
         """Sizes and times of what is written anew whenever the matrix is: its metadata."""
         folders = [os.path.join(self._folder, name) for name in ("", "data", "indices", "indptr")]
-        files = [os.path.join(folder, name) for folder in folders for name in _METADATA]
+        files = [os.path.join(folder, name) for folder in folders for name in METADATA]
         files = [self._root] if os.path.isfile(self._root) else files
         found = {}
         for file in files:
@@ -242,23 +306,6 @@ class _StoreFiles:
                 f"{self._root} was changed while it was read. Start again once nothing writes "
                 "to it."
             )
-
-
-def _local_root(store: Any) -> str | None:
-    """The folder or file of a store on this machine."""
-    path = getattr(store, "root", None) or getattr(store, "path", None)  # zarr 3; zip and zarr 2
-    if isinstance(path, str | Path) and os.path.exists(path):
-        return os.path.abspath(path)
-    return None
-
-
-def _url(store: Any) -> str:
-    """What a store elsewhere is called."""
-    path, fs = getattr(store, "path", None), getattr(store, "fs", None)
-    if not isinstance(path, str) or fs is None:
-        return str(store)
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return path if is_url(path) else f"{protocol}://{path}"
 
 
 def _files(folder: str) -> Iterator[str]:
