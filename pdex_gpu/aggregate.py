@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -32,6 +32,7 @@ from .naming import quoted
 from .plan import Plan, make_plan
 from .pools import Map, pool_map
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
+from .sources.allowed import check_allow
 from .sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import frame_in_memory, object_array, open_dataset
 from .sources.sizes import left_for_plan, within
@@ -51,6 +52,7 @@ def pseudobulk(
     groupby: str | Iterable[str],
     *,
     layer: str | None = None,
+    allow: str | Collection[str] = (),
     method: str = "sum",
     memory: str | float | int | None = None,
 ) -> anndata.AnnData:
@@ -66,6 +68,8 @@ def pseudobulk(
         Columns of obs. Cells without a label in one of them are left out.
     layer : str, optional
         Layer to use instead of X.
+    allow : {"external", "unwritten"} or list of these
+        As in :func:`pdex_gpu.differential_expression`.
     method : {"sum", "mean", "median"}
         What becomes of the values of a sample's cells, zeros included. Medians are those of
         `numpy.median`: of an even number of cells, the mean of the two in the middle.
@@ -109,8 +113,8 @@ def pseudobulk(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
             "Rename the column of obs."
         )
-    samples = find_samples(data, columns, layer, memory)
-    found = aggregate(data, samples, layer=layer, method=method, memory=memory)
+    samples = find_samples(data, columns, layer, memory, allow)
+    found = aggregate(data, samples, layer=layer, allow=allow, method=method, memory=memory)
     if method == "sum" and found.minimum < 0.0:
         what = "X" if layer is None else f"Layer {layer!r}"
         warn(
@@ -189,6 +193,7 @@ def find_samples(
     columns: Sequence[str],
     layer: str | None,
     memory: str | float | int | None,
+    allow: Any,
 ) -> Samples:
     """The samples of some columns of obs, of which all other parts stay unread.
 
@@ -204,10 +209,11 @@ def find_samples(
         No cell has a label in all columns.
     """
     check_text("layer", layer, may_be_none=True)
+    allowed = check_allow(allow)
     codes = np.zeros(0, np.int64)
     ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
     for column in columns:
-        with within(memory), open_dataset(data, column, layer) as dataset:
+        with within(memory), open_dataset(data, column, layer, allowed) as dataset:
             source, labels = dataset.source, dataset.labels
             if source.n_genes == 0 or source.n_cells == 0:
                 raise DataError(
@@ -282,6 +288,7 @@ def aggregate(
     samples: Samples,
     *,
     layer: str | None,
+    allow: Any,
     method: str,
     memory: str | float | int | None,
 ) -> Aggregated:
@@ -296,11 +303,11 @@ def aggregate(
     UnsupportedDataError
         The matrix lies on a device.
     """
-    budget = memory_budget(memory)
+    budget, allowed = memory_budget(memory), check_allow(allow)
     column = next(iter(samples.levels))
     with (
         within(memory),
-        open_dataset(data, column, layer) as dataset,
+        open_dataset(data, column, layer, allowed) as dataset,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         source = dataset.source

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -114,6 +114,7 @@ def differential_expression(
     min_cpm: float | None = None,
     metric: str = "wilcoxon",
     layer: str | None = None,
+    allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
     restart: bool = False,
@@ -200,6 +201,10 @@ def differential_expression(
         Kolmogorov-Smirnov.
     layer : str, optional
         Layer to use instead of X.
+    allow : {"external", "unwritten"} or list of these
+        What may be read that is not in the file given, and is refused otherwise. ``"external"``:
+        other files that it refers to, by a link out of its folder, as part of a virtual dataset,
+        or as raw bytes. ``"unwritten"``: fill values for what was never written, or is missing.
     out : str or os.PathLike, optional
         File to write the results to as they are made: ``.parquet``, ``.csv`` or ``.tsv``. The
         table is never held in memory. What is computed is kept beside the file, in the folder
@@ -320,6 +325,7 @@ def differential_expression(
             min_cpm=min_cpm,
             metric=metric,
             layer=layer,
+            allow=allow,
             out=out,
             force=force,
             restart=restart,

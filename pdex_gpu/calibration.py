@@ -186,8 +186,8 @@ class _Plan:
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    column, layer = settings.group_column, settings.layer
-    with within(settings.memory), open_dataset(data, column, layer) as dataset:
+    column, layer, allowed = settings.group_column, settings.layer, settings.allowed
+    with within(settings.memory), open_dataset(data, column, layer, allowed) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits: list[Split] = []
         runs: list[_Run] = []

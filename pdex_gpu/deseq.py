@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -54,6 +54,7 @@ def pseudobulk_dex(
     as_polars: bool = False,
     *,
     layer: str | None = None,
+    allow: str | Collection[str] = (),
     memory: str | float | int | None = None,
 ) -> pandas.DataFrame | polars.DataFrame:
     """Compare groups of pseudobulk samples with DESeq2: pdex 0.1.28's call and columns.
@@ -90,6 +91,8 @@ def pseudobulk_dex(
         Return a polars frame. Needs the extra ``polars``.
     layer : str, optional
         Layer to use instead of X.
+    allow : {"external", "unwritten"} or list of these
+        As in :func:`pdex_gpu.differential_expression`.
     memory : str, int or float, optional
         Memory for making samples, as in :func:`pdex_gpu.pseudobulk`; pydeseq2 takes a multiple of
         (samples x genes) besides.
@@ -147,10 +150,10 @@ def pseudobulk_dex(
     inference = _import("pydeseq2.default_inference", "pseudobulk")
     _import("formulaic_contrasts", "pseudobulk")
     pl = _import("polars", "polars") if as_polars else None
-    samples = find_samples(adata, sorted(columns), layer)
+    samples = find_samples(adata, sorted(columns), layer, memory, allow)
     reference, targets = _targets(samples, test_col, reference, groups)
     model = make_model(samples, columns, design, test_col)
-    found = aggregate(adata, samples, layer=layer, method=aggr_method, memory=memory)
+    found = aggregate(adata, samples, layer=layer, allow=allow, method=aggr_method, memory=memory)
     _check_counts(found, samples, aggr_method)
 
     import pandas as pd

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .checks import check_path
 from .errors import (
+    FileFormatError,
     MissingFileError,
     OptionError,
     OutputError,
@@ -22,6 +23,12 @@ from .errors import (
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
+_NO_FILES = {  # opening one waits for who writes, or reads what is no file
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _LONGEST = 255  # bytes of a name, where the file system does not say
 
 #: Beside NAME, the folder of its checkpoint is .NAME.checkpoint.
@@ -43,17 +50,25 @@ def is_folder(path: Path) -> bool:
 
 
 def is_there(path: Path, what: str, advice: str = "Check the path.") -> Path:
-    """The path of something that can be read.
+    """The path of a file or folder that can be read.
 
     Raises
     ------
     MissingFileError
         Nothing is there.
+    FileFormatError
+        It is a pipe, a socket or a device.
     UnreadableFileError
         Permission to read it is missing.
     """
-    if mode_of(path) is None:
+    mode = mode_of(path)
+    if mode is None:
         raise MissingFileError(f"{what} {shown(str(path))} does not exist. {advice}")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FileFormatError(
+            f"{what} {shown(str(path))} is {_NO_FILES.get(stat.S_IFMT(mode), 'no file')}, where a "
+            "file or a folder is needed. Write what comes from there to a file first."
+        )
     if not os.access(path, os.R_OK):
         raise UnreadableFileError(
             f"{what} {shown(str(path))} cannot be read: permission is missing. Grant it, or use a "

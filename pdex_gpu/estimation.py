@@ -6,7 +6,7 @@ import inspect
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -149,6 +149,7 @@ def estimate(
     min_cells: int = 1,
     metric: str = "wilcoxon",
     layer: str | None = None,
+    allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     engine: str = "auto",
@@ -175,7 +176,8 @@ def estimate(
     ----------
     data, groupby, reference, groups, comparison, pairs, guides, strata, columns, min_cells
         Who is compared with whom, as in :func:`differential_expression`.
-    metric, layer, out, backend, engine, memory, scratch, n_workers, n_threads, gene_chunk_size
+    metric, layer, allow, out, backend, engine, memory, scratch, n_workers, n_threads,
+    gene_chunk_size
         As there.
     is_log1p : bool, optional
         False: counts, which take less time to rank than fractions do. By default the first values
@@ -243,6 +245,7 @@ def estimate(
         min_cells=min_cells,
         metric=metric,
         layer=layer,
+        allow=allow,
         is_log1p=is_log1p,
         out=out,
         backend=backend,
@@ -463,7 +466,9 @@ def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | No
         analysis=counted.analysis,
         n_threads=counted.n_threads(plan),
         suffix=None if out is None else Path(out).suffix.lower(),
-        storage=storage_of(path, counted.settings.layer) if in_file else None,
+        storage=storage_of(path, counted.settings.layer, counted.settings.allowed)
+        if in_file
+        else None,
         in_file=in_file,
         split=counted.way(plan) == SPLIT and not counted.is_dense,
     )

@@ -52,6 +52,7 @@ def make_provenance(
         "reference": _references(design),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,
+        "allow": sorted(settings.allowed),
         "is_log1p": scale.is_log1p,
         "negative_values": scale.negative,
         "raw_counts": scale.raw_counts,

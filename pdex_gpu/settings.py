@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from .errors import OptionError, shown
 from .machine import memory_budget
 from .progress import check_progress
 from .schema import check_level_names
+from .sources.allowed import Allowed, check_allow
 
 # Calls whose numbers are those of other tools: names of entries.
 PDEX_ENTRY, SCANPY_ENTRY = "parallel_differential_expression", "rank_genes_groups"
@@ -75,6 +76,7 @@ class Settings:
     min_cpm: float | None = None
     metric: str = "wilcoxon"
     layer: str | None = None
+    allow: str | Collection[str] = ()
     out: str | os.PathLike[str] | None = None
     force: bool = False
     restart: bool = False
@@ -118,6 +120,11 @@ class Settings:
         return own or tuple(f.name for f in fields(self) if f.name not in inner)
 
     @property
+    def allowed(self) -> Allowed:
+        """What may be read that is not in the file that was given."""
+        return check_allow(self.allow)
+
+    @property
     def correction(self) -> Correction:
         return Correction(self.fdr_method, self.fdr_scope)
 
@@ -141,6 +148,7 @@ def check_settings(settings: Settings) -> None:
         )
     _check_comparison(settings)
     settings.correction.check()
+    check_allow(settings.allow)
     check_fraction("confidence", settings.confidence)
     if settings.min_fraction is not None:
         check_fraction("min_fraction", settings.min_fraction)

@@ -107,7 +107,7 @@ def test_provenance(backend, tmp_path):
     expected = {
         "metric": "wilcoxon", "backend": name, "engine": "serial", "n_cells": len(LABELS),
         "n_genes": 9, "n_targets": 2, "groupby": GROUPBY, "reference": REFERENCE,
-        "groups": "'B', 'A'", "layer": None, "is_log1p": False, "exp_post_agg": True,
+        "groups": "'B', 'A'", "layer": None, "allow": [], "is_log1p": False, "exp_post_agg": True,
         "clip_value": None, "test_options": {}, "data": "AnnData in memory, X",
         "matrix": "CSR float32 in memory",
     }  # fmt: skip

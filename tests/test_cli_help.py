@@ -16,6 +16,7 @@ from pdex_gpu.cli import main, options
 from pdex_gpu.cli.app import make_app
 from pdex_gpu.comparisons import COMPARISONS
 from pdex_gpu.exits import Exit
+from pdex_gpu.sources import allowed
 
 COMMANDS = ["run", "plan", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
 
@@ -117,6 +118,7 @@ def test_choices_are_those_of_the_library():
     assert set(options.COMPARISONS) == set(COMPARISONS)
     assert set(options.BACKENDS) == {"auto", *_BACKENDS}
     assert set(options.ENGINES) == {"auto", *ENGINES}
+    assert options.ALLOWED == allowed.NAMES
 
 
 @pytest.mark.parametrize(

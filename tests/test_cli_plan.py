@@ -85,6 +85,7 @@ def test_defaults_are_those_of_the_library(given):
         (["--pairs", "A:B"], {"comparison": "pairs", "pairs": [("A", "B")]}),
         (["--strata", "batch"], {"strata": "batch"}),
         (["--layer", "counts"], {"layer": "counts"}),
+        (["--allow", "unwritten"], {"allow": ["unwritten"]}),
         (["--metric", "anderson"], {"metric": "anderson"}),
         (["--is-log1p", "no"], {"is_log1p": False}),
         (["--columns", "auroc,log10_p"], {"columns": ["auroc", "log10_p"]}),

@@ -81,6 +81,7 @@ def test_defaults_are_those_of_the_library(given):
         (["--on-target", "x"], "on_target", "x"),
         (["--strata", "x"], "strata", "x"),
         (["--layer", "x"], "layer", "x"),
+        (["--allow", "external", "--allow", "unwritten"], "allow", ["external", "unwritten"]),
         (["--columns", "auroc, log10_p", "--columns", "z"], "columns", ["auroc", "log10_p", "z"]),
         (["--confidence", "0.9"], "confidence", 0.9),
         (["--pseudocount", "1"], "pseudocount", 1.0),

@@ -163,7 +163,7 @@ def test_signature_is_that_of_pdex():
         ("aggr_method", "sum"),
         ("as_polars", False),
     ]
-    assert set(parameters) - set(positional) == {"layer", "memory"}
+    assert set(parameters) - set(positional) == {"layer", "allow", "memory"}
 
 
 def test_polars(adata: ad.AnnData):

@@ -340,7 +340,7 @@ def test_names_that_do_not_exist(tmp_path):
 def test_stores_that_anndata_did_not_write(tmp_path):
     root = zarr.open_group(tmp_path / "a.zarr", mode="w")
     damaged(tmp_path / "a.zarr", "not laid out as anndata writes it: no obs with an index")
-    root.create_array("obs", data=np.zeros(3))
+    root.create_array("obs", data=np.ones(3))
     damaged(tmp_path / "a.zarr", "not laid out as anndata writes it: no obs with an index")
     (tmp_path / "b").mkdir()
     damaged(tmp_path / "b", "is a folder; only h5ad files .* zarr stores, with a file .zgroup or")

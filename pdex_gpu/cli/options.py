@@ -31,6 +31,7 @@ NAN_POLICIES = ("raise", "omit", "propagate")
 VARIANCES = ("pooled", "welch", "overestimated")
 VARIANTS = ("midrank", "right", "continuous")
 P_VALUES = ("asymptotic", "interpolated")
+ALLOWED = ("external", "unwritten")
 FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
 FDR_SCOPES = ("all", "target", "gene")
 BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -105,6 +106,10 @@ Strata = Annotated[
     str | None, option("--strata", "COL", "compare within batches of this column", COMPARE)
 ]
 Layer = Annotated[str | None, option("--layer", "NAME", "a layer instead of X", COMPARE)]
+Allow = Annotated[
+    list[str] | None,
+    choice("--allow", ALLOWED, "read what is not in the file: external, unwritten", COMPARE),
+]
 Comparison = Annotated[
     str | None,
     choice("--comparison", COMPARISONS, "reference, each_reference, rest, perturbed, pairs",

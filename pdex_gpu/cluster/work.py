@@ -132,7 +132,7 @@ class OpenRun:
                 # Labels that were sent may be in no file.
                 matrix_alone = sent is not None and settings.guides is None
                 dataset = self._stack.enter_context(
-                    open_dataset(work.path, None, settings.layer)
+                    open_dataset(work.path, None, settings.layer, settings.allowed)
                     if matrix_alone
                     else open_screen(work.path, settings)
                 )

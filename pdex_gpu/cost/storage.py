@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..sources.allowed import Allowed
 from ..sources.base import Source
 from ..sources.nodes import encoding_of, from_node, is_array
 
@@ -57,21 +58,22 @@ class Storage:
     arrays: dict[str, StoredLike]
 
 
-def storage_of(path: Path | None, layer: str | None) -> Storage | None:
+def storage_of(path: Path | None, layer: str | None, allow: Allowed) -> Storage | None:
     """How X or a layer of a file is stored; None where that cannot be told."""
     if path is None:
         return None
-    from ..sources.zarr_store import is_zarr_path
+    from ..sources.zarr_store import is_zarr_path, open_zarr_root
 
-    name = "X" if layer is None else f"layers/{layer}"
-    if is_zarr_path(str(path)):
-        import zarr
+    in_zarr = is_zarr_path(str(path))
+    if in_zarr:
+        opened = open_zarr_root(str(path), allow)
+    else:
+        from ..sources.h5ad import open_h5ad_root
 
-        return _describe(zarr.open_group(str(path), mode="r")[name], "zarr")
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return _describe(file[name], "hdf5")
+        opened = open_h5ad_root(str(path), allow)
+    with opened as root:
+        node = root["X"] if layer is None else root["layers"][layer]
+        return _describe(node, "zarr" if in_zarr else "hdf5")
 
 
 def gzip_storage(dtype: np.dtype, index_dtype: np.dtype) -> Storage:

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import ColumnError, FileFormatError, LayerError, UnsupportedDataError, unknown
+from .allowed import Allowed
 from .base import Source
 from .columns import Labels, Values, as_labels, as_values
 from .dataset import Dataset, no_labels
 from .frames import Frame, StoredFrame, column_of, open_frame
 from .memory import no_matrix
 from .multimodal import check_one_modality
-from .nodes import encoding_of, from_node, is_array, shape_of
+from .nodes import encoding_of, from_node, is_array, members, sparse_arrays
 from .sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
+from .stored_sparse import SparseArrays
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,19 @@ class Store:
 
     Attributes
     ----------
-    root : h5py.Group or zarr.Group
+    root : StoredGroup or StoredZarrGroup
     name : str
         What it is called in messages: its path.
     reading : callable
         Turns the errors of its library into a FileFormatError that says what was being read.
+    allow : frozenset of str
+        See :mod:`.allowed`.
     """
 
     root: Any
     name: str
     reading: Callable[[str], AbstractContextManager[None]]
+    allow: Allowed = frozenset()
 
 
 def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Dataset:
@@ -88,7 +93,7 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
 
 def _names(store: Store, frame: StoredFrame) -> np.ndarray:
     """Names of the rows; where there are none their numbers, as anndata has it."""
-    with store.reading(f"The index of {frame.name}"):
+    with store.reading(f"The index of {frame.name} in {store.name}"):
         found = frame.names()
     return _numbers(frame.n_rows or 0) if found is None else found
 
@@ -99,7 +104,7 @@ def _numbers(n: int) -> np.ndarray:
 
 
 def _labels(store: Store, obs: StoredFrame, groupby: str) -> Labels:
-    with store.reading(f"Column {groupby!r} of {obs.name}"):
+    with store.reading(f"Column {groupby!r} of {obs.name} in {store.name}"):
         return as_labels(column_of(obs, groupby))
 
 
@@ -110,37 +115,31 @@ def _unlabelled(obs: StoredFrame) -> Labels:
 
 def _other_matrices(store: Store, layer: str | None) -> list[str]:
     """See :attr:`.dataset.Dataset.matrices`."""
-    root, what = store.root, "The names of other matrices"
+    root, what = store.root, f"The names of other matrices in {store.name}"
     with store.reading(what):
         found = [] if layer is None or "X" not in root else ["X"]
-        found += [str(name) for name in root.get("layers", {}) if name != layer]
+        found += [str(name) for name in members(root, "layers") if name != layer]
         raw = root.get("raw")
         return found + (["raw"] if raw is not None and encoding_of(raw) != "null" else [])
 
 
 def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
     """A matrix of obsm and the names of its columns if it is a frame: see `Dataset.matrix`."""
-    with store.reading("obsm"):
-        obsm = store.root.get("obsm", {})
+    with store.reading(f"obsm of {store.name}"):
+        obsm = members(store.root, "obsm")
         if name not in obsm:
             raise ColumnError(unknown("matrix of obsm", name, list(obsm)))
     what = f"Matrix {name!r} of obsm"
-    with store.reading(what):
+    with store.reading(f"{what} in {store.name}"):
         node = obsm[name]
         if is_array(node):
             _claim_whole(node, what)
             return node[...], None
         encoding = encoding_of(node)
         if encoding in ("csr_matrix", "csc_matrix"):
-            from scipy import sparse
-
-            kind = sparse.csr_matrix if encoding == "csr_matrix" else sparse.csc_matrix
-            parts = [node[part] for part in ("data", "indices", "indptr")]
-            for part in parts:
-                _claim_whole(part, what)
-            data, *where = (part[...] for part in parts)
-            places = (part.astype(np.int64) for part in where)
-            return kind((data, *places), shape=shape_of(node)), None
+            return _in_memory(
+                sparse_arrays(node, encoding == "csr_matrix", what, store.allow)
+            ), None
         if encoding in ("", "dataframe"):
             frame = Frame(node, f"matrix {name!r} of obsm")
             columns: list[Values] = [as_values(column_of(frame, c)) for c in frame.columns]
@@ -152,19 +151,31 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
 
 
 def _claim_whole(node: Any, what: str) -> None:
-    """Claim what an array takes that is read whole, with integers in its place beside it."""
+    """Claim what an array takes that is read whole."""
     n = prod(node.shape or ())
-    claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
+    claim(n * node.dtype.itemsize, f"{what} ({n:,} values)")
+
+
+def _in_memory(arrays: SparseArrays) -> Any:
+    """A sparse matrix of scipy, all read."""
+    from scipy import sparse
+
+    claim(arrays.nnz * (arrays.dtype.itemsize + 8), f"{arrays.what} ({arrays.nnz:,} entries)")
+    data = np.empty(arrays.nnz, arrays.dtype)  # filled by read
+    indices = np.empty(arrays.nnz, np.int64)
+    arrays.read(0, arrays.nnz, data, indices)
+    kind = sparse.csr_matrix if arrays.major == "row" else sparse.csc_matrix
+    return kind((data, indices, arrays.indptr), shape=(arrays.n_cells, arrays.n_genes))
 
 
 def _source(store: Store, layer: str | None) -> Source:
     if layer is None:
         what, node = "X", store.root.get("X")
     else:
-        layers = store.root.get("layers", {})
+        layers = members(store.root, "layers")
         if layer not in layers:
             raise LayerError(unknown("layer", layer, list(layers)))
         what, node = f"layer {layer!r}", layers[layer]
     if node is None or encoding_of(node) == "null" or (is_array(node) and node.shape is None):
         raise no_matrix(what)
-    return from_node(node, what=what)
+    return from_node(node, what=what, allow=store.allow)

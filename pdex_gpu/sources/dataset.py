@@ -21,6 +21,7 @@ from ..errors import (
     shown,
     unknown,
 )
+from .allowed import Allowed
 from .base import Source
 from .columns import Column, Values, as_labels, as_values, native_labels
 from .columns import Labels as Labels
@@ -79,7 +80,9 @@ class Dataset:
         self.close()
 
 
-def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Dataset:
+def open_dataset(
+    data: Any, groupby: str | None, layer: str | None = None, allow: Allowed = frozenset()
+) -> Dataset:
     """Find matrix, labels and names in what a user handed over.
 
     Parameters
@@ -92,6 +95,8 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
         Column of obs that holds the label of each cell; None to leave cells without labels.
     layer : str, optional
         Layer to read in place of X.
+    allow : frozenset of str
+        See :mod:`.allowed`.
 
     Raises
     ------
@@ -104,15 +109,15 @@ def open_dataset(data: Any, groupby: str | None, layer: str | None = None) -> Da
         return data
     if isinstance(data, str | os.PathLike):
         check_path("data", data)
-        return _open_path(os.fspath(data), groupby, layer)  # as it is: a URL is no Path
+        return _open_path(os.fspath(data), groupby, layer, allow)  # as it is: a URL is no Path
     if hasattr(data, "read") and hasattr(data, "seek"):
         from .h5ad import open_h5ad
 
-        return open_h5ad(data, groupby, layer)
+        return open_h5ad(data, groupby, layer, allow)
     # Whoever holds an AnnData has imported anndata; importing it here would cost seconds.
     anndata = sys.modules.get("anndata")
     if anndata is not None and isinstance(data, anndata.AnnData):
-        return _from_anndata(data, groupby, layer)
+        return _from_anndata(data, groupby, layer, allow)
     if is_multimodal(data):
         raise many_modalities(data)
     raise UnsupportedDataError(
@@ -142,14 +147,14 @@ def _no_column(name: str) -> Labels:
     raise ColumnError(unknown("column of obs", name, []))
 
 
-def _open_path(path: str, groupby: str | None, layer: str | None) -> Dataset:
+def _open_path(path: str, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
     from .zarr_store import is_zarr_path, open_zarr
 
     if is_zarr_path(path):
-        return open_zarr(path, groupby, layer)
+        return open_zarr(path, groupby, layer, allow)
     from .h5ad import open_h5ad
 
-    return open_h5ad(path, groupby, layer)
+    return open_h5ad(path, groupby, layer, allow)
 
 
 def is_backed(adata: Any) -> bool:
@@ -157,7 +162,7 @@ def is_backed(adata: Any) -> bool:
     return bool(getattr(adata, "isbacked", False))
 
 
-def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset:
+def _from_anndata(adata: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
     labels = no_labels(adata.n_obs) if groupby is None else obs_labels(adata, groupby)
     if layer is not None and layer not in adata.layers:
         # anndata 0.13 lists X among the layers, under None.
@@ -165,7 +170,7 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None) -> Dataset
         raise LayerError(unknown("layer", layer, names))
     where = f"backed by {adata.filename}" if is_backed(adata) else "in memory"
     return Dataset(
-        source=_anndata_source(adata, layer),
+        source=_anndata_source(adata, layer, allow),
         labels=labels,
         genes=names_of(adata.var),
         cell_name=lambda row: str(names_of(adata.obs)[row]),
@@ -249,17 +254,28 @@ def obs_labels(adata: Any, name: str) -> Labels:
     return labels
 
 
-def _anndata_source(adata: Any, layer: str | None) -> Source:
+def _anndata_source(adata: Any, layer: str | None, allow: Allowed) -> Source:
     what = "X" if layer is None else f"layer {layer!r}"
     whole = adata._adata_ref if adata.is_view else adata
     matrix = _matrix(whole, layer)
+    if layer is None and is_backed(whole):
+        _check_backed(whole, allow)
     if not adata.is_view:
-        return source_of(matrix, what)
+        return source_of(matrix, what, allow)
     if not _is_stored(matrix):
         return source_of(_selected(adata, matrix, layer, what), what)
     from .view import select
 
-    return select(_from_stored(matrix, what), *_selection(adata))
+    return select(_from_stored(matrix, what, allow), *_selection(adata))
+
+
+def _check_backed(adata: Any, allow: Allowed) -> None:
+    """Raise FileFormatError if X is not in the file, though anndata has opened it."""
+    from .hdf5 import reading
+    from .hdf5_group import StoredGroup
+
+    with reading(f"X of {adata.filename}"):
+        StoredGroup(adata.file["/"], allow).get("X")
 
 
 def _selection(adata: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -298,14 +314,14 @@ def _is_stored(matrix: Any) -> bool:
     return is_node(getattr(matrix, "group", matrix))
 
 
-def _from_stored(matrix: Any, what: str) -> StoredSource:
-    return from_node(getattr(matrix, "group", matrix), what=what)
+def _from_stored(matrix: Any, what: str, allow: Allowed) -> StoredSource:
+    return from_node(getattr(matrix, "group", matrix), what=what, allow=allow)
 
 
-def source_of(matrix: Any, what: str) -> Source:
+def source_of(matrix: Any, what: str, allow: Allowed = frozenset()) -> Source:
     """A source over an array, or over the object behind a matrix that anndata left in a file."""
     if _is_stored(matrix):
-        return _from_stored(matrix, what)
+        return _from_stored(matrix, what, allow)
     if is_dask(matrix):
         from .dask_array import from_dask
 

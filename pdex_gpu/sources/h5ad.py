@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import h5py
 
+from ..disk import is_folder, is_there, mode_of
 from ..errors import FileFormatError, MissingFileError, UnreadableFileError, shown
 from ..watchdog import watched
+from .allowed import Allowed
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .hdf5 import reading
+from .hdf5_group import StoredGroup
 from .multimodal import modality, split_path
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def open_h5ad(
-    file: str | os.PathLike[str] | Any, groupby: str | None, layer: str | None = None
+    file: str | os.PathLike[str] | Any,
+    groupby: str | None,
+    layer: str | None = None,
+    allow: Allowed = frozenset(),
 ) -> Dataset:
     """Open an h5ad file; the dataset returned is a context manager and has a ``close()``.
 
@@ -32,6 +40,8 @@ def open_h5ad(
         Column of obs that holds the label of each cell.
     layer : str, optional
         Layer to read in place of X.
+    allow : frozenset of str
+        See :mod:`.allowed`.
 
     Raises
     ------
@@ -47,13 +57,24 @@ def open_h5ad(
     is_path = isinstance(file, str | os.PathLike)
     name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
     with watched(name), ExitStack() as stack:
-        path, inner = split_path(name) if is_path else (name, "")
-        opened = stack.enter_context(_open_path(path) if is_path else _open_object(file, name))
-        with reading(name):
-            root = modality(opened, inner, path) if inner else opened
-        dataset = read_dataset(Store(root, name, reading), groupby, layer)
+        if is_path:
+            root = stack.enter_context(open_h5ad_root(name, allow))
+        else:
+            root = StoredGroup(stack.enter_context(_open_object(file, name)), allow)
+        dataset = read_dataset(Store(root, name, reading, allow), groupby, layer)
         dataset.close = stack.pop_all().close
         return dataset
+
+
+@contextmanager
+def open_h5ad_root(name: str, allow: Allowed) -> Iterator[StoredGroup]:
+    """The group of the AnnData at a path, as in :func:`open_h5ad`."""
+    path, inner = split_path(name)
+    with _open_path(path) as file:
+        with reading(name):
+            root = StoredGroup(file, allow)
+            root = modality(root, inner, path) if inner else root
+        yield root
 
 
 def _open_path(path: str) -> h5py.File:
@@ -62,11 +83,9 @@ def _open_path(path: str) -> h5py.File:
             f"{path} is an h5ad file behind a URL, where only zarr stores are read. Copy it to a "
             "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
         )
-    if not os.path.exists(path):
+    if mode_of(Path(path)) is None:
         raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
-    if not os.access(path, os.R_OK):
-        raise _unreadable(path)
-    if not os.path.isfile(path):
+    if is_folder(is_there(Path(path), "The file")):
         raise FileFormatError(
             f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are zarr "
             "stores, with a file .zgroup or zarr.json."
@@ -74,17 +93,14 @@ def _open_path(path: str) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except PermissionError as error:  # where a file system says more than its mode
-        raise _unreadable(path) from error
+        raise UnreadableFileError(
+            f"The file {shown(path)} cannot be read: permission is missing. Grant it, or use a "
+            "copy."
+        ) from error
     except OSError as error:
         if not h5py.is_hdf5(path):
             raise _not_hdf5(path, os.path.getsize(path)) from error
         raise _cannot_open(path, error) from error
-
-
-def _unreadable(path: str) -> UnreadableFileError:
-    return UnreadableFileError(
-        f"The file {path!r} cannot be read: permission is missing. Grant it, or use a copy."
-    )
 
 
 def _open_object(file: Any, name: str) -> h5py.File:

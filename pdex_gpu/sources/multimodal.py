@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ..errors import LayerError, UnsupportedDataError, listing, unknown
-from .nodes import encoding_of, is_array
+from .nodes import encoding_of, is_array, members
 
 _SUFFIX = ".h5mu"
 _MODALITIES = "mod"
@@ -63,7 +63,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 def modality(root: Any, name: str, path: str) -> Any:
     """The group of a modality, given as ``"rna"`` or ``"mod/rna"``; raises LayerError."""
-    found = root.get(_MODALITIES, {})
+    found = members(root, _MODALITIES)
     short = name.removeprefix(f"{_MODALITIES}/")
     if short not in found:
         raise LayerError(unknown(f"modality of {path}:", short, list(found)))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileFormatError, UnsupportedDataError
+from .allowed import Allowed
 from .memory import fault_of_indptr
 from .sizes import claim_texts
 from .stored import StoredArray
@@ -36,6 +37,16 @@ def _is_zarr(node: Any) -> bool:
 def is_array(node: Any) -> bool:
     """Whether a node is an array; otherwise it is a group."""
     return hasattr(node, "dtype")
+
+
+def members(root: Any, name: str) -> Any:
+    """The group of that name: nothing where it is missing; raises FileFormatError for an array."""
+    found = root.get(name, {})
+    if is_array(found):
+        raise FileFormatError(
+            f"{name} is an array, where a group belongs: not laid out as anndata writes it."
+        )
+    return found
 
 
 def attribute(node: Any, name: str) -> Any:
@@ -68,24 +79,28 @@ def texts(node: Any, what: str) -> np.ndarray | None:
     return decode_texts(node[:].astype(object), f"{what} of {node.store}")
 
 
-def from_node(node: Any, *, what: str) -> StoredSource:
+def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSource:
     """The source that reads the matrix at `node`, whose file has to stay open.
 
     Parameters
     ----------
-    node : h5py.Dataset, h5py.Group, zarr.Array or zarr.Group
+    node : h5py.Dataset, h5py.Group, StoredGroup, zarr.Array or zarr.Group
         A dense dataset, or a group with data, indices and indptr.
     what : str
         What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+    allow : frozenset of str
+        See :mod:`.allowed`.
 
     Raises
     ------
     FileFormatError
-        Parts of the matrix are missing, or it cannot be read.
+        Parts of the matrix are missing, were never written, or cannot be read.
     UnsupportedDataError
         The encoding is not one of array, csr_matrix and csc_matrix, or the values are not real
         numbers.
     """
+    if is_node(node):  # of a file that anndata opened
+        node = _checked(node, what, allow)
     encoding = encoding_of(node)
     if is_array(node):
         if encoding not in ("", "array"):
@@ -95,11 +110,25 @@ def from_node(node: Any, *, what: str) -> StoredSource:
     if encoding not in ("csr_matrix", "csc_matrix"):
         raise _unsupported(encoding, what)
     by_row = encoding == "csr_matrix"
-    arrays = _sparse(node, by_row, what)
+    arrays = sparse_arrays(node, by_row, what, allow)
     return StoredCsr(arrays) if by_row else StoredCsc(arrays)
 
 
-def _sparse(group: Any, by_row: bool, what: str) -> SparseArrays:
+def _checked(node: Any, what: str, allow: Allowed) -> Any:
+    """A node as groups hand it out that check what they hold."""
+    if _is_zarr(node):
+        from .zarr_group import StoredZarrGroup
+
+        return node if is_array(node) else StoredZarrGroup(node, allow)
+    from .hdf5_group import stored_node
+
+    return stored_node(node, f"{what} of {node.file.filename}", allow)
+
+
+def sparse_arrays(
+    group: Any, by_row: bool, what: str, allow: Allowed = frozenset()
+) -> SparseArrays:
+    """The arrays of a sparse matrix, checked; see :func:`from_node`."""
     unusable = [
         name
         for name, kinds in (("data", "buifcOSV"), ("indices", "iuf"), ("indptr", "iuf"))
@@ -109,9 +138,9 @@ def _sparse(group: Any, by_row: bool, what: str) -> SparseArrays:
     if unusable or shape is None:
         raise FileFormatError(
             f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: "
-            f"not laid out as anndata writes it."
+            "not laid out as anndata writes it."
         )
-    data = open_array(group["data"], f"{what}/data", sparse_data=True)
+    data = open_array(group["data"], f"{what}/data", sparse_data="unwritten" not in allow)
     indices = _whole_numbers(open_array(group["indices"], f"{what}/indices"))
     stored = _whole_numbers(open_array(group["indptr"], f"{what}/indptr"))
     n_major, n_stored = shape[0 if by_row else 1], min(data.shape[0], indices.shape[0])
@@ -129,10 +158,13 @@ def shape_of(group: Any) -> tuple[int, int] | None:
     found = attribute(group, "shape")
     found = attribute(group, "h5sparse_shape") if found is None else found
     try:
-        numbers = [int(n) for n in np.asarray(found).reshape(-1).tolist()]
-    except (TypeError, ValueError):
+        numbers = np.asarray(found).reshape(-1).tolist()
+        whole = [int(n) for n in numbers]
+    except (TypeError, ValueError, OverflowError):
         return None
-    return (numbers[0], numbers[1]) if len(numbers) == 2 and min(numbers) >= 0 else None
+    if len(whole) != 2 or whole != numbers or min(whole) < 0:
+        return None
+    return whole[0], whole[1]
 
 
 def _whole_numbers(array: StoredArray) -> StoredArray:
@@ -141,7 +173,7 @@ def _whole_numbers(array: StoredArray) -> StoredArray:
 
 
 def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
-    """The array at `node`; `sparse_data` tells that it holds the entries of a sparse matrix."""
+    """The array at `node`; `sparse_data` tells that chunks of zeros in zarr were lost."""
     if _is_zarr(node):
         from .zarr_store import ZarrArray
 

@@ -65,9 +65,19 @@ class SparseArrays:
             np.uint16 if small else np.int32 if self.limit < 1 << 31 else np.int64
         )
         self.indptr = indptr.astype(np.int64, copy=False)
-        n_stored = min(data.shape[0], indices.shape[0])
+        n_stored = data.shape[0]
         place = indices.name.removeprefix(f"{what}/indices")  # " of screen.h5ad"
+        if indices.shape[0] != n_stored:
+            raise FileFormatError(
+                f"{what}{place} is malformed: it has {n_stored} data but {indices.shape[0]} "
+                "indices, which belong together. Copy the file again, or write it again."
+            )
         check_indptr(self.indptr, n_major, n_stored, f"{what}/indptr{place}", FileFormatError)
+        if self.indptr[-1] != n_stored:
+            raise FileFormatError(
+                f"{what}/indptr{place} is malformed: it ends at {int(self.indptr[-1])}, but there "
+                f"are {n_stored} data and indices. Copy the file again, or write it again."
+            )
         self.nnz = int(self.indptr[-1])
         self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
         self.n_bytes = data.n_bytes + indices.n_bytes

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TextEncodingWarning, warn
+from ..errors import FileFormatError, TextEncodingWarning, shown, warn
 
 
 def decode_texts(values: Iterable[Any], what: str) -> np.ndarray:
@@ -71,10 +71,17 @@ def stored_name(name: str | bytes) -> str | bytes:
     return name
 
 
-def plain_texts(values: Any) -> Sequence[str]:
-    """A list in an attribute as str; nothing where it is stored as empty."""
-    if isinstance(values, str | bytes):
-        return [plain_text(values)]
-    if isinstance(values, np.ndarray | list | tuple):
-        return [plain_text(value) for value in np.asarray(values, dtype=object).reshape(-1)]
-    return []  # h5py.Empty, or no list
+def plain_texts(values: Any, what: str) -> Sequence[str]:
+    """A list in an attribute as str; nothing where it is stored as empty.
+
+    Raises FileFormatError where it holds something else than text.
+    """
+    if values is None or getattr(values, "shape", ()) is None:  # h5py.Empty
+        return []
+    found = np.asarray(values, dtype=object).reshape(-1).tolist()
+    if not all(isinstance(value, str | bytes) for value in found):
+        raise FileFormatError(
+            f"{what} should be a list of names, but is {shown(values)}. The file is damaged, or "
+            "not laid out as anndata writes it."
+        )
+    return [plain_text(value) for value in found]

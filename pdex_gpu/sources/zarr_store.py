@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,18 @@ import numpy as np
 from .. import gate
 from ..errors import FileFormatError, MissingDependencyError
 from ..installing import how_to_install
+from .allowed import Allowed
 from .annotated import Store, read_dataset
 from .dataset import Dataset
 from .encoded import decoded_size, ends_of
 from .memory import native_dtype
 from .sizes import check_decoded, check_encoded, check_room
 from .stored import Where, position
+from .zarr_group import METADATA, StoredZarrGroup, chunk_key, local_root, local_store, place_of
 
 _PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
 _FEW = 1 << 12  # files whose sizes are asked for
 _PARSED = 10  # bytes that a byte of JSON becomes as objects, about
-_METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
 
 def reading(what: str) -> AbstractContextManager[None]:
@@ -53,10 +53,15 @@ def is_zarr_path(path: str) -> bool:
         return not path.endswith((".h5ad", ".h5"))
     if os.path.isfile(path):
         return path.endswith(".zip")
-    return any(os.path.exists(os.path.join(path, name)) for name in _METADATA)
+    return any(os.path.exists(os.path.join(path, name)) for name in METADATA)
 
 
-def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Dataset:
+def open_zarr(
+    path: str,
+    groupby: str | None,
+    layer: str | None = None,
+    allow: Allowed = frozenset(),
+) -> Dataset:
     """Open a zarr store; see :func:`.h5ad.open_h5ad`, whose arguments and errors these are.
 
     Raises
@@ -64,6 +69,16 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
     MissingDependencyError
         The package zarr is not installed.
     """
+    with ExitStack() as stack:
+        root = stack.enter_context(open_zarr_root(path, allow))
+        dataset = read_dataset(Store(root, path, reading, allow), groupby, layer)
+        dataset.close = stack.pop_all().close
+        return dataset
+
+
+@contextmanager
+def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
+    """The group of the AnnData in a zarr store, as in :func:`open_zarr`."""
     try:
         import zarr
     except ImportError as error:
@@ -76,18 +91,20 @@ def open_zarr(path: str, groupby: str | None, layer: str | None = None) -> Datas
     with ExitStack() as stack:
         with reading(path), _needing_fsspec(path):
             zipped = os.path.isfile(path)
-            store: Any = zarr.storage.ZipStore(path, mode="r") if zipped else path
-            root = zarr.open_group(store, mode="r")
+            store: Any = path
+            if zipped:
+                store = zarr.storage.ZipStore(path, mode="r")
+            elif not is_url(path):
+                store = local_store(path, allow)
+            root = StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
             if zipped:
                 stack.callback(store.close)
-        dataset = read_dataset(Store(root, path, reading), groupby, layer)
-        dataset.close = stack.pop_all().close
-        return dataset
+        yield root
 
 
 def _check_metadata(path: str) -> None:
     """Check the size of metadata, which zarr reads and parses whole."""
-    for name in _METADATA:
+    for name in METADATA:
         file = os.path.join(path, name)
         with suppress(OSError):
             size = os.path.getsize(file)
@@ -123,10 +140,10 @@ class ZarrArray:
     """
 
     def __init__(self, array: Any, what: str, sparse_data: bool) -> None:
-        root = _local_root(array.store)
+        root = local_root(array.store)
         self._array, self._sparse_data = array, sparse_data
         self._folder = None if root is None else os.path.join(root, array.path)
-        self.name = f"{what} of {root or _url(array.store)}"
+        self.name = f"{what} of {place_of(array.store)}"
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype = native_dtype(array.dtype, self.name)
         self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
@@ -183,24 +200,24 @@ class ZarrArray:
 
     def _check_written(self, where: slice, values: np.ndarray) -> None:
         """Raise FileFormatError if entries are zeros because there is no file for them."""
-        if self._folder is not None and not os.path.isdir(self._folder):
-            return  # in a zip file
         (unit,) = self._units
+        fill = self._array.fill_value or 0
         for i in range(where.start // unit, -(-where.stop // unit)):
             first, last = max(where.start, i * unit), min(where.stop, (i + 1) * unit)
             some = values[first - where.start : last - where.start]
-            if some[0] or some.any():
+            if some[0] != fill or (some != fill).any():
                 continue
-            metadata = getattr(self._array, "metadata", None)  # zarr 3
-            key = metadata.encode_chunk_key((i,)) if metadata is not None else str(i)
+            key = chunk_key(self._array, i)
             file = f"{self._array.path}/{key}".lstrip("/")
-            if self._folder is not None:
-                file = os.path.join(self._folder, key)
-            if not (os.path.exists(file) if self._folder is not None else self._has(file)):
+            in_folder = self._folder is not None and os.path.isdir(self._folder)
+            if in_folder:
+                file = os.path.join(self._folder or "", key)
+            if not (os.path.exists(file) if in_folder else self._has(file)):
                 raise FileFormatError(
                     f"{self.name}: chunk {i} ({position((slice(first, last),))}) is not there: no "
                     f"file {file}. The store is incomplete: copy it again. If the entries are "
-                    "zeros in truth, call X.eliminate_zeros() and write it again."
+                    "zeros in truth, call X.eliminate_zeros() and write it again, or allow it: "
+                    "allow='unwritten' (--allow unwritten)."
                 )
 
     def _check_decoded(self, where: Where) -> None:
@@ -227,7 +244,9 @@ class ZarrArray:
             check_decoded(told, belong, what)
 
     def _has(self, key: str) -> bool:
-        """Whether a store that is not on this machine has a key."""
+        """Whether a store that is no folder of this machine has a key."""
+        if not hasattr(self._array.store, "exists"):  # zarr 2
+            return key in self._array.store
         from zarr.core.sync import sync
 
         return bool(sync(self._array.store.exists(key)))
@@ -253,7 +272,7 @@ class _StoreFiles:
     def _now(self) -> dict[str, tuple[int, int]]:
         """Sizes and times of what is written anew whenever the matrix is: its metadata."""
         folders = [os.path.join(self._folder, name) for name in ("", "data", "indices", "indptr")]
-        files = [os.path.join(folder, name) for folder in folders for name in _METADATA]
+        files = [os.path.join(folder, name) for folder in folders for name in METADATA]
         files = [self._root] if os.path.isfile(self._root) else files
         found = {}
         for file in files:
@@ -287,23 +306,6 @@ class _StoreFiles:
                 f"{self._root} was changed while it was read. Start again once nothing writes "
                 "to it."
             )
-
-
-def _local_root(store: Any) -> str | None:
-    """The folder or file of a store on this machine."""
-    path = getattr(store, "root", None) or getattr(store, "path", None)  # zarr 3; zip and zarr 2
-    if isinstance(path, str | Path) and os.path.exists(path):
-        return os.path.abspath(path)
-    return None
-
-
-def _url(store: Any) -> str:
-    """What a store elsewhere is called."""
-    path, fs = getattr(store, "path", None), getattr(store, "fs", None)
-    if not isinstance(path, str) or fs is None:
-        return str(store)
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return path if is_url(path) else f"{protocol}://{path}"
 
 
 def _files(folder: str) -> Iterator[str]:
