@@ -154,6 +154,18 @@ FILES: dict[str, tuple[Callable[[h5py.File], None], type[PdexGpuError], str]] = 
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["encoding-type", "_index", "column-order"])
+def test_a_list_in_an_attribute(sound: Path, tmp_path: Path, name: str) -> None:
+    """Thousands of texts that are one long text in the file cannot be told apart from others."""
+    path = tmp_path / "x.h5ad"
+    shutil.copy(sound / "sound.h5ad", path)
+    with h5py.File(path, "r+") as file:
+        file["obs"].attrs[name] = ["a"] * 1000
+    column = "none" if name == "column-order" else COLUMN  # the order is for messages
+    with pytest.raises(FileFormatError, match=f"The attribute '{name}' of .*obs.* 1,000 values"):
+        differential_expression(path, column, progress=False)
+
+
 def make(case: str, sound: Path, folder: Path) -> Path:
     path = folder / f"{case}.h5ad"
     shutil.copy(sound / "sound.h5ad", path)
