@@ -113,7 +113,7 @@ def pseudobulk(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
             "Rename the column of obs."
         )
-    samples = find_samples(data, columns, layer, memory, allow)
+    samples = find_samples(data, columns, layer, allow, memory)
     found = aggregate(data, samples, layer=layer, allow=allow, method=method, memory=memory)
     if method == "sum" and found.minimum < 0.0:
         what = "X" if layer is None else f"Layer {layer!r}"
@@ -192,8 +192,8 @@ def find_samples(
     data: Any,
     columns: Sequence[str],
     layer: str | None,
-    memory: str | float | int | None,
     allow: Any,
+    memory: str | float | int | None,
 ) -> Samples:
     """The samples of some columns of obs, of which all other parts stay unread.
 

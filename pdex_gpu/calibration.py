@@ -186,8 +186,8 @@ class _Plan:
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    column, layer, allowed = settings.group_column, settings.layer, settings.allowed
-    with within(settings.memory), open_dataset(data, column, layer, allowed) as dataset:
+    column, layer, allow = settings.group_column, settings.layer, settings.allowed
+    with within(settings.memory), open_dataset(data, column, layer, allow) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits: list[Split] = []
         runs: list[_Run] = []

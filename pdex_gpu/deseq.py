@@ -150,7 +150,7 @@ def pseudobulk_dex(
     inference = _import("pydeseq2.default_inference", "pseudobulk")
     _import("formulaic_contrasts", "pseudobulk")
     pl = _import("polars", "polars") if as_polars else None
-    samples = find_samples(adata, sorted(columns), layer, memory, allow)
+    samples = find_samples(adata, sorted(columns), layer, allow, memory)
     reference, targets = _targets(samples, test_col, reference, groups)
     model = make_model(samples, columns, design, test_col)
     found = aggregate(adata, samples, layer=layer, allow=allow, method=aggr_method, memory=memory)

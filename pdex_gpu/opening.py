@@ -25,8 +25,8 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
         The matrix is empty.
     """
     column = None if settings.guides is not None else settings.group_column
-    layer, allowed = settings.layer, settings.allowed
-    with within(settings.memory), open_dataset(data, column, layer, allowed) as opened:
+    layer, allow = settings.layer, settings.allowed
+    with within(settings.memory), open_dataset(data, column, layer, allow) as opened:
         dataset = opened if settings.guides is None else _with_guides(opened, settings)
         source = dataset.source
         if source.n_genes == 0 or source.n_cells == 0:

@@ -137,9 +137,8 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
             return node[...], None
         encoding = encoding_of(node)
         if encoding in ("csr_matrix", "csc_matrix"):
-            return _in_memory(
-                sparse_arrays(node, encoding == "csr_matrix", what, store.allow)
-            ), None
+            by_row = encoding == "csr_matrix"
+            return _in_memory(sparse_arrays(node, by_row, what, store.allow)), None
         if encoding in ("", "dataframe"):
             frame = Frame(node, f"matrix {name!r} of obsm")
             columns: list[Values] = [as_values(column_of(frame, c)) for c in frame.columns]
@@ -150,22 +149,23 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
     )
 
 
-def _claim_whole(node: Any, what: str) -> None:
-    """Claim what an array takes that is read whole."""
-    n = prod(node.shape or ())
-    claim(n * node.dtype.itemsize, f"{what} ({n:,} values)")
-
-
 def _in_memory(arrays: SparseArrays) -> Any:
     """A sparse matrix of scipy, all read."""
     from scipy import sparse
 
-    claim(arrays.nnz * (arrays.dtype.itemsize + 8), f"{arrays.what} ({arrays.nnz:,} entries)")
+    n_bytes = arrays.nnz * (arrays.dtype.itemsize + 2 * np.dtype(np.int64).itemsize)
+    claim(n_bytes, f"{arrays.what} ({arrays.nnz:,} values)")
     data = np.empty(arrays.nnz, arrays.dtype)  # filled by read
     indices = np.empty(arrays.nnz, np.int64)
     arrays.read(0, arrays.nnz, data, indices)
     kind = sparse.csr_matrix if arrays.major == "row" else sparse.csc_matrix
     return kind((data, indices, arrays.indptr), shape=(arrays.n_cells, arrays.n_genes))
+
+
+def _claim_whole(node: Any, what: str) -> None:
+    """Claim what an array takes that is read whole, with integers in its place beside it."""
+    n = prod(node.shape or ())
+    claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
 
 
 def _source(store: Store, layer: str | None) -> Source:

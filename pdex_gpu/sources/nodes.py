@@ -145,20 +145,18 @@ def sparse_arrays(
     group: Any, by_row: bool, what: str, allow: Allowed = frozenset()
 ) -> SparseArrays:
     """The arrays of a sparse matrix, checked; see :func:`from_node`."""
-    unusable = [
-        name
-        for name, kinds in (("data", "buifcOSV"), ("indices", "iuf"), ("indptr", "iuf"))
-        if not _is_vector(group.get(name), kinds)
-    ]
+    kinds = {"data": "buifcOSV", "indices": "iuf", "indptr": "iuf"}
+    nodes = {name: group.get(name) for name in kinds}  # once: their chunks are counted
+    unusable = [name for name in kinds if not _is_vector(nodes[name], kinds[name])]
     shape = shape_of(group)
     if unusable or shape is None:
         raise FileFormatError(
             f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: "
             "not laid out as anndata writes it."
         )
-    data = open_array(group["data"], f"{what}/data", sparse_data="unwritten" not in allow)
-    indices = _whole_numbers(open_array(group["indices"], f"{what}/indices"))
-    stored = _whole_numbers(open_array(group["indptr"], f"{what}/indptr"))
+    data = open_array(nodes["data"], f"{what}/data", sparse_data="unwritten" not in allow)
+    indices = _whole_numbers(open_array(nodes["indices"], f"{what}/indices"))
+    stored = _whole_numbers(open_array(nodes["indptr"], f"{what}/indptr"))
     n_major, n_stored = shape[0 if by_row else 1], min(data.shape[0], indices.shape[0])
     if stored.shape[0] != n_major + 1:
         found = f"it holds {stored.shape[0]}"
