@@ -35,6 +35,7 @@ CODES, CATEGORIES = f"obs/{COLUMN}/codes", f"obs/{COLUMN}/categories"
 MEMORY = 100_000_000
 SLACK = 400_000_000
 LETTERS = 1_000_000
+UNWRITTEN = "unwritten"  # or else these files are refused for what they lack
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,18 @@ FILES: dict[str, tuple[Callable[[h5py.File], None], type[PdexGpuError], str]] = 
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["encoding-type", "_index", "column-order"])
+def test_a_list_in_an_attribute(sound: Path, tmp_path: Path, name: str) -> None:
+    """Thousands of texts that are one long text in the file cannot be told apart from others."""
+    path = tmp_path / "x.h5ad"
+    shutil.copy(sound / "sound.h5ad", path)
+    with h5py.File(path, "r+") as file:
+        file["X" if name == "encoding-type" else "obs"].attrs[name] = ["a"] * 1000
+    column = "none" if name == "column-order" else COLUMN  # the order is for messages
+    with pytest.raises(FileFormatError, match=f"The attribute '{name}' of .* 1,000 values"):
+        differential_expression(path, column, progress=False)
+
+
 def make(case: str, sound: Path, folder: Path) -> Path:
     path = folder / f"{case}.h5ad"
     shutil.copy(sound / "sound.h5ad", path)
@@ -169,7 +182,8 @@ from pdex_gpu.errors import PdexGpuError
 sound, memory, *paths = json.loads(sys.argv[1])
 def run(path):
     differential_expression(
-        path, "target_gene", memory=memory, progress=False, backend="reference", engine="serial"
+        path, "target_gene", memory=memory, progress=False, allow="unwritten",
+        backend="reference", engine="serial",
     )
 run(sound)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -202,14 +216,20 @@ def test_files_that_declare_too_much(sound: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda path: estimate(path, COLUMN, memory=MEMORY),
-        lambda path: calibrate(path, COLUMN, memory=MEMORY, progress=False),
-        lambda path: pseudobulk(path, COLUMN, memory=MEMORY),
+        lambda path: estimate(path, COLUMN, memory=MEMORY, allow=UNWRITTEN),
+        lambda path: calibrate(path, COLUMN, memory=MEMORY, allow=UNWRITTEN, progress=False),
+        lambda path: pseudobulk(path, COLUMN, memory=MEMORY, allow=UNWRITTEN),
         lambda path: differential_expression(
-            path, ["batch", COLUMN], reference="0", memory=MEMORY, progress=False
+            path, ["batch", COLUMN], reference="0", memory=MEMORY, allow=UNWRITTEN, progress=False
         ),
         lambda path: differential_expression(
-            path, "batch", reference="0", strata=COLUMN, memory=MEMORY, progress=False
+            path,
+            "batch",
+            reference="0",
+            strata=COLUMN,
+            memory=MEMORY,
+            allow=UNWRITTEN,
+            progress=False,
         ),
     ],
     ids=["estimate", "calibrate", "pseudobulk", "within", "strata"],
@@ -230,7 +250,7 @@ def test_a_file_of_many_chunks(sound: Path, tmp_path: Path) -> None:
         for name in ("X/data", "X/indices", CODES):
             replaced(file, name, data=file[name][:], chunks=(1,))
     expected = differential_expression(sound / "sound.h5ad", COLUMN, progress=False)
-    found = differential_expression(path, COLUMN, memory=MEMORY, progress=False)
+    found = differential_expression(path, COLUMN, memory=MEMORY, allow=UNWRITTEN, progress=False)
     np.testing.assert_array_equal(found["p_value"], expected["p_value"])
 
 
@@ -260,7 +280,7 @@ def test_zarr(sound: Path, tmp_path: Path, case: str) -> None:
     root.create_array(name, dtype=dtype, **options).attrs.update(attributes)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(kind, match=words):
-        differential_expression(path, COLUMN, memory=MEMORY, progress=False)
+        differential_expression(path, COLUMN, memory=MEMORY, allow=UNWRITTEN, progress=False)
     if sys.platform == "linux":
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
         assert 1024 * grown < MEMORY + SLACK
@@ -272,7 +292,7 @@ def test_large_metadata_of_zarr(sound: Path, tmp_path: Path) -> None:
     with open(path / ".zattrs", "ab") as file:
         file.truncate(MEMORY)  # a file of holes
     with pytest.raises(MemoryBudgetError, match=r"the metadata of .*\.zattrs alone would take"):
-        differential_expression(path, COLUMN, memory=MEMORY, progress=False)
+        differential_expression(path, COLUMN, memory=MEMORY, allow=UNWRITTEN, progress=False)
 
 
 CODECS = {

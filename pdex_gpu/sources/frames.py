@@ -72,7 +72,7 @@ class Frame:
     def columns(self) -> Sequence[str]:
         """Names of the columns, the index left out unless it is a column too."""
         keys = [shown_name(key) for key in self._node]
-        order = attribute(self._node, "column-order")
+        order = attribute(self._node, "column-order", len(keys) + 1)
         listed = [shown_name(name) for name in plain_texts(order, f"column-order of {self.name}")]
         listed = [name for name in listed if name in keys]
         hidden = {self._index and shown_name(self._index), _OLD_CATEGORIES}

@@ -33,7 +33,7 @@ class StoredGroup:
 
     def __init__(self, group: h5py.Group, allow: Allowed = frozenset(), n_links: int = 0) -> None:
         self._group, self._allow, self._n_links = group, allow, n_links
-        self.attrs = group.attrs
+        self.attrs, self.name = group.attrs, group.name
 
     def __iter__(self) -> Iterator[str | bytes]:
         return iter(self._group)

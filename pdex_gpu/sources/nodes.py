@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .text import decode_texts, plain_text
 from .whole_numbers import WholeNumbers
 
 StoredSource = StoredCsr | StoredCsc | StoredDense
+_MOST_IN_ATTRIBUTE = 16  # an encoding, a name, a shape
 SUPPORTED = "array, csr_matrix and csc_matrix"
 
 
@@ -49,9 +51,23 @@ def members(root: Any, name: str) -> Any:
     return found
 
 
-def attribute(node: Any, name: str) -> Any:
-    """An attribute as it is stored; None if there is none."""
-    return node.attrs.get(name)
+def attribute(node: Any, name: str, most: int = _MOST_IN_ATTRIBUTE) -> Any:
+    """An attribute as it is stored; None if there is none.
+
+    Raises
+    ------
+    FileFormatError
+        It holds more than `most` values: texts may all be one long text in the file.
+    """
+    attributes = node.attrs
+    if hasattr(attributes, "get_id") and name in attributes:  # of HDF5
+        n = prod(attributes.get_id(name).shape or ())
+        if n > most:
+            raise FileFormatError(
+                f"The attribute {name!r} of {node.name} is malformed: it holds {n:,} values, where "
+                f"at most {most:,} belong. Copy or download the file again."
+            )
+    return attributes.get(name)
 
 
 def encoding_of(node: Any) -> str:

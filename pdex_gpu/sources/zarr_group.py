@@ -17,7 +17,9 @@ from typing import Any
 from ..disk import is_there
 from ..errors import FileFormatError
 from .allowed import Allowed, external, unwritten
+from .sizes import check_room
 
+_NAMED = 100  # bytes of a chunk's name, and of knowing whether it is there
 METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
 
@@ -88,10 +90,12 @@ def _check_written(array: Any) -> None:
     """Raise FileFormatError if a chunk of a vector is not there."""
     (length,), (unit,) = array.shape, getattr(array, "shards", None) or array.chunks
     n_chunks = -(-length // unit)
+    what = f"{array.path} of {place_of(array.store)}"
+    check_room(_NAMED * n_chunks, f"the names of the {n_chunks:,} chunks of {what}")
     there = _chunks_there(array, n_chunks)
     if not all(there):
         raise unwritten(
-            f"{array.path} of {place_of(array.store)}: {n_chunks - sum(there):,} of {n_chunks:,} "
+            f"{what}: {n_chunks - sum(there):,} of {n_chunks:,} "
             f"chunks are not there, the first of them {chunk_key(array, there.index(False))!r}"
         )
 

@@ -254,8 +254,8 @@ class ZarrArray:
 
 def _codec_of(array: Any) -> str | None:
     """The codec that compresses an array, where one alone does: "zstd" of a ZstdCodec or a Zstd."""
-    codecs = getattr(array, "compressors", ())
-    if len(codecs) != 1 or getattr(array, "filters", ()) or not hasattr(array, "metadata"):
+    codecs: Any = getattr(array, "compressors", None) or ()
+    if len(codecs) != 1 or getattr(array, "filters", None) or not hasattr(array, "metadata"):
         return None
     name = getattr(codecs[0], "codec_id", None) or type(codecs[0]).__name__
     return str(name).removesuffix("Codec").lower()
