@@ -88,6 +88,9 @@ class Moments:
         infinite or 0, and `scaled_mean` and `scaled_m2` are those of the values over
         ``2**exponent``. None where all are 0; see :func:`scale_exponent`.
     scaled_mean, scaled_m2 : numpy.ndarray or None, shape (K, C), float64
+    exact : numpy.ndarray or None, shape (K, C), object
+        Sums without rounding (:class:`pdex_gpu.stats.exact.Sums`) of genes where float64 loses too
+        many digits, None elsewhere. No kernel gives it: :mod:`pdex_gpu.stats.exact` adds it.
     """
 
     n_expressed: np.ndarray
@@ -99,6 +102,7 @@ class Moments:
     exponent: np.ndarray | None = None
     scaled_mean: np.ndarray | None = None
     scaled_m2: np.ndarray | None = None
+    exact: np.ndarray | None = None
 
     @classmethod
     def unscaled(
@@ -122,6 +126,13 @@ class Moments:
             exponent=exponent, scaled_mean=mean, scaled_m2=m2,
         )  # fmt: skip
 
+    @property
+    def with_exact_sums(self) -> np.ndarray:
+        """Genes that have `exact`, shape (C,), bool."""
+        if self.exact is None:
+            return np.zeros(self.mean.shape[1], bool)
+        return np.asarray((self.exact != None).any(axis=0))  # noqa: E711 (of each element)
+
     def of(self, genes: slice | np.ndarray) -> Moments:
         """Those of some of the genes; views if `genes` is a slice."""
         return self._each(lambda array: array[:, genes])
@@ -137,6 +148,7 @@ class Moments:
         return replace(
             self,
             **{n: np.where(where, np.nan, a) for n, a in arrays.items() if a is not None},
+            exact=None if self.exact is None else np.where(where, None, self.exact),
         )
 
     def _each(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:
@@ -255,6 +267,13 @@ class KernelSet(Protocol):
         """Moments of the genes `genes` of the block, for every group of the design.
 
         `m2` if `centred`, `mean_expm1` if `expm1`, `mean_log1p` if `log1p`.
+        """
+        ...
+
+    def entries(self, block: Any, gene: int) -> list[np.ndarray]:
+        """Values of each group of the design in a gene of the block; zeros may be left out.
+
+        In any order, of the dtype that holds them exactly. For few genes: this may be slow.
         """
         ...
 

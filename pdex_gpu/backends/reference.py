@@ -178,6 +178,10 @@ def _squared_deviations(x: np.ndarray) -> float:
     return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
+def entries(block: ReferenceBlock, gene: int) -> list[np.ndarray]:
+    return block.samples(gene)
+
+
 def rank_sums(block: ReferenceBlock, genes: slice, contrast: Contrast) -> RankSums:
     shape = (contrast.n_targets, genes.stop - genes.start)
     u2 = np.full(shape, -1, dtype=np.int64)
