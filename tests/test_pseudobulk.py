@@ -103,7 +103,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     return np.stack([make_gene(kind, rng, n, dtype) for kind in kinds], axis=1)
 
 
-@pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
+@pytest.mark.filterwarnings("ignore::pdex_gpu.ScaleWarning")
 @given(
     x=matrices(),
     layout=st.sampled_from(list(LAYOUTS)),
@@ -190,6 +190,27 @@ def test_medians_of_negative_and_positive_values():
     assert odd.X.tolist() == [[-1.0, 0.0, 2.0, 0.0, 0.0]]
     huge = pseudobulk(ad.AnnData(np.full((1, 1), 1.7e308), obs=one[:1]), "a", method="median")
     assert huge.X.item() == 1.7e308
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_sums_that_overflow():
+    """Means and medians have an answer, and so have sums that overflow on the way alone."""
+    large = np.finfo(np.float64).max
+    x = np.array(
+        [[large, large, 1.0], [large, large, 2.0], [0.0, -large, 3.0], [large, large, 4.0]]
+    )
+    obs = pd.DataFrame({"a": ["s", "s", "s", "t"]}, index=[*"wxyz"])
+    for matrix in (x, sparse.csr_array(x), sparse.csc_array(x)):
+        adata = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=["A", "B", "C"]))
+        mean = pseudobulk(adata, "a", method="mean").X
+        np.testing.assert_array_equal(mean, [[large / 3 * 2, large / 3, 2.0], [large, large, 4.0]])
+        median = pseudobulk(adata[[0, 1, 3]].copy(), "a", method="median").X
+        np.testing.assert_array_equal(median, [[large, large, 1.5], [large, large, 4.0]])
+        with pytest.warns(ScaleWarning):
+            total = pseudobulk(adata[:, 1:].copy(), "a").X
+        np.testing.assert_array_equal(total, [[large, 6.0], [large, 4.0]])
+        with pytest.raises(DataError, match=r"sum of sample 'a\.s' in gene 'A' .*too large"):
+            pseudobulk(adata, "a")
 
 
 def test_explicit_zeros_count_once():
