@@ -103,7 +103,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     return np.stack([make_gene(kind, rng, n, dtype) for kind in kinds], axis=1)
 
 
-@pytest.mark.filterwarnings("ignore::pdex_gpu.ScaleWarning")
+@pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
 @given(
     x=matrices(),
     layout=st.sampled_from(list(LAYOUTS)),
@@ -206,7 +206,7 @@ def test_sums_that_overflow():
         np.testing.assert_array_equal(mean, [[large / 3 * 2, large / 3, 2.0], [large, large, 4.0]])
         median = pseudobulk(adata[[0, 1, 3]].copy(), "a", method="median").X
         np.testing.assert_array_equal(median, [[large, large, 1.5], [large, large, 4.0]])
-        with pytest.warns(ScaleWarning):
+        with pytest.warns(pdex_gpu.errors.ScaleWarning):
             total = pseudobulk(adata[:, 1:].copy(), "a").X
         np.testing.assert_array_equal(total, [[large, 6.0], [large, 4.0]])
         with pytest.raises(DataError, match=r"sum of sample 'a\.s' in gene 'A' .*too large"):
