@@ -114,14 +114,18 @@ def _doubtful(moments: Moments, design: Design) -> np.ndarray:
     if moments.exponent is not None:
         found |= moments.exponent.any(axis=0)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        square = moments.mean * moments.mean
-        if not square.max(initial=0.0) < _LARGE**2:
-            found |= (square >= _LARGE**2).any(axis=0)
+        largest = max(float(np.fmax.reduce(moments.mean, None)),
+                      -float(np.fmin.reduce(moments.mean, None)))  # fmt: skip
+        if largest >= _LARGE:
+            found |= (np.abs(moments.mean) >= _LARGE).any(axis=0)
         if moments.m2 is not None:
-            square *= (design.n_cells * _NEARLY_CONSTANT)[:, None]
-            constant = moments.m2 < square
-            if constant.any():  # of one value alone, which is exact, or nearly so
-                found |= (constant & (moments.m2 > 0.0)).any(axis=0)
+            # First whether there may be any, without temporary arrays of numbers.
+            bound = largest * largest * float(design.n_cells.max()) * _NEARLY_CONSTANT
+            small = np.count_nonzero(moments.m2 < bound)
+            if small > np.count_nonzero(moments.m2 == 0.0):
+                square = moments.mean * moments.mean
+                square *= (design.n_cells * _NEARLY_CONSTANT)[:, None]
+                found |= ((moments.m2 < square) & (moments.m2 > 0.0)).any(axis=0)
         for contrast in design.contrasts:
             if contrast.against == "complement":
                 found |= _cancelled(moments, contrast, design)
