@@ -264,6 +264,19 @@ def test_kernel_sets_give_the_same_bits(design, monkeypatch):
             np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
+@pytest.mark.parametrize("options", [{"metric": "t-test", "trim": 0.2},
+                                                                  {"metric": "ks", "method": "exact"}], ids=str)  # fmt: skip
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_what_scipy_runs(options):
+    """Values that float64 cannot square, and integers that it does not tell apart."""
+    small = np.random.default_rng(11).integers(0, 99, (N_CELLS, 1))
+    expected, _ = run(screen(small.astype(np.float64)), is_log1p=False, **options)
+    for values in (small * 1e306, small * 5e-324, small + 2**60, small.astype(np.uint64) + 2**63):
+        result, _ = run(screen(values), is_log1p=False, **options)
+        for name in ("statistic", "p_value"):
+            np.testing.assert_allclose(result[name], expected[name], rtol=1e-11)
+
+
 # --- parts --------------------------------------------------------------------------------------
 
 

@@ -306,7 +306,7 @@ def each_pair(
     contrast: Contrast,
     function: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Call ``function(target, reference)`` on every pair of float64 samples.
+    """Call ``function(target, reference)`` on every pair of samples, of the dtype they have.
 
     Returns
     -------
@@ -316,7 +316,5 @@ def each_pair(
     statistic, p_value = np.full(shape, np.nan), np.full(shape, np.nan)
     for c, j in enumerate(range(genes.start, genes.stop)):
         for t, (target, reference) in enumerate(block.pairs(j, contrast)):
-            statistic[t, c], p_value[t, c] = function(
-                target.astype(np.float64), reference.astype(np.float64)
-            )
+            statistic[t, c], p_value[t, c] = function(target, reference)
     return statistic, p_value

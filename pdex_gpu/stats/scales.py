@@ -125,7 +125,7 @@ def _exponent(pair: _Pair | None) -> int | None:
 def _scaled(
     moments: Moments, contrast: Contrast, pairs: list[_Pair | None], exponents: list[int]
 ) -> Scaled:
-    plain = replace(moments, m2=None, exponent=None, scaled_mean=None, scaled_m2=None, exact=None)
+    plain = replace(moments, m2=None, exponent=None, exact=None)
     with np.errstate(all="ignore"):
         shown = sides(plain, contrast)
     shape = len(pairs), 1
