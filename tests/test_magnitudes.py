@@ -264,8 +264,11 @@ def test_kernel_sets_give_the_same_bits(design, monkeypatch):
             np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
-@pytest.mark.parametrize("options", [{"metric": "t-test", "trim": 0.2},
-                                                                  {"metric": "ks", "method": "exact"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [{"metric": "t-test", "trim": 0.2}, {"metric": "ks", "method": "exact"}],
+    ids=lambda options: options["metric"],
+)
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_what_scipy_runs(options):
     """Values that float64 cannot square, and integers that it does not tell apart."""
