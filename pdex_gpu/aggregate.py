@@ -297,7 +297,8 @@ def aggregate(
     Raises
     ------
     DataError
-        A cell of some sample holds NaN or infinity, or the matrix is malformed.
+        A cell of some sample holds NaN or infinity, a sum is beyond float64, or the matrix is
+        malformed.
     MemoryBudgetError
         The result, or what reading takes, does not fit in `memory`.
     UnsupportedDataError
@@ -331,8 +332,14 @@ def aggregate(
                 f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
                 "Samples need finite values: replace it or remove the cell or gene."
             ) from error
-        if method == "mean":
-            values /= samples.n_cells[:, None]
+        if np.isinf(values).any():
+            i, j = np.argwhere(np.isinf(values))[0]
+            raise DataError(
+                f"The sum of sample {samples.names[i]!r} in gene {str(dataset.genes[j])!r} (column "
+                f"{j}) is too large for any number that a computer stores as float64 (above "
+                "1.8e308). Values that large are no counts: check the matrix, or use "
+                "method='mean'."
+            )
         return Aggregated(values, dataset.genes, minimum, dataset.matrices())
 
 
@@ -344,7 +351,7 @@ def _read(
     def reduce(chunk: Chunk) -> tuple[np.ndarray, float]:
         if method == "median":
             return medians(chunk, samples.codes, samples.n_cells)
-        return sums(chunk, samples.codes, len(samples))
+        return sums(chunk, samples.codes, samples.n_cells, mean=method == "mean")
 
     tidy = False
     while True:

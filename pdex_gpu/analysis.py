@@ -14,14 +14,13 @@ from .schema import EXTRA, extra_columns
 from .stats import effects
 from .stats.base import Judged, Measured, StatisticalTest, Stratum
 from .stats.samples import Sample, Sides, pooled_over_strata
-from .stats.scales import Scaled, scaled_sides
+from .stats.scales import Scaled, pooled_means, scaled_sides
 from .stats.t_test import TTest, difference_over_strata, fixed_effect
 from .stats.wilcoxon import Wilcoxon
 
 _RANKED = {"auroc", "rank_biserial", "auroc_low", "auroc_high"}
 _CELLS = ("target_n_cells", "reference_n_cells", "n_strata")
-_IN_UNITS = {"target_mean", "reference_mean", "mean_difference", "mean_difference_low",
-             "mean_difference_high"}  # fmt: skip
+_IN_UNITS = {"mean_difference", "mean_difference_low", "mean_difference_high"}
 _EXPRESSED = ("target_n_expressed", "reference_n_expressed")
 _SPREAD = {"mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g"}
 _COUNT_SPACE = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
@@ -131,12 +130,11 @@ class Analysis:
                 moments = replace(moments.without(lacking), n_measured=None)
             else:
                 alone |= lacking.any(axis=0)
-        if moments.exponent is not None:
-            alone |= moments.exponent.any(axis=0)
+        alone |= moments.with_exact_sums
         if not alone.any():
-            plain = replace(moments, n_measured=None, exponent=None)
+            plain = replace(moments, n_measured=None, exact=None)
             return self._judge_genes(measured, plain, design)
-        # Where values are missing, groups have other sizes; where they are extreme, other scales.
+        # Where values are missing, groups have other sizes; where sums are exact, other scales.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -144,7 +142,9 @@ class Analysis:
         for genes in parts:
             some = moments.of(genes)
             if not isinstance(genes, slice):
-                some = replace(some, n_measured=None, exponent=None)
+                some = replace(some, n_measured=None, exact=None)
+            elif not some.with_exact_sums[0]:
+                some = replace(some, exact=None)
             its = [tuple(array[:, genes] for array in arrays) for arrays in measured]
             for name, values in self._judge_genes(its, some, design).items():
                 found[name][:, genes] = values
@@ -195,6 +195,8 @@ class Analysis:
         if "mean_difference" in wanted:
             found["mean_difference"] = both.target.mean - both.reference.mean
         _unscale(found, scaled.exponent)
+        if "mean_difference" in wanted and scaled.difference is not None:
+            found["mean_difference"] = scaled.difference
         self._spoil(found, shown)
         there = (shown.target.n > 0.0) & (shown.reference.n > 0.0)
         return self._only_fields(found | self._of_sides(shown, there))
@@ -221,10 +223,7 @@ class Analysis:
             z="z" in wanted,
             log10_p="log10_p" in wanted,
         )
-        pooled = Sides(*(
-            pooled_over_strata([(getattr(s.sides, side), s.rows) for s in strata], *shape)
-            for side in ("target", "reference")
-        ))  # fmt: skip
+        pooled = _pooled(scaled, [s.rows for s in strata], shape)
         found = self._of_test(judged)
         if _RANKED & wanted:
             found |= self._ranked(_weighted_auroc([(u2, s) for (_, u2, _), s in parts], shape))
@@ -241,10 +240,10 @@ class Analysis:
                 "cohens_d": d,
                 "hedges_g": d * effects.hedges_correction(df),
             }
+        _unscale(found, exponent)
         self._spoil(found, pooled)
         n_strata = np.sum([_there(s, shape) for s in strata], axis=0)
         found |= self._of_sides(pooled, n_strata)
-        _unscale(found, exponent)
         return self._only_fields(found)
 
     def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
@@ -344,6 +343,20 @@ def _of_both_sides(stratum: Stratum) -> Stratum:
         return stratum
     rows = np.where(there[:, 0], stratum.rows, -1)
     return Stratum(stratum.measured, _with_cells(stratum.sides), rows)
+
+
+def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Sides:
+    """Sides of rows over the strata that have both, without squared deviations."""
+    pooled = []
+    for side in ("target", "reference"):
+        samples = [replace(getattr(both.shown, side), m2=None) for both in scaled]
+        with np.errstate(over="ignore"):
+            parts = list(zip(samples, rows, strict=True))
+            pooled.append(pooled_over_strata(parts, *shape))
+    if scaled[0].exponent is not None:
+        means = pooled_means(scaled, rows, shape[0])
+        pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
+    return Sides(*pooled)
 
 
 def _there(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:

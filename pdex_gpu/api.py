@@ -118,6 +118,7 @@ def differential_expression(
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
     restart: bool = False,
+    spreadsheet_safe: bool = False,
     backend: str = "auto",
     engine: str = "auto",
     client: Any = None,
@@ -214,6 +215,10 @@ def differential_expression(
         Replace `out` if it exists; it stays as it is until the new one is complete.
     restart : bool
         Throw away what an earlier, unfinished call left beside `out`.
+    spreadsheet_safe : bool
+        In ``.csv`` and ``.tsv`` files, write an apostrophe before names that a spreadsheet would
+        run as a formula: those that begin with ``=``, ``+``, ``-`` or ``@``. Other programs then
+        read the apostrophe, too.
     backend : {"auto", "cpu", "reference", "cuda"}
         ``"auto"`` takes the first that can run here, or what ``PDEX_GPU_BACKEND`` names.
     engine : {"auto", "threads", "shared_memory", "serial", "dask"}
@@ -329,6 +334,7 @@ def differential_expression(
             out=out,
             force=force,
             restart=restart,
+            spreadsheet_safe=spreadsheet_safe,
             backend=backend,
             engine=engine,
             client=client,
@@ -414,7 +420,12 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     started = time.perf_counter()
     check_settings(settings)
     if settings.out is not None:
-        check_output(Path(settings.out), source=input_file(data), overwrite=settings.force)
+        check_output(
+            Path(settings.out),
+            source=input_file(data),
+            overwrite=settings.force,
+            spreadsheet_safe=settings.spreadsheet_safe,
+        )
     test = make_test(settings.metric, settings.test_options, settings.call)
     with _cluster_of(settings) as cluster:
         backend = (
@@ -646,6 +657,7 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written
             columns=call.analysis.columns,
             within=call.within,
             kept=found.kept,
+            spreadsheet_safe=settings.spreadsheet_safe,
         )
         n_kept = n_rows if found.kept is None else int(np.count_nonzero(found.kept))
         with checkpoint.unnamed_file() as file:

@@ -41,6 +41,7 @@ from .settings import Entry, Settings
 from .sources.base import CscChunk, CsrChunk, Source
 from .sources.dataset import Dataset, Labels, column_in_memory, open_dataset, sizes_of
 from .sources.view import repeat
+from .stats.fold_change import log2_ratio
 
 if TYPE_CHECKING:
     import anndata
@@ -370,11 +371,11 @@ def _as_pdex(
     if negative:
         mean = "mean"  # of the values as they are: there is no other
     target, reference = result.flat(f"target_{mean}"), result.flat(f"reference_{mean}")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.log2((target + epsilon) / (reference + epsilon))
+    change = log2_ratio(target, reference, epsilon)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         percent = (target - reference) / (reference + epsilon)
+    percent[(target == 0.0) & (reference == 0.0)] = 0.0  # no change
     for values in (change, percent):
-        values[np.isnan(values)] = 0.0  # 0 / 0: no change
         if negative:
             values.fill(np.nan)
     columns = {

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     import polars
 
 
+#: Larger whole numbers are not told apart in float64.
+_LARGEST_COUNT = 2.0**53
+
+
 def pseudobulk_dex(
     adata: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: Iterable[str],
@@ -235,12 +239,14 @@ def _targets(
 
 
 def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
-    """Raise DataError unless samples are whole numbers, and neither they nor cells negative."""
+    """Raise DataError unless samples are whole numbers, none too large, and no cell is negative."""
     for k, row in enumerate(found.values):
-        wrong = np.flatnonzero((row < 0) | (row != np.floor(row)))
+        wrong = np.flatnonzero((row < 0) | (row != np.floor(row)) | (row > _LARGEST_COUNT))
         if len(wrong):
             value = row[wrong[0]]
             kind = "negative" if value < 0 else "fractional"
+            if value > _LARGEST_COUNT:
+                kind = "too large for a count"
             advice = "Use aggr_method='sum', on raw" if method != "sum" else "Give raw"
             raise DataError(
                 f"DESeq2 takes counts, but the {method} of sample {samples.names[k]!r} is {kind} "

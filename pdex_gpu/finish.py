@@ -21,6 +21,7 @@ from .sinks.memory import MemorySink
 from .stats.fold_change import (
     expm1_in_place,
     fold_change,
+    log2_of,
     log2_ratio,
     percent_change,
 )
@@ -123,8 +124,7 @@ def _columns(
     target, reference = (scale.rescaled(means, run) for means in sides)
     found |= _changes(target, reference, scale, run)
     if "log2_fold_change" in wanted and not scale.negative:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found["log2_fold_change"] = np.log2(found["fold_change"])
+        found["log2_fold_change"] = log2_of(found["fold_change"], target, reference)
     for name in asked:
         if name not in found:
             values = np.broadcast_to(read(name), shape)

@@ -62,6 +62,7 @@ def run_identity(
         "is_log1p": _plain(settings.is_log1p),
         "exp_post_agg": bool(settings.exp_post_agg),
         "clip_value": _plain(settings.clip_value),
+        "spreadsheet_safe": bool(settings.spreadsheet_safe),
         "labels of the cells": _hash(_labels(design), design.codes),
         "names of the genes": _hash(map(str, dataset.genes)),
         **{f"data, {name}": value for name, value in dataset.source.identity().items()},

@@ -28,7 +28,13 @@ WRITERS: dict[str, Callable[[Path, Table, Iterable[pyarrow.Table]], None]] = {
 _BYTES_A_ROW = 8 + 8
 
 
-def check_output(path: Path, *, source: Path | None = None, overwrite: bool = False) -> None:
+def check_output(
+    path: Path,
+    *,
+    source: Path | None = None,
+    overwrite: bool = False,
+    spreadsheet_safe: bool = False,
+) -> None:
     """Refuse, before any work, an output that could not be written at the end.
 
     Parameters
@@ -39,17 +45,25 @@ def check_output(path: Path, *, source: Path | None = None, overwrite: bool = Fa
         The file that is read; the output may not replace it.
     overwrite : bool
         Whether an existing file may be replaced.
+    spreadsheet_safe : bool
+        Whether names are to be no formulas, which is for files of text alone.
 
     Raises
     ------
     OptionError
-        If the suffix is unknown, the folder is missing or not writable, or `path` exists. A file
-        that a run left which was stopped while it cleaned up does not count.
+        If the suffix is unknown or does not go with `spreadsheet_safe`, the folder is missing or
+        not writable, or `path` exists. A file that a run left which was stopped while it cleaned
+        up does not count.
     """
     if path.suffix.lower() not in WRITERS:
         raise OptionError(
             f"Unknown output format {shown(path.suffix)} in {shown(str(path))}. "
             f"The suffix chooses the format: use one of {', '.join(WRITERS)}."
+        )
+    if spreadsheet_safe and path.suffix.lower() == ".parquet":
+        raise OptionError(
+            "spreadsheet_safe=True (--spreadsheet-safe) is about names in .csv and .tsv files, but "
+            f"the output {path.name!r} is none. Leave it out, or name such a file."
         )
     check_place(path, room=f".{CHECKPOINT}")
     if mode_of(path) is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import described, is_array
+from .checks import check_flag, described, is_array
 from .disk import write_beside
 from .errors import MissingDependencyError, OptionError, listing, shown, unknown
 from .installing import how_to_install
@@ -216,12 +216,23 @@ class DEResult(Result):
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file, whole or not at all, never holding the table as a frame."""
         table = self._table()
-        write_beside(path, lambda file: write_parquet(file, table, self._arrow_parts()))
+        write_beside(path, lambda file: write_parquet(file, table, self._arrow_parts(table)))
 
-    def to_csv(self, path: str | os.PathLike[str], sep: str = ",") -> None:
+    def to_csv(
+        self, path: str | os.PathLike[str], sep: str = ",", *, spreadsheet_safe: bool = False
+    ) -> None:
         """Write a text table, whole or not at all; numbers read back to the same bits.
 
         Labels are quoted only if one of them holds a separator, a quote or a line break.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+        sep : str
+            What stands between values.
+        spreadsheet_safe : bool
+            Write an apostrophe before names that a spreadsheet would run as a formula: those that
+            begin with ``=``, ``+``, ``-`` or ``@``. Other programs then read the apostrophe, too.
 
         Raises
         ------
@@ -235,18 +246,18 @@ class DEResult(Result):
                 f"sep={shown(sep)} cannot separate values: give one character that is no part of "
                 "numbers or quotes, such as ',' or '\\t'."
             )
-        table = self._table()
-        write_beside(path, lambda file: write_text(file, table, self._arrow_parts(), sep))
+        check_flag("spreadsheet_safe", spreadsheet_safe)
+        table = self._table(spreadsheet_safe)
+        write_beside(path, lambda file: write_text(file, table, self._arrow_parts(table), sep))
 
-    def _arrow_parts(self) -> Iterator[pyarrow.Table]:
-        table = self._table()
+    def _arrow_parts(self, table: Table) -> Iterator[pyarrow.Table]:
         for targets in table.blocks():
             yield self._arrow(table, targets)
 
     def _arrow(self, table: Table, targets: slice) -> pyarrow.Table:
         return table.arrow(targets, {name: self[name][targets] for name in self.columns})
 
-    def _table(self) -> Table:
+    def _table(self, spreadsheet_safe: bool = False) -> Table:
         return Table(
             self.targets,
             self.references,
@@ -255,4 +266,5 @@ class DEResult(Result):
             columns=self.columns[len(VALUES) :],
             within=self.within,
             kept=self.kept,
+            spreadsheet_safe=spreadsheet_safe,
         )

@@ -1,8 +1,8 @@
-"""One range of genes reduced to one value a sample: sums and medians.
+"""One range of genes reduced to one value a sample: sums, means and medians.
 
 Entries are added in float64, one after the other in the order of the cells, zeros left out. So the
 bits depend neither on the ranges nor on how the matrix is stored, and sums of whole numbers are
-exact up to 2**53.
+exact up to 2**53. A sum that overflows on the way is added without rounding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from .backends.contract import NonFiniteError
 from .sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
+from .stats.exact import UNIT, Sums, quotient
 
 #: Bytes a stored entry takes, at most, while medians of its range are found.
 MEDIAN_BYTES_PER_ENTRY = 64
@@ -21,19 +22,24 @@ _PIECE = 1 << 16  # entries taken at a time: a few MB of temporary arrays
 _Triples = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> tuple[np.ndarray, float]:
-    """Sum of each gene over the cells of each sample.
+def sums(
+    chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray, *, mean: bool = False
+) -> tuple[np.ndarray, float]:
+    """Sum of each gene over the cells of each sample, or their mean.
 
     Parameters
     ----------
     chunk : Chunk
     codes : numpy.ndarray, shape (n_cells,), int64
         Sample of each cell, -1 for none.
-    n_samples : int
+    n_cells : numpy.ndarray, shape (n_samples,), int64
+        Cells of each sample, at least one.
+    mean : bool
 
     Returns
     -------
     numpy.ndarray, shape (n_samples, n_genes), float64
+        A sum that float64 cannot hold is infinite.
     float
         The smallest value of a cell of some sample, or 0 if none is negative.
 
@@ -44,12 +50,35 @@ def sums(chunk: Chunk, codes: np.ndarray, n_samples: int) -> tuple[np.ndarray, f
     NotCanonicalError
         Sparse indices are unsorted, repeated or out of range.
     """
-    found = np.zeros(n_samples * chunk.n_genes)
+    shape = len(n_cells), chunk.n_genes
+    found = np.zeros(shape[0] * shape[1])
     smallest = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for keys, values in _keyed(chunk, codes):
+            np.add.at(found, keys, values)
+            smallest = min(smallest, float(values.min(initial=0.0)))
+    overflowed = ~np.isfinite(found)
+    if mean:
+        found /= np.repeat(n_cells, shape[1])
+    if overflowed.any():
+        divisors = np.repeat(n_cells if mean else np.ones_like(n_cells), shape[1])
+        _add_exactly(chunk, codes, overflowed, divisors, found)
+    return found.reshape(shape), smallest
+
+
+def _add_exactly(
+    chunk: Chunk, codes: np.ndarray, where: np.ndarray, divisors: np.ndarray, out: np.ndarray
+) -> None:
+    """Sums of these samples and genes over their divisors, rounded once."""
+    totals = {key: Sums(0, 0, 0) for key in np.flatnonzero(where).tolist()}
     for keys, values in _keyed(chunk, codes):
-        np.add.at(found, keys, values)
-        smallest = min(smallest, float(values.min(initial=0.0)))
-    return found.reshape(n_samples, chunk.n_genes), smallest
+        taken = np.flatnonzero(where[keys])
+        taken = taken[np.argsort(keys[taken], kind="stable")]
+        distinct, starts = np.unique(keys[taken], return_index=True)
+        for key, its in zip(distinct.tolist(), np.split(values[taken], starts[1:]), strict=False):
+            totals[key] += Sums.of(its, 0)
+    for key, total in totals.items():
+        out[key] = quotient(total.total, int(divisors[key]), UNIT)
 
 
 def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.ndarray, float]:
@@ -110,7 +139,11 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.nd
 
     middle, above = at_rank(low[wanted]), at_rank(high[wanted])
     even = low[wanted] != high[wanted]
-    middle[even] = (middle[even] + above[even]) / 2
+    with np.errstate(over="ignore"):
+        between = (middle[even] + above[even]) / 2
+    overflowed = np.isinf(between)
+    between[overflowed] = middle[even][overflowed] / 2 + above[even][overflowed] / 2
+    middle[even] = between
     found[wanted] = middle
     return found.reshape(shape), smallest
 

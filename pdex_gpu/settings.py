@@ -80,6 +80,7 @@ class Settings:
     out: str | os.PathLike[str] | None = None
     force: bool = False
     restart: bool = False
+    spreadsheet_safe: bool = False
     backend: str = "auto"
     engine: str = "auto"
     client: Any = None
@@ -158,7 +159,8 @@ def check_settings(settings: Settings) -> None:
     if check_number("pseudocount", settings.pseudocount, words) < 0:
         raise OptionError(f"pseudocount={settings.pseudocount!r} must be {words}.")
     check_count("min_cells", settings.min_cells, may_be_none=False)
-    for name in ("exp_post_agg", "force", "restart"):
+    about_output = ("force", "restart", "spreadsheet_safe")
+    for name in ("exp_post_agg", *about_output):
         check_flag(name, getattr(settings, name))
     for name in ("n_workers", "n_threads", "gene_chunk_size"):
         check_count(name, getattr(settings, name))
@@ -174,9 +176,9 @@ def check_settings(settings: Settings) -> None:
     for name in ("out", "scratch"):
         if getattr(settings, name) is not None:
             check_path(name, getattr(settings, name))
-    if settings.out is None and (settings.force or settings.restart):
-        name = "force" if settings.force else "restart"
-        raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
+    for name in about_output:
+        if settings.out is None and getattr(settings, name):
+            raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
     if settings.client is not None and settings.engine != "dask":
         raise OptionError(
             f"client={shown(settings.client)} is the Dask cluster of engine='dask', but "

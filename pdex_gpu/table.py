@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ METADATA_KEY = b"pdex_gpu"
 #: Schema version and labels of every comparison and gene, also of those without a row.
 LAYOUT_KEY = b"pdex_gpu.layout"
 
+# What spreadsheets run: text that begins with one of these signs, also of full width, and also
+# behind blanks and quotation marks, which some of them drop; and tabs and line breaks (OWASP, CSV
+# injection). Plain numbers are not run. `quoted` in report/page/format.js is the same.
+_FORMULA = re.compile(r"""[\t\r\n]|[\s"'\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]""")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
 
 class Table:
     """The labels of the rows, and what else a file says beside its values.
@@ -39,6 +46,8 @@ class Table:
         Further columns of labels: as :attr:`.result_base.Result.within`.
     kept : numpy.ndarray, optional, shape (n_rows, n_genes), bool
         Which rows the table has; all by default.
+    spreadsheet_safe : bool
+        Whether labels and names of columns are written so that a spreadsheet does not run them.
     """
 
     def __init__(
@@ -51,7 +60,9 @@ class Table:
         columns: tuple[str, ...] = (),
         within: Within | None = None,
         kept: np.ndarray | None = None,
+        spreadsheet_safe: bool = False,
     ) -> None:
+        self._written = no_formula if spreadsheet_safe else str
         self._n_targets, self._n_genes, self._kept = len(targets), len(features), kept
         self.values = (*VALUES, *columns)
         levels = level_columns(within)
@@ -101,9 +112,11 @@ class Table:
         arrays, fields = [], []
         for name, (codes, categories) in self.labels(targets).items():
             arrays.append(
-                pa.DictionaryArray.from_arrays(_numbers(codes), _strings(map(str, categories)))
+                pa.DictionaryArray.from_arrays(
+                    _numbers(codes), _strings(map(self._written, categories))
+                )
             )
-            fields.append((name, arrays[-1].type))
+            fields.append((self._written(name), arrays[-1].type))
         for name in self.values:
             arrays.append(_numbers(self._only(targets, columns[name].ravel())))
             fields.append((name, arrays[-1].type))
@@ -119,8 +132,8 @@ class Table:
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the label columns, in order."""
-        return list(self._codes)
+        """Names of the label columns, as they are written, in order."""
+        return list(map(self._written, self._codes))
 
     def is_plain(self, sep: str) -> bool:
         """Whether no label holds a separator, a quote or a line break."""
@@ -167,6 +180,12 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
         with csv.CSVWriter(file, text, write_options=options) as writer:
             for part in parts:
                 writer.write_table(part.cast(text))
+
+
+def no_formula(label: object) -> str:
+    """The label as text, behind an apostrophe if a spreadsheet would take it for a formula."""
+    text = str(label)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def _stored_levels(levels: Mapping[str, np.ndarray]) -> list[Any] | None:

@@ -511,11 +511,11 @@ def test_output_options_reach_the_call(run, tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(pdex_gpu, "differential_expression", note, raising=False)
     out = tmp_path / "de.csv"
-    names = ("out", "force", "restart", "scratch")
+    names = ("out", "force", "restart", "spreadsheet_safe", "scratch")
     run("-o", out)
-    assert [given[name] for name in names] == [out, False, False, None]
-    run("-o", out, "--force", "--restart", "--scratch", tmp_path)
-    assert [given[name] for name in names] == [out, True, True, tmp_path]
+    assert [given[name] for name in names] == [out, False, False, False, None]
+    run("-o", out, "--force", "--restart", "--spreadsheet-safe", "--scratch", tmp_path)
+    assert [given[name] for name in names] == [out, True, True, True, tmp_path]
 
 
 def test_a_checkpoint_of_another_run(run, tmp_path: Path, monkeypatch):

@@ -418,12 +418,6 @@ def test_values_whose_squares_are_no_float64_are_scaled(
         assert found.exponent is None
         return
     np.testing.assert_array_equal(found.exponent, scale)
-    shift = exponent - found.exponent
-    np.testing.assert_array_equal(found.scaled_mean, np.ldexp(expected.mean, shift))
-    if centred:
-        np.testing.assert_array_equal(found.scaled_m2, np.ldexp(expected.m2, 2 * shift))
-    else:
-        assert found.scaled_m2 is None
 
 
 # --- zeros -----------------------------------------------------------------------------------

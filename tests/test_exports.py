@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -163,6 +165,54 @@ def test_awkward_names_reach_every_table(tmp_path):
     assert pd.read_csv(tmp_path / "r.csv")["feature"].tolist() == wanted
     assert pl.read_csv(tmp_path / "r.csv")["feature"].to_list() == wanted
     assert result.to_anndata().var_names.tolist() == AWKWARD
+
+
+FORMULAS = [
+    "=1+1",
+    "+A1",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "\r1",
+    " =1",
+    '"=1',
+    "'-A1",
+    "\uff1d1+1",
+    "\uff20A",
+]
+HARMLESS = ["-1", "+2.5", "A=1", "CD4+", "a@b", "", "x-1"]
+
+
+def test_names_that_spreadsheets_would_run(tmp_path):
+    names = [*FORMULAS, *HARMLESS]
+    labels = np.repeat([*names, "ctrl"], 4)
+    obs = pd.DataFrame({"group": labels, "=level": "@all"}, index=[f"c{i}" for i in range(76)])
+    values = np.random.default_rng(1).poisson(2.0, (76, len(names))).astype(float)
+    data = anndata.AnnData(values, obs, pd.DataFrame(index=names))
+    asked = {"reference": "ctrl", "metric": "t-test", "is_log1p": False, "progress": False}
+    asked |= {"columns": ["mean_difference"]}
+    result = pdex_gpu.differential_expression(data, ["group", "=level"], **asked)
+    written = [f"'{name}" for name in FORMULAS] + HARMLESS
+    for sep, suffix in ((",", "csv"), ("\t", "tsv")):
+        path, out = tmp_path / f"r.{suffix}", tmp_path / f"out.{suffix}"
+        result.to_csv(path, sep, spreadsheet_safe=True)
+        pdex_gpu.differential_expression(
+            data, ["group", "=level"], out=out, spreadsheet_safe=True, **asked
+        )
+        assert out.read_bytes() == path.read_bytes()
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=sep))
+        assert {row["target"] for row in rows} == set(written)
+        assert [row["feature"] for row in rows[: len(names)]] == written
+        assert {row["'=level"] for row in rows} == {"'@all"}
+        # Numbers stay numbers.
+        found = [float(row["mean_difference"]) for row in rows]
+        np.testing.assert_array_equal(found, result["mean_difference"].ravel())
+        assert min(found) < 0.0
+        result.to_csv(path, sep)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter=sep))
+        assert [row["feature"] for row in rows[: len(names)]] == names
 
 
 @pytest.mark.skipif("not __import__('shutil').which('Rscript')", reason="R is not installed")

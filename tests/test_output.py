@@ -282,6 +282,9 @@ def test_force(tmp_path):
     [
         ({"force": True}, "force=True is about the file that out= names"),
         ({"restart": True}, "restart=True is about"),
+        ({"spreadsheet_safe": True}, "spreadsheet_safe=True is about"),
+        ({"out": "x.csv", "spreadsheet_safe": 1}, "spreadsheet_safe=1 must be True or False"),
+        ({"out": "x.parquet", "spreadsheet_safe": True}, "names in .csv and .tsv files, but"),
         ({"out": "x.csv", "force": 1}, "force=1 must be True or False"),
         ({"out": "x.csv", "restart": "yes"}, "restart='yes' must be True or False"),
         ({"out": 3}, "out=3 must be a path, not int"),

@@ -192,6 +192,27 @@ def test_medians_of_negative_and_positive_values():
     assert huge.X.item() == 1.7e308
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_sums_that_overflow():
+    """Means and medians have an answer, and so have sums that overflow on the way alone."""
+    large = np.finfo(np.float64).max
+    x = np.array(
+        [[large, large, 1.0], [large, large, 2.0], [0.0, -large, 3.0], [large, large, 4.0]]
+    )
+    obs = pd.DataFrame({"a": ["s", "s", "s", "t"]}, index=[*"wxyz"])
+    for matrix in (x, sparse.csr_array(x), sparse.csc_array(x)):
+        adata = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=["A", "B", "C"]))
+        mean = pseudobulk(adata, "a", method="mean").X
+        np.testing.assert_array_equal(mean, [[large / 3 * 2, large / 3, 2.0], [large, large, 4.0]])
+        median = pseudobulk(adata[[0, 1, 3]].copy(), "a", method="median").X
+        np.testing.assert_array_equal(median, [[large, large, 1.5], [large, large, 4.0]])
+        with pytest.warns(pdex_gpu.errors.ScaleWarning):
+            total = pseudobulk(adata[:, 1:].copy(), "a").X
+        np.testing.assert_array_equal(total, [[large, 6.0], [large, 4.0]])
+        with pytest.raises(DataError, match=r"sum of sample 'a\.s' in gene 'A' .*too large"):
+            pseudobulk(adata, "a")
+
+
 def test_explicit_zeros_count_once():
     x = sparse.csr_array(np.array([[1.0], [5.0], [7.0]]))
     x.data[0] = 0

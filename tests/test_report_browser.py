@@ -340,6 +340,12 @@ FORMULAS = (
     "-2+3",
     "@SUM(1)",
     "\t=1",
+    " =1+1",
+    '"=1+1',
+    "'@SUM(1)",
+    "\uff1d1+1",
+    "\uff0d2+3",
+    "\r=1",
     'a,"b"\nc',
     "-1",
     "+2.5",
@@ -352,7 +358,7 @@ def test_saved_labels_are_no_formulas(browser: Any, tmp_path: Path):
     result = made(targets=FORMULAS, features=FORMULAS, hits=1.0, extra=EXTRA)
     with opened(browser, write_report(result, tmp_path / "r.html")) as page:
         _, rows = saved(page, "#view", CARRIED)
-        wanted = {name: f"'{name}" for name in FORMULAS[:5]} | {n: n for n in FORMULAS[5:]}
+        wanted = {name: f"'{name}" for name in FORMULAS[:11]} | {n: n for n in FORMULAS[11:]}
         assert {row["feature"] for row in rows} == set(wanted.values())
         _, rows = saved(page, "#hits", "This table as CSV")
         assert {row["target"] for row in rows} == set(wanted.values())

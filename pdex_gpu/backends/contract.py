@@ -84,10 +84,12 @@ class Moments:
         Cells whose value is not NaN, of which all the rest is; None where that is all cells. The
         means of no cells are NaN. Of a block that was packed with ``finite=False``.
     exponent : numpy.ndarray or None, shape (K, C), int32
-        Where values are so large or small that their squares overflow or underflow, `m2` is
-        infinite or 0, and `scaled_mean` and `scaled_m2` are those of the values over
-        ``2**exponent``. None where all are 0; see :func:`scale_exponent`.
-    scaled_mean, scaled_m2 : numpy.ndarray or None, shape (K, C), float64
+        Where values are so large or small that their squares overflow or underflow, kernels
+        compute with the values over ``2**exponent``; `mean` is right then, and `m2` infinite or 0.
+        None where all are 0; see :func:`scale_exponent`.
+    exact : numpy.ndarray or None, shape (K, C), object
+        Sums without rounding (:class:`pdex_gpu.stats.exact.Sums`) of genes where float64 loses too
+        many digits, None elsewhere. No kernel gives it: :mod:`pdex_gpu.stats.exact` adds it.
     """
 
     n_expressed: np.ndarray
@@ -97,8 +99,7 @@ class Moments:
     mean_log1p: np.ndarray | None = None
     n_measured: np.ndarray | None = None
     exponent: np.ndarray | None = None
-    scaled_mean: np.ndarray | None = None
-    scaled_m2: np.ndarray | None = None
+    exact: np.ndarray | None = None
 
     @classmethod
     def unscaled(
@@ -118,9 +119,15 @@ class Moments:
             true_mean = np.ldexp(mean, exponent)
             true_m2 = None if m2 is None else np.ldexp(m2, 2 * exponent)
         return cls(
-            n_expressed, true_mean, true_m2, mean_expm1, mean_log1p, n_measured,
-            exponent=exponent, scaled_mean=mean, scaled_m2=m2,
+            n_expressed, true_mean, true_m2, mean_expm1, mean_log1p, n_measured, exponent,
         )  # fmt: skip
+
+    @property
+    def with_exact_sums(self) -> np.ndarray:
+        """Genes that have `exact`, shape (C,), bool."""
+        if self.exact is None:
+            return np.zeros(self.mean.shape[1], bool)
+        return np.asarray((self.exact != None).any(axis=0))  # noqa: E711 (of each element)
 
     def of(self, genes: slice | np.ndarray) -> Moments:
         """Those of some of the genes; views if `genes` is a slice."""
@@ -132,11 +139,12 @@ class Moments:
 
     def without(self, where: np.ndarray) -> Moments:
         """Those whose means are NaN where it says, shape (K, C)."""
-        told = ("mean", "m2", "mean_expm1", "mean_log1p", "scaled_mean", "scaled_m2")
+        told = ("mean", "m2", "mean_expm1", "mean_log1p")
         arrays = {name: getattr(self, name) for name in told}
         return replace(
             self,
             **{n: np.where(where, np.nan, a) for n, a in arrays.items() if a is not None},
+            exact=None if self.exact is None else np.where(where, None, self.exact),
         )
 
     def _each(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:
@@ -255,6 +263,13 @@ class KernelSet(Protocol):
         """Moments of the genes `genes` of the block, for every group of the design.
 
         `m2` if `centred`, `mean_expm1` if `expm1`, `mean_log1p` if `log1p`.
+        """
+        ...
+
+    def entries(self, block: Any, gene: int) -> list[np.ndarray]:
+        """Values of each group of the design in a gene of the block; zeros may be left out.
+
+        In any order, of the dtype that holds them exactly. For few genes: this may be slow.
         """
         ...
 

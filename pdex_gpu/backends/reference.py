@@ -178,6 +178,10 @@ def _squared_deviations(x: np.ndarray) -> float:
     return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
+def entries(block: ReferenceBlock, gene: int) -> list[np.ndarray]:
+    return block.samples(gene)
+
+
 def rank_sums(block: ReferenceBlock, genes: slice, contrast: Contrast) -> RankSums:
     shape = (contrast.n_targets, genes.stop - genes.start)
     u2 = np.full(shape, -1, dtype=np.int64)
@@ -302,7 +306,7 @@ def each_pair(
     contrast: Contrast,
     function: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Call ``function(target, reference)`` on every pair of float64 samples.
+    """Call ``function(target, reference)`` on every pair of samples, of the dtype they have.
 
     Returns
     -------
@@ -312,7 +316,5 @@ def each_pair(
     statistic, p_value = np.full(shape, np.nan), np.full(shape, np.nan)
     for c, j in enumerate(range(genes.start, genes.stop)):
         for t, (target, reference) in enumerate(block.pairs(j, contrast)):
-            statistic[t, c], p_value[t, c] = function(
-                target.astype(np.float64), reference.astype(np.float64)
-            )
+            statistic[t, c], p_value[t, c] = function(target, reference)
     return statistic, p_value

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..analysis import Analysis
 from ..backends.contract import KernelSet, Moments
 from ..design import Design
@@ -13,6 +15,7 @@ from ..plan import Plan
 from ..pools import Map
 from ..sinks.base import RangeResult, Sink
 from ..sources.base import Reader, Reading, Source
+from ..stats.exact import with_exact_sums
 from ..value_summary import ValueSummary
 
 _TASKS_PER_THREAD = 8
@@ -86,9 +89,9 @@ def run_range(
 
 
 def group_moments(job: Job, block: Any, genes: slice) -> Moments:
-    """The moments that the analysis needs of genes of a block."""
+    """The moments that the analysis needs of genes of a block, with exact sums where need be."""
     analysis = job.analysis
-    return job.kernels.moments(
+    moments = job.kernels.moments(
         block,
         genes,
         job.design,
@@ -96,6 +99,11 @@ def group_moments(job: Job, block: Any, genes: slice) -> Moments:
         expm1=analysis.expm1,
         log1p=analysis.log1p,
     )
+
+    def entries(j: int) -> list[np.ndarray]:
+        return job.kernels.entries(block, genes.start + j)
+
+    return with_exact_sums(moments, job.design, entries)
 
 
 def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_FAR = 1020.0  # logarithms of ratios that may have overflowed, or lost digits
+
 
 def expm1_in_place(mean: np.ndarray) -> None:
     """Means of log1p values become means in count space."""
@@ -65,7 +67,20 @@ def fold_change(
 
 def log2_ratio(target: np.ndarray, reference: np.ndarray, pseudocount: float) -> np.ndarray:
     """``log2((target + pseudocount) / (reference + pseudocount))``, 0 for 0 / 0."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        change = np.log2((target + pseudocount) / (reference + pseudocount))
-        change[(target + pseudocount == 0.0) & (reference + pseudocount == 0.0)] = 0.0
+    with np.errstate(over="ignore"):
+        target, reference = target + pseudocount, reference + pseudocount
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        change = log2_of(target / reference, target, reference)
+    change[(target == 0.0) & (reference == 0.0)] = 0.0
+    return change
+
+
+def log2_of(ratio: np.ndarray, target: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """``log2(ratio)``, also where the ratio of these means overflows or underflows."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change: np.ndarray = np.log2(ratio)
+        far = ~(np.abs(change) < _FAR)  # NaN, too, of infinite means
+        if far.any():
+            far &= (target > 0.0) & (reference > 0.0)
+            np.copyto(change, np.log2(target) - np.log2(reference), where=far)
     return change

@@ -10,6 +10,8 @@ import numpy as np
 from ..backends.contract import Moments
 from ..design import Contrast
 
+_CANCELLED = 2.0**-20  # what is left of a difference
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -98,11 +100,17 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
             centre = (n * means).sum(axis=0, keepdims=True) / total
         deviation = means - centre
         of_others = mean - centre
-        m2 = _all_but_one(inside + n * deviation * deviation) - n_others * of_others**2
+        moved = n_others * of_others**2
+        m2 = _all_but_one(inside + n * deviation * deviation) - moved
+        cancelled = m2 < moved * _CANCELLED
         np.maximum(m2, 0.0, out=m2)
         low, high = _all_but_one(groups.mean, np.fmin), _all_but_one(groups.mean, np.fmax)
         constant = (low == high) & (_all_but_one(inside) == 0.0)  # one value shared by all
         m2[constant] = 0.0
+        if cancelled.any():
+            for t, j in np.argwhere(cancelled & ~constant).tolist():
+                its = n[:, 0] * (means[:, j] - mean[t, j]) ** 2 + inside[:, j]
+                m2[t, j] = its[:t].sum() + its[t + 1 :].sum()
         mean = np.where(constant, low, mean)
     expressed = groups.n_expressed.sum(axis=0, keepdims=True, dtype=np.int64)
     return Sample(
@@ -133,12 +141,15 @@ def _all_but_one(values: np.ndarray, combine: np.ufunc = np.add) -> np.ndarray:
 def _without(pool: Sample, target: Sample) -> Sample:
     """The cells of a pool that are not the target's, by subtraction."""
     n = pool.n - target.n
+    n_expressed = pool.n_expressed - target.n_expressed
+    silent = (n_expressed == 0) & (n > 0.0)  # which sums that were rounded do not give
 
     def mean_of(whole: np.ndarray | None, part: np.ndarray | None) -> np.ndarray | None:
         if whole is None or part is None:
             return None
         with np.errstate(invalid="ignore", divide="ignore"):  # no cell
-            return (pool.n * _known(whole, pool.n) - target.n * _known(part, target.n)) / n
+            left = (pool.n * _known(whole, pool.n) - target.n * _known(part, target.n)) / n
+        return np.where(silent, 0.0, left)
 
     mean = mean_of(pool.mean, target.mean)
     assert mean is not None
@@ -149,10 +160,10 @@ def _without(pool: Sample, target: Sample) -> Sample:
             apart = np.where(target.n * n > 0.0, target.mean - mean, 0.0)
             m2 = pool.m2 - inside - target.n * n / pool.n * apart**2
         # Below: rounding of what was subtracted; of one cell nothing else is left.
-        m2 = np.where((m2 > 1e-12 * pool.m2) & (n > 1.0), m2, 0.0)
+        m2 = np.where((m2 > 1e-12 * pool.m2) & (n > 1.0) & ~silent, m2, 0.0)
     return Sample(
         n,
-        pool.n_expressed - target.n_expressed,
+        n_expressed,
         mean,
         m2,
         mean_of(pool.mean_expm1, target.mean_expm1),

@@ -1,17 +1,23 @@
-"""Sides of comparisons of values whose squares overflow or underflow: each over a power of two."""
+"""Sides of comparisons; of genes with exact sums, relative to the reference and scaled."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..backends.contract import Moments
 from ..design import Contrast, Design
+from .exact import UNIT, Sums, quotient
 from .samples import Sample, Sides, sides
 
-#: Below the exponent of any value: groups of zeros are of any scale.
-_ZEROS = -5000
+#: Differences of means are at most 2 to this in the unit of a row, so that they can be squared.
+_REACH = 500
+
+_SMALLEST = 5e-324
+
+_Pair = tuple[Sums, Sums]
 
 
 @dataclass(frozen=True)
@@ -21,86 +27,137 @@ class Scaled:
     Attributes
     ----------
     sides : Sides
-        Mean and squared deviations are those of values over ``2**exponent``.
+        Where `exponent` is given, mean and squared deviations are those of values less the mean of
+        the reference, over ``2**exponent``.
     shown : Sides
         The same, of the values as they are, without squared deviations.
     exponent : numpy.ndarray or None, shape (n_targets, 1), int64
         The same for all contrasts of a row; None for 0.
+    difference : numpy.ndarray or None, shape (n_targets, 1), float64
+        Mean of the target less that of the reference, rounded once.
+    pairs : sequence of (Sums, Sums)
+        Of target and reference, where these are exact; None where one of them has NaN.
     """
 
     sides: Sides
     shown: Sides
     exponent: np.ndarray | None = None
+    difference: np.ndarray | None = None
+    pairs: Sequence[_Pair | None] = ()
 
 
 def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
-    """The sides of each contrast of a design; of one gene, if its moments are scaled."""
-    if moments.exponent is None:
+    """The sides of each contrast of a design; of one gene, if its sums are exact."""
+    if moments.exact is None:
         plain = [sides(moments, contrast) for contrast in design.contrasts]
         return [Scaled(both, both) for both in plain]
-    exponent = np.where(moments.n_expressed[:, 0] > 0, moments.exponent[:, 0], _ZEROS)
-    of_pairs = [_of_pairs(exponent[contrast.groups], contrast) for contrast in design.contrasts]
-    of_rows = np.full(design.n_rows, _ZEROS)
-    for contrast, pairs in zip(design.contrasts, of_pairs, strict=True):
-        used = contrast.rows >= 0
-        np.maximum.at(of_rows, contrast.rows[used], pairs[used])
-    of_rows[of_rows == _ZEROS] = 0
+    sums = moments.exact[:, 0].tolist()
+    of_contrasts = [_pairs([sums[g] for g in c.groups], c.against) for c in design.contrasts]
+    exponents: list[int | None] = [None] * design.n_rows
+    for contrast, pairs in zip(design.contrasts, of_contrasts, strict=True):
+        for row, pair in zip(contrast.rows.tolist(), pairs, strict=True):
+            its = _exponent(pair)
+            if row >= 0 and its is not None:
+                known = exponents[row]
+                exponents[row] = its if known is None else max(known, its)
     return [
-        _scaled(moments, c, np.where(c.rows >= 0, of_rows[c.rows], 0)) for c in design.contrasts
+        _scaled(moments, contrast, pairs, [(exponents[r] or 0) if r >= 0 else 0 for r in rows])
+        for contrast, pairs in zip(design.contrasts, of_contrasts, strict=True)
+        for rows in [contrast.rows.tolist()]
     ]
 
 
-def _of_pairs(exponent: np.ndarray, contrast: Contrast) -> np.ndarray:
-    """The largest exponent of the groups that each target's comparison is made of."""
-    if contrast.against == "reference":
-        return np.maximum(exponent[1:], exponent[0])
-    return np.full(contrast.n_targets, exponent.max())
+def pooled_means(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], n_rows: int) -> np.ndarray:
+    """Means of target and reference over the strata that have both, shape (2, n_rows, 1)."""
+    total = [[Sums(0, 0, 0), Sums(0, 0, 0)] for _ in range(n_rows)]
+    known = np.ones(n_rows, bool)
+    for both, its in zip(scaled, rows, strict=True):
+        for row, pair in zip(its.tolist(), both.pairs, strict=True):
+            if row < 0:
+                continue
+            if pair is None:
+                known[row] = False
+            elif pair[0].n and pair[1].n:
+                total[row] = [a + b for a, b in zip(total[row], pair, strict=True)]
+    means = np.array([[sums.mean for sums in pair] for pair in total])
+    means[~known] = np.nan
+    return means.T[:, :, None]
 
 
-def _scaled(moments: Moments, contrast: Contrast, exponent: np.ndarray) -> Scaled:
-    assert moments.exponent is not None
-    plain = replace(moments, m2=None, exponent=None, scaled_mean=None, scaled_m2=None)
-    own = moments.exponent
+def _pairs(groups: list[Sums | None], against: str) -> list[_Pair | None]:
+    """The sums of each target of a contrast, and of what it is compared with."""
+    first, *targets = groups
+    if against == "rest":
+        known = [sums for sums in groups if sums is not None]
+        if len(known) < len(groups):
+            return [None] * len(groups)
+        whole = sum(known, Sums(0, 0, 0))
+        return [(sums, whole - sums) for sums in known]
+    if first is None:
+        return [None] * len(targets)
+    complement = against == "complement"
+    return [
+        None if sums is None else (sums, first - sums if complement else first) for sums in targets
+    ]
+
+
+def _difference(pair: _Pair) -> tuple[int, int]:
+    """The difference of means in the unit of sums, as a fraction."""
+    x, y = pair
+    return x.total * y.n - y.total * x.n, x.n * y.n
+
+
+def _exponent(pair: _Pair | None) -> int | None:
+    """Of the deviations within both samples; so that their squares neither over- nor underflow."""
+    if pair is None or not (pair[0].n and pair[1].n):
+        return None
+    x, y = pair
+    found = []
+    spread = x.deviations * y.n + y.deviations * x.n
+    if spread:
+        found.append((spread.bit_length() - (x.n * y.n).bit_length()) // 2 - UNIT)
+    difference, n = _difference(pair)
+    if difference:
+        found.append(difference.bit_length() - n.bit_length() - UNIT - _REACH)
+    return max(found, default=None)
+
+
+def _scaled(
+    moments: Moments, contrast: Contrast, pairs: list[_Pair | None], exponents: list[int]
+) -> Scaled:
+    plain = replace(moments, m2=None, exponent=None, exact=None)
     with np.errstate(all="ignore"):
         shown = sides(plain, contrast)
-        if contrast.against == "reference":
-            its = exponent[:, None]
-            target, reference = contrast.groups[1:], np.repeat(contrast.groups[0], len(its))
-            both = Sides(*(
-                _moved(sample, moments, groups, own[groups] - its)
-                for sample, groups in ((shown.target, target), (shown.reference, reference))
-            ))  # fmt: skip
-            return Scaled(both, shown, its)
-        # Groups are put together at the scale of the largest, then moved to that of the row.
-        common = own[contrast.groups][moments.n_expressed[contrast.groups] > 0].max(initial=_ZEROS)
-        common = 0 if common == _ZEROS else common
-        together = _at(plain, moments, own - common)
-        its = np.broadcast_to(exponent[:, None], (contrast.n_targets, 1))
-        both = sides(together, contrast)
-        both = Sides(_times(both.target, common - its), _times(both.reference, common - its))
-        mean = np.ldexp(both.reference.mean, its)
-    return Scaled(both, replace(shown, reference=replace(shown.reference, mean=mean)), its)
+    shape = len(pairs), 1
+    # Of target and reference; then their difference, as it is and scaled.
+    means, m2 = np.full((2, *shape), np.nan), np.full((2, *shape), np.nan)
+    differences = np.full((2, *shape), np.nan)
+    for t, (pair, exponent) in enumerate(zip(pairs, exponents, strict=True)):
+        if pair is None:
+            continue
+        for side, sums in enumerate(pair):
+            means[side, t] = sums.mean
+            if sums.n:
+                squares = quotient(sums.deviations, sums.n, 2 * (UNIT + exponent))
+                # Beside an immense difference; without any, there would be no test.
+                m2[side, t] = max(squares, _SMALLEST) if sums.deviations else 0.0
+        if pair[0].n and pair[1].n:
+            differences[:, t, 0] = [
+                quotient(*_difference(pair), UNIT + shift) for shift in (0, exponent)
+            ]
+    target = replace(shown.target, mean=means[0])
+    reference = replace(shown.reference, mean=means[1][: len(shown.reference.mean)])
 
+    def side(sample: Sample, mean: np.ndarray, squares: np.ndarray) -> Sample:
+        return replace(sample, mean=mean, m2=None if moments.m2 is None else squares)
 
-def _at(plain: Moments, moments: Moments, shift: np.ndarray) -> Moments:
-    """Moments of values times ``2**shift`` beyond their own scale."""
-    assert moments.scaled_mean is not None
-    m2 = moments.scaled_m2
-    return replace(
-        plain,
-        mean=np.ldexp(moments.scaled_mean, shift),
-        m2=None if m2 is None else np.ldexp(m2, 2 * shift),
+    return Scaled(
+        Sides(
+            side(target, differences[1], m2[0]),
+            side(reference, np.zeros(shape), m2[1]),
+        ),
+        Sides(target, reference),
+        np.array(exponents, np.int64)[:, None],
+        differences[0],
+        pairs,
     )
-
-
-def _moved(sample: Sample, moments: Moments, groups: np.ndarray, shift: np.ndarray) -> Sample:
-    """A sample with mean and squared deviations of these groups, moved."""
-    assert moments.scaled_mean is not None
-    m2 = None if moments.scaled_m2 is None else moments.scaled_m2[groups]
-    return _times(replace(sample, mean=moments.scaled_mean[groups], m2=m2), shift)
-
-
-def _times(sample: Sample, shift: np.ndarray) -> Sample:
-    """The sample of values times ``2**shift``."""
-    m2 = None if sample.m2 is None else np.ldexp(sample.m2, 2 * shift)
-    return replace(sample, mean=np.ldexp(sample.mean, shift), m2=m2)

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.contract import scale_exponent
 from ..design import Contrast
 from ..errors import OptionError, listing, shown
 from .base import Judged, Measured, StatisticalTest, judged, nan_policy_of
 from .options import scipy_function, scipy_options
 from .samples import Sides
+
+_LARGEST_INTEGER = 2.0**53  # beyond, float64 does not tell integers apart
 
 
 class ScipyPairs(StatisticalTest):
@@ -73,7 +76,7 @@ class ScipyPairs(StatisticalTest):
 
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:
-            return self._call(target, reference)
+            return self._call(*_as_floats(target, reference, ranked=self.metric != "t-test"))
         except (ValueError, IndexError, ZeroDivisionError):  # scipy cannot judge this pair
             return np.nan, 1.0
 
@@ -87,6 +90,29 @@ class ScipyPairs(StatisticalTest):
             else:
                 result = self._function(target, reference, **options)
         return float(result.statistic), float(result.pvalue)
+
+
+def _as_floats(
+    target: np.ndarray, reference: np.ndarray, *, ranked: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 samples that give the same test: where values are extreme, others in their place.
+
+    A t-test is that of values over a power of two, or less one that all share; a test of ranks is
+    that of the ranks.
+    """
+    both = np.concatenate([target, reference])
+    largest = float(np.abs(both.astype(np.float64)).max(initial=0.0))
+    if both.dtype.kind != "f" and largest >= _LARGEST_INTEGER:
+        if ranked:
+            both = np.unique(both, return_inverse=True)[1]
+        else:
+            lowest = int(both.min())
+            both = np.array([float(x - lowest) for x in both.tolist()])
+    elif not ranked and largest > 0.0:
+        shift = scale_exponent(max(int(np.frexp(largest)[1]) - 1, -1023))
+        both = np.ldexp(both, -shift) if shift else both
+    values = both.astype(np.float64)
+    return values[: len(target)], values[len(target) :]
 
 
 class _Silence:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from .anderson_darling import anderson_darling
 from .fdr import benjamini_hochberg
 from .kolmogorov_smirnov import kolmogorov_smirnov
 from .moments import moments
-from .pack import native_dtype, pack
+from .pack import PackedBlock, native_dtype, pack
 from .placements import placements
 from .rank_sums import rank_sums
 
@@ -17,6 +19,7 @@ name = "cpu"
 __all__ = [
     "anderson_darling",
     "benjamini_hochberg",
+    "entries",
     "kolmogorov_smirnov",
     "moments",
     "name",
@@ -25,6 +28,12 @@ __all__ = [
     "placements",
     "rank_sums",
 ]
+
+
+def entries(block: PackedBlock, gene: int) -> list[np.ndarray]:
+    """Values of each group in a gene; see the contract."""
+    bounds = block.offsets[:, gene].tolist()
+    return [block.values[start:stop] for start, stop in pairwise(bounds)]
 
 
 def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:

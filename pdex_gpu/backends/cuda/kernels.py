@@ -25,10 +25,12 @@ from . import rank_sums as _rank_sums
 from .base import Device, Stream
 from .block import CudaBlock, Slice, make_block, make_slice
 from .lanes import Lanes
+from .matrix import fetch_small
 from .memory import most_genes, slices
 from .shapes import Shapes
 from .sort import sort_slice
 from .staging import Staging
+from .types import values_of
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -150,6 +152,18 @@ class CudaKernels:
         """See the contract."""
         with self.part(block, genes, design) as part:
             return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p)
+
+    def entries(self, block: CudaBlock | Slice, gene: int) -> list[np.ndarray]:
+        """See the contract."""
+        if not isinstance(block, Slice):
+            with self.part(block, slice(gene, gene + 1)) as part:
+                return self.entries(part, 0)
+        stream = block.lane.stream
+        starts = fetch_small(block.starts, stream).reshape(-1, block.n_genes)[:, gene].tolist()
+        if starts[0] == starts[-1]:
+            return [np.zeros(0)] * block.n_groups
+        values = values_of(fetch_small(block.keys[starts[0] : starts[-1]], stream), block.kind)
+        return np.split(values, np.array(starts[1:-1], np.int64) - starts[0])
 
     def rank_sums(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> RankSums:
         """See the contract."""

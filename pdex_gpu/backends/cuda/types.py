@@ -50,6 +50,18 @@ class ValueType:
         return float(np.array(bits, self.key).view(f"f{self.bits // 8}"))
 
 
+def values_of(keys: np.ndarray, kind: int) -> np.ndarray:
+    """The values that keys were made from, float64, int64 or uint64."""
+    bits = 8 * keys.itemsize
+    if kind == _UNSIGNED:
+        return keys.astype(np.uint64)
+    top = keys.dtype.type(1 << (bits - 1))
+    if kind == _SIGNED:
+        return (keys ^ top).view(f"i{keys.itemsize}").astype(np.int64)
+    found = np.where(keys & top, keys ^ top, ~keys)
+    return found.view(f"f{keys.itemsize}").astype(np.float64)
+
+
 def value_type(dtype: np.dtype) -> ValueType:
     """The type of values of `dtype`, one of `VALUE_TYPES`."""
     if dtype.kind == "b":

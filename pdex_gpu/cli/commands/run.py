@@ -37,6 +37,10 @@ Output = Annotated[
 ]
 Restart = Annotated[bool, o.flag("--restart", "throw away what an unfinished run left", o.OUTPUT)]
 
+SpreadsheetSafe = Annotated[
+    bool, o.flag("--spreadsheet-safe", "no formulas among names in .csv and .tsv", o.OUTPUT)
+]
+
 
 def command(
     file: o.Screen,
@@ -84,6 +88,7 @@ def command(
     device_memory: o.DeviceMemory = None,
     force: o.Force = False,
     restart: Restart = False,
+    spreadsheet_safe: SpreadsheetSafe = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
     json: o.Json = False,
@@ -120,6 +125,7 @@ def command(
             out=output,
             force=force,
             restart=restart,
+            spreadsheet_safe=spreadsheet_safe,
             backend=backend,
             engine=engine,
             client=client,

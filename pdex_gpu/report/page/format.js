@@ -67,9 +67,10 @@ function probability(log) {
 
 // Text is always quoted: separators, quotes and line breaks stand for themselves. Spreadsheets take
 // text with certain first signs for a formula, quoted or not; numbers such as "-1" are harmless.
+// `no_formula` in table.py is the same.
 function quoted(value) {
   const text = String(value);
-  const formula = /^[=+\-@\t\r]/.test(text) && !/^[+-]?\d+(\.\d+)?$/.test(text);
+  const formula = /^([\t\r\n]|[\s"'\ufeff]*[=+\-@＝＋－＠])/.test(text) && !/^[+-]?\d+(\.\d+)?$/.test(text);
   return `"${formula ? "'" : ""}${text.replaceAll('"', '""')}"`;
 }
 

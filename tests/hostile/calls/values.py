@@ -31,6 +31,21 @@ _EXTREME = {
     "1e200": lambda rng, n: rng.integers(-3, 4, n) * 1e200,
     "1e307": lambda rng, n: rng.integers(-3, 4, n) * 2.5e307,
     "denormal": lambda rng, n: rng.integers(0, 4, n) * 5e-324,
+    "1e154": lambda rng, n: rng.normal(0.0, 1.0, n) * 10.0 ** rng.integers(150, 158),
+    "largest": lambda rng, n: rng.choice([1.7976931348623157e308, 1e308, 0.0, -1.7e308], n),
+    "any magnitude": lambda rng, n: rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(-323, 308, n),
+    "one outlier": lambda rng, n: np.where(
+        np.arange(n) == rng.integers(n), 10.0 ** rng.integers(5, 300), rng.integers(0, 5, n)
+    ),
+    "nearly constant": lambda rng, n: 2.0 ** rng.integers(20, 48) + rng.integers(0, 9, n) / 32,
+}
+#: Sums of these overflow, or lose all digits of what is small.
+SUMS_OVERFLOW = {"1e307", "largest", "any magnitude", "one outlier"}
+#: Of 64-bit integers alone: float64 does not tell them apart.
+_LARGE_INTEGERS = {
+    "2**60": lambda rng, n: 2**60 + rng.integers(0, 1000, n),
+    "2**53": lambda rng, n: 2**53 + rng.integers(0, 5, n),
+    "near the largest": lambda rng, n: np.iinfo(np.int64).max - rng.integers(0, 9, n),
 }
 
 MEMORY = [
@@ -58,9 +73,10 @@ def draw_matrix(rng: np.random.Generator, n_cells: int) -> tuple[np.ndarray, lis
     chosen = chosen * n_genes if same else chosen
     if np.dtype(dtype).kind == "f" and rng.random() < 0.15:
         chosen[int(rng.integers(n_genes))] = str(rng.choice(list(_NOT_FINITE)))
-    if dtype == "float64" and rng.random() < 0.1:
-        chosen[int(rng.integers(n_genes))] = str(rng.choice(list(_EXTREME)))
-    more = _FLOAT_GENES | _NOT_FINITE | _EXTREME
+    extreme = {"float64": _EXTREME, "int64": _LARGE_INTEGERS, "uint64": _LARGE_INTEGERS}
+    if dtype in extreme and rng.random() < 0.25:
+        chosen[int(rng.integers(n_genes))] = str(rng.choice(list(extreme[dtype])))
+    more = _FLOAT_GENES | _NOT_FINITE | _EXTREME | _LARGE_INTEGERS
     genes = [
         np.asarray(more[kind](rng, n_cells)).astype(dtype)
         if kind in more
