@@ -415,30 +415,22 @@ def test_split_rows_are_taken_up(client: Any, files: Any, tmp_path: Path):
     assert not checkpoint_folder(out).exists()
 
 
-@pytest.mark.parametrize("damage", ["a byte", "cut", "zeros", "exchanged", "a link"])
-def test_split_rows_that_were_damaged(
-    client: Any, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-):
+@pytest.mark.parametrize("damage", ["a byte", "cut", "zeros", "a link"])
+def test_split_rows_that_were_damaged(client: Any, files: Any, tmp_path: Path, damage: str):
     """They are read again, with one warning; the table is that of an undisturbed run."""
-    monkeypatch.setattr(cluster_run, "_SMALLEST_BLOCK", 1)
     out, whole = tmp_path / "de.parquet", tmp_path / "whole.parquet"
     run(files("h5ad csr"), client, out=whole, gene_chunk_size=1)
     with pytest.raises(Stop):
         run(files("h5ad csr"), client, out=out, progress=stopped(1), gene_chunk_size=1)
     (folder,) = (checkpoint_folder(out) / "split").iterdir()
-    one, other, *rest = sorted(folder.glob("rows-*"))
+    one, *rest = sorted(folder.glob("rows-*"))
     content = one.read_bytes()
-    n_damaged = 1
     if damage == "a byte":
         one.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     elif damage == "cut":
         os.truncate(one, len(content) - 1)
     elif damage == "zeros":
         one.write_bytes(bytes(len(content)))
-    elif damage == "exchanged":
-        one.write_bytes(other.read_bytes())
-        other.write_bytes(content)
-        n_damaged = 2
     else:
         one.rename(tmp_path / "precious")
         one.symlink_to(tmp_path / "precious")
@@ -446,7 +438,7 @@ def test_split_rows_that_were_damaged(
         run(files("h5ad csr"), client, out=out, gene_chunk_size=1)
     (message,) = [str(w.message) for w in caught]
     assert message.startswith(
-        f"This checkpoint was damaged: {n_damaged} of {2 + len(rest)} blocks of cells were read"
+        f"This checkpoint was damaged: 1 of {1 + len(rest)} blocks of cells were read"
     )
     assert out.read_bytes() == whole.read_bytes()
     if damage == "a link":
@@ -616,11 +608,10 @@ def test_a_split_file_changed_while_it_is_needed(split: SplitFiles):
     blocks = split.blocks()
     one, other = (split.path(rows) for rows in (slice(0, 20), slice(20, len(LABELS))))
     content = bytearray(one.read_bytes())
-    content[-1] ^= 1  # of the table's bounds, or of the genes
+    content[-1] ^= 1  # of the genes of the last range, or of what all ranges need
     one.write_bytes(content)
     with pytest.raises(ScratchError, match="cannot be read back: its contents have changed"):
-        for k in range(2):
-            split.join(k, blocks, map)
+        split.join(1, blocks, map)
     one.write_bytes(other.read_bytes())
     with pytest.raises(ScratchError, match="cannot be read back"):
         split.join(0, blocks, map)
