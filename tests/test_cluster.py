@@ -33,6 +33,7 @@ from pdex_gpu.cluster.split_files import SplitFiles, SplitFolder
 from pdex_gpu.errors import (
     CheckpointError,
     ClusterError,
+    DamagedCheckpointWarning,
     DataError,
     FileFormatError,
     MemoryBudgetError,
@@ -414,6 +415,38 @@ def test_split_rows_are_taken_up(client: Any, files: Any, tmp_path: Path):
     assert not checkpoint_folder(out).exists()
 
 
+@pytest.mark.parametrize("damage", ["a byte", "cut", "zeros", "a link"])
+def test_split_rows_that_were_damaged(client: Any, files: Any, tmp_path: Path, damage: str):
+    """They are read again, with one warning; the table is that of an undisturbed run."""
+    out, whole = tmp_path / "de.parquet", tmp_path / "whole.parquet"
+    run(files("h5ad csr"), client, out=whole, gene_chunk_size=1)
+    with pytest.raises(Stop):
+        run(files("h5ad csr"), client, out=out, progress=stopped(1), gene_chunk_size=1)
+    (folder,) = (checkpoint_folder(out) / "split").iterdir()
+    for path in checkpoint_folder(out).glob("genes-*.npy"):  # all may be done by then
+        path.unlink(missing_ok=True)  # a worker may still be writing
+    one, *rest = sorted(folder.glob("rows-*"))
+    content = one.read_bytes()
+    if damage == "a byte":
+        one.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    elif damage == "cut":
+        os.truncate(one, len(content) - 1)
+    elif damage == "zeros":
+        one.write_bytes(bytes(len(content)))
+    else:
+        one.rename(tmp_path / "precious")
+        one.symlink_to(tmp_path / "precious")
+    with pytest.warns(DamagedCheckpointWarning) as caught:
+        run(files("h5ad csr"), client, out=out, gene_chunk_size=1)
+    (message,) = [str(w.message) for w in caught]
+    assert message.startswith(
+        f"This checkpoint was damaged: 1 of {1 + len(rest)} blocks of cells were read"
+    )
+    assert out.read_bytes() == whole.read_bytes()
+    if damage == "a link":
+        assert (tmp_path / "precious").read_bytes() == content
+
+
 @pytest.mark.parametrize(("first", "second"), [(1, 4), (4, 1)])
 def test_a_run_is_carried_on_by_a_cluster_of_another_size(
     first: int, second: int, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -560,6 +593,68 @@ def test_a_cut_split_file(split: SplitFiles, size: int):
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
     with pytest.raises(ScratchError, match=r"rows-0.*cannot be read back"):
         split.blocks()
+
+
+def test_every_byte_of_a_split_file_counts(split: SplitFiles):
+    path, rows = split.path(slice(0, 20)), slice(0, 20)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(ScratchError, match=r"cannot be read back.*Call again"):
+            split.entries(rows)
+    path.write_bytes(content)
+    assert split.entries(rows) is not None
+
+
+def test_a_split_file_changed_while_it_is_needed(split: SplitFiles):
+    blocks = split.blocks()
+    one, other = (split.path(rows) for rows in (slice(0, 20), slice(20, len(LABELS))))
+    content = bytearray(one.read_bytes())
+    content[-1] ^= 1  # of the genes of the last range, or of what all ranges need
+    one.write_bytes(content)
+    with pytest.raises(ScratchError, match="cannot be read back: its contents have changed"):
+        split.join(1, blocks, map)
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ScratchError, match="cannot be read back"):
+        split.join(0, blocks, map)
+
+
+@pytest.mark.parametrize("name", ["split.json", "rows.json"])
+@pytest.mark.parametrize(
+    "junk", [b"", b"{}", b"[]", b"\xff", b'{"most": "x", "rows": 3}', b"[" * 9999]
+)
+def test_junk_in_the_notes_of_split_rows(tmp_path: Path, name: str, junk: bytes):
+    folder = SplitFolder(tmp_path / "split", {"metric": "a"})
+    at = folder.begin([0, 4, 9])
+    parts = folder.rows(at, 100, lambda: [slice(0, 4), slice(4, 9)])
+    (at / name).write_bytes(junk)
+    again = SplitFolder(tmp_path / "split", {"metric": "a"})
+    assert again.edges() == (None if name == "split.json" else (0, 4, 9))
+    assert again.begin([0, 4, 9]) == at
+    assert again.rows(at, 100, lambda: [slice(0, 9)]) == [slice(0, 9)] != parts
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+def test_folders_of_split_rows_are_private_and_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = os.umask(0)
+    try:
+        folder = SplitFolder(tmp_path / "split", {})
+        at = folder.begin([0, 9])
+        folder.rows(at, 100, lambda: [slice(0, 9)])
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (folder.parent, at)} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in at.iterdir()} == {0o600}
+    tmp_path.chmod(0o1777)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.stat(tmp_path).st_uid + 1)
+        with pytest.raises(ScratchError, match="that this run did not make"):
+            folder.begin([0, 9])
+    (tmp_path / "link").symlink_to(at)
+    with pytest.raises(ScratchError, match="is a link that this run did not make"):
+        SplitFolder(tmp_path / "link", {}).begin([0, 9])
 
 
 def test_a_split_file_cut_while_it_is_needed(split: SplitFiles):

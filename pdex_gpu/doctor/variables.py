@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend, compiling_is_off
+from ..disk import UMASK
 from ..errors import PdexGpuError
 from ..watchdog import STUCK_SECONDS, stuck_seconds
 from .check import NOTE, OK, PROBLEM, Check
@@ -18,6 +19,7 @@ _KNOWN = {
     "CUPY_CACHE_DIR": "where compiled CUDA kernels are kept",
     "CUPY_GPU_MEMORY_LIMIT": "most memory that CuPy takes of a device",
     "NUMBA_CACHE_DIR": "where compiled CPU kernels are kept",
+    UMASK: "what others may not do with checkpoints",
     "TMPDIR": "the scratch folder, unless --scratch names one",
 }
 

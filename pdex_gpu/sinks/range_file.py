@@ -180,7 +180,7 @@ class _Layout:
 
     def sums(self, lines: np.ndarray, block: int) -> bytes:
         """The checksums of consecutive blocks, the first of which has the number `block`."""
-        data, size = memoryview(lines).cast("B"), self.lines * self.line_bytes
+        data, size = lines.data.cast("B"), self.lines * self.line_bytes
         sums = [
             crc32(data[at : at + size], self._first ^ (block + i))
             for i, at in enumerate(range(0, len(data), size))

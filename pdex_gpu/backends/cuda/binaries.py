@@ -26,6 +26,8 @@ logger = logging.getLogger("pdex_gpu")
 # Products and sums are rounded one by one, as on the CPU; a kernel that wants fma() can call it.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
+_OWNER_ALONE = 0o700  # who may write to the folder says what runs on the device
+
 
 def folder() -> Path:
     """Where compiled sources are kept."""
@@ -105,7 +107,7 @@ def _find(stem: str, suffix: str) -> Path | None:
 
 def _store(path: Path, binary: bytes) -> None:
     """Write a file that other processes see whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(_OWNER_ALONE, parents=True, exist_ok=True)
     with temporary_file(path.parent) as part:
         part.write_bytes(binary)
         part.replace(path)
