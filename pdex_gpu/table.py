@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .naming import Within, level_columns
+from .result_digests import ALGORITHM, Digests, digest_columns
 from .schema import INTEGERS, SCHEMA_VERSION, VALUES
 
 if TYPE_CHECKING:
@@ -21,6 +24,12 @@ ROWS_PER_GROUP = 1 << 20
 METADATA_KEY = b"pdex_gpu"
 #: Schema version and labels of every comparison and gene, also of those without a row.
 LAYOUT_KEY = b"pdex_gpu.layout"
+#: Digests of the values and of the two above.
+DIGESTS_KEY = b"pdex_gpu.digests"
+
+# The schema as Arrow keeps it in a Parquet file: what programs take metadata from as they rewrite
+# the file.
+_ARROW_KEY = b"ARROW:schema"
 
 
 class Table:
@@ -56,11 +65,11 @@ class Table:
         self.values = (*VALUES, *columns)
         levels = level_columns(within)
         by_row = {"target": targets, "reference": references, **levels}
-        encoded = {name: _encoded(labels) for name, labels in by_row.items()}
-        encoded["feature"] = _encoded(features)
-        self._codes = {name: codes for name, (codes, _) in encoded.items()}
-        self._categories = {name: categories for name, (_, categories) in encoded.items()}
-        layout = {
+        columns = {name: encoded(labels) for name, labels in by_row.items()}
+        columns["feature"] = encoded(features)
+        self._codes = {name: codes for name, (codes, _) in columns.items()}
+        self._categories = {name: categories for name, (_, categories) in columns.items()}
+        self._layout = {
             "schema": SCHEMA_VERSION,
             "targets": list(map(str, targets)),
             "references": list(map(str, references)),
@@ -70,12 +79,12 @@ class Table:
         }
         self._metadata = {
             METADATA_KEY: json.dumps(provenance, default=str),
-            LAYOUT_KEY: json.dumps(layout),
+            LAYOUT_KEY: json.dumps(self._layout),
         }
 
     def blocks(self) -> list[slice]:
         """Targets of each block."""
-        step = max(1, ROWS_PER_GROUP // max(1, self._n_genes))
+        step = block_size(self._n_genes)
         return [slice(t, min(t + step, self._n_targets)) for t in range(0, self._n_targets, step)]
 
     def labels(self, targets: slice) -> dict[str, tuple[np.ndarray, list[Any]]]:
@@ -117,6 +126,21 @@ class Table:
         }
         return self.arrow(slice(0, 0), empty).schema
 
+    def closing(self, columns: Mapping[str, Sequence[str]]) -> dict[bytes, bytes]:
+        """The metadata of a Parquet file once the digests of all blocks are known."""
+        layout = json.dumps(self._layout | {"digests": ALGORITHM}).encode()
+        provenance = self._metadata[METADATA_KEY].encode()
+        digests = Digests(
+            block_size(self._n_genes), {name: "".join(found) for name, found in columns.items()}
+        )
+        metadata = {
+            METADATA_KEY: provenance,
+            LAYOUT_KEY: layout,
+            DIGESTS_KEY: digests.as_json((layout, provenance)),
+        }
+        schema = self.schema().with_metadata(metadata)
+        return metadata | {_ARROW_KEY: base64.b64encode(schema.serialize())}
+
     @property
     def label_names(self) -> list[str]:
         """Names of the label columns, in order."""
@@ -131,19 +155,36 @@ class Table:
         )
 
 
+def block_size(n_genes: int) -> int:
+    """Comparisons of a block."""
+    return max(1, ROWS_PER_GROUP // max(1, n_genes))
+
+
 def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> None:
-    """Write the parts as a Parquet file, a row group each; labels are dictionary-encoded."""
+    """Write the blocks as a Parquet file, a row group each; labels are dictionary-encoded.
+
+    Pages have checksums. Digests of the values are made while a block is written.
+    """
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(
-        path,
-        table.schema(),
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=table.label_names,
-    ) as writer:
+    digests: dict[str, list[str]] = {name: [] for name in table.values}
+    with (
+        ThreadPoolExecutor(1, "pdex_gpu-digest") as pool,
+        pq.ParquetWriter(
+            path,
+            table.schema(),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=table.label_names,
+            write_page_checksum=True,
+        ) as writer,
+    ):
         for part in parts:
+            of_block = pool.submit(digest_columns, part, table.values)
             writer.write_table(part, row_group_size=ROWS_PER_GROUP)
+            for name, found in of_block.result().items():
+                digests[name].append(found)
+        writer.add_key_value_metadata(table.closing(digests))
 
 
 def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: str) -> None:
@@ -185,7 +226,7 @@ def _field(text: str, sep: str) -> str:
     return text if _is_plain(text, sep) else '"' + text.replace('"', '""') + '"'
 
 
-def _encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
+def encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """Codes into the distinct labels, in order of first appearance."""
     position: dict[object, int] = {}
     codes = np.fromiter(
