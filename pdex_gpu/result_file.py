@@ -128,6 +128,40 @@ class ResultFile(Result):
             kept=self.kept,
         )
 
+    def verify(self) -> dict[str, str]:
+        """Hold the whole file against what it says of itself, block by block.
+
+        Returns
+        -------
+        dict of str to str
+            What is wrong, by column; empty if the file is as it was written. Under ``"rows"`` if
+            they are others than listed: columns then mean nothing, and are not looked at.
+
+        Raises
+        ------
+        FileFormatError
+            The file cannot be read at all, or was replaced since it was opened.
+        """
+        found: dict[str, str] = {}
+        with self._open() as rows:
+            rows.expected.forget()
+            blocks = rows.expected.blocks()
+            for name in (None, *self.columns):
+                try:
+                    for part in blocks:
+                        rows.read(part, [] if name is None else [name])
+                except FileFormatError as error:
+                    found[name or "rows"] = str(error)
+                    if name is None:
+                        break
+        return found
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the file has digests of its columns; see :meth:`verify`."""
+        with self._open() as rows:
+            return rows.expected.digests is not None
+
     @contextmanager
     def _open(self) -> Iterator[RowReader]:
         _check_suffix(self.path)

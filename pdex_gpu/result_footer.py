@@ -29,7 +29,9 @@ ADVICE = (
 
 # Bytes that a page takes beside its values, a row and a column: headers of small pages, indices.
 _BYTES_A_VALUE = 64
-_BYTES_A_COLUMN = 1 << 20
+_BYTES_A_COLUMN = 1 << 18
+# A value of a column that another program added.
+_BYTES_A_STRANGE_VALUE = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,20 @@ def read_footer(file: pyarrow.parquet.ParquetFile, shown: str) -> Footer:
     MemoryBudgetError
         It lists more pairs than could be held in memory.
     """
-    why, advice = "its metadata are damaged", ADVICE
-    with reading(shown, "pyarrow", why, advice):
+    with reading(shown, "pyarrow", "its metadata are damaged", ADVICE):
         schema = file.schema_arrow
         metadata = schema.metadata or {}
-    _check_is_result(metadata, schema, shown)
-    with reading(shown, "The JSON reader", why, advice):
-        layout, provenance = json.loads(metadata[LAYOUT_KEY]), json.loads(metadata[METADATA_KEY])
-    if not isinstance(layout, dict) or not isinstance(provenance, dict):
-        raise changed(shown, "its metadata are of another form")
-    _check_version(layout, provenance, shown)
-    return _Reader(file, shown, metadata, layout, provenance).footer()
+        _check_is_result(metadata, schema, shown)
+        layout, provenance = (_json(metadata[key], shown) for key in (LAYOUT_KEY, METADATA_KEY))
+        if not isinstance(layout, dict) or not isinstance(provenance, dict):
+            raise changed(shown, "its metadata are of another form")
+        _check_version(layout, provenance, shown)
+        return _Reader(file, shown, metadata, layout, provenance).footer()
+
+
+def _json(text: bytes, shown: str) -> object:
+    with reading(shown, "The JSON reader", "its metadata are damaged", ADVICE):
+        return json.loads(text)
 
 
 def _check_is_result(metadata: Mapping[bytes, bytes], schema: pyarrow.Schema, shown: str) -> None:
@@ -191,10 +196,9 @@ class _Reader:
             return None
         if self._layout["digests"] != ALGORITHM or DIGESTS_KEY not in self._metadata:
             self._refuse("its digests are missing")
-        with reading(self._shown, "The JSON reader", "its digests are damaged", ADVICE):
-            found = json.loads(self._metadata[DIGESTS_KEY])
+        found = _json(self._metadata[DIGESTS_KEY], self._shown)
         digests = parse_digests(found, n_comparisons)
-        if digests is None:
+        if digests is None or not isinstance(found, dict):
             self._refuse("its digests are damaged")
         described = self._metadata[LAYOUT_KEY], self._metadata[METADATA_KEY]
         if found.get("metadata") != metadata_digest(described):
@@ -248,24 +252,25 @@ class _Reader:
         return n_rows
 
     def _check_sizes(self, footer: Footer) -> None:
-        """Refuse pages that unpack to far more than the rows can take."""
-        labels = {**footer.labels, "feature": footer.features}
-        longest = {name: max(map(len, texts), default=0) for name, texts in labels.items()}
-        listed = {name: sum(map(len, texts)) + len(texts) for name, texts in labels.items()}
-        metadata = self._file.metadata
-        for i in range(metadata.num_row_groups):
-            group = metadata.row_group(i)
-            for j in range(group.num_columns):
-                column = group.column(j)
-                name = column.path_in_schema
-                most = group.num_rows * (_BYTES_A_VALUE + 4 * longest.get(name, 0))
-                most += 4 * listed.get(name, 0) + _BYTES_A_COLUMN  # UTF-8: up to 4 bytes a sign
-                ours = name in labels or name in VALUES or name in footer.columns
-                if ours and not 0 <= column.total_uncompressed_size <= most:
-                    self._refuse(
-                        f"its column {name!r} says that {group.num_rows:,} rows take "
-                        f"{column.total_uncompressed_size:,} bytes"
-                    )
+        """Refuse pages that unpack to far more than the rows can take.
+
+        By row group: what pyarrow tells of a single column ends the process where the file is
+        damaged.
+        """
+        labels = [*footer.labels.values(), footer.features]
+        longest = sum(max(map(len, texts), default=0) for texts in labels)
+        listed = sum(len(text) for texts in labels for text in texts)
+        found = self._file.metadata
+        n_columns = len(labels) + len(VALUES) + len(footer.columns)
+        a_row = _BYTES_A_VALUE * n_columns + 4 * longest  # UTF-8: up to 4 bytes a sign
+        a_row += _BYTES_A_STRANGE_VALUE * max(0, found.num_columns - n_columns)
+        for i in range(found.num_row_groups):
+            group = found.row_group(i)
+            most = group.num_rows * a_row + 4 * listed + _BYTES_A_COLUMN * found.num_columns
+            if not 0 <= group.total_byte_size <= most:
+                self._refuse(
+                    f"it says that {group.num_rows:,} rows take {group.total_byte_size:,} bytes"
+                )
 
 
 def as_labels(texts: list[str]) -> np.ndarray:
