@@ -12,6 +12,7 @@ import numpy as np
 from .errors import FileFormatError, MemoryBudgetError, listing
 from .gate import reading
 from .installing import UPDATE
+from .lone_surrogates import writable
 from .machine import available_memory
 from .result_digests import ALGORITHM, Digests, metadata_digest, parse_digests
 from .schema import EXTRA, INTEGERS, LABELS, SCHEMA_VERSION, VALUES
@@ -166,7 +167,7 @@ class _Reader:
     def _texts(self, name: str, found: object) -> list[str]:
         if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
             self._refuse(f"the list of {name} in its metadata is damaged")
-        return found
+        return [writable(text) for text in found]
 
     def _levels(self, stored: object, n: int) -> dict[str, list[str]]:
         """The columns of levels, as :class:`.table.Table` stores them."""

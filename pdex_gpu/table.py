@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .lone_surrogates import writable_labels, writable_within
 from .naming import Within, level_columns
 from .result_digests import ALGORITHM, Digests, digest_columns
 from .schema import INTEGERS, SCHEMA_VERSION, VALUES
@@ -63,7 +64,11 @@ class Table:
     ) -> None:
         self._n_targets, self._n_genes, self._kept = len(targets), len(features), kept
         self.values = (*VALUES, *columns)
-        levels = level_columns(within)
+        targets, references, features = (
+            writable_labels(np.asarray(labels, object))
+            for labels in (targets, references, features)
+        )
+        levels = level_columns(writable_within(within))
         by_row = {"target": targets, "reference": references, **levels}
         columns = {name: encoded(labels) for name, labels in by_row.items()}
         columns["feature"] = encoded(features)
@@ -249,9 +254,8 @@ def _numbers(values: np.ndarray) -> pyarrow.Array:
 def _strings(values: Iterable[str]) -> pyarrow.Array:
     import pyarrow as pa
 
-    # A lone surrogate, which UTF-8 cannot hold, as the escape of it.
-    encoded = [value.encode("utf-8", "backslashreplace") for value in values]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
-    np.cumsum([len(e) for e in encoded], out=offsets[1:])
-    data = pa.py_buffer(b"".join(encoded))
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), data)
+    texts = [value.encode() for value in values]
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    data = pa.py_buffer(b"".join(texts))
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), data)
