@@ -13,7 +13,7 @@ from .. import options as o
 from ..document import write_json
 from ..show import Cell, printable, show_entry, show_line
 
-HELP = "Examine this machine, or a file of results: what is wrong, the fix."
+HELP = "Examine this machine or a file of results, and name the fix."
 
 EXAMPLES = f"""\
 examples:
