@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -27,6 +27,7 @@ from .errors import (
     shown,
     warn,
 )
+from .lone_surrogates import writable, writable_labels
 from .machine import cpu_count, memory_budget
 from .naming import quoted
 from .plan import Plan, make_plan
@@ -115,6 +116,8 @@ def pseudobulk(
         )
     samples = find_samples(data, columns, layer, allow, memory)
     found = aggregate(data, samples, layer=layer, allow=allow, method=method, memory=memory)
+    levels = {writable(name): writable_labels(of_name) for name, of_name in samples.levels.items()}
+    samples = replace(samples, levels=levels)
     if method == "sum" and found.minimum < 0.0:
         what = "X" if layer is None else f"Layer {layer!r}"
         warn(
@@ -137,6 +140,10 @@ def pseudobulk(
     var = pd.DataFrame(index=found.genes)
     if isinstance(data, anndata.AnnData):
         var = frame_in_memory(data.var).copy()
+    names = var.index.to_numpy(object)
+    genes = writable_labels(names)
+    if genes is not names:
+        var.index = pd.Index(genes, name=var.index.name)
     return anndata.AnnData(X=found.values, obs=pd.DataFrame(obs, index=samples.names), var=var)
 
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from . import __version__
 from .checks import check_path
-from .disk import is_there, write_beside
-from .errors import FileFormatError, OptionError
+from .disk import is_regular, is_there, write_beside
+from .errors import FileFormatError, MemoryBudgetError, OptionError
+from .gate import reading
 from .installing import UPDATE
+from .machine import available_memory
 
 if TYPE_CHECKING:
     from .calibration_result import Calibration
@@ -24,6 +26,9 @@ FORMAT = "pdex_gpu calibration"
 
 #: Of the layout below; raised when an older version could not read it.
 VERSION = 1
+
+# That objects take of each byte of JSON, about.
+_MEMORY_A_BYTE = 8
 
 # JSON has no word for these.
 _WORDS = {"Infinity": np.inf, "-Infinity": -np.inf}
@@ -68,13 +73,20 @@ def read_json(path: str | os.PathLike[str]) -> Calibration:
     shown = repr(str(path))
     if is_there(path, "The calibration file").is_dir():
         raise OptionError(f"{shown} is a folder. Name the .json file of a calibration in it.")
-    try:
+    if not is_regular(path):
+        raise OptionError(
+            f"{shown} is a pipe, a socket or a device. Name the .json file of a calibration."
+        )
+    size, free = path.stat().st_size, available_memory()
+    if _MEMORY_A_BYTE * size > free:
+        raise MemoryBudgetError(
+            f"{shown} has {size:,} bytes, more than can be read with the {free:,} bytes of memory "
+            "that are free. Calibrations are smaller: check the file."
+        )
+    why = "it is not JSON, or it was cut short"
+    advice = "Name a file that Calibration.to_json() or `pdex-gpu calibrate` wrote."
+    with reading(shown, "The JSON reader", why, advice):
         document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise FileFormatError(
-            f"{shown} is not JSON, or it was cut short ({error}). Name a file that "
-            "Calibration.to_json() or `pdex-gpu calibrate` wrote."
-        ) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FileFormatError(
             f"{shown} is JSON, but no calibration of pdex_gpu. Name a file that "

@@ -9,6 +9,7 @@ from typing import Any
 from .comparisons import Levels, combined, make_design
 from .design import Design
 from .errors import DataError
+from .lone_surrogates import warn_of_lone
 from .settings import Settings
 from .sources.dataset import Dataset, open_dataset
 from .sources.guides import read_guides, with_guides
@@ -34,6 +35,7 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
                 f"The matrix is empty: {source.n_cells} cells x {source.n_genes} genes "
                 f"({dataset.description}). Check the filters that were applied to it."
             )
+        warn_of_lone("genes", dataset.genes)
         yield dataset
 
 
@@ -43,7 +45,7 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
     def levels(names: tuple[str, ...]) -> Levels | None:
         return combined([dataset.column(name) for name in names], names) if names else None
 
-    return make_design(
+    design = make_design(
         dataset.labels.codes,
         dataset.labels.categories,
         reference=settings.reference,
@@ -56,6 +58,12 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
         min_cells=settings.min_cells,
         pools=dataset.pools,
     )
+    warn_of_lone("targets", design.targets)
+    warn_of_lone("references", design.references)
+    warn_of_lone("columns", settings.within_columns)
+    if design.within is not None:
+        warn_of_lone("levels", design.within)
+    return design
 
 
 def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:

@@ -14,6 +14,7 @@ import numpy as np
 from .checks import check_count, check_label, described, is_array, is_whole, names_of
 from .effect import effect_of, strongest_first
 from .errors import LabelError, OptionError, shown, unknown
+from .lone_surrogates import writable, writable_labels, writable_within
 from .naming import Within, level_columns, level_text, quoted
 from .schema import COLUMNS, VALUES
 
@@ -32,7 +33,7 @@ class Result(ABC):
     targets, references : numpy.ndarray, shape (n_comparisons,), object
         Labels of the groups compared, and of what they are compared with.
     features : numpy.ndarray, shape (n_genes,), object
-        Gene names.
+        Gene names. In these and all labels, lone surrogates are escapes: ``"TP53\\udcff"``.
     columns : tuple of str
         Names of the columns of values.
     within : tuple of (str or tuple of str) and numpy.ndarray, or None
@@ -55,11 +56,11 @@ class Result(ABC):
         kept: np.ndarray | None,
     ) -> None:
         _check_parts(targets, references, features, provenance, within, kept)
-        self.targets = targets
-        self.references = references
-        self.features = features
+        self.targets = writable_labels(targets)
+        self.references = writable_labels(references)
+        self.features = writable_labels(features)
         self.columns = columns
-        self.within = within
+        self.within = writable_within(within)
         self.kept = kept
         self.provenance = dict(provenance)
         self._reference = _single(references)
@@ -374,5 +375,6 @@ def _single(labels: np.ndarray) -> object:
 
 def _equal(labels: np.ndarray, asked: object) -> np.ndarray:
     """Which labels are the one asked for; ``"3"`` finds the integer 3, as it does among groups."""
+    asked = writable(asked)
     found = np.array([label == asked for label in labels], bool)
     return found if found.any() else np.array([str(label) == str(asked) for label in labels], bool)

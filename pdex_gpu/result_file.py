@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,18 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import check_path, names_of
-from .disk import is_there
-from .errors import FileFormatError, OptionError, PdexGpuError
-from .installing import UPDATE
-from .naming import Within, made_within
+from .disk import is_regular, is_there
+from .errors import FileFormatError, MemoryBudgetError, OptionError
+from .gate import reading
+from .machine import available_memory
+from .naming import Within, level_columns, made_within
 from .result import DEResult
 from .result_base import Result
-from .schema import EXTRA, INTEGERS, LABELS, SCHEMA_VERSION, VALUES
-from .table import LAYOUT_KEY, METADATA_KEY
+from .result_footer import Footer, as_labels, read_footer
+from .result_reader import Expected, RowReader
+from .schema import INTEGERS, VALUES
 from .table_rows import find_rows
 
 if TYPE_CHECKING:
     import pyarrow.parquet
+
+_NOT_PARQUET = "it is not a Parquet file, or it is damaged"
+_NAME_ONE = "Name a file that DEResult.to_parquet(), out= or `pdex-gpu run` wrote."
+_DAMAGED = "it was damaged or replaced"
+_RUN_AGAIN = "Run the comparison again."
+
+# What tells a file from itself after a change.
+_Stamp = tuple[int, ...]
 
 
 class ResultFile(Result):
@@ -60,24 +69,28 @@ class ResultFile(Result):
         )
         self.path = check_path("path", path)
         self.n_hits = n_hits
+        self._stamp: _Stamp | None = None  # of the file that `_expected` is of
+        self._expected: Expected | None = None
 
     def __repr__(self) -> str:
         return f"ResultFile {str(self.path)!r}: {self._described()}"
 
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
         asked, t = self._check_columns(names), self._position(t)
-        with self._open() as file:
-            found = self._read(file, slice(t, t + 1), asked)
+        with self._open() as rows:
+            found = rows.read(slice(t, t + 1), asked)
         return {name: values[0] for name, values in found.items()}
 
     def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         asked = self._check_columns(names)
-        with self._open() as file:
+        with self._open() as rows:
             for part in self._slices(len(asked)):
-                yield part, self._read(file, part, asked)
+                yield part, rows.read(part, asked)
 
     def load(self) -> DEResult:
         """Read the values into memory, 56 bytes a row; of Parquet files alone.
+
+        Labels and digests of all rows are verified.
 
         Raises
         ------
@@ -85,10 +98,26 @@ class ResultFile(Result):
             The file is text.
         FileFormatError
             The file was changed since it was written.
+        MemoryBudgetError
+            The values take more memory than is free.
         """
-        everything = slice(0, len(self.targets))
-        with self._open() as file:
-            columns = {n: self._read(file, everything, [n])[n] for n in self.columns}
+        shape = len(self.targets), len(self.features)
+        needed = 8 * shape[0] * shape[1] * len(self.columns)
+        free = available_memory()
+        if needed > free:
+            raise MemoryBudgetError(
+                f"The values of {str(self.path)!r} take {needed / 1e9:.1f} GB in memory, where "
+                f"{free / 1e9:.1f} GB are free. Read them by comparison with row(), or in blocks "
+                "with blocks()."
+            )
+        columns = {
+            name: np.empty(shape, np.int64 if name in INTEGERS else np.float64)
+            for name in self.columns
+        }
+        with self._open() as rows:
+            for part in rows.expected.blocks():
+                for name, values in rows.read(part, [*columns]).items():
+                    columns[name][part] = values
         return DEResult(
             self.targets,
             self.references,
@@ -99,52 +128,72 @@ class ResultFile(Result):
             kept=self.kept,
         )
 
-    @contextmanager
-    def _open(self) -> Iterator[pyarrow.parquet.ParquetFile]:
-        _check_suffix(self.path)
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def verify(self) -> dict[str, str]:
+        """Hold the whole file against what it says of itself, block by block.
 
-        is_there(self.path, "The results file", "It was moved or removed: open it again.")
-        try:
-            with pq.ParquetFile(self.path) as file:
-                if file.metadata.num_rows != self.n_rows:
-                    raise FileFormatError(
-                        f"{str(self.path)!r} has {file.metadata.num_rows:,} rows, not the "
-                        f"{self.n_rows:,} that were written: it was replaced. Run the comparison "
-                        "again."
-                    )
-                yield file
-        except PdexGpuError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise FileFormatError(
-                f"{str(self.path)!r} cannot be read any more ({error}): it was damaged or "
-                "replaced. Run the comparison again."
-            ) from error
+        Returns
+        -------
+        dict of str to str
+            What is wrong, by column; empty if the file is as it was written. Under ``"rows"`` if
+            they are others than listed: columns then mean nothing, and are not looked at.
 
-    def _read(
-        self, file: pyarrow.parquet.ParquetFile, part: slice, names: list[str]
-    ) -> dict[str, np.ndarray]:
-        """Columns of the comparisons in `part`, shape (n, n_genes)."""
-        shape = (part.stop - part.start, len(self.features))
-        if self.kept is None:
-            kept, first, last = None, part.start * shape[1], part.stop * shape[1]
-        else:
-            kept = self.kept[part]
-            first = int(np.count_nonzero(self.kept[: part.start]))
-            last = first + int(np.count_nonzero(kept))
-        groups, before = _row_groups(file, first, last)
-        table = file.read_row_groups(groups, columns=names)
-        found = {}
-        for name in names:
-            values = table[name].to_numpy()[first - before : last - before]
-            if kept is None:
-                found[name] = values.reshape(shape)
-            else:
-                found[name] = np.full(shape, 0 if name in INTEGERS else np.nan, values.dtype)
-                found[name][kept] = values
+        Raises
+        ------
+        FileFormatError
+            The file cannot be read at all, or was replaced since it was opened.
+        """
+        found: dict[str, str] = {}
+        with self._open() as rows:
+            rows.expected.forget()
+            blocks = rows.expected.blocks()
+            for name in (None, *self.columns):
+                try:
+                    for part in blocks:
+                        rows.read(part, [] if name is None else [name])
+                except FileFormatError as error:
+                    found[name or "rows"] = str(error)
+                    if name is None:
+                        break
         return found
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the file has digests of its columns; see :meth:`verify`."""
+        with self._open() as rows:
+            return rows.expected.digests is not None
+
+    @contextmanager
+    def _open(self) -> Iterator[RowReader]:
+        _check_suffix(self.path)
+        shown = repr(str(self.path))
+        is_there(self.path, "The results file", "It was moved or removed: open it again.")
+        _check_regular(self.path)
+        stamp = _stamp(self.path)
+        with _opened(self.path, _DAMAGED, _RUN_AGAIN) as file:
+            if self._expected is None or stamp != self._stamp:
+                footer = read_footer(file, shown)
+                self._check_same(footer, shown)
+                self._expected, self._stamp = Expected(footer, self.kept), stamp
+            yield RowReader(file, self._expected, shown)
+
+    def _check_same(self, footer: Footer, shown: str) -> None:
+        """Refuse a file that is not the one that was written or opened."""
+        if footer.n_rows != self.n_rows:
+            raise FileFormatError(
+                f"{shown} has {footer.n_rows:,} rows, not the {self.n_rows:,} that were written: "
+                f"it was replaced. {_RUN_AGAIN}"
+            )
+        levels = level_columns(self.within)
+        of_file = footer.labels | {"feature": footer.features}
+        own = {"target": self.targets, "reference": self.references, **levels}
+        own["feature"] = self.features
+        if of_file != {name: list(map(str, labels)) for name, labels in own.items()} or (
+            footer.columns != self.columns[len(VALUES) :]
+        ):
+            raise FileFormatError(
+                f"{shown} has other comparisons, genes or columns than were written: it was "
+                f"replaced. {_RUN_AGAIN}"
+            )
 
 
 def open_result(path: str | os.PathLike[str]) -> ResultFile:
@@ -187,52 +236,26 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
     if is_there(path, "The results file").is_dir():
         raise OptionError(f"{shown} is a folder. Name the .parquet file of a result in it.")
     _check_suffix(path)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            layout, provenance = _metadata(file, shown)
-            targets, references, features = (
-                _labels(layout[name]) for name in ("targets", "references", "features")
-            )
-            levels = _levels(layout["within"])
-            kept = None
-            if layout["filtered"]:
-                kept = find_rows(
-                    file,
-                    list(zip(targets, references, *levels.values(), strict=True)),
-                    ["target", "reference", *levels],
-                    features,
-                    shown,
-                )
-            columns = file.schema_arrow.names
-            n_rows = file.metadata.num_rows
-    except PdexGpuError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(
-            f"{shown} is not a Parquet file, or it is damaged ({error}). "
-            "Name a file that DEResult.to_parquet(), out= or `pdex-gpu run` wrote."
-        ) from error
-    extra = tuple(name for name in EXTRA if name in columns)
-    result = ResultFile(
-        path,
-        targets,
-        references,
-        features,
-        provenance,
-        columns=extra,
-        within=made_within(levels),
-        kept=kept,
-    )
-    missing = [name for name in (*LABELS, *levels, *VALUES) if name not in columns]
-    if missing or n_rows != result.n_rows:
-        what = f"lacks the columns {missing}" if missing else f"has {n_rows:,} rows"
-        raise FileFormatError(
-            f"{shown} {what}, though it says it is a pdex_gpu result of {result.n_rows:,} rows: "
-            "another program changed it. Use the file as pdex_gpu wrote it."
+    _check_regular(path)
+    stamp = _stamp(path)
+    with _opened(path, _NOT_PARQUET, _NAME_ONE) as file:
+        footer = read_footer(file, shown)
+        levels = {name: as_labels(texts) for name, texts in footer.levels.items()}
+        kept = find_rows(file, footer, shown) if footer.filtered else None
+        result = ResultFile(
+            path,
+            as_labels(footer.targets),
+            as_labels(footer.references),
+            as_labels(footer.features),
+            footer.provenance,
+            columns=footer.columns,
+            within=made_within(levels),
+            kept=kept,
         )
+        expected = Expected(footer, kept)
+        if kept is None:
+            RowReader(file, expected, shown).verify_first()
+    result._expected, result._stamp = expected, stamp
     return result
 
 
@@ -244,47 +267,24 @@ def _check_suffix(path: Path) -> None:
         )
 
 
-def _metadata(
-    file: pyarrow.parquet.ParquetFile, shown: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Layout and provenance, if this version can read them."""
-    found = file.schema_arrow.metadata or {}
-    if LAYOUT_KEY not in found or METADATA_KEY not in found:
-        names = ", ".join(file.schema_arrow.names[:8])
-        raise FileFormatError(
-            f"{shown} was not written by pdex_gpu, or another program wrote it anew and left out "
-            f"its metadata (its columns: {names}). Name a file that DEResult.to_parquet(), out= "
-            "or `pdex-gpu run` wrote."
+def _check_regular(path: Path) -> None:
+    if not is_regular(path):
+        raise OptionError(
+            f"{str(path)!r} is a pipe, a socket or a device. Name the .parquet file of a result."
         )
-    layout, provenance = json.loads(found[LAYOUT_KEY]), json.loads(found[METADATA_KEY])
-    if layout["schema"] > SCHEMA_VERSION:
-        version = provenance.get("versions", {}).get("pdex_gpu", "a newer version")
-        raise FileFormatError(
-            f"{shown} has result schema {layout['schema']} (written by pdex_gpu {version}); this "
-            f"version reads up to {SCHEMA_VERSION}. To read it, {UPDATE}"
-        )
-    return layout, provenance
 
 
-def _labels(names: list[str]) -> np.ndarray:
-    labels = np.full(len(names), None)
-    labels[:] = names
-    return labels
+def _stamp(path: Path) -> _Stamp:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _levels(stored: list[Any] | None) -> dict[str, np.ndarray]:
-    """The columns of levels, as :class:`.table.Table` stores them."""
-    if stored is None:
-        return {}
-    name, labels = stored
-    if isinstance(name, str):
-        return {name: _labels(labels)}
-    return dict(zip(name, map(_labels, labels), strict=True))
+@contextmanager
+def _opened(path: Path, why: str, advice: str) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """The file, opened so that checksums of pages are verified; what pyarrow raises is told."""
+    import pyarrow.parquet as pq
 
-
-def _row_groups(file: pyarrow.parquet.ParquetFile, first: int, last: int) -> tuple[list[int], int]:
-    """Row groups that hold rows `first` to `last`, and the first row of those."""
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    ends = np.cumsum(sizes, dtype=np.int64)
-    groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < last]
-    return groups, int(ends[groups[0]] - sizes[groups[0]]) if groups else first
+    with reading(repr(str(path)), "pyarrow", why, advice):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with file:
+        yield file

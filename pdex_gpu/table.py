@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .lone_surrogates import writable_labels, writable_within
 from .naming import Within, level_columns
+from .result_digests import ALGORITHM, Digests, digest_columns
 from .schema import INTEGERS, SCHEMA_VERSION, VALUES
 
 if TYPE_CHECKING:
@@ -22,6 +26,12 @@ ROWS_PER_GROUP = 1 << 20
 METADATA_KEY = b"pdex_gpu"
 #: Schema version and labels of every comparison and gene, also of those without a row.
 LAYOUT_KEY = b"pdex_gpu.layout"
+#: Digests of the values and of the two above.
+DIGESTS_KEY = b"pdex_gpu.digests"
+
+# The schema as Arrow keeps it in a Parquet file: what programs take metadata from as they rewrite
+# the file.
+_ARROW_KEY = b"ARROW:schema"
 
 # What spreadsheets run: text that begins with one of these signs, also of full width, and also
 # behind blanks and quotation marks, which some of them drop; and tabs and line breaks (OWASP, CSV
@@ -65,13 +75,17 @@ class Table:
         self._written = no_formula if spreadsheet_safe else str
         self._n_targets, self._n_genes, self._kept = len(targets), len(features), kept
         self.values = (*VALUES, *columns)
-        levels = level_columns(within)
+        targets, references, features = (
+            writable_labels(np.asarray(labels, object))
+            for labels in (targets, references, features)
+        )
+        levels = level_columns(writable_within(within))
         by_row = {"target": targets, "reference": references, **levels}
-        encoded = {name: _encoded(labels) for name, labels in by_row.items()}
-        encoded["feature"] = _encoded(features)
-        self._codes = {name: codes for name, (codes, _) in encoded.items()}
-        self._categories = {name: categories for name, (_, categories) in encoded.items()}
-        layout = {
+        columns = {name: encoded(labels) for name, labels in by_row.items()}
+        columns["feature"] = encoded(features)
+        self._codes = {name: codes for name, (codes, _) in columns.items()}
+        self._categories = {name: categories for name, (_, categories) in columns.items()}
+        self._layout = {
             "schema": SCHEMA_VERSION,
             "targets": list(map(str, targets)),
             "references": list(map(str, references)),
@@ -81,12 +95,12 @@ class Table:
         }
         self._metadata = {
             METADATA_KEY: json.dumps(provenance, default=str),
-            LAYOUT_KEY: json.dumps(layout),
+            LAYOUT_KEY: json.dumps(self._layout),
         }
 
     def blocks(self) -> list[slice]:
         """Targets of each block."""
-        step = max(1, ROWS_PER_GROUP // max(1, self._n_genes))
+        step = block_size(self._n_genes)
         return [slice(t, min(t + step, self._n_targets)) for t in range(0, self._n_targets, step)]
 
     def labels(self, targets: slice) -> dict[str, tuple[np.ndarray, list[Any]]]:
@@ -130,6 +144,21 @@ class Table:
         }
         return self.arrow(slice(0, 0), empty).schema
 
+    def closing(self, columns: Mapping[str, Sequence[str]]) -> dict[bytes, bytes]:
+        """The metadata of a Parquet file once the digests of all blocks are known."""
+        layout = json.dumps(self._layout | {"digests": ALGORITHM}).encode()
+        provenance = self._metadata[METADATA_KEY].encode()
+        digests = Digests(
+            block_size(self._n_genes), {name: "".join(found) for name, found in columns.items()}
+        )
+        metadata = {
+            METADATA_KEY: provenance,
+            LAYOUT_KEY: layout,
+            DIGESTS_KEY: digests.as_json((layout, provenance)),
+        }
+        schema = self.schema().with_metadata(metadata)
+        return metadata | {_ARROW_KEY: base64.b64encode(schema.serialize())}
+
     @property
     def label_names(self) -> list[str]:
         """Names of the label columns, as they are written, in order."""
@@ -144,19 +173,36 @@ class Table:
         )
 
 
+def block_size(n_genes: int) -> int:
+    """Comparisons of a block."""
+    return max(1, ROWS_PER_GROUP // max(1, n_genes))
+
+
 def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> None:
-    """Write the parts as a Parquet file, a row group each; labels are dictionary-encoded."""
+    """Write the blocks as a Parquet file, a row group each; labels are dictionary-encoded.
+
+    Pages have checksums. Digests of the values are made while a block is written.
+    """
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(
-        path,
-        table.schema(),
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=table.label_names,
-    ) as writer:
+    digests: dict[str, list[str]] = {name: [] for name in table.values}
+    with (
+        ThreadPoolExecutor(1, "pdex_gpu-digest") as pool,
+        pq.ParquetWriter(
+            path,
+            table.schema(),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=table.label_names,
+            write_page_checksum=True,
+        ) as writer,
+    ):
         for part in parts:
+            of_block = pool.submit(digest_columns, part, table.values)
             writer.write_table(part, row_group_size=ROWS_PER_GROUP)
+            for name, found in of_block.result().items():
+                digests[name].append(found)
+        writer.add_key_value_metadata(table.closing(digests))
 
 
 def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: str) -> None:
@@ -204,7 +250,7 @@ def _field(text: str, sep: str) -> str:
     return text if _is_plain(text, sep) else '"' + text.replace('"', '""') + '"'
 
 
-def _encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
+def encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """Codes into the distinct labels, in order of first appearance."""
     position: dict[object, int] = {}
     codes = np.fromiter(
@@ -227,9 +273,8 @@ def _numbers(values: np.ndarray) -> pyarrow.Array:
 def _strings(values: Iterable[str]) -> pyarrow.Array:
     import pyarrow as pa
 
-    # A lone surrogate, which UTF-8 cannot hold, as the escape of it.
-    encoded = [value.encode("utf-8", "backslashreplace") for value in values]
-    offsets = np.zeros(len(encoded) + 1, np.int32)
-    np.cumsum([len(e) for e in encoded], out=offsets[1:])
-    data = pa.py_buffer(b"".join(encoded))
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), data)
+    texts = [value.encode() for value in values]
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    data = pa.py_buffer(b"".join(texts))
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), data)

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import FileFormatError
+from .gate import reading
+from .result_footer import ADVICE, Footer, changed
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
+#: What is wrong with a file whose rows are not those it lists.
+OTHER_ROWS = (
+    "its rows do not follow its own list of comparisons and genes (they were sorted, filtered or "
+    "exchanged)"
+)
 
-def find_rows(
-    file: pyarrow.parquet.ParquetFile,
-    comparisons: list[tuple[str, ...]],
-    labels: list[str],
-    features: np.ndarray,
-    shown: str,
-) -> np.ndarray:
+
+def find_rows(file: pyarrow.parquet.ParquetFile, footer: Footer, shown: str) -> np.ndarray:
     """Which pairs have a row, from the labels of the rows: both are in one order.
+
+    Of genes of one name, a row is the first that is in order.
 
     Parameters
     ----------
     file : pyarrow.parquet.ParquetFile
-    comparisons : list of tuple of str
-        Labels of each comparison.
-    labels : list of str
-        Names of their columns.
-    features : numpy.ndarray, shape (n_genes,)
-        Names may repeat: of genes of one name, a row is the first that is in order.
+    footer : Footer
+        What the file says of itself.
     shown : str
         What to call the file in an error.
 
@@ -44,23 +44,26 @@ def find_rows(
     FileFormatError
         If a row has other labels, or is out of order.
     """
-    walk = _Walk(comparisons, features)
+    labels = footer.labels
+    walk = _Walk(list(zip(*labels.values(), strict=True)), footer.features)
     try:
-        for batch in file.iter_batches(columns=[*labels, "feature"]):
-            columns = [_decoded(batch.column(name)) for name in labels]
-            walk.take(columns, *_decoded(batch.column("feature")))
-    except (KeyError, ValueError) as error:
-        raise FileFormatError(
-            f"The rows of {shown} do not follow its own list of comparisons and genes: another "
-            "program changed it. Use the file as pdex_gpu wrote it."
-        ) from error
+        with reading(shown, "pyarrow", "it was damaged", ADVICE):
+            for batch in file.iter_batches(columns=[*labels, "feature"]):
+                columns = [decoded(batch.column(name)) for name in labels]
+                walk.take(columns, *decoded(batch.column("feature")))
+    except OtherRowsError as error:
+        raise changed(shown, OTHER_ROWS) from error
     return walk.kept
+
+
+class OtherRowsError(Exception):
+    """A row is none that the file lists, or not where it belongs."""
 
 
 class _Walk:
     """Follows the rows of a file through comparisons and genes."""
 
-    def __init__(self, comparisons: list[tuple[str, ...]], features: np.ndarray) -> None:
+    def __init__(self, comparisons: list[tuple[str, ...]], features: list[str]) -> None:
         self.kept = np.full((len(comparisons), len(features)), False)
         self._comparisons = comparisons
         self._features = features
@@ -73,7 +76,11 @@ class _Walk:
     def take(
         self, columns: list[tuple[np.ndarray, list[str]]], codes: np.ndarray, names: list[str]
     ) -> None:
-        """Mark the rows of a batch; KeyError or ValueError if they are not of this table."""
+        """Mark the rows of a batch; OtherRowsError if they are not of this table."""
+        if not len(codes):
+            return
+        if not all(name in self._places for name in names):
+            raise OtherRowsError
         genes = np.array([self._places[name][0] for name in names], np.int64)[codes]
         new = np.any([np.diff(of_rows) != 0 for of_rows, _ in columns], axis=0)
         if self._unique:  # a comparison may have been asked for twice
@@ -84,20 +91,33 @@ class _Walk:
                 self._mark(genes[start:stop])
             else:
                 for gene in genes[start:stop]:
-                    later = [g for g in self._places[self._features[gene]] if g > self._gene]
-                    if not later:
-                        raise ValueError(f"{self._features[gene]!r} is out of order")
-                    self._mark(np.array(later[:1]))
+                    places = self._places[self._features[gene]]
+                    later = bisect_right(places, self._gene)
+                    if later == len(places):
+                        raise OtherRowsError
+                    self._mark(np.array([places[later]]))
 
     def _go_to(self, comparison: tuple[str, ...], gene: int) -> None:
         here = self._t >= 0 and self._comparisons[self._t] == comparison
-        if not here or (self._unique and gene <= self._gene):
-            self._t, self._gene = self._comparisons.index(comparison, self._t + 1), -1
+        if here and not (self._unique and gene <= self._gene):
+            return
+        try:
+            self._t = self._comparisons.index(comparison, self._t + 1)
+        except ValueError as error:
+            raise OtherRowsError from error
+        self._gene = -1
 
     def _mark(self, genes: np.ndarray) -> None:
         self.kept[self._t, genes] = True
         self._gene = int(genes[-1])
 
 
-def _decoded(column: pyarrow.DictionaryArray) -> tuple[np.ndarray, list[str]]:
-    return column.indices.to_numpy(), column.dictionary.to_pylist()
+def decoded(column: pyarrow.DictionaryArray) -> tuple[np.ndarray, list[str]]:
+    """Codes and labels of rows; OtherRowsError if some have none."""
+    labels = column.dictionary
+    if column.null_count or labels.null_count:
+        raise OtherRowsError
+    codes: np.ndarray = column.indices.to_numpy()
+    if len(codes) and not 0 <= codes.min() <= codes.max() < len(labels):
+        raise OtherRowsError
+    return codes, labels.to_pylist()

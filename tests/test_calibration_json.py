@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 import pdex_gpu
 from pdex_gpu import Calibration, calibrate
 from pdex_gpu.calibration_result import Distribution, Quantiles
-from pdex_gpu.errors import FileFormatError, OptionError, OutputError
+from pdex_gpu.errors import FileFormatError, MemoryBudgetError, OptionError, OutputError
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 
 FLOATS = st.floats(width=64)
@@ -277,3 +278,13 @@ def test_picture_of_what_was_read(path: Path):
     assert pl.calibration(again, mine) is mine
     assert again.plot(mine) == (mine,)
     plt.close("all")
+
+
+def test_what_could_hang_or_fill_memory(path: Path, monkeypatch: pytest.MonkeyPatch):
+    os.mkfifo(path.with_name("pipe.json"))
+    for place in (path.with_name("pipe.json"), Path("/dev/zero")):
+        with pytest.raises(OptionError, match="is a pipe, a socket or a device"):
+            Calibration.from_json(place)
+    monkeypatch.setattr("pdex_gpu.calibration_json.available_memory", lambda: 100)
+    with pytest.raises(MemoryBudgetError, match="more than can be read"):
+        Calibration.from_json(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import typer
 
 from ..console import PROGRAM as PROGRAM
+from ..disk import mode_of
 from ..errors import MissingFileError, OptionError, listing, unknown
 
 
@@ -161,6 +163,9 @@ def pairs(texts: Iterable[str] | None) -> list[tuple[str, str]] | None:
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    mode = mode_of(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OptionError(f"The table of pairs {str(path)!r} cannot be read: it is no file.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file, delimiter=separator) if row]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from ...console import PROGRAM
@@ -10,20 +13,27 @@ from .. import options as o
 from ..document import write_json
 from ..show import Cell, printable, show_entry, show_line
 
-HELP = "Examine this machine: what was found, what is missing, the fix."
+HELP = "Examine this machine or a file of results, and name the fix."
 
 EXAMPLES = f"""\
 examples:
   {PROGRAM} doctor
+  {PROGRAM} doctor results.parquet
   {PROGRAM} doctor --json | jq '.checks[] | select(.status != "ok")'
 
-It ends with 4 if something is broken that a run needs, else with 0.
+It ends with 4 if something is broken that a run needs, with 3 if the file was
+changed after it was written, else with 0.
 """
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
+Results = Annotated[
+    Path | None, typer.Argument(metavar="RESULTS", help="a .parquet file, examined instead")
+]
+
 
 def command(
+    results: Results = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
     json: o.Json = False,
@@ -32,7 +42,12 @@ def command(
     """All checks, by topic."""
     from ...doctor import diagnose, healthy
 
-    checks = diagnose()
+    if results is None:
+        checks = diagnose()
+    else:
+        from ...doctor.results import examine
+
+        checks = examine(results)
     fine = healthy(checks)
     if json:
         write_json({"healthy": fine, "checks": checks})
@@ -50,7 +65,7 @@ def command(
         counts = {kind: sum(c.status == kind for c in checks) for kind in _STYLES}
         show_line("\n", ", ".join(_number(n, kind) for kind, n in counts.items()))
     if not fine:
-        raise typer.Exit(Exit.BACKEND)
+        raise typer.Exit(Exit.BACKEND if results is None else Exit.INPUT)
 
 
 def _number(n: int, status: str) -> str:

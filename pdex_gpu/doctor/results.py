@@ -1,0 +1,69 @@
+"""A file of results: whether it is as it was written, and if not, what was changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..console import PROGRAM
+from ..disk import is_folder
+from ..errors import FileFormatError, OptionError, listing, shown
+from ..result_file import ResultFile, open_result
+from .check import NOTE, OK, PROBLEM, Check
+from .machine import size
+
+_SCREENS = (".h5ad", ".h5mu", ".h5", ".zarr", ".loom")
+
+
+def examine(path: Path) -> list[Check]:
+    """Verify every row of a file of results.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    list of Check
+        All are required. One is a problem for each column that was changed.
+
+    Raises
+    ------
+    OptionError
+        It is a folder, or a file of another kind.
+    MissingFileError
+        There is no such file.
+    """
+    if is_folder(path) or path.suffix.lower() in _SCREENS:
+        raise OptionError(
+            f"{shown(str(path))} is no file of results: the doctor examines .parquet files that "
+            f"`{PROGRAM} run` wrote. What a run of a screen would take is told by "
+            f"`{PROGRAM} plan`."
+        )
+    topic = str(path)
+    try:
+        result = open_result(path)
+        wrong = result.verify()
+        has_digests = result.has_digests
+    except FileFormatError as error:
+        return [Check(topic, "file", PROBLEM, str(error), required=True)]
+    checks = [Check(topic, "file", OK, _described(result), required=True)]
+    if "rows" in wrong:
+        return [*checks, Check(topic, "rows", PROBLEM, wrong["rows"], required=True)]
+    rows = f"{len(result.targets):,} comparisons x {len(result.features):,} genes, as listed"
+    checks.append(Check(topic, "rows", OK, f"{result.n_rows:,}: {rows}", required=True))
+    checks += [Check(topic, name, PROBLEM, why, required=True) for name, why in wrong.items()]
+    right = [name for name in result.columns if name not in wrong]
+    if has_digests and right:
+        text = f"as they were written: {listing(right)}"
+        checks.append(Check(topic, "columns", OK, text, required=True))
+    elif right:
+        text = "the file has no digests, so that a change of values would not show"
+        checks.append(Check(topic, "columns", NOTE, text, required=True))
+    return checks
+
+
+def _described(result: ResultFile) -> str:
+    versions = result.provenance.get("versions")
+    version = versions.get("pdex_gpu") if isinstance(versions, dict) else None
+    n_bytes = size(result.path.stat().st_size)
+    return f"results of pdex_gpu {version or 'of an unknown version'}, {n_bytes}"

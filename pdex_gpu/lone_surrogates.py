@@ -1,0 +1,95 @@
+"""Labels with lone surrogates, which no file can hold: in results they are escapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import LabelError, TextEncodingWarning, shown, warn
+from .naming import Within
+
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def writable(label: Any) -> Any:
+    r"""A label as it can be written: a lone surrogate as its escape, ``"TP53\udcff"``.
+
+    All else is as it was; of a tuple, each part.
+    """
+    if isinstance(label, tuple):
+        return tuple(map(writable, label))
+    if not isinstance(label, str) or label.isascii() or not _LONE.search(label):
+        return label
+    return label.encode("utf-8", "backslashreplace").decode()
+
+
+def writable_labels(labels: np.ndarray) -> np.ndarray:
+    """The labels as they can be written; the same array if they can be as they are.
+
+    Raises
+    ------
+    LabelError
+        Two labels would be written alike.
+    """
+    if not _lone(labels):
+        return labels
+    found = np.full(len(labels), None)
+    found[:] = _each_its_own(labels)
+    return found
+
+
+def writable_within(within: Within | None) -> Within | None:
+    """Names and levels as they can be written."""
+    if within is None:
+        return None
+    names, levels = within
+    return writable(names), writable_labels(levels)
+
+
+def warn_of_lone(what: str, labels: Iterable[object]) -> None:
+    """Warn where labels will be written otherwise than they are, before anything is computed.
+
+    Parameters
+    ----------
+    what : str
+        What is labelled: ``"genes"``.
+    labels : iterable
+
+    Raises
+    ------
+    LabelError
+        Two of them would be written alike.
+    """
+    labels = list(labels)
+    lone = _lone(labels)
+    if not lone:
+        return
+    _each_its_own(labels)
+    warn(
+        f"Names of {what} hold lone surrogates, which are no characters: {shown(lone[0])}"
+        f"{f' and {len(lone) - 1} more' if len(lone) > 1 else ''}. In results they are written as "
+        f"escapes: {shown(writable(lone[0]))}. Rename them if that is not wanted.",
+        TextEncodingWarning,
+    )
+
+
+def _lone(labels: Sequence[object] | np.ndarray) -> list[Any]:
+    """Those labels that hold a lone surrogate, each once."""
+    found = (label for label in labels if isinstance(label, str | tuple))
+    return list(dict.fromkeys(label for label in found if writable(label) != label))
+
+
+def _each_its_own(labels: Sequence[object] | np.ndarray) -> list[Any]:
+    of_text: dict[Any, Any] = {}
+    found = [writable(label) for label in labels]
+    for label, text in zip(labels, found, strict=True):
+        other = of_text.setdefault(text, label)
+        if other != label:
+            raise LabelError(
+                f"The labels {shown(other)} and {shown(label)} would be written alike, as "
+                f"{shown(text)}: lone surrogates are written as escapes. Rename one."
+            )
+    return found
