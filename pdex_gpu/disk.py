@@ -119,7 +119,8 @@ def check_place(path: Path, *, room: str = "") -> None:
     Raises
     ------
     OptionError
-        Its folder is missing, a file or not writable, or it is a folder, or has too long a name.
+        Its folder is missing, a file or not writable, or it is a folder, pipe, socket or device,
+        or has too long a name.
     """
     folder = path.parent
     named = shown(str(folder))
@@ -135,8 +136,10 @@ def check_place(path: Path, *, room: str = "") -> None:
     why = why_not_writable(folder)
     if why is not None:
         raise OptionError(f"The output folder {named} is not writable ({why}). Choose another.")
-    if is_folder(path):
-        raise OptionError(f"The output {shown(str(path))} is a folder. Name a file.")
+    mode = mode_of(path)
+    if mode is not None and not stat.S_ISREG(mode):  # the output is renamed to it: it would be gone
+        found = "a folder" if stat.S_ISDIR(mode) else _NO_FILES.get(stat.S_IFMT(mode), "no file")
+        raise OptionError(f"The output {shown(str(path))} is {found}. Name a file.")
     most = _longest_name(folder) - len(room)
     size = len(os.fsencode(path.name))
     if size > most:

@@ -85,7 +85,7 @@ def digest(pieces: Iterable[np.ndarray]) -> str:
     found = 0
     for values in pieces:
         little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-        found = zlib.crc32(little.view(np.uint8), found)
+        found = zlib.crc32(little.data.cast("B"), found)
     return f"{found:0{_DIGITS}x}"
 
 

@@ -81,10 +81,10 @@ class Table:
         )
         levels = level_columns(writable_within(within))
         by_row = {"target": targets, "reference": references, **levels}
-        columns = {name: encoded(labels) for name, labels in by_row.items()}
-        columns["feature"] = encoded(features)
-        self._codes = {name: codes for name, (codes, _) in columns.items()}
-        self._categories = {name: categories for name, (_, categories) in columns.items()}
+        coded = {name: encoded(labels) for name, labels in by_row.items()}
+        coded["feature"] = encoded(features)
+        self._codes = {name: codes for name, (codes, _) in coded.items()}
+        self._categories = {name: categories for name, (_, categories) in coded.items()}
         self._layout = {
             "schema": SCHEMA_VERSION,
             "targets": list(map(str, targets)),

@@ -141,10 +141,13 @@ class Moments:
         """Those whose means are NaN where it says, shape (K, C)."""
         told = ("mean", "m2", "mean_expm1", "mean_log1p")
         arrays = {name: getattr(self, name) for name in told}
+        exact = None if self.exact is None else self.exact.copy()
+        if exact is not None:
+            exact[where] = None
         return replace(
             self,
             **{n: np.where(where, np.nan, a) for n, a in arrays.items() if a is not None},
-            exact=None if self.exact is None else np.where(where, None, self.exact),
+            exact=exact,
         )
 
     def _each(self, function: Callable[[np.ndarray], np.ndarray]) -> Moments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def storage_of(path: Path | None, layer: str | None, allow: Allowed) -> Storage 
     from ..sources.zarr_store import is_zarr_path, open_zarr_root
 
     in_zarr = is_zarr_path(str(path))
+    opened: AbstractContextManager[Any]
     if in_zarr:
         opened = open_zarr_root(str(path), allow)
     else:

@@ -135,12 +135,12 @@ def _scaled(
     for t, (pair, exponent) in enumerate(zip(pairs, exponents, strict=True)):
         if pair is None:
             continue
-        for side, sums in enumerate(pair):
-            means[side, t] = sums.mean
+        for which, sums in enumerate(pair):
+            means[which, t] = sums.mean
             if sums.n:
                 squares = quotient(sums.deviations, sums.n, 2 * (UNIT + exponent))
                 # Beside an immense difference; without any, there would be no test.
-                m2[side, t] = max(squares, _SMALLEST) if sums.deviations else 0.0
+                m2[which, t] = max(squares, _SMALLEST) if sums.deviations else 0.0
         if pair[0].n and pair[1].n:
             differences[:, t, 0] = [
                 quotient(*_difference(pair), UNIT + shift) for shift in (0, exponent)
