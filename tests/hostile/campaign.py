@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from .child import LIMIT, Done, driver_of, said, serve
-from .verdict import Verdict
+from .verdict import HANG_IN_HDF5, Verdict
 
 #: Seconds that a process may take until it is ready, kernels compiled.
 _START = 1200.0
@@ -63,6 +63,16 @@ def campaign(driver: str, seeds: Iterable[int], jobs: int = 1) -> Iterator[Done]
             thread.join()
 
 
+def hangs_in_hdf5(printed: str) -> bool:
+    """Whether the main thread of a process that hangs is in HDF5, as a traceback tells.
+
+    HDF5 loops for ever on some damaged metadata. Nothing in its process can stop that; commands
+    have a watchdog, calls are documented to have none.
+    """
+    main = printed.rpartition("(most recent call first):")[2].strip().partition("\n")[0]
+    return "/h5py/" in main
+
+
 class _Process:
     """A process that runs cases; another takes its place where it dies or hangs."""
 
@@ -91,8 +101,11 @@ class _Process:
             line = f"death: exit code {self._process.exitcode}: {said(self._folder)}"
             self._end()
             return Done(seed, Verdict(problems=(line,)), seconds, 0)
-        line = f"hang: no answer after {self._limit:g} seconds: {said(self._folder)}"
+        text = said(self._folder)
         self._end()
+        if hangs_in_hdf5(text):
+            return Done(seed, Verdict(HANG_IN_HDF5), self._limit, 0)
+        line = f"hang: no answer after {self._limit:g} seconds: {text}"
         return Done(seed, Verdict(problems=(line,)), self._limit, 0)
 
     def _start(self) -> None:

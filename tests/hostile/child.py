@@ -102,7 +102,7 @@ def said(folder: str) -> str:
     """The end of what a process has printed."""
     with suppress(OSError):
         text = _printed(folder).read_text(errors="replace").strip()
-        return text if len(text) < 4000 else f"{text[:700]} ... {text[-3000:]}"
+        return text if len(text) < 6000 else f"{text[:700]} ... {text[-5000:]}"
     return ""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .child import SLACK, Done
-from .verdict import RIGHT, UNDETECTABLE, WRONG
+from .verdict import HANG_IN_HDF5, RIGHT, UNDETECTABLE, WRONG
 
 _PACKAGES = (
     "pdex-gpu", "numpy", "scipy", "anndata", "pandas", "numba", "h5py", "zarr", "pyarrow",
@@ -62,6 +62,7 @@ class Tally:
             "n_cases": self.n_cases,
             "right": self.outcomes[RIGHT],
             "undetectable_changes": self.outcomes[UNDETECTABLE],
+            "hangs_in_hdf5": self.outcomes[HANG_IN_HDF5],
             "one_error": sum(named.values()),
             "errors": named,
             "wrong": {kind: self.wrong[kind] for kind in WRONG},

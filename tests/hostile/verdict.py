@@ -19,6 +19,8 @@ WRONG = (
 RIGHT = "right"
 #: The table is that of values that were changed where nothing can tell.
 UNDETECTABLE = "undetectable change"
+#: HDF5 itself hangs, which no call can end: see `campaign.hangs_in_hdf5`.
+HANG_IN_HDF5 = "hang in HDF5"
 
 
 @dataclass(frozen=True)

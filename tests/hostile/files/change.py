@@ -32,6 +32,8 @@ def _change(case: Case, name: str, rng: Rng, path: Path) -> str:
         return damage.put_instead(rng, path)
     if name == "link to it":
         return damage.link_to(rng, path)
+    if not (path.is_dir() or path.is_file()):
+        return f"{name} {FAILED}: nothing to read any more"
     if name in damage.BYTES:
         return damage.BYTES[name](rng, path)
     return {

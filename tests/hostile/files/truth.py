@@ -53,8 +53,9 @@ def _zarr_group(store: Any) -> Any:
 
 def _screen(root: Any, matrix: str) -> ad.AnnData:
     x = _matrix(_get(root, matrix))
-    obs, var = _get(root, "obs"), _get(root, "var")
-    labels, genes = _column(_get(obs, GROUP)), _names(var)
+    labels = _column(_get(_get(root, "obs"), GROUP))
+    # As anndata names genes where a file does not.
+    genes = _names(_get(root, "var")) if "var" in root else [str(j) for j in range(x.shape[1])]
     if len(labels) != x.shape[0] or len(genes) != x.shape[1]:
         raise UnusableError(f"{len(labels)} labels and {len(genes)} genes for {x.shape}")
     frame = pd.DataFrame({GROUP: pd.Series(labels, dtype=object)})
