@@ -193,9 +193,9 @@ class _Reader:
         return dict(zip(names, lists, strict=True))
 
     def _digests(self, n_comparisons: int) -> Digests | None:
-        if "digests" not in self._layout:
+        if "digests" not in self._layout and DIGESTS_KEY not in self._metadata:
             return None
-        if self._layout["digests"] != ALGORITHM or DIGESTS_KEY not in self._metadata:
+        if self._layout.get("digests") != ALGORITHM or DIGESTS_KEY not in self._metadata:
             self._refuse("its digests are missing")
         found = _json(self._metadata[DIGESTS_KEY], self._shown)
         digests = parse_digests(found, n_comparisons)

@@ -268,6 +268,7 @@ METADATA = {
     "schema true": layout(schema=True),
     "digests of another kind": layout(digests="md5"),
     "digests null": layout(digests=None),
+    "digests not named": layout(digests=KeyError),
     "no digests": content(DIGESTS_KEY, None),
     **{f"{key.decode()} {value[:6]!r}": content(key, value)
        for key in (LAYOUT_KEY, METADATA_KEY, DIGESTS_KEY)

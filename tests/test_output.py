@@ -228,6 +228,19 @@ def test_refused_before_anything_is_read(tmp_path, out, says):
     assert names(tmp_path) == ["file.csv", "folder.csv"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_file_is_not_replaced(tmp_path, force):
+    """As root, a run would put its output in the place of /dev/null."""
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(errors.OptionError, match="pipe.csv' is a pipe. Name a file"):
+        run(tmp_path / "there is no such screen.h5ad", out=pipe, force=force)
+    with pytest.raises(errors.OutputError, match="pipe.csv' is a pipe. Name a file"):
+        run().to_csv(pipe)
+    assert pipe.is_fifo()
+
+
 @pytest.mark.parametrize("what", ["output", "scratch"])
 def test_a_folder_that_is_not_writable(tmp_path, monkeypatch, what):
     """Root may write to all folders, so the system's answer is made up."""
