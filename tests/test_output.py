@@ -234,9 +234,9 @@ def test_what_is_no_file_is_not_replaced(tmp_path, force):
     """As root, a run would put its output in the place of /dev/null."""
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
-    with pytest.raises(errors.OptionError, match="pipe.csv' is a pipe. Name a file"):
+    with pytest.raises(errors.OptionError, match=r"pipe\.csv' is a pipe\. Name a file"):
         run(tmp_path / "there is no such screen.h5ad", out=pipe, force=force)
-    with pytest.raises(errors.OutputError, match="pipe.csv' is a pipe. Name a file"):
+    with pytest.raises(errors.OutputError, match=r"pipe\.csv' is a pipe\. Name a file"):
         run().to_csv(pipe)
     assert pipe.is_fifo()
 
