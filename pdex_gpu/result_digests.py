@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .checksums import crc32
 
 if TYPE_CHECKING:
     import pyarrow
@@ -85,10 +86,22 @@ def digest(pieces: Iterable[np.ndarray]) -> str:
     found = 0
     for values in pieces:
         little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-        found = zlib.crc32(little.data.cast("B"), found)
+        found = crc32(little.data.cast("B"), found)
     return f"{found:0{_DIGITS}x}"
+
+
+def chunk_values(column: pyarrow.ChunkedArray) -> Iterator[np.ndarray]:
+    """The numbers of a column without nulls, chunk by chunk, as they lie in memory.
+
+    Not by ``to_numpy()``, which imports pandas.
+    """
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    for chunk in column.chunks:
+        if len(chunk):
+            at = chunk.offset * dtype.itemsize
+            yield np.frombuffer(chunk.buffers()[1], dtype, len(chunk), at)
 
 
 def digest_columns(table: pyarrow.Table, names: Iterable[str]) -> dict[str, str]:
     """The digests of a block, column by column."""
-    return {name: digest(part.to_numpy() for part in table[name].chunks) for name in names}
+    return {name: digest(chunk_values(table[name])) for name in names}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .gate import reading
-from .result_digests import digest
+from .result_digests import chunk_values, digest
 from .result_footer import ADVICE, Footer, changed
 from .schema import INTEGERS
 from .table import block_size, encoded
@@ -178,7 +178,7 @@ class RowReader:
         digests = self.expected.digests
         if digests is None:
             return
-        if digest(part.to_numpy() for part in column.chunks) != digests.of_block(name, block):
+        if digest(chunk_values(column)) != digests.of_block(name, block):
             raise changed(self._shown, f"values of its column {name!r} are not those written")
 
     def _rows(self, first: int, last: int, names: list[str]) -> pyarrow.Table:
