@@ -13,7 +13,7 @@ import numpy as np
 
 from . import __version__
 from .checks import check_path
-from .disk import is_regular, is_there, write_beside
+from .disk import is_there, write_beside
 from .errors import FileFormatError, MemoryBudgetError, OptionError
 from .gate import reading
 from .installing import UPDATE
@@ -73,10 +73,6 @@ def read_json(path: str | os.PathLike[str]) -> Calibration:
     shown = repr(str(path))
     if is_there(path, "The calibration file").is_dir():
         raise OptionError(f"{shown} is a folder. Name the .json file of a calibration in it.")
-    if not is_regular(path):
-        raise OptionError(
-            f"{shown} is a pipe, a socket or a device. Name the .json file of a calibration."
-        )
     size, free = path.stat().st_size, available_memory()
     if _MEMORY_A_BYTE * size > free:
         raise MemoryBudgetError(

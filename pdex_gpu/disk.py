@@ -61,12 +61,6 @@ def is_folder(path: Path) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
-def is_regular(path: Path) -> bool:
-    """Whether there is a file with content: no folder, pipe, socket or device, which may hang."""
-    mode = mode_of(path)
-    return mode is not None and stat.S_ISREG(mode)
-
-
 def is_there(path: Path, what: str, advice: str = "Check the path.") -> Path:
     """The path of a file or folder that can be read.
 

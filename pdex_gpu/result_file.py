@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import check_path, names_of
-from .disk import is_regular, is_there
+from .disk import is_there
 from .errors import FileFormatError, MemoryBudgetError, OptionError
 from .gate import reading
 from .machine import available_memory
@@ -167,7 +167,6 @@ class ResultFile(Result):
         _check_suffix(self.path)
         shown = repr(str(self.path))
         is_there(self.path, "The results file", "It was moved or removed: open it again.")
-        _check_regular(self.path)
         stamp = _stamp(self.path)
         with _opened(self.path, _DAMAGED, _RUN_AGAIN) as file:
             if self._expected is None or stamp != self._stamp:
@@ -236,7 +235,6 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
     if is_there(path, "The results file").is_dir():
         raise OptionError(f"{shown} is a folder. Name the .parquet file of a result in it.")
     _check_suffix(path)
-    _check_regular(path)
     stamp = _stamp(path)
     with _opened(path, _NOT_PARQUET, _NAME_ONE) as file:
         footer = read_footer(file, shown)
@@ -264,13 +262,6 @@ def _check_suffix(path: Path) -> None:
         raise OptionError(
             f"{str(path)!r} is text; only Parquet files can be loaded. Read it with "
             "pandas.read_csv, or write to a .parquet file."
-        )
-
-
-def _check_regular(path: Path) -> None:
-    if not is_regular(path):
-        raise OptionError(
-            f"{str(path)!r} is a pipe, a socket or a device. Name the .parquet file of a result."
         )
 
 

@@ -606,7 +606,7 @@ def test_filters_need_the_ranges(tmp_path, monkeypatch):
         result = run(out, min_fraction=0.5)
     assert len(packed) == 2
     assert out.read_bytes() == expected
-    assert result.provenance["filters"] == whole.provenance["filters"]
+    assert result.n_rows == whole.n_rows
 
 
 # --- who may read it ------------------------------------------------------------------------

@@ -507,7 +507,7 @@ def test_a_scratch_folder_is_left_empty(client: Any, files: Any, tmp_path: Path,
     seen = []
 
     def look(progress: Any) -> None:
-        seen.extend(path.name for path in scratch.glob("*/*/rows-*"))
+        seen.extend(path.name for path in scratch.rglob("rows-*"))
 
     run(files("h5ad csr"), client, scratch=scratch, progress=look, gene_chunk_size=1, **options)
     assert seen
@@ -797,7 +797,7 @@ def test_a_scratch_folder_that_cannot_be_written_to(
 def test_too_little_memory_for_a_gene(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: bool
 ):
-    monkeypatch.setattr("pdex_gpu.plan._SPARE", 0)
+    monkeypatch.setattr("pdex_gpu.plan.SPARE", 0)
     path = tmp_path / "screen.h5ad"
     screen(sparse.csr_matrix(logged())).write_h5ad(path)
     options = {"out": tmp_path / "de.parquet"} if out else {}

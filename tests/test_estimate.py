@@ -335,7 +335,7 @@ def test_too_little_memory(files, monkeypatch):
     from pdex_gpu.sinks import memory
 
     monkeypatch.setattr(memory, "_SPARE", 0)
-    monkeypatch.setattr(plan, "_SPARE", 0)
+    monkeypatch.setattr(plan, "SPARE", 0)
     found = counted(files["csr-gzip"], memory=10_000)
     assert found.lacks == ("memory",)
     assert found.memory_needed > 10_000 == found.memory_allowed
@@ -358,7 +358,7 @@ def test_too_little_memory(files, monkeypatch):
 def test_too_little_memory_of_workers(files, monkeypatch, tmp_path):
     from pdex_gpu import plan
 
-    monkeypatch.setattr(plan, "_SPARE", 0)
+    monkeypatch.setattr(plan, "SPARE", 0)
     found = counted(files["csr-gzip"], memory=10_000, workers=2, out=tmp_path / "de.parquet")
     assert found.problems == (
         f"memory= allows 10 kB, but at least {size_text(found.memory_needed)} are needed by each "

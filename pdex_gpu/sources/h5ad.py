@@ -58,7 +58,7 @@ def open_h5ad(
     name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
     with watched(name), ExitStack() as stack:
         if is_path:
-            root = stack.enter_context(open_h5ad_root(name, allow))
+            root = _root(stack, name, allow)
         else:
             root = StoredGroup(stack.enter_context(_open_object(file, name)), allow)
         dataset = read_dataset(Store(root, name, reading, allow), groupby, layer)
@@ -69,12 +69,21 @@ def open_h5ad(
 @contextmanager
 def open_h5ad_root(name: str, allow: Allowed) -> Iterator[StoredGroup]:
     """The group of the AnnData at a path, as in :func:`open_h5ad`."""
+    with ExitStack() as stack:
+        yield _root(stack, name, allow)
+
+
+def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
+    """The same group, whose file the stack closes.
+
+    The file itself is on the stack: where a dataset is given up without being closed, its arrays
+    keep the file open.
+    """
     path, inner = split_path(name)
-    with _open_path(path) as file:
-        with reading(name):
-            root = StoredGroup(file, allow)
-            root = modality(root, inner, path) if inner else root
-        yield root
+    file = stack.enter_context(_open_path(path))
+    with reading(name):
+        root = StoredGroup(file, allow)
+        return modality(root, inner, path) if inner else root
 
 
 def _open_path(path: str) -> h5py.File:

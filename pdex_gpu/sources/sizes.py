@@ -39,11 +39,13 @@ _current: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 @contextmanager
 def within(memory: str | float | int | None) -> Iterator[None]:
     """In the block, all that is claimed together has to fit in ``memory=``."""
-    token = _current.set(_Budget(memory_budget(memory)))
+    before = _current.get()
+    _current.set(_Budget(memory_budget(memory)))
     try:
         yield
     finally:
-        _current.reset(token)
+        # Not by a token: what a task of Dask opened is closed by another thread.
+        _current.set(before)
 
 
 def claim(n_bytes: int, what: str) -> None:

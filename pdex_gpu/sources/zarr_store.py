@@ -70,7 +70,7 @@ def open_zarr(
         The package zarr is not installed.
     """
     with ExitStack() as stack:
-        root = stack.enter_context(open_zarr_root(path, allow))
+        root = _root(stack, path, allow)
         dataset = read_dataset(Store(root, path, reading, allow), groupby, layer)
         dataset.close = stack.pop_all().close
         return dataset
@@ -79,6 +79,12 @@ def open_zarr(
 @contextmanager
 def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
     """The group of the AnnData in a zarr store, as in :func:`open_zarr`."""
+    with ExitStack() as stack:
+        yield _root(stack, path, allow)
+
+
+def _root(stack: ExitStack, path: str, allow: Allowed) -> StoredZarrGroup:
+    """The same group, whose store the stack closes."""
     try:
         import zarr
     except ImportError as error:
@@ -88,18 +94,14 @@ def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
         ) from error
 
     _check_metadata(path)
-    with ExitStack() as stack:
-        with reading(path), _needing_fsspec(path):
-            zipped = os.path.isfile(path)
-            store: Any = path
-            if zipped:
-                store = zarr.storage.ZipStore(path, mode="r")
-            elif not is_url(path):
-                store = local_store(path, allow)
-            root = StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
-            if zipped:
-                stack.callback(store.close)
-        yield root
+    with reading(path), _needing_fsspec(path):
+        store: Any = path
+        if os.path.isfile(path):
+            store = zarr.storage.ZipStore(path, mode="r")
+            stack.callback(store.close)
+        elif not is_url(path):
+            store = local_store(path, allow)
+        return StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
 
 
 def _check_metadata(path: str) -> None:
