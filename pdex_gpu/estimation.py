@@ -176,8 +176,9 @@ def estimate(
     ----------
     data, groupby, reference, groups, comparison, pairs, guides, strata, columns, min_cells
         Who is compared with whom, as in :func:`differential_expression`.
-    metric, layer, allow, out, backend, engine, memory, scratch, n_workers, n_threads,
-    gene_chunk_size
+    metric, layer, allow, out, backend, engine, memory, scratch
+        As there.
+    n_workers, n_threads, gene_chunk_size
         As there.
     is_log1p : bool, optional
         False: counts, which take less time to rank than fractions do. By default the first values

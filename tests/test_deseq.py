@@ -312,7 +312,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 def model(data: ad.AnnData, groupby: Sequence[str] = GROUPBY, design: str | None = None) -> Model:
     """The model alone: fitting takes long."""
-    return make_model(find_samples(data, sorted(groupby), None), groupby, design, groupby[0])
+    return make_model(
+        find_samples(data, sorted(groupby), None, (), None), groupby, design, groupby[0]
+    )
 
 
 def assert_alike(found: Model, expected: Model, labels: dict[str, Any] | None = None) -> None:
@@ -375,7 +377,7 @@ def test_a_covariate(adata: ad.AnnData):
     """A number in an expression is one."""
     data = relabelled(adata, "donor", [3, 5, 8, 13, 21], "int64")
     found = model(data, design="~target_gene + donor + I(donor ** 2)").matrix
-    donors = find_samples(data, sorted(GROUPBY), None).levels["donor"].astype(float)
+    donors = find_samples(data, sorted(GROUPBY), None, (), None).levels["donor"].astype(float)
     assert found.shape == (20, 6)
     np.testing.assert_array_equal(found.iloc[:, -2:], np.stack([donors, donors**2], axis=1))
 
