@@ -499,7 +499,7 @@ def test_a_file_that_changes_between_obs_and_matrix():
     samples = pdex_gpu.aggregate.find_samples(make_screen(counts(9, 2)), ["donor"], None, (), None)
     with pytest.raises(FileFormatError, match="has 8 cells, but had 9 when its obs was read"):
         pdex_gpu.aggregate.aggregate(
-            make_screen(counts(8, 2)), samples, layer=None, method="sum", memory=None
+            make_screen(counts(8, 2)), samples, layer=None, allow=(), method="sum", memory=None
         )
 
 
