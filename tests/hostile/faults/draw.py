@@ -100,6 +100,8 @@ def draw(seed: int) -> Case:
     storage = one(MEMORY if engine == "shared_memory" else (*MEMORY, *PATHS, *BACKED))
     out = one([".parquet", ".parquet", ".csv", ".tsv", ""])
     fault = one(FAULTS)
+    if engine == "streams" and fault in ("address space", "open files"):
+        fault = "signal"  # the emulated device itself starts processes and opens files
     if not out and fault in ("small disk", "file size", "folder removed", "checkpoint removed"):
         out = ".parquet"
     if fault.startswith("input") and storage not in PATHS:
