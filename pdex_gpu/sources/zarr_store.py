@@ -95,13 +95,16 @@ def _root(stack: ExitStack, path: str, allow: Allowed) -> StoredZarrGroup:
 
     _check_metadata(path)
     with reading(path), _needing_fsspec(path):
+        zipped = os.path.isfile(path)
         store: Any = path
-        if os.path.isfile(path):
+        if zipped:
             store = zarr.storage.ZipStore(path, mode="r")
-            stack.callback(store.close)
         elif not is_url(path):
             store = local_store(path, allow)
-        return StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
+        root = StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
+        if zipped:  # until it is opened, it cannot be closed
+            stack.callback(store.close)
+        return root
 
 
 def _check_metadata(path: str) -> None:
