@@ -372,8 +372,11 @@ def test_a_file_that_changes_while_it_is_read(
 
     monkeypatch.setattr(hdf5, "read_at", read_at)
     monkeypatch.setattr(hdf5, "read_into", read_into)
-    first = 1 if layout in SPARSE else 0  # indptr comes first
-    run(path, memory=memory, n_threads=1, n_workers=1)
+    first = 1 if layout in SPARSE else 0  # labels or indptr come first
+    data = ad.read_h5ad(path, backed="r") if opened == "backed" else path
+    run(data, memory=memory, n_threads=1, n_workers=1)
+    if opened == "backed":
+        data.file.close()
     n_reads, reads[0] = reads[0], 0
     turn = {"first": first, "middle": (first + n_reads) // 2, "last": n_reads - 1}[when]
     text = refusal(path, memory, opened, n_threads=1, n_workers=1)

@@ -12,6 +12,7 @@ from ..errors import ColumnError, FileFormatError, UnsupportedDataError, unknown
 from .columns import Column, Labels, Values, as_labels, as_values, native_labels, object_array
 from .nodes import attribute, encoding_of, is_array, open_array, texts
 from .sizes import BYTES_PER_TEXT, claim
+from .stored import unchanged
 from .text import decode_texts, plain_text, plain_texts, shown_name, stored_name
 
 # Where anndata 0.7 kept the categories of all categorical columns of a data frame.
@@ -283,7 +284,8 @@ def _numbers(node: Any, what: str) -> np.ndarray:
         return _native(node[:], what)
     array = open_array(node, what)
     values = np.empty(n, array.dtype)  # filled by read
-    array.read((slice(0, n),), values)
+    with unchanged(array.file):
+        array.read((slice(0, n),), values)
     return values
 
 

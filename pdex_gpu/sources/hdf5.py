@@ -23,7 +23,7 @@ from . import sizes
 from .filters import Decoder, DecodingError, make_decoder
 from .memory import native_dtype
 from .raw_file import RawFile, read_at, read_into
-from .stored import Where, position
+from .stored import Where, position, unchanged
 from .text import decode_texts
 
 _BAND = 1 << 20  # bytes read at a time of what is not stored in chunks
@@ -108,9 +108,12 @@ def _letters(dataset: h5py.Dataset, name: str) -> int | None:
     if file is None or offset is None or dataset.file.userblock_size:
         return None
     total = 0
-    for piece in sizes.pieces(int(dataset.shape[0]), _BAND):
-        stored = read_at(file.fd, offset + piece.start * item, (piece.stop - piece.start) * item)
-        total += _lengths(stored[: len(stored) // item * item], item)  # HDF5 says if some lack
+    with unchanged(file):
+        for piece in sizes.pieces(int(dataset.shape[0]), _BAND):
+            stored = read_at(
+                file.fd, offset + piece.start * item, (piece.stop - piece.start) * item
+            )
+            total += _lengths(stored[: len(stored) // item * item], item)  # HDF5 says if some lack
     return total
 
 
