@@ -252,25 +252,15 @@ def test_paths_that_are_none(value):
 
 def test_what_fails_while_it_is_written_is_named_as_it_was_given(folder, monkeypatch):
     """Not the file of the checkpoint that was being written."""
-    import pdex_gpu.sinks.checkpoint as checkpoint
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint.json, "dumps", lambda *a, **k: fail())
-    monkeypatch.setattr(checkpoint.Checkpoint, "__init__", _without_json)
+    monkeypatch.setattr("pdex_gpu.disk.sync", fail)
     text = refused(run, out=folder / "de.parquet")
     assert text.startswith(f"The checkpoint of the output '{folder / 'de.parquet'}' could not be")
     assert f"permission is missing in the folder '{folder}'" in text
     assert ".tmp" not in text
-
-
-def _without_json(self, folder, identity, fields, n_genes):
-    import threading
-
-    self.folder, self.fields, self.n_genes = folder, dict(fields), n_genes
-    self.canonical, self._identity, self._found = False, identity, {}
-    self._lock, self._places = threading.Lock(), {}
 
 
 @pytest.mark.parametrize(

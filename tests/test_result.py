@@ -283,8 +283,8 @@ def test_permissions_are_the_usual_ones(tmp_path):
 class Broken(DEResult):
     """Fails when the second part is made: the first is in the file by then."""
 
-    def _arrow_parts(self):
-        yield self._arrow(self._table(), slice(0, 1))
+    def _arrow_parts(self, table):
+        yield self._arrow(table, slice(0, 1))
         raise self.error
 
 
@@ -297,7 +297,7 @@ def test_a_failure_leaves_nothing_and_changes_nothing(tmp_path, method, there_be
         path.write_text("precious")
     de = make()
     broken = Broken(
-        de.targets, de.reference, de.features, {n: de[n] for n in VALUES}, de.provenance
+        de.targets, de.references, de.features, {n: de[n] for n in VALUES}, de.provenance
     )
     broken.error = error
     with pytest.raises(type(error)):

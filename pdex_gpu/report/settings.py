@@ -17,6 +17,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "matrix": "Matrix",
             "layer": "Layer",
             "n_cells": "Cells",
+            "allow": "Read though not in the file",
             "n_genes": "Genes",
             "is_log1p": "Taken as log1p",
             "raw_counts": "Raw counts",
