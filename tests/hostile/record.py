@@ -78,6 +78,7 @@ def write(path: Path, tallies: Iterable[Tally]) -> None:
     earlier = json.loads(path.read_text()) if path.exists() else {"drivers": {}}
     new = {tally._facts["driver"]: tally.content() for tally in tallies}
     content = {"machine": machine(), "versions": versions(), "drivers": earlier["drivers"] | new}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
