@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 #: Bytes of the start of a file that tell enough.
 HEAD = 32
@@ -40,7 +41,15 @@ def _of_zstd(head: bytes) -> int | None:
 
 
 def ends_of(path: str) -> tuple[int, bytes, bytes]:
-    """The size of a file, its first bytes, and its last four."""
+    """The size of a file, its first bytes, and its last four.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, or is no file: a pipe would be waited for.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is no file")
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(HEAD)

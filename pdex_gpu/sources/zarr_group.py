@@ -80,10 +80,18 @@ class StoredZarrGroup:
             return True
         if name == "mask" or (name == "data" and "indptr" in self._group):
             return True  # a mask of no cell; entries, which are checked as they are read
+        if name == "indices":
+            return self._only_index_is_zero()
         other = {"codes": "categories", "indptr": "data"}.get(name)
         beside = None if other is None else self._group.get(other)
         shape = getattr(beside, "shape", None) or (2,)
         return bool(shape[0] <= (name == "codes"))  # of one category; of no entries
+
+    def _only_index_is_zero(self) -> bool:
+        """Whether this is a sparse matrix of one gene, by row, or of one cell, by column."""
+        shape, kind = self.attrs.get("shape"), self.attrs.get("encoding-type")
+        at = {"csr_matrix": 1, "csc_matrix": 0}.get(kind) if isinstance(kind, str) else None
+        return isinstance(shape, list) and at is not None and len(shape) == 2 and shape[at] == 1
 
 
 def _check_written(array: Any) -> None:

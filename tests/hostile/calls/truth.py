@@ -224,7 +224,7 @@ def _float(value: Fraction) -> float:
 
 
 def _signed_root(sign: Fraction, square: Fraction) -> float:
-    return math.copysign(_root(square), sign)
+    return math.copysign(_root(square), -1 if sign < 0 else 1)
 
 
 def _wilcoxon(options: dict[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, float]:
