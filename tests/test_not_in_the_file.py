@@ -335,6 +335,16 @@ def test_the_order_of_columns_is_a_list_of_names(path):
         differential_expression(path, "gruop", reference="ref", progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:Writing zarr v2:UserWarning")
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix])
+def test_a_zarr_store_of_one_gene(tmp_path, kind):
+    """All indices by row are zeros, which writers leave out."""
+    values = np.arange(1, N_CELLS + 1, dtype=np.float32)[:, None] % 7
+    adata = as_anndata(kind(values), np.arange(N_CELLS) % 2)
+    adata.write_zarr(tmp_path / "one.zarr")
+    assert_same_bits(run(tmp_path / "one.zarr"), run(adata))
+
+
 @pytest.mark.parametrize("where", ["layers", "obsm"])
 def test_an_array_where_a_group_belongs(path, where):
     with h5py.File(path, "r+") as file:
