@@ -253,12 +253,13 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(
-        target=_watch, args=(parent.sentinel, os.getppid()), name="parent", daemon=True
+        target=_watch, args=(parent.sentinel, parent.pid), name="parent", daemon=True
     ).start()
 
 
 def _watch(sentinel: int, parent: int) -> None:
-    # A fork of the parent keeps the sentinel from telling, but is not its parent.
+    # A fork of the parent keeps the sentinel from telling, but is not the parent, which may have
+    # ended before this process came here.
     while not wait([sentinel], _LOOK) and os.getppid() == parent:
         pass
     os._exit(1)

@@ -258,4 +258,5 @@ _WORDS = {"n_workers": "workers"}
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup`, too
     main()
