@@ -216,18 +216,18 @@ def test_the_health_check_of_the_plain_image(images: list[str], check: Check):
 
 
 WITHOUT_SHARED_MEMORY = """
-import multiprocessing.shared_memory as shared
-def refuse(*words, **settings):
-    raise OSError("no shared memory here")
-shared.SharedMemory.__init__ = refuse
+from pdex_gpu.engines import segments
+def refuse():
+    raise OSError(28, "no shared memory here")
+segments._open_unnamed = refuse
 import anndata, pdex_gpu
 screen = anndata.read_h5ad("pdex-gpu-demo/screen.h5ad")
 for engine in ("threads", "shared_memory"):
     try:
         pdex_gpu.differential_expression(screen, "target_gene", engine=engine, progress=False)
         print(engine, "did it")
-    except OSError as error:
-        print(engine, error)
+    except pdex_gpu.errors.SharedMemoryError as error:
+        print(str(error).split(": ")[-1])
 """
 
 
@@ -235,7 +235,7 @@ def test_shared_memory_is_not_needed(plain: Container):
     """Docker's default is 64 MB; with threads a run does well without any."""
     plain.run("sh", "-c", DEMO)
     done = plain.run("python", "-c", WITHOUT_SHARED_MEMORY)
-    assert done.stdout == "threads did it\nshared_memory no shared memory here\n"
+    assert done.stdout == "threads did it\nno shared memory here. Use engine='threads'.\n"
 
 
 # --- notebooks ------------------------------------------------------------------------------
