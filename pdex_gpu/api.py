@@ -465,6 +465,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                     "column is tested on its own.",
                     DuplicateGeneWarning,
                 )
+            matrices = dataset.matrices()  # now, so that no damage is found after the output
             design = design_of(dataset, settings)
             filters = Filters(
                 settings.min_fraction,
@@ -494,7 +495,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                 else:
                     result, values = _in_memory(call)
                     result.provenance["seconds"] = round(time.perf_counter() - started, 6)
-            doubtful = doubt(values, settings, dataset.matrices())
+            doubtful = doubt(values, settings, matrices)
             if doubtful is not None:
                 warn(doubtful)
     return result
