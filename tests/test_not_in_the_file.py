@@ -335,6 +335,17 @@ def test_the_order_of_columns_is_a_list_of_names(path):
         differential_expression(path, "gruop", reference="ref", progress=False)
 
 
+def test_labels_are_shuffled(path):
+    """HDF5 notes no width for the filter where texts vary in length."""
+    whole = run(path)
+    replace(
+        path,
+        "obs/group/categories",
+        lambda f, v: f.create_dataset("obs/group/categories", data=v, chunks=(2,), shuffle=True),
+    )
+    assert_same_bits(run(path), whole)
+
+
 @pytest.mark.filterwarnings("ignore:Writing zarr v2:UserWarning")
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix])
 def test_a_zarr_store_of_one_gene(tmp_path, kind):

@@ -131,12 +131,15 @@ class Decoder:
 def make_decoder(filters: Sequence[tuple[int, Sequence[int]]]) -> Decoder | None:
     """The decoder for filters, given as numbers with their parameters.
 
-    None if one is unknown, or if several compress: how long their bytes are in between is not told.
+    None if one is unknown or lacks a parameter, or if several compress: how long their bytes are in
+    between is not told.
     """
     steps: list[_Decode] = []
     if sum(number in _CODECS and number != _FLETCHER for number, _ in filters) > 1:
         return None
     for number, parameters in filters:
+        if number == _SHUFFLE and not parameters:  # of text, whose width HDF5 does not note
+            return None
         if number == _SHUFFLE:
             steps.append(_unshuffle(int(parameters[0])))
         elif number in _CODECS:
