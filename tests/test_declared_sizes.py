@@ -328,6 +328,23 @@ def test_a_chunk_of_zarr_that_decodes_to_more(tmp_path: Path, codec: str) -> Non
         ZarrArray(arrays[1], "codes", False).read((slice(0, n),), read)
 
 
+@pytest.mark.parametrize("codec", ["blosc", "blosc, format 3"])
+@pytest.mark.parametrize("by", [-8, 8])
+def test_a_chunk_of_blosc_of_another_length(tmp_path: Path, codec: str, by: int) -> None:
+    """Blosc has no checksum, and reads on behind the end."""
+    number, compressor = CODECS[codec]
+    root = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=number)
+    array = root.create_array(
+        "x", shape=(1000,), chunks=(1000,), dtype="f8", compressors=compressor
+    )
+    array[:] = np.random.default_rng(0).random(1000)
+    file = tmp_path / "x.zarr" / array.path / array.metadata.encode_chunk_key((0,))
+    content = file.read_bytes()
+    file.write_bytes(content[:by] if by < 0 else content + bytes(by))
+    with pytest.raises(FileFormatError, match="bytes, where it says"):
+        ZarrArray(array, "X", False).read((slice(0, 1000),), np.empty(1000))
+
+
 @pytest.mark.parametrize("n", [1, 255, 256, 65_791, 65_792, 10**6])
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "blosc", "lz4"])
 def test_what_compressed_bytes_say(tmp_path: Path, codec: str, n: int) -> None:

@@ -27,6 +27,14 @@ def decoded_size(codec: str, head: bytes, tail: bytes) -> int | None:
     return int.from_bytes(found, "little") if len(found) == 4 else None
 
 
+def encoded_size(codec: str, head: bytes) -> int | None:
+    """Bytes that compressed ones say they are; None if they say nothing.
+
+    Blosc alone does, and reads on behind the end of what was cut short.
+    """
+    return int.from_bytes(head[12:16], "little") if codec == "blosc" and len(head) >= 16 else None
+
+
 def _of_zstd(head: bytes) -> int | None:
     """The content size of a frame, as RFC 8878 has it."""
     if head[:4] != _ZSTD or len(head) < 5:

@@ -21,7 +21,7 @@ from ..installing import how_to_install
 from .allowed import Allowed
 from .annotated import Store, read_dataset
 from .dataset import Dataset
-from .encoded import decoded_size, ends_of
+from .encoded import decoded_size, encoded_size, ends_of
 from .memory import native_dtype
 from .sizes import check_decoded, check_encoded, check_room
 from .stored import Where, position
@@ -243,8 +243,13 @@ class ZarrArray:
                 size, head, tail = ends_of(os.path.join(self._folder, key))
             except OSError:  # not there, or in a zip file
                 continue
-            told = decoded_size(self._codec, head, tail)
+            told, belongs = decoded_size(self._codec, head, tail), encoded_size(self._codec, head)
             what = f"{self.name}, chunk {key}"
+            if belongs is not None and belongs != size:
+                raise FileFormatError(
+                    f"{what} has {size:,} bytes, where it says {belongs:,}. It is damaged: copy "
+                    "the store again."
+                )
             check_encoded(size, belong, what)
             check_decoded(told, belong, what)
 

@@ -157,7 +157,7 @@ def _columns(raw: bytes, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
 _CSV: dict[str, Callable[[bytes], bytes]] = {
     "CRLF": lambda raw: raw.replace(b"\n", b"\r\n"),
     "mark of byte order": lambda raw: b"\xef\xbb\xbf" + raw,
-    "quoted": lambda raw: _columns(raw, lambda c: [b'"' + x + b'"' for x in c]),
+    "quoted": lambda raw: _columns(raw, lambda c: [b'"' + x.strip(b'"') + b'"' for x in c]),
     "columns turned": lambda raw: _columns(raw, lambda c: c[::-1]),
     "another column": lambda raw: _columns(raw, lambda c: [*c, b"more"]),
     "quote left open": lambda raw: raw.replace(b"STAT1", b'"STAT1', 1),
