@@ -17,7 +17,8 @@ from typing import Any
 
 SHOWN = 20
 
-_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+#: The folder of this package: where its own lines are.
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 #: Letters of a value that a message shows.
 SHOWN_LETTERS = 200
@@ -181,7 +182,7 @@ def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
     depth, level = 1, 1
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_code.co_filename.startswith(PACKAGE):
             level = depth + 1
         depth, frame = depth + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

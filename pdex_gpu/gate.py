@@ -4,16 +4,13 @@ library raises there becomes a FileFormatError."""
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from .errors import FileFormatError, MemoryBudgetError, PdexGpuError, shown
-
-_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+from .errors import PACKAGE, FileFormatError, MemoryBudgetError, PdexGpuError, shown
 
 # What only content gives rise to, also where this package itself decodes it.
 _OF_CONTENT = (
@@ -80,4 +77,4 @@ def _is_ours(traceback: TracebackType | None) -> bool:
     """Whether an error arose in a line of this package, not in what it calls."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+    return traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(PACKAGE)

@@ -27,8 +27,8 @@ def check_allow(allow: object) -> Allowed:
 def unwritten(found: str) -> FileFormatError:
     """The error for values that were never written, or were lost."""
     return FileFormatError(
-        f"{found}. What was never written, or was lost, reads as the fill value, which is not "
-        "data. Copy the file again, or write it again. If it is meant so, allow it: "
+        f"{found}. Values that were never written, or were lost, read as the fill value, which "
+        "is not data. Copy the file again, or write it again. If this is intended, allow it: "
         "allow='unwritten' (--allow unwritten)."
     )
 
@@ -36,6 +36,6 @@ def unwritten(found: str) -> FileFormatError:
 def external(found: str) -> FileFormatError:
     """The error for values that are to come from elsewhere."""
     return FileFormatError(
-        f"{found}. A file can make others be read in this way that nobody meant to be. If this "
-        "one should be, allow it: allow='external' (--allow external)."
+        f"{found}. In this way a file can have others read that nobody named. If this is "
+        "intended, allow it: allow='external' (--allow external)."
     )
