@@ -661,7 +661,10 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written
             spreadsheet_safe=settings.spreadsheet_safe,
         )
         n_kept = n_rows if found.kept is None else int(np.count_nonzero(found.kept))
-        with checkpoint.unnamed_file() as file:
+        with (
+            checkpoint.unnamed_file() as file,
+            ThreadPoolExecutor(1, "pdex_gpu-ahead") as ahead,
+        ):
             results = StoredResults(checkpoint)
             column = FileColumn(file, n_kept)
             fdr = StoredCorrection(results, found.kept, settings.correction, column)
@@ -672,7 +675,7 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written
             n_hits = np.zeros(design.n_rows, dtype=np.int64)
 
             def parts() -> Iterator[pyarrow.Table]:
-                for rows, columns in made.blocks(table.blocks(), call.run):
+                for rows, columns in made.blocks(table.blocks(), call.run, ahead):
                     n_hits[rows] = np.count_nonzero(columns["fdr"] <= HIT_FDR, axis=1)
                     yield table.arrow(rows, columns)
                     tracker.wrote((rows.stop - rows.start) * n_genes)

@@ -246,9 +246,13 @@ class StoredFinish:
     fdr: StoredCorrection
 
     def blocks(
-        self, rows: Iterable[slice], run: Map
+        self, rows: Iterable[slice], run: Map, ahead: ThreadPoolExecutor
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """The columns of a few rows at a time. While the caller has a block, the next is made."""
+        """The columns of a few rows at a time; `ahead` makes the next while the caller has one.
+
+        The caller owns the pool. A generator that owned it would shut it down wherever it is
+        collected: inside a thread that is just starting, that never ends.
+        """
         read = read_stored(self.results, self.design, run)
 
         def make(some: slice) -> tuple[slice, dict[str, np.ndarray]]:
@@ -256,17 +260,18 @@ class StoredFinish:
             found["fdr"] = self.fdr.read(some, found["p_value"])
             return some, found
 
-        return _one_ahead(make, rows)
+        return _one_ahead(ahead, make, rows)
 
 
-def _one_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+def _one_ahead(
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
     """``map``, a call ahead of the caller and no more: results are large."""
-    with ThreadPoolExecutor(1, "pdex_gpu-ahead") as pool:
-        ahead: Future[_Result] | None = None
-        for item in items:
-            following = pool.submit(function, item)
-            if ahead is not None:
-                yield ahead.result()
-            ahead = following
+    ahead: Future[_Result] | None = None
+    for item in items:
+        following = pool.submit(function, item)
         if ahead is not None:
             yield ahead.result()
+        ahead = following
+    if ahead is not None:
+        yield ahead.result()

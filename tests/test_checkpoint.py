@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ import pdex_gpu
 from pdex_gpu import api, correction, errors, schedule
 from pdex_gpu.backends.cpu import kernels
 from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError, ScaleWarning
+from pdex_gpu.output import WRITERS
 from pdex_gpu.plan import Plan
 from pdex_gpu.sinks.base import RangeResult
 from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint
@@ -736,6 +738,26 @@ def test_a_disk_that_fails(tmp_path, monkeypatch, whole, number, there_before, s
     run(out, force=there_before)
     assert out.read_bytes() == whole()
     assert names(tmp_path) == ["de.parquet"]
+
+
+@pytest.mark.parametrize("engine", ["serial", "threads"])
+def test_an_error_while_writing_leaves_no_thread(tmp_path, monkeypatch, engine):
+    """Not even while the error is held, whose traceback holds all frames.
+
+    A generator that owns a pool would wait for the pool's threads wherever it is collected; in a
+    thread that has not quite started, it waits for a lock which that thread holds.
+    """
+
+    def write(path: Path, table: Any, parts: Any) -> None:
+        next(parts)
+        raise Stop
+
+    monkeypatch.setitem(WRITERS, ".csv", write)
+    before = set(threading.enumerate())
+    with pytest.raises(Stop) as caught:
+        run(tmp_path / "de.csv", engine=engine)
+    assert caught.traceback
+    assert not set(threading.enumerate()) - before
 
 
 @posix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,10 @@ def _in_file(
             sink.commit(genes, ValueSummary())
         store = time.perf_counter() - started
         stored = StoredResults(checkpoint)
-        with checkpoint.unnamed_file() as file:
+        with (
+            checkpoint.unnamed_file() as file,
+            ThreadPoolExecutor(1, "pdex_gpu-ahead") as ahead,
+        ):
             column = FileColumn(file, n_rows)
             fdr = StoredCorrection(stored, None, _CORRECTION, column)
             started = time.perf_counter()
@@ -135,7 +139,8 @@ def _in_file(
             features = [f"gene {k}" for k in range(_N_GENES)]
             table = Table(design.targets, design.references, features, {}, columns=analysis.columns)
             started = time.perf_counter()
-            blocks = (table.arrow(*block) for block in made.blocks(table.blocks(), run))
+            found = made.blocks(table.blocks(), run, ahead)
+            blocks = (table.arrow(*block) for block in found)
             WRITERS[suffix](own / f"table{suffix}", table, blocks)
             written = time.perf_counter() - started
     n_bytes = 8 * sum(fields.values()) * _N_GENES
