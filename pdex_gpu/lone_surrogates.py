@@ -78,8 +78,12 @@ def warn_of_lone(what: str, labels: Iterable[object]) -> None:
 
 def _lone(labels: Sequence[object] | np.ndarray) -> list[Any]:
     """Those labels that hold a lone surrogate, each once."""
-    found = (label for label in labels if isinstance(label, str | tuple))
-    return list(dict.fromkeys(label for label in found if writable(label) != label))
+    found: list[Any] = [label for label in labels if isinstance(label, str | tuple)]
+    try:  # all at once, as there is hardly ever one
+        "".join(found).encode()
+    except (TypeError, UnicodeEncodeError):  # tuples, or one is there
+        return list(dict.fromkeys(label for label in found if writable(label) != label))
+    return []
 
 
 def _each_its_own(labels: Sequence[object] | np.ndarray) -> list[Any]:

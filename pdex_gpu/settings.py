@@ -170,8 +170,9 @@ def check_settings(settings: Settings) -> None:
     if clip is not None and not infinite and check_number("clip_value", clip, words) <= 0:
         raise OptionError(f"clip_value={clip!r} must be {words}.")
     check_flag("is_log1p", settings.is_log1p, may_be_none=True)
-    memory_budget(settings.memory)
-    memory_budget(settings.device_memory, option="device_memory")
+    some = 1 << 40  # only whether it is a size: what is free is found out later
+    memory_budget(settings.memory, some)
+    memory_budget(settings.device_memory, some, option="device_memory")
     check_progress(settings.progress)
     for name in ("out", "scratch"):
         if getattr(settings, name) is not None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Rows of a block, about: whole targets. It depends on nothing else, so that the same table gives
 #: the same file.
 ROWS_PER_GROUP = 1 << 20
+# Values that are encoded at once: with pyarrow's 1,024, writing takes a sixth longer.
+_BATCH = 1 << 16
 METADATA_KEY = b"pdex_gpu"
 #: Schema version and labels of every comparison and gene, also of those without a row.
 LAYOUT_KEY = b"pdex_gpu.layout"
@@ -194,6 +196,7 @@ def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> N
             compression="zstd",
             compression_level=1,
             use_dictionary=table.label_names,
+            write_batch_size=_BATCH,
             write_page_checksum=True,
         ) as writer,
     ):

@@ -33,7 +33,7 @@ _NAME = re.compile(
 )
 _SUM = np.dtype("<u4")
 # Short, as more than was asked for has to be read; long enough that calls cost nothing.
-_BLOCK = 1 << 13
+_BLOCK = 1 << 15
 _PIECE = 1 << 20  # bytes read at once where all is checked
 
 

@@ -352,13 +352,16 @@ class _Chunked(Hdf5Array):
         self._chunk_bytes = prod(self.chunks) * self._stored.itemsize
         grid = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
         self._places = np.full((*grid, 3), -1, np.int64)  # offset, bytes, filters left out
+        most = sizes.most_encoded(self._chunk_bytes)
 
         def note(info: Any) -> None:
             at = tuple(o // c for o, c in zip(info.chunk_offset, self.chunks, strict=True))
-            if not all(0 <= i < n for i, n in zip(at, grid, strict=True)):
-                return  # of no value: beyond the end
-            sizes.check_encoded(info.size, self._chunk_bytes, f"{name}, {self._chunk_name(at)}")
-            self._places[at] = info.byte_offset, info.size, info.filter_mask
+            try:
+                self._places[at] = info.byte_offset, info.size, info.filter_mask
+            except IndexError:  # beyond the end, of no value
+                return
+            if info.size > most:  # else the chunk's name is made in vain
+                sizes.check_encoded(info.size, self._chunk_bytes, f"{name}, {self._chunk_name(at)}")
 
         dataset.id.chunk_iter(note)
 

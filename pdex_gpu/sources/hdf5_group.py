@@ -34,20 +34,21 @@ class StoredGroup:
     def __init__(self, group: h5py.Group, allow: Allowed = frozenset(), n_links: int = 0) -> None:
         self._group, self._allow, self._n_links = group, allow, n_links
         self.attrs, self.name = group.attrs, group.name
+        self._file_name = group.file.filename
 
     def __iter__(self) -> Iterator[str | bytes]:
         return iter(self._group)
 
     def __contains__(self, name: str | bytes) -> bool:
         *parents, last = _parts(name) or [b"."]
-        group = self._walk(self._group, parents, self._n_links, _called(self._group, name))
+        group = self._walk(self._group, parents, self._n_links, self._called(name))
         return isinstance(group, h5py.Group) and _has_link(group, last)
 
     def __getitem__(self, name: Any) -> StoredGroup | h5py.Dataset:
         found = self.get(name)
         if found is None:
             raise FileFormatError(
-                f"{_called(self._group, name)} is missing, or a link to what is not there. The "
+                f"{self._called(name)} is missing, or a link to what is not there. The "
                 "file is damaged, or not laid out as anndata writes it."
             )
         return found
@@ -60,7 +61,7 @@ class StoredGroup:
         FileFormatError
             It is neither, was not written whole, or is elsewhere without that being allowed.
         """
-        what = _called(self._group, name)
+        what = self._called(name)
         if isinstance(name, h5py.Reference):
             node = self._group[name]
         elif isinstance(name, str | bytes):
@@ -70,6 +71,9 @@ class StoredGroup:
         if node is None:
             return default
         return stored_node(node, what, self._allow, self._n_links)
+
+    def _called(self, name: object) -> str:
+        return _called(self.name, name, self._file_name)
 
     def _walk(self, group: h5py.Group, parts: list[bytes], n_links: int, what: str) -> Any:
         """What a path leads to, without opening what must not be opened; None if to nothing."""
@@ -96,7 +100,7 @@ class StoredGroup:
     def _linked(self, group: h5py.Group, part: bytes, n_links: int) -> Any:
         """What an external link leads to."""
         file_name, target = group.id.links.get_val(part)
-        what = f"{_called(group, part)}: a link"
+        what = f"{_called(group.name, part, group.file.filename)}: a link"
         path = _other_file(group.file, os.fsdecode(file_name))
         if path is None:
             raise FileFormatError(
@@ -263,9 +267,9 @@ def _has_link(group: h5py.Group, part: bytes) -> bool:
     return b"\0" not in part and bool(group.id.links.exists(part))
 
 
-def _called(group: h5py.Group, name: object) -> str:
+def _called(group: str | None, name: object, file: str) -> str:
     """What a member of a group is called in messages."""
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
-    path = f"{group.name or ''}/{name if isinstance(name, str) else ''}".strip("/")
-    return f"{path or 'The file'} of {group.file.filename}" if path else group.file.filename
+    path = f"{group or ''}/{name if isinstance(name, str) else ''}".strip("/")
+    return f"{path} of {file}" if path else file

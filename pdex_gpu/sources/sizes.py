@@ -129,9 +129,14 @@ def check_grid(
     claim(BYTES_PER_PLACE * n_chunks, f"the places of the {n_chunks:,} chunks of {what}")
 
 
+def most_encoded(decoded: int) -> int:
+    """Bytes that a chunk takes in the file at most, more than any codec would make."""
+    return _GROWTH * decoded + _GROWN
+
+
 def check_encoded(n_bytes: int, decoded: int, what: str) -> None:
     """Raise FileFormatError if a chunk takes more bytes in the file than any codec would make."""
-    if n_bytes > _GROWTH * decoded + _GROWN:
+    if n_bytes > most_encoded(decoded):
         raise FileFormatError(
             f"{what} is malformed: it takes {n_bytes:,} bytes in the file, but only {decoded:,} "
             "once decoded. Copy or download the file again."
