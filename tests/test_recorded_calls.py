@@ -1,0 +1,46 @@
+"""Results stay what they were, call by call, in every form of storage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from recorded_calls import FORMS, RECORDED_FROM, calls, recorded, results, same_bits
+
+# Of numbers, where another machine's numpy and scipy round otherwise; on the machine that recorded
+# them, all bits are the same.
+_RTOL = 1e-11
+_SHARE = 18  # of the calls, in `make test`, for a form of storage
+
+
+def test_results_are_those_recorded():
+    kept = recorded()
+    for name, found in results(RECORDED_FROM):
+        expected = kept.pop(name)
+        assert [*found] == [*expected], name
+        for column, values in found.items():
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(values, expected[column], _RTOL, 0, err_msg=name)
+            else:
+                np.testing.assert_array_equal(values, expected[column], err_msg=name)
+    assert not kept
+
+
+@pytest.fixture(scope="module")
+def in_memory():
+    return dict(results(RECORDED_FROM))
+
+
+def check(form, names, in_memory):
+    for name, found in results(form, names.__contains__):
+        assert not same_bits(found, in_memory[name]), name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_storage_changes_no_bit(form, in_memory):
+    check(form, {*[*calls()][FORMS.index(form) % _SHARE :: _SHARE]}, in_memory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_storage_changes_no_bit_of_any_call(form, in_memory):
+    check(form, {*calls()}, in_memory)
