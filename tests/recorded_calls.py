@@ -97,7 +97,7 @@ def calls() -> dict[str, tuple[str, dict[str, Any]]]:
             metric = test.split(",")[0]
             if "strata" in options and test not in _STRATIFIED:
                 continue
-            for kind in ("counts", "log1p"):
+            for kind in ("counts", "log1p") if not of_test else ("log1p",):
                 name = f"{design}; {test}; {kind}"
                 found[name] = kind, options | of_test | {"metric": metric}
     for kind in ("integers", "scaled"):
