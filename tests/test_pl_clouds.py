@@ -335,11 +335,13 @@ def test_names_do_not_move_between_calls():
     assert places[0] == places[1]
 
 
-def test_no_room_for_names():
-    """On tiny axes there may be none; nothing is printed of it."""
+def test_no_room_for_names(capfd):
+    """On tiny axes there is none, and nothing is printed about it."""
     _, ax = plt.subplots(figsize=(1.0, 1.0))
     pl.volcano(result(1, 60, features=["N" * 90] * 60), TARGET, n_labels=30, ax=ax)
     ax.figure.canvas.draw()
+    assert not [text for text in ax.texts if "NNN" in text.get_text()]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_legend_lies_between_axes_and_title():

@@ -90,7 +90,6 @@ def test_no_kernel_gives_the_sanitizers_anything_to_report(selection: str) -> No
         [sys.executable, "-c", _CHILD, str(TESTS), "-q", "-p", "no:xdist", "-p", "no:cacheprovider",
          "--tb=short", "-k", which, *(str(TESTS / name) for name in files)],
         env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False,
-        timeout=900,
     )  # fmt: skip
     said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
     told = [line.removeprefix("child: ") for line in done.stdout.splitlines() if "child: " in line]
