@@ -275,11 +275,12 @@ def _rounding(case: Case, name: str, values: np.ndarray) -> float | np.ndarray:
     """How far two kernel sets may be apart, absolutely, where large values cancel."""
     if _DIFFERENT.search(name):
         return 1e-12
-    if not name.endswith("_mean") or values.shape[-1] != case.values.shape[1]:
+    if not name.endswith("_mean"):
         return 0.0
     size = np.abs(case.values.astype(np.float64))
     largest: np.ndarray = np.max(size, axis=0, where=np.isfinite(size), initial=0.0)
-    return 2.0**-50 * largest
+    in_order = values.shape[-1:] == largest.shape  # else rows are in an order of the entry's own
+    return 2.0**-50 * (largest if in_order else largest.max(initial=0.0))
 
 
 _DIFFERENT = re.compile(
