@@ -235,7 +235,8 @@ def _targets(
     known, by_text = set(present), {str(label): label for label in present}
     matched = [match_label(label, known, by_text) for label in asked]
     absent = [label for label in matched if label not in known]
-    targets = [label for label in dict.fromkeys(matched) if label in known - excluded]
+    allowed = known - excluded
+    targets = [label for label in dict.fromkeys(matched) if label in allowed]
     if absent and not targets:
         what = f"group in column {column!r}:"
         raise LabelError(unknown_label(what, absent[0], present, control=False))
