@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import dask
 import dask.array as da
 import distributed
 import h5py
@@ -16,12 +17,17 @@ import numpy as np
 from scipy import sparse
 from stored_screens import MEMORY, screen
 
+_LIMITS = ("target", "spill", "pause", "terminate")
+
 
 @contextmanager
 def cluster(n_workers: int, *, processes: bool = False, **options: Any) -> Iterator[Any]:
     """A client of a cluster on this machine; workers in this process unless asked otherwise."""
     options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50} | options
+    # Workers in this process count all that the tests take as theirs, and would be paused for it.
+    limits = dict.fromkeys((f"distributed.worker.memory.{name}" for name in _LIMITS), False)
     with (
+        dask.config.set({} if processes else limits),
         distributed.LocalCluster(n_workers=n_workers, processes=processes, **options) as made,
         distributed.Client(made, set_as_default=False) as client,
     ):
