@@ -1,15 +1,16 @@
 // Two-sample Anderson-Darling statistics of every (target, gene) against a reference, midrank and
 // right (see anderson_darling.cuh), from sorted segments; and the distinct values of a reference or
-// a pool, which all versions need. Between two values of the target its count below stands still,
-// so one pass over the distinct reference values, and one over the target's own, serve a pair. No
-// atomics; sums do not depend on the order of their terms.
+// a pool, which all versions need. The number of target cells below a value changes only at the
+// target's own values. So a pair takes one pass over the distinct reference values and one over the
+// target's own. No atomics; sums do not depend on the order of their terms.
 
 #include "anderson_darling.cuh"
 #include "exact_sums.cuh"
 
-// One block a gene: the distinct values of its sorted reference or pool, and where each begins in
-// it. distinct and first hold the gene's from places[j] on; first has one more, the number of
-// entries. n_distinct (C,). Dynamic shared memory: 32 i32.
+// One block per gene: the distinct values of its sorted reference or pool, and where each begins in
+// it. `distinct` holds those of gene j from places[j] on, `first` from places[j] + j on; `first`
+// has one more item per gene, the number of entries. n_distinct (C,).
+// Dynamic shared memory: 32 i32.
 template <class Key>
 __device__ void distinct_values(const Key* keys, const i64* starts, const i64* ends,
                                 const i64* places, Key* distinct, i32* first, i32* n_distinct) {
@@ -20,7 +21,7 @@ __device__ void distinct_values(const Key* keys, const i64* starts, const i64* e
     const i32 n = static_cast<i32>(ends[gene] - starts[gene]);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     distinct += places[gene];
-    first += places[gene] + gene;  // one more a gene
+    first += places[gene] + gene;  // one more per gene
     i32 found = 0;
     for (i32 base = 0; base < n; base += blockDim.x) {
         const i32 i = base + threadIdx.x;
@@ -54,14 +55,15 @@ __device__ __forceinline__ double term(double ties, double b, double m, double n
     return ties * (difference * difference) / (b * (n - b) - 0.25 * n * ties);
 }
 
-// Midrank, or right. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes
-// one target at a time. a2 (T, C), NaN where the pair has one distinct value. Shared memory: none.
+// Midrank or right. A block takes an equal part of the targets, for gene blockIdx.x / n_parts; a
+// warp takes one target at a time. a2 (T, C), NaN where the pair has only one distinct value.
+// Shared memory: none.
 template <bool RIGHT, class Key>
 __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* n_cells,
                                  i64 n_genes, i32 kind, const Sides<Key>& sides, i32 n_parts,
                                  const i64* places, const Key* distinct, const i32* first,
                                  const i32* n_distinct, double* a2) {
-    const double share = RIGHT ? 1.0 : 0.5;  // of equal cells that count
+    const double share = RIGHT ? 1.0 : 0.5;  // share of equal cells that m and b count
     const i64 gene = blockIdx.x / n_parts;
     const int lane = threadIdx.x % WARP;
     const Key zero = zero_key<Key>(kind);
@@ -95,7 +97,7 @@ __device__ void anderson_darling(const Key* keys, const i64* starts, const i64* 
                 sum.add(term<RIGHT>(c + equal, b, m, n, n_target));
                 terms++;
             });
-        // Values that the target alone has, at the last of equal entries.
+        // Values that only the target has, at the last of equal entries.
         for (i32 i = lane; i < n_own; i += WARP) {
             const Key key = target[i];
             if (i + 1 < n_own && target[i + 1] == key) continue;

@@ -1,15 +1,15 @@
 // Two-sample Anderson-Darling statistics (Scholz and Stephens 1987): what their kernels share.
 //
-// With n cells in all, m of the target's and b of both samples' cells up to a value, `ties` cells
-// of that value, and
+// Let n be the number of cells of both samples. At a value, m counts the target's cells up to it, b
+// those of both samples, and `ties` the cells equal to it. With
 //     S = sum over distinct values of w (n m - b n_target)^2,
 // A2 is S * (1 / n_target + 1 / n_other), and
-// * midrank (eq. 7): times (n - 1) / n^2; m and b count half of the equal cells,
+// * midrank (eq. 7): multiplied by (n - 1) / n^2; m and b count half of the equal cells,
 //   w = ties / (b (n - b) - n ties / 4);
-// * right (eq. 6): over n; m and b count all of them, w = ties / (b (n - b)), the last value has
-//   none;
-// * continuous (eq. 3): over n; equal cells count one by one, b = 1 to n - 1 and
-//   w = 1 / (b (n - b)), with m as in right. So with ties S is not that of the other sample.
+// * right (eq. 6): divided by n; m and b count all equal cells, w = ties / (b (n - b)), and the
+//   last value has no term;
+// * continuous (eq. 3): divided by n; equal cells count one by one, b = 1 to n - 1 and
+//   w = 1 / (b (n - b)), with m as in right. So with ties, the other sample has a different S.
 
 #ifndef PDEX_GPU_ANDERSON_DARLING
 #define PDEX_GPU_ANDERSON_DARLING
@@ -17,21 +17,21 @@
 #include "contrast.cuh"
 #include "prefix_sums.cuh"
 
-// Of a pair of one distinct value.
+// The statistic of a pair with only one distinct value.
 __device__ __forceinline__ double undefined() { return __longlong_as_double(0x7ff8000000000000ll); }
 
-// S, which is 0 or at least 1 / n^2: differences are multiples of 1/2, w is at least 4 / n^2.
+// S is 0 or at least 1 / n^2, as differences are multiples of 1/2 and w is at least 4 / n^2.
 __device__ __forceinline__ double rounded(double s, double n) {
     return s < 0.5 / (n * n) ? 0.0 : s;
 }
 
-// Calls f(q, key, below, equal) for each distinct value of the reference, number q, in some lane,
-// with the entries of the sorted target below and equal to it.
+// Calls f(q, key, below, equal) for each distinct value of the reference, in some lane. q is the
+// value's number; below and equal count the entries of the sorted target below it and equal to it.
 template <class Key, class F>
 __device__ __forceinline__ void each_reference_value(const Key* target, i32 n_own,
                                                      const Key* distinct, i32 d, int lane,
                                                      const F& f) {
-    // 32 at a time; `p` target entries lie below them so far.
+    // 32 values at a time; `p` is the number of target entries passed so far.
     i32 p = 0;
     Key held = 0;  // target[p / 32 * 32 + lane]
     for (i32 base = 0; base < d; base += WARP) {
@@ -61,7 +61,7 @@ struct Values {
     Key zero;
     i64 zeros, cells;
 
-    // Cells below value number q, and equal to it.
+    // Cells below value number q, and cells equal to it.
     __device__ i64 below(i64 q) const { return first[q] + (distinct[q] > zero ? zeros : 0); }
     __device__ i64 equal(i64 q) const { return first[q + 1] - first[q]; }
     __device__ i64 below_zero(i32 negative_values) const { return first[negative_values]; }
@@ -83,7 +83,7 @@ __device__ __forceinline__ i64 sums_of(const i64* places, i64 gene) {
     return 3 * (places[gene] / CHUNK + gene);
 }
 
-// The parameters of all kernels on pairs.
+// The parameters of all kernels that work on pairs.
 #define PAIRS(BITS)                                                                                \
     const u##BITS *keys, const i64 *starts, const i64 *n_cells, i64 n_genes, i32 kind,             \
         SIDES_PARAMETERS(BITS), i32 n_parts

@@ -3,18 +3,20 @@
 // No atomics.
 //
 // As 1 / (b (n - b)) = (1 / b + 1 / (n - b)) / n, sums over b are differences of harmonic numbers
-// H. With h = H(n - 1), sums by parts give
+// H. With h = H(n - 1), summation by parts gives
 //     S = n_target^2 (n h - (n - 1)) - n * sum over the target's values of
 //         (change of m^2) (H(a) + v) - 2 n_target (change of m) v,   v = h - H(n - 1 - a),
-// a the cells of both samples below the value. These cancel nearly: harmonic numbers are whole
-// ones, times 2^scale, and all sums exact, in any order.
+// where `a` cells of both samples are below the value. These terms nearly cancel. Therefore
+// harmonic numbers are multiplied by 2^scale and become whole numbers, and all sums are exact, in
+// any order.
 //
-// S of the other sample likewise, from its own values. In a pool these are too many. There it is
+// The S of the other sample comes from its own values in the same way. In a pool these are too
+// many. There its S is
 //     S + sum over b of w (2 n (b n_target - n m) e + n^2 e^2),
-// e the cells of the value of b that come after b. Of a value with a cells below it, l equal, r
-// above and c = a + l, with f = H(c) - H(a) and g = H(r + l - 1) - H(r), what is added up are
-//     sum of n w e = c f - 1 - r g,  of w b e = l - 1 - r g,  of n w e^2 = c^2 f + r^2 g - l n + r,
-// and where m comes in, by parts as above.
+// where e is the number of cells of the value of b that come after b. Take a value with `a` cells
+// below it, l equal, r above, and c = a + l, f = H(c) - H(a), g = H(r + l - 1) - H(r). Its sums are
+//     of n w e: c f - 1 - r g;  of w b e: l - 1 - r g;  of n w e^2: c^2 f + r^2 g - l n + r;
+// those that contain m are taken by parts as above.
 
 #include "anderson_darling.cuh"
 #include "int192.cuh"
@@ -44,8 +46,8 @@ struct Harmonic {
         return x;
     }
     __device__ Int192 one() const { return {0, 1ull << (scale - 64), 0}; }
-    // What a value adds to the sum that S has n times, where m grows from `before` by `own` of
-    // n_sample, and `a` of `cells` lie below; h = H(cells - 1).
+    // The term of one value in the sum that S contains -n times. At the value, m grows from
+    // `before` by `own`, of n_sample cells; `a` of `cells` cells are below it; h = H(cells - 1).
     __device__ Int192 change(i64 before, i64 own, i64 n_sample, i64 a, i64 cells, Int128 h) const {
         const u64 m = static_cast<u64>(before), t = static_cast<u64>(own);
         const Int128 v = h - (*this)(cells - 1 - a);
@@ -64,7 +66,7 @@ struct Harmonic {
         x[1] = one() * static_cast<u64>(equal - 1) - rg;
         x[2] = (cf * c + rg * r) - one() * static_cast<u64>(equal * cells - above);
     }
-    // S of a sample, times 2^scale, from the sum of its changes.
+    // The S of a sample, multiplied by 2^scale, from the sum of its changes.
     __device__ Int192 sum_by_parts(Int192 changes, i64 n_sample, i64 cells, Int128 h) const {
         const u64 n = static_cast<u64>(cells), size = static_cast<u64>(n_sample);
         return (widened(h) * n - one() * (n - 1)) * (size * size) - changes * n;
@@ -72,9 +74,9 @@ struct Harmonic {
     __device__ double unscaled(Int192 s) const { return ldexp(as_float(s), -scale); }
 };
 
-// Against a reference. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp
-// takes one target at a time. a2 (T, C), NaN where the pair has one distinct value. Shared memory:
-// none.
+// Against a reference. A block takes an equal part of the targets, for gene blockIdx.x / n_parts; a
+// warp takes one target at a time. a2 (T, C), NaN where the pair has only one distinct value.
+// Shared memory: none.
 template <class Key>
 __device__ void continuous(const Key* keys, const i64* starts, const i64* n_cells, i64 n_genes,
                            i32 kind, const Sides<Key>& sides, i32 n_parts, const i64* places,
@@ -146,8 +148,8 @@ __device__ void continuous(const Key* keys, const i64* starts, const i64* n_cell
     }
 }
 
-// One block a gene: prefix sums of those over ties (Harmonic.of_ties) of its distinct values, zero
-// left out. sums: 3 (places[C] / CHUNK + C). Shared memory: see prefix_sums.
+// One block per gene: prefix sums, over its distinct values except zero, of their sums over ties
+// (Harmonic.of_ties). sums: 3 (places[C] / CHUNK + C) items. Shared memory: see prefix_sums.
 template <class Key>
 __device__ void pool_ties(const Sides<Key>& sides, i32 kind, const i64* places,
                           const Key* distinct, const i32* first, const i32* n_distinct,
@@ -162,8 +164,8 @@ __device__ void pool_ties(const Sides<Key>& sides, i32 kind, const i64* places,
         sums + sums_of(places, gene));
 }
 
-// In a pool. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes one
-// target at a time. a2 (T, C). Shared memory: none.
+// In a pool. A block takes an equal part of the targets, for gene blockIdx.x / n_parts; a warp
+// takes one target at a time. a2 (T, C). Shared memory: none.
 template <class Key>
 __device__ void continuous_in_pool(const Key* keys, const i64* starts, const i64* n_cells,
                                    i64 n_genes, i32 kind, const Sides<Key>& sides, i32 n_parts,
@@ -184,7 +186,7 @@ __device__ void continuous_in_pool(const Key* keys, const i64* starts, const i64
     of_zero(x_zero);
     const Int192 tied_zero = x_zero[0];
 
-    // The sum over ties of the values below number q, zero left out.
+    // The sum over ties of the values below number q, without zero.
     const auto below = [&](i32 q, int which) {
         Int192 sum = sums[3 * (q / CHUNK) + which];
 #pragma unroll 1

@@ -1,20 +1,21 @@
 // Two-sample Anderson-Darling statistics of every (target, gene) against the rest of a pool,
 // midrank and right (see anderson_darling.cuh), from sorted segments.
 //
-// In a pool w and b belong to the gene and not to the target. The square is expanded:
-//     S = n^2 sum of w m^2 - 2 n n_target sum of w b m + n_target^2 sum of w b^2,
-// and as m changes at values of the target alone, sums by parts leave
+// In a pool, w and b depend on the gene but not on the target. The square is expanded:
+//     S = n^2 sum of w m^2 - 2 n n_target sum of w b m + n_target^2 sum of w b^2.
+// As m changes only at values of the target, summation by parts gives
 //     sum of w m^2 = sum over the target's values of (change of m^2) (sum of w from there on)
-// and likewise of w b m: a pair costs as much as the target has values. The three cancel nearly, by
-// a factor of n or so. Weights therefore become whole numbers of up to 120 bits, of one scale a
-// gene; all sums are exact, in any order, and meet in arithmetic of twice the precision of float64.
-// anderson_darling_pool.py gives the same bits. No atomics.
+// and similarly the sum of w b m. So the cost of a pair depends on the number of the target's
+// values. The three sums nearly cancel, by a factor of about n. Therefore weights become whole
+// numbers of up to 120 bits, with one scale per gene. All sums are exact, in any order, and are
+// combined with twice the precision of float64. No atomics. anderson_darling_pool.py gives the same
+// bits.
 
 #include "anderson_darling.cuh"
 #include "exact_sums.cuh"
 #include "int128.cuh"
 
-#define SUM_BITS 125  // of a sum of 4 n^2 weights
+#define SUM_BITS 125  // bits of a sum of 4 n^2 weights
 
 // One value of a pool.
 template <class Key>
@@ -25,7 +26,7 @@ struct Weighed {
     __device__ Weighed(const Values<Key>& values, i64 below, i64 equal, bool midrank) {
         const double l = static_cast<double>(equal), a = static_cast<double>(below);
         const double above = static_cast<double>(values.cells - below - equal);
-        if (midrank) {  // b (n - b) - n l / 4, without what cancels
+        if (midrank) {  // b (n - b) - n l / 4, without cancellation
             weight = l / (a * above + 0.25 * l * (a + above));
             twice_b = static_cast<u64>(2 * below + equal);
         } else {
@@ -33,7 +34,7 @@ struct Weighed {
             twice_b = static_cast<u64>(2 * (below + equal));
         }
     }
-    // w, 2 w b and 4 w b^2, w times 2^scale.
+    // w, 2 w b and 4 w b^2, with w multiplied by 2^scale.
     __device__ void products(i32 scale, Int128* x) const {
         x[0] = whole(weight, scale);
         x[1] = x[0] * twice_b;
@@ -41,13 +42,13 @@ struct Weighed {
     }
 };
 
-// The power of two that weights are multiplied by, from their sum.
+// The scale for weights, which are multiplied by 2^scale, from their sum.
 __device__ __forceinline__ i32 scale_of(double total, double n) {
     return SUM_BITS - 3 - exponent_of(n * n * total);
 }
 
-// One block a gene: prefix sums of w, 2 w b and 4 w b^2 over its distinct values, zero left out.
-// sums: 3 (places[C] / CHUNK + C) of them; scales (C,). Shared memory: see prefix_sums; 512 bytes.
+// One block per gene: prefix sums of w, 2 w b and 4 w b^2 over its distinct values except zero.
+// sums: 3 (places[C] / CHUNK + C) items; scales (C,). Shared memory: see prefix_sums; 512 bytes.
 template <class Key>
 __device__ void pool_weights(const Sides<Key>& sides, i32 kind, const i64* places,
                              const Key* distinct, const i32* first, const i32* n_distinct,
@@ -58,7 +59,7 @@ __device__ void pool_weights(const Sides<Key>& sides, i32 kind, const i64* place
     const Values<Key> values = values_of(sides, gene, kind, places, distinct, first, n_distinct);
     if (values.constant()) return;
     const double n = static_cast<double>(values.cells);
-    ExactSum weights(16.0 / n, n);  // they add up to less
+    ExactSum weights(16.0 / n, n);  // they add up to less than 16
     for (i32 q = threadIdx.x; q < values.d; q += blockDim.x)
         weights.add(Weighed<Key>(values, values.below(q), values.equal(q), midrank).weight);
     if (threadIdx.x == 0 && values.zeros > 0) {
@@ -88,8 +89,8 @@ __device__ void pool_weights(const Sides<Key>& sides, i32 kind, const i64* place
         sums + sums_of(places, gene));
 }
 
-// Midrank, or right. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp takes
-// one target at a time. a2 (T, C). Shared memory: none.
+// Midrank or right. A block takes an equal part of the targets, for gene blockIdx.x / n_parts; a
+// warp takes one target at a time. a2 (T, C). Shared memory: none.
 template <class Key>
 __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, const i64* n_cells,
                                          i64 n_genes, i32 kind, const Sides<Key>& sides,
@@ -109,7 +110,7 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
         Weighed<Key>(values, values.below_zero(negative_values), values.zeros, midrank)
             .products(scale, of_zero);
 
-    // Sums of w and 2 w b below value number q, and of 4 w b^2 if n_sums is 3; zero left out.
+    // Sums of w and 2 w b over values below number q, and of 4 w b^2 if n_sums is 3; without zero.
     const auto below = [&](i32 q, int n_sums, Int128* x) {
         for (int c = 0; c < n_sums; c++) x[c] = sums[3 * (q / CHUNK) + c];
 #pragma unroll 1
@@ -138,7 +139,8 @@ __device__ void anderson_darling_in_pool(const Key* keys, const i64* starts, con
         const double n_target = static_cast<double>(n_cells[group]);
         Int128 wm2 = {0, 0}, wbm = {0, 0};  // 4 sum of w m^2, 4 sum of w b m
 
-        // m grows from `before` by `own` at a value with x[0] and x[1] below it, and w[0] and w[1].
+        // Adds a value at which m grows from `before` by `own`. x has the sums of w and 2 w b below
+        // it, w its own w and 2 w b.
         const auto add = [&](i64 before, i64 own, const Int128* x, const Int128* w) {
             const u64 m = static_cast<u64>(before), t = static_cast<u64>(own);
             const Int128 w_from = all[0] - x[0], wb_from = all[1] - x[1];

@@ -1,19 +1,20 @@
 // Benjamini-Hochberg adjustment (1995) from sorted p-values: the running minimum, from the largest
-// down, of p * (n_tests / rank), at most 1. Minima do not depend on their order, so the bits are those of
-// scipy.stats.false_discovery_control. P-values lie in [0, 1], so their bits sort as they do.
+// down, of p * (n_tests / rank), at most 1. Minima do not depend on their order, so the bits are
+// those of scipy.stats.false_discovery_control. P-values lie in [0, 1], so their bits sort as they
+// do.
 //
-// Equal p-values have equal results, those of the first of them: each p-value is searched for
-// among the sorted ones, and no places have to be carried through the sort. P-values come and go
-// as their bits.
+// Equal p-values all have the result of the first of them. So each p-value is searched for among
+// the sorted ones, and no places have to be carried through the sort. P-values are passed and
+// returned as their bits.
 //
-// The n p-values may be some of n_tests: n_smaller of the others come before these, and `ceiling` is
-// the smallest result of those that come after.
+// The n p-values may be some of n_tests: n_smaller of the others come before these, and `ceiling`
+// is the smallest result of those that come after.
 
 #include "common.cuh"
 
-// Blocks take tile_size sorted p-values each, threads equal parts of them. sorted (n,) becomes the
-// running minimum from the end of its tile down, smallest (tiles,) that of the whole tile.
-// Dynamic shared memory: one double a thread.
+// Each block takes tile_size sorted p-values, each thread an equal part of them. adjusted (n,) are
+// the running minima from the end of the tile down, smallest (tiles,) those of the whole tiles.
+// Dynamic shared memory: one double per thread.
 extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, i64 n_tests,
                                   i64 n_smaller, double* adjusted, double* smallest) {
     DYNAMIC_SHARED(memory);
@@ -41,8 +42,8 @@ extern "C" __global__ void adjust(const u64* sorted, i64 n, i64 tile_size, i64 n
     if (threadIdx.x == 0) smallest[blockIdx.x] = running < above ? running : above;
 }
 
-// One block: smallest (tiles,) becomes the least of all tiles above, at most `ceiling`.
-// Dynamic shared memory: one double a thread.
+// One block: each item of smallest (tiles,) becomes the minimum of all tiles above, at most
+// `ceiling`. Dynamic shared memory: one double per thread.
 extern "C" __global__ void least_above(double* smallest, i64 n_tiles, double ceiling) {
     DYNAMIC_SHARED(memory);
     double* minima = reinterpret_cast<double*>(memory);
@@ -62,7 +63,7 @@ extern "C" __global__ void least_above(double* smallest, i64 n_tiles, double cei
     }
 }
 
-// One thread a p-value, in the order of the input; p becomes the adjusted one.
+// One thread per p-value, in the order of the input; p becomes the adjusted p-value.
 extern "C" __global__ void gather(u64* p, const u64* sorted, const double* adjusted,
                                   const double* above, i64 n, i64 tile_size) {
     const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -1,11 +1,11 @@
 // Shared by all kernels: types, order-preserving keys, searches, sums over a warp, wide sums.
 //
-// Notation: K groups, C genes of a slice, T targets of a contrast, n cells. Where an entry of a
-// slice lies: entries of (group g, gene j) are keys[starts[g * C + j]] to
-// keys[starts[(g + 1) * C + j]], exclusive; so a gene is contiguous and, within it, a group.
+// Notation: K groups, C genes of a slice, T targets of a contrast, n cells. The entries of
+// (group g, gene j) are keys[starts[g * C + j]] to keys[starts[(g + 1) * C + j]], exclusive. So
+// each gene is contiguous, and so is each group within it.
 //
 // Values become unsigned keys of 32 or 64 bits that sort as the values do. Zeros are never stored:
-// a group has n_cells[g] minus its entries of them, and they rank at zero_key(kind).
+// their number in a group is n_cells[g] minus its entries, and they rank at zero_key(kind).
 
 #ifndef PDEX_GPU_COMMON
 #define PDEX_GPU_COMMON
@@ -24,7 +24,7 @@ typedef unsigned long long u64;
 
 // --- keys ---------------------------------------------------------------------------------------
 
-// What a key was made from.
+// The kind of value that a key was made from.
 enum Kind { SIGNED = 0, UNSIGNED = 1, FLOATING = 2 };
 
 // Types of stored values; the order is that of VALUE_TYPES in types.py.
@@ -56,8 +56,8 @@ struct Bits<u64> {
     }
 };
 
-// IEEE 754 numbers sort as integers once the sign bit is turned over, and with it all other bits
-// of negative ones.
+// IEEE 754 numbers sort as integers once the sign bit is flipped and, if they are negative, all
+// other bits as well.
 template <class Key>
 __device__ __forceinline__ Key float_key(Key bits) {
     return (bits & Bits<Key>::TOP) ? ~bits : (bits | Bits<Key>::TOP);
@@ -154,7 +154,7 @@ __device__ __forceinline__ T warp_sum(T x) {
     return x;
 }
 
-// The largest over all lanes, in every lane.
+// The maximum over all lanes, in every lane.
 template <class T>
 __device__ __forceinline__ T warp_max(T x) {
     for (int step = WARP / 2; step > 0; step >>= 1) {
@@ -166,25 +166,25 @@ __device__ __forceinline__ T warp_max(T x) {
 
 // --- wide sums ----------------------------------------------------------------------------------
 
-// A sum of integers beyond 64 bits: high * 2^32 + low. A sum of t^3 - t over 2^31 cells fits, and
-// one of cubes and of squared places.
+// A sum of integers that may exceed 64 bits: high * 2^32 + low. Sums over 2^31 cells of t^3 - t, of
+// cubes and of squared places fit.
 struct Wide {
     u64 high, low;
 
-    // Adds a * b, b < 2^31.
+    // Adds a * b, for b < 2^31.
     __device__ void add_product(u64 a, u64 b) {
         const u64 low_part = (a & 0xffffffffull) * b;
         high += (a >> 32) * b + (low_part >> 32);
         low += low_part & 0xffffffffull;
     }
-    // Adds t^3 - t, t < 2^31.
+    // Adds t^3 - t, for t < 2^31.
     __device__ void add_ties(u64 t) {
         if (t > 1) add_product(t * t - 1, t);
     }
     // Adds what one more equal cell adds to the term of m equal cells: (m+1)^3-(m+1) - (m^3-m).
     __device__ void add_one_more(u64 m) { add_product(m * (m + 1), 3); }
 
-    // Both parts are exact, so it is rounded once.
+    // Both terms are exact, so their sum is rounded only once.
     __device__ double value() const {
         const u64 carried = high + (low >> 32), last_bits = 2047;
         const double rest = static_cast<double>(carried & last_bits) * 4294967296.0 +

@@ -1,10 +1,11 @@
-// What a contrast compares: its targets, and the sorted keys that each is compared with.
+// The sides of a contrast: its targets, and the sorted keys that each is compared with.
 //
-// Targets are groups of the slice, groups[0 .. n_targets), or, where that is null, those from
-// `first` on. `keys` are, for gene j, keys[starts[j] .. ends[j]) and zeros, of `cells` cells:
+// Targets are groups of the slice: groups[0 .. n_targets) or, if `groups` is null, those from
+// `first` on. For gene j they are compared with keys[starts[j] .. ends[j]) and zeros, of `cells`
+// cells:
 // * of another group, the reference, if `pooled` is false;
-// * of a pool if it is true: all cells of the contrast, those of the targets among them. A target
-//   is compared with the cells of the pool that are not its own.
+// * of a pool if it is true: all cells of the contrast, including those of the targets. A target is
+//   compared with the cells of the pool that are not its own.
 
 #ifndef PDEX_GPU_CONTRAST
 #define PDEX_GPU_CONTRAST
@@ -33,7 +34,7 @@ struct Sides {
         groups, first, n_targets, side_keys, side_starts, side_ends, side_cells, pooled != 0       \
     }
 
-// Sorted keys, every stride-th of them in shared memory.
+// Sorted keys, with every stride-th of them in shared memory.
 template <class Key>
 struct Searched {
     const Key* keys;
@@ -41,7 +42,7 @@ struct Searched {
     const Key* samples;
     i32 n_samples, stride;
 
-    // The range that a sample found `at` leaves for the bound.
+    // The range of keys that is left to search once the samples give the bound `at`.
     __device__ void narrow(i32 at, i32& low, i32& size) const {
         low = at > 0 ? (at - 1) * stride + 1 : 0;
         size = (at < n_samples ? at * stride : n) - low;
@@ -58,8 +59,8 @@ struct Searched {
     }
 };
 
-// What targets of `gene` are searched in; for a whole block, which loads at most `most_samples`.
-// Where these are all keys, searching ends in them.
+// The keys of `gene` in which entries of targets are searched for. Called by a whole block, which
+// loads at most `most_samples` of them. If these are all keys, searches need no others.
 template <class Key>
 __device__ __forceinline__ Searched<Key> load_searched(const Sides<Key>& sides, i64 gene,
                                                        i32 most_samples, Key* samples) {
@@ -75,22 +76,22 @@ __device__ __forceinline__ Searched<Key> load_searched(const Sides<Key>& sides, 
     return searched;
 }
 
-// The share of the targets that is this block's, one of n_parts of a gene.
+// This block's share of the targets, one of n_parts per gene.
 __device__ __forceinline__ void share_of_targets(i64 n_targets, i32 n_parts, i32& begin, i32& end) {
     const i64 part = blockIdx.x % n_parts;
     begin = static_cast<i32>(n_targets * part / n_parts);
     end = static_cast<i32>(n_targets * (part + 1) / n_parts);
 }
 
-// Where a distinct value of a target stands: cells of the target and of the other sample, below it
-// and equal to it.
+// The place of a distinct value of a target: numbers of cells of the target (before, own) and of
+// the other sample (below, equal) that are below it and equal to it.
 struct Place {
     i64 before, own, below, equal;
 };
 
-// Calls work(cells of the target, row * C + gene, visit) for each target of this block, a warp at a
-// time; visit(f) calls f(place) for each distinct value of the target, in some lane.
-// Blocks: gene blockIdx.x / n_parts, an equal part of the targets.
+// Calls work(cells of the target, row * C + gene, visit) for each target of this block, one target
+// per warp at a time. visit(f) calls f(place) for each distinct value of the target, in some lane.
+// A block takes an equal part of the targets, for gene blockIdx.x / n_parts.
 // Dynamic shared memory: most_samples keys.
 template <class Key, class Work>
 __device__ __forceinline__ void each_target(const Key* keys, const i64* starts, const i64* n_cells,

@@ -1,4 +1,4 @@
-// Sums and products of twice the precision of float64, from error-free transforms (Dekker 1971;
+// Sums and products with twice the precision of float64, by error-free transforms (Dekker 1971;
 // Hida, Li and Bailey 2001). wide.py has the same additions and products.
 
 #ifndef PDEX_GPU_DOUBLE_DOUBLE
@@ -26,7 +26,7 @@ __device__ __forceinline__ Twofold product(double a, double b) {  // exact
     return {p, __fma_rn(a, b, -p)};
 }
 
-// The same bits whichever comes first.
+// Gives the same bits if a and b are swapped.
 __device__ __forceinline__ Twofold operator+(Twofold a, Twofold b) {
     const Twofold s = two_sum(a.high, b.high);
     return quick_two_sum(s.high, s.low + (a.low + b.low));

@@ -1,28 +1,28 @@
 // Sums of float64 that do not depend on the order of their terms.
 //
-// Each term is rounded to a multiple of a unit, large enough for all such sums to be exact, and
-// what that leaves to a multiple of a second unit, 2^52 / n times smaller (Demmel and Nguyen 2015,
-// with two folds). What is left out of n terms of at most `bound` adds up to less than
-// bound n^3 2^-102. pdex_gpu/backends/cpu/exact_sums.py gives the same bits.
+// Each term is rounded to a multiple of a unit that is large enough for sums of multiples to be
+// exact. The remainder is rounded to a multiple of a second unit, 2^52 / n times smaller (Demmel
+// and Nguyen 2015, with two folds). For n terms of at most `bound`, what is left out adds up to
+// less than bound n^3 2^-102. pdex_gpu/backends/cpu/exact_sums.py gives the same bits.
 
 #ifndef PDEX_GPU_EXACT_SUMS
 #define PDEX_GPU_EXACT_SUMS
 
 #include "double_double.cuh"
 
-// That of a number that is not negative; 1024 of one that is not finite.
+// The binary exponent of x, which is not negative; 1024 if x is not finite.
 __device__ __forceinline__ i32 exponent_of(double x) {
     return static_cast<i32>(__double_as_longlong(x) >> 52) - 1023;
 }
 
-// Rounds to multiples of 2^(exponent - 52) once it is added and subtracted.
+// A number that rounds to multiples of 2^(exponent - 52) when it is added and then subtracted.
 __device__ __forceinline__ double fold(i32 exponent) {
     const i64 biased = max(exponent, -1022) + 1023;
     return __longlong_as_double((biased << 52) + (1ll << 51));
 }
 
-// The sum of at most n terms, whose magnitudes add up to at most n `bound`, dealt to the lanes of a
-// warp. Where that is too large, or not finite, it is a plain sum.
+// The sum of at most n terms that are distributed over the lanes of a warp. Their magnitudes add up
+// to at most n * bound; if that is too large or not finite, this is a plain sum.
 struct ExactSum {
     double first, second, high, low;
 
@@ -37,7 +37,7 @@ struct ExactSum {
         high += rounded;
         if (first != 0.0) low += ((term - rounded) + second) - second;
     }
-    // Two numbers that add up to that of all lanes, in every lane.
+    // The sum over all lanes, as two numbers, in every lane.
     __device__ Twofold of_warp() const { return {warp_sum(high), warp_sum(low)}; }
 };
 

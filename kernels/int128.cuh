@@ -1,12 +1,12 @@
-// Whole numbers of 128 bits: sums of products that are exact. What overflows is lost, so a sum is
-// exact wherever its end fits. pdex_gpu/backends/cpu/wide.py has the same.
+// Whole numbers of 128 bits: exact sums of products. Overflowing bits are lost, so a sum is exact
+// whenever its final value fits. pdex_gpu/backends/cpu/wide.py does the same.
 
 #ifndef PDEX_GPU_INT128
 #define PDEX_GPU_INT128
 
 #include "double_double.cuh"
 
-// high * 2^64 + low, high in two's complement.
+// high * 2^64 + low, with high in two's complement.
 struct Int128 {
     u64 high, low;
 };
@@ -24,9 +24,9 @@ __device__ __forceinline__ Int128 operator*(Int128 a, u64 b) {
     return {a.high * b + __umul64hi(a.low, b), a.low * b};
 }
 
-#define HALF_BITS 60  // of a number in the lower of two parts
+#define HALF_BITS 60  // bits in the lower of a number's two parts
 
-// floor(x * 2^scale), x not negative.
+// floor(x * 2^scale), for x that is not negative.
 __device__ __forceinline__ Int128 whole(double x, i32 scale) {
     const double upper = ldexp(x, scale - HALF_BITS), high = floor(upper);
     return Int128{0, static_cast<u64>((upper - high) * static_cast<double>(1ll << HALF_BITS))} +

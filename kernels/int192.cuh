@@ -1,5 +1,5 @@
-// Whole numbers of 192 bits: products of those of 128 bits that are exact. What overflows is lost, so
-// a sum is exact wherever its end fits. pdex_gpu/backends/cpu/int192.py has the same.
+// Whole numbers of 192 bits: exact products of 128-bit numbers. Overflowing bits are lost, so a sum
+// is exact whenever its final value fits. pdex_gpu/backends/cpu/int192.py does the same.
 
 #ifndef PDEX_GPU_INT192
 #define PDEX_GPU_INT192
@@ -27,10 +27,10 @@ __device__ __forceinline__ Int192 operator*(Int192 a, u64 b) {
     return {a.high * b + middle.high, middle.low, low.low};
 }
 
-// One of 128 bits that is not negative.
+// A 128-bit number that is not negative, in 192 bits.
 __device__ __forceinline__ Int192 widened(Int128 x) { return {0, x.high, x.low}; }
 
-// Within three roundings, 0 if it is negative.
+// The number as a float64, within three roundings; 0 if it is negative.
 __device__ __forceinline__ double as_float(Int192 x) {
     if (x.high >> 63) return 0.0;
     return static_cast<double>(x.high) * 340282366920938463463374607431768211456.0 +

@@ -1,9 +1,9 @@
-// Kolmogorov-Smirnov distances of every (target, gene) of a contrast, as whole numbers: with F and
-// G the cells of the target and of the other sample not above x, n and m all of them, the largest
-// m F(x) - n G(x) and n G(x) - m F(x), at least 0.
+// Kolmogorov-Smirnov distances of every (target, gene) of a contrast, as whole numbers. The target
+// has n cells, F(x) of them not above x; the other sample has m, G(x) of them not above x. The
+// distances are the largest m F(x) - n G(x) and the largest n G(x) - m F(x), each at least 0.
 //
-// F stands still between values of the target, so the first is largest at one of these, and the
-// second just below one: only the target's own values are looked at. No atomics.
+// F changes only at values of the target. So the first is largest at one of these, and the second
+// just below one: only the target's own values are visited. No atomics.
 
 #include "contrast.cuh"
 

@@ -1,15 +1,15 @@
-// From a matrix as it is stored (CSR, CSC, dense) to the keys of a slice of genes: gene by gene,
-// within a gene group by group. Three steps: count the entries of every (group, gene), sum the
-// counts to places (offsets.cu), scatter the keys. The order of the entries of one (group, gene)
-// is left to chance; sorting ends that.
+// Turns a stored matrix (CSR, CSC, dense) into the keys of a slice of genes, gene by gene and group
+// by group within a gene. Three steps: count the entries of every (group, gene), sum the counts to
+// places (offsets.cu), scatter the keys. The order of the entries of one (group, gene) is arbitrary
+// until they are sorted.
 //
-// Zeros and cells of no group (code -1) are left out. Places are 64-bit: a matrix may hold more
-// than 2^31 entries.
+// Zeros and cells of no group (code -1) are left out. Places are 64-bit because a matrix may hold
+// more than 2^31 entries.
 //
 // Shapes: codes (cells,), the group of each cell; order (selected cells,), cells in group order;
 // counts (K, C); starts (K + 1, C); row_ptr (cells + 1,), col_ptr (genes + 1,); entries (genes,) of
-// the whole range; genes of a slice are first to first + C of the range. Values and indices are of
-// the types that value_type and index_type say.
+// the whole range. The genes of a slice are [first, first + C) of the range. value_type and
+// index_type give the types of values and indices.
 //
 // Shared memory: none. Atomics are on integers only.
 
@@ -18,7 +18,7 @@
 // status[0]: an index is out of range, unsorted or repeated.
 // status[1]: a value has a fractional part above 0.001 (LOG1P_EPSILON in contract.py).
 // status[2 .. 4]: the first NaN, +infinity and -infinity, as cell * n_genes + gene.
-// status[5], status[6]: keys of the smallest and of the largest value, zero_key(kind) at first.
+// status[5], status[6]: keys of the smallest and the largest value, initially zero_key(kind).
 #define BAD_INDEX 0
 #define FRACTIONAL 1
 #define FIRST_NAN 2
@@ -27,7 +27,7 @@
 #define SMALLEST 5
 #define LARGEST 6
 
-// What checking learned in one thread, merged once at its end.
+// What one thread finds while checking; merged into status once, at its end.
 struct Found {
     bool bad_index = false, fractional = false;
     u64 smallest = ~0ull, largest = 0;
@@ -39,7 +39,7 @@ struct Found {
         u64* lowest = &status[SMALLEST];
         if (smallest < *static_cast<volatile u64*>(lowest)) atomicMin(lowest, smallest);
     }
-    // Looks first: millions of atomics on one address would queue.
+    // Reads first, because millions of atomics on one address would queue.
     static __device__ void raise(u64 found, u64* flag) {
         if (found > *static_cast<volatile u64*>(flag)) atomicMax(flag, found);
     }
@@ -49,7 +49,7 @@ struct Found {
     }
 };
 
-// Looks at one value; returns whether it is an entry (not zero).
+// Checks one value; returns whether it is an entry (not zero).
 __device__ __forceinline__ bool look(const void* values, i32 type, i64 i, u64 place, Found& found,
                                      u64* status) {
     const bool wide = type == U64 || type == I64 || type == F64;
@@ -76,8 +76,8 @@ __device__ __forceinline__ bool look(const void* values, i32 type, i64 i, u64 pl
     return x != 0.0;
 }
 
-// One warp a cell: its indices rise and lie in [0, n_genes), its values are finite. Counts the
-// entries a gene. Rows: cell c holds entries row_ptr[c] to row_ptr[c + 1].
+// One warp per cell. Checks that its indices rise and lie in [0, n_genes), and that its values are
+// finite. Counts the entries per gene. Cell c holds entries row_ptr[c] to row_ptr[c + 1].
 extern "C" __global__ void check_rows(const void* values, i32 value_type, const void* indices,
                                       i32 index_type, const i64* row_ptr, const i32* codes,
                                       i64 n_cells, i64 n_genes, u64* status, u64* entries) {
@@ -99,8 +99,8 @@ extern "C" __global__ void check_rows(const void* values, i32 value_type, const 
     found.merge(status);
 }
 
-// One thread a selected cell: where its entries of genes [first, last) begin and end, spans
-// (cells, 2).
+// One thread per selected cell. spans (cells, 2): where the cell's entries of genes [first, last)
+// begin and end.
 extern "C" __global__ void find_rows(const void* indices, i32 index_type, const i64* row_ptr,
                                      const i32* order, i64 n_selected, i64 first, i64 last,
                                      i64* spans) {
@@ -139,8 +139,8 @@ struct Count {
     }
 };
 
-// Writes the key of an entry to the next place of its (group, gene), from the last down: counts
-// are back at zero when all is done.
+// Writes the key of an entry to the next place of its (group, gene), from the last place down, so
+// that counts are zero again at the end.
 template <class Key>
 struct Scatter {
     const void* values;
@@ -158,7 +158,7 @@ struct Scatter {
     }
 };
 
-// One warp a selected cell, cells in group order: what is written at a time lies close together.
+// One warp per selected cell, in group order, so that concurrent writes lie close together.
 template <class Visit>
 __device__ void visit_rows(const void* indices, i32 index_type, const i64* spans, const i32* order,
                            const i32* codes, i64 n_selected, i64 first, const Visit& visit) {
@@ -170,8 +170,8 @@ __device__ void visit_rows(const void* indices, i32 index_type, const i64* spans
         visit(i, group, load_index(indices, index_type, i) - first);
 }
 
-// Blocks share out each gene: block b takes piece b % n_pieces of gene first + b / n_pieces.
-// A thread takes every blockDim-th entry of a piece of `piece` entries.
+// Several blocks share each gene: block b takes piece b % n_pieces of gene first + b / n_pieces.
+// A piece has `piece` entries; a thread takes every blockDim-th of them.
 template <class Visit>
 __device__ void visit_columns(const void* indices, i32 index_type, const i64* col_ptr,
                               const i32* codes, i64 first, i64 n_pieces, i64 piece,
@@ -185,8 +185,8 @@ __device__ void visit_columns(const void* indices, i32 index_type, const i64* co
     }
 }
 
-// One thread an element of cells x genes [first, first + n_genes); neighbours in memory are taken
-// by neighbouring threads. Strides are in elements.
+// One thread per element of cells x genes [first, first + n_genes); adjacent threads take elements
+// that are adjacent in memory. Strides are in elements.
 template <class Visit>
 __device__ void visit_dense(const i32* codes, i64 n_cells, i64 n_genes, i64 first, i64 cell_stride,
                             i64 gene_stride, const Visit& visit) {
@@ -200,7 +200,7 @@ __device__ void visit_dense(const i32* codes, i64 n_cells, i64 n_genes, i64 firs
         visit(cell * cell_stride + (first + gene) * gene_stride, static_cast<i64>(group), gene);
 }
 
-// As check_rows, for columns: blocks share out genes as in visit_columns.
+// Like check_rows, for columns: blocks share genes as in visit_columns.
 extern "C" __global__ void check_columns(const void* values, i32 value_type, const void* indices,
                                          i32 index_type, const i64* col_ptr, const i32* codes,
                                          i64 n_cells, i64 n_genes, i64 n_pieces, i64 piece,
@@ -226,7 +226,7 @@ extern "C" __global__ void check_columns(const void* values, i32 value_type, con
     if (threadIdx.x % WARP == 0 && n > 0) atomicAdd(&entries[gene], n);
 }
 
-// As check_rows, for a dense matrix: one thread an element, as in visit_dense.
+// Like check_rows, for a dense matrix: one thread per element, as in visit_dense.
 extern "C" __global__ void check_dense(const void* values, i32 value_type, const i32* codes,
                                        i64 n_cells, i64 n_genes, i64 cell_stride, i64 gene_stride,
                                        u64* status, u64* entries) {

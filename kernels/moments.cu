@@ -1,24 +1,25 @@
-// Moments of every (group, gene), from sorted segments: number of entries, mean, and where asked
-// the centred second moment and the means of expm1(x) and log1p(x). All (K, C), float64 but the
-// number. Mean and second moment are of the values over 2^exponent where that is given.
+// Moments of every (group, gene), from sorted segments: number of entries, mean and, if requested,
+// the centred second moment and the means of expm1(x) and log1p(x). All are (K, C) and, except the
+// number, float64. If `exponent` is given, mean and second moment are of the values / 2^exponent.
 //
-// One warp a (group, gene), whose sums do not depend on the order of entries (see exact_sums.cuh);
-// that these are ascending tells the largest term. Second moment by the corrected two-pass algorithm
-// (Chan, Golub and LeVeque 1983). Shared memory: none. No atomics.
+// One warp per (group, gene). Its sums do not depend on the order of entries (see exact_sums.cuh);
+// as entries are ascending, the first or last gives the largest term. The second moment is computed
+// by the corrected two-pass algorithm (Chan, Golub and LeVeque 1983). Shared memory: none. No
+// atomics.
 
 #include "exact_sums.cuh"
 #include "transforms.cuh"
 
 #define SAFE_EXPONENT 160  // as in contract.py
 
-// What values of that magnitude are divided by before they are squared: 2 to this.
+// Values of this magnitude are divided by 2 to this power before they are squared.
 __device__ __forceinline__ i32 scale_exponent(double largest) {
     const i32 exponent = exponent_of(largest);
     const i32 scale = (abs(exponent) + SAFE_EXPONENT - 1) / (2 * SAFE_EXPONENT) * (2 * SAFE_EXPONENT);
     return exponent > 0 ? scale : -scale;
 }
 
-// The sum over keys[0 .. n) of term(value), none larger than `bound`, as two numbers, in every lane.
+// The sum over keys[0 .. n) of term(value), as two numbers, in every lane. No term exceeds `bound`.
 template <class Key, class Term>
 __device__ __forceinline__ Twofold sum(const Key* keys, i32 n, i32 kind, int lane, double bound,
                                       const Term& term) {
@@ -53,7 +54,7 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
                                   [factor](double x) { return x * factor; });
         mu = (total.high + total.low) / cells;
         if (m2) {
-            // What rounding of the mean left; zero in exact arithmetic.
+            // What rounding the mean left over; zero in exact arithmetic.
             const Twofold all = product(cells, mu);
             const double residual = ((total.high - all.high) + total.low) - all.low;
             const double deviation =
@@ -82,7 +83,7 @@ __device__ void moments(const Key* keys, const i64* starts, const i64* n_cells, 
     }
 }
 
-// The mean of log1p(x) alone: for few calls, and the registers it takes would slow down all others.
+// Only the mean of log1p(x). Few calls need it, and its registers would slow down all others.
 template <class Key>
 __device__ void mean_log1p(const Key* keys, const i64* starts, const i64* n_cells, i64 n_groups,
                            i64 n_genes, i32 kind, double* mean) {

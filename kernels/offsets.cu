@@ -1,9 +1,9 @@
-// From entries of every (group, gene) to places: an exclusive sum, gene by gene, within a gene
-// group by group. counts (K, C) u32 -> starts (K + 1, C) i64, starts[g * C + j] the place of the
-// first entry of (g, j).
+// Turns counts of entries per (group, gene) into places by an exclusive sum, gene by gene and group
+// by group within a gene. counts (K, C) u32 -> starts (K + 1, C) i64, where starts[g * C + j] is
+// the place of the first entry of (g, j).
 //
-// A block takes 32 genes; lane l of each of its warps one of them, so that loads are coalesced.
-// Its warps share out the groups. Shared memory: 32 u64 a warp, dynamic.
+// A block takes 32 genes, one per lane of each of its warps, so that loads are coalesced. Its warps
+// divide the groups among them. Dynamic shared memory: 32 u64 per warp.
 
 #include "common.cuh"
 
@@ -21,7 +21,7 @@ __device__ __forceinline__ u64 column_sum(const u32* counts, i64 n_genes, i64 ge
     return total;
 }
 
-// Entries a gene: totals (C,).
+// Entries per gene: totals (C,).
 extern "C" __global__ void gene_totals(const u32* counts, i64 n_groups, i64 n_genes, u64* totals) {
     DYNAMIC_SHARED(memory);
     u64* sums = reinterpret_cast<u64*>(memory);
@@ -38,7 +38,7 @@ extern "C" __global__ void gene_totals(const u32* counts, i64 n_groups, i64 n_ge
     }
 }
 
-// In place, one block: totals become the place of the first entry of each gene.
+// One block. In place: totals become the places of each gene's first entry.
 extern "C" __global__ void gene_bases(u64* totals, i64 n_genes) {
     DYNAMIC_SHARED(memory);
     u64* sums = reinterpret_cast<u64*>(memory);

@@ -1,12 +1,12 @@
 // Sums of squared placements of every (target, gene) of a contrast (DeLong, DeLong and
-// Clarke-Pearson 1988), of twice the placements, which are whole numbers.
+// Clarke-Pearson 1988). Placements are doubled, which makes them whole numbers.
 //
-// A target cell has 2 below + equal of the other sample. A cell of the other sample with k target
-// cells above and t equal has 2 k + t. A value of the target with k of its cells above and t equal
-// adds (2 k + 2 t)^2 - (2 k)^2 = 4 t (2 k + t) to the square of each other cell below, and
-// (2 k + t)^2 - (2 k)^2 = t (4 k + t) to that of each equal one. So only the target's own values
-// are looked at. Sums are of integers beyond 64 bits, rounded at the end: their order does
-// not matter. No atomics.
+// The doubled placement of a target cell is 2 below + equal, which count cells of the other sample.
+// For a cell of the other sample with k target cells above it and t equal, it is 2 k + t. A value
+// of the target with k target cells above and t equal adds (2 k + 2 t)^2 - (2 k)^2 = 4 t (2 k + t)
+// to the square of each other cell below it, and (2 k + t)^2 - (2 k)^2 = t (4 k + t) to that of
+// each equal one. So only the target's own values are visited. Sums are of integers that may exceed
+// 64 bits and are rounded at the end, so their order does not matter. No atomics.
 
 #include "contrast.cuh"
 

@@ -1,12 +1,12 @@
-// The groups of a contrast as one segment a gene, to be sorted: a pool.
+// Pools: the groups of a contrast as one segment per gene, which is sorted afterwards.
 //
-// A gene's pool begins where the gene does in keys: there is room, as it holds some of the gene's
-// entries. places (2, C): where each begins and ends, exclusive.
+// A gene's pool begins where the gene does in keys. It fits there, because it holds a subset of the
+// gene's entries. places (2, C): where each pool begins and ends, exclusive.
 
 #include "common.cuh"
 
-// Of groups first to last, exclusive, which lie next to each other: nothing is moved.
-// One thread a gene.
+// The pool of groups first to last, exclusive: these are adjacent, so nothing is moved.
+// One thread per gene.
 extern "C" __global__ void pool_of_span(const i64* starts, i64 first, i64 last, i64 n_genes,
                                         i64* places) {
     const i64 gene = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -15,8 +15,8 @@ extern "C" __global__ void pool_of_span(const i64* starts, i64 first, i64 last, 
     places[n_genes + gene] = starts[last * n_genes + gene];
 }
 
-// Of groups[0 .. n_groups): copied to pool, in any order, for it is sorted afterwards. One block a
-// gene, a warp takes one group at a time. Shared memory: how many entries are there so far.
+// The pool of groups[0 .. n_groups), copied in any order because it is sorted afterwards. One block
+// per gene; a warp takes one group at a time. Shared memory: the number of entries copied so far.
 template <class Key>
 __device__ void gather_pool(const Key* keys, const i64* starts, const i32* groups, i64 n_groups,
                             i64 n_genes, Key* pool, i64* places) {

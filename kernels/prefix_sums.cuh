@@ -1,17 +1,17 @@
-// Prefix sums of numbers of more than 64 bits: T has + and shuffle_up.
+// Prefix sums of numbers wider than 64 bits, of a type T that has operator+ and shuffle_up.
 
 #ifndef PDEX_GPU_PREFIX_SUMS
 #define PDEX_GPU_PREFIX_SUMS
 
 #include "common.cuh"
 
-// Terms that are summed when a prefix is asked for: only one in so many is kept.
+// Only every CHUNK-th prefix sum is kept; the terms after it are summed when a prefix is needed.
 #define CHUNK 8
 
-// Prefix sums of N terms a place: sums[k * N + c] is that of c over places [0, k * CHUNK), for k up
-// to n / CHUNK. term(i, x) sets x[0 .. N) for place i. For a whole block; additions are in an order
-// that does not depend on its threads: within a chunk, then over the 32 chunks of a warp, then over
-// warps' shares one after another.
+// Prefix sums of N terms per place: sums[k * N + c] is the sum of term c over places
+// [0, k * CHUNK), for k up to n / CHUNK. term(i, x) sets x[0 .. N) for place i. Called by a whole
+// block. The order of additions does not depend on the number of threads: within a chunk, then over
+// the 32 chunks of a warp, then over the warps' shares one after another.
 template <int N, class T, class Term>
 __device__ void prefix_sums(i64 n, const Term& term, T* sums) {
     __shared__ T shares[WARP][N];

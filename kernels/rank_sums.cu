@@ -1,17 +1,16 @@
 // Mann-Whitney sums of every (target, gene) of a contrast, from sorted segments.
 //
 // Each entry of a target is searched for in the reference: `below` reference cells are smaller and
-// c equal. Twice U (Mann and Whitney 1947) is the sum of 2 * below + c. The tie term, the sum of
-// t^3 - t over the pooled values, grows by 3 m (m + 1) with each cell that joins m equal ones: the
-// i-th of equal target cells joins c + i. Of a pool, which holds the target's own cells, the tie
-// term is one for all targets. All sums are of integers, so their order does not matter. Zeros,
-// which are not stored, are added in closed form.
+// c are equal. Twice U (Mann and Whitney 1947) is the sum of 2 * below + c. The tie term, the sum
+// of t^3 - t over the pooled values, grows by 3 m (m + 1) with each cell that joins m equal ones:
+// the i-th of equal target cells joins c + i. A pool contains the target's own cells, so its tie
+// term is the same for all targets. All sums are of integers, so their order does not matter.
+// Zeros, which are not stored, are added in closed form.
 
 #include "contrast.cuh"
 
-// One block a gene: tie terms of the reference or the pool alone. Without zeros: high and low
-// (C,); with them, if `whole` is given: (C,).
-// Shared memory: the two sums.
+// One block per gene: tie terms of only the reference or the pool. high and low (C,) leave out
+// zeros; whole (C,), if given, includes them. Shared memory: the two sums.
 template <class Key>
 __device__ void reference_ties(const Key* keys, const i64* starts, const i64* ends, i64 cells,
                                u64* high, u64* low, double* whole) {
@@ -45,8 +44,8 @@ __device__ void reference_ties(const Key* keys, const i64* starts, const i64* en
     }
 }
 
-// Against a reference. Blocks: gene blockIdx.x / n_parts, an equal part of the targets; a warp
-// takes one target at a time. u2 and ties are (T, C).
+// Against a reference. A block takes an equal part of the targets, for gene blockIdx.x / n_parts; a
+// warp takes one target at a time. u2 and ties are (T, C).
 // Dynamic shared memory: most_samples keys.
 template <class Key>
 __device__ void rank_sums(const Key* keys, const i64* starts, const i64* n_cells, i64 n_genes,
@@ -69,7 +68,7 @@ __device__ void rank_sums(const Key* keys, const i64* starts, const i64* n_cells
         const i32 n = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
         i64 twice_u = 0;
         Wide tie = {0, 0};
-        i32 run = 0;  // where the last run of equal keys before this lane's began
+        i32 run = 0;  // start of the last run of equal keys before this lane's
         for (i32 base = 0; base < n; base += WARP) {
             const i32 i = base + lane;
             const bool here = i < n;

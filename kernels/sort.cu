@@ -1,23 +1,23 @@
-// Ascending order within each segment: the entries of a (group, gene) pair. Sorting a pair at a
-// time instead of a gene needs no codes beside the keys, and short segments are sorted in
-// registers; rank_sums.cu merges them with the reference by searching.
+// Sorts each segment, the entries of a (group, gene) pair, in ascending order. Sorting pairs
+// instead of whole genes needs no group codes next to the keys, and short segments are sorted in
+// registers. rank_sums.cu merges them with the reference by searching.
 //
-// Three ways, by length:
-// * up to WARP_MOST keys: a warp, bitonic, in registers (sort_warps);
-// * up to a tile: a block, in shared memory (sort_tiles): runs of RUN sorted by warps, then merged
-//   pairwise;
-// * beyond: tiles sorted likewise, then merged pairwise in device memory, back and forth between
-//   two buffers (merge_runs), every segment of the groups that may need it in step.
-// Which groups may have long segments the host knows from their numbers of cells: nothing has to
+// There are three ways, by length:
+// * up to WARP_MOST keys: a warp, by a bitonic sort in registers (sort_warps);
+// * up to a tile: a block, in shared memory (sort_tiles): warps sort runs of RUN keys, which are
+//   then merged pairwise;
+// * longer: tiles are sorted in the same way, then merged pairwise in device memory, back and forth
+//   between two buffers (merge_runs), all segments of the groups that may need it in step.
+// The host knows from the numbers of cells which groups may have long segments, so nothing has to
 // come back from the device. Merging splits the output evenly by the merge path (Odeh et al. 2012;
-// Green, McColl and Bader 2012), so work is balanced whatever the keys. Equal keys are
-// interchangeable: the result is the same whatever the order of the input.
+// Green, McColl and Bader 2012), so work is balanced for any keys. Equal keys are interchangeable:
+// the result does not depend on the order of the input.
 
 #include "common.cuh"
 
 #define PER_LANE 16
-#define WARP_MOST (WARP * PER_LANE)  // SORTED_BY_WARP in sort.py
-#define PER_LANE_OF_RUN 8            // a second version of 16 would double the time to compile
+#define WARP_MOST (WARP * PER_LANE)  // SORTED_BY_WARP in pdex_gpu/backends/cuda/tiles.py
+#define PER_LANE_OF_RUN 8            // a second instance of 16 would double the compile time
 #define RUN (WARP * PER_LANE_OF_RUN)
 #define PER_THREAD 8  // keys a thread merges at a time; divides RUN
 
@@ -56,14 +56,14 @@ __device__ __forceinline__ void sort_registers(Key (&x)[M], int lane) {
     }
 }
 
-// Sorts from[0 .. n), n <= 32 * M, to `to`. Filled up with the largest key, which equal keys of
-// the segment may change places with.
+// Sorts from[0 .. n), n <= 32 * M, into `to`. Padded with the largest key; keys of the segment that
+// are equal to it may trade places with the padding.
 template <class Key, int M>
 __device__ __forceinline__ void sort_short(const Key* from, Key* to, int n, int lane) {
     Key x[M];
 #pragma unroll
     for (int r = 0; r < M; r++) {
-        const int i = r * WARP + lane;  // any order will do, this one is coalesced
+        const int i = r * WARP + lane;  // any order will do; this one is coalesced
         x[r] = i < n ? from[i] : ~Key(0);
     }
     sort_registers<Key, M>(x, lane);
@@ -88,7 +88,7 @@ __device__ void sort_in_warp(const Key* from, Key* to, int n, int lane) {
         sort_short<Key, PER_LANE>(from, to, n, lane);
 }
 
-// One warp a segment; segments in the order of memory. Longer ones are left alone.
+// One warp per segment; segments in memory order. Longer ones are left as they are.
 template <class Key>
 __device__ void sort_warps(Key* keys, const i64* starts, i64 n_groups, i64 n_genes) {
     const i64 segment = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
@@ -135,9 +135,9 @@ __device__ __forceinline__ void merge_some(const Key* a, int na, const Key* b, i
 
 // --- tiles --------------------------------------------------------------------------------------
 
-// Blocks: gene blockIdx.x % C, item blockIdx.x / C of `items`, pairs (group, tile). Sorts keys
-// [tile * tile_size, ...) of the segment, from keys to `sorted`, which may be the same array.
-// Segments of groups below `n_short` items are left alone if a warp sorts them.
+// A block takes gene blockIdx.x % C and item blockIdx.x / C of `items`, pairs (group, tile). Sorts
+// keys [tile * tile_size, ...) of the segment, from `keys` to `sorted`, which may be the same
+// array. In the first `n_short` items, segments that a warp sorts are left as they are.
 // Dynamic shared memory: 2 * tile_size keys. tile_size is a multiple of RUN, at least WARP_MOST.
 template <class Key>
 __device__ void sort_tiles(const Key* keys, Key* sorted, const i64* starts, const i32* items,
@@ -175,10 +175,10 @@ __device__ void sort_tiles(const Key* keys, Key* sorted, const i64* starts, cons
 
 // --- device memory ------------------------------------------------------------------------------
 
-// Blocks: gene blockIdx.x % C, item blockIdx.x / C of `items`, pairs (group, tile). Runs of `run`
-// sorted keys become runs of 2 * run; a block writes tile_size keys of them. `run` is a multiple
-// of tile_size, so a tile lies in one pair of runs.
-// Dynamic shared memory: 2 * tile_size keys: what is merged, and the outcome.
+// A block takes gene blockIdx.x % C and item blockIdx.x / C of `items`, pairs (group, tile). Runs
+// of `run` sorted keys become runs of 2 * run; a block writes tile_size keys of them. `run` is a
+// multiple of tile_size, so a tile lies in one pair of runs.
+// Dynamic shared memory: 2 * tile_size keys, for the input and the output of the merge.
 template <class Key>
 __device__ void merge_runs(const Key* keys, Key* merged, const i64* starts, const i32* items,
                            i64 n_genes, i64 run, i32 tile_size) {
@@ -194,7 +194,7 @@ __device__ void merge_runs(const Key* keys, Key* merged, const i64* starts, cons
     if (first >= length) return;
     const i64 last = min(first + tile_size, length);
 
-    const i64 left = first / (2 * run) * (2 * run);  // the pair of runs this tile is part of
+    const i64 left = first / (2 * run) * (2 * run);  // start of the pair of runs with this tile
     const i64 middle = min(left + run, length), right = min(left + 2 * run, length);
     const Key* a = keys + start + left;
     const Key* b = keys + start + middle;

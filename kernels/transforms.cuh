@@ -1,16 +1,16 @@
-// expm1 and log1p of additions, multiplications and divisions alone, which round alike everywhere:
-// pdex_gpu/backends/cpu/transforms.py gives the same bits, and says how far off they are.
+// expm1 and log1p by additions, multiplications and divisions only, which round the same
+// everywhere. pdex_gpu/backends/cpu/transforms.py gives the same bits, and states their errors.
 
 #ifndef PDEX_GPU_TRANSFORMS
 #define PDEX_GPU_TRANSFORMS
 
 #include "common.cuh"
 
-// ln 2 as two parts (fdlibm, e_exp.c).
+// ln 2 in two parts (fdlibm, e_exp.c).
 #define LN2_HIGH 6.93147180369123816490e-01
 #define LN2_LOW 1.90821492927058770002e-10
 #define PER_LN2 1.4426950408889634
-#define LARGEST 710.0  // the exponential is infinite
+#define LARGEST 710.0  // where the exponential is infinite
 
 __device__ __forceinline__ double portable_expm1(double x) {
     x = x > LARGEST ? LARGEST : (x < -50.0 ? -50.0 : x);
@@ -53,14 +53,14 @@ __device__ __forceinline__ double portable_log1p(double x) {
     return s * (half_square + (odd + even)) + (n * LN2_LOW + c) - half_square + f + n * LN2_HIGH;
 }
 
-// What no portable_expm1 of a value between the two exceeds in magnitude.
+// An upper bound of |portable_expm1(x)| for all x from `smallest` to `largest`.
 __device__ __forceinline__ double bound_of_expm1(double smallest, double largest) {
     if (largest < 1.0) return 2.0 * fmax(fmin(fabs(smallest), 1.0), fabs(largest));
     const i64 exponent = static_cast<i64>(fmin(largest, LARGEST) * PER_LN2) + 1;
     return __longlong_as_double((min(exponent, 1023ll) + 1023) << 52);
 }
 
-// What no portable_log1p of a value between the two exceeds in magnitude.
+// An upper bound of |portable_log1p(x)| for all x from `smallest` to `largest`.
 __device__ __forceinline__ double bound_of_log1p(double smallest, double largest) {
     if (smallest <= -1.0) return __longlong_as_double(0x7ff0000000000000ll);
     if (smallest < -0.5) return 1024.0;

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .result import DEResult
     from .result_file import ResultFile, open_result
 
-# Public names and where they live; imported on first use, so that importing the package is quick.
+# Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
     "Calibration": "calibration_result",
     "DEResult": "result",
@@ -65,7 +65,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: Any = importlib.import_module(f".{_WHERE[name]}", __name__)
-    if name != _WHERE[name]:  # `pl` and `backends`, which can be called, are packages
+    if name != _WHERE[name]:  # `pl` and `backends` are packages themselves (the latter callable)
         value = getattr(value, name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""``python -m pdex_gpu``: the same as the command ``pdex-gpu``."""
+"""Entry point of ``python -m pdex_gpu``, which does the same as the command ``pdex-gpu``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pseudobulk: cells become samples, one for each combination of levels of columns of obs."""
+"""Pseudobulk: cells are aggregated into samples, one per combination of levels of obs columns."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pdex_gpu")
 
 METHODS = ("sum", "mean", "median")
-N_CELLS = "n_cells"  # column of obs in the result
+N_CELLS = "n_cells"  # a column of obs in the result
 
 
 def pseudobulk(
@@ -63,37 +63,37 @@ def pseudobulk(
     ----------
     data : anndata.AnnData, str, os.PathLike or file object
         As in :func:`pdex_gpu.differential_expression`: an AnnData in memory or backed, or a view
-        of one; the path of an h5ad file or a zarr store; an open h5ad file. Files are read by
+        of one; the path of an h5ad file or a zarr store; an open h5ad file. Files are read in
         ranges of genes and may be larger than memory.
     groupby : str or iterable of str
-        Columns of obs. Cells without a label in one of them are left out.
+        Columns of obs. Cells that lack a label in any of them are left out.
     layer : str, optional
         Layer to use instead of X.
     allow : {"external", "unwritten"} or list of these
         As in :func:`pdex_gpu.differential_expression`.
     method : {"sum", "mean", "median"}
-        What becomes of the values of a sample's cells, zeros included. Medians are those of
-        `numpy.median`: of an even number of cells, the mean of the two in the middle.
+        How the values of a sample's cells are combined, zeros included. Medians are those of
+        `numpy.median`: for an even number of cells, the mean of the two middle values.
     memory : str, int or float, optional
-        Memory to use beyond an input that is in memory: ``"4GB"``, bytes, or a fraction of what
-        is free. Half of what is free by default. The result has to fit in it.
+        Memory to use, not counting an input that is already in memory: ``"4GB"``, bytes, or a
+        fraction of the free memory (default 0.5). The result must fit in it.
 
     Returns
     -------
     anndata.AnnData
-        X is float64, dense, of shape (n_samples, n_genes); sums of whole numbers are exact up to
-        2**53, whatever the dtype of the input. obs has the columns of `groupby`, in alphabetical
-        order, as categories, and ``n_cells``. var is that of the input (of files, only the names).
+        X is dense float64 of shape (n_samples, n_genes); sums of whole numbers are exact up to
+        2**53 for every input dtype. obs has the columns of `groupby` as categoricals, in
+        alphabetical order, and ``n_cells``. var is that of the input (for files, only the names).
 
-        Samples are sorted by the levels of the first column, then of the second and so on, columns
-        in alphabetical order and levels by their value (not by the order of categories). They are
+        Samples are sorted by the levels of the first column, then of the second and so on, with
+        columns in alphabetical order and levels sorted by value (not by category order). They are
         named ``column.level-column.level``: ``"donor.d1-target_gene.MYC"``. Order and names are
-        those of ADPBulk 0.1.4; where two samples would share a name, all levels are quoted.
+        those of ADPBulk 0.1.4. If two samples would share a name, all levels are quoted.
 
     Raises
     ------
     pdex_gpu.errors.PdexGpuError
-        One of its subclasses, for every input that cannot be used; see :mod:`pdex_gpu.errors`.
+        One of its subclasses, for any input that cannot be used; see :mod:`pdex_gpu.errors`.
 
     Examples
     --------
@@ -149,14 +149,14 @@ def pseudobulk(
 
 @dataclass(frozen=True)
 class Samples:
-    """Which sample each cell is of. Samples are in the order of :func:`pseudobulk`.
+    """The sample that each cell belongs to. Samples are in the order of :func:`pseudobulk`.
 
     Attributes
     ----------
     codes : numpy.ndarray, shape (n_cells,), int64
-        Sample of each cell, -1 where a label is missing.
+        Sample of each cell, -1 if a label is missing.
     levels : dict of str to numpy.ndarray, shape (n_samples,), object
-        Of each column, in alphabetical order, the level of each sample.
+        For each column, in alphabetical order, the level of each sample.
     n_cells : numpy.ndarray, shape (n_samples,), int64
     first_cell : numpy.ndarray, shape (n_samples,), int64
         Row of the first cell of each sample.
@@ -169,7 +169,7 @@ class Samples:
 
     @property
     def names(self) -> list[str]:
-        """``column.level-column.level`` of each sample, with quoted levels if two would be one."""
+        """Return ``column.level-column.level`` per sample; levels are quoted if two names clash."""
         names = self._names(str)
         return names if len(set(names)) == len(names) else self._names(quoted)
 
@@ -182,7 +182,7 @@ class Samples:
 
 
 def sample_columns(groupby: str | Iterable[str]) -> list[str]:
-    """The columns asked for, each once; raises OptionError if these are no names."""
+    """Return the requested columns, each once; raise OptionError if they are not names."""
     try:
         columns = [groupby] if isinstance(groupby, str) else listed(groupby)
     except TypeError:
@@ -202,16 +202,16 @@ def find_samples(
     allow: Any,
     memory: str | float | int | None,
 ) -> Samples:
-    """The samples of some columns of obs, of which all other parts stay unread.
+    """Find the samples from columns of obs, without reading the rest of the data.
 
-    To be called by the public functions themselves: warnings are attributed to their callers.
+    Public functions must call this directly: warnings are attributed to their callers.
 
     Raises
     ------
     ColumnError, LayerError
-        There is no such column or layer.
+        The column or layer does not exist.
     DataError
-        There is no cell or no gene.
+        The matrix has no cells or no genes.
     LabelError
         No cell has a label in all columns.
     """
@@ -231,14 +231,14 @@ def find_samples(
         names = labels.categories[used].tolist()
         ordered = in_order(set(names))
         position = {label: i for i, label in enumerate(ordered)}
-        rank = np.full(len(labels.categories) + 1, -1, np.int64)  # the last serves code -1
+        rank = np.full(len(labels.categories) + 1, -1, np.int64)  # the last one is for code -1
         rank[used] = [position[label] for label in names]
         ranks = rank[labels.codes]
         if not ranked:
             codes = np.zeros(len(ranks), np.int64)
         missing = (codes < 0) | (ranks < 0)
         codes = np.where(missing, -1, codes * len(ordered) + ranks)
-        # Numbered anew each time, so that products of many columns stay small.
+        # Renumbered for each column, so that products over many columns stay small.
         codes[~missing] = np.unique(codes[~missing], return_inverse=True)[1]
         ranked[column] = ranks, ordered
 
@@ -261,7 +261,7 @@ def find_samples(
 
 
 def in_order(labels: Iterable[Any]) -> list[Any]:
-    """Labels by their value; those of mixed types by their text."""
+    """Sort labels by value, or by their text if they are of mixed types."""
     labels = list(labels)
     try:
         return sorted(labels)
@@ -271,7 +271,7 @@ def in_order(labels: Iterable[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Aggregated:
-    """Cells as samples.
+    """Cells aggregated into samples.
 
     Attributes
     ----------
@@ -279,7 +279,7 @@ class Aggregated:
     genes : numpy.ndarray, shape (n_genes,), object
         Names.
     minimum : float
-        The smallest value of a cell of some sample, or 0 if none is negative.
+        The smallest value among the cells of all samples, or 0 if none is negative.
     matrices : list of str
         The other matrices of the data; see :class:`.dataset.Dataset`.
     """
@@ -299,17 +299,17 @@ def aggregate(
     method: str,
     memory: str | float | int | None,
 ) -> Aggregated:
-    """Read the matrix and reduce it to samples.
+    """Read the matrix and aggregate it into samples.
 
     Raises
     ------
     DataError
-        A cell of some sample holds NaN or infinity, a sum is beyond float64, or the matrix is
-        malformed.
+        A cell of a sample holds NaN or infinity, a sum exceeds the range of float64, or the
+        matrix is malformed.
     MemoryBudgetError
-        The result, or what reading takes, does not fit in `memory`.
+        The result, or the memory needed for reading, does not fit in `memory`.
     UnsupportedDataError
-        The matrix lies on a device.
+        The matrix is on a device.
     """
     budget, allowed = memory_budget(memory), check_allow(allow)
     column = next(iter(samples.levels))
@@ -353,7 +353,7 @@ def aggregate(
 def _read(
     source: Source, samples: Samples, method: str, budget: int, run: Map
 ) -> tuple[np.ndarray, float]:
-    """Reduce the source, range by range; gives values of samples, and the smallest of a cell."""
+    """Aggregate range by range; return the values of samples and the smallest value of a cell."""
 
     def reduce(chunk: Chunk) -> tuple[np.ndarray, float]:
         if method == "median":
@@ -390,7 +390,7 @@ def _read(
 
 
 def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) -> Plan:
-    """Ranges of genes, one read at a time, beside a result that is held in memory."""
+    """Plan ranges of genes that are read one at a time, with the result held in memory."""
 
     def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
         return MEDIAN_BYTES_PER_ENTRY * n_entries if method == "median" else 0.0

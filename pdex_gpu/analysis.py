@@ -1,4 +1,4 @@
-"""What is computed of every (row, gene): a test, and the further columns that were asked for."""
+"""The analysis of every (row, gene): a test and the further columns that were requested."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MEANS = ("mean", "mean_expm1", "mean_log1p")
 
 @dataclass(frozen=True)
 class Analysis:
-    """A test and the columns beside its p-value.
+    """A test and the columns that are computed in addition to its p-value.
 
     Attributes
     ----------
@@ -47,9 +47,9 @@ class Analysis:
     expm1, log1p : bool
         Whether means of ``expm1(x)`` and of ``log1p(x)`` are stored.
     expressed : bool
-        Whether numbers of expressing cells are stored, asked for or not.
+        Whether numbers of expressing cells are stored, even if they were not requested.
     level : float
-        Of confidence intervals.
+        Level of confidence intervals.
     """
 
     test: StatisticalTest
@@ -61,12 +61,12 @@ class Analysis:
 
     @property
     def centred(self) -> bool:
-        """Whether second moments are needed."""
+        """Return whether second moments are needed."""
         return self.test.needs_m2 or bool(_SPREAD & set(self.columns))
 
     @property
     def _ranks(self) -> bool:
-        """Whether U is needed beside what the test measures."""
+        """Return whether U is needed in addition to what the test measures."""
         return bool(_RANKED & set(self.columns)) and not isinstance(self.test, Wilcoxon)
 
     @property
@@ -78,7 +78,7 @@ class Analysis:
         return self.test.variance if isinstance(self.test, TTest) else "welch"
 
     def fields(self, design: Design) -> dict[str, int]:
-        """What is stored of each gene: names, and how many values each has."""
+        """Return the names of the fields stored per gene and how many values each has."""
         n = design.n_rows
         shared = 1 if design.one_reference else n
         means = [name for name in _MEANS if name == "mean" or getattr(self, name[5:])]
@@ -91,7 +91,7 @@ class Analysis:
 
     @property
     def _stored(self) -> list[str]:
-        """Columns that are stored as they are computed, gene by gene."""
+        """List the columns that are stored gene by gene as they are computed."""
         names = [n for n in EXTRA if n in self.columns and n in _BY_GENE]
         if self.test.nan_policy == "omit":
             names += _CELLS
@@ -102,7 +102,7 @@ class Analysis:
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, design: Design
     ) -> list[Measured]:
-        """What `judge` needs from the kernels beside moments: of each contrast, flat."""
+        """Run the kernels for what `judge` needs apart from moments; a flat tuple per contrast."""
         return [self._measure(kernels, block, genes, c) for c in design.contrasts]
 
     def _measure(
@@ -122,7 +122,7 @@ class Analysis:
     def judge(
         self, measured: Sequence[Measured], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
-        """The fields of some genes, arrays of shape (values, n_genes), float64."""
+        """Return the fields of some genes as float64 arrays of shape (values, n_genes)."""
         alone = np.zeros(moments.mean.shape[1], bool)
         if moments.n_measured is not None:
             lacking = moments.n_measured < design.n_cells[:, None]
@@ -134,7 +134,8 @@ class Analysis:
         if not alone.any():
             plain = replace(moments, n_measured=None, exact=None)
             return self._judge_genes(measured, plain, design)
-        # Where values are missing, groups have other sizes; where sums are exact, other scales.
+        # Genes with missing values have their own group sizes, those with exact sums their own
+        # scale: each of them is judged separately.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -153,7 +154,7 @@ class Analysis:
     def _judge_genes(
         self, measured: Sequence[Measured], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
-        """:meth:`judge` of genes whose groups have the same sizes, and of a scaled gene."""
+        """Judge genes whose groups have the same sizes, or one gene that has its own scale."""
         scaled = scaled_sides(moments, design)
         if design.stratified:
             return self._judge_strata(measured, scaled, design, moments.mean.shape[1])
@@ -247,7 +248,7 @@ class Analysis:
         return self._only_fields(found)
 
     def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
-        """No judgement where a side has no mean: it has no value left, or NaN is propagated."""
+        """Withdraw results where a side has no mean: no value is left, or NaN is propagated."""
         if self.test.nan_policy == "raise":
             return
         unknown = np.isnan(both.target.mean) | np.isnan(both.reference.mean)
@@ -256,7 +257,7 @@ class Analysis:
             found[name] = np.where(unknown, no_answer, found[name])
 
     def _of_sides(self, both: Sides, n_strata: np.ndarray) -> dict[str, np.ndarray]:
-        """What is told of the samples themselves."""
+        """Return the fields that describe the samples themselves."""
         found = self._means(both) | self._expressed(both)
         if self.test.nan_policy == "omit":
             shapes = [sample.mean.shape for sample in (both.target, both.reference)]
@@ -268,7 +269,7 @@ class Analysis:
     def _split(
         self, measured: Measured
     ) -> tuple[Measured, np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
-        """What the test measured, twice U if that is known, and squares of placements."""
+        """Split arrays into the test's own, twice U (if known) and sums of squared placements."""
         placements = None
         if self._places:
             *rest, target, reference = measured
@@ -310,7 +311,7 @@ class Analysis:
 
 
 def _unscale(found: dict[str, np.ndarray], exponent: np.ndarray | None) -> None:
-    """Bring what is in the unit of the values back to their scale."""
+    """Rescale the fields that have the unit of the values to the original scale."""
     if exponent is None:
         return
     with np.errstate(over="ignore", under="ignore"):
@@ -324,12 +325,12 @@ def _add_expressed(
     if f"{side}_n_expressed" in names:
         found[f"{side}_n_expressed"] = sample.n_expressed.astype(np.float64)
     if f"{side}_fraction" in names:
-        with np.errstate(invalid="ignore"):  # no cell
+        with np.errstate(invalid="ignore"):  # there may be no cell
             found[f"{side}_fraction"] = sample.n_expressed / sample.n
 
 
 def _with_cells(both: Sides) -> Sides:
-    """Sides whose sizes can be divided by: 1 where no cell is left; such rows are not judged."""
+    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not judged."""
     samples = both.target, both.reference
     if all(sample.n.all() for sample in samples):
         return both
@@ -337,7 +338,7 @@ def _with_cells(both: Sides) -> Sides:
 
 
 def _of_both_sides(stratum: Stratum) -> Stratum:
-    """The stratum without the rows in which a side has no cell left."""
+    """Return the stratum without the rows in which a side has no cell left."""
     there = (stratum.sides.target.n > 0.0) & (stratum.sides.reference.n > 0.0)
     if there.all():
         return stratum
@@ -346,7 +347,7 @@ def _of_both_sides(stratum: Stratum) -> Stratum:
 
 
 def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Sides:
-    """Sides of rows over the strata that have both, without squared deviations."""
+    """Pool each row's sides over the strata that have both, without squared deviations."""
     pooled = []
     for side in ("target", "reference"):
         samples = [replace(getattr(both.shown, side), m2=None) for both in scaled]
@@ -360,7 +361,7 @@ def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[i
 
 
 def _there(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
-    """1 for the rows that a stratum is part of."""
+    """Return 1 for the rows that a stratum contributes to, 0 for the others."""
     found = np.zeros((shape[0], 1))
     found[stratum.rows[stratum.rows >= 0]] = 1.0
     return found
@@ -377,7 +378,7 @@ def _weights(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
 def _weighted_auroc(
     parts: list[tuple[np.ndarray | None, Stratum]], shape: tuple[int, int]
 ) -> np.ndarray:
-    """AUROC within strata, weighted as van Elteren's test weights them."""
+    """Return the mean AUROC over strata, with the weights of van Elteren's test."""
     total, most = np.zeros(shape), np.zeros((shape[0], 1))
     for u2, stratum in parts:
         assert u2 is not None
@@ -385,12 +386,12 @@ def _weighted_auroc(
         used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
         total[rows] += (u2 * 0.5 / (n + m + 1.0))[used]
         most[rows] += np.broadcast_to(n * m / (n + m + 1.0), (len(used), 1))[used]
-    with np.errstate(invalid="ignore"):  # no stratum has both sides
+    with np.errstate(invalid="ignore"):  # there may be no stratum with both sides
         found: np.ndarray = total / most
         return found
 
 
-# Computed and stored gene by gene; the others are made of these, or are the same for all genes.
+# Computed and stored gene by gene. Others derive from these or are the same for all genes.
 _BY_GENE = frozenset(
     {*_EXPRESSED, "target_fraction", "reference_fraction"}
     | _RANKED
@@ -410,17 +411,18 @@ def make_analysis(
     count_means: bool,
     level: float,
 ) -> Analysis:
-    """What has to be computed for the columns; `is_log1p` None if only the data will tell.
+    """Determine what must be computed for the requested columns.
 
-    ``asked="all"`` stands for the columns that exist for the test.
+    `is_log1p` is None if it depends on the data. ``asked="all"`` stands for all columns that
+    exist for the test.
 
     Raises
     ------
     OptionError
-        If a column does not exist, or it or strata do not go with the test.
+        If a column does not exist, or if the test does not support a column or strata.
     """
     if stratified:
-        test.judge_strata((), 0, 0)  # raises if it has no such form, and says why
+        test.judge_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
     columns = extra_columns(asked, _lacking(test, stratified))
     wanted = set(columns)
     in_counts = bool(_COUNT_SPACE & wanted) or count_means or not exp_post_agg
@@ -436,7 +438,7 @@ def make_analysis(
 
 
 def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
-    """Columns that do not exist for a test, and why."""
+    """Return the columns that do not exist for a test, and why."""
     found = {}
     if not test.has_z:
         found["z"] = (

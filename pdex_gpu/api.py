@@ -1,4 +1,4 @@
-"""One call from a screen to its results: validate, plan, run, finish."""
+"""The main call, from a screen to its results: validate, plan, run, finish."""
 
 from __future__ import annotations
 
@@ -135,134 +135,134 @@ def differential_expression(
     progress: bool | Callable[[Progress], object] = True,
     **test_options: Any,
 ) -> DEResult | ResultFile:
-    """Compare groups of cells, gene by gene: with a reference, with each other, with the rest.
+    """Compare groups of cells, gene by gene: with a reference, each other, or the rest.
 
     Parameters
     ----------
     data : anndata.AnnData, str, os.PathLike or file object
-        A screen: an AnnData, in memory, backed, a view of a backed one, of
-        ``anndata.experimental.read_lazy``, or with a dask array in X or the layer; the path of an
-        h5ad file, a zarr store (folder or .zip), or a modality in an h5mu file
-        (``"screen.h5mu/mod/rna"``); or an h5ad file opened with ``open(path, "rb")`` or the like,
+        A screen. Either an AnnData: in memory, backed, a view of a backed one, read by
+        ``anndata.experimental.read_lazy``, or with a dask array in X or the layer. Or the path of
+        an h5ad file, a zarr store (folder or .zip), or a modality in an h5mu file
+        (``"screen.h5mu/mod/rna"``). Or an h5ad file opened with ``open(path, "rb")`` or the like,
         which stays open. X may be dense, CSR or CSC, of any integer or float dtype; integers up to
-        64 bits are ranked exactly. Indices may be in any order; entries of one cell and gene are
-        summed.
+        64 bits are ranked exactly. Indices may be in any order; duplicate entries are summed.
     groupby : str or list of str
-        Column of obs with the group of each cell. Cells without a label are left out. Of a list,
-        the first has the groups, and cells are compared only with cells of the same level of the
-        others: ``["perturbation", "cell_type"]``. Each of these is a column of the result, so none
-        may have the name of one of its own columns.
+        Column of obs with the group of each cell. Cells without a label are left out. In a list,
+        the first column has the groups, and cells are compared only with cells that have the same
+        levels of the other columns: ``["perturbation", "cell_type"]``. These other columns are
+        added to the result, so they must not have the name of one of its own columns.
     reference : object
-        Group that the others are compared with, or a list of groups, whose cells are pooled. With
-        ``comparison="each_reference"``, groups to compare with one by one; with ``"perturbed"``,
-        the groups that are left out.
+        Group that the others are compared with, or a list of groups whose cells are pooled. With
+        ``comparison="each_reference"``, the groups to compare with one by one; with
+        ``"perturbed"``, the groups that are left out.
     groups : iterable, optional
         Groups to compare, in this order; by default all but the reference, sorted.
     comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
         What each group is compared with: the reference; each of several references; all other
-        cells that have a label; all of these but the reference's; or what `pairs` says.
+        cells that have a label; all of these except the reference's; or as given by `pairs`.
     pairs : pandas.DataFrame or list of pairs, optional
         Columns target and reference, for ``comparison="pairs"``.
     guides : str, optional
-        Matrix of obsm, cells x perturbations, True where a cell carries a guide; in place of
+        Matrix in obsm, cells x perturbations, True where a cell carries a guide; used instead of
         `groupby`. A cell counts for each guide that it carries. ``comparison="rest"`` compares the
         cells that carry a guide with those that do not, ``"reference"`` with those that carry
-        the reference's (a cell that carries both counts on both sides). Columns of a data frame
-        have names, those of an array numbers. They hold booleans, 1 and 0, or categories or text
-        for these; where a value is missing the cell is on neither side of that guide's
-        comparisons, and a MissingLabelWarning counts such cells.
+        the reference guide (a cell that carries both counts on both sides). Guides are identified
+        by column name in a data frame and by number in an array. Columns hold booleans, 1 and 0,
+        or categories or text with these values. Where a value is missing, the cell is on neither
+        side of that guide's comparisons; a MissingLabelWarning gives the number of such cells.
     on_target : str, optional
-        Column of obs with the gene that each group targets: each is compared at that gene alone.
+        Column of obs with the gene that each group targets: each group is tested only at its gene.
     strata : str, optional
         Column of obs, such as the batch: cells are compared within its levels, and these
         comparisons are combined (van Elteren's test for Wilcoxon, a fixed effect of the stratum
-        for t, the sum of A2 for Anderson-Darling). Strata without both sides are skipped.
+        for t, the sum of A2 for Anderson-Darling). Strata that lack one of the sides are skipped.
     columns : iterable of str or "all"
         Further columns of the result, see :data:`pdex_gpu.schema.EXTRA_COLUMNS`: numbers and
-        fractions of cells, means, fold changes of other tools, effect sizes with confidence
+        fractions of cells, means, fold changes as in other tools, effect sizes with confidence
         intervals, ``z``, ``log10_p``.
     confidence : float
         Level of confidence intervals.
     pseudocount : float
-        Of ``log2_fold_change_geometric``.
+        Pseudocount of ``log2_fold_change_geometric``.
     fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
-        How p-values become the column fdr.
+        How the column fdr is computed from p-values.
     fdr_scope : {"all", "target", "gene"}
-        Which tests are corrected for together: all rows, those of each comparison or each gene.
+        Which tests are corrected together: all rows, those of each comparison, or of each gene.
     min_cells : int
-        Comparisons with fewer cells on a side are left out.
+        Comparisons with fewer cells on either side are left out.
     min_fraction : float, optional
-        Rows are left out, and not corrected for, unless that fraction of the cells of both sides
-        together expresses the gene.
+        Rows are left out before correction unless at least this fraction of the cells of both
+        sides together expresses the gene.
     min_cpm : float, optional
-        Likewise unless the counts per million of both sides together exceed this: the gene's mean
-        count over the sum of all genes' means, times a million.
+        Rows are left out before correction unless the counts per million of both sides together
+        exceed this: the gene's mean count over the sum of all genes' means, times a million.
     metric : {"wilcoxon", "anderson", "t-test", "ks"}
         Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, t-test, or two-sample
         Kolmogorov-Smirnov.
     layer : str, optional
         Layer to use instead of X.
     allow : {"external", "unwritten"} or list of these
-        What may be read that is not in the file given, and is refused otherwise. ``"external"``:
-        other files that it refers to, by a link out of its folder, as part of a virtual dataset,
-        or as raw bytes. ``"unwritten"``: fill values for what was never written, or is missing.
+        What may be read although it is not in the given file; refused otherwise. ``"external"``:
+        other files that it refers to by a link out of its folder, as part of a virtual dataset,
+        or as raw bytes. ``"unwritten"``: fill values for data never written or missing.
     out : str or os.PathLike, optional
-        File to write the results to as they are made: ``.parquet``, ``.csv`` or ``.tsv``. The
-        table is never held in memory. What is computed is kept beside the file, in the folder
-        ``.NAME.checkpoint``, until the file is complete: after a crash the same call carries on,
-        and the file has the same bytes. It gets its name when it is complete.
+        File that results are written to as they are computed: ``.parquet``, ``.csv`` or ``.tsv``.
+        The table is never held in memory. Until the file is complete, intermediate results are
+        kept next to it, in the folder ``.NAME.checkpoint``: after a crash, the same call continues
+        from there, and the file has the same bytes. It gets its name when it is complete.
     force : bool
-        Replace `out` if it exists; it stays as it is until the new one is complete.
+        Replace `out` if it exists; the old file stays until the new one is complete.
     restart : bool
-        Throw away what an earlier, unfinished call left beside `out`.
+        Discard what an earlier, unfinished call left next to `out`.
     spreadsheet_safe : bool
         In ``.csv`` and ``.tsv`` files, write an apostrophe before names that a spreadsheet would
-        run as a formula: those that begin with ``=``, ``+``, ``-`` or ``@``. Other programs then
+        run as a formula: those that begin with ``=``, ``+``, ``-`` or ``@``. Other programs will
         read the apostrophe, too.
     backend : {"auto", "cpu", "reference", "cuda"}
-        ``"auto"`` takes the first that can run here, or what ``PDEX_GPU_BACKEND`` names.
+        ``"auto"`` takes the first that can run here, or the one that ``PDEX_GPU_BACKEND`` names.
     engine : {"auto", "threads", "shared_memory", "serial", "dask"}
-        How the work is spread; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a Dask
-        cluster, each with the backend that it has: they open the data from the path, so this has
-        to lead to the same file or store everywhere.
+        How the work is distributed; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a
+        Dask cluster, each with the backend available there. Workers open the data from the path,
+        so the path must lead to the same file or store on all of them.
     client : distributed.Client or str, optional
         With ``engine="dask"``: a client, or the address of a scheduler; the current client by
         default.
     memory : str, int or float, optional
-        Memory to use beyond an input that is in memory: ``"4GB"``, bytes, or a fraction of what
-        is free. Half of what is free by default. With ``engine="dask"``, memory of each worker.
+        Memory to use, not counting an input that is already in memory: ``"4GB"``, bytes, or a
+        fraction of the free memory (default 0.5). With ``engine="dask"``, memory per worker.
     scratch : str or os.PathLike, optional
-        Folder for what does not fit in memory while a file is read; the system's temporary one by
-        default. With ``engine="dask"``, a folder that all workers see, for the split rows of a
-        matrix stored by rows; by default with the checkpoint beside `out`.
+        Folder for data that do not fit in memory while a file is read; by default the system's
+        temporary folder. With ``engine="dask"``, a folder that all workers see, for the split rows
+        of a matrix stored by rows; by default next to `out`, with the checkpoint.
     device : int, list of int or "all", optional
-        Number of the CUDA device to use, or of several, or all that can be used; by default the
-        first that can be used. Where it is given, ``backend="auto"`` takes CUDA or raises. Several
-        share the ranges of genes, and the results are the same bits as of one; where one is lost,
-        the others go on. A matrix that is on a device already is used by that one alone.
+        CUDA device to use, by number; a list of several; or all usable ones. By default the first
+        usable one. If given, ``backend="auto"`` takes CUDA or raises. Several devices share the
+        ranges of genes and give bitwise the same results as one; if one is lost, the others
+        continue. A matrix that is already on a device is used only by that one.
     device_memory : str, int or float, optional
-        Memory to use on each CUDA device: a size as for `memory`, or a fraction of what is free
+        Memory to use on each CUDA device: a size as for `memory`, or a fraction of the free memory
         there; 0.9 by default.
     n_workers : int, optional
-        Ranges of genes worked on at once (in the shared-memory engine: processes; on CUDA: on each
+        Ranges of genes processed at once (with the shared-memory engine: processes; on CUDA: per
         device).
     n_threads : int, optional
-        Threads on each range. By default all processors that affinity and cgroups allow.
+        Threads per range. By default all processors that affinity and cgroups allow.
     gene_chunk_size : int, optional
-        Most genes in a range.
+        Largest number of genes in a range.
     is_log1p : bool, optional
         Whether values are ``log1p`` of counts, so that means are given in count space. By
-        default true if some value of the compared cells has a fractional part above 0.001, unless
-        one is above 25, which no logarithm of a count is (a warning says so). Never where a value
-        is negative: means are then those of the values as they are, and ratios NaN, with a warning.
+        default true if any value of the compared cells has a fractional part above 0.001, unless
+        one is above 25, too large for the logarithm of a count (a warning says so). Ignored if a
+        value is negative: means are then those of the values as they are, and ratios are NaN, with
+        a warning.
     exp_post_agg : bool
         If `is_log1p`: ``expm1`` of the mean (true) or mean of ``expm1`` (false).
     clip_value : float, optional
-        Fold change where the reference mean is 0, and its inverse where the target's is; None
-        for NaN and 0.
+        Fold change where the reference mean is 0; its inverse is used where the target mean is 0.
+        With None these are NaN and 0.
     progress : bool or callable
-        Show a progress bar on long runs; or a function that is given a
-        :class:`pdex_gpu.progress.Progress` now and then.
+        Show a progress bar on long runs; or a function that is called now and then with a
+        :class:`pdex_gpu.progress.Progress`.
     **test_options
         Options of the test. Wilcoxon: ``continuity``, ``tie_correction`` (both True),
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|
@@ -270,19 +270,19 @@ def differential_expression(
         ``variant="midrank"|"right"|"continuous"``, ``p_values="asymptotic"|"interpolated"`` (the
         limiting distribution, or scipy's table). Kolmogorov-Smirnov: ``alternative``. All:
         ``nan_policy="raise"|"omit"|"propagate"``: NaN is refused (infinity always is); or left
-        out, as if the cell were not there at that gene, in all columns and filters; or means and
-        statistics of what it takes part in are NaN, and p is 1. Others, as
-        scipy names them, run through scipy, pair by pair; a log line says so.
+        out, as if the cell did not exist at that gene, in all columns and filters; or the means
+        and statistics that involve it are NaN, and p is 1. Other options, named as in scipy, run
+        through scipy, pair by pair; a log line says so.
 
     Returns
     -------
     DEResult
-        Or a :class:`ResultFile`, with `out`: where the table is, and its labels.
+        With `out`, a :class:`ResultFile` instead: where the table is, and its labels.
 
     Raises
     ------
     pdex_gpu.errors.PdexGpuError
-        One of its subclasses, for every input that cannot be used; see :mod:`pdex_gpu.errors`.
+        One of its subclasses, for any input that cannot be used; see :mod:`pdex_gpu.errors`.
 
     Examples
     --------
@@ -295,7 +295,7 @@ def differential_expression(
     >>> [row["feature"] for row in result.top("GENE00031", 2)]
     ['GENE00044', 'GENE00031']
 
-    Each group with all other cells, and a further column:
+    Each group against all other cells, with a further column:
 
     >>> rest = differential_expression(
     ...     adata, "target_gene", comparison="rest", columns=["auroc"], progress=False
@@ -356,7 +356,7 @@ def differential_expression(
 
 @dataclass(frozen=True)
 class _Call:
-    """A call whose data are open: all that is settled before anything is computed."""
+    """A call with its data open: everything that is decided before the computation starts."""
 
     settings: Settings
     dataset: Dataset
@@ -372,7 +372,7 @@ class _Call:
 
     @property
     def within(self) -> Within | None:
-        """The columns of labels that say within what each row is compared."""
+        """Return the label columns whose levels each row is compared within."""
         levels, names = self.design.within, self.settings.within_columns
         return None if levels is None else (names[0] if len(names) == 1 else names, levels)
 
@@ -387,7 +387,7 @@ class _Call:
         )
 
     def filters_on(self, values: ValueScale) -> Filters:
-        """The filters that have a meaning for these values."""
+        """Return the filters that make sense for these values."""
         return replace(self.filters, min_cpm=None) if values.negative else self.filters
 
     def tracker(self, *, n_rows: int = 0, done_genes: int = 0) -> Tracker:
@@ -416,7 +416,7 @@ class _Call:
 
 
 def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
-    """Run a comparison; both public calls end here, so warnings are attributed to their caller."""
+    """Run a comparison. Public calls use this directly: warnings are attributed to their caller."""
     started = time.perf_counter()
     check_settings(settings)
     if settings.out is not None:
@@ -435,11 +435,11 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         if engine == "shared_memory" and settings.n_processes is not None:
             settings = replace(settings, n_workers=settings.n_processes)
         elif "shared_memory" in backend.engines and (settings.n_processes or 1) > 1:
-            # Processes cannot be started here: as many threads as there would be of them.
+            # Processes cannot be started here: use as many threads instead.
             assert settings.n_processes is not None
             n_threads = settings.n_processes * (settings.n_threads or 1)
             settings = replace(settings, n_threads=n_threads)
-        if isinstance(settings.groups, Iterator):  # workers ask again
+        if isinstance(settings.groups, Iterator):  # workers iterate over it again
             settings = replace(settings, groups=tuple(settings.groups))
         on_device = () if cluster is not None else (settings.device, settings.device_memory)
         kernels = load_kernels(backend.name, *on_device)
@@ -465,7 +465,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                     "column is tested on its own.",
                     DuplicateGeneWarning,
                 )
-            matrices = dataset.matrices()  # now, so that no damage is found after the output
+            matrices = dataset.matrices()  # now: damage must show before the output is written
             design = design_of(dataset, settings)
             filters = Filters(
                 settings.min_fraction,
@@ -503,7 +503,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
 
 @contextmanager
 def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
-    """The Dask cluster that a call asks for."""
+    """Connect to the Dask cluster that a call asks for; yield None if it asks for none."""
     if settings.engine != "dask":
         yield None
         return
@@ -517,7 +517,7 @@ def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
 
 
 def _finishing_backend() -> BackendInfo:
-    """What adjusts p-values that others computed: the same bits on any."""
+    """Return the backend that adjusts the workers' p-values; all give bitwise the same results."""
     found = {info.name: info for info in backends()}
     return found["cpu"] if found["cpu"].usable else found["reference"]
 
@@ -561,7 +561,7 @@ def _in_memory(call: _Call) -> tuple[DEResult, ValueScale]:
 
 
 def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
-    """Compute what an earlier call has not, keeping each range, then write the file."""
+    """Compute what an earlier call did not, storing each range, then write the file."""
     settings, dataset, design = call.settings, call.dataset, call.design
     fields = call.analysis.fields(design)
     identity = run_identity(settings, dataset, design, call.analysis, call.backend)
@@ -573,7 +573,7 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
             call.cluster.use(checkpoint)
         try:
             finished = checkpoint.finished(out)
-            # Filters are found again from the ranges.
+            # Filters must be evaluated again, from the stored ranges.
             if finished is not None and (checkpoint.complete or not call.filters.any):
                 logger.info("%s is complete: only its checkpoint was left to remove", out)
                 summary = ValueSummary(**finished["values"])
@@ -608,7 +608,7 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
 
 @dataclass(frozen=True)
 class _Written:
-    """What is known once everything is stored: the scale, and which pairs are kept."""
+    """The facts known once everything is stored: the scale, and which pairs are kept."""
 
     values: ValueScale
     kept: np.ndarray | None
@@ -625,7 +625,7 @@ def _kept(call: _Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
 
 
 def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written, np.ndarray]:
-    """Compute, adjust and write; also gives the number of hits of each comparison."""
+    """Compute, adjust and write; also return the number of hits per comparison."""
     settings, dataset, design = call.settings, call.dataset, call.design
     checkpoint.warn_of_damage()
     sink = CheckpointSink(checkpoint)
@@ -642,7 +642,7 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written
             try:
                 _run(call, source.canonical() if checkpoint.canonical else source, sink, tracker)
             except (DataError, FileFormatError):
-                checkpoint.remove()  # these data give no table, and others are another run
+                checkpoint.remove()  # these data give no table; changed data are a new run
                 if call.cluster is not None:
                     call.cluster.remove_split()
                 raise
@@ -704,7 +704,7 @@ def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarr
 def _check_place(
     dataset: Dataset, test: StatisticalTest, backend: BackendInfo, settings: Settings
 ) -> None:
-    """Raise UnsupportedDataError if the matrix lies where the backend cannot read it."""
+    """Raise UnsupportedDataError if the backend cannot read the memory that the matrix is in."""
     several = n_devices(backend) > 1
     if not dataset.source.on_device or (backend.name == "cuda" and not several):
         return
@@ -718,7 +718,7 @@ def _check_place(
         )
     if test.why_reference is None:
         advice = f"({backend.reason}). Use backend='cuda'"
-    else:  # the CUDA backend, too, hands over to the reference kernel set
+    else:  # the CUDA backend would also use the reference kernel set
         advice = f"({test.why_reference}). Leave that option out and use backend='cuda'"
     raise UnsupportedDataError(
         f"{what} is on a CUDA device ({dataset.source.description}), but backend "
@@ -728,7 +728,7 @@ def _check_place(
 
 
 def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker: Tracker) -> None:
-    """Compute the genes that the sink has not."""
+    """Compute the genes that the sink does not have yet."""
     settings, dataset, design = call.settings, call.dataset, call.design
     scratch = None if settings.scratch is None else Path(settings.scratch)
     while True:
@@ -791,6 +791,6 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
 
 
 def _width(call: _Call) -> int:
-    """Groups whose results take as much memory a gene as those of this call."""
+    """Return the number of groups whose results take as much memory per gene as this call's."""
     n_values = sum(call.analysis.fields(call.design).values())
     return max(call.design.n_groups, n_values // VALUES_PER_GROUP)

@@ -1,4 +1,4 @@
-"""One call from a screen to how far its p-values can be believed."""
+"""Calibration of a screen's p-values with its control cells."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger = logging.getLogger("pdex_gpu")
 
 _MOCK_CONTROL, _OTHERS = "mock control", "other cells"
 _COLUMNS = ("target_fraction", "reference_fraction")
-# What has no meaning between mock perturbations, and what to do.
+# Options that make no sense between mock perturbations, and what to do instead.
 _REFUSED = {
     "comparison": "mock perturbations are compared with a mock control: leave it out",
     "guides": "control cells have to be in groups: give a column as groupby=",
@@ -64,50 +64,49 @@ def calibrate(
     alpha: float = 0.05,
     **options: Any,
 ) -> Calibration:
-    """Find out how far a screen's p-values can be believed, from its control cells alone.
+    """Assess how far a screen's p-values can be trusted, using only its control cells.
 
-    Control cells are split at random into mock perturbations, of the sizes of the real ones, and a
-    mock control of at least half of them. The same analysis is run on these. No gene differs, so
-    p-values should be uniform, and each hit is false.
+    Control cells are split at random into mock perturbations, with the sizes of the real ones, and
+    a mock control of at least half of the cells. The same analysis is run on these. No gene
+    differs, so p-values should be uniform, and each hit is a false positive.
 
-    Splitting cell by cell shows what sparse and tied counts, outliers and small groups do to a
-    test. Such mock groups are alike in everything else: it cannot show what dependence between
-    cells does, nor batches. With `units` it can: cells that belong together (with the same
-    non-targeting guide, of one replicate, one batch) stay together, as those of a real perturbation
-    may do, and tests that take each cell for a sample of its own give p-values that are too small.
+    Splitting cell by cell shows how a test is affected by sparse and tied counts, outliers and
+    small groups. Mock groups do not differ otherwise, so the effects of dependence between cells
+    and of batches remain hidden. `units` reveals them: cells that belong together (the same
+    non-targeting guide, replicate or batch) stay together, as the cells of a real perturbation may.
+    Tests that treat each cell as an independent sample then give p-values that are too small.
 
     Parameters
     ----------
     data : anndata.AnnData, str, os.PathLike or file object
-        As in :func:`pdex_gpu.differential_expression`. Files are read once a repeat.
+        As in :func:`pdex_gpu.differential_expression`. Files are read once per repeat.
     groupby : str or list of str
-        Column of obs with the group of each cell. Of a list, the first has the groups, and each
-        mock perturbation has as many cells in each level of the others as its real model.
+        Column of obs with the group of each cell. In a list, the first column has the groups, and
+        each mock perturbation has as many cells in each level of the others as its real model.
     reference : object
         Group of the control cells, or a list of groups.
     units : str, optional
-        Column of obs with the unit of each control cell, such as its guide. A mock perturbation has
-        its cells from as few units as its size allows; no unit is on both sides.
+        Column of obs with the unit of each control cell, such as its guide. A mock perturbation
+        takes its cells from as few units as its size allows; no unit is on both sides.
     n_repeats : int
-        Random splits. Each takes 8 bytes of memory a mock perturbation and gene.
+        Number of random splits. Each takes 8 bytes of memory per mock perturbation and gene.
     seed : int
-        The same seed gives the same splits, whatever the backend; a split does not depend on how
-        many follow.
+        The same seed gives the same splits on every backend. A split does not depend on how many
+        follow.
     alpha : float
         False discovery rate at which false positives are counted.
     **options
-        Options of :func:`pdex_gpu.differential_expression`, those of the test among them. `groups`
-        names the targets whose sizes are used, `strata` has each mock perturbation drawn stratum by
-        stratum, as many cells of each as its real model has. `columns` has no effect.
+        Options of :func:`pdex_gpu.differential_expression`, including those of the test. `groups`
+        names the targets whose sizes are used. With `strata`, each mock perturbation has as many
+        cells of each stratum as its real model. `columns` has no effect.
 
     Returns
     -------
     Calibration
-        Where the control cells are too few for all sizes, targets are taken in random order, and
-        those that the cells left cannot match are passed over (in strata, if more than a tenth of
-        the cells is lacking), which favours small targets. If all are too large, there is one mock
-        perturbation, which is as large as can be. Targets with fewer than `min_cells` cells are
-        left out.
+        If there are too few control cells for all sizes, targets are taken in random order. Those
+        that the remaining cells cannot match are skipped (in strata, if more than a tenth of
+        the cells is missing), which favours small targets. If all are too large, there is one mock
+        perturbation, as large as possible. Targets with fewer than `min_cells` cells are left out.
 
     Raises
     ------
@@ -115,9 +114,9 @@ def calibrate(
         If the reference does not exist, or has too few cells.
     OptionError
         If an option makes no sense here: a comparison other than with the reference, `guides`,
-        `on_target`, `out`, or p-values of Anderson-Darling that are interpolated, and so capped.
+        `on_target`, `out`, or interpolated (hence capped) p-values of Anderson-Darling.
     pdex_gpu.errors.PdexGpuError
-        Another of its subclasses, as of :func:`pdex_gpu.differential_expression`.
+        Another of its subclasses, as raised by :func:`pdex_gpu.differential_expression`.
 
     Examples
     --------
@@ -135,7 +134,7 @@ def calibrate(
 
 
 def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Settings:
-    """The options that the comparison and the test have."""
+    """Check the options of the comparison and the test, and return them as settings."""
     known = {f.name for f in fields(Settings)} - set(_NOT_OPTIONS)
     own = {name: value for name, value in options.items() if name in known}
     rest = {name: value for name, value in options.items() if name not in known}
@@ -166,7 +165,7 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
 
 @dataclass(frozen=True)
 class _Plan:
-    """What calibration adds to the options of a comparison; see :func:`calibrate`."""
+    """The options of calibration on top of those of a comparison; see :func:`calibrate`."""
 
     units: Any
     n_repeats: Any
@@ -209,7 +208,7 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
 
 
 def _check_room(n_repeats: int, n_values: int, settings: Settings) -> None:
-    """Raise MemoryBudgetError where the p-values of all splits do not fit in memory."""
+    """Raise MemoryBudgetError if the p-values of all splits do not fit in memory."""
     needed = 8 * n_repeats * n_values
     allowed = memory_budget(1.0 if settings.memory is None else settings.memory)
     if needed > allowed:
@@ -228,13 +227,13 @@ class _Real:
     controls : numpy.ndarray, shape (n_control,), int64
         Rows of the control cells, ascending.
     blocks : numpy.ndarray, shape (n_control,), int64
-        Their combination of levels and stratum.
+        The combination of levels and stratum of each control cell.
     units : numpy.ndarray or None, shape (n_control,), int64
     targets : numpy.ndarray, shape (n_targets,), object
     wanted : numpy.ndarray, shape (n_targets, n_blocks), int64
-        Cells of each target in each block that has control cells.
+        Number of cells of each target in each block that has control cells.
     n_cells : int
-        Of the data.
+        Number of cells in the data.
     reference : str
         Name of the reference.
     """
@@ -286,7 +285,7 @@ def _real_groups(dataset: Dataset, settings: Settings, units: str | None) -> _Re
 
 
 def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.ndarray, int]:
-    """Level of each cell in columns of obs together, and how many there are."""
+    """Combine columns of obs; return the level of each cell and the number of levels."""
     found = combined([dataset.column(name) for name in names], names)
     missing = np.count_nonzero(used & (found.codes < 0))
     if missing:
@@ -313,15 +312,15 @@ class _Run:
     Attributes
     ----------
     group : numpy.ndarray, shape (n_rows,), int64
-        Mock group of each row: one row, or one a level.
+        Mock group of each row. A group has one row, or one per level.
     p_values : numpy.ndarray, shape (n_rows, n_genes), float64
-        NaN where the test is not informative or not made.
+        NaN where the test is not informative or was not made.
     mean : numpy.ndarray, shape (n_genes,), float64
-        Of the mock control, over rows.
+        Mean of the mock control, over rows.
     n_uninformative, n_false_positives : numpy.ndarray, shape (n_groups,), int64
     provenance : dict
     doubt : ScaleWarning or None
-        What was to be said of the scale of the values.
+        Warning about the scale of the values.
     """
 
     group: np.ndarray
@@ -337,7 +336,7 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
     """Relabel the cells and compare; the matrix stays as it is."""
     n_groups = len(split.targets)
     names = [f"mock {k + 1}" for k in range(n_groups)]
-    # Cells on neither side have a label that takes no part, so that none is missing.
+    # Cells on neither side get an unused label: missing labels would cause a warning.
     codes = np.full(real.n_cells, n_groups + 1, np.int64)
     codes[real.controls] = np.select(
         [split.codes == CONTROL, split.codes == LEFT_OUT],
@@ -348,13 +347,13 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
     relabelled = replace(dataset, labels=labels, close=lambda: None)
     doubtful = None
     with warnings.catch_warnings(record=True) as caught:
-        # Said of the real analysis; of mock groups, the counts of tests tell.
+        # The real analysis gives these warnings; for mock groups, the counts of tests say enough.
         for category in (SkippedWarning, DuplicateGeneWarning):
             warnings.simplefilter("ignore", category)
         warnings.simplefilter("always", ScaleWarning)
         result = compare(relabelled, replace(settings, reference=_MOCK_CONTROL, groups=names))
     for said in caught:
-        if isinstance(said.message, ScaleWarning):  # once for all splits
+        if isinstance(said.message, ScaleWarning):  # given once for all splits
             doubtful = said.message
         else:
             warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
@@ -363,7 +362,7 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
     group = np.array([number[name] for name in result.targets], np.int64)
     informative, kept = _informative(result)
     false_positive = kept & (result["fdr"] <= alpha)
-    known = kept & ~np.isnan(result["reference_mean"])  # NaN that is left out may leave no cell
+    known = kept & ~np.isnan(result["reference_mean"])  # leaving out NaN may leave no cell
     n_known = np.maximum(np.count_nonzero(known, axis=0), 1)
     mean = np.sum(result["reference_mean"], axis=0, where=known) / n_known
     p_values = result["p_value"]
@@ -384,9 +383,9 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
 
 
 def _informative(result: DEResult) -> tuple[np.ndarray, np.ndarray]:
-    """Which pairs are judged and not constant, and which are in the result at all."""
+    """Return which pairs are judged and not constant, and which are in the result at all."""
     kept = np.ones(result["p_value"].shape, bool) if result.kept is None else result.kept
-    # A gene of one value other than 0 is expressed in all cells, with equal means.
+    # A gene with a single nonzero value is expressed in all cells and has equal means.
     target, reference = result["target_mean"], result["reference_mean"]
     expressed = result["target_fraction"] + result["reference_fraction"]
     equal = np.abs(target - reference) <= 1e-9 * np.abs(reference)
@@ -434,7 +433,7 @@ def _summarised(
 
 
 def _by_expression(runs: list[_Run]) -> tuple[Distribution, Distribution, Distribution]:
-    """Of thirds of the genes with an informative test, by the mean of the mock controls."""
+    """Describe the p-values of each third of the informative genes, by mean of mock controls."""
     mean = np.sum([run.mean for run in runs], axis=0)
     tested = np.any([~np.isnan(run.p_values).all(axis=0) for run in runs], axis=0)
     genes = np.flatnonzero(tested)
@@ -447,7 +446,7 @@ def _by_expression(runs: list[_Run]) -> tuple[Distribution, Distribution, Distri
 
 
 def _sorted(*p_values: np.ndarray) -> np.ndarray:
-    """The p-values that are not NaN, ascending."""
+    """Return the p-values that are not NaN, in ascending order."""
     found = np.concatenate([p[~np.isnan(p)] for p in p_values])
     found.sort()
     return found

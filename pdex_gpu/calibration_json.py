@@ -1,4 +1,4 @@
-"""A calibration as JSON: every field to the bit, in a form that other programs read, too."""
+"""Calibrations as JSON: every field is exact to the bit, and other programs can read the file."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 FORMAT = "pdex_gpu calibration"
 
-#: Of the layout below; raised when an older version could not read it.
+#: Version of the layout below; increased when older versions of the package cannot read it.
 VERSION = 1
 
-# That objects take of each byte of JSON, about.
+# Approximate memory that Python objects take per byte of JSON.
 _MEMORY_A_BYTE = 8
 
-# JSON has no word for these.
+# JSON has no notation for these numbers.
 _WORDS = {"Infinity": np.inf, "-Infinity": -np.inf}
 
 
@@ -39,7 +39,7 @@ def write_json(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     document = {"format": FORMAT, "version": VERSION, "pdex_gpu": __version__}
     document |= _plain(calibration)
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    # A lone surrogate, which UTF-8 cannot hold, as an escape of JSON.
+    # UTF-8 cannot hold a lone surrogate: write it as a JSON escape.
     data = text.encode("utf-8", "backslashreplace")
     write_beside(path, lambda file: _fill(file, data))
 
@@ -49,7 +49,7 @@ def _fill(file: Path, data: bytes) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers, text, lists and objects, as JSON has them."""
+    """Convert a value to the numbers, text, lists and objects of JSON."""
     if hasattr(value, "__dataclass_fields__"):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray):
@@ -109,11 +109,11 @@ def read_json(path: str | os.PathLike[str]) -> Calibration:
 
 
 class _Wrong(Exception):
-    """What is wrong with a document."""
+    """A fault in a document; the message says which."""
 
 
 class _Fields:
-    """The fields of an object in a document, each checked as it is taken."""
+    """The fields of an object in a document; each is checked when it is read."""
 
     def __init__(self, found: Any, path: str) -> None:
         if not isinstance(found, dict):
@@ -132,7 +132,7 @@ class _Fields:
         return value
 
     def object(self, name: str) -> dict[str, Any]:
-        """An object, as it is."""
+        """Return an object unchanged."""
         found: dict[str, Any] = self._is(name, lambda value: isinstance(value, dict), "an object")
         return found
 
@@ -159,18 +159,18 @@ class _Fields:
         return found
 
     def integers(self, name: str, n: int | None = None) -> np.ndarray:
-        """Whole numbers, int64."""
+        """Return whole numbers, int64."""
         return np.array(self._list(name, _is_integer, "whole numbers", n), np.int64)
 
     def rows(self, name: str, width: int) -> np.ndarray:
-        """Rows of whole numbers, shape (n, width), int64."""
+        """Return rows of whole numbers, shape (n, width), int64."""
         rows = self._list(name, lambda row: isinstance(row, list), "lists", None)
         if any(len(row) != width or not all(map(_is_integer, row)) for row in rows):
             raise _Wrong(f"{self._path + name!r} does not hold rows of {width} whole numbers")
         return np.array(rows, np.int64).reshape(len(rows), width)
 
     def floats(self, name: str, n: int | None = None) -> np.ndarray:
-        """Numbers, float64."""
+        """Return numbers, float64."""
         values = self._list(name, _is_number, "numbers", n)
         return np.array([_float(value) for value in values], np.float64)
 

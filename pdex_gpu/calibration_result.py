@@ -1,4 +1,4 @@
-"""What mock perturbations say of p-values: distributions, inflation, false positives."""
+"""Results of a calibration: distributions of p-values, inflation, false positives."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ _BYTES_A_PASS = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class Distribution:
-    """P-values of informative tests, where a perfect test has uniform ones.
+    """The distribution of the p-values of informative tests, uniform for a perfect test.
 
     Attributes
     ----------
     n_tests : int
     inflation : float
         Genomic control's lambda (Devlin and Roeder 1999): the median of the chi-square(1)
-        quantiles of the p-values, over that of the distribution, 0.4549. Above 1 the middle
-        p-values are too small, below 1 too large; `rates` tell of small ones. NaN without tests.
+        quantiles of the p-values, over the median of that distribution, 0.4549. Above 1 the middle
+        p-values are too small, below 1 too large; for small p-values see `rates`. NaN without
+        tests.
     ks_distance : float
         Largest distance of the distribution function from the diagonal, 0 to 1; NaN without tests.
     rates : numpy.ndarray, shape (3,), float64
         Share of p-values at or below each of `LEVELS`; NaN without tests.
     histogram : numpy.ndarray, shape (20,), int64
-        P-values in bins of width 0.05.
+        Number of p-values in bins of width 0.05.
     """
 
     n_tests: int
@@ -81,11 +82,11 @@ class Quantiles:
     Attributes
     ----------
     ranks : numpy.ndarray, shape (n,), int64
-        Ascending from 1, the smallest p-value; about evenly spaced on a logarithmic scale.
+        Ascending from 1 (the smallest p-value), about evenly spaced on a logarithmic scale.
     expected : numpy.ndarray, shape (n,), float64
         ``-log10((rank - 0.5) / n_tests)``.
     observed : numpy.ndarray, shape (n,), float64
-        ``-log10`` of the p-values; of the smallest number above 0 for those that underflow.
+        ``-log10`` of the p-values; for p-values that underflow, of the smallest number above 0.
     n_tests : int
     """
 
@@ -95,9 +96,10 @@ class Quantiles:
     n_tests: int
 
     def band(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Where each of as many independent uniforms lies with this probability, in -log10.
+        """Return the band that each order statistic lies in with this probability, in -log10.
 
-        The k-th smallest of n has the distribution Beta(k, n + 1 - k).
+        For n independent uniform variables, the k-th smallest has the distribution
+        Beta(k, n + 1 - k).
 
         Returns
         -------
@@ -112,7 +114,7 @@ class Quantiles:
 
 
 def quantiles(p_values: np.ndarray) -> Quantiles:
-    """Thinned order statistics of p-values, shape (n,), float64, ascending."""
+    """Thin the order statistics of p-values, shape (n,), float64, ascending."""
     n = len(p_values)
     ranks = np.arange(1, n + 1, dtype=np.int64)
     if n > _N_QUANTILES:
@@ -123,50 +125,50 @@ def quantiles(p_values: np.ndarray) -> Quantiles:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
-    """How far a screen's p-values can be believed: tests between control cells alone.
+    """The calibration of a screen's p-values: tests in which both sides are control cells.
 
-    A test is informative if it can be judged and the gene is not constant in both samples. Other
-    tests have p-value 1 and are left out of everything but the correction for multiple testing.
-    Tests with p-value 1 for other reasons, such as ties, are part of the distribution: where genes
-    are sparse, few different p-values are possible, so that even a perfect test shows a lambda
-    other than 1. `by_expression` tells them apart.
+    A test is informative if it can be judged and the gene is not constant over both samples. Other
+    tests have p-value 1 and are left out of everything except the correction for multiple testing.
+    Tests with p-value 1 for other reasons, such as ties, are part of the distribution: for sparse
+    genes, few different p-values are possible, so that lambda differs from 1 even for a perfect
+    test. `by_expression` shows sparse genes separately.
 
     Attributes
     ----------
     groups : numpy.ndarray, shape (n_groups,), object
-        Names of the mock perturbations, ``"mock 1"`` and on.
+        Names of the mock perturbations, from ``"mock 1"``.
     repeats : numpy.ndarray, shape (n_groups,), int64
-        The random split that each is part of, from 0. Splits share cells.
+        Random split that each belongs to, from 0. Splits share cells.
     targets : numpy.ndarray, shape (n_groups,), object
-        The real target whose size each has.
+        Real target that each takes its size from.
     n_target_cells, n_cells : numpy.ndarray, shape (n_groups,), int64
-        Cells of that target that have controls to be compared with, and of the mock perturbation:
-        fewer where the reference has too few.
+        Number of cells of that target that have controls to compare with, and of the mock
+        perturbation: fewer if the reference has too few.
     n_reference_cells : numpy.ndarray, shape (n_groups,), int64
-        Cells of the mock control.
+        Number of cells of the mock control.
     n_uninformative : numpy.ndarray, shape (n_groups,), int64
-        Tests that are left out, as above.
+        Number of tests that are left out, as above.
     n_false_positives : numpy.ndarray, shape (n_groups,), int64
-        Rows with ``fdr <= alpha``.
+        Number of rows with ``fdr <= alpha``.
     by_group : tuple of Distribution, n_groups
     total : Distribution
-        Of all tests of all splits.
+        All tests of all splits.
     by_expression : tuple of Distribution
-        Of thirds of the genes that have an informative test: low, middle and high mean.
+        Thirds of the genes that have an informative test: low, middle and high mean.
     quantiles : Quantiles
-        Of all tests.
+        All tests.
     n_targets : int
-        Real targets, each the model of at most one mock perturbation of a split.
+        Number of real targets, each the model of at most one mock perturbation per split.
     control_cells : numpy.ndarray, shape (n_control,), int64
         Rows of the control cells in the data.
     assignment : numpy.ndarray, shape (n_repeats, n_control), int64
-        Mock perturbation, as a position in `groups`, of each control cell; -1 for mock control, -2
-        for the rest of a unit of which a mock perturbation has some.
+        Mock perturbation of each control cell, as a position in `groups`; -1 for the mock control,
+        -2 for the other cells of a unit that a mock perturbation took only some cells from.
     alpha : float
     metric : str
     reference : str
     provenance : dict
-        Of the first split's comparison.
+        Provenance of the first split's comparison.
     """
 
     groups: np.ndarray
@@ -191,26 +193,26 @@ class Calibration:
 
     @property
     def n_repeats(self) -> int:
-        """Random splits."""
+        """Return the number of random splits."""
         return len(self.assignment)
 
     @property
     def inflation(self) -> np.ndarray:
-        """Lambda of each mock perturbation, shape (n_groups,), float64."""
+        """Return lambda of each mock perturbation, shape (n_groups,), float64."""
         return np.array([d.inflation for d in self.by_group])
 
     @property
     def rates(self) -> np.ndarray:
-        """Share of p-values at or below `LEVELS`, shape (n_groups, 3), float64."""
+        """Return the share of p-values at or below `LEVELS`, shape (n_groups, 3), float64."""
         return np.array([d.rates for d in self.by_group])
 
     @property
     def histograms(self) -> np.ndarray:
-        """P-values in bins of width 0.05, shape (n_groups, 20), int64."""
+        """Count p-values in bins of width 0.05, shape (n_groups, 20), int64."""
         return np.array([d.histogram for d in self.by_group])
 
     def table(self) -> pandas.DataFrame:
-        """A pandas frame with a row for each mock perturbation."""
+        """Return a pandas frame with one row per mock perturbation."""
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -230,7 +232,7 @@ class Calibration:
         return pd.DataFrame(columns)
 
     def summary(self) -> dict[str, Any]:
-        """Everything in total, as plain numbers and text."""
+        """Return overall results, as plain numbers and text."""
         total = self.total
         found: dict[str, Any] = {
             "metric": self.metric,
@@ -254,25 +256,25 @@ class Calibration:
         }
 
     def plot(self, ax: Any = None) -> Sequence[Any]:
-        """QQ plot with a 95 % band of independent uniforms, and a histogram of p-values.
+        """Draw a QQ plot with a 95 % band of independent uniforms, and a histogram of p-values.
 
-        P-values of a screen depend on each other (genes are correlated, and mock perturbations
-        share their control), so that they stray from the band more often than one time in 20.
+        P-values of a screen are not independent (genes are correlated, and mock perturbations
+        share their control), so they leave the band more often than one time in 20.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or pair of them, optional
-            Axes of the QQ plot, or of both; by default those of a new figure.
+            Axes of the QQ plot, or of both plots; by default those of a new figure.
 
         Returns
         -------
         tuple of matplotlib.axes.Axes
-            Of the QQ plot, and of the histogram if it is drawn.
+            Axes of the QQ plot, and of the histogram if it is drawn.
 
         Raises
         ------
         MissingDependencyError
-            Without matplotlib, which is the extra ``plot``.
+            Without matplotlib (extra ``plot``).
         OptionError
             If `ax` is neither axes nor a pair.
         """
@@ -281,7 +283,7 @@ class Calibration:
         return calibration_pair(self, ax)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a file, whole or not at all; an existing one is replaced.
+        """Write everything to a file, completely or not at all; an existing file is replaced.
 
         Parameters
         ----------
@@ -302,7 +304,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read what :meth:`to_json` wrote: the same numbers to the bit.
+        """Read a file that :meth:`to_json` wrote; all numbers are the same to the bit.
 
         Labels that are neither text nor numbers were written as text. In `provenance`, tuples
         have become lists.
@@ -310,11 +312,11 @@ class Calibration:
         Raises
         ------
         MissingFileError
-            There is no such file.
+            The file does not exist.
         OptionError
             It is a folder.
         FileFormatError
-            It is damaged, no calibration of this package, or of a newer version of it.
+            It is damaged, not a calibration of this package, or written by a newer version of it.
         """
         from .calibration_json import read_json
 

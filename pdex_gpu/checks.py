@@ -1,7 +1,7 @@
-"""Values of options, checked before anything is done with them: the one place for such checks.
+"""Checks of option values, made before anything is done with them. All such checks are here.
 
-Whatever a caller gives is refused with an OptionError, also where the value itself raises when it
-is compared, hashed or printed.
+An unusable value is refused with an OptionError, even if the value itself raises when it is
+compared, hashed or printed.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from .errors import OptionError, shown, unknown
 if TYPE_CHECKING:
     import numpy as np
 
-# numpy is imported where it is needed: the command line checks paths before it needs any.
+# numpy is imported where it is needed: the command line checks paths before it needs numpy.
 
 
 def kind(value: object) -> str:
-    """The class of a value, for a message: ``"int"``, ``"pandas.core.frame.DataFrame"``."""
+    """Name the class of a value, for messages: ``"int"``, ``"pandas.core.frame.DataFrame"``."""
     found = type(value)
     return f"{found.__module__}.{found.__qualname__}".removeprefix("builtins.")
 
 
 def is_flag(value: object) -> TypeGuard[bool | np.bool_]:
-    """Whether this is True or False."""
+    """Return whether this is True or False."""
     import numpy as np
 
     return isinstance(value, bool | np.bool_)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether this is a real number, and neither NaN nor infinite."""
+    """Return whether this is a real number, neither NaN nor infinite."""
     import numpy as np
 
-    if is_flag(value) or isinstance(value, np.timedelta64):  # which numpy calls an integer
+    if is_flag(value) or isinstance(value, np.timedelta64):  # an integer to numpy
         return False
     if not isinstance(value, int | float | np.integer | np.floating):
         return False
@@ -48,7 +48,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether this is a whole number that a machine word holds."""
+    """Return whether this is a whole number that fits in a machine word."""
     import numpy as np
 
     if not isinstance(value, int | np.integer) or not is_number(value):
@@ -59,7 +59,7 @@ def is_whole(value: object) -> TypeGuard[int]:
 def is_array(
     value: object, shape: tuple[int | None, ...], dtype: np.dtype | None = None
 ) -> TypeGuard[np.ndarray]:
-    """Whether this is an array of that shape, None for any length, and dtype."""
+    """Return whether this is an array of that shape (None for any length) and dtype."""
     import numpy as np
 
     return (
@@ -71,7 +71,7 @@ def is_array(
 
 
 def described(value: object) -> str:
-    """An array by dtype and shape, anything else by its class."""
+    """Describe an array by dtype and shape, anything else by its class."""
     import numpy as np
 
     if isinstance(value, np.ndarray):
@@ -80,14 +80,14 @@ def described(value: object) -> str:
 
 
 def check_text(name: str, value: object, *, may_be_none: bool = False, what: str = "") -> None:
-    """Raise OptionError unless `value` is text; `what` says what it names."""
+    """Raise OptionError unless `value` is text; `what` says what the text names."""
     if not isinstance(value, str) and not (may_be_none and value is None):
         more = f": {what}" if what else ""
         raise OptionError(f"{name}={shown(value)} must be text, not {kind(value)}{more}.")
 
 
 def check_flag(name: str, value: object, *, may_be_none: bool = False) -> None:
-    """Raise OptionError unless `value` is True or False, or None where that may be."""
+    """Raise OptionError unless `value` is True or False, or None if that is allowed."""
     if is_flag(value) or (may_be_none and value is None):
         return
     words = "True, False or None" if may_be_none else "True or False"
@@ -97,7 +97,7 @@ def check_flag(name: str, value: object, *, may_be_none: bool = False) -> None:
 def check_count(
     name: str, value: Any, *, least: int = 1, most: int | None = None, may_be_none: bool = True
 ) -> None:
-    """Raise OptionError unless `value` is a whole number from `least` to `most`, or None."""
+    """Raise OptionError unless `value` is None or a whole number from `least` to `most`."""
     if value is None and may_be_none:
         return
     if not is_whole(value) or value < least or (most is not None and value > most):
@@ -109,7 +109,7 @@ def check_count(
 
 
 def check_number(name: str, value: object, words: str = "a number") -> float:
-    """The number as a float; raises OptionError, which says `words`, if it is none."""
+    """Return the number as a float; raise OptionError, quoting `words`, if it is not a number."""
     if not is_number(value):
         raise OptionError(f"{name}={shown(value)} must be {words}.")
     return float(value)
@@ -132,18 +132,18 @@ def check_choice(what: str, value: object, choices: Sequence[object]) -> None:
 
 
 def check_path(name: str, value: object) -> Path:
-    """The path, given as text or an object that is one.
+    """Return the path, given as text or as a path-like object.
 
     Raises
     ------
     OptionError
-        It is neither, or is empty, or holds a null character, which no file system takes.
+        It is neither, or is empty, or holds a character that a file name cannot have.
     """
     path = value
     if isinstance(value, os.PathLike):
         try:
             path = os.fspath(value)
-        except Exception as error:  # the object's own
+        except Exception as error:  # raised by the object itself
             raise OptionError(f"{name}={shown(value)} does not say which path it is.") from error
     if not isinstance(path, str):
         raise OptionError(f"{name}={shown(value)} must be a path, not {kind(value)}.")
@@ -161,12 +161,12 @@ def check_path(name: str, value: object) -> Path:
 
 
 def names_of(name: str, value: object, what: str, example: str) -> list[str]:
-    """Names that an option lists; one name stands for itself.
+    """Return the names that an option lists; it may also be a single name.
 
     Raises
     ------
     OptionError
-        It is neither text nor a list of texts; `what` says of what, `example` shows one.
+        It is neither text nor a list of texts; `what` says what is named, `example` shows a name.
     """
     try:
         found = [value] if isinstance(value, str) else listed(value)
@@ -178,30 +178,30 @@ def names_of(name: str, value: object, what: str, example: str) -> list[str]:
 
 
 def listed(value: object) -> list[Any]:
-    """The items of a collection; raises TypeError if it is none, or too long to be a list."""
+    """List the items of a collection; raise TypeError if it is not one or is too long."""
     if isinstance(value, str | bytes | bytearray | memoryview) or not isinstance(value, Iterable):
         raise TypeError(f"{kind(value)} is not a list")
     if isinstance(value, range) and len(value) > 1 << 24:
         raise TypeError(f"{shown(value)} is too long")
     try:
         return list(value)
-    except Exception as error:  # the object's own
+    except Exception as error:  # raised by the object itself
         raise TypeError(f"{kind(value)} cannot be listed: {shown(error)}") from error
 
 
 def check_label(name: str, label: object, given: object = None) -> None:
-    """Raise OptionError unless `label` can be that of a group: hashed, compared and shown.
+    """Raise OptionError unless `label` can label a group: be hashed, compared and shown.
 
-    `given` is what the option was given, where that is more than the label.
+    `given` is the value of the option, if it is more than this label.
     """
-    if isinstance(label, tuple):  # shown as its parts
+    if isinstance(label, tuple):  # shown part by part
         for part in label:
             check_label(name, part, label if given is None else given)
     try:
         hash(label)
         str(label)
         bool(label == label)
-    except Exception as error:  # a list, pandas.NA, or an object of the caller's
+    except Exception as error:  # a list, pandas.NA, or the caller's own class
         raise OptionError(
             f"{name}={shown(label if given is None else given)} must be labels of the column: "
             f"{error} ({kind(label)}). Give text, numbers or the like, as they stand there."
@@ -209,12 +209,12 @@ def check_label(name: str, label: object, given: object = None) -> None:
 
 
 def labels_of(name: str, labels: object) -> list[Any] | None:
-    """A list of labels, or None; one label in text stands for itself.
+    """Return a list of labels, or None; a single label may be given as text.
 
     Raises
     ------
     OptionError
-        It is no list, or holds what cannot be a label, such as a list.
+        It is not a list, or holds something that cannot be a label, such as a list.
     """
     if labels is None:
         return None

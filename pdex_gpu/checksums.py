@@ -6,7 +6,7 @@ from typing import Any
 
 
 def crc32(data: Any, start: int = 0) -> int:
-    """The CRC-32 of some bytes: what ``zlib.crc32`` gives, by libdeflate, several times as fast."""
-    import imagecodecs  # reading a file takes it, too; the command line does not
+    """Return the CRC-32 of some bytes, as ``zlib.crc32``, but several times faster (libdeflate)."""
+    import imagecodecs  # here, as the command line does not need it; reading a file does
 
     return int(imagecodecs.deflate_crc32(data, start))

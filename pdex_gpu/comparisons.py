@@ -1,4 +1,4 @@
-"""Labels become groups and contrasts: who is compared with whom, from what a user asks for."""
+"""Conversion of labels and a user's choices to groups and contrasts: who is compared with whom."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ logger = logging.getLogger("pdex_gpu")
 #: What each group is compared with; see :func:`.api.differential_expression`.
 COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
 
-#: The reference of rows that are compared with a pool of others.
+#: Names of the reference in rows that are compared with a pool of other cells.
 REST, PERTURBED = "rest", "other perturbed"
 
-# What targets are compared with, in messages.
+# Names in messages of the cells that targets are compared with.
 _POOLS = {"rest": "the rest", "perturbed": "the other perturbed cells"}
 
 
@@ -48,9 +48,9 @@ class Levels:
     codes : numpy.ndarray, shape (n_cells,), int64
         Position in `names`, -1 where the label is missing.
     names : sequence
-        Levels; of several columns, tuples with a level of each.
+        Levels; for several columns, tuples with one level per column.
     column : str
-        Name of the column, or the names of several; for messages.
+        Name of the column, or names of several columns, for messages.
     """
 
     codes: np.ndarray
@@ -60,21 +60,21 @@ class Levels:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Labels as they stand in the column: who is a target, and what each is compared with.
+    """The targets and their references, by their labels in the column.
 
     Attributes
     ----------
     kind : str
         The comparison; ``"rest"`` and ``"complement"`` stand for those with a pool.
     numbers : dict
-        Group number, within the cells of a level and stratum, of each label that takes part.
+        Group number of each label that takes part, among the cells of one level and stratum.
     targets : list
-        Labels of targets; of pairs, of each pair.
+        Labels of targets; for pairs, one per pair.
     references : list of int
-        Numbers of the references: of pairs, and of targets with pools, one for each row; none if
-        each target has the rest.
+        Numbers of the references: one per row for pairs and for targets with pools; empty if each
+        target is compared with the rest.
     names : list
-        What rows say of these references, or of the pool.
+        Names in the result of these references, or of the pool.
     """
 
     kind: str
@@ -105,7 +105,7 @@ def make_design(
     codes : numpy.ndarray, shape (n_cells,), int
         Index into `categories` of each cell's label, -1 where the label is missing.
     categories : sequence, shape (n_categories,)
-        Labels; those without a cell are ignored.
+        Labels; those without cells are ignored.
     reference : object
         Label of the reference group, or a list of labels.
     groups : iterable, optional
@@ -118,13 +118,13 @@ def make_design(
     within : Levels, optional
         Cells are compared only with cells of the same level.
     strata : Levels, optional
-        Likewise, but the strata of a target make one row.
+        Cells are compared only within the same stratum; the strata of a target give one row.
     min_cells : int
-        Fewest cells on either side of a row.
+        Smallest number of cells allowed on either side of a row.
     pools : mapping, optional
-        Groups may overlap: for each of them the label that stands for all cells that it is
-        compared with under ``"rest"`` and ``"perturbed"``, each of them once; those of the group
-        are among them, and are left out.
+        Given if groups may overlap. Maps each group to the label of its pool: all cells that it is
+        compared with under ``"rest"`` and ``"perturbed"``, each once. The pool includes the cells
+        of the group itself; these are left out.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def make_design(
     Raises
     ------
     LabelError
-        If the reference has no cell, no target is left, or a label does not exist.
+        If the reference has no cells, no target is left, or a label does not exist.
     """
     codes = np.asarray(codes)
     missing = int(np.count_nonzero(codes < 0))
@@ -158,7 +158,7 @@ def make_design(
 
 
 def combined(labels: Sequence[Labels], columns: Sequence[str]) -> Levels:
-    """The levels of several columns together: those that occur, sorted column by column."""
+    """Combine several columns into levels: the combinations that occur, sorted by column."""
     shape = [max(1, len(label.categories)) for label in labels]
     missing = np.any([label.codes < 0 for label in labels], axis=0)
     flat = np.ravel_multi_index([np.maximum(label.codes, 0) for label in labels], shape)
@@ -176,7 +176,7 @@ def combined(labels: Sequence[Labels], columns: Sequence[str]) -> Levels:
 
 
 def _sort_key(label: object) -> tuple[bool, Any]:
-    """Numbers by size, before all else by its text."""
+    """Return a sort key: numbers by size first, then everything else by its text."""
     number = isinstance(label, int | float)
     return (not number, label if number else str(label))
 
@@ -191,10 +191,11 @@ def _asked(
     present: Mapping[Any, int],
     column: str,
 ) -> _Asked:
-    """Targets and references of all kinds but pairs, of the labels that are there.
+    """Find targets and references among the labels present, for all comparisons except pairs.
 
-    Group numbers: for one reference (or several pooled) 0, for each of several references their
-    place in the list, for pools none; then targets; then, in the rest alone, all others together.
+    Group numbers start with the references: 0 for one (or several pooled), their position in the
+    list for several, none for pools. Targets follow. Only for pools, one number for all the other
+    groups together comes last.
     """
     references: list[Any] = []
     if kind != "rest":
@@ -221,14 +222,14 @@ def _asked(
     numbers = {label: k for k, label in enumerate(targets)}
     for label in present:
         if label not in references:
-            numbers.setdefault(label, len(targets))  # in everybody's rest, and no target
+            numbers.setdefault(label, len(targets))  # in every target's rest, but not a target
     return _Asked("rest", numbers, targets, [], [_pool(kind, present)])
 
 
 def _targets(
     groups: Iterable[object] | None, present: Mapping[Any, int], excluded: set[Any], column: str
 ) -> list[Any]:
-    """The groups that were asked for, by default all, without those that are excluded."""
+    """Return the requested groups (by default all) except the excluded ones."""
     asked = labels_of("groups", groups)
     if asked is None:
         return [label for label in present if label not in excluded]
@@ -263,7 +264,7 @@ def _asked_of_pools(
     column: str,
     pools: Mapping[Any, str],
 ) -> _Asked:
-    """Group numbers: those of the pools, then those of the targets."""
+    """Find targets and their pools. Pools have the first group numbers, then targets."""
     used = set(pools.values())
     named = {label: n for label, n in present.items() if label not in used}
     excluded = set(_references(reference, named, column)) if kind == "perturbed" else set()
@@ -279,12 +280,12 @@ def _asked_of_pools(
 
 
 def _pool(kind: str, present: Iterable[Any]) -> str:
-    """What rows say of the cells that each target is compared with: the name of no group."""
+    """Name the pool that targets are compared with; no group has this name."""
     return unlike(REST if kind == "rest" else PERTURBED, present)
 
 
 def reference_labels(reference: object) -> list[Any]:
-    """The labels that a caller gave for the reference, one or several.
+    """List the labels, one or several, that a caller gave as the reference.
 
     Raises
     ------
@@ -299,7 +300,7 @@ def reference_labels(reference: object) -> list[Any]:
 
 
 def _references(reference: object, present: Mapping[Any, int], column: str) -> list[Any]:
-    """The labels of the reference, one or several."""
+    """Return the labels of the reference, one or several, as they stand in the column."""
     labels = reference_labels(reference)
     known, by_text = set(present), {str(label): label for label in present}
     found = [match_label(label, known, by_text) for label in labels]
@@ -342,7 +343,7 @@ def _asked_pairs(pairs: Any, present: Mapping[Any, int], column: str) -> _Asked:
 
 
 def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
-    """The rows of a table of two columns, a frame with these names or a sequence of pairs."""
+    """Yield (target, reference) pairs from a frame with these columns or a sequence of pairs."""
     columns = getattr(pairs, "columns", None)
     if columns is not None:
         lacking = [name for name in ("target", "reference") if name not in list(columns)]
@@ -354,7 +355,7 @@ def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
         rows = [*zip(*(_one_column(pairs, name) for name in ("target", "reference")), strict=True)]
     else:
         try:
-            # The letters of a text are no labels.
+            # `listed` refuses text: its letters are not labels.
             rows = [tuple(listed(row)) for row in listed(pairs)]
             if any(len(row) != 2 for row in rows):
                 raise TypeError("a row does not have two labels")
@@ -387,7 +388,7 @@ def _assemble(
     strata: Levels | None,
     column: str,
 ) -> Design:
-    """Groups ordered by level, stratum and number, so that a contrast's follow each other."""
+    """Order groups by level, stratum and number, so that those of a contrast are contiguous."""
     taking_part = numbers >= 0
     n_numbers = max(asked.numbers.values()) + 1
     n_levels = 1 if within is None else len(within.names)
@@ -412,7 +413,7 @@ def _assemble(
     sizes = np.diff(offsets)
 
     parts = _parts(asked)
-    n_targets = len(_row_labels(asked))  # of a level
+    n_targets = len(_row_labels(asked))  # per level
     contrasts: list[Contrast] = []
     for b in range(n_blocks):
         first_row = b // n_strata * n_targets
@@ -446,7 +447,7 @@ def _assemble(
 
 
 def _row_labels(asked: _Asked) -> list[tuple[int, int]]:
-    """(place in names, place in targets) of each row within a level, target by target."""
+    """Return (position in names, position in targets) of a level's rows, target by target."""
     if asked.kind in ("pairs", "complement"):
         return [(k, k) for k in range(len(asked.targets))]
     if asked.kind != "each_reference":
@@ -460,7 +461,7 @@ def _row_labels(asked: _Asked) -> list[tuple[int, int]]:
 
 
 def _parts(asked: _Asked) -> list[tuple[int | None, np.ndarray, np.ndarray]]:
-    """(number of the reference, numbers of its targets, their rows) of each contrast."""
+    """Return (number of the reference, numbers of its targets, their rows) of each contrast."""
     if asked.kind == "rest":
         numbers = np.arange(max(asked.numbers.values()) + 1)
         rows = np.where(numbers < len(asked.targets), numbers, -1)
@@ -484,7 +485,7 @@ def _contrast(
     rows: np.ndarray,
     against: str,
 ) -> Contrast | None:
-    """A contrast of the groups that have cells; None if nothing can be compared."""
+    """Make a contrast of the groups that have cells; return None if there is nothing to compare."""
     there = groups[targets] >= 0
     chosen = groups[targets[there]]
     rows = rows[there]
@@ -498,7 +499,7 @@ def _contrast(
 
 
 def _without_empty_rows(design: Design, strata: Levels | None) -> Design:
-    """Rows that no contrast gives are left out, and said to be."""
+    """Leave out rows that no contrast contributes to, with a warning."""
     used = design.cells()[2]
     if strata is not None:
         skipped = len(strata.names) - used[used > 0]
@@ -541,14 +542,14 @@ def _say_left_out(design: Design, rows: np.ndarray, why: str) -> None:
 
 
 def keep_rows(design: Design, keep: np.ndarray) -> Design:
-    """The design with some of its rows; groups stay as they are packed."""
+    """Return the design with some of its rows only; the packing of groups does not change."""
     if keep.all():
         return design
     new = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
     contrasts = []
     for contrast in design.contrasts:
         rows = new[contrast.rows]
-        if contrast.against != "rest":  # the others of the rest belong to it
+        if contrast.against != "rest":  # in a rest, groups without a row still count
             used = np.concatenate([[True], rows >= 0])
             contrast = replace(
                 contrast, groups=contrast.groups[used], n_cells=contrast.n_cells[used]
@@ -576,11 +577,11 @@ def _sorted(labels: list[Any]) -> list[Any]:
 
 
 def match_label(label: object, known: set[Any], by_text: dict[str, Any]) -> object:
-    """The label as it stands in the column: ``"3"`` finds the integer 3, as on a command line.
+    """Return the label as it stands in the column: ``"3"`` finds the integer 3, as in a shell.
 
-    It finds the number 3.0 as well: whole numbers are stored so where some cell has none. Bytes
-    find the text that they are. What is equal to a label but of another type, as True and 1.0 are
-    to 1, gives the column's own.
+    It also finds the number 3.0: columns in which a value is missing store integers as floats.
+    Bytes find the text that they encode. A value equal to a label but of another type, as True and
+    1.0 are equal to 1, gives the column's own label.
     """
     label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
     own = by_text.get(str(label))

@@ -1,4 +1,4 @@
-"""The pdex 0.1.28 call, on top of this package's own."""
+"""The call of pdex 0.1.28, on top of this package's own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parallel_differential_expression(
     engine: str = "auto",
     **kwargs: Any,
 ) -> pandas.DataFrame | polars.DataFrame:
-    """Compare groups of cells with a reference group: pdex 0.1.28's call and columns.
+    """Compare groups of cells with a reference group, with pdex 0.1.28's call and columns.
 
     Parameters
     ----------
@@ -58,25 +58,25 @@ def parallel_differential_expression(
     groupby_key : str
         Column of obs with the groups.
     num_workers : int, optional
-        In memory: worker processes over shared memory if more than 1, else threads. Backed or
+        In memory: worker processes with shared memory if more than 1, else threads. Backed or
         with `low_memory`: ranges of genes in flight at once, each with `num_threads` threads.
-        None chooses by the processors available; 1 turns it off.
+        None chooses by the available processors; 1 turns it off.
     batch_size : int
-        Accepted for compatibility; the work is not cut into batches of pairs.
+        Accepted for compatibility; the work is not split into batches of pairs.
     num_threads : int, optional
         Threads per worker. None chooses; 1 turns threading off.
     metric : {"wilcoxon", "anderson", "t-test"}
     tie_correct : bool
-        Continuity correction of the Wilcoxon test: that is what pdex's option does. Ties are
+        Continuity correction of the Wilcoxon test, as pdex's option of this name does. Ties are
         always corrected for.
     is_log1p, exp_post_agg, clip_value
         See :func:`pdex_gpu.differential_expression`.
     as_polars : bool
         Return a polars frame. Needs the extra ``polars``.
     low_memory : bool, optional
-        Work on `gene_chunk_size` genes at a time; by default if `adata` is backed.
+        Process `gene_chunk_size` genes at a time; by default if `adata` is backed.
     gene_chunk_size : int
-        Genes at a time in that case.
+        Number of genes at a time in that case.
     show_progress : bool
         Show a progress bar on long runs.
     backend, engine : str
@@ -88,18 +88,19 @@ def parallel_differential_expression(
     -------
     pandas.DataFrame or polars.DataFrame
         Columns target, reference, feature, target_mean, reference_mean, percent_change,
-        fold_change, p_value, statistic, fdr; rows target by target, genes in matrix order.
+        fold_change, p_value, statistic, fdr. Rows are ordered by target, then in matrix order of
+        genes.
 
     Raises
     ------
     LowMemoryError
         ``low_memory=False`` with backed data; a TypeError, as in pdex.
     pdex_gpu.errors.PdexGpuError
-        Another of its subclasses; ValueErrors and KeyErrors where pdex raises these.
+        Another of its subclasses, a ValueError or KeyError where pdex raises one.
 
     Notes
     -----
-    pdex 0.1.28 answers differently in its low-memory mode (no continuity correction, never
+    pdex 0.1.28 gives different numbers in its low-memory mode (no continuity correction, never
     exact, float32). Here every mode gives the same numbers: those of pdex's standard mode.
 
     Examples
@@ -137,13 +138,13 @@ def parallel_differential_expression(
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)
     elif metric == "anderson" and set(options) <= {"variant", "midrank", "nan_policy"}:
-        options["p_values"] = "interpolated"  # as scipy, and so pdex, has them
+        options["p_values"] = "interpolated"  # as in scipy, and so in pdex
     chunked = backed if low_memory is None else bool(low_memory)
     processes = None
     if not chunked and engine == "auto":
         processes, num_workers = num_workers, None
     elif not chunked and engine != "shared_memory":
-        num_workers = None  # nothing needs ranges in flight over a matrix in memory
+        num_workers = None  # a matrix in memory needs no ranges in flight
     result = compare(
         adata,
         Settings(
@@ -171,7 +172,7 @@ def parallel_differential_expression(
 
 
 def _as_pdex(result: DEResult, as_polars: bool) -> pandas.DataFrame | polars.DataFrame:
-    """Plain labels instead of categorical ones, as pdex has them."""
+    """Make the table with plain instead of categorical labels, as in pdex."""
     if as_polars:
         import polars as pl
 

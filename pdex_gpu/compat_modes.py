@@ -1,4 +1,4 @@
-"""The pdex 0.3.0 call, on top of this package's own."""
+"""The call of pdex 0.3.0, on top of this package's own."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ COLUMNS = (
     "log2_fold_change", "percent_change", "p_value", "statistic", "fdr",
 )  # fmt: skip
 
-# Of pdex 0.1.28: no typing errors.
+# Options of pdex 0.1.28: not typos.
 _OPTIONS_OF_OTHERS = ("groups", "groupby_key", "num_workers", "batch_size", "num_threads", "metric",
                       "tie_correct", "exp_post_agg", "clip_value", "as_polars")  # fmt: skip
 
 _INTEGERS = ("target_membership", "ref_membership")
-_DETECTED_ROWS, _LOG1P_BELOW = 500, 20.0  # pdex's rule: counts reach 20 in the first rows
+_DETECTED_ROWS, _LOG1P_BELOW = 500, 20.0  # pdex's rule: counts reach 20 within the first rows
 
 
 def pdex(
@@ -80,7 +80,7 @@ def pdex(
     backend: str = "auto",
     **kwargs: Any,
 ) -> polars.DataFrame | pandas.DataFrame:
-    """Compare groups of cells with a reference or with the rest: pdex 0.3.0's call and columns.
+    """Compare groups of cells with a reference or the rest, with pdex 0.3.0's call and columns.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ def pdex(
         Column of obs with the groups. Cells whose label is missing or ``""`` are left out.
     mode : {"ref", "all", "on_target"}
         Each group against the reference; against all other cells with a label; or against the
-        reference at the gene that the group targets.
+        reference, only at the gene that the group targets.
     threads : int
         Threads to use; 0 for all processors.
     is_log1p : bool, optional
         Whether values are ``log1p`` of counts. By default true if none of the first 500 cells
-        has a value of 20 or more; a log line says what was found.
+        has a value of 20 or more; a log line gives the outcome.
     geometric_mean : bool
         Means are ``expm1(mean(log1p(counts)))``; if false ``mean(counts)``. Both are in count
         space, whether values are logarithms or not.
@@ -104,24 +104,24 @@ def pdex(
     epsilon : float
         Added to means before ratios are taken.
     cpm_filter : float, optional
-        Rows are left out, and not corrected for, if the gene's pooled counts per million are at
-        most this in both samples.
+        Rows are left out before correction if the gene's pooled counts per million are at most
+        this in both samples.
     backend : str
         See :func:`pdex_gpu.differential_expression`.
     **kwargs
         ``reference`` (modes ref and on_target): label of the reference, by default
         ``"non-targeting"``. ``gene_col`` (mode on_target): column of obs with the gene that each
-        group targets. Others are ignored with a warning.
+        group targets. Other options are ignored with a warning.
 
     Returns
     -------
     polars.DataFrame or pandas.DataFrame
         Columns target, feature, target_mean, ref_mean, target_membership, ref_membership,
-        log2_fold_change, percent_change, p_value, statistic, fdr. Targets in the order of the
-        categories of `groupby`; sorted if it is not categorical, if ``""`` is one of its unordered
-        categories, or in a file given by its path. Genes in matrix order. p-values are those of the
-        normal approximation with continuity and tie correction, corrected for each target (ref,
-        all) or over all rows (on_target) by Benjamini and Hochberg.
+        log2_fold_change, percent_change, p_value, statistic, fdr. Targets are in the order of the
+        categories of `groupby`. They are sorted if it is not categorical, if ``""`` is one of its
+        unordered categories, or if a file is given by its path. Genes are in matrix order.
+        p-values are those of the normal approximation with continuity and tie correction. fdr is
+        corrected by Benjamini and Hochberg for each target (ref, all) or over all rows (on_target).
 
     Raises
     ------
@@ -132,21 +132,22 @@ def pdex(
 
     Notes
     -----
-    Where pdex 0.3.0 depends on how numbers are stored, the exact answer is given:
+    Where the results of pdex 0.3.0 depend on how numbers are stored, the exact answer is given:
 
-    * It takes means of a sparse float32 matrix in float32: they have about 7 digits. Here means
-      are float64 whatever the type. Its means of logarithms need floats in a CSR matrix; here
-      integers do as well.
-    * In mode all it subtracts a group's sum from that of all cells. Where the rest hardly
-      expresses a gene, few digits of its mean are left, and with ``epsilon=0`` a fold change that
-      is infinite may be a large number there. Here the other groups are added.
-    * It refuses explicit zeros and negative values in a sparse matrix, and categories without a
-      cell. Here zeros are zeros, negative values are ranked, and such categories are left out.
-    * Of negative values in a dense matrix its fold changes have no meaning: 0 for most genes. Here
-      target_mean and ref_mean are then means of the values as they are, log2_fold_change and
+    * pdex computes means of a sparse float32 matrix in float32, with about 7 digits. Here means
+      are float64 for every dtype. Its means of logarithms need floats in a CSR matrix; here
+      integers work as well.
+    * In mode all, pdex subtracts a group's sum from that of all cells. If the rest hardly
+      expresses a gene, few digits of its mean are left, and with ``epsilon=0`` an infinite fold
+      change may come out as a large number. Here the other groups are added up.
+    * pdex refuses explicit zeros and negative values in a sparse matrix, and categories without
+      cells. Here zeros are zeros, negative values are ranked, and such categories are left out.
+    * For negative values in a dense matrix, pdex's fold changes are meaningless: 0 for most genes.
+      Here target_mean and ref_mean are then means of the values as they are, log2_fold_change and
       percent_change are NaN, cpm_filter is not applied, and a warning says so.
-    * Mode on_target fails there if `gene_col` has categories that are no gene, as the control's.
-    * Of gene names that occur more than once, mode on_target takes the first, pdex the last.
+    * In pdex, mode on_target fails if `gene_col` has categories that are not genes, such as the
+      control's.
+    * If a gene name occurs more than once, mode on_target takes the first, pdex the last.
 
     Examples
     --------
@@ -202,7 +203,7 @@ def pdex(
                 columns=[f"{side}_{name}" for side in sides for name in (mean, "n_cells")],
                 fdr_scope="all" if mode == "on_target" else "target",
                 min_cpm=cpm_filter,
-                # The filter is pdex's, which its numbers come from.
+                # Filter as pdex does, to give the same numbers.
                 entry=Entry("pdex", takes_nan_policy=False, filter_sides="either"),
                 backend=backend,
                 n_threads=min(threads, cpu_count()) or None,
@@ -236,7 +237,7 @@ def _check_options(
 
 
 def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
-    """Reference and column of genes, taken out of `kwargs`."""
+    """Take the reference and the column of genes out of `kwargs`."""
     if mode == "all":
         return "", None
     gene_column = kwargs.pop("gene_col", None) if mode == "on_target" else None
@@ -259,14 +260,14 @@ def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def _opened(data: Any, groupby: str) -> Dataset:
-    """The data, with groups in pdex's order and no label for cells that it leaves out."""
+    """Open the data, with groups in pdex's order and no labels for cells that pdex leaves out."""
     check_text("groupby", groupby)
     try:
         dataset = open_dataset(data, groupby)
     except ColumnError as error:  # a KeyError; pdex raises ValueError
         raise OptionError(str(error)) from error
     dtype: Any = column_in_memory(data.obs, groupby).dtype if hasattr(data, "obs") else None
-    # pdex removes the category "", upon which pandas sorts the others if they have no order.
+    # pdex removes the category "", and pandas then sorts the others if they have no order.
     in_order = hasattr(dtype, "categories") and (
         dtype.ordered or "" not in dataset.labels.categories.tolist()
     )
@@ -274,12 +275,12 @@ def _opened(data: Any, groupby: str) -> Dataset:
 
 
 def _selected(labels: Labels, in_order: bool) -> Labels:
-    """Labels that some cell has, but ``""``; sorted unless they are in the order wanted."""
+    """Select the labels that cells have, except ``""``; sort them unless they are `in_order`."""
     categories = labels.categories.tolist()
     counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(categories))
     kept = [i for i, label in enumerate(categories) if counts[i] and label != ""]
     if not in_order:
-        with suppress(TypeError):  # of mixed types: as they appear
+        with suppress(TypeError):  # mixed types: keep the order of appearance
             kept = sorted(kept, key=lambda i: categories[i])
     place = np.full(len(categories) + 1, -1, np.int64)
     place[kept] = np.arange(len(kept))
@@ -291,9 +292,9 @@ def _groups(labels: Labels) -> list[Any]:
 
 
 def _without(groups: list[Any], reference: object, groupby: str, labels: Labels) -> list[Any]:
-    """The targets: all groups but the reference, which must be there."""
+    """Return the targets: all groups except the reference, which must exist."""
     targets = [group for group in groups if group != reference]
-    if len(targets) == len(groups):  # "3" stands for the integer 3, as elsewhere
+    if len(targets) == len(groups):  # "3" also means the integer 3, as elsewhere
         targets = [group for group in groups if str(group) != str(reference)]
     if len(targets) == len(groups):
         what = f"reference in column {groupby!r}:"
@@ -302,10 +303,10 @@ def _without(groups: list[Any], reference: object, groupby: str, labels: Labels)
 
 
 def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list[Any], list[str]]:
-    """Targets that have a gene in the matrix, and those whose gene is not in it, for a message.
+    """List targets whose gene is in the matrix and, for a message, those whose gene is not.
 
-    Targets of several genes are among the first, to be refused later. Those without any gene are
-    in neither, as in pdex.
+    Targets with several genes are in the first list, and are refused later. Those without a gene
+    are in neither, as in pdex.
     """
     try:
         genes = dataset.column(column)
@@ -331,11 +332,11 @@ def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list
 
 
 def _detect_log1p(source: Source) -> bool:
-    """Whether no value of the first rows reaches 20, of those stored."""
+    """Return whether no stored value of the first rows reaches 20."""
     values = leading_values(source, _DETECTED_ROWS)
-    largest = float(values.max()) if values.size else -np.inf  # whole numbers have no infinity
+    largest = float(values.max()) if values.size else -np.inf  # integers have no infinity
     found = largest < _LOG1P_BELOW
-    logger.warning(  # as pdex: it is a guess that decides what means are
+    logger.warning(  # as pdex does: the means depend on this guess
         "is_log1p not specified; auto-detected %s, as the largest value of the first %d cells is "
         "%g. Pass is_log1p to suppress this message.",
         found, min(_DETECTED_ROWS, source.n_cells), largest,
@@ -344,7 +345,7 @@ def _detect_log1p(source: Source) -> bool:
 
 
 def leading_values(source: Source, n_rows: int) -> np.ndarray:
-    """Values of the first rows, those stored if the matrix is sparse; of any shape."""
+    """Return the values of the first rows (stored ones if sparse), in an array of any shape."""
     if source.on_device:
         raise OptionError(
             "The matrix is on a CUDA device, and is looked at on the host to find what it holds. "
@@ -354,7 +355,7 @@ def leading_values(source: Source, n_rows: int) -> np.ndarray:
         source = repeat(source, np.arange(n_rows))
     with source.open([0, source.n_genes], memory_budget(None)) as reader:
         chunk = reader.read(0)
-        if isinstance(chunk, CsrChunk):  # rows follow each other, and have all their entries
+        if isinstance(chunk, CsrChunk):  # rows are contiguous and complete
             return chunk.data[chunk.starts[0] : chunk.stops[-1]]
         if isinstance(chunk, CscChunk):
             return chunk.data[chunk.indptr[0] : chunk.indptr[-1]]
@@ -369,7 +370,7 @@ def _as_pdex(
 ) -> polars.DataFrame | pandas.DataFrame:
     negative = result.provenance["negative_values"]
     if negative:
-        mean = "mean"  # of the values as they are: there is no other
+        mean = "mean"  # only means of the values as they are exist
     target, reference = result.flat(f"target_{mean}"), result.flat(f"reference_{mean}")
     change = log2_ratio(target, reference, epsilon)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -400,7 +401,7 @@ def _frame(
     as_pandas: bool,
     features: np.ndarray | None = None,
 ) -> polars.DataFrame | pandas.DataFrame:
-    """The table in pdex's order; `columns` holds positions of labels, and is empty for no row."""
+    """Make the table in pdex's order from columns and label positions; `{}` makes an empty one."""
     labels = {"target": list(targets), "feature": [] if features is None else list(features)}
     kinds = {name: np.int64 if name in _INTEGERS else np.float64 for name in COLUMNS[2:]}
     values = {name: columns.get(name, np.empty(0, kind)) for name, kind in kinds.items()}

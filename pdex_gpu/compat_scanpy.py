@@ -58,12 +58,12 @@ logger = logging.getLogger("pdex_gpu")
 METHODS = ("t-test", "t-test_overestim_var", "wilcoxon")
 CORRECTIONS = ("benjamini-hochberg", "bonferroni")
 
-#: Stands for cells without a label, which belong to the rest of every group.
+#: Label of cells without a label: they belong to the rest of every group.
 _UNLABELLED = "\0unlabelled"
 _EPSILON = 1e-9  # scanpy's, in fold changes
-_CHECKED_ROWS = 500  # for whole numbers
+_CHECKED_ROWS = 500  # in the check for whole numbers
 
-#: What each group has a column of, and the dtype there.
+#: The record arrays of the result, with one column per group, and their dtypes.
 _KINDS = {
     "names": "O",
     "scores": "float32",
@@ -92,68 +92,67 @@ def rank_genes_groups(
     layer: str | None = None,
     backend: str = "auto",
 ) -> anndata.AnnData | None:
-    """Rank the genes that characterize each group: scanpy 1.12's ``tl.rank_genes_groups``.
+    """Rank the genes that characterize each group, like scanpy 1.12's ``tl.rank_genes_groups``.
 
     Parameters
     ----------
     adata : anndata.AnnData
-        With logarithmized values, in memory or in a file (backed): only ranges of genes are read.
+        Logarithmized values, in memory or in a file (backed), which is read in ranges of genes.
     groupby : str
-        Column of obs with the groups: categories, or text, which becomes categories.
+        Column of obs with the groups: categories, or text, which is converted to categories.
     mask_var : str or numpy.ndarray of bool, shape (n_vars,), optional
-        Genes to test, or the column of var that tells.
+        Genes to test, or the column of var with this mask.
     use_raw : bool, optional
-        Test ``adata.raw``; by default if there is one.
+        Test ``adata.raw``; by default if it exists.
     groups : "all" or iterable of str
         Groups to compare.
     reference : str
-        Group that they are compared with; ``"rest"`` for all other cells, those of groups that
-        are not in `groups` and those without a label included.
+        Group to compare with; ``"rest"`` for all other cells, including those of groups that are
+        not in `groups` and those without a label.
     n_genes : int, optional
-        Genes that are given of each group; all by default.
+        Number of genes to return per group; all by default.
     rankby_abs : bool
         Order genes by the absolute value of their score.
     pts : bool
-        Give fractions of cells that express each gene.
+        Also return the fractions of cells that express each gene.
     key_added : str, optional
         Key of uns for the result, by default ``"rank_genes_groups"``.
     copy : bool
-        Return a copy of `adata` with the result, in place of adding it to `adata`.
+        Return a copy of `adata` with the result instead of adding the result to `adata`.
     method : {"t-test", "t-test_overestim_var", "wilcoxon"}, optional
-        Welch's t-test (the default), the same with the reference taken to have as many cells as
-        the group, or the rank-sum test by the normal approximation without continuity correction.
+        Welch's t-test (the default); the same, as if the reference had as many cells as the
+        group; or the rank-sum test by the normal approximation without continuity correction.
     corr_method : {"benjamini-hochberg", "bonferroni"}
         Correction of the p-values of each group.
     tie_correct : bool
         Correct the variance of rank sums for ties.
     layer : str, optional
-        Layer to test in place of X.
+        Layer to test instead of X.
     backend : str
         See :func:`pdex_gpu.differential_expression`.
 
     Returns
     -------
     anndata.AnnData or None
-        None unless `copy`. ``adata.uns[key_added]`` holds what scanpy writes: ``params``; the
+        None unless `copy`. ``adata.uns[key_added]`` has the layout of scanpy: ``params``; the
         records ``names``, ``scores`` (float32), ``logfoldchanges`` (float32), ``pvals`` and
-        ``pvals_adj`` (float64), a field a group and genes in descending order of score; and with
-        `pts` the frames ``pts`` and, against the rest, ``pts_rest``.
+        ``pvals_adj`` (float64), with one field per group and genes in descending order of score;
+        and with `pts` the frames ``pts`` and, against the rest, ``pts_rest``.
 
     Raises
     ------
     pdex_gpu.errors.PdexGpuError
-        One of its subclasses; ValueErrors and KeyErrors where scanpy raises these.
+        One of its subclasses, a ValueError or KeyError where scanpy raises one.
 
     Notes
     -----
-    Genes of equal score are in the order of the matrix; scanpy leaves their order to chance. This
-    also decides which of them are among the first `n_genes`. Means and variances are float64 and
-    the order of additions is another than scanpy's, so that scores agree to about 12 digits before
-    they become float32. Where a gene has one value in all cells of both samples the score is 0;
-    scanpy's rounding may give such a gene a variance, and a large score.
+    Genes of equal score are in matrix order; scanpy leaves their order to chance. This also decides
+    which of them are among the first `n_genes`. Means and variances are float64 and are summed in a
+    different order than in scanpy, so scores agree to about 12 digits before they are rounded to
+    float32. If a gene has the same value in all cells of both samples, the score is 0; scanpy's
+    rounding may give such a gene a variance, and a large score.
 
-    scanpy drops explicit zeros from the matrix in `adata`, which here is not changed. NaN is
-    refused.
+    scanpy drops explicit zeros from the matrix in `adata`; here it stays unchanged. NaN is refused.
 
     Examples
     --------
@@ -196,7 +195,7 @@ def rank_genes_groups(
                 metric="wilcoxon" if method == "wilcoxon" else "t-test",
                 layer=layer,
                 backend=backend,
-                is_log1p=True,  # that is what its fold changes take for granted
+                is_log1p=True,  # scanpy's fold changes assume this
                 test_options=_test_options(method, tie_correct),
                 entry=Entry(SCANPY_ENTRY, takes_nan_policy=False),
             ),
@@ -264,7 +263,7 @@ def _check_data(adata: Any, copy: bool) -> None:
 
 
 def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
-    """Which genes are tested, shape (n_vars,), bool; None for all."""
+    """Return which genes are tested, shape (n_vars,), bool; None for all."""
     if mask_var is None:
         return None
     if isinstance(mask_var, str):
@@ -275,7 +274,7 @@ def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
     else:
         try:
             mask = np.asarray(mask_var)
-        except Exception as error:  # of an object that is no array
+        except Exception as error:  # raised by an object that is not an array
             raise OptionError(f"mask_var={shown(mask_var)} must be boolean: {error}.") from error
     if mask.shape != (adata.n_vars,) or mask.dtype != bool:
         raise OptionError(
@@ -306,7 +305,7 @@ def _check_raw(adata: Any, use_raw: bool | None, layer: str | None) -> bool:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Labels of the groups that take part, in scanpy's order, and those that are compared."""
+    """The labels of all groups involved, in scanpy's order, and of those that are compared."""
 
     all: list[Any]
     targets: list[Any]
@@ -349,7 +348,7 @@ def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups
 
 
 def _label(asked: object, column: Any, role: str) -> Any:
-    """A category by its value or, as numbers are given as text and text as numbers, its text."""
+    """Find a category by value or else by text: numbers may be given as text and vice versa."""
     categories = column.cat.categories.tolist()
     for category in categories:
         if category == asked:
@@ -363,7 +362,7 @@ def _label(asked: object, column: Any, role: str) -> Any:
 
 
 def _labels(column: Any) -> Labels:
-    """The groups, with a label for the cells that have none: they belong to the rest."""
+    """Return the groups, with a label for unlabelled cells: these belong to the rest."""
     codes = column.cat.codes.to_numpy().astype(np.int64)
     categories = column.cat.categories.tolist()
     return Labels(
@@ -377,7 +376,7 @@ def _labels(column: Any) -> Labels:
 def _dataset(
     adata: Any, groupby: str, layer: str | None, use_raw: bool, mask: np.ndarray | None
 ) -> tuple[Dataset, Any]:
-    """The matrix to test, and its gene names as an index."""
+    """Return the matrix to test, and its gene names as an index."""
     if not use_raw:
         part = adata if mask is None else adata[:, mask]
         return open_dataset(part, groupby, layer), _gene_names(part.var)
@@ -391,7 +390,7 @@ def _dataset(
     return (
         Dataset(
             source=source,
-            labels=Labels(np.empty(0, np.int64), np.empty(0, object)),  # given later
+            labels=Labels(np.empty(0, np.int64), np.empty(0, object)),  # set later
             genes=object_array(str(name) for name in names),
             cell_name=lambda row: str(names_of(adata.obs)[row]),
             description="AnnData, raw.X",
@@ -402,7 +401,7 @@ def _dataset(
 
 
 def _gene_names(var: Any) -> Any:
-    """The index of var; of one that is read lazily the names in its file."""
+    """Return the index of var, or the names in its file if it is read lazily."""
     return var.index if is_frame(var) else names_of(var)
 
 
@@ -417,7 +416,7 @@ def _raw_source(matrix: Any, mask: np.ndarray | None) -> Source:
 
 
 def _hint_at_counts(source: Source) -> None:
-    """A log line if the first rows hold nothing but counts; files are not read for it."""
+    """Log a warning if the first rows look like counts; files are not read for this."""
     if not source.in_memory:
         return
     values = leading_values(source, _CHECKED_ROWS)
@@ -440,7 +439,7 @@ def _test_options(method: str, tie_correct: bool) -> dict[str, Any]:
 def _records(
     result: DEResult, method: str, base: float | None, n_genes: int | None, rankby_abs: bool
 ) -> dict[str, np.ndarray]:
-    """The records of scanpy, a field a group, genes in descending order of score."""
+    """Make scanpy's records, with one field per group and genes in descending order of score."""
     scores = result["z" if method == "wilcoxon" else "statistic"]
     scores = np.where(np.isnan(scores), 0.0, scores)
     keys = np.abs(scores) if rankby_abs else scores
@@ -455,7 +454,7 @@ def _records(
     }
     names = [str(target) for target in result.targets]
     found: dict[str, np.ndarray] = {}
-    with np.errstate(over="ignore"):  # beyond float32: infinite
+    with np.errstate(over="ignore"):  # infinite if beyond float32
         for kind, dtype in _KINDS.items():
             rows = np.take_along_axis(values[kind], first, axis=1).astype(dtype)
             found[kind] = np.rec.fromarrays(list(rows), dtype=[(name, dtype) for name in names])
@@ -463,7 +462,7 @@ def _records(
 
 
 def _log_fold_changes(result: DEResult, base: float | None) -> np.ndarray:
-    """scanpy's: of means of logarithms taken back, each plus 1e-9."""
+    """Compute scanpy's log2 fold changes, from expm1 of mean logarithms, each plus 1e-9."""
     factor = 1.0 if base is None else float(np.log(base))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         target, reference = (
@@ -483,7 +482,7 @@ def _fractions(result: DEResult, chosen: _Groups, var_names: Any) -> dict[str, A
     def frame(rows: list[np.ndarray]) -> Any:
         return pd.DataFrame(np.stack(rows, axis=1), index=var_names, columns=names)
 
-    if len(chosen.targets) < len(chosen.all):  # one reference, whose column is among them
+    if len(chosen.targets) < len(chosen.all):  # one reference, which has a column, too
         shared = result["reference_fraction"][0]
         return {"pts": frame([of_target.get(label, shared) for label in chosen.all])}
     return {

@@ -1,4 +1,7 @@
-"""When kernels are compiled in this process: runs show it, and leave it out of their speed."""
+"""Tracking of kernel compilation in this process.
+
+Runs show that they are compiling, and exclude that time from the speed they report.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _n_compiling = 0
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Around the compiling of a kernel; may be nested, and be in several threads at once."""
+    """Mark a block as compiling a kernel; may be nested, and used by several threads at once."""
     try:
         _count(1)
         yield
@@ -24,9 +27,9 @@ def compiling() -> Iterator[None]:
 
 @contextmanager
 def listening(listener: Callable[[bool], object]) -> Iterator[None]:
-    """Within the block, `listener` is called when compiling begins (True) and when it ends (False).
+    """Call `listener` when compiling begins (True) and ends (False) while the block runs.
 
-    The call is made in the thread that compiles, and what it raises is raised there.
+    It is called in the thread that compiles, and its exceptions are raised there.
     """
     with _lock:
         _listeners.append(listener)
@@ -53,7 +56,7 @@ def _count(n: int) -> None:
 
 @cache
 def watch_numba() -> None:
-    """Count what numba compiles from now on; what it finds in its cache is not compiled."""
+    """Count what numba compiles from now on; cached code is not compiled and not counted."""
     from numba.core import event
 
     class Listener(event.Listener):  # type: ignore[misc]  # numba has no types

@@ -1,4 +1,4 @@
-"""What the command line shows: tables, durations, log lines and warnings."""
+"""Output of the command line: tables, durations, log lines and warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAM = "pdex-gpu"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
-    """Rows of text as aligned columns.
+    """Format rows of text as aligned columns.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     rows : sequence of sequences of str
         The cells.
     right : str
-        One letter a column: ``"r"`` aligns it to the right, anything else to the left.
+        One letter per column: ``"r"`` aligns it to the right, anything else to the left.
     """
-    from rich.cells import cell_len  # signs of Chinese and emoji are two columns wide
+    from rich.cells import cell_len  # Chinese characters and emoji are two columns wide
 
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(cell_len(line[i]) for line in lines) for i in range(len(header))]
@@ -51,12 +51,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
 
 def number_text(value: float, form: str) -> str:
-    """A number for a table, in a format as ``".3f"``; a dash where there is none."""
+    """Format a number for a table with a format such as ``".3f"``; NaN becomes a dash."""
     return "-" if math.isnan(value) else format(value, form)
 
 
 def describe_backend(provenance: Mapping[str, object]) -> list[str]:
-    """Lines: which backend and engine ran, on what; and where to read why it was no better one."""
+    """Describe the backend, engine and device used, and where to read why no better one was."""
     from .backends.registry import passed_over
 
     backend, engine = (provenance.get(name) or "unknown" for name in ("backend", "engine"))
@@ -71,7 +71,7 @@ def describe_backend(provenance: Mapping[str, object]) -> list[str]:
 
 
 def describe_hits(n_hits: np.ndarray) -> str:
-    """One line on the hits of each comparison.
+    """Return one line on the number of hits over all comparisons.
 
     Parameters
     ----------
@@ -83,13 +83,13 @@ def describe_hits(n_hits: np.ndarray) -> str:
 
 
 def command_line(*arguments: object) -> str:
-    """A command of this program, as a shell takes it, called as this process was."""
+    """Return a shell command of this program, invoked in the way this process was."""
     words = [*_called_as(), *map(str, arguments)]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def _called_as() -> list[str]:
-    """What starts this program in the shell that started it."""
+    """Return the words that start this program in the shell that started this process."""
     started = Path(sys.argv[0] if sys.argv else "")
     if started.name == "__main__.py" and started.parent.name == "pdex_gpu":
         found = shutil.which("python")
@@ -102,23 +102,23 @@ def _called_as() -> list[str]:
 
 
 def _same(one: str | Path, other: str | Path) -> bool:
-    """Whether both lie in one folder, under one name: an environment's links lead elsewhere."""
+    """Return whether both paths are equal; links, as in an environment, are not followed."""
     return os.path.abspath(one) == os.path.abspath(other)
 
 
 def describe_values(provenance: Mapping[str, object]) -> list[str]:
-    """A line on raw counts, whose library sizes are not removed; nothing of other values."""
+    """Return a line if values are raw counts with library sizes not removed, otherwise none."""
     raw = bool(provenance.get("raw_counts"))
     return ["values: raw counts (library size not removed)"] if raw else []
 
 
 def on_terminal(stream: TextIO | None) -> bool:
-    """Whether someone is looking at `stream`."""
+    """Return whether `stream` is a terminal."""
     return stream is not None and stream.isatty()
 
 
 class _StderrHandler(logging.Handler):
-    """Log records as lines on whatever ``sys.stderr`` is at the time."""
+    """A handler that writes log records as lines to the current ``sys.stderr``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(f"{PROGRAM}: {self.format(record)}\n")
@@ -130,16 +130,16 @@ def _is_notice(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def messages(*, verbose: bool, notices: bool = False, quiet: bool = False) -> Iterator[None]:
-    """Within the block, log records and warnings are single lines on stderr.
+    """Show log records and warnings as single lines on stderr while the block runs.
 
     Parameters
     ----------
     verbose : bool
         Show each step.
     notices : bool
-        Show the steps that are marked as such: what a person should know.
+        Show the steps that are marked as notices, which a person should know about.
     quiet : bool
-        Show none of these, nor warnings.
+        Show none of these, and no warnings.
     """
     logger = logging.getLogger("pdex_gpu")
     handler = _StderrHandler()

@@ -1,4 +1,4 @@
-"""P-values corrected for multiple testing: which method, and over which of them."""
+"""Correction of p-values for multiple testing: the method and the tests corrected together."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ROWS_A_TASK = 64
 
 @dataclass(frozen=True)
 class Correction:
-    """How p-values are corrected.
+    """A method to correct p-values, and the tests it applies to together.
 
     Attributes
     ----------
     method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
     scope : {"all", "target", "gene"}
-        The tests that are corrected for together: all rows, those of a target (and reference),
-        or those of a gene.
+        The tests that are corrected together: all rows, those of a target (and reference), or
+        those of a gene.
     """
 
     method: str = "benjamini-hochberg"
@@ -42,7 +42,7 @@ class Correction:
         check_choice("fdr_scope", self.scope, SCOPES)
 
     def scaled(self, values: np.ndarray, n_tests: int) -> np.ndarray:
-        """Benjamini-Hochberg adjusted p-values become those of the method, in place.
+        """Convert Benjamini-Hochberg adjusted p-values to those of the method, in place.
 
         Benjamini and Yekutieli (2001) multiply by ``1 + 1/2 + ... + 1/n``.
         """
@@ -52,7 +52,7 @@ class Correction:
         return values
 
     def of(self, p_values: np.ndarray) -> np.ndarray:
-        """Corrected p-values of one family, shape (n,)."""
+        """Return the corrected p-values of one family, shape (n,)."""
         if self.method == "bonferroni":
             return np.minimum(p_values * len(p_values), 1.0)
         return self.scaled(benjamini_hochberg(p_values, map), len(p_values))
@@ -65,7 +65,7 @@ def correct(
     kernels: KernelSet,
     run: Map,
 ) -> np.ndarray:
-    """Corrected p-values, NaN where a pair is not kept.
+    """Return corrected p-values, NaN where a pair is not kept.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def correct(
     correction : Correction
     kernels : KernelSet
     run : callable
-        Spreads the work.
+        Distributes the work.
     """
     if correction.scope == "all":
         family = p_values if kept is None else p_values[kept]
@@ -99,7 +99,7 @@ def of_families(
     function: Callable[[np.ndarray], np.ndarray],
     run: Map,
 ) -> None:
-    """Call the function on each row's kept values, and put what it gives in their places."""
+    """Call the function on each row's kept values, and write its results to their places."""
 
     def some(rows: slice) -> None:
         for row in range(rows.start, rows.stop):
@@ -126,7 +126,7 @@ class StoredCorrection:
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
     correction : Correction
     column : Column
-        A file for as many values as are kept.
+        A file with room for all kept values.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class StoredCorrection:
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
     def prepare(self, kernels: KernelSet, run: Map, budget: int) -> None:
-        """Compute what needs more than a row at a time."""
+        """Compute corrections that need more than one row at a time."""
         if self._correction.method == "bonferroni" and self._correction.scope != "gene":
             return
         if self._correction.scope == "all":
@@ -170,7 +170,7 @@ class StoredCorrection:
             self._column.write(int(self._starts[row]) + before, out[row, kept[row]])
 
     def read(self, rows: slice, p_values: np.ndarray) -> np.ndarray:
-        """Those of some rows, given their p-values; NaN where a pair is not kept."""
+        """Return corrected p-values of some rows from their p-values; NaN if a pair is not kept."""
         kept = None if self._kept is None else self._kept[rows]
         correction = self._correction
         if correction.scope == "target":

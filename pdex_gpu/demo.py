@@ -37,12 +37,12 @@ def run_demo(
     say: Callable[[str], object],
     show: Callable[..., object] | None = None,
 ) -> DEResult:
-    """Simulate a screen in `folder`, test it and tell `say` what came out.
+    """Simulate a screen in `folder`, test it and report the outcome through `say`.
 
     Parameters
     ----------
     folder : Path
-        Where ``screen.h5ad``, ``results.parquet`` and ``report.html`` go; made if missing.
+        Where ``screen.h5ad``, ``results.parquet`` and ``report.html`` go; created if missing.
     n_cells, n_genes, n_perturbations, seed : int
         The screen, as in :func:`pdex_gpu.simulate.simulate_screen`.
     backend : str
@@ -101,7 +101,7 @@ def run_demo(
 
 
 def strongest_rows(result: DEResult, n: int = 10) -> list[dict[str, Any]]:
-    """The `n` smallest p-values of all (target, feature) pairs, as rows of `_COLUMNS`."""
+    """Return the `n` (target, feature) pairs with the smallest p-values, as rows of `_COLUMNS`."""
     p_value = result["p_value"].ravel()
     own = own_genes_of(result)
     rows = []
@@ -117,7 +117,7 @@ def strongest_rows(result: DEResult, n: int = 10) -> list[dict[str, Any]]:
 
 
 def strongest_hits(result: DEResult, n: int = 10) -> str:
-    """The same as a table of text."""
+    """Return the rows of :func:`strongest_rows` as a text table."""
     return format_table(_HEADER, _cells(strongest_rows(result, n)), right=_RIGHT)
 
 
@@ -142,13 +142,13 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def count_hits(result: DEResult) -> np.ndarray:
-    """Hits of each target, shape (n_targets,)."""
+    """Return the number of hits per target, shape (n_targets,)."""
     hits: np.ndarray = (result["fdr"] <= FDR).sum(axis=1)
     return hits
 
 
 def on_target(result: DEResult, fdr: float = FDR) -> tuple[int, int]:
-    """How many targets have their own gene down at `fdr`, and how many have it measured at all."""
+    """Count the targets whose own gene is down at `fdr`, and those whose own gene is measured."""
     own = own_genes_of(result)
     t = np.flatnonzero(own >= 0)
     values = {name: result[name][t, own[t]] for name in ("fdr", "target_mean", "reference_mean")}

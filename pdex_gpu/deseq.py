@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import polars
 
 
-#: Larger whole numbers are not told apart in float64.
+#: Beyond this, float64 cannot represent every whole number.
 _LARGEST_COUNT = 2.0**53
 
 
@@ -61,9 +61,9 @@ def pseudobulk_dex(
     allow: str | Collection[str] = (),
     memory: str | float | int | None = None,
 ) -> pandas.DataFrame | polars.DataFrame:
-    """Compare groups of pseudobulk samples with DESeq2: pdex 0.1.28's call and columns.
+    """Compare groups of pseudobulk samples with DESeq2, with the call and columns of pdex 0.1.28.
 
-    Cells become samples as in :func:`pdex_gpu.pseudobulk`, then pydeseq2 fits one model to all
+    Cells become samples as in :func:`pdex_gpu.pseudobulk`. Then pydeseq2 fits one model to all
     samples and tests each group against the reference (Wald test, Benjamini-Hochberg within a
     group). Needs the extra ``pseudobulk``.
 
@@ -73,8 +73,8 @@ def pseudobulk_dex(
         Raw counts: an AnnData in memory or backed, or the path of an h5ad file or zarr store,
         which may be larger than memory.
     groupby : iterable of str
-        Columns of obs that make up a sample: `test_col` and at least one more, for replicates.
-        Their labels are categories, whatever their type: numbers are no covariates.
+        Columns of obs that define a sample: `test_col` and at least one more, for replicates.
+        Their labels are categories, whatever their type: numbers are not covariates.
     groups : iterable, optional
         Groups to compare, in this order; by default all but the reference, in order of first
         appearance.
@@ -84,9 +84,9 @@ def pseudobulk_dex(
         Group that the others are compared with.
     design : str, optional
         Formula of the model, as formulaic takes it; by default ``"~"`` and the columns of `groupby`
-        joined by ``"+"``. A column named alone is one of categories; in an expression it has its
-        values, so that ``"~ I(age) + target_gene"`` makes a covariate of the numbers in age. Names
-        that are no identifiers stand in backticks: ``"~ `donor id` + target_gene"``.
+        joined by ``"+"``. A column named by itself is categorical; in an expression it keeps its
+        values, so ``"~ I(age) + target_gene"`` makes the numbers in age a covariate. Names that are
+        not identifiers go in backticks: ``"~ `donor id` + target_gene"``.
     num_workers : int, optional
         Processes that pydeseq2 uses; all processors if None.
     aggr_method : {"sum", "mean", "median"}
@@ -98,15 +98,15 @@ def pseudobulk_dex(
     allow : {"external", "unwritten"} or list of these
         As in :func:`pdex_gpu.differential_expression`.
     memory : str, int or float, optional
-        Memory for making samples, as in :func:`pdex_gpu.pseudobulk`; pydeseq2 takes a multiple of
-        (samples x genes) besides.
+        Memory for making samples, as in :func:`pdex_gpu.pseudobulk`; pydeseq2 needs a multiple of
+        (samples x genes) on top of it.
 
     Returns
     -------
     pandas.DataFrame or polars.DataFrame
         Columns gene, baseMean, log2FoldChange, lfcSE, stat, pvalue, padj, target, reference; rows
-        group by group, genes in matrix order. The index counts genes and starts anew in each group.
-        target and reference have the labels of `test_col`, of their type.
+        group by group, genes in matrix order. The index numbers the genes and restarts in each
+        group. target and reference hold the labels of `test_col` with their type.
 
     Raises
     ------
@@ -116,10 +116,10 @@ def pseudobulk_dex(
 
     Notes
     -----
-    Differences from pdex 0.1.28: sums are exact where pdex adds in float32; cells without a label
+    Differences from pdex 0.1.28: sums are exact, where pdex adds in float32; cells without a label
     are left out with a warning; groups that do not exist are left out with a warning as long as
-    some do; a group that is asked for twice is given once, and the reference never; columns of
-    numbers are categories, where pdex fits a slope.
+    some do; a group requested twice is tested once, and the reference never; numeric columns are
+    categories, where pdex fits a slope.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def pseudobulk_dex(
 
 
 def _column(label: object, n: int) -> pandas.Series:
-    """A label `n` times, of its type."""
+    """Return a series that repeats a label `n` times, with the label's type."""
     import pandas as pd
 
     return pd.Series([label] * n)
@@ -197,10 +197,10 @@ def _import(module: str, extra: str) -> Any:
 def _targets(
     samples: Samples, column: str, reference: object, groups: Iterable[object] | None
 ) -> tuple[object, list[Any]]:
-    """The reference, and the groups to compare, as they stand in the column."""
+    """Return the reference and the groups to compare, labelled as in the column."""
     by_cell = samples.levels[column][np.argsort(samples.first_cell)]
     present = list(dict.fromkeys(by_cell.tolist()))
-    # "3" finds the integer 3, as on a command line.
+    # "3" matches the integer 3, as on a command line.
     known_labels, by_text = set(present), {str(label): label for label in present}
 
     def match(label: object) -> Any:
@@ -239,7 +239,7 @@ def _targets(
 
 
 def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
-    """Raise DataError unless samples are whole numbers, none too large, and no cell is negative."""
+    """Check that samples are whole numbers, none too large, and that no cell is negative."""
     for k, row in enumerate(found.values):
         wrong = np.flatnonzero((row < 0) | (row != np.floor(row)) | (row > _LARGEST_COUNT))
         if len(wrong):
@@ -253,7 +253,7 @@ def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
                 f"in gene {str(found.genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= "
                 "names the layer that holds them."
             )
-    if found.minimum < 0.0:  # of a cell, though its sample is above 0
+    if found.minimum < 0.0:  # a cell can be negative although its sample is not
         raise DataError(
             f"DESeq2 takes counts, but some cell has a negative value: {found.minimum:.6g}. Give "
             f"raw counts; layer= names the layer that holds them. {elsewhere(found.matrices)}"
@@ -269,9 +269,9 @@ def _tested(
     targets: list[Any],
     reference: object,
 ) -> Iterator[pandas.DataFrame]:
-    """Fit the model once, then test target by target, with the options of pdex 0.1.28.
+    """Fit the model once, then yield each target's test, with the options of pdex 0.1.28.
 
-    Samples and genes have numbers for names: those of the data may repeat.
+    Samples and genes are named by numbers, as names in the data may repeat.
     """
     import pandas as pd
 
@@ -298,7 +298,7 @@ def _tested(
             f"pydeseq2 ran out of memory with {values.shape[0]:,} samples x {values.shape[1]:,} "
             "genes. Give fewer genes, or merge samples."
         ) from error
-    except Exception as error:  # of pydeseq2, whatever it is
+    except Exception as error:  # pydeseq2 may raise anything
         text = " ".join(str(error).split()).removesuffix(".")
         raise DataError(
             f"pydeseq2 cannot fit {values.shape[0]:,} samples x {values.shape[1]:,} genes "

@@ -1,4 +1,4 @@
-"""The model that DESeq2 fits to pseudobulk samples: its matrix, and contrasts of its groups."""
+"""The model that DESeq2 fits to pseudobulk samples: design matrix and contrasts of groups."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A model, as formulaic made it.
+    """A model built by formulaic.
 
     Attributes
     ----------
     matrix : pandas.DataFrame, shape (n_samples, n_coefficients)
-        Of full rank, with more rows than columns.
+        Has full rank and more rows than columns.
     """
 
     matrix: pandas.DataFrame
@@ -32,11 +32,11 @@ class Model:
     _texts: dict[Any, Any]
 
     def contrast(self, target: object, reference: object) -> np.ndarray:
-        """What the test of a target against the reference adds up, shape (n_coefficients,)."""
+        """Return the contrast vector of a target against the reference, shape (n_coefficients,)."""
         sides = self._texts[reference], self._texts[target]
         try:
             found = np.asarray(self._contrasts.contrast(self._column, *sides), np.float64)
-        except Exception as error:  # of formulaic, whatever it is
+        except Exception as error:  # formulaic may raise anything
             raise self._no_contrast(target, reference, _said(error)) from error
         if not np.isfinite(found).all() or not found.any():
             raise self._no_contrast(target, reference, "it does not tell one from the other")
@@ -50,11 +50,11 @@ class Model:
 
 
 def make_model(samples: Samples, columns: Sequence[str], design: str | None, column: str) -> Model:
-    """The model of a formula, or by default one effect of each column.
+    """Build the model of a formula, or by default a model with one effect per column.
 
-    Labels are categories whatever their type, and columns have any name: formulaic is given
-    others in their place. In a formula of the user's, it has the user's names, and a column that
-    is part of an expression, as in ``I(age)``, the user's values.
+    Labels are categories whatever their type, and columns may have any name: formulaic gets
+    substitutes for both. With a user's formula, it gets the user's column names, and the user's
+    values for a column that is part of an expression, as in ``I(age)``.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def make_model(samples: Samples, columns: Sequence[str], design: str | None, col
     columns : sequence of str
         Those of `samples`, in the order of the default formula.
     design : str or None
-        A formula of formulaic.
+        A formula for formulaic.
     column : str
         The column of the groups.
 
@@ -71,7 +71,7 @@ def make_model(samples: Samples, columns: Sequence[str], design: str | None, col
     OptionError
         If the formula cannot be used.
     DataError
-        If the samples are too few, or say nothing of some coefficient.
+        If the samples are too few, or do not determine some coefficient.
     """
     import pandas as pd
     from formulaic_contrasts import FormulaicContrasts
@@ -106,14 +106,14 @@ def make_model(samples: Samples, columns: Sequence[str], design: str | None, col
         contrasts = FormulaicContrasts(data, formula)
         matrix = pd.DataFrame(contrasts.design_matrix)
         numbers = matrix.to_numpy(np.float64)
-    except Exception as error:  # of formulaic, and of what it evaluates
+    except Exception as error:  # formulaic, or code that it evaluates, may raise anything
         raise _unusable(design, columns, _said(error)) from error
     _check_matrix(numbers, len(data), shown)
     return Model(matrix, contrasts, names[column], texts)
 
 
 def _computed(design: str, columns: Sequence[str], column: str) -> set[str]:
-    """Columns that a formula has in expressions."""
+    """Return the columns that a formula uses in expressions."""
     from formulaic import Formula
 
     try:
@@ -128,7 +128,7 @@ def _computed(design: str, columns: Sequence[str], column: str) -> set[str]:
         found = {
             str(name) for text in expressions for name in Formula(f"{{{text}}}").required_variables
         }
-    except Exception as error:  # of formulaic
+    except Exception as error:  # formulaic may raise anything here
         raise _unusable(design, columns, _said(error)) from error
     unknown = sorted(named - set(columns))
     if unknown:
@@ -147,7 +147,7 @@ def _unusable(design: str | None, columns: Sequence[str], why: str) -> OptionErr
 
 
 def _said(error: Exception) -> str:
-    """What an error says, in one line without the colours that formulaic gives it."""
+    """Return an error's message on one line, without the colours that formulaic adds."""
     text = re.sub("\x1b\\[[0-9;]*m|⧛.*?⧚", "", f"{error}")
     return f"{type(error).__name__}: {' '.join(text.split()).removesuffix('.')}"
 

@@ -1,4 +1,4 @@
-"""Who is compared with whom: groups of cells as blocks hold them, and contrasts between them."""
+"""The design of a run: groups of cells as blocks hold them, and the contrasts between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Contrast:
-    """Groups of a design that are compared in one pass.
+    """The groups of a design that are compared in one pass.
 
     ========================  ==================================================  ===============
     `against`                 each target is compared with                        targets
@@ -19,20 +19,20 @@ class Contrast:
     ``"reference"``           the first of `groups`                               ``groups[1:]``
     ``"rest"``                all the other groups together                       ``groups``
     ``"complement"``          the cells of the first of `groups` that are not     ``groups[1:]``
-                              its own: the first holds every cell once, and
-                              each target's cells again (targets may overlap)
+                              its own: the first holds every cell once, the
+                              targets hold theirs again (targets may overlap)
     ========================  ==================================================  ===============
 
     Attributes
     ----------
     groups : numpy.ndarray, shape (n,), int64
-        Groups of the design, ascending but for the first where that is a reference.
+        Groups of the design, ascending, except that a reference comes first.
     n_cells : numpy.ndarray, shape (n,), int64
-        Their cells.
+        Number of cells in each.
     against : {"reference", "rest", "complement"}
     rows : numpy.ndarray, shape (n_targets,), int64
         Row of the result that each target's comparison belongs to, -1 for none. Contrasts of
-        several strata have rows in common.
+        several strata share rows.
     """
 
     groups: np.ndarray
@@ -42,22 +42,22 @@ class Contrast:
 
     @property
     def n_targets(self) -> int:
-        """Targets: the first axis of what kernels give for the contrast."""
+        """Return the number of targets, the first axis of kernel results for the contrast."""
         return len(self.groups) - (self.against != "rest")
 
     @property
     def targets(self) -> np.ndarray:
-        """Groups of the targets, shape (n_targets,)."""
+        """Return the groups of the targets, shape (n_targets,)."""
         return self.groups if self.against == "rest" else self.groups[1:]
 
     @property
     def n_target(self) -> np.ndarray:
-        """Cells of each target, shape (n_targets,), int64."""
+        """Return the number of cells of each target, shape (n_targets,), int64."""
         return self.n_cells if self.against == "rest" else self.n_cells[1:]
 
     @property
     def n_reference(self) -> np.ndarray:
-        """Cells that each target is compared with, shape (n_targets,), int64."""
+        """Return the number of cells each target is compared with, shape (n_targets,), int64."""
         if self.against == "rest":
             return self.n_cells.sum() - self.n_cells
         if self.against == "complement":
@@ -66,7 +66,7 @@ class Contrast:
 
     @property
     def n_pooled(self) -> int:
-        """Cells of the largest sample that is ranked at once."""
+        """Return the number of cells in the largest sample that is ranked at once."""
         if self.against == "rest":
             return int(self.n_cells.sum())
         if self.against == "complement":
@@ -75,7 +75,7 @@ class Contrast:
 
     @property
     def span(self) -> slice | None:
-        """The groups as a slice of the design's, if they follow each other there."""
+        """Return the groups as a slice of the design's groups, or None if not contiguous."""
         first, n = int(self.groups[0]), len(self.groups)
         if np.array_equal(self.groups, np.arange(first, first + n)):
             return slice(first, first + n)
@@ -84,7 +84,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Design:
-    """Groups of cells, as blocks are packed, and the contrasts between them.
+    """Groups of cells, as blocks are packed, and the contrasts between these groups.
 
     Attributes
     ----------
@@ -98,9 +98,9 @@ class Design:
     targets, references : numpy.ndarray, shape (n_rows,), object
         Labels of the rows of the result.
     within : numpy.ndarray or None, shape (n_rows,), object
-        Level that a row's comparison is made within; of several columns, a tuple of levels.
+        Level within which a row's comparison is made; for several columns, a tuple of levels.
     stratified : bool
-        Whether a row may be made of several strata.
+        Whether a row may combine several strata.
     """
 
     order: np.ndarray
@@ -113,7 +113,7 @@ class Design:
     stratified: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Travels in a byte or two a cell: the order follows from the codes.
+        # Order and offsets follow from the codes, which take a byte or two per cell.
         state = dict(self.__dict__)
         del state["order"], state["offsets"]
         small = next(t for t in (np.int8, np.int16, np.int32) if self.n_groups <= np.iinfo(t).max)
@@ -127,40 +127,40 @@ class Design:
 
     @property
     def n_groups(self) -> int:
-        """Groups of cells."""
+        """Return the number of groups of cells."""
         return len(self.offsets) - 1
 
     @property
     def n_cells(self) -> np.ndarray:
-        """Cells a group, shape (n_groups,), int64."""
+        """Return the number of cells per group, shape (n_groups,), int64."""
         return np.diff(self.offsets)
 
     @property
     def n_rows(self) -> int:
-        """Rows of the result a gene."""
+        """Return the number of result rows per gene."""
         return len(self.targets)
 
     @property
     def reference(self) -> object:
-        """The label of the reference if all rows have the same, else None."""
+        """Return the label of the reference if all rows have the same one, else None."""
         first: object = self.references[0]
         return first if all(label == first for label in self.references[1:]) else None
 
     @property
     def one_reference(self) -> bool:
-        """Whether all rows are compared with the same cells."""
+        """Return whether all rows are compared with the same cells."""
         one = len(self.contrasts) == 1 and self.contrasts[0].against == "reference"
-        return one and not self.stratified  # what strata give has all rows
+        return one and not self.stratified  # results of strata have all rows
 
     @property
     def whole(self) -> bool:
-        """Whether one contrast gives all rows, in order."""
+        """Return whether one contrast gives all rows, in order."""
         return len(self.contrasts) == 1 and np.array_equal(
             self.contrasts[0].rows, np.arange(self.n_rows)
         )
 
     def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cells of target and reference, and strata used, a row: shape (n_rows,), int64 each."""
+        """Count target cells, reference cells and strata used by row, (n_rows,), int64 each."""
         found = np.zeros((3, self.n_rows), np.int64)
         for contrast in self.contrasts:
             used = contrast.rows >= 0
@@ -172,9 +172,9 @@ class Design:
 
 
 def group_cells(codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cells in group order, and where each group begins; see :class:`Design`."""
+    """Return the cells in group order and the offset of each group, as in :class:`Design`."""
     selected = np.flatnonzero(codes >= 0)
-    # numpy sorts 16-bit integers by radix, others by merging.
+    # numpy's stable sort is a radix sort for 16-bit integers, and a merge sort for wider ones.
     short = codes[selected].astype(np.int16 if n_groups <= 1 << 15 else np.int32)
     order = selected[np.argsort(short, kind="stable")].astype(np.int64)
     counts = np.bincount(codes[selected], minlength=n_groups)
@@ -182,5 +182,5 @@ def group_cells(codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarra
 
 
 def labels_array(labels: Sequence[object]) -> np.ndarray:
-    """One-dimensional object array, also of labels that are sequences themselves."""
+    """Return a one-dimensional object array, even if labels are themselves sequences."""
     return np.fromiter(labels, dtype=object, count=len(labels))

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, on the disk before they are named, errors in words."""
+"""Writing files: all or nothing, on the disk before they get their name, with readable errors."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ from .leftovers import temporary_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
-_NO_FILES = {  # opening one waits for who writes, or reads what is no file
+_NO_FILES = {  # opening one may wait for a writer, or read something that is not a file
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_LONGEST = 255  # bytes of a name, where the file system does not say
+_LONGEST = 255  # bytes in a name, if the file system does not say
 
-#: Beside NAME, the folder of its checkpoint is .NAME.checkpoint.
+#: The checkpoint of NAME is the folder .NAME.checkpoint next to it.
 CHECKPOINT = ".checkpoint"
 
-#: Environment variable: the umask, in octal digits, of the folders that a run keeps its own files
-#: in. By default they are open to their owner alone; ``007`` lets the group in.
+#: Environment variable: the umask, in octal digits, of the folders for a run's own files. By
+#: default only their owner has access; ``007`` lets the group in.
 UMASK = "PDEX_GPU_UMASK"
 _OWNER_ALONE = 0o077
 _OWNER = 0o700
 
-# Where they exist: no link is followed, and nobody waits for the other end of a pipe.
+# Where these flags exist, no link is followed and nothing waits for the other end of a pipe.
 _AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def mode_of(path: Path) -> int | None:
-    """What is at a path, as :mod:`stat` reads it; None if nothing is, or none can be."""
+    """Return a path's mode, for :mod:`stat`; None if nothing is there, or nothing can be."""
     try:
         return path.stat().st_mode
-    except (OSError, ValueError):  # also below a file, or with too long a name
+    except (OSError, ValueError):  # also for a path below a file, or with too long a name
         return None
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False also for what cannot be a path."""
+    """Return whether a folder is at a path; False also if the path is not a valid one."""
     mode = mode_of(path)
     return mode is not None and stat.S_ISDIR(mode)
 
 
 def is_there(path: Path, what: str, advice: str = "Check the path.") -> Path:
-    """The path of a file or folder that can be read.
+    """Check that a path is a file or folder that can be read, and return it.
 
     Raises
     ------
@@ -90,31 +90,31 @@ def is_there(path: Path, what: str, advice: str = "Check the path.") -> Path:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Why no file can be made in a folder, found by making one without a name; None if it can."""
+    """Return why no file can be made in a folder, by trying a nameless one; None if one can."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return os.strerror(errno.EACCES)
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None
-    except OSError as error:  # permissions that `access` does not know, /proc, a full disk
+    except OSError as error:  # permissions that `access` does not see, /proc, a full disk
         return error.strerror or str(error)
 
 
 def check_place(path: Path, *, room: str = "") -> None:
-    """Refuse, before any work, a place where no file could be written at the end.
+    """Refuse, before any work starts, a path that could not be written at the end.
 
     Parameters
     ----------
     path : pathlib.Path
         The file to write.
     room : str
-        What the name of something beside it has more.
+        Extra characters in the name of something written next to it.
 
     Raises
     ------
     OptionError
-        Its folder is missing, a file or not writable, or it is a folder, pipe, socket or device,
-        or has too long a name.
+        Its folder is missing, a file or not writable; or the path itself is a folder, pipe, socket
+        or device, or has too long a name.
     """
     folder = path.parent
     named = shown(str(folder))
@@ -131,7 +131,7 @@ def check_place(path: Path, *, room: str = "") -> None:
     if why is not None:
         raise OptionError(f"The output folder {named} is not writable ({why}). Choose another.")
     mode = mode_of(path)
-    if mode is not None and not stat.S_ISREG(mode):  # the output is renamed to it: it would be gone
+    if mode is not None and not stat.S_ISREG(mode):  # renaming the output would destroy it
         found = "a folder" if stat.S_ISDIR(mode) else _NO_FILES.get(stat.S_IFMT(mode), "no file")
         raise OptionError(f"The output {shown(str(path))} is {found}. Name a file.")
     most = _longest_name(folder) - len(room)
@@ -151,12 +151,12 @@ def _longest_name(folder: Path) -> int:
 
 
 def private_umask() -> int:
-    """What others may not do with the files that a run keeps beside its output.
+    """Return the umask for the files that a run keeps next to its output.
 
     Raises
     ------
     OptionError
-        The environment variable holds no umask.
+        The environment variable does not hold a umask.
     """
     text = os.environ.get(UMASK)
     if not text:
@@ -174,14 +174,14 @@ def private_umask() -> int:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for a run's own files: open to its owner alone, whatever the umask is.
+    """Make a folder for a run's own files, open only to its owner, whatever the umask is.
 
-    :data:`UMASK` may say otherwise.
+    :data:`UMASK` overrides this.
 
     Raises
     ------
     FileExistsError
-        Something is there.
+        Something is already there.
     """
     mode = 0o777 & ~private_umask() | _OWNER
     folder.mkdir(_OWNER)
@@ -189,12 +189,12 @@ def make_private(folder: Path) -> None:
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file to write to, as open to others as its folder is.
+    """Create a file and open it for writing, with its folder's read and write permissions.
 
     Raises
     ------
     FileExistsError
-        Something is there, if only a link that leads nowhere.
+        Something is already there, even if only a dangling link.
     """
     mode = path.parent.stat().st_mode & 0o666
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _AS_IT_IS, 0o600)
@@ -205,12 +205,12 @@ def create(path: Path) -> BinaryIO:
 
 
 def open_plain(path: Path) -> int:
-    """A handle to read a file with.
+    """Open a regular file for reading and return its descriptor.
 
     Raises
     ------
     OSError
-        It cannot be opened, or is a link, a pipe or anything else that is no file.
+        It cannot be opened, or is a link, a pipe or anything else but a regular file.
     """
     fd = os.open(path, os.O_RDONLY | _AS_IT_IS)
     if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -220,12 +220,12 @@ def open_plain(path: Path) -> int:
 
 
 def open_or_create(path: Path) -> int:
-    """A handle to read and write a file with, which is made by :func:`create` if it is not there.
+    """Open a file to read and write, made by :func:`create` if missing; return its descriptor.
 
     Raises
     ------
     OSError
-        As :func:`create`, or it is a link.
+        As for :func:`create`, or it is a link.
     """
     with suppress(FileExistsError):
         create(path).close()
@@ -233,7 +233,7 @@ def open_or_create(path: Path) -> int:
 
 
 def kind_of(path: Path) -> str | None:
-    """What is at a path itself, in words: "a file", "a folder", "a link" ...; None: nothing."""
+    """Return what a path itself is: "a file", "a folder", "a link", ...; None if nothing."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -249,7 +249,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def is_strangers(folder: Path) -> bool:
-    """Whether somebody else put a folder where anybody can: in /tmp and the like."""
+    """Return whether a folder is another user's, in a place open to all such as /tmp."""
     if not hasattr(os, "geteuid"):
         return False
     anybodys = folder.parent.stat().st_mode & stat.S_ISVTX
@@ -257,7 +257,7 @@ def is_strangers(folder: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever is at a path, a folder with all that is in it; links are not followed."""
+    """Remove anything at a path, folders with all their contents; links are not followed."""
     if kind_of(path) == "a folder":
         shutil.rmtree(path)
     else:
@@ -265,7 +265,7 @@ def remove(path: Path) -> None:
 
 
 def usual_mode(path: Path) -> int:
-    """Permissions of a file to write: those of the one it replaces, or what the umask leaves."""
+    """Return the permissions for a new file: those of the one it replaces, or the umask's."""
     mode = mode_of(path)
     if mode is not None and stat.S_ISREG(mode):
         return mode & 0o777
@@ -276,21 +276,21 @@ def usual_mode(path: Path) -> int:
 
 @contextmanager
 def writing(what: str, path: Path) -> Iterator[None]:
-    """Turn an error of the disk within the block into an OutputError.
+    """Turn a disk error inside the block into an OutputError.
 
     Parameters
     ----------
     what : str
         What is written, for the message: ``"The output"``.
     path : pathlib.Path
-        The file as the caller named it, whatever else is written on the way.
+        The file as the caller named it, even if other files are written on the way.
     """
     try:
         yield
     except PdexGpuError:
         raise
     except OSError as error:
-        if error.errno is None:  # not the disk's
+        if error.errno is None:  # not a disk error
             raise
         folder = str(path.absolute().parent)
         if error.errno in _FULL:
@@ -314,8 +314,8 @@ def write_whole(
 ) -> None:
     """Let `write` fill the file `through`, then rename it to `path`: all or nothing.
 
-    What was written is on the disk before it has its name, also if the power fails. An error names
-    `named`, by default `path`.
+    The contents are on the disk before the file gets its name, even if the power fails. Errors
+    name `named`, by default `path`.
     """
     try:
         with writing(what, path if named is None else named):
@@ -324,22 +324,22 @@ def write_whole(
             through.replace(path)
             sync_folder(path.parent)
     except BaseException:
-        with suppress(OSError):  # its folder may be what is wrong
+        with suppress(OSError):  # its folder may be the cause
             through.unlink(missing_ok=True)
         raise
 
 
 def write_beside(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: all or nothing.
+    """Let `write` fill a temporary file next to `path`, then rename it: all or nothing.
 
     Raises
     ------
     MissingFileError
         The folder does not exist.
     OptionError
-        `path` is none.
+        `path` is not a path.
     OutputError
-        The file cannot be written, or not there.
+        The file cannot be written, or not at that place.
     """
     path = check_path("path", path)
     if mode_of(path.parent) is None:
@@ -377,7 +377,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that does not offer it
+        if error.errno != errno.EINVAL:  # a file system that does not support it
             raise
     finally:
         os.close(handle)

@@ -1,7 +1,7 @@
-"""The effect that tables, pictures and reports show: a ratio of means, or their difference.
+"""The effect that tables, figures and reports show: a ratio of means, or their difference.
 
-Ratios mean nothing where values are negative (scaled, centred, residuals, CLR) and are NaN there;
-the difference of the means then stands in for them, wherever an effect is shown or sorted by.
+Ratios are meaningless where values are negative (scaled, centred, residuals, CLR) and are NaN
+there; the difference of the means then replaces them wherever an effect is shown or sorted by.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _MEANS = ("target_mean", "reference_mean")
 
 @dataclass(frozen=True)
 class Effect:
-    """How the change of a gene is shown.
+    """The way in which the change of a gene is shown.
 
     Attributes
     ----------
     column : str
         Its name in rows and tables: ``"fold_change"`` or ``"mean_difference"``.
     scaled_column : str
-        The name of its size: ``"log2_fold_change"`` or ``"mean_difference"``.
+        Name of its size: ``"log2_fold_change"`` or ``"mean_difference"``.
     text : str
-        What readers are told that `size` is.
+        Name of its size in words, for readers.
     reads : tuple of str
-        Columns of a result that it is made of.
+        Columns of a result that it is computed from.
     """
 
     column: str
@@ -41,17 +41,17 @@ class Effect:
 
     @property
     def is_ratio(self) -> bool:
-        """Whether it is the ratio of the means."""
+        """Return whether the effect is the ratio of the means."""
         return self.column == "fold_change"
 
     def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The effect as tables have it, float64: the ratio, or the difference."""
+        """Return the effect as tables show it, float64: the ratio, or the difference."""
         return columns["fold_change"] if self.is_ratio else mean_difference(columns)
 
     def sizes(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The effect around 0, float64: the ratio's log2 (-infinity at 0), or the difference.
+        """Return the effect centred on 0, float64: log2 of the ratio, or the difference.
 
-        NaN where there is none.
+        The log2 of 0 is -infinity. NaN where there is no effect.
         """
         if not self.is_ratio:
             return mean_difference(columns)
@@ -59,9 +59,9 @@ class Effect:
             return np.log2(columns["fold_change"])
 
     def unexpressed(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Genes that neither side expresses, bool: both means are 0.
+        """Return which genes neither side expresses, bool: both means are 0.
 
-        Where values are negative, a mean of 0 says no such thing, and there are none.
+        Where values are negative, a mean of 0 does not imply that, and all are False.
         """
         absent = (columns["target_mean"] == 0.0) & (columns["reference_mean"] == 0.0)
         return absent & self.is_ratio
@@ -72,10 +72,10 @@ DIFFERENCE = Effect("mean_difference", "mean_difference", "mean difference", _ME
 
 
 def effect_of(result: Result) -> Effect:
-    """The effect that is shown of a result.
+    """Return the effect to show for a result.
 
-    The difference of the means where `provenance` says that values are negative. Where it does not
-    say, as in files of earlier versions: if no row has a ratio, but some have means.
+    It is the difference of the means if `provenance` says that values are negative. If it says
+    nothing, as in files of earlier versions: if no row has a ratio but some have means.
     """
     negative = result.provenance.get("negative_values")
     if negative is None:
@@ -93,24 +93,24 @@ def _without_ratios(result: Result) -> bool:
 
 
 def mean_difference(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """``target_mean - reference_mean``, float64; NaN where a mean is."""
+    """Return ``target_mean - reference_mean``, float64; NaN where a mean is NaN."""
     with np.errstate(invalid="ignore"):
         difference: np.ndarray = columns["target_mean"] - columns["reference_mean"]
     return difference
 
 
 def direction(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """1 (up) where the target's mean is the larger, -1 (down) where the smaller, 0 else: int8."""
+    """Return 1 (up) where the target's mean is larger, -1 (down) where smaller, else 0, int8."""
     return np.nan_to_num(np.sign(mean_difference(columns)), nan=0.0).astype(np.int8)
 
 
 def strongest_first(p_keys: tuple[np.ndarray, ...], sizes: np.ndarray) -> np.ndarray:
-    """The order of genes by p-value, then by the larger effect, then as they come.
+    """Return the order of genes by p-value, then by larger effect, then by position.
 
     Parameters
     ----------
     p_keys : tuple of numpy.ndarray, shape (n_genes,), float64
-        What is small for a strong gene, the most important first; NaN is last.
+        Keys that are small for a strong gene, the most important first; NaN sorts last.
     sizes : numpy.ndarray, shape (n_genes,), float64
         :meth:`Effect.sizes`; NaN counts as no effect.
 

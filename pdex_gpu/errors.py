@@ -1,7 +1,7 @@
-"""Every exception and warning class of the package.
+"""All exception and warning classes of the package.
 
-Each message says what was asked, what was found and what to do. Classes also inherit the
-built-in exception that callers of pdex or scanpy would catch in the same place.
+Each message says what was asked for, what was found and what to do. Classes also inherit from
+the built-in exception that callers of pdex or scanpy would catch in the same place.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 SHOWN = 20
 
-#: The folder of this package: where its own lines are.
+#: The folder of this package's own code.
 PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
-#: Letters of a value that a message shows.
+#: Characters of a value that a message shows at most.
 SHOWN_LETTERS = 200
 
-_WITH_SIZES = 6  # groups whose number of cells is told
+_WITH_SIZES = 6  # groups listed with their number of cells
 
-# What control cells are called, without case: words of a label, and how labels begin.
+# Names of control cells in lower case: words of a label, and the starts of labels.
 _CONTROL_WORDS = frozenset(
     {
         "nt", "ntc", "control", "controls", "ctrl", "ctl", "ctrls", "neg", "negative",
@@ -45,8 +45,8 @@ class PdexGpuError(Exception):
     """Base class of every error raised on purpose by pdex_gpu."""
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        # Not the built-in one: tblib, by which Dask sends errors, makes such objects by a
-        # `__new__` that classes with two bases do not have.
+        # Overridden for tblib, with which Dask sends errors: where the built-in `__reduce__` is
+        # found, it rebuilds errors by a `__new__` that classes with two bases do not have.
         return super().__reduce__()
 
 
@@ -75,11 +75,11 @@ class DataError(PdexGpuError, ValueError):
 
 
 class MissingFileError(PdexGpuError, FileNotFoundError):
-    """There is no such file or folder."""
+    """A file or folder does not exist."""
 
 
 class UnreadableFileError(PdexGpuError, PermissionError):
-    """There is a file, but not the permission to read it."""
+    """A file exists, but permission to read it is missing."""
 
 
 class FileFormatError(PdexGpuError, OSError):
@@ -95,19 +95,19 @@ class OutputError(PdexGpuError, OSError):
 
 
 class CheckpointError(PdexGpuError, ValueError):
-    """What an earlier run left beside an output is of another call, in use or damaged."""
+    """The checkpoint next to an output belongs to another call, is in use or is damaged."""
 
 
 class UnsupportedDataError(PdexGpuError, TypeError):
-    """A matrix of a kind that this package does not read."""
+    """A matrix is of a kind that this package does not read."""
 
 
 class LowMemoryError(PdexGpuError, TypeError):
-    """Backed data with ``low_memory=False``."""
+    """Backed data were given with ``low_memory=False``."""
 
 
 class BackendError(PdexGpuError, RuntimeError):
-    """A backend asked for by name cannot run here."""
+    """A backend requested by name cannot run here."""
 
 
 class KernelError(BackendError):
@@ -118,15 +118,15 @@ class KernelError(BackendError):
 
 
 class DeviceMemoryError(PdexGpuError, MemoryError):
-    """The memory of a device, or the share of it that may be used, is too small."""
+    """A device's memory, or the share of it that may be used, is too small."""
 
 
 class DeviceLostError(PdexGpuError, RuntimeError):
-    """A device failed while it was used."""
+    """A device failed while in use."""
 
 
 class MemoryBudgetError(PdexGpuError, MemoryError):
-    """The memory that may be used is too small for what was asked."""
+    """The memory that may be used is too small for the request."""
 
 
 class SharedMemoryError(PdexGpuError, MemoryError):
@@ -142,11 +142,11 @@ class WorkerError(PdexGpuError, RuntimeError):
 
 
 class MissingDependencyError(PdexGpuError, ImportError):
-    """An optional package is needed for what was asked."""
+    """An optional package that the request needs is not installed."""
 
 
 class CoverageError(PdexGpuError, AssertionError):
-    """Part of the results was never written, or written twice: a bug in pdex_gpu."""
+    """Some results were never written, or written twice: a bug in pdex_gpu."""
 
 
 class DuplicateGeneWarning(UserWarning):
@@ -162,15 +162,15 @@ class TextEncodingWarning(UserWarning):
 
 
 class UnknownGroupWarning(UserWarning):
-    """Some of the groups asked for do not exist and are left out."""
+    """Some of the requested groups do not exist and are left out."""
 
 
 class ScaleWarning(UserWarning):
-    """Values are on a scale on which some columns have no meaning."""
+    """Values are on a scale on which some columns are meaningless."""
 
 
 class DamagedCheckpointWarning(UserWarning):
-    """Part of a checkpoint is not as it was written, and is computed again."""
+    """Part of a checkpoint has changed since it was written, and is computed again."""
 
 
 class SkippedWarning(UserWarning):
@@ -178,7 +178,7 @@ class SkippedWarning(UserWarning):
 
 
 def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
-    """Give a warning that points to the line that called this package, however deep it arises."""
+    """Issue a warning that points to the line that called this package, at any call depth."""
     depth, level = 1, 1
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -189,16 +189,16 @@ def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
 
 
 def shown(value: object, limit: int = SHOWN_LETTERS) -> str:
-    """A value for a message: its repr in one line, cut to so many letters; never raises."""
+    """Return a value's repr on one line, cut to `limit` characters, for messages; never raise."""
     try:
         text = " ".join(repr(value).split()) if not isinstance(value, str) else repr(value)
-    except Exception:  # the object's own
+    except Exception:  # the object's own repr may raise anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 20]} ... {text[-15:]}"
 
 
 def listing(names: Iterable[object], *, limit: int = SHOWN) -> str:
-    """The first `limit` names, quoted, with a count of the rest."""
+    """List the first `limit` names, quoted, with a count of the rest."""
     names = list(names)
     listed = ", ".join(_quoted(n) for n in names[:limit])
     rest = len(names) - limit
@@ -206,7 +206,7 @@ def listing(names: Iterable[object], *, limit: int = SHOWN) -> str:
 
 
 def close_matches(asked: object, names: Sequence[str], n: int = 3) -> list[str]:
-    """Names spelt much like what was asked for, the closest first."""
+    """Return names spelt much like the one asked for, the closest first."""
     text = _text(asked)
     if len(text) > SHOWN_LETTERS:
         return []
@@ -222,13 +222,13 @@ def close_matches(asked: object, names: Sequence[str], n: int = 3) -> list[str]:
 
 
 def unknown(kind: str, asked: object, available: Sequence[object]) -> str:
-    """Text for a name that does not exist: close matches, then what does exist."""
+    """Describe a name that does not exist: close matches, then the names that do exist."""
     names = [_text(a) for a in available]
     return f"{_unknown(kind, asked, names)} Available ({len(names)}): {listing(names)}."
 
 
 def unknown_label(kind: str, asked: object, sizes: Mapping[Any, int], *, control: bool) -> str:
-    """The same for the label of a group: then likely controls, and the largest groups.
+    """Describe a group label that does not exist, adding likely controls and the largest groups.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def unknown_label(kind: str, asked: object, sizes: Mapping[Any, int], *, control
         What was looked for, and where.
     asked : object
     sizes : mapping of label to int
-        Cells of each group.
+        Number of cells of each group.
     control : bool
         Whether a control was looked for.
     """
@@ -252,12 +252,12 @@ def unknown_label(kind: str, asked: object, sizes: Mapping[Any, int], *, control
 
 
 def is_control(label: str) -> bool:
-    """Whether a label reads like that of control cells: non-targeting, NTC, DMSO and the like."""
+    """Return whether a label looks like one of control cells: non-targeting, NTC, DMSO etc."""
     words = re.split(r"[^a-z0-9]+", label.casefold())
     joined = "".join(words)
     return joined.startswith(_CONTROL_STARTS) or any(
         word.removeprefix("sg") in _CONTROL_WORDS or word.rstrip("0123456789") == "ntc"
-        for word in words  # with a number others are genes, such as WT1
+        for word in words  # other words followed by a number are genes, such as WT1
     )
 
 
@@ -272,10 +272,10 @@ def _with_sizes(names: Sequence[str], sizes: Mapping[str, int]) -> str:
 
 
 def _text(value: object) -> str:
-    """What a name reads like; never raises."""
+    """Return a name as text; never raise."""
     try:
         return str(value)
-    except Exception:  # the object's own
+    except Exception:  # the object's own str may raise anything
         return shown(value)
 
 

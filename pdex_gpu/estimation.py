@@ -1,4 +1,4 @@
-"""What a run will take, told before it: sizes counted from a screen whose matrix is not read."""
+"""An estimate of what a run will take, from a screen's sizes, without reading its matrix."""
 
 from __future__ import annotations
 
@@ -36,68 +36,69 @@ if TYPE_CHECKING:
 
     from .cost.calibration import Sample
 
-#: Seconds until the workers of a running cluster work: an assumption, not measured.
+#: Seconds until the workers of a running cluster start work: assumed, not measured.
 CLUSTER_START = 5.0
 
-_FIRST = 1 << 16  # values that are looked at, about
+_FIRST = 1 << 16  # values that are looked at, approximately
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take; see :func:`estimate`.
+    """The memory, disk and time that a run will take; see :func:`estimate`.
 
     Attributes
     ----------
     matrix : str
-        What the matrix is: ``"CSR float32 in a file"``.
+        Description of the matrix: ``"CSR float32 in a file"``.
     n_cells, n_genes : int
     n_stored : int
-        Entries stored: nonzeros of a sparse matrix, cells x genes of a dense one.
+        Stored entries: nonzeros of a sparse matrix, cells x genes of a dense one.
     density : float
-        Nonzeros as a share of cells x genes; of a dense matrix it is assumed.
+        Nonzeros as a share of cells x genes; assumed for a dense matrix.
     n_groups : int
         Groups of cells that are packed, references included.
     n_comparisons : int
-        Comparisons: rows of the result a gene.
+        Comparisons: rows of the result per gene.
     n_rows : int
         Rows of the result: comparisons x genes.
     way : str
         How the matrix is read: ``"in memory"``, ``"by ranges"``, ``"front to back once"`` or
         ``"front to back once, split"``.
     n_ranges : int
-        Ranges of genes; 0 where the memory allowed is too little for any plan.
+        Ranges of genes; 0 if the allowed memory is too small for any plan.
     file_bytes, decoded_bytes : int
-        Bytes of the matrix in its file, and as decoded; 0 in memory.
+        Bytes of the matrix in its file, and decoded; 0 in memory.
     scratch_bytes : tuple of int
-        Bytes in the scratch folder, at least and at most.
+        Least and most bytes in the scratch folder.
     result_bytes : int
-        Bytes of the result in memory, also where it goes to a file and takes none.
+        Bytes of the result in memory, even if it goes to a file and takes none.
     output_bytes, checkpoint_bytes : int
-        Bytes of the file that ``out=`` names, about, and beside it while it is made; 0 without.
+        Approximate bytes of the file that ``out=`` names, and of the checkpoint next to it while
+        it is made; 0 without ``out=``.
     memory_needed : int
-        Least ``memory=`` that is accepted, in bytes: of each worker, if there are workers.
+        Smallest ``memory=`` that is accepted, in bytes; per worker, if there are workers.
     memory_allowed : int
-        What ``memory=`` allows, in bytes.
+        Bytes that ``memory=`` allows.
     memory_used : int
-        Bytes of it that are used, about; 0 if too few.
+        Approximate bytes of it that are used; 0 if there are too few.
     workers : int or None
         Workers of a cluster; None for one process.
     n_threads : int
-        Threads that work at a time, of this process or of each worker.
+        Threads that work at the same time, in this process or in each worker.
     backend, engine : str
     phases : dict of str to float
         Seconds of each phase: start, reading (and decoding), splitting, testing, finishing,
         writing; empty if not estimated.
     rates : Rates or None
-        The constants that seconds were estimated with.
+        Constants behind the estimate of seconds.
     lacks : tuple of str
         What would run out: ``"memory"``, ``"scratch"``, ``"output"``.
     problems : tuple of str
-        The same in words, with what to do.
+        Sentences on what is in `lacks`, with what to do.
     assumptions : tuple of str
-        What was assumed, as the matrix was not read.
+        Assumptions made because the matrix was not read.
     """
 
     matrix: str
@@ -131,7 +132,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds in all; None if not estimated."""
+        """Return the total seconds; None if not estimated."""
         return sum(self.phases.values()) if self.phases else None
 
 
@@ -165,35 +166,35 @@ def estimate(
     rates: Rates | None = None,
     **test_options: Any,
 ) -> Estimate:
-    """What a call of :func:`differential_expression` would take: memory, disk, time.
+    """Estimate the memory, disk and time that :func:`differential_expression` would take.
 
-    Labels, names, row pointers and the sizes of chunks are read, the values of a file are not:
-    genes are taken to have equally many nonzeros where the file does not tell. Seconds come from
-    constants that are measured on this machine with made-up data, which takes some seconds; they
+    This reads labels, names, row pointers and chunk sizes, but not the values of a file: all genes
+    are assumed to have equally many nonzeros where the file does not tell. Seconds come from
+    constants that are measured on this machine with synthetic data, which takes some seconds. They
     hold for a file that is read as fast as it is decoded.
 
     Parameters
     ----------
     data, groupby, reference, groups, comparison, pairs, guides, strata, columns, min_cells
-        Who is compared with whom, as in :func:`differential_expression`.
+        The comparisons, as in :func:`differential_expression`.
     metric, layer, allow, out, backend, engine, memory, scratch
-        As there.
+        As in :func:`differential_expression`.
     n_workers, n_threads, gene_chunk_size
-        As there.
+        As in :func:`differential_expression`.
     is_log1p : bool, optional
-        False: counts, which take less time to rank than fractions do. By default the first values
-        tell if the matrix is in memory, and fractions are assumed if it is in a file.
+        False: counts, which are faster to rank than fractions. By default the first values decide
+        if the matrix is in memory, and fractions are assumed if it is in a file.
     workers : int, optional
-        Workers of a Dask cluster, with `n_threads` each (one by default) and `memory` each. By
-        default this process works alone.
+        Workers of a Dask cluster, each with `n_threads` (one by default) and `memory`. By default
+        there is no cluster, only this process.
     density : float, optional
         Share of nonzeros of a dense matrix; 0.2 by default.
     timing : bool
-        False to measure nothing, and estimate no seconds.
+        False to measure nothing and estimate no seconds.
     rates : Rates, optional
-        Constants measured before, on this machine or another: ``rates`` of an estimate.
+        Constants measured earlier, on this machine or another: ``rates`` of an estimate.
     **test_options
-        As there.
+        As in :func:`differential_expression`.
 
     Returns
     -------
@@ -202,8 +203,8 @@ def estimate(
     Raises
     ------
     pdex_gpu.errors.PdexGpuError
-        One of its subclasses, for what the call itself would refuse; but too little memory or room
-        on a disk is told in ``problems``.
+        One of its subclasses, for anything that the call itself would refuse. But too little memory
+        or disk space is reported in ``problems``.
 
     Examples
     --------
@@ -307,7 +308,7 @@ def _count(
     backend: BackendInfo,
     is_log1p: bool | None,
 ) -> Estimate:
-    """All but seconds. Where memory is too little, what the least memory would give."""
+    """Estimate everything but seconds; if memory is too small, for the least that suffices."""
     source, design = counted.source, counted.design
     needed = counted.least_memory()
     shown = counted.plan(max(needed, allowed)) if plan is None else plan
@@ -345,7 +346,7 @@ def _count(
 
 
 def size_text(n_bytes: float) -> str:
-    """``"1.5 GB"``: three digits at most, powers of a thousand."""
+    """Format a size like ``"1.5 GB"``: three digits at most, powers of a thousand."""
     power = 0
     size = float(n_bytes)
     while size >= 999.5 and power < len(_UNITS) - 1:
@@ -356,7 +357,7 @@ def size_text(n_bytes: float) -> str:
 def _lacking(
     counted: Counted, plan: Plan, needed: int, allowed: int, *, enough: bool
 ) -> dict[str, str]:
-    """What would run out, and the problem in words."""
+    """Return what would run out, with the problem in words."""
     settings = counted.settings
     found = {}
     if not enough:
@@ -426,12 +427,12 @@ def _assumptions(
 
 
 def _fractional(source: Source, is_log1p: bool | None) -> bool:
-    """Whether values are taken to have fractions."""
+    """Return whether values are assumed to have fractions."""
     return source.dtype.kind == "f" and is_log1p is not False and not _first_are_whole(source)
 
 
 def _first_are_whole(source: Source) -> bool | None:
-    """Whether the first values are whole numbers; None if they are not in host memory."""
+    """Return whether the first values are whole numbers; None if they are not in host memory."""
     if not isinstance(source, MemorySource):
         return None
     arrays, _ = source.state()
@@ -440,7 +441,7 @@ def _first_are_whole(source: Source) -> bool | None:
 
 
 def _form(source: Source) -> str:
-    """How entries lie in the chunks that the kernels get."""
+    """Return the layout of entries in the chunks that the kernels get."""
     if source.nnz == source.n_cells * source.n_genes:
         return "dense"
     by_column = isinstance(source, StoredCsc | CscSource)
@@ -448,7 +449,7 @@ def _form(source: Source) -> str:
 
 
 def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | None) -> Sample:
-    """What the data that constants are measured with should be like."""
+    """Describe the data that the constants should be measured with."""
     from .cost.calibration import Sample
     from .cost.storage import storage_of
 

@@ -1,4 +1,4 @@
-"""The exit codes of the command line, and which error gives which."""
+"""The exit codes of the command line, and the errors that lead to each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import errors
 
 
 class Exit(IntEnum):
-    """What the exit code says."""
+    """An exit code of the command line."""
 
     OK = 0
     UNEXPECTED = 1
@@ -26,7 +26,7 @@ exit codes: 0 done, 1 unexpected error (see --debug), 2 usage, 3 bad input,
 4 backend or package missing, 5 memory, 6 disk, 130 interrupted, 143 terminated
 """
 
-# The first match counts: the package's own classes also inherit from built-in ones.
+# The first match wins: the package's own classes also inherit from built-in ones.
 _CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((errors.SharedMemoryError, errors.DeviceMemoryError, MemoryError), Exit.MEMORY),
     (
@@ -42,7 +42,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
 
 
 def exit_code(error: BaseException) -> Exit:
-    """The exit code for an error."""
+    """Return the exit code for an error."""
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code

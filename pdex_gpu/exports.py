@@ -1,4 +1,4 @@
-"""A result in the shapes that other packages take: AnnData, wide frames, ranked lists."""
+"""A result in the forms that other packages take: AnnData, wide frames, ranked lists."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from .result import DEResult
 
-#: Orders of genes, beside the columns.
+#: An order of genes, in addition to the columns.
 SIGNED = "signed_log10_p"
 
-_SMALLEST = np.log10(np.nextafter(0.0, 1.0))  # -323.3, of a p-value that became 0
+_SMALLEST = np.log10(np.nextafter(0.0, 1.0))  # -323.3, for a p-value that underflowed to 0
 
 
 def to_anndata(result: DEResult) -> anndata.AnnData:
@@ -72,7 +72,7 @@ def ranking(result: DEResult, t: int, by: str) -> pandas.Series:
 
 
 def _values(result: DEResult, column: str, part: slice) -> np.ndarray:
-    """A column, or what is made of columns, for some comparisons; NaN at pairs not kept."""
+    """Return a stored or derived column for some comparisons; NaN at pairs not kept."""
     if not isinstance(column, str) or column not in (SIGNED, *result.columns):
         raise OptionError(unknown("column", column, (SIGNED, *result.columns)))
     if column == SIGNED:
@@ -85,7 +85,7 @@ def _values(result: DEResult, column: str, part: slice) -> np.ndarray:
 
 
 def _signed_log10_p(result: DEResult, part: slice) -> np.ndarray:
-    """-log10 p with the sign of the change of the mean."""
+    """Return -log10 p with the sign of the change in the mean."""
     if "log10_p" in result.columns:
         log10_p = result["log10_p"][part]
     else:

@@ -1,15 +1,15 @@
 """Benjamini-Hochberg over all rows of a table whose p-values may not fit in memory.
 
-The adjusted p-value of the one of rank r among n is the running minimum, from the largest p-value
-down, of ``p * (n / r)``, at most 1 (Benjamini and Hochberg 1995). All that a stretch of the sorted
-p-values needs to know of the others is how many are smaller, and the smallest adjusted p-value
-among the larger ones. So the p-values are taken in batches that fit, from the largest down, and
-each is given to the kernel set. The result is that of one call on all of them, to the bit.
+For p of rank r among n, the adjusted p-value is the running minimum of ``p * (n / r)`` from the
+largest p-value down, at most 1 (Benjamini and Hochberg 1995). A stretch of the sorted p-values
+needs only two facts about the others: how many are smaller, and the smallest adjusted p-value among
+the larger ones. So the kernel set gets the p-values in batches that fit, from the largest down. The
+result equals that of one call on all of them, to the bit.
 
-No p-value is moved outside a batch. A histogram tells where to cut; then each pass over the table
-collects the p-values of one batch and, for the batch before it, puts each result in its place.
-P-values lie in [0, 1], so their bits, read as integers, sort as they do: batches are ranges of
-bits.
+No p-value moves outside a batch. A histogram shows where to cut. Each pass over the table then
+collects the p-values of one batch and puts each result of the batch before it in its place.
+P-values lie in [0, 1], so their bits, read as integers, sort in the same order: batches are ranges
+of bits.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .errors import CoverageError, DataError, FileFormatError
 from .pools import Map
 from .sources.raw_file import read_into, write_at
 
-#: Values read, held and written at a time, by each call that `run` has in work.
+#: Values that each call in progress under `run` reads, holds and writes at a time.
 _PIECE = 1 << 18
 
-# Buckets of a histogram, as a power of two: it takes as much memory as a piece, and the fullest
-# bucket of uniform p-values holds 1 in 512 of them. That is how exactly batches fill their memory.
+# Buckets of a histogram, as a power of two: a histogram takes as much memory as a piece, and the
+# fullest bucket of uniform p-values holds 1 in 512 of them. Batches fill their memory that closely.
 _BUCKET_BITS = 18
 
-# Bytes a p-value while it is adjusted, at most; the CPU kernel set takes most. The p-value, its
-# key and its result take 8 each, its place 4, counters 4, and sorting needs a second key and place.
-# Places take 8 beyond 2**32 p-values.
+# Most bytes per p-value while it is adjusted; the CPU kernel set takes most. The p-value, its key
+# and its result take 8 each, its place 4, counters 4, and sorting needs a second key and place.
+# Beyond 2**32 p-values a place takes 8.
 _BYTES, _BYTES_OF_MANY = 44, 52
 
 _ONE = int(np.float64(1.0).view(np.int64))
@@ -50,26 +50,26 @@ class PValues(Protocol):
     Attributes
     ----------
     n : int
-        How many there are.
+        Number of p-values.
     """
 
     @property
     def n(self) -> int: ...
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Those at positions ``[first, last)``, float64, not changed by the caller."""
+        """Return the p-values at positions ``[first, last)``, float64; not to be modified."""
         ...
 
 
 class Column(Protocol):
-    """Where adjusted p-values are kept, addressed by position, by several threads."""
+    """A store of adjusted p-values, addressed by position, used by several threads."""
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """What was written at positions ``[first, last)``, not changed by the caller."""
+        """Return the values at positions ``[first, last)``; not to be modified."""
         ...
 
     def write(self, first: int, values: np.ndarray) -> None:
-        """Keep `values` at the positions from `first` on."""
+        """Store `values` at the positions from `first` on."""
         ...
 
 
@@ -90,7 +90,7 @@ class ArrayColumn:
         return len(self._array)
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """A view that cannot be written."""
+        """Return a read-only view of the values at positions ``[first, last)``."""
         view = self._array[first:last]
         view.flags.writeable = False
         return view
@@ -101,14 +101,14 @@ class ArrayColumn:
 
 
 class FileColumn:
-    """A column in a file that holds nothing else, 8 bytes a value.
+    """A column in a file that holds nothing else, 8 bytes per value.
 
     Parameters
     ----------
     file : io.FileIO
-        Open for reading and writing, without a buffer. Stays open.
+        Open for reading and writing, unbuffered. Stays open.
     n : int
-        How many values the column has. The file grows as they are written.
+        Number of values in the column. The file grows as they are written.
     """
 
     def __init__(self, file: FileIO, n: int) -> None:
@@ -116,14 +116,14 @@ class FileColumn:
         self._file = file
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """A new array.
+        """Read the values at positions ``[first, last)`` into a new array.
 
         Raises
         ------
         FileFormatError
             If the file ends before `last`.
         """
-        values = np.empty(last - first)  # filled below, or an error
+        values = np.empty(last - first)  # filled below, or an error is raised
         missing = values.nbytes - read_into(self._file.fileno(), 8 * first, values)
         if missing:
             raise FileFormatError(
@@ -134,30 +134,30 @@ class FileColumn:
         return values
 
     def write(self, first: int, values: np.ndarray) -> None:
-        """Write `values` at their place."""
+        """Write `values` at the positions from `first` on."""
         write_at(self._file.fileno(), 8 * first, np.ascontiguousarray(values, np.float64))
 
 
 def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budget: int) -> None:
-    """Adjust the p-values of a table, within a budget of memory.
+    """Adjust the p-values of a table within a memory budget.
 
     Parameters
     ----------
     p_values : PValues
-        In [0, 1], in the order of the table. Must stay as they are meanwhile.
+        In [0, 1], in the order of the table. Must not change during the call.
     fdr : Column
         Receives the adjusted p-value of every position. If all p-values fit in the budget, each
-        is written once; else pieces are read and written again as their values become known.
+        is written once; otherwise pieces are reread and rewritten as their values become known.
     kernels : KernelSet
     run : Map
         Spreads the work over threads.
     budget : int
-        Bytes that may be taken, besides about 10 MiB for each call that `run` has in work.
+        Bytes that may be used, in addition to about 10 MiB per call in progress under `run`.
 
     Raises
     ------
     DataError
-        If p-values that do not fit are not all in [0, 1].
+        If the p-values do not fit in the budget and are not all in [0, 1].
     """
     n = p_values.n
     capacity = budget // (_BYTES if budget < _BYTES << 32 else _BYTES_OF_MANY)
@@ -168,14 +168,14 @@ def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budg
     n_smaller, ceiling = n, 1.0
     done: list[_Adjusted] = []
     for batch in table.batches(0, _ONE, n, capacity):
-        rank = n_smaller  # of the largest of the batch
+        rank = n_smaller  # of the batch's largest p-value
         n_smaller -= batch.n
-        if batch.tied:  # all have the result of the last of them
+        if batch.tied:  # all get the result of the highest rank
             ceiling = min(ceiling, batch.largest * (n / rank))
             done.append(_Adjusted(batch, ceiling))
             continue
         values, places = table.exchange(done, batch)
-        done = []  # frees the results before the kernel set needs memory
+        done = []  # free the results before the kernel set needs memory
         values = kernels.benjamini_hochberg(
             values, run, n_tests=n, n_smaller=n_smaller, ceiling=ceiling
         )
@@ -186,7 +186,7 @@ def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budg
 
 
 class _Batch(NamedTuple):
-    """All p-values whose bits are in ``[low, high]``: `n` of them, at least one."""
+    """The p-values with bits in ``[low, high]``: `n` of them, at least one."""
 
     low: int
     high: int
@@ -203,14 +203,14 @@ class _Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Adjusted:
-    """The results of a batch: one for all, or those of piece k at ``values[places[k]]``."""
+    """The results of a batch: one for all, or those of each piece k at ``values[places[k]]``."""
 
     batch: _Batch
     values: np.ndarray | float
     places: Sequence[slice] = ()
 
     def of(self, k: int, n: int) -> np.ndarray | float:
-        """Those of the `n` p-values of the batch that piece `k` holds."""
+        """Return the results of the `n` p-values of the batch that are in piece `k`."""
         if isinstance(self.values, float):
             return self.values
         values = self.values[self.places[k]]
@@ -229,7 +229,7 @@ class _Table:
         self._n_written = np.zeros(len(self._pieces), np.int64)
 
     def read_all(self) -> np.ndarray:
-        """All p-values."""
+        """Return all p-values."""
         values = np.full(self._p_values.n, np.nan)
 
         def read(k: int) -> None:
@@ -249,13 +249,13 @@ class _Table:
         self._each(write)
 
     def batches(self, low: int, high: int, n: int, capacity: int) -> Iterator[_Batch]:
-        """The `n` p-values with bits in ``[low, high]``, from the largest down.
+        """Yield batches of the `n` p-values with bits in ``[low, high]``, from the largest down.
 
-        Batches hold at most `capacity` p-values, unless they are tied.
+        A batch holds at most `capacity` p-values, unless all are tied.
         """
         shift = max(0, (high - low).bit_length() - _BUCKET_BITS)
         counts = self._histogram(low, high, shift)[::-1]
-        up_to = np.cumsum(counts)  # p-values in a bucket and all above it
+        up_to = np.cumsum(counts)  # p-values in a bucket and in all above it
         if up_to[-1] != n:
             raise DataError(
                 f"{n:,} p-values in [{_float(low)}, {_float(high)}] were expected, but "
@@ -268,8 +268,8 @@ class _Table:
 
         first, taken = 0, 0
         while taken < n:
-            # As many buckets as fit, or one that does not. Many ties, p = 1 above all, are
-            # cheaper on their own: they need no sorting.
+            # Take as many buckets as fit, or one that does not. Many ties, mostly at p = 1, are
+            # cheaper as a batch of their own: they need no sorting.
             last = int(np.searchsorted(up_to, taken + capacity, side="right"))
             bottom, top = bounds(first)
             if last == first or (bottom == top and 2 * counts[first] > capacity):
@@ -278,7 +278,7 @@ class _Table:
                 bottom = bounds(last - 1)[0]
             size = int(up_to[last - 1]) - taken
             first, taken = last, taken + size
-            if size > capacity and bottom < top:  # a range of fewer bits each time, so this ends
+            if size > capacity and bottom < top:  # ends, as the range loses bits each time
                 yield from self.batches(bottom, top, size, capacity)
             elif size:
                 yield _Batch(bottom, top, size)
@@ -286,14 +286,14 @@ class _Table:
     def exchange(
         self, done: Sequence[_Adjusted], batch: _Batch | None = None
     ) -> tuple[np.ndarray, list[slice]]:
-        """One pass: write the results of batches that are done, and collect another batch.
+        """Write the results of the finished batches and collect another batch, in one pass.
 
         Returns
         -------
         values : numpy.ndarray, shape (batch.n,), float64
-            The p-values of the batch, by piece, the pieces in any order.
+            The p-values of the batch, piece by piece, in any order of pieces.
         places : list of slice
-            Where those of each piece are.
+            Position of each piece's p-values in `values`.
         """
         values = np.full(batch.n if batch else 0, np.nan)
         places = [slice(0, 0)] * len(self._pieces)
@@ -321,15 +321,15 @@ class _Table:
         return values, places
 
     def check_complete(self) -> None:
-        """Raise an error unless every position was written once.
+        """Check that every position was written once.
 
-        Batches have no bits in common, so no position is written twice; what is left is to count.
+        Batches share no bits, so no position is written twice: counting is enough.
         """
         if any(self._n_written != [last - first for first, last in self._pieces]):
             raise CoverageError(_CHANGED)
 
     def _write(self, k: int, bits: np.ndarray, done: Sequence[_Adjusted]) -> None:
-        """Write what is known of piece `k`, whose p-values have these bits."""
+        """Write the known results of piece `k`, given the bits of its p-values."""
         first, last = self._pieces[k]
         fdr = None
         for adjusted in done:
@@ -347,7 +347,7 @@ class _Table:
             self._fdr.write(first, fdr)
 
     def _histogram(self, low: int, high: int, shift: int) -> np.ndarray:
-        """How many p-values there are by ``(bits - low) >> shift``, of bits in ``[low, high]``."""
+        """Count the p-values with bits in ``[low, high]`` by ``(bits - low) >> shift``."""
         total = np.zeros(((high - low) >> shift) + 1, np.int64)
         lock = threading.Lock()
 
@@ -364,7 +364,7 @@ class _Table:
         return total
 
     def _bits(self, k: int) -> np.ndarray:
-        """The bits of the p-values of piece `k`, in a new array; those of -0.0 are 0."""
+        """Return the bits of the p-values of piece `k` in a new array; those of -0.0 are 0."""
         return (self._p_values.read(*self._pieces[k]) + 0.0).view(np.int64)
 
     def _each(self, visit: Callable[[int], None]) -> None:

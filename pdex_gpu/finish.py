@@ -1,4 +1,4 @@
-"""From stored fields to the columns of the result."""
+"""The last step of a run: from stored fields to the columns of the result."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ _PAIRS_A_TASK = 1 << 15
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-#: Values of a field of some rows; of one row where all share it.
+#: Returns a field's values for some rows; one row if all rows share it.
 _Read = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How means are given, and changes made of them; see :func:`.api.differential_expression`."""
+    """The scale of means and of changes in them; see :func:`.api.differential_expression`."""
 
     is_log1p: bool
     exp_post_agg: bool
     clip_value: float | None
     pseudocount: float = 1e-9
-    negative: bool = False  # values have no ratios, nor means in count and log space
+    negative: bool = False  # ratios and means in count and log space are undefined
 
     @property
     def field(self) -> str:
-        """Which of the stored means is the one to give."""
+        """Return the name of the stored mean that the result shows."""
         return "mean_expm1" if self.is_log1p and not self.exp_post_agg else "mean"
 
     @property
     def count_mean(self) -> str:
-        """Which of the stored means is the mean in count space."""
+        """Return the name of the stored mean in count space."""
         return "mean_expm1" if self.is_log1p else "mean"
 
     @property
     def log_mean(self) -> str:
-        """Which of the stored means is the mean in log space."""
+        """Return the name of the stored mean in log space."""
         return "mean" if self.is_log1p else "mean_log1p"
 
     def rescaled(self, means: np.ndarray, run: Map) -> np.ndarray:
-        """Means of log1p values become those in count space, where they stand."""
+        """Convert means of log1p values to count space, in place, if the scale asks for it."""
         if self.is_log1p and self.exp_post_agg:
             _by_rows(lambda rows: expm1_in_place(means[rows]), means.shape, run)
         return means
@@ -100,15 +100,15 @@ def _columns(
     asked: tuple[str, ...],
     run: Map,
 ) -> dict[str, np.ndarray]:
-    """All columns but FDR, of some rows.
+    """Compute all columns but FDR, for some rows.
 
     Parameters
     ----------
     read : callable
-        Gives stored fields of these rows, and numbers of cells; means are overwritten.
+        Returns stored fields and numbers of cells for these rows; means are overwritten.
     scale : Scale
     asked : tuple of str
-        Further columns.
+        Requested additional columns.
     run : callable
         Spreads the work.
     """
@@ -137,7 +137,7 @@ _ALWAYS = frozenset(
 )
 
 
-#: Further columns that only counts, or log1p of counts, have.
+#: Additional columns that only counts, or log1p of counts, have.
 _OF_COUNTS = frozenset(
     f"{side}_{mean}_mean"
     for side in ("target", "reference")
@@ -148,7 +148,7 @@ _OF_COUNTS = frozenset(
 def _further_means(
     read: _Read, scale: Scale, wanted: set[str], shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Means in count and in log space, and the changes that other tools make of them."""
+    """Compute means in count and log space, and the changes that other tools derive from them."""
     found: dict[str, np.ndarray] = {}
 
     def both(mean: str) -> list[np.ndarray]:
@@ -187,9 +187,9 @@ class Finished:
     ----------
     columns : dict of str to numpy.ndarray, shape (n_rows, n_genes)
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
-        Which pairs are in the result; None if all are.
+        Whether each pair is in the result; None if all are.
     removed : dict of str to int
-        How many pairs each filter left out.
+        Number of pairs that each filter left out.
     """
 
     columns: dict[str, np.ndarray]
@@ -208,7 +208,7 @@ def finish(
     correction: Correction,
     filters: Filters,
 ) -> Finished:
-    """The columns of a result in memory. Stored means are rescaled where they stand."""
+    """Compute the columns of a result in memory. Stored means are rescaled in place."""
     arrays = sink.arrays
     p_values = arrays["p_value"]
 
@@ -225,18 +225,18 @@ def finish(
 
 
 def _only(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
-    """NaN where a pair is not kept; whole numbers stay."""
+    """Return the values with NaN where a pair is not kept; integer columns stay unchanged."""
     return values if name in INTEGERS else np.where(kept, values, np.nan)
 
 
 def read_stored(results: StoredResults, design: Design, run: Map) -> Read:
-    """What reads stored fields, and numbers of cells, of some rows."""
+    """Return a function that reads stored fields and numbers of cells for some rows."""
     return with_cells(lambda name, rows: results.read(name, rows, run), results.fields, design)
 
 
 @dataclass(frozen=True)
 class StoredFinish:
-    """How stored results become blocks of the table; see :func:`finish`."""
+    """Stored results that are turned into blocks of the table; see :func:`finish`."""
 
     results: StoredResults
     design: Design
@@ -248,10 +248,10 @@ class StoredFinish:
     def blocks(
         self, rows: Iterable[slice], run: Map, ahead: ThreadPoolExecutor
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """The columns of a few rows at a time; `ahead` makes the next while the caller has one.
+        """Yield the columns of a few rows at a time; `ahead` makes the next one meanwhile.
 
         The caller owns the pool. A generator that owned it would shut it down wherever it is
-        collected: inside a thread that is just starting, that never ends.
+        garbage-collected. Inside a thread that is just starting, the shutdown never finishes.
         """
         read = read_stored(self.results, self.design, run)
 
@@ -266,7 +266,7 @@ class StoredFinish:
 def _one_ahead(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]
 ) -> Iterator[_Result]:
-    """``map``, a call ahead of the caller and no more: results are large."""
+    """Map lazily, exactly one call ahead of the caller, because results are large."""
     ahead: Future[_Result] | None = None
     for item in items:
         following = pool.submit(function, item)

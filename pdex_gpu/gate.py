@@ -1,5 +1,7 @@
-"""The gate through which everything is read that others may have made or changed: any error that a
-library raises there becomes a FileFormatError."""
+"""The gate for untrusted input: any error that a library raises becomes a FileFormatError.
+
+Everything that others may have made or changed is read through it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from types import TracebackType
 
 from .errors import PACKAGE, FileFormatError, MemoryBudgetError, PdexGpuError, shown
 
-# What only content gives rise to, also where this package itself decodes it.
+# Errors that only content causes, even where this package decodes it itself.
 _OF_CONTENT = (
     OSError,
     EOFError,
@@ -31,22 +33,22 @@ def reading(
     why: str = "it is truncated or damaged",
     advice: str = "Copy or download it again.",
 ) -> Iterator[None]:
-    """Turn what a library raises in the block into a FileFormatError.
+    """Turn errors that a library raises inside the block into a FileFormatError.
 
-    An error that arises in a line of this package is a fault of ours and passes, unless only
-    content can give rise to its kind. So the block has to check what it takes from a file before it
-    counts on it.
+    An error raised by a line of this package is our own fault and passes, unless only content can
+    cause errors of its kind. So the block must check what it takes from a file before relying on
+    it.
 
     Parameters
     ----------
     what : str
-        The file, and what in it is read, for the message: ``"X/data of 'screen.h5ad'"``.
+        The file, and the part of it that is read, for the message: ``"X/data of 'screen.h5ad'"``.
     library : str
-        Who reads it: ``"HDF5"``.
+        The library that reads it: ``"HDF5"``.
     why : str
-        What is probably wrong with it.
+        What is probably wrong with the file.
     advice : str
-        What to do, in a sentence.
+        A sentence that says what to do.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def reading(
             f"{what} cannot be read: {library} asks for more memory than this machine gives. If "
             f"it is not meant to be so large, {why}. {advice}"
         ) from error
-    except Exception as error:  # libraries raise errors of every kind for what they do not expect
+    except Exception as error:  # libraries raise errors of any kind for unexpected content
         if not isinstance(error, _OF_CONTENT) and _is_ours(error.__traceback__):
             raise
         said = shown(f"{type(error).__name__}: {error}").strip("'\"")
@@ -74,7 +76,7 @@ def reading(
 
 
 def _is_ours(traceback: TracebackType | None) -> bool:
-    """Whether an error arose in a line of this package, not in what it calls."""
+    """Return whether a line of this package raised an error, rather than code that it calls."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(PACKAGE)

@@ -1,4 +1,4 @@
-"""What tells a run from others: whatever may change a bit of its results."""
+"""The identity of a run: everything that may change a bit of its results."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def run_identity(
     analysis: Analysis,
     backend: BackendInfo,
 ) -> dict[str, Any]:
-    """What two runs must have in common for one to carry on where the other stopped.
+    """Return what two runs must have in common for one to resume where the other stopped.
 
-    Memory, threads, workers and engine are left out: results do not depend on them, nor on which
-    of equal devices computes, or how many do.
+    Memory, threads, workers and engine are left out: results do not depend on them. Nor do they
+    depend on which of several equal devices compute, or on how many do.
     """
     groups = None if settings.groups is None else [str(target) for target in design.targets]
     return {
@@ -85,5 +85,5 @@ def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A number as JSON knows it."""
+    """Convert a NumPy scalar to the Python number that JSON accepts."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,12 +1,12 @@
-"""What to type to install what is missing, as messages say it.
+"""The commands that messages suggest for installing missing packages.
 
-This package is on no index, so that no command names it or its extras: packages of others are named
-themselves, which is right however this one was installed.
+This package is on no package index, so the commands never name it or its extras. They name the
+packages of others directly, which works however this one was installed.
 """
 
 from __future__ import annotations
 
-#: Packages of each extra that features need, as pip takes them.
+#: Packages of each extra that features need, as arguments of pip.
 EXTRAS = {
     "dask": ("dask[array]", "distributed"),
     "plot": ("matplotlib", "textalloc"),
@@ -15,12 +15,12 @@ EXTRAS = {
     "zarr": ("zarr",),
 }
 
-#: How to have a newer version of this package.
+#: Instructions to update this package.
 UPDATE = "update pdex_gpu: in its checkout, run git pull, then pip install ."
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs the packages of an extra: ``"pip install matplotlib textalloc"``.
+    """Return the command that installs an extra: ``"pip install matplotlib textalloc"``.
 
     Parameters
     ----------

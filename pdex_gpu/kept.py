@@ -1,4 +1,4 @@
-"""Which (row, gene) pairs are in the result: filters, and each target at its own gene."""
+"""The selection of (row, gene) pairs for the result: filters, and leaving out own genes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .design import Design
 
 logger = logging.getLogger("pdex_gpu")
 
-#: Values of a field of some rows; of one row where all share it.
+#: Returns a field's values for some rows; one row if all rows share it.
 Read = Callable[[str, slice], np.ndarray]
 
 _PAIRS_A_BLOCK = 1 << 20
@@ -21,21 +21,21 @@ _SIDES = ("target", "reference")
 
 @dataclass(frozen=True)
 class Filters:
-    """What a pair needs to be in the result.
+    """The conditions for a pair to be in the result.
 
     Attributes
     ----------
     min_fraction : float, optional
-        Least fraction of expressing cells, of both sides together.
+        Least fraction of expressing cells, over both sides together.
     min_cpm : float, optional
         Counts per million that the gene must exceed: its mean in count space over the sum of all
-        genes' means, times a million; of both sides together.
+        genes' means, times a million; over both sides together.
     either_side : bool
-        Whether `min_cpm` is of the target or of the reference, whichever has more (as pdex 0.3),
-        in place of both together. That chooses rows by the outcome: where groups are small, those
-        are kept whose counts happen to lie on one side.
+        Whether `min_cpm` applies to the target or the reference, whichever has more (as in pdex
+        0.3), instead of both together. This selects rows by the outcome: where groups are small,
+        it keeps rows whose counts happen to lie on one side.
     own_gene : numpy.ndarray, optional, shape (n_rows,), int64
-        The gene that each row is about, if about one.
+        Own gene of each row's target; negative if none.
     """
 
     min_fraction: float | None = None
@@ -45,25 +45,26 @@ class Filters:
 
     @property
     def any(self) -> bool:
-        """Whether pairs may be left out."""
+        """Return whether pairs may be left out."""
         return not (self.min_fraction is None and self.min_cpm is None and self.own_gene is None)
 
 
 def find_kept(
     filters: Filters, n_rows: int, n_genes: int, read: Read, count_mean: str
 ) -> tuple[np.ndarray | None, dict[str, int]]:
-    """Which pairs are kept, shape (n_rows, n_genes), and how many each filter removed.
+    """Return which pairs are kept, shape (n_rows, n_genes), and how many each filter removed.
 
-    None if there is no filter. Of a pair that several filters would remove, the first counts.
+    The mask is None if there is no filter. A pair that several filters would remove counts for the
+    first.
 
     Parameters
     ----------
     filters : Filters
     n_rows, n_genes : int
     read : callable
-        Gives values of stored fields, and numbers of cells (:func:`with_cells`).
+        Returns values of stored fields, and numbers of cells (:func:`with_cells`).
     count_mean : str
-        Which stored means are in count space: ``"mean"`` or ``"mean_expm1"``.
+        The stored mean that is in count space: ``"mean"`` or ``"mean_expm1"``.
     """
     if not filters.any:
         return None, {}
@@ -85,7 +86,7 @@ def find_kept(
 
 
 def with_cells(read: Read, stored: Container[str], design: Design) -> Read:
-    """`read`, and the design's numbers of cells where none are stored gene by gene."""
+    """Extend `read` by the design's numbers of cells, where none are stored per gene."""
     names = "target_n_cells", "reference_n_cells", "n_strata"
     cells = dict(zip(names, design.cells(), strict=True))
 
@@ -110,7 +111,7 @@ def _passes(
         own[np.flatnonzero(genes >= 0), genes[genes >= 0]] = True
         found.append(("on_target", own))
     if filters.min_fraction is not None:
-        with np.errstate(invalid="ignore"):  # no cell at all: not kept
+        with np.errstate(invalid="ignore"):  # without any cell, a pair is not kept
             fraction = both("n_expressed") / both("n_cells")
         found.append(("min_fraction", fraction >= filters.min_fraction))
     if filters.min_cpm is not None:
@@ -124,7 +125,7 @@ def _passes(
 
 
 def _pooled(means: list[np.ndarray], cells: list[np.ndarray]) -> np.ndarray:
-    """The mean of both sides together; NaN where there is no cell."""
+    """Return the mean over both sides together; NaN where there is no cell."""
     sums = [np.where(n == 0.0, 0.0, n * mean) for n, mean in zip(cells, means, strict=True)]
     with np.errstate(invalid="ignore"):
         found: np.ndarray = (sums[0] + sums[1]) / (cells[0] + cells[1])
@@ -132,7 +133,7 @@ def _pooled(means: list[np.ndarray], cells: list[np.ndarray]) -> np.ndarray:
 
 
 def _cpm(means: np.ndarray) -> np.ndarray:
-    """Pooled counts per million of each gene, 0 where a sample has no counts."""
-    total = np.nansum(means, axis=1, keepdims=True)  # NaN of genes without a value
+    """Return the pooled counts per million of each gene, 0 where a sample has no counts."""
+    total = np.nansum(means, axis=1, keepdims=True)  # genes without a value have NaN
     cpm: np.ndarray = means / np.where(total == 0.0, 1.0, total) * 1e6
     return cpm

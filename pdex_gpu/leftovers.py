@@ -1,7 +1,7 @@
-"""Temporary files and folders that have a name: what a killed process left, the next one removes.
+"""Named temporary files and folders: the next process removes the leftovers of killed ones.
 
-Each is locked while its process lives, and the system gives the lock up however that ends. What
-another host made is left alone, as its locks may not be seen here: the name tells the host.
+Each is locked while its process lives, and the system releases the lock however the process ends.
+Their names tell the host. Those of another host stay, as its locks may not be visible here.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _LOCK = ".lock"
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[Path]:
-    """An empty file in a folder, to be written and renamed within the block, or else removed.
+    """Make an empty file to write and rename within the block; remove it if it is still there.
 
-    What killed processes of this host and user left in the folder is removed.
+    Leftovers of killed processes of this host and user in the folder are removed.
 
     Raises
     ------
     OSError
-        It cannot be made.
+        The file cannot be made.
     """
     begins = f"{_FILE}{_host()}-"
     for left in folder.glob(f"{begins}*{_PART}"):
@@ -40,12 +40,12 @@ def temporary_file(folder: Path) -> Iterator[Path]:
         if _lock(handle, Path(name)):
             break
         os.close(handle)
-    if os.name == "nt":  # where open files cannot be renamed
+    if os.name == "nt":  # open files cannot be renamed there
         os.close(handle)
     try:
         yield Path(name)
     finally:
-        with suppress(OSError):  # its folder may be what is wrong
+        with suppress(OSError):  # its folder may be the cause
             Path(name).unlink(missing_ok=True)
         if os.name != "nt":
             os.close(handle)
@@ -53,21 +53,21 @@ def temporary_file(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path | None, prefix: str) -> Iterator[Path]:
-    """A folder that is removed after the block, with all that is in it.
+    """Make a folder that is removed after the block, with all its contents.
 
-    What killed processes of this host and user left there is removed.
+    Leftovers of killed processes of this host and user in `parent` are removed.
 
     Parameters
     ----------
     parent : pathlib.Path, optional
-        The system's temporary folder by default.
+        By default the system's temporary folder.
     prefix : str
-        How its name begins, and those of folders of the same kind.
+        Start of its name, shared by all folders of the same kind.
 
     Raises
     ------
     OSError
-        It cannot be made.
+        The folder cannot be made.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     begins = f"{prefix}{_host()}-"
@@ -77,7 +77,7 @@ def temporary_folder(parent: Path | None, prefix: str) -> Iterator[Path]:
         path = Path(tempfile.mkdtemp(prefix=begins, dir=parent))
         try:
             handle = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:  # taken for one that was left
+        except FileNotFoundError:  # another process took it for a leftover
             continue
         if _lock(handle, path / _LOCK):
             break
@@ -85,7 +85,7 @@ def temporary_folder(parent: Path | None, prefix: str) -> Iterator[Path]:
     try:
         yield path
     finally:
-        if os.name == "nt":  # where open files cannot be removed
+        if os.name == "nt":  # open files cannot be removed there
             os.close(handle)
         shutil.rmtree(path, ignore_errors=True)
         if os.name != "nt":
@@ -98,7 +98,7 @@ def _host() -> str:
 
 
 def _lock(handle: int, path: Path) -> bool:
-    """Lock what was just made; False if another process took it for something that was left."""
+    """Lock a file just made; return False if another process took it for a leftover."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -107,7 +107,7 @@ def _lock(handle: int, path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks, where nothing is ever taken for left
+    except OSError:  # a file system without locks, where nothing counts as a leftover
         return True
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
@@ -116,10 +116,10 @@ def _lock(handle: int, path: Path) -> bool:
 
 
 def _remove_left(path: Path, lock: Path) -> None:
-    """Remove a file or folder if its process is surely dead."""
+    """Remove a file or folder if its process is certainly dead."""
     try:
         import fcntl
-    except ImportError:  # Windows: who is dead is not known
+    except ImportError:  # Windows, where it is unknown which processes are dead
         return
     with suppress(OSError):  # in use, another user's, or being removed by another process
         if path.lstat().st_uid != os.geteuid() or path.is_symlink():

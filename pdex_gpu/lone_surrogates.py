@@ -1,4 +1,4 @@
-"""Labels with lone surrogates, which no file can hold: in results they are escapes."""
+"""Labels with lone surrogates, which no file can hold: results hold escapes instead."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 
 def writable(label: Any) -> Any:
-    r"""A label as it can be written: a lone surrogate as its escape, ``"TP53\udcff"``.
+    r"""Return a label with lone surrogates replaced by their escapes, ``"TP53\udcff"``.
 
-    All else is as it was; of a tuple, each part.
+    Everything else stays as it is. In a tuple, each part is treated.
     """
     if isinstance(label, tuple):
         return tuple(map(writable, label))
@@ -27,12 +27,12 @@ def writable(label: Any) -> Any:
 
 
 def writable_labels(labels: np.ndarray) -> np.ndarray:
-    """The labels as they can be written; the same array if they can be as they are.
+    """Return the labels in writable form; the same array if they already are writable.
 
     Raises
     ------
     LabelError
-        Two labels would be written alike.
+        Two labels would be written as the same text.
     """
     if not _lone(labels):
         return labels
@@ -42,7 +42,7 @@ def writable_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def writable_within(within: Within | None) -> Within | None:
-    """Names and levels as they can be written."""
+    """Return names and levels in writable form."""
     if within is None:
         return None
     names, levels = within
@@ -50,7 +50,7 @@ def writable_within(within: Within | None) -> Within | None:
 
 
 def warn_of_lone(what: str, labels: Iterable[object]) -> None:
-    """Warn where labels will be written otherwise than they are, before anything is computed.
+    """Warn, before anything is computed, if labels will be written in another form.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def warn_of_lone(what: str, labels: Iterable[object]) -> None:
     Raises
     ------
     LabelError
-        Two of them would be written alike.
+        Two of them would be written as the same text.
     """
     labels = list(labels)
     lone = _lone(labels)
@@ -77,11 +77,11 @@ def warn_of_lone(what: str, labels: Iterable[object]) -> None:
 
 
 def _lone(labels: Sequence[object] | np.ndarray) -> list[Any]:
-    """Those labels that hold a lone surrogate, each once."""
+    """Return the distinct labels that hold a lone surrogate."""
     found: list[Any] = [label for label in labels if isinstance(label, str | tuple)]
-    try:  # all at once, as there is hardly ever one
+    try:  # check all at once, as there is hardly ever a lone surrogate
         "".join(found).encode()
-    except (TypeError, UnicodeEncodeError):  # tuples, or one is there
+    except (TypeError, UnicodeEncodeError):  # there are tuples, or a lone surrogate
         return list(dict.fromkeys(label for label in found if writable(label) != label))
     return []
 

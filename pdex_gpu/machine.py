@@ -1,4 +1,4 @@
-"""What this process may use: processors and memory, as affinity and cgroups allow."""
+"""The resources of this process: processors and memory, as affinity and cgroups allow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS |= {f"{u}i": 1024**i for i, u in enumerate("KMGT", start=1)}
 
 
 def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
-    """Processors this process may use: the affinity mask, cut by quotas of its cgroups."""
+    """Return how many processors this process may use, by affinity mask and cgroup quotas."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -33,7 +33,7 @@ def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
 
 
 def available_memory(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
-    """Bytes of memory free for this process: the machine's, cut by limits of its cgroups."""
+    """Return the free memory of this process in bytes: the machine's, within cgroup limits."""
     free = _machine_memory()
     for folder in _cgroup_folders(cgroup, membership):
         for limit, used in (
@@ -47,7 +47,7 @@ def available_memory(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> 
 
 
 def _cgroup_folders(cgroup: Path, membership: Path) -> Iterator[Path]:
-    """Folders of the cgroups this process is in, and of those around them: all limits hold."""
+    """Yield the folders of this process's cgroups and of their parents: all limits apply."""
     yield from (cgroup, cgroup / "cpu", cgroup / "memory")  # what a container sees
     for line in (_read(membership) or "").splitlines():
         controllers, path = line.split(":", 2)[1:]
@@ -73,15 +73,15 @@ def _machine_memory() -> int:
 def memory_budget(
     memory: str | float | int | None, free: int | None = None, *, option: str = "memory"
 ) -> int:
-    """Bytes from ``"4GB"``, a number of bytes, or a fraction of what is free; None is half.
+    """Return the bytes meant by ``"4GB"``, a byte count or a fraction of free memory (None: 0.5).
 
-    `free` are the bytes free, by default those of the machine; `option` names what was given, for
-    the message.
+    `free` is the number of free bytes, by default the machine's; `option` is the name of the option
+    for the message.
 
     Raises
     ------
     OptionError
-        If it is none of these.
+        If `memory` is none of these.
     """
     if memory is None:
         memory = 0.5

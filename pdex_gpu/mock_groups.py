@@ -1,4 +1,4 @@
-"""Control cells at random into mock groups, as many and as large as real ones allow."""
+"""Random splits of control cells into mock groups, as many and as large as real ones allow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .errors import LabelError
 #: Codes of the mock control, and of cells on neither side.
 CONTROL, LEFT_OUT = -1, -2
 
-#: A mock group lacks at most this share of its cells, where strata have too few controls.
+#: Largest share of its cells that a mock group may lack where strata have too few controls.
 _MOST_LACKING = 0.1
 
 
 @dataclass(frozen=True)
 class Split:
-    """Control cells in mock groups and a mock control.
+    """A split of the control cells into mock groups and a mock control.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Split:
 
     @property
     def n_cells(self) -> np.ndarray:
-        """Cells of each mock group, shape (n_groups,), int64."""
+        """Return the number of cells of each mock group, shape (n_groups,), int64."""
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.targets))
 
 
@@ -44,9 +44,9 @@ def split_controls(
 ) -> Split:
     """Draw mock groups without replacement, leaving at least half of each block to the control.
 
-    Targets are taken in random order, and one that the cells left cannot match is passed over.
+    Targets are taken in random order; a target that the remaining cells cannot match is skipped.
     With several blocks a mock group may lack a tenth of its cells. If no target can be matched,
-    one mock group has as many cells as can be had of the target of which most can.
+    there is one mock group: for the target with the most available cells, as large as possible.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def split_controls(
     blocks : numpy.ndarray, shape (n_control,), int64
         Block (stratum) of each control cell, from 0.
     wanted : numpy.ndarray, shape (n_targets, n_blocks), int64
-        Cells of each target in each block that has controls, at least one in all.
+        Number of cells of each target in each block that has controls, at least one in total.
     units : numpy.ndarray, optional, shape (n_control,), int64
         Unit of each control cell, from 0. Cells of one unit are never on both sides, and a mock
-        group has cells of as few units as its size allows. What is left of a unit is left out.
+        group has cells of as few units as its size allows. The rest of a used unit is left out.
 
     Raises
     ------
@@ -94,9 +94,9 @@ def split_controls(
 def _pool(
     rng: np.random.Generator, blocks: np.ndarray, n_blocks: int, units: np.ndarray | None
 ) -> list[np.ndarray]:
-    """Cells of each block that mock groups may have, at most half of them, in random order.
+    """Return the cells of each block that mock groups may use: at most half, in random order.
 
-    Units follow each other in one order in all blocks, those that fit.
+    Only units that fit are used, and their order is the same in all blocks.
     """
     n_cells = np.bincount(blocks, minlength=n_blocks)
     shuffled = rng.permutation(len(blocks))
@@ -122,7 +122,7 @@ def _pool(
 
 
 def _taken(order: np.ndarray, wanted: np.ndarray, budget: np.ndarray) -> dict[int, np.ndarray]:
-    """Targets that get a mock group, and its cells in each block."""
+    """Return the targets that get a mock group, with its number of cells in each block."""
     left = budget.copy()
     taken: dict[int, np.ndarray] = {}
     lacking = 0.0 if len(budget) == 1 else _MOST_LACKING

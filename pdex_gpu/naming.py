@@ -1,4 +1,4 @@
-"""Several labels in one text, so that no two lists of labels share one."""
+"""Several labels joined into one text, distinct for distinct lists of labels."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
-#: Names and levels of the columns that comparisons are made within: of one column its name and
-#: its levels, shape (n_comparisons,); of several columns a tuple of names, and tuples of levels.
+#: Names and levels of the columns that comparisons are made within: for one column its name and
+#: its levels, shape (n_comparisons,); for several columns a tuple of names, and tuples of levels.
 Within = tuple[str | tuple[str, ...], np.ndarray]
 
 
 def joined(labels: Iterable[object], sep: str) -> str:
-    """The labels in one text; those that could be read otherwise are quoted.
+    """Join the labels into one text; ambiguous labels are quoted.
 
     Parameters
     ----------
     labels : iterable, at least one
     sep : str
-        What stands between two labels, such as ``" + "``.
+        Separator between two labels, such as ``" + "``.
 
     Returns
     -------
     str
-        A text that no other list of labels gives, unless these have the same texts.
+        A text that no other list of labels gives, unless its labels have the same texts.
     """
     mark = sep.strip() or sep
 
@@ -37,14 +37,14 @@ def joined(labels: Iterable[object], sep: str) -> str:
 
 
 def quoted(label: object) -> str:
-    """The text of a label in quotes, with those inside it escaped."""
+    """Return the text of a label in quotes, with quotes inside it escaped."""
     return repr(str(label))
 
 
 def pool_name(labels: Sequence[object], others: Collection[object]) -> object:
-    """What to call groups that are pooled: one is itself, several are joined by ``" + "``.
+    """Name a pool of groups: one label stays itself, several are joined by ``" + "``.
 
-    The name is that of no single group: where one of `others` has it, it is quoted.
+    No single group has that name: if one of `others` does, the labels are quoted.
     """
     if len(labels) == 1:
         return labels[0]
@@ -55,7 +55,7 @@ def pool_name(labels: Sequence[object], others: Collection[object]) -> object:
 
 
 def unlike(name: str, others: Iterable[object]) -> str:
-    """The name, quoted until none of `others` has it."""
+    """Return the name, quoted until none of `others` has it."""
     taken = set(map(str, others))
     while name in taken:
         name = quoted(name)
@@ -63,7 +63,7 @@ def unlike(name: str, others: Iterable[object]) -> str:
 
 
 def level_columns(within: Within | None) -> dict[str, np.ndarray]:
-    """The levels of every comparison, column by column, each of shape (n_comparisons,)."""
+    """Return the levels of all comparisons by column, each of shape (n_comparisons,)."""
     if within is None:
         return {}
     names, levels = within
@@ -76,7 +76,7 @@ def level_columns(within: Within | None) -> dict[str, np.ndarray]:
 
 
 def made_within(levels: Mapping[str, np.ndarray]) -> Within | None:
-    """The opposite of :func:`level_columns`."""
+    """Combine levels by column into one value: the inverse of :func:`level_columns`."""
     if len(levels) < 2:
         return next(iter(levels.items()), None)
     tuples = zip(*levels.values(), strict=True)
@@ -84,11 +84,11 @@ def made_within(levels: Mapping[str, np.ndarray]) -> Within | None:
 
 
 def level_text(level: object) -> str:
-    """A level as text; those of several columns joined by ``", "``."""
+    """Return a level as text; levels of several columns are joined by ``", "``."""
     return joined(level, ", ") if isinstance(level, tuple) else str(level)
 
 
 def of_one_type(labels: Iterable[object]) -> list[Any]:
-    """The labels for a column that holds one type: as they are, or all as text if types differ."""
+    """Return labels for a column of one type: unchanged, or all as text if their types differ."""
     found = list(labels)
     return found if len(set(map(type, found))) < 2 else list(map(str, found))

@@ -1,4 +1,4 @@
-"""The gene that each target is about: found among the data's columns, and later in a result."""
+"""The own gene of each target: found in the columns of the data, and later in a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sources.dataset import Labels
 if TYPE_CHECKING:
     from .result_base import Result
 
-#: In the provenance of a result of ``on_target=``: the gene of each target that has one, by name.
+#: Key in the provenance of a result of ``on_target=``: the gene of each target that has one.
 OWN_GENES = "own_genes"
 
 
@@ -26,7 +26,7 @@ def own_genes(
     group_column: str,
     gene_column: str,
 ) -> np.ndarray:
-    """Where in the matrix the gene of each row's target is, shape (n_rows,), -1 for nowhere.
+    """Return the matrix position of each row's target gene, shape (n_rows,), -1 if absent.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def own_genes(
     Raises
     ------
     LabelError
-        If a target has several genes, or no target has one in the matrix.
+        If a target has several genes, or if no target's gene is in the matrix.
     """
     both = (groups.codes >= 0) & (genes_of_cells.codes >= 0)
     pairs = np.unique(np.stack([groups.codes[both], genes_of_cells.codes[both]]), axis=1)
@@ -77,13 +77,13 @@ def own_genes(
 
 
 def recorded(targets: np.ndarray, own: np.ndarray, genes: np.ndarray) -> dict[str, str]:
-    """What a result says of its own genes, for :func:`own_genes_of`.
+    """Return the gene of each target by name, as a result records it for :func:`own_genes_of`.
 
     Parameters
     ----------
     targets : numpy.ndarray, shape (n_rows,), object
     own : numpy.ndarray, shape (n_rows,), int64
-        What :func:`own_genes` found.
+        As :func:`own_genes` returns it.
     genes : numpy.ndarray, shape (n_genes,), object
     """
     pairs = zip(targets, own.tolist(), strict=True)
@@ -91,18 +91,18 @@ def recorded(targets: np.ndarray, own: np.ndarray, genes: np.ndarray) -> dict[st
 
 
 def own_genes_of(result: Result) -> np.ndarray:
-    """Where the own gene of each comparison of a result is, shape (n_comparisons,), int64.
+    """Return the position of each comparison's own gene, shape (n_comparisons,), int64.
 
-    -1 where there is none, or where its row is not in the result. Of a result of ``on_target=``,
-    the gene that each target was tested at; of any other, the gene with the target's name, the
-    first where several have it.
+    It is -1 where there is no such gene, or where its row is not in the result. In a result of
+    ``on_target=``, the own gene is the one that the target was tested at. In any other result, it
+    is the first gene with the target's name.
     """
     named = result.provenance.get(OWN_GENES)
     every = np.arange(len(result.targets))
     if isinstance(named, dict):
         wanted: Iterable[object] = (named.get(str(target)) for target in result.targets)
     elif result.provenance.get("on_target") is not None and result.kept is not None:
-        # A file of an earlier version: its rows are the own genes.
+        # A file of an earlier version: each row is at the target's own gene.
         return np.where(result.kept.any(axis=1), result.kept.argmax(axis=1), -1).astype(np.int64)
     else:
         wanted = map(str, result.targets)
@@ -114,7 +114,7 @@ def own_genes_of(result: Result) -> np.ndarray:
 
 
 def positions(genes: Iterable[object]) -> dict[object, int]:
-    """Where each gene name is, the first time where it repeats."""
+    """Return the position of each gene name, the first one where a name repeats."""
     found: dict[object, int] = {}
     for g, name in enumerate(genes):
         found.setdefault(str(name), g)

@@ -1,4 +1,4 @@
-"""A screen opened as a call asks for it: its data, and who is compared with whom."""
+"""A screen, opened as a call asks: its data, and which groups are compared."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .sources.sizes import within
 
 @contextmanager
 def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
-    """The data of a call; see :func:`.sources.dataset.open_dataset`.
+    """Open the data of a call; see :func:`.sources.dataset.open_dataset`.
 
     Raises
     ------
     DataError
-        The matrix is empty.
+        If the matrix is empty.
     """
     column = None if settings.guides is not None else settings.group_column
     layer, allow = settings.layer, settings.allowed
@@ -40,7 +40,7 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
 
 
 def design_of(dataset: Dataset, settings: Settings) -> Design:
-    """Groups of cells and contrasts between them, as a call asks for them."""
+    """Return the groups of cells and the contrasts between them that a call asks for."""
 
     def levels(names: tuple[str, ...]) -> Levels | None:
         return combined([dataset.column(name) for name in names], names) if names else None

@@ -1,4 +1,4 @@
-"""A result file: its format from its suffix, and every obstacle found before work starts."""
+"""Writing a result file: the suffix sets its format; obstacles are found before work starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WRITERS: dict[str, Callable[[Path, Table, Iterable[pyarrow.Table]], None]] = {
     ".tsv": lambda path, table, parts: write_text(path, table, parts, "\t"),
 }
 
-# What a row takes at least: its FDR while the file is written, and the file.
+# Fewest bytes per row: its FDR while the file is written, and its part of the file.
 _BYTES_A_ROW = 8 + 8
 
 
@@ -35,25 +35,25 @@ def check_output(
     overwrite: bool = False,
     spreadsheet_safe: bool = False,
 ) -> None:
-    """Refuse, before any work, an output that could not be written at the end.
+    """Refuse, before any work is done, an output that could not be written at the end.
 
     Parameters
     ----------
     path : Path
         The file to write.
     source : Path, optional
-        The file that is read; the output may not replace it.
+        The input file; the output may not replace it.
     overwrite : bool
         Whether an existing file may be replaced.
     spreadsheet_safe : bool
-        Whether names are to be no formulas, which is for files of text alone.
+        Whether names must not be read as formulas; for text files only.
 
     Raises
     ------
     OptionError
         If the suffix is unknown or does not go with `spreadsheet_safe`, the folder is missing or
-        not writable, or `path` exists. A file that a run left which was stopped while it cleaned
-        up does not count.
+        not writable, or `path` exists. A file left by a run that was stopped during its cleanup
+        does not count as existing.
     """
     if path.suffix.lower() not in WRITERS:
         raise OptionError(
@@ -78,7 +78,7 @@ def check_output(
 
 
 def input_file(data: Any) -> Path | None:
-    """The file that `data` is, or lies in."""
+    """Return the file that `data` is or is backed by, None if there is none."""
     if isinstance(data, str | os.PathLike):
         return check_path("data", data)
     backed = getattr(data, "filename", None) if is_backed(data) else None
@@ -86,7 +86,7 @@ def input_file(data: Any) -> Path | None:
 
 
 def check_space(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise OutputError if what will be written beside `path` and to it cannot fit on its disk."""
+    """Raise OutputError if the output `path` and its checkpoint cannot fit on its disk."""
     rows = checkpoint.fields["p_value"] * checkpoint.n_genes
     done = sum(found.genes.stop - found.genes.start for found in checkpoint.ranges)
     missing = (checkpoint.n_genes - done) * checkpoint.n_values
@@ -108,13 +108,14 @@ def write_output(
     *,
     facts: Callable[[], Mapping[str, Any]],
 ) -> None:
-    """Write the parts to `path` in the format of its suffix, whole or not at all.
+    """Write the parts to `path` in the format of its suffix, completely or not at all.
 
-    `facts` gives, once all parts are written, what :meth:`.Checkpoint.finished` tells of them.
+    `facts` is called once all parts are written; :meth:`.Checkpoint.finished` later returns what
+    it gave.
     """
 
     def write(through: Path) -> None:
-        create(through).close()  # as private as all that is there, while it is written
+        create(through).close()  # while it is written, as private as the checkpoint
         WRITERS[path.suffix.lower()](through, table, parts)
         through.chmod(usual_mode(path))
         checkpoint.mark_finished(through, facts())

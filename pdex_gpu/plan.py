@@ -1,4 +1,4 @@
-"""A memory budget becomes ranges of genes that cover the matrix exactly once."""
+"""A plan: ranges of genes that fit a memory budget and cover the matrix exactly once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .sources.base import Source
 from .sources.sizes import BYTES_PER_CELL, SPARE
 
 _BYTES_PER_PAIR = 64  # offsets and kernel outputs of one (group, gene)
-_BYTES_PER_CELL_OF_RANGE = 24  # where a cell's entries begin and end
-_MOST_WORK = 1 << 27  # buffers while a file is read
-# Of a file that is read whole and split, at least so much of the budget keeps entries in memory.
+_BYTES_PER_CELL_OF_RANGE = 24  # where a cell's entries start and stop
+_MOST_WORK = 1 << 27  # bytes of buffers while a file is read
+# A file that is read whole and split keeps entries in at least this share of the budget.
 _LEAST_HELD = 0.25
-# Genes of so narrow a range are numbers of one byte while they are kept.
+# In ranges this narrow, kept gene indices take one byte each.
 _NARROW = 256
-_UNEVEN = 1.3  # how far ranges may be from what was estimated
+_UNEVEN = 1.3  # factor by which ranges may exceed the estimate
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Ranges of genes, and how much of the machine works on them.
+    """Ranges of genes, and the share of the machine that works on them.
 
     Attributes
     ----------
@@ -34,13 +34,13 @@ class Plan:
     budget : int
         Bytes of entries that the source may keep in memory.
     n_workers : int
-        Ranges in flight at once (processes in the shared-memory engine).
+        Ranges in flight at a time (processes in the shared-memory engine).
     n_threads : int
         Threads on each range in flight.
     work : int
         Bytes of buffers for reading.
     most_entries : float, optional
-        Entries of a range of several genes that there is room for, where they were estimated.
+        Entries that fit in a range of several genes, where they were estimated.
     done : frozenset of int
         Ranges that need not be computed.
     """
@@ -55,11 +55,11 @@ class Plan:
 
     @property
     def todo(self) -> list[int]:
-        """The ranges to compute."""
+        """Return the ranges to compute."""
         return [k for k in range(self.n_ranges) if k not in self.done]
 
     def genes(self, k: int) -> slice:
-        """The genes of range `k`."""
+        """Return the genes of range `k`."""
         return slice(self.edges[k], self.edges[k + 1])
 
     @property
@@ -82,17 +82,18 @@ def make_plan(
     split_elsewhere: bool = False,
     run: Map = map,
 ) -> Plan:
-    """Ranges of about equal work, as wide as the budget allows.
+    """Plan ranges of about equal work, as wide as the budget allows.
 
     Parameters
     ----------
     source : Source
     n_groups : int
-        Groups, the reference included.
+        Number of groups, including the reference.
     packed_bytes : callable
-        Bytes that the kernel set packs a gene into, from its cells, entries and their type.
+        Returns the bytes that the kernel set packs a gene into, given its cells, its entries and
+        their type.
     budget : int
-        Bytes for everything beyond an input that is in memory already.
+        Bytes for everything except an input that is already in memory.
     n_workers : int
         See :class:`Plan`; fewer if there are fewer ranges.
     n_threads : int, optional
@@ -101,14 +102,14 @@ def make_plan(
     reserved : int
         Bytes of the budget that results take.
     gene_chunk_size : int, optional
-        Most genes in a range.
+        Largest number of genes per range.
     at_least : int
-        Fewest ranges, so that every worker has one.
+        Smallest number of ranges, so that every worker has one.
     split_elsewhere : bool
-        Whether a source that is read as a whole is split into files, so that nothing is held in
-        memory between ranges.
+        Whether a source that is read whole is split into files, so that nothing is held in memory
+        between ranges.
     run : callable
-        Spreads reading a sample of the file.
+        A map over which reading a sample of the file is spread.
     """
     if gene_chunk_size is not None and gene_chunk_size < 1:
         raise OptionError(f"gene_chunk_size={gene_chunk_size} must be at least 1.")
@@ -142,7 +143,7 @@ def make_plan(
         edges = _cut(weights, each, n_ranges, most, source.gene_step)
     n_workers = min(n_workers, len(edges) - 1)
     widest = cells + max(float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
-    if n_workers * widest - room > SPARE:  # not even single genes, side by side
+    if n_workers * widest - room > SPARE:  # not even single genes fit side by side
         n_workers = 1
     if widest - room > SPARE:
         raise MemoryBudgetError(
@@ -152,7 +153,7 @@ def make_plan(
             "Give more with memory=."
         )
     held, most_entries = 0, None
-    if source.read_whole:  # what ranges leave of the budget
+    if source.read_whole:  # what the ranges leave of the budget
         held = 0 if split_elsewhere else max(0, int(room - n_workers * widest))
         empty, full = gene_bytes(np.array([0.0, 1.0]))
         each = (room - held) / n_workers - cells
@@ -165,12 +166,12 @@ def make_plan(
 
 
 def _cut(weights: np.ndarray, each: float, n_ranges: int, most: int, step: int) -> tuple[int, ...]:
-    """Edges of at least `n_ranges` ranges of at most `most` genes and, if that can be, `each`."""
+    """Cut at least `n_ranges` ranges of at most `most` genes and, if possible, `each` bytes."""
     n_genes, at_least = len(weights), n_ranges
-    step = step if most >= step else 1  # on borders of chunks, if ranges are as wide as chunks
+    step = step if most >= step else 1  # on chunk borders, if ranges are as wide as chunks
     running = np.concatenate([[0.0], np.cumsum(weights)])
     n_ranges = max(n_ranges, min(n_genes, int(-(-running[-1] // max(1.0, each)))))
-    if step == 1 and 1 < n_ranges == -(-n_genes // most):  # as wide as was asked for
+    if step == 1 and 1 < n_ranges == -(-n_genes // most):  # as wide as asked for
         even = n_genes * np.arange(n_ranges + 1) // n_ranges
         if (np.diff(running[even]) <= each).all():
             return tuple(int(edge) for edge in even)

@@ -1,4 +1,4 @@
-"""Spreading work over threads: what a map is, and the map of a pool."""
+"""Maps that spread work over threads."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-#: ``map`` or the ``map`` of a pool: calls a function on each item, yields the results in order.
+#: ``map`` or the ``map`` of a pool: calls a function on each item and yields results in order.
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 def pool_map(pool: ThreadPoolExecutor) -> Map:
-    """The ``map`` of a pool that starts nothing more once a call failed."""
+    """Return the ``map`` of a pool that starts no further call once one has failed."""
 
     def run_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         futures: list[Future[Any]] = [pool.submit(function, item) for item in items]
         try:
             for i in range(len(futures)):
                 yield futures[i].result()
-        finally:  # and keep none: an error's traceback refers to this frame
+        finally:  # keep none: an error's traceback refers to this frame
             while futures:
                 futures.pop().cancel()
 

@@ -1,4 +1,4 @@
-"""Progress of one run: a bar, reports to a callable, and log lines that name the phases."""
+"""Progress of a run: a bar, reports to a callable, and log lines that name the phases."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ logger = logging.getLogger("pdex_gpu")
 READING, TESTING, WRITING = "reading", "testing", "writing"
 COMPILING = "compiling"
 
-# What the phases are taken to cost; testing has the rest.
+# Assumed shares of the cost of a run; testing has the rest.
 _READING_SHARE = 0.5
 _WRITING_SHARE = 0.1
 
-_UNFINISHED = 0.99  # most that is reported before the end, as FDR comes after the last advance
+_UNFINISHED = 0.99  # highest fraction before the end: FDR follows the last advance
 _INTERVAL = 0.1  # seconds between reports
 _DELAY = 0.5  # a run shorter than this shows no bar
-_STEADY = 1.0  # seconds that the bar keeps to a phase where phases interleave
+_STEADY = 1.0  # seconds for which the bar stays on a phase when phases interleave
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """The progress of a run at one moment.
 
     Attributes
     ----------
     phase : {"reading", "testing", "writing", "compiling"}
-        What was last seen to advance; reading and testing may take turns. While kernels are
-        compiled, which is once on a machine, all else may wait for them.
+        The phase that advanced last; reading and testing may take turns. While kernels are
+        compiled, which happens once per machine, everything else may wait for them.
     n_bytes, total_bytes : int
-        Bytes read from the file, and to read; 0 of 0 for a matrix in memory.
+        Bytes read from the file so far, and in total; both 0 for a matrix in memory.
     n_genes, total_genes : int
-        Genes tested, with those that a resumed run found done, and genes to test.
+        Genes tested so far, including those that a resumed run found done, and in total.
     n_rows, total_rows : int
-        Rows written, and to write; 0 of 0 if nothing is written.
+        Rows written so far, and in total; both 0 if nothing is written.
     seconds : float
         Time since the start.
     fraction : float
-        Part of the run that is done, by estimated cost. It never falls, and is 1.0 in the report
-        of a successful end and in no other.
+        Part of the run that is done, by estimated cost. It never falls, and is 1.0 only in the
+        report of a successful end.
     seconds_left : float or None
-        Estimated from the speed of about the last half of the run, from the last compiling on;
-        None until there is something to go by.
+        Estimated from the speed over about the last half of the run, since kernels were last
+        compiled; None until there is anything to estimate from.
     """
 
     phase: str
@@ -87,7 +87,7 @@ class _Counter:
     done: int = 0
     began: float | None = None
     last: float = 0.0
-    # Where speed is taken from.
+    # The point from which speed is measured.
     since: float = 0.0
     done_since: int = 0
 
@@ -109,26 +109,27 @@ class _Counter:
 
 
 class Tracker:
-    """Counts what a run has done and shows it; a context manager around the run.
+    """A context manager around a run that counts what is done and shows it.
 
     Any thread may advance it. One thread at a time makes a report, and the others do not wait for
-    it. What a callable raises comes out of the advance that called it; no call follows.
+    it. If a callable raises, the error leaves the advance that called it, and the callable is not
+    called again.
 
     Parameters
     ----------
     show : bool or callable
         True for a bar on stderr or in a notebook, False for none. A callable gets a
-        :class:`Progress` at the start, at most ten times a second after that, and at the end if
-        the run succeeds; never after the ``with`` block.
+        :class:`Progress` at the start, then at most ten times per second, and at the end if the
+        run succeeds; never after the ``with`` block.
     description : str
-        What the bar is of.
+        Text in front of the bar.
     total_bytes, total_genes, total_rows : int
-        What there is to do. What goes beyond these is not counted, so a source read twice does no
-        harm; a phase with a total of 0 is left out.
+        Work to do. Anything beyond these totals is not counted, so a source read twice does no
+        harm. A phase with a total of 0 is left out.
     done_genes : int
-        Genes of `total_genes` done by an earlier run: they count as done, but not as speed.
+        Genes of `total_genes` that an earlier run did. They count as done, but not for the speed.
     clock : callable
-        Seconds from any origin.
+        Returns seconds since any origin.
     """
 
     def __init__(
@@ -218,14 +219,14 @@ class Tracker:
         self._advance(WRITING, n_rows)
 
     def restart(self) -> None:
-        """Count from the start again; the fraction stands still until it is passed.
+        """Count from the start again; the fraction stays until the new count passes it.
 
-        No thread may still work on what is given up.
+        No thread may still be working on the abandoned attempt.
         """
         self._start()
 
     def _start(self) -> float:
-        """Set the counters to the start; gives the time."""
+        """Reset the counters and return the time."""
         with self._lock:
             now = self._clock()
             for counter in self._counters.values():
@@ -238,7 +239,7 @@ class Tracker:
             return now
 
     def _take_speed_from(self, now: float) -> None:
-        # Speed is that since `older`, which lies between a half and a quarter of the time back.
+        # Speed is measured since `older`, which lies a quarter to a half of the time back.
         self._origin = self._older = self._newer = (now, self._work())
 
     def _advance(self, name: str, n: int) -> None:
@@ -260,7 +261,7 @@ class Tracker:
             self._report(now)
 
     def _compile(self, begins: bool) -> None:
-        """Note that compiling begins or ends; the speed before tells nothing of what follows."""
+        """Note that compiling begins or ends; the speed before it says nothing about the rest."""
         with self._lock:
             now = self._clock()
             self._compiling = begins
@@ -270,7 +271,7 @@ class Tracker:
                 for counter in self._counters.values():
                     counter.take_speed_from(now)
             elif self._show is not None:
-                self._due = now  # nothing else may come to be reported before it ends
+                self._due = now  # there may be no other report before it ends
         self._report(now)
 
     def _log(self, name: str) -> None:
@@ -285,10 +286,10 @@ class Tracker:
 
     def _report(self, now: float) -> None:
         if not self._reporting.acquire(blocking=False):
-            return  # another thread is at it
+            return  # another thread is reporting
         try:
             if self._show is None or now < self._due:
-                return  # it ended, or another thread was faster
+                return  # the run ended, or another thread was faster
             try:
                 shown = self._progress(now)
                 self._show(shown)
@@ -324,7 +325,7 @@ class Tracker:
             )
 
     def _work(self) -> float:
-        """Share of the work that is done; falls at a restart."""
+        """Return the share of the work that is done; it falls at a restart."""
         counters = self._counters.values()
         return sum(c.share * (c.done / c.total) for c in counters if c.total)
 
@@ -343,19 +344,19 @@ class Tracker:
 
 
 class _Bar:
-    """One bar of tqdm; it is told the fraction, and its text is made here."""
+    """A tqdm bar that shows the fraction, with text made here."""
 
     def __init__(self, description: str, rate: Callable[[str], float | None]) -> None:
         from tqdm import TqdmWarning
 
         with warnings.catch_warnings():
-            # Said of every notebook without ipywidgets, where a bar of text does as well.
+            # Raised in every notebook without ipywidgets, where a text bar serves as well.
             warnings.simplefilter("ignore", TqdmWarning)
             from tqdm.auto import tqdm
 
         description = description.replace("{", "{{").replace("}", "}}")
-        # The text goes through {desc}: tqdm puts a comma before a postfix. Reports come at
-        # intervals, so tqdm shall show each of them (`mininterval`, `miniters`).
+        # The text goes through {desc}, as tqdm puts a comma before a postfix. Reports already come
+        # at intervals, so tqdm shows each of them (`mininterval`, `miniters`).
         self._bar: Any = tqdm(
             total=1.0,
             delay=_DELAY,
@@ -382,10 +383,10 @@ class _Bar:
 
 
 def _text(progress: Progress, phase: str, rate: float | None) -> str:
-    """What stands beside the bar; what matters least comes last, where a terminal cuts it."""
+    """Return the text next to the bar; the least important part is last, as terminals cut it."""
     parts = []
     ended = progress.fraction == 1
-    brief = progress.n_rows > 0 and not ended  # what is complete gives way to the rows
+    brief = progress.n_rows > 0 and not ended  # completed parts make room for the rows
     if progress.n_bytes < progress.total_bytes:
         parts.append(amount(progress.total_bytes, "B", progress.n_bytes))
     elif progress.total_bytes and not brief:
@@ -406,7 +407,7 @@ def _text(progress: Progress, phase: str, rate: float | None) -> str:
 
 
 def described(phase: str) -> str:
-    """A phase as it is shown."""
+    """Return the text shown for a phase."""
     return "compiling, first run only" if phase == COMPILING else phase
 
 
@@ -415,7 +416,7 @@ _UNITS = {READING: "B", WRITING: ""}
 
 
 def amount(total: float, unit: str, n: float | None = None) -> str:
-    """``3.4 GB``, or ``1.2/3.4 GB`` if some of it is done."""
+    """Return an amount as text: ``3.4 GB``, or ``1.2/3.4 GB`` if `n` of it are done."""
     size, prefix = next((pair for pair in _PREFIXES if total >= pair[0]), _PREFIXES[-1])
     digits = 1 if size > 1 and total / size < 100 else 0
     text = f"{total / size:.{digits}f}"
@@ -425,12 +426,12 @@ def amount(total: float, unit: str, n: float | None = None) -> str:
 
 
 def _few(rate: float) -> str:
-    """A rate with two digits or more."""
+    """Return a rate as text, with two digits or more."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def duration(seconds: float) -> str:
-    """``1:23`` or ``1:02:03``."""
+    """Return seconds as text: ``1:23`` or ``1:02:03``."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

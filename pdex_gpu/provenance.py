@@ -1,4 +1,4 @@
-"""Where results come from: what was asked, what ran, on what, in which versions."""
+"""The provenance of results: what was asked, what ran, on what, and in which versions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_provenance(
     removed: Mapping[str, int],
     own_gene: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """What the result says of itself, the same for equal calls."""
+    """Return what a result records about its origin, the same for equal calls."""
     own = {}
     if own_gene is not None:
         own[OWN_GENES] = recorded(design.targets, own_gene, dataset.genes)

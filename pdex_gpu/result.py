@@ -1,4 +1,4 @@
-"""The result of a comparison, and its exports."""
+"""The result of a comparison in memory, and its exports."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-# What numbers, quotes and lines are written with.
+# Characters that numbers, quotes and line ends are written with.
 _NO_SEPARATORS = "+-.\"'\r\n\0"
 
 
 class DEResult(Result):
     """Differential expression of every (comparison, gene).
 
-    ``result[name]`` is a column as an array of shape (n_comparisons, n_genes), float64 or int64:
-    no object a row is ever made. Rows of the exported tables are comparison by comparison, genes
-    in matrix order; those that are not `kept` are not in them, and NaN in the arrays.
+    ``result[name]`` is a column as an array of shape (n_comparisons, n_genes), float64 or int64;
+    there is never one object per row. Exported tables have their rows comparison by comparison,
+    with genes in matrix order. Pairs that are not `kept` are left out of the tables, and are NaN
+    in the arrays.
 
     Attributes
     ----------
     targets, references, features, columns, within, kept
         See :class:`.result_base.Result`.
     provenance : dict
-        Backend and why, device, engine, versions, options, seconds.
+        Backend and the reason for it, device, engine, versions, options, seconds.
 
     Examples
     --------
@@ -111,7 +112,7 @@ class DEResult(Result):
             yield part, {name: self[name][part] for name in asked}
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A pandas frame; labels are categorical."""
+        """Return a pandas data frame; labels are categorical."""
         import pandas as pd
 
         frame: dict[str, Any] = {}
@@ -123,11 +124,11 @@ class DEResult(Result):
         return pd.DataFrame(frame)
 
     def flat(self, name: str) -> np.ndarray:
-        """A column as the exported tables have it, shape (n_rows,)."""
+        """Return a column as in the exported tables, shape (n_rows,)."""
         return self[name].ravel() if self.kept is None else self[name][self.kept]
 
     def to_polars(self) -> polars.DataFrame:
-        """A polars frame; labels are categorical. Needs the extra ``polars``."""
+        """Return a polars data frame; labels are categorical. Needs the extra ``polars``."""
         try:
             import polars as pl
         except ImportError as error:
@@ -137,32 +138,32 @@ class DEResult(Result):
         return pl.DataFrame(pl.from_arrow(self.to_arrow()))
 
     def to_arrow(self) -> pyarrow.Table:
-        """A pyarrow table; labels are dictionary-encoded, provenance is in the metadata."""
+        """Return a pyarrow table; labels are dictionary-encoded, provenance is in the metadata."""
         return self._arrow(self._table(), slice(0, len(self.targets)))
 
     def to_anndata(self) -> anndata.AnnData:
-        """An AnnData of comparisons x genes, with a layer a column.
+        """Return an AnnData of comparisons x genes, with one layer per column.
 
         Returns
         -------
         anndata.AnnData, shape (n_comparisons, n_genes)
             ``obs`` has `target`, `reference` and a column for each of `within`, and is indexed by
-            :meth:`name`; ``layers`` every column of values as float64 or int64, NaN at pairs that
-            are not `kept`; ``X`` is empty; ``uns["pdex_gpu"]`` the provenance as JSON.
+            :meth:`name`. ``layers`` has every column of values as float64 or int64, NaN at pairs
+            that are not `kept`. ``X`` is empty. ``uns["pdex_gpu"]`` is the provenance as JSON.
         """
         from .exports import to_anndata
 
         return to_anndata(self)
 
     def to_wide(self, column: str = "signed_log10_p") -> pandas.DataFrame:
-        """One column as a frame of comparisons x genes, as decoupler takes it.
+        """Return one column as a data frame of comparisons x genes, as decoupler takes it.
 
         Parameters
         ----------
         column : str
-            A column, or ``"signed_log10_p"``: -log10 of the p-value (of `log10_p` where the result
-            has it; else a p-value of 0 counts as 5e-324) with the sign of
-            ``target_mean - reference_mean``.
+            A column, or ``"signed_log10_p"``: -log10 of the p-value with the sign of
+            ``target_mean - reference_mean``. It is taken from `log10_p` where the result has that;
+            otherwise a p-value of 0 counts as 5e-324.
 
         Returns
         -------
@@ -186,7 +187,7 @@ class DEResult(Result):
         reference: object = None,
         within: object = None,
     ) -> pandas.Series:
-        """The genes of one target in order, as gseapy's ``prerank`` takes them.
+        """Return the genes of one target in order, as gseapy's ``prerank`` takes them.
 
         Parameters
         ----------
@@ -195,12 +196,12 @@ class DEResult(Result):
         by : str
             A column, or ``"signed_log10_p"``, as in :meth:`to_wide`.
         reference, within : object, optional
-            Which comparison of it, as in :meth:`find`.
+            Choose one comparison of the target, as in :meth:`find`.
 
         Returns
         -------
         pandas.Series, float64
-            Values by gene, largest first, without NaN; equal ones by change of the mean.
+            Values by gene, largest first, without NaN; ties are ordered by the change of the mean.
 
         Raises
         ------
@@ -214,14 +215,14 @@ class DEResult(Result):
         return ranking(self, self.find(target, reference=reference, within=within), by)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write a Parquet file, whole or not at all, never holding the table as a frame."""
+        """Write a Parquet file, completely or not at all, without building the table as a frame."""
         table = self._table()
         write_beside(path, lambda file: write_parquet(file, table, self._arrow_parts(table)))
 
     def to_csv(
         self, path: str | os.PathLike[str], sep: str = ",", *, spreadsheet_safe: bool = False
     ) -> None:
-        """Write a text table, whole or not at all; numbers read back to the same bits.
+        """Write a text table, completely or not at all; numbers read back to the same bits.
 
         Labels are quoted only if one of them holds a separator, a quote or a line break.
 
@@ -229,17 +230,18 @@ class DEResult(Result):
         ----------
         path : str or os.PathLike
         sep : str
-            What stands between values.
+            Separator between values.
         spreadsheet_safe : bool
             Write an apostrophe before names that a spreadsheet would run as a formula: those that
-            begin with ``=``, ``+``, ``-`` or ``@``. Other programs then read the apostrophe, too.
+            begin with ``=``, ``+``, ``-`` or ``@``. Other programs then read the apostrophe as
+            part of the name.
 
         Raises
         ------
         OptionError
-            `sep` is not one character, or is one that numbers or quotes have.
+            If `sep` is not one character, or is one that numbers or quotes contain.
         OutputError
-            The file cannot be written.
+            If the file cannot be written.
         """
         if not isinstance(sep, str) or len(sep) != 1 or sep in _NO_SEPARATORS or sep.isalnum():
             raise OptionError(

@@ -1,4 +1,4 @@
-"""What results in memory and results in files have in common: labels, and access by comparison."""
+"""The common base of results in memory and in files: labels, and access by comparison."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from .schema import COLUMNS, VALUES
 if TYPE_CHECKING:
     from .calibration_result import Calibration
 
-# Values that a block of a result holds at most.
+# Largest number of values in a block of a result.
 _BLOCK_VALUES = 1 << 23
 
 
 class Result(ABC):
-    """Differential expression of every (comparison, gene), wherever the values are.
+    """Differential expression of every (comparison, gene), with values in memory or in a file.
 
     Attributes
     ----------
     targets, references : numpy.ndarray, shape (n_comparisons,), object
-        Labels of the groups compared, and of what they are compared with.
+        Labels of the groups compared, and of the groups they are compared with.
     features : numpy.ndarray, shape (n_genes,), object
-        Gene names. In these and all labels, lone surrogates are escapes: ``"TP53\\udcff"``.
+        Gene names. In these and all labels, lone surrogates are escaped: ``"TP53\\udcff"``.
     columns : tuple of str
         Names of the columns of values.
     within : tuple of (str or tuple of str) and numpy.ndarray, or None
-        Name of the column and level, shape (n_comparisons,), object, that each is made within. Of
-        several columns, a tuple of their names, and tuples with a level of each.
+        Name of the column, and the level that each comparison is made within, shape
+        (n_comparisons,), object. With several columns, a tuple of their names, and tuples of one
+        level of each.
     kept : numpy.ndarray or None, shape (n_comparisons, n_genes), bool
-        Which pairs are in the result; None if all are.
+        Whether each pair is in the result; None if all are.
     provenance : dict
-        Backend and why, device, engine, versions, options.
+        Backend and the reason for it, device, engine, versions, options.
     """
 
     def __init__(
@@ -67,27 +68,27 @@ class Result(ABC):
 
     @property
     def reference(self) -> object:
-        """The label that all are compared with; None if there are several."""
+        """Return the label that all targets are compared with; None if there are several."""
         return self._reference
 
     @property
     def n_rows(self) -> int:
-        """Rows of the table."""
+        """Return the number of rows of the table."""
         if self.kept is not None:
             return int(np.count_nonzero(self.kept))
         return len(self.targets) * len(self.features)
 
     def find(self, target: object, *, reference: object = None, within: object = None) -> int:
-        """Position of a comparison.
+        """Return the position of a comparison.
 
         Parameters
         ----------
         target : object
-            Label of the target; ``"3"`` finds the integer 3, too.
+            Label of the target; ``"3"`` also finds the integer 3.
         reference, within : object, optional
             What it was compared with, and the level it was compared in, where `target` was
-            compared more than once. Of several columns, the level is a tuple with one of each, or
-            its text as :meth:`name` gives it: ``"T cell, batch 1"``.
+            compared more than once. With several columns, the level is a tuple with one of each,
+            or its text as :meth:`name` gives it: ``"T cell, batch 1"``.
 
         Returns
         -------
@@ -97,7 +98,7 @@ class Result(ABC):
         Raises
         ------
         LabelError
-            If `target` was not compared, or more than once; similar labels are named.
+            If `target` was not compared, or more than once. The message names similar labels.
         """
         within = tuple(within) if isinstance(within, list) else within
         for name, label in (("target", target), ("reference", reference), ("within", within)):
@@ -128,12 +129,12 @@ class Result(ABC):
         return int(matching[0])
 
     def find_feature(self, name: object) -> int:
-        """Position of a gene in `features`, the first where its name repeats.
+        """Return the position of a gene in `features`, the first one where its name repeats.
 
         Raises
         ------
         LabelError
-            If there is no such gene; similar names are given.
+            If there is no such gene. The message names similar genes.
         """
         check_label("name", name)
         found = np.flatnonzero(_equal(self.features, name))
@@ -142,9 +143,10 @@ class Result(ABC):
         return int(found[0])
 
     def name(self, t: int) -> str:
-        """What to call comparison `t`: its target, and its level and reference if they vary.
+        """Return a name for comparison `t`: its target, and its level and reference if they vary.
 
-        No two comparisons share a name: where they would, the labels are quoted in all names.
+        No two comparisons share a name. If they otherwise would, the labels are quoted in all
+        names.
 
         Raises
         ------
@@ -180,9 +182,9 @@ class Result(ABC):
 
     @abstractmethod
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Columns of comparison `t`, each of shape (n_genes,).
+        """Return columns of comparison `t`, each of shape (n_genes,).
 
-        Pairs that are not `kept` are NaN in columns of float64; in others they mean nothing.
+        Pairs that are not `kept` are NaN in columns of float64, and meaningless in others.
 
         Raises
         ------
@@ -192,21 +194,21 @@ class Result(ABC):
 
     @abstractmethod
     def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """All comparisons in blocks: which, and columns of shape (n, n_genes).
+        """Yield all comparisons in blocks: their slice, and columns of shape (n, n_genes).
 
-        Values are as in :meth:`row`. A file is never in memory as a whole.
+        Values are as in :meth:`row`. A file is never held in memory as a whole.
         """
 
     def top(
         self, target: object, n: int = 10, *, reference: object = None, within: object = None
     ) -> list[dict[str, Any]]:
-        """The `n` genes of `target` with the smallest p-values, as rows.
+        """Return the `n` genes of `target` with the smallest p-values, as rows.
 
         Ties in p are broken by `log10_p` where the result has it, then by the larger effect, then
-        by matrix order. The effect is the log2 of `fold_change`; where values are negative and
-        have no ratios, it is ``target_mean - reference_mean``, and rows have it as
-        ``"mean_difference"``. Where `target` was compared more than once, `reference` and `within`
-        say which comparison is meant.
+        by matrix order. The effect is the log2 of `fold_change`. If the matrix has negative values,
+        there are no ratios: the effect is then ``target_mean - reference_mean``, and rows have it
+        as ``"mean_difference"``. If `target` was compared more than once, `reference` and `within`
+        choose the comparison.
 
         Raises
         ------
@@ -265,14 +267,14 @@ class Result(ABC):
         FileFormatError
             If `calibration` is a file of something else.
         OutputError
-            If the file could not be written; nothing is left of it.
+            If the file could not be written; no partial file remains.
         """
         from .report import write_report
 
         return write_report(self, path, calibration=calibration, title=title, fdr=fdr, force=force)
 
     def _position(self, t: object) -> int:
-        """A position in `targets`; from the end if it is negative, as in lists."""
+        """Return `t` as a position in `targets`; negative ones count from the end, as in lists."""
         n = len(self.targets)
         if not is_whole(t) or not -n <= t < n:
             raise OptionError(
@@ -289,13 +291,13 @@ class Result(ABC):
         return asked
 
     def _slices(self, n_columns: int) -> Iterator[slice]:
-        """Comparisons a block, so that a block stays small."""
+        """Yield slices of comparisons, so narrow that each block stays small."""
         step = max(1, _BLOCK_VALUES // max(1, n_columns * len(self.features)))
         for t in range(0, len(self.targets), step):
             yield slice(t, min(t + step, len(self.targets)))
 
     def _described(self) -> str:
-        """What was compared and where, for `repr`."""
+        """Return what was compared and where it ran, for `repr`."""
         p = self.provenance
         reference = "several references" if self.reference is None else repr(str(self.reference))
         names = [*(c.name for c in COLUMNS), *self.columns[len(VALUES) :]]
@@ -312,7 +314,7 @@ class Result(ABC):
 
 
 def _equal_level(levels: np.ndarray, asked: object) -> np.ndarray:
-    """Which levels are the one asked for: a label, or one of each of several columns."""
+    """Return which levels match `asked`: a label, or a tuple with one level per column."""
     found = _equal(levels, asked)
     if found.any():
         return found
@@ -337,13 +339,13 @@ def _check_parts(
     within: object,
     kept: object,
 ) -> None:
-    """Raise OptionError unless these are the parts of a result."""
+    """Raise OptionError unless these parts make a result."""
     n = len(targets) if isinstance(targets, np.ndarray) and targets.ndim == 1 else None
     parts = [("targets", targets, n), ("features", features, None)]
     try:
         n_references = len(references)  # type: ignore[arg-type]
         _single(references)  # type: ignore[arg-type]
-    except Exception as error:  # no labels, or such as cannot be compared
+    except Exception as error:  # not labels, or labels that cannot be compared
         raise OptionError(f"references={shown(references)} must be labels.") from error
     if n is not None and n_references != n:
         raise OptionError(f"{n_references} references for {n} targets.")
@@ -368,13 +370,13 @@ def _check_parts(
 
 
 def _single(labels: np.ndarray) -> object:
-    """The label that all are; None if they differ."""
+    """Return the label that all entries share; None if they differ."""
     first: object = labels[0] if len(labels) else None
     return first if all(label == first for label in labels) else None
 
 
 def _equal(labels: np.ndarray, asked: object) -> np.ndarray:
-    """Which labels are the one asked for; ``"3"`` finds the integer 3, as it does among groups."""
+    """Return which labels match `asked`; ``"3"`` finds the integer 3, as it does for groups."""
     asked = writable(asked)
     found = np.array([label == asked for label in labels], bool)
     return found if found.any() else np.array([str(label) == str(asked) for label in labels], bool)

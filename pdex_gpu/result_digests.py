@@ -1,7 +1,7 @@
-"""Digests of a result file: of what it says of itself, and of its values, block by block.
+"""Digests of a result file: of its metadata, and of its values block by block.
 
-A block is so many comparisons in order; its digest is the CRC-32 of its values in the order of
-rows, as little-endian numbers of 64 bits. So a part of a file is verified by itself, and row
+A block is a fixed number of consecutive comparisons. Its digest is the CRC-32 of its values in row
+order, as little-endian 64-bit numbers. So part of a file can be verified without the rest, and row
 groups, compression and encodings do not matter.
 """
 
@@ -21,10 +21,10 @@ from .checksums import crc32
 if TYPE_CHECKING:
     import pyarrow
 
-#: How values are digested; the layout of a file names it.
+#: How values are digested; recorded in the layout of a file.
 ALGORITHM = "crc32"
 
-_DIGITS = 8  # of a digest
+_DIGITS = 8  # hexadecimal digits of a digest
 _HEX = re.compile("[0-9a-f]*")
 
 
@@ -35,20 +35,20 @@ class Digests:
     Attributes
     ----------
     comparisons : int
-        How many make a block; the last may have fewer.
+        Comparisons per block; the last block may have fewer.
     columns : dict of str to str
-        By column, the digests of its blocks, 8 hexadecimal digits each.
+        By column, the digests of its blocks, of 8 hexadecimal digits each.
     """
 
     comparisons: int
     columns: Mapping[str, str]
 
     def of_block(self, name: str, block: int) -> str:
-        """The digest of a block of a column, as it was written."""
+        """Return the recorded digest of a block of a column."""
         return self.columns[name][block * _DIGITS : (block + 1) * _DIGITS]
 
     def as_json(self, described: Iterable[bytes]) -> bytes:
-        """For the metadata of a file; `described` is the rest of what it says of itself."""
+        """Return JSON for the metadata of a file; `described` is the rest of that metadata."""
         content = {
             "comparisons": self.comparisons,
             "columns": dict(self.columns),
@@ -58,7 +58,7 @@ class Digests:
 
 
 def metadata_digest(described: Iterable[bytes]) -> str:
-    """SHA-256 of what a file says of itself."""
+    """Return the SHA-256 of the metadata of a file."""
     found = hashlib.sha256()
     for text in described:
         found.update(len(text).to_bytes(8, "little") + text)
@@ -66,7 +66,7 @@ def metadata_digest(described: Iterable[bytes]) -> str:
 
 
 def parse_digests(found: object, n_comparisons: int) -> Digests | None:
-    """Digests from the JSON of a file; None if it holds no such thing."""
+    """Return the digests in the JSON of a file; None if it holds none."""
     if not isinstance(found, dict):
         return None
     size, columns = found.get("comparisons"), found.get("columns")
@@ -82,7 +82,7 @@ def parse_digests(found: object, n_comparisons: int) -> Digests | None:
 
 
 def digest(pieces: Iterable[np.ndarray]) -> str:
-    """The digest of values that lie in one or several arrays."""
+    """Return the digest of the values in one or several arrays."""
     found = 0
     for values in pieces:
         little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
@@ -91,9 +91,9 @@ def digest(pieces: Iterable[np.ndarray]) -> str:
 
 
 def chunk_values(column: pyarrow.ChunkedArray) -> Iterator[np.ndarray]:
-    """The numbers of a column without nulls, chunk by chunk, as they lie in memory.
+    """Yield the numbers of a column without nulls, chunk by chunk, as views of its buffers.
 
-    Not by ``to_numpy()``, which imports pandas.
+    ``to_numpy()`` is avoided because it imports pandas.
     """
     dtype = np.dtype(column.type.to_pandas_dtype())
     for chunk in column.chunks:
@@ -103,5 +103,5 @@ def chunk_values(column: pyarrow.ChunkedArray) -> Iterator[np.ndarray]:
 
 
 def digest_columns(table: pyarrow.Table, names: Iterable[str]) -> dict[str, str]:
-    """The digests of a block, column by column."""
+    """Return the digests of a block, column by column."""
     return {name: digest(chunk_values(table[name])) for name in names}

@@ -1,4 +1,4 @@
-"""A result in a Parquet file: written as it was made, or opened later."""
+"""A result in a Parquet file: just written, or opened later."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ _NAME_ONE = "Name a file that DEResult.to_parquet(), out= or `pdex-gpu run` wrot
 _DAMAGED = "it was damaged or replaced"
 _RUN_AGAIN = "Run the comparison again."
 
-# What tells a file from itself after a change.
+# Identifies a file and its state, so that a change shows.
 _Stamp = tuple[int, ...]
 
 
 class ResultFile(Result):
-    """Differential expression of every (target, gene), in a file; holds no table.
+    """Differential expression of every (target, gene) in a file; holds no table in memory.
 
     Attributes
     ----------
     path : pathlib.Path
     targets, references, features, columns, within, kept
-        See :class:`.result_base.Result`. Of a file that was opened, labels are text.
+        See :class:`.result_base.Result`. In a file that was opened, labels are text.
     provenance : dict
-        Backend and why, device, engine, versions, options: as in the file's metadata.
+        Backend and the reason for it, device, engine, versions, options: as in the file's
+        metadata.
     n_hits : numpy.ndarray or None, shape (n_comparisons,), int64
-        Genes of each comparison with an FDR of at most 0.05, counted as the file was written;
-        None for a file that was opened.
+        Number of genes of each comparison with an FDR of at most 0.05, counted while the file was
+        written; None for a file that was opened.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ResultFile(Result):
         )
         self.path = check_path("path", path)
         self.n_hits = n_hits
-        self._stamp: _Stamp | None = None  # of the file that `_expected` is of
+        self._stamp: _Stamp | None = None  # of the file that `_expected` describes
         self._expected: Expected | None = None
 
     def __repr__(self) -> str:
@@ -88,18 +89,18 @@ class ResultFile(Result):
                 yield part, rows.read(part, asked)
 
     def load(self) -> DEResult:
-        """Read the values into memory, 56 bytes a row; of Parquet files alone.
+        """Read the values into memory, 56 bytes per row; Parquet files only.
 
         Labels and digests of all rows are verified.
 
         Raises
         ------
         OptionError
-            The file is text.
+            If the file is text.
         FileFormatError
-            The file was changed since it was written.
+            If the file was changed since it was written.
         MemoryBudgetError
-            The values take more memory than is free.
+            If the values take more memory than is free.
         """
         shape = len(self.targets), len(self.features)
         needed = 8 * shape[0] * shape[1] * len(self.columns)
@@ -129,18 +130,19 @@ class ResultFile(Result):
         )
 
     def verify(self) -> dict[str, str]:
-        """Hold the whole file against what it says of itself, block by block.
+        """Check the whole file against its own metadata, block by block.
 
         Returns
         -------
         dict of str to str
-            What is wrong, by column; empty if the file is as it was written. Under ``"rows"`` if
-            they are others than listed: columns then mean nothing, and are not looked at.
+            What is wrong, by column; empty if the file is as it was written. If the rows are not
+            those that the file lists, this is under ``"rows"``; columns then mean nothing, and are
+            not checked.
 
         Raises
         ------
         FileFormatError
-            The file cannot be read at all, or was replaced since it was opened.
+            If the file cannot be read at all, or was replaced since it was opened.
         """
         found: dict[str, str] = {}
         with self._open() as rows:
@@ -158,7 +160,7 @@ class ResultFile(Result):
 
     @property
     def has_digests(self) -> bool:
-        """Whether the file has digests of its columns; see :meth:`verify`."""
+        """Return whether the file has digests of its columns; see :meth:`verify`."""
         with self._open() as rows:
             return rows.expected.digests is not None
 
@@ -176,7 +178,7 @@ class ResultFile(Result):
             yield RowReader(file, self._expected, shown)
 
     def _check_same(self, footer: Footer, shown: str) -> None:
-        """Refuse a file that is not the one that was written or opened."""
+        """Raise FileFormatError if the file is not the one that was written or opened."""
         if footer.n_rows != self.n_rows:
             raise FileFormatError(
                 f"{shown} has {footer.n_rows:,} rows, not the {self.n_rows:,} that were written: "
@@ -196,12 +198,12 @@ class ResultFile(Result):
 
 
 def open_result(path: str | os.PathLike[str]) -> ResultFile:
-    """Open a result that was written as Parquet, reading its labels and none of its values.
+    """Open a result that was written as Parquet, reading its labels but not its values.
 
     Parameters
     ----------
     path : str or path-like
-        A file of :meth:`DEResult.to_parquet`, of ``out=``, or of ``pdex-gpu run``.
+        A file written by :meth:`DEResult.to_parquet`, ``out=`` or ``pdex-gpu run``.
 
     Returns
     -------
@@ -210,11 +212,11 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
     Raises
     ------
     MissingFileError
-        There is no such file.
+        If there is no such file.
     OptionError
-        It is a folder, or text.
+        If it is a folder, or text.
     FileFormatError
-        It is damaged, no result of this package, or of a newer version of it.
+        If it is damaged, is not a result of this package, or was written by a newer version.
 
     Examples
     --------
@@ -272,7 +274,7 @@ def _stamp(path: Path) -> _Stamp:
 
 @contextmanager
 def _opened(path: Path, why: str, advice: str) -> Iterator[pyarrow.parquet.ParquetFile]:
-    """The file, opened so that checksums of pages are verified; what pyarrow raises is told."""
+    """Open the file with page checksums verified, and turn pyarrow's errors into messages."""
     import pyarrow.parquet as pq
 
     with reading(repr(str(path)), "pyarrow", why, advice):

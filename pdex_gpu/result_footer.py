@@ -1,4 +1,4 @@
-"""What a result file says of itself, checked before anything is made of it."""
+"""The metadata of a result file, checked before anything is built from it."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-#: What to do about a file that was changed.
+#: Advice for a file that was changed.
 ADVICE = (
     "Use the file as pdex-gpu wrote it, or run the comparison again. As a plain table, unchecked, "
     "pandas.read_parquet() reads it."
 )
 
-# Bytes that a page takes beside its values, a row and a column: headers of small pages, indices.
+# Bytes of pages per row and per column, including headers of small pages and indices.
 _BYTES_A_VALUE = 64
 _BYTES_A_COLUMN = 1 << 18
-# A value of a column that another program added.
+# Bytes per value of a column that another program added.
 _BYTES_A_STRANGE_VALUE = 1 << 10
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a file says of itself.
+    """The metadata of a result file.
 
     Attributes
     ----------
     targets, references, features : list of str
     levels : dict of str to list of str
-        The columns of levels, each with one a comparison.
+        The columns of levels, with one level per comparison.
     filtered : bool
         Whether some pairs may have no row.
     columns : tuple of str
         Further columns of values.
     provenance : dict
     digests : Digests or None
-        None in a file of an earlier version, or that another program made of ``to_arrow()``.
+        None in a file of an earlier version, or one that another program wrote from
+        ``to_arrow()``.
     n_rows : int
     """
 
@@ -66,12 +67,12 @@ class Footer:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """Labels of each comparison, by column."""
+        """Return the labels of each comparison, by column."""
         return {"target": self.targets, "reference": self.references, **self.levels}
 
 
 def changed(shown: str, what: str) -> FileFormatError:
-    """The error of a file that is not as it was written."""
+    """Return the error for a file that is not as it was written."""
     return FileFormatError(
         f"{shown} was changed after pdex-gpu wrote it: {what}. Probably another program changed "
         f"it, or it was damaged. {ADVICE}"
@@ -79,14 +80,14 @@ def changed(shown: str, what: str) -> FileFormatError:
 
 
 def read_footer(file: pyarrow.parquet.ParquetFile, shown: str) -> Footer:
-    """What an open file says of itself, if that is a result, whole, and of a known version.
+    """Read the metadata of an open file; it must be an intact result of a known version.
 
     Raises
     ------
     FileFormatError
-        It is no result of this package, of a newer version, or was changed.
+        If it is not a result of this package, is of a newer version, or was changed.
     MemoryBudgetError
-        It lists more pairs than could be held in memory.
+        If it lists more pairs than fit in memory.
     """
     with reading(shown, "pyarrow", "its metadata are damaged", ADVICE):
         schema = file.schema_arrow
@@ -129,7 +130,7 @@ def _check_version(layout: dict[str, Any], provenance: dict[str, Any], shown: st
 
 
 class _Reader:
-    """Takes the parts of a footer, each checked."""
+    """Reads the parts of a footer and checks each."""
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class _Reader:
         return [writable(text) for text in found]
 
     def _levels(self, stored: object, n: int) -> dict[str, list[str]]:
-        """The columns of levels, as :class:`.table.Table` stores them."""
+        """Return the columns of levels from what :class:`.table.Table` stored."""
         if stored is None:
             return {}
         if not isinstance(stored, list) or len(stored) != 2:
@@ -207,7 +208,7 @@ class _Reader:
         return digests
 
     def _columns(self, levels: Mapping[str, object], digests: Digests | None) -> tuple[str, ...]:
-        """Further columns of values; those that the file must have are there, of their types."""
+        """Return the further columns of values; check that all columns exist with their types."""
         import pyarrow as pa
 
         schema = self._file.schema_arrow
@@ -236,7 +237,7 @@ class _Reader:
         return tuple(further)
 
     def _rows(self, n_pairs: int, filtered: bool) -> int:
-        """Number of rows, which the metadata and all row groups agree on."""
+        """Return the number of rows; the metadata and the row groups must agree on it."""
         found = self._file.metadata
         n_rows = int(found.num_rows)
         in_groups = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
@@ -255,15 +256,15 @@ class _Reader:
     def _check_sizes(self, footer: Footer) -> None:
         """Refuse pages that unpack to far more than the rows can take.
 
-        By row group: what pyarrow tells of a single column ends the process where the file is
-        damaged.
+        Row groups are checked as a whole, because asking pyarrow about a single column of a
+        damaged file can end the process.
         """
         labels = [*footer.labels.values(), footer.features]
         longest = sum(max(map(len, texts), default=0) for texts in labels)
         listed = sum(len(text) for texts in labels for text in texts)
         found = self._file.metadata
         n_columns = len(labels) + len(VALUES) + len(footer.columns)
-        a_row = _BYTES_A_VALUE * n_columns + 4 * longest  # UTF-8: up to 4 bytes a sign
+        a_row = _BYTES_A_VALUE * n_columns + 4 * longest  # UTF-8: up to 4 bytes per character
         a_row += _BYTES_A_STRANGE_VALUE * max(0, found.num_columns - n_columns)
         for i in range(found.num_row_groups):
             group = found.row_group(i)
@@ -275,7 +276,7 @@ class _Reader:
 
 
 def as_labels(texts: list[str]) -> np.ndarray:
-    """Labels as a result has them."""
+    """Return labels as the object array that a result has."""
     labels = np.full(len(texts), None)
     labels[:] = texts
     return labels

@@ -1,4 +1,4 @@
-"""Rows of an open result file, held against what the file says they are."""
+"""Reading rows of an open result file, checked against the file's metadata."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-#: Rows whose labels are verified as a file is opened, about; all others as they are read.
+#: About this many rows have their labels verified on opening; all others when they are read.
 _ROWS_AT_FIRST = 1 << 16
 
 
 class Expected:
-    """What the rows of a file must be, and which were found to be so.
+    """The rows that a file must have, and which of them have been verified.
 
     Parameters
     ----------
     footer : Footer
     kept : numpy.ndarray or None, shape (n_comparisons, n_genes), bool
-        Which pairs have a row; None if all have.
+        Whether each pair has a row; None if all have.
 
     Attributes
     ----------
     labels : set of int
-        Blocks whose rows are those that the file lists.
+        Blocks whose labels have been verified.
     values : set of (int, str)
-        Blocks of columns whose digests are right.
+        Blocks of columns whose digests have been verified.
     """
 
     def __init__(self, footer: Footer, kept: np.ndarray | None) -> None:
@@ -55,20 +55,20 @@ class Expected:
         self.values: set[tuple[int, str]] = set()
 
     def forget(self) -> None:
-        """Nothing is known of the rows any longer."""
+        """Forget which rows have been verified."""
         self.labels.clear()
         self.values.clear()
 
     def blocks(self) -> list[slice]:
-        """Comparisons of each block."""
+        """Return the comparisons of each block."""
         return [self.block(k) for k in range(-(-self.n_comparisons // self.step))]
 
     def block(self, k: int) -> slice:
-        """Comparisons of a block."""
+        """Return the comparisons of block `k`."""
         return slice(k * self.step, min((k + 1) * self.step, self.n_comparisons))
 
     def rows(self, comparisons: slice) -> tuple[int, int]:
-        """The first row of some comparisons, and the one after the last."""
+        """Return the first row of some comparisons, and the row after their last."""
         first, last = (
             int(self._ends[t - 1]) if t else 0 for t in (comparisons.start, comparisons.stop)
         )
@@ -76,14 +76,14 @@ class Expected:
 
 
 class RowReader:
-    """Reads comparisons from an open file; whatever is read is verified once.
+    """Reads comparisons from an open file; everything read is verified once.
 
     Parameters
     ----------
     file : pyarrow.parquet.ParquetFile
     expected : Expected
     shown : str
-        What to call the file in an error.
+        Name of the file in error messages.
     """
 
     def __init__(self, file: pyarrow.parquet.ParquetFile, expected: Expected, shown: str) -> None:
@@ -94,12 +94,14 @@ class RowReader:
         self._last: tuple[tuple[list[int], list[str]], pyarrow.Table] | None = None
 
     def read(self, part: slice, names: list[str]) -> dict[str, np.ndarray]:
-        """Columns of the comparisons in `part`, shape (n, n_genes); those not kept are NaN or 0.
+        """Read columns of the comparisons in `part`, shape (n, n_genes).
+
+        Pairs that are not kept are NaN, or 0 in columns of whole numbers.
 
         Raises
         ------
         FileFormatError
-            The rows of a block are others than listed, or a column was changed.
+            If the rows of a block are not those listed, or a column was changed.
         """
         expected = self.expected
         blocks = range(part.start // expected.step, -(-part.stop // expected.step))
@@ -124,7 +126,7 @@ class RowReader:
         }
 
     def verify_first(self) -> None:
-        """Verify the labels of the first rows, if all pairs have one: most changes show there."""
+        """Verify the labels of the first rows, if all pairs have a row; most changes show there."""
         expected = self.expected
         n = min(expected.n_comparisons, max(1, _ROWS_AT_FIRST // max(1, expected.n_genes)))
         wanted = n * expected.n_genes
@@ -145,7 +147,7 @@ class RowReader:
         self.verify_labels(table, slice(0, n))
 
     def verify_labels(self, rows: pyarrow.Table, comparisons: slice) -> None:
-        """Raise FileFormatError unless these are the rows of these comparisons."""
+        """Raise FileFormatError unless `rows` are the rows of `comparisons`."""
         kept, n_genes = self.expected.kept, self.expected.n_genes
         for name, (codes, labels) in self.expected.codes.items():
             shape = comparisons.stop - comparisons.start, n_genes
@@ -161,7 +163,7 @@ class RowReader:
                 raise changed(self._shown, OTHER_ROWS)
 
     def _found_codes(self, column: pyarrow.ChunkedArray, labels: list[str]) -> np.ndarray:
-        """Codes of the labels of rows; -1 for others than these."""
+        """Return the codes of the rows' labels; -1 for a label that is not in `labels`."""
         found = [np.zeros(0, np.int32)]
         for chunk in column.chunks:
             with self._reading():
@@ -182,7 +184,7 @@ class RowReader:
             raise changed(self._shown, f"values of its column {name!r} are not those written")
 
     def _rows(self, first: int, last: int, names: list[str]) -> pyarrow.Table:
-        """Rows `first` to `last`. What was decoded last is kept, for large row groups."""
+        """Read rows `first` to `last`; keep what was decoded last, as row groups can be large."""
         groups = np.flatnonzero((self._ends > first) & (self._starts < last)).tolist()
         asked = groups, names
         if self._last is None or self._last[0] != asked:

@@ -1,8 +1,8 @@
-"""One range of genes reduced to one value a sample: sums, means and medians.
+"""Sums, means and medians over the cells of each sample, for one range of genes.
 
-Entries are added in float64, one after the other in the order of the cells, zeros left out. So the
-bits depend neither on the ranges nor on how the matrix is stored, and sums of whole numbers are
-exact up to 2**53. A sum that overflows on the way is added without rounding.
+Entries are added in float64, one after the other in cell order, leaving out zeros. So the bits
+depend neither on the ranges nor on how the matrix is stored, and sums of whole numbers are exact
+up to 2**53. If a sum overflows on the way, it is computed again without intermediate rounding.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .backends.contract import NonFiniteError
 from .sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
 from .stats.exact import UNIT, Sums, quotient
 
-#: Bytes a stored entry takes, at most, while medians of its range are found.
+#: Largest number of bytes per stored entry while the medians of its range are computed.
 MEDIAN_BYTES_PER_ENTRY = 64
-_PIECE = 1 << 16  # entries taken at a time: a few MB of temporary arrays
+_PIECE = 1 << 16  # entries per piece: a few MB of temporary arrays
 
 _Triples = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -25,7 +25,7 @@ _Triples = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 def sums(
     chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray, *, mean: bool = False
 ) -> tuple[np.ndarray, float]:
-    """Sum of each gene over the cells of each sample, or their mean.
+    """Return the sum, or the mean, of each gene over the cells of each sample.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def sums(
     codes : numpy.ndarray, shape (n_cells,), int64
         Sample of each cell, -1 for none.
     n_cells : numpy.ndarray, shape (n_samples,), int64
-        Cells of each sample, at least one.
+        Number of cells of each sample, at least one.
     mean : bool
 
     Returns
@@ -41,14 +41,14 @@ def sums(
     numpy.ndarray, shape (n_samples, n_genes), float64
         A sum that float64 cannot hold is infinite.
     float
-        The smallest value of a cell of some sample, or 0 if none is negative.
+        The smallest value in the cells of the samples, or 0 if none is negative.
 
     Raises
     ------
     NonFiniteError
-        A cell of some sample holds NaN or infinity.
+        If a cell of a sample holds NaN or infinity.
     NotCanonicalError
-        Sparse indices are unsorted, repeated or out of range.
+        If sparse indices are unsorted, repeated or out of range.
     """
     shape = len(n_cells), chunk.n_genes
     found = np.zeros(shape[0] * shape[1])
@@ -69,7 +69,7 @@ def sums(
 def _add_exactly(
     chunk: Chunk, codes: np.ndarray, where: np.ndarray, divisors: np.ndarray, out: np.ndarray
 ) -> None:
-    """Sums of these samples and genes over their divisors, rounded once."""
+    """Write to `out` the sums at `where`, divided by `divisors` and rounded once."""
     totals = {key: Sums(0, 0, 0) for key in np.flatnonzero(where).tolist()}
     for keys, values in _keyed(chunk, codes):
         taken = np.flatnonzero(where[keys])
@@ -82,10 +82,10 @@ def _add_exactly(
 
 
 def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.ndarray, float]:
-    """Median of each gene over the cells of each sample, as `numpy.median` defines it.
+    """Return the median of each gene over the cells of each sample, as `numpy.median` defines it.
 
-    Of an even number of cells that is the mean of the two in the middle. Zeros count. Where they
-    fill the middle, which is most of a sparse matrix, nothing is sorted.
+    For an even number of cells, this is the mean of the two middle values. Zeros count. Where they
+    fill the middle, as in most of a sparse matrix, nothing is sorted.
 
     Parameters
     ----------
@@ -93,13 +93,13 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.nd
     codes : numpy.ndarray, shape (n_cells,), int64
         Sample of each cell, -1 for none.
     n_cells : numpy.ndarray, shape (n_samples,), int64
-        Cells of each sample, at least one.
+        Number of cells of each sample, at least one.
 
     Returns
     -------
     numpy.ndarray, shape (n_samples, n_genes), float64
     float
-        The smallest value of a cell of some sample, or 0 if none is negative.
+        The smallest value in the cells of the samples, or 0 if none is negative.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.nd
         smallest = min(smallest, float(values.min(initial=0.0)))
         np.add.at(negative, keys[values < 0], 1)
         np.add.at(positive, keys[values > 0], 1)
-    # In ascending order ranks from `negative` to `zeros_end` are zeros.
+    # In ascending order, ranks from `negative` up to `zeros_end` are zeros.
     zeros_end = np.repeat(n_cells, shape[1]) - positive
     low, high = np.repeat((n_cells - 1) // 2, shape[1]), np.repeat(n_cells // 2, shape[1])
     sought = (low < negative) | (high >= zeros_end)
@@ -149,7 +149,7 @@ def medians(chunk: Chunk, codes: np.ndarray, n_cells: np.ndarray) -> tuple[np.nd
 
 
 def _keyed(chunk: Chunk, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Entries of cells that are of some sample: ``sample * n_genes + gene``, and their value."""
+    """Yield keys ``sample * n_genes + gene`` and values of the entries of cells in a sample."""
     for cells, genes, values in _entries(chunk):
         samples = codes[cells]
         kept = samples >= 0
@@ -165,9 +165,9 @@ def _keyed(chunk: Chunk, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.nda
 
 
 def _entries(chunk: Chunk) -> _Triples:
-    """Cell, gene within the chunk, and value of its entries, a piece at a time.
+    """Yield the cell, gene within the chunk and value of all entries, one piece at a time.
 
-    Those of a gene come in ascending order of their cells.
+    The entries of a gene come in ascending order of their cells.
     """
     if isinstance(chunk, DenseChunk):
         yield from _dense_entries(chunk)
@@ -189,7 +189,7 @@ def _dense_entries(chunk: DenseChunk) -> _Triples:
     step = max(1, _PIECE // n_genes)
     for start in range(0, n_cells, step):
         block = np.ascontiguousarray(chunk.values[start : start + step])
-        where = np.flatnonzero(block)  # NaN is among them
+        where = np.flatnonzero(block)  # includes NaN
         rows = where // n_genes
         yield rows + start, where - rows * n_genes, block.reshape(-1)[where]
 
@@ -197,9 +197,9 @@ def _dense_entries(chunk: DenseChunk) -> _Triples:
 def _pieces(
     indices: np.ndarray, starts: np.ndarray, stops: np.ndarray, first: int, n_minor: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, slice | np.ndarray]]:
-    """Whole rows (or columns) of a sparse chunk: major and minor index, and place of entries.
+    """Yield whole rows (or columns) of a sparse chunk: major and minor index and place of entries.
 
-    Raises NotCanonicalError unless minor indices, less `first`, ascend within ``[0, n_minor)``.
+    Raises NotCanonicalError unless minor indices minus `first` ascend within ``[0, n_minor)``.
     """
     lengths = stops - starts
     ends = np.cumsum(lengths)
@@ -212,7 +212,7 @@ def _pieces(
         where: slice | np.ndarray
         if np.array_equal(starts[rows][1:], stops[rows][:-1]):
             where = slice(int(starts[rows][0]), int(stops[rows][-1]))
-        else:  # a range of genes, or cells put in another order
+        else:  # a range of genes, or reordered cells
             where = np.arange(len(major)) + np.repeat(starts[rows] - (ends[rows] - n - before), n)
         minor = indices[where].astype(np.int64) - first
         ascends = (minor[1:] > minor[:-1]) | (major[1:] != major[:-1])

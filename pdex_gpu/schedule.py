@@ -1,4 +1,4 @@
-"""Which engine a call runs on, and how its work is cut for it."""
+"""The choice of backend and engine for a call, and how the work is cut for them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _RANGES_PER_DEVICE = 8
 # One range is read from a file while another is computed.
 _ENTRIES_PER_RANGE = 50_000_000
 _MOST_RANGES = 64
-# Pairs of group and gene whose results are kept together in a file: what a crash can lose.
+# Pairs of group and gene whose results are stored together: at most this is lost in a crash.
 RESULTS_PER_RANGE = 64_000_000 // 24
 
 
 def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo:
-    """The backend asked for, or the reference where the test's options need it, with its reason."""
+    """Return the backend asked for, or the reference if the test's options need it, and why."""
     backend = choose_backend(settings.backend, settings.device)
     if test.why_reference is not None and backend.name != "reference":
         reference = choose_backend("reference")
@@ -44,7 +44,7 @@ def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo
 
 
 def choose_engine(settings: Settings, backend: BackendInfo) -> str:
-    """The engine asked for, or the backend's own; raises OptionError if it cannot run there."""
+    """Return the engine asked for, or the backend's own; OptionError if it cannot run there."""
     if settings.engine == "dask":
         return "dask"
     if settings.engine == "auto":
@@ -75,7 +75,7 @@ def make_schedule(
     budget: int,
     run: Map,
 ) -> Plan:
-    """The ranges of genes that the sink has not, cut to suit engine, source and memory."""
+    """Plan the ranges of genes that the sink lacks, cut to suit engine, source and memory."""
     processors = cpu_count()
     n_workers, n_threads = settings.n_workers, settings.n_threads
     gene_chunk_size, at_least = settings.gene_chunk_size, 1
@@ -99,7 +99,7 @@ def make_schedule(
         if n_workers > 1:  # one range is read and uploaded while another is computed
             at_least = _RANGES_PER_DEVICE * len(devices.devices)
     else:
-        # What is read as a whole is there before the first range starts.
+        # A source that is read whole has been read before the first range starts.
         by_range = not (source.in_memory or source.read_whole)
         n_workers = n_workers or (1 if source.in_memory or processors == 1 else 2)
         if by_range:
@@ -121,13 +121,13 @@ def make_schedule(
 
 
 def chunk_size_of_files(asked: int | None, n_groups: int) -> int:
-    """Most genes of a range whose results are kept together in a file."""
+    """Return the largest number of genes in a range whose results are stored together."""
     narrow = max(1, RESULTS_PER_RANGE // n_groups)
     return min(asked or narrow, narrow)
 
 
 def leave_out(plan: Plan, stored: np.ndarray) -> Plan:
-    """The plan without the genes that are stored: these become ranges that are done."""
+    """Return the plan with the stored genes marked as done, in ranges of their own."""
     if not stored.any():
         return plan
     bounds = np.flatnonzero(np.diff(stored, prepend=0, append=0))

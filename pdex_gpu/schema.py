@@ -1,4 +1,4 @@
-"""The one result schema, behind all calls and every backend."""
+"""The result schema, which all calls and backends share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from .checks import names_of
 from .errors import OptionError, unknown
 
-#: Of the columns and of the metadata of files; a file says which one it has.
+#: Version of the columns and of the metadata of files; recorded in each file.
 SCHEMA_VERSION = 1
 
-#: Up to which FDR a row counts as a hit where nothing else was asked for.
+#: A row counts as a hit up to this FDR, unless another limit was asked for.
 HIT_FDR = 0.05
 
 
@@ -26,8 +26,9 @@ class Column:
         ``"label"``, ``"float64"`` or ``"int64"``.
     meaning : str
     missing : str
-        When it is NaN; labels and whole numbers never are. Further, with ``nan_policy="omit"``,
-        where a side has no value left, and with ``"propagate"`` where one is NaN.
+        When the column is NaN; labels and whole numbers never are. In addition, it is NaN with
+        ``nan_policy="omit"`` where a side has no value left, and with ``"propagate"`` where a
+        value is NaN.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Column:
 
 _NEGATIVE = "everywhere if some value of the matrix is negative"
 
-#: In every result.
+#: Columns of every result.
 COLUMNS = (
     Column("target", "label", "group that is compared"),
     Column("reference", "label", "what it is compared with"),
@@ -70,7 +71,7 @@ COLUMNS = (
 _NO_VARIANCE = "below two cells a side, or with pooled variance below three in all"
 _NO_SPREAD = "where both sides have no variance, or fewer than three cells in all"
 
-#: In results that ask for them with ``columns=``.
+#: Columns that a call adds with ``columns=``.
 EXTRA_COLUMNS = (
     Column("target_n_cells", "int64", "cells of the target"),
     Column("reference_n_cells", "int64", "cells of the reference"),
@@ -151,19 +152,19 @@ INTEGERS = frozenset(c.name for c in EXTRA_COLUMNS if c.kind == "int64")
 
 
 def extra_columns(asked: str | Iterable[str], lacking: Mapping[str, str]) -> tuple[str, ...]:
-    """The further columns asked for, in the order of the schema.
+    """Return the further columns asked for, in schema order.
 
     Parameters
     ----------
     asked : str or iterable of str
-        ``"all"`` stands for all that are not lacking.
+        ``"all"`` stands for all columns that are not lacking.
     lacking : mapping
-        Columns that the test has not, and why: the end of a sentence.
+        Columns that the test does not have, and the reason as the end of a sentence.
 
     Raises
     ------
     OptionError
-        If one does not exist, or is lacking.
+        If a column does not exist, or is lacking.
     """
     names = names_of("columns", asked, "columns", "['auroc', 'log10_p'], or 'all'")
     if names == ["all"]:
@@ -179,7 +180,7 @@ def extra_columns(asked: str | Iterable[str], lacking: Mapping[str, str]) -> tup
 def check_level_names(names: Iterable[str]) -> None:
     """Raise OptionError if a column of levels would have the name of another column.
 
-    Names that differ in case alone are different names, as in pandas, polars and Arrow.
+    Names that differ only in case are different names, as in pandas, polars and Arrow.
     """
     for name in names:
         if name in LABELS or name in VALUES or name in EXTRA:

@@ -1,4 +1,4 @@
-"""A comparison as asked for, and the checks that need no data."""
+"""The settings of a comparison, and the checks that need no data."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from .progress import check_progress
 from .schema import check_level_names
 from .sources.allowed import Allowed, check_allow
 
-# Calls whose numbers are those of other tools: names of entries.
+# Names of entries that give the numbers of other tools.
 PDEX_ENTRY, SCANPY_ENTRY = "parallel_differential_expression", "rank_genes_groups"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The public call that asks for a comparison, as far as it differs from the native one.
+    """The public call behind a comparison, as far as it differs from the native one.
 
     Attributes
     ----------
     name : str
     parameters : tuple of str
-        Its parameters, for messages, where they have other names than those of `Settings`.
+        Its parameters, for messages, where their names differ from those of `Settings`.
     takes_nan_policy : bool
-        Whether it has that option of the test.
+        Whether it takes the option `nan_policy` of the test.
     filter_sides : {"pooled", "either"}
-        Whose cells filters count: those of both sides together, or of one side that is enough, as
-        in pdex 0.3.
+        Whether filters count the cells of both sides together, or are met by either side, as in
+        pdex 0.3.
     """
 
     name: str = "differential_expression"
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Settings:
-    """A comparison as asked for; see :func:`.api.differential_expression`."""
+    """The settings of a comparison; see :func:`.api.differential_expression`."""
 
     groupby: str | Sequence[str] | None
     reference: object = "non-targeting"
@@ -101,28 +101,28 @@ class Settings:
 
     @property
     def group_column(self) -> str:
-        """The column of obs with the groups, or what stands for it in messages."""
+        """Return the column of obs with the groups, or its stand-in for messages."""
         if self.groupby is None:
             return str(self.guides)
         return self.groupby if isinstance(self.groupby, str) else self.groupby[0]
 
     @property
     def within_columns(self) -> tuple[str, ...]:
-        """Columns of obs within whose levels cells are compared."""
+        """Return the columns of obs within whose levels cells are compared."""
         if self.groupby is None or isinstance(self.groupby, str):
             return ()
         return tuple(self.groupby[1:])
 
     @property
     def call(self) -> tuple[str, ...]:
-        """Parameters of the call that was made, for messages."""
+        """Return the parameters of the call that was made, for messages."""
         inner = ("test_options", "entry", "n_processes")
         own = self.entry.parameters
         return own or tuple(f.name for f in fields(self) if f.name not in inner)
 
     @property
     def allowed(self) -> Allowed:
-        """What may be read that is not in the file that was given."""
+        """Return what may be read from outside the given file."""
         return check_allow(self.allow)
 
     @property
@@ -131,7 +131,7 @@ class Settings:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise OptionError for a value that makes no sense, whatever the data."""
+    """Raise OptionError for a value that makes no sense for any data."""
     optional = ("layer", "on_target", "strata", "guides")
     for name in ("metric", "backend", "engine", "comparison", *optional):
         check_text(name, getattr(settings, name), may_be_none=name in optional)
@@ -170,7 +170,7 @@ def check_settings(settings: Settings) -> None:
     if clip is not None and not infinite and check_number("clip_value", clip, words) <= 0:
         raise OptionError(f"clip_value={clip!r} must be {words}.")
     check_flag("is_log1p", settings.is_log1p, may_be_none=True)
-    some = 1 << 40  # only whether it is a size: what is free is found out later
+    some = 1 << 40  # only checks that it is a size; free memory is found out later
     memory_budget(settings.memory, some)
     memory_budget(settings.device_memory, some, option="device_memory")
     check_progress(settings.progress)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 REFERENCE = "non-targeting"
 GROUPBY = "target_gene"
 
-# Genes of a human cell: those that screens often perturb, then others.
+# Human genes: those that screens often perturb first, then others.
 _NAMES = Path(__file__).parent / "gene_names.txt"
 
 _GUIDES_A_TARGET = 2
 _CONTROL_GUIDES = 10
-_SECOND_GUIDES = 0.1  # share of the cells with a control guide beside their own
+_SECOND_GUIDES = 0.1  # share of cells with a control guide in addition to their own
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Screen:
     obs : dict of str to numpy.ndarray, shape (n_cells,), str
         Further columns of ``obs``; none unless the screen is annotated.
     carried : numpy.ndarray or None, shape (n_cells, 1 + n_perturbations), bool
-        Whether a cell carries a control guide, and guides of each perturbation; None unless the
+        Whether a cell carries a control guide, and a guide of each perturbation; None unless the
         screen is annotated.
     """
 
@@ -56,7 +56,7 @@ class Screen:
     carried: np.ndarray | None = None
 
     def log_normalised(self, target_sum: float = 1e4) -> scipy.sparse.csr_matrix:
-        """Counts scaled to `target_sum` a cell, then ``log1p``, as float32 CSR."""
+        """Return counts scaled to `target_sum` per cell, then ``log1p``, as float32 CSR."""
         import scipy.sparse as sp
 
         total = np.asarray(self.counts.sum(axis=1), dtype=np.float64).ravel()
@@ -68,9 +68,9 @@ class Screen:
         )
 
     def to_anndata(self) -> anndata.AnnData:
-        """The screen as an AnnData with ``obs["target_gene"]``.
+        """Return the screen as an AnnData with ``obs["target_gene"]``.
 
-        An annotated one has the further columns of `obs`, too, and `carried` as the frame
+        An annotated screen also has the further columns of `obs`, and `carried` as the data frame
         ``obsm["guides"]``.
         """
         import anndata
@@ -121,7 +121,7 @@ def simulate_screen(
     control_fraction : float
         Share of the cells that are controls.
     mean_umi : float
-        Expected counts a cell.
+        Expected counts per cell.
     gene_sigma, library_sigma : float
         Standard deviation of the log gene means and of the log library sizes.
     dispersion : float
@@ -129,14 +129,14 @@ def simulate_screen(
     knockdown : float
         Fold change of a perturbation's own gene.
     affected_fraction : float
-        Share of genes that a perturbation affects beside its own.
+        Share of genes that a perturbation affects in addition to its own.
     effect_sigma : float
         Standard deviation of the log fold change of affected genes.
     seed : int
         Seed of the random generator; the same seed gives the same screen.
     annotated : bool
-        Name the genes as in a human cell, and give each cell a guide, a batch, a donor and a cell
-        type, which have no effect. The counts and the order of the perturbations stay the same.
+        Use human gene names, and give each cell a guide, a batch, a donor and a cell type, which
+        have no effect. The counts and the order of the perturbations stay the same.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def _numbered(first: int, last: int) -> np.ndarray:
 
 
 def _human_names(n_genes: int, own: np.ndarray) -> np.ndarray:
-    """Names of all genes; those of the perturbed ones are in order, as their positions are."""
+    """Return names of all genes; those of the perturbed genes are sorted, like their positions."""
     listed = np.array(_NAMES.read_text(encoding="ascii").split())[:n_genes]
     names = np.concatenate([listed, _numbered(len(listed), n_genes)])
     genes = np.empty_like(names)
@@ -210,7 +210,7 @@ def _human_names(n_genes: int, own: np.ndarray) -> np.ndarray:
 
 
 def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Screen:
-    """Add what else is known of the cells of a screen, drawn at random."""
+    """Add guides, batches, donors and cell types to a screen, drawn at random."""
     n_cells = len(code)
     n_guides = np.where(code == 0, _CONTROL_GUIDES, _GUIDES_A_TARGET)
     number = np.char.mod("%d", 1 + rng.integers(0, n_guides))

@@ -1,4 +1,4 @@
-"""The result table as blocks of whole targets: arrow tables, and the files made of them."""
+"""The result table in blocks of whole targets: as Arrow tables, and written to files."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from .schema import INTEGERS, SCHEMA_VERSION, VALUES
 if TYPE_CHECKING:
     import pyarrow
 
-#: Rows of a block, about: whole targets. It depends on nothing else, so that the same table gives
-#: the same file.
+#: Approximate rows per block of whole targets. It depends on nothing else, so that the same table
+#: gives the same file.
 ROWS_PER_GROUP = 1 << 20
-# Values that are encoded at once: with pyarrow's 1,024, writing takes a sixth longer.
+# Values encoded at a time: with pyarrow's 1,024, writing takes a sixth longer.
 _BATCH = 1 << 16
 METADATA_KEY = b"pdex_gpu"
-#: Schema version and labels of every comparison and gene, also of those without a row.
+#: Schema version and labels of every comparison and gene, including those without a row.
 LAYOUT_KEY = b"pdex_gpu.layout"
 #: Digests of the values and of the two above.
 DIGESTS_KEY = b"pdex_gpu.digests"
 
-# The schema as Arrow keeps it in a Parquet file: what programs take metadata from as they rewrite
-# the file.
+# The schema as Arrow stores it in a Parquet file. Programs that rewrite the file take metadata from
+# it.
 _ARROW_KEY = b"ARROW:schema"
 
-# What spreadsheets run: text that begins with one of these signs, also of full width, and also
-# behind blanks and quotation marks, which some of them drop; and tabs and line breaks (OWASP, CSV
-# injection). Plain numbers are not run. `quoted` in report/page/format.js is the same.
+# What spreadsheets run: text that begins with one of these signs, also in full width, and also
+# after blanks and quotation marks, which some of them drop; and tabs and line breaks (OWASP, CSV
+# injection). Plain numbers are not run. Keep `quoted` in report/page/format.js the same.
 _FORMULA = re.compile(r"""[\t\r\n]|[\s"'\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]""")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class Table:
-    """The labels of the rows, and what else a file says beside its values.
+    """The labels of the rows of a result table, and the metadata of its files.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ class Table:
     columns : tuple of str
         Further columns of values.
     within : tuple, optional
-        Further columns of labels: as :attr:`.result_base.Result.within`.
+        Further columns of labels, as :attr:`.result_base.Result.within`.
     kept : numpy.ndarray, optional, shape (n_rows, n_genes), bool
-        Which rows the table has; all by default.
+        Whether the table has each row; all by default.
     spreadsheet_safe : bool
-        Whether labels and names of columns are written so that a spreadsheet does not run them.
+        Whether labels and column names are written so that a spreadsheet does not run them.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Table:
         }
 
     def blocks(self) -> list[slice]:
-        """Targets of each block."""
+        """Return the targets of each block."""
         step = block_size(self._n_genes)
         return [slice(t, min(t + step, self._n_targets)) for t in range(0, self._n_targets, step)]
 
     def labels(self, targets: slice) -> dict[str, tuple[np.ndarray, list[Any]]]:
-        """Codes a row and categories of each label column."""
+        """Return the codes per row and the categories of each label column."""
         n_targets = targets.stop - targets.start
         found = {}
         for name, codes in self._codes.items():
@@ -118,11 +118,11 @@ class Table:
         return found
 
     def _only(self, targets: slice, values: np.ndarray) -> np.ndarray:
-        """Values a row, of the rows that the table has."""
+        """Select, from one value per row, those of the rows that the table has."""
         return values if self._kept is None else values[self._kept[targets].ravel()]
 
     def arrow(self, targets: slice, columns: Mapping[str, np.ndarray]) -> pyarrow.Table:
-        """The rows of `targets` as a pyarrow table; `columns` holds their values alone."""
+        """Return the rows of `targets` as a pyarrow table; `columns` holds only their values."""
         import pyarrow as pa
 
         arrays, fields = [], []
@@ -139,7 +139,7 @@ class Table:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=self._metadata))
 
     def schema(self) -> pyarrow.Schema:
-        """The schema of each table that :meth:`arrow` makes."""
+        """Return the schema of the tables that :meth:`arrow` makes."""
         empty = {
             name: np.zeros((0, self._n_genes), np.int64 if name in INTEGERS else np.float64)
             for name in self.values
@@ -147,7 +147,7 @@ class Table:
         return self.arrow(slice(0, 0), empty).schema
 
     def closing(self, columns: Mapping[str, Sequence[str]]) -> dict[bytes, bytes]:
-        """The metadata of a Parquet file once the digests of all blocks are known."""
+        """Return the metadata of a Parquet file, once the digests of all blocks are known."""
         layout = json.dumps(self._layout | {"digests": ALGORITHM}).encode()
         provenance = self._metadata[METADATA_KEY].encode()
         digests = Digests(
@@ -163,11 +163,11 @@ class Table:
 
     @property
     def label_names(self) -> list[str]:
-        """Names of the label columns, as they are written, in order."""
+        """Return the names of the label columns as written, in order."""
         return list(map(self._written, self._codes))
 
     def is_plain(self, sep: str) -> bool:
-        """Whether no label holds a separator, a quote or a line break."""
+        """Return whether no label holds a separator, a quote or a line break."""
         return all(
             _is_plain(str(label), sep)
             for categories in self._categories.values()
@@ -176,14 +176,14 @@ class Table:
 
 
 def block_size(n_genes: int) -> int:
-    """Comparisons of a block."""
+    """Return the number of comparisons per block."""
     return max(1, ROWS_PER_GROUP // max(1, n_genes))
 
 
 def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> None:
-    """Write the blocks as a Parquet file, a row group each; labels are dictionary-encoded.
+    """Write the blocks as a Parquet file, one row group each; labels are dictionary-encoded.
 
-    Pages have checksums. Digests of the values are made while a block is written.
+    Pages have checksums. The digests of a block's values are computed while it is written.
     """
     import pyarrow.parquet as pq
 
@@ -211,8 +211,8 @@ def write_parquet(path: Path, table: Table, parts: Iterable[pyarrow.Table]) -> N
 def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: str) -> None:
     """Write the parts as text; numbers read back to the same bits.
 
-    Labels are quoted only if one of them holds a separator, a quote or a line break; names of
-    columns likewise.
+    Labels are quoted only if one of them holds a separator, a quote or a line break. A column name
+    is quoted only if it holds one itself.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -232,13 +232,13 @@ def write_text(path: Path, table: Table, parts: Iterable[pyarrow.Table], sep: st
 
 
 def no_formula(label: object) -> str:
-    """The label as text, behind an apostrophe if a spreadsheet would take it for a formula."""
+    """Return the label as text, after an apostrophe if a spreadsheet would run it as a formula."""
     text = str(label)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def _stored_levels(levels: Mapping[str, np.ndarray]) -> list[Any] | None:
-    """Name and labels of a column; of several, a list of names and one of their labels."""
+    """Return the name and labels of a column; of several, a list of names and one of labels."""
     labels = [list(map(str, of_column)) for of_column in levels.values()]
     if len(labels) > 1:
         return [list(levels), labels]
@@ -254,7 +254,7 @@ def _field(text: str, sep: str) -> str:
 
 
 def encoded(labels: Sequence[object] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
-    """Codes into the distinct labels, in order of first appearance."""
+    """Return codes and the distinct labels they index, in order of first appearance."""
     position: dict[object, int] = {}
     codes = np.fromiter(
         (position.setdefault(label, len(position)) for label in labels), np.int32, len(labels)

@@ -1,4 +1,4 @@
-"""Which pairs of comparison and gene the rows of a Parquet file are."""
+"""Finding which pairs of comparison and gene the rows of a Parquet file stand for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-#: What is wrong with a file whose rows are not those it lists.
+#: Message for a file whose rows are not those it lists.
 OTHER_ROWS = (
     "its rows do not follow its own list of comparisons and genes (they were sorted, filtered or "
     "exchanged)"
@@ -23,17 +23,18 @@ OTHER_ROWS = (
 
 
 def find_rows(file: pyarrow.parquet.ParquetFile, footer: Footer, shown: str) -> np.ndarray:
-    """Which pairs have a row, from the labels of the rows: both are in one order.
+    """Return which pairs have a row, found from the labels of the rows.
 
-    Of genes of one name, a row is the first that is in order.
+    Rows and pairs have the same order. Where several genes share a name, a row stands for the
+    first of them that fits the order.
 
     Parameters
     ----------
     file : pyarrow.parquet.ParquetFile
     footer : Footer
-        What the file says of itself.
+        The metadata of the file.
     shown : str
-        What to call the file in an error.
+        Name of the file in error messages.
 
     Returns
     -------
@@ -57,11 +58,11 @@ def find_rows(file: pyarrow.parquet.ParquetFile, footer: Footer, shown: str) -> 
 
 
 class OtherRowsError(Exception):
-    """A row is none that the file lists, or not where it belongs."""
+    """The error for a row that the file does not list, or that is not where it belongs."""
 
 
 class _Walk:
-    """Follows the rows of a file through comparisons and genes."""
+    """A walk through comparisons and genes that follows the rows of a file."""
 
     def __init__(self, comparisons: list[tuple[str, ...]], features: list[str]) -> None:
         self.kept = np.full((len(comparisons), len(features)), False)
@@ -71,19 +72,19 @@ class _Walk:
         for g, name in enumerate(features):
             self._places.setdefault(name, []).append(g)
         self._unique = len(self._places) == len(features)
-        self._t, self._gene = -1, -1  # of the row before
+        self._t, self._gene = -1, -1  # of the previous row
 
     def take(
         self, columns: list[tuple[np.ndarray, list[str]]], codes: np.ndarray, names: list[str]
     ) -> None:
-        """Mark the rows of a batch; OtherRowsError if they are not of this table."""
+        """Mark the rows of a batch; OtherRowsError if they do not belong to this table."""
         if not len(codes):
             return
         if not all(name in self._places for name in names):
             raise OtherRowsError
         genes = np.array([self._places[name][0] for name in names], np.int64)[codes]
         new = np.any([np.diff(of_rows) != 0 for of_rows, _ in columns], axis=0)
-        if self._unique:  # a comparison may have been asked for twice
+        if self._unique:  # the same comparison may have been asked for twice in a row
             new |= np.diff(genes) <= 0
         for start, stop in pairwise([0, *(np.flatnonzero(new) + 1).tolist(), len(genes)]):
             self._go_to(tuple(names[of_rows[start]] for of_rows, names in columns), genes[start])
@@ -113,7 +114,7 @@ class _Walk:
 
 
 def decoded(column: pyarrow.DictionaryArray) -> tuple[np.ndarray, list[str]]:
-    """Codes and labels of rows; OtherRowsError if some have none."""
+    """Return codes and labels of rows; OtherRowsError if some have none."""
     labels = column.dictionary
     if column.null_count or labels.null_count:
         raise OtherRowsError

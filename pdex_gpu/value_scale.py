@@ -1,4 +1,4 @@
-"""What a matrix's values are: counts, log1p of counts, or neither; and what to warn of."""
+"""The scale of a matrix's values: counts, log1p of counts, or neither; and warnings about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .value_summary import ValueSummary
 
 logger = logging.getLogger("pdex_gpu")
 
-#: log1p of counts stays below this: it is that of 7e10.
+#: log1p of counts stays below this, which is the log1p of 7e10.
 LARGEST_LOG1P = 25.0
 _EXPM1_OVERFLOWS = 709.0
 
@@ -23,14 +23,14 @@ _NORMALISE = (
 
 @dataclass(frozen=True)
 class ValueScale:
-    """The scale that values are taken to be on.
+    """The scale that values are assumed to be on.
 
     Attributes
     ----------
     summary : ValueSummary
-        What was seen of the values.
+        Facts about the values.
     is_log1p : bool
-        Whether they are taken for ``log1p`` of counts. Never where some are negative.
+        Whether they are taken for ``log1p`` of counts; never if some are negative.
     """
 
     summary: ValueSummary
@@ -38,26 +38,25 @@ class ValueScale:
 
     @property
     def negative(self) -> bool:
-        """Whether some value is negative: neither counts nor ``log1p`` of counts."""
+        """Return whether some value is negative: neither counts nor ``log1p`` of counts."""
         return self.summary.minimum < 0.0
 
     @property
     def raw_counts(self) -> bool:
-        """Whether all values are whole numbers, none is negative, and they are taken for counts."""
+        """Return whether all values are whole, none is negative, and they are taken as counts."""
         return not (self.summary.fractional or self.negative or self.is_log1p)
 
     @property
     def too_large(self) -> bool:
-        """Whether some value is too large for ``log1p`` of counts."""
+        """Return whether some value is too large for ``log1p`` of counts."""
         return self.summary.maximum > LARGEST_LOG1P
 
 
 def value_scale(summary: ValueSummary, settings: Settings) -> ValueScale:
-    """Decide what values are, by what was seen of them and what was asked.
+    """Decide the scale of the values, from the facts about them and the settings.
 
-    Without `is_log1p` in the settings, values with fractions are logarithms unless they are too
-    large for that. The drop-in for pdex 0.1.28 takes these for logarithms all the same, as pdex
-    does.
+    If the settings leave `is_log1p` open, values with fractions are logarithms unless they are too
+    large for that. The drop-in for pdex 0.1.28 still takes those for logarithms, as pdex does.
     """
     asked = settings.is_log1p
     found = ValueScale(summary, bool(summary.fractional if asked is None else asked))
@@ -73,7 +72,7 @@ def value_scale(summary: ValueSummary, settings: Settings) -> ValueScale:
 
 
 def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> ScaleWarning | None:
-    """What to warn of: columns that mean nothing on this scale, and the way out.
+    """Return a warning about columns that mean nothing on this scale, with a remedy, or None.
 
     Parameters
     ----------
@@ -99,7 +98,7 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     if scale.is_log1p:
         of_scanpy = settings.entry.name == SCANPY_ENTRY
         if of_scanpy and not scale.summary.fractional:
-            return None  # raw counts: its log line says so, as scanpy's does
+            return None  # raw counts: a log line says so, as in scanpy
         infinite = ""
         if scale.summary.maximum > _EXPM1_OVERFLOWS:
             infinite = f", and expm1 of more than {_EXPM1_OVERFLOWS:g} is infinite"
@@ -120,7 +119,7 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
 
 
 def elsewhere(matrices: Sequence[str]) -> str:
-    """A sentence on where counts may be: the other matrices of the data."""
+    """Return a sentence that names the other matrices of the data, where counts may be."""
     layers = [name for name in matrices if name not in ("X", "raw")]
     parts = ["X"] if "X" in matrices else []
     if layers:

@@ -1,4 +1,4 @@
-"""What packing saw of a matrix's values: the facts that tell counts, logarithms and the rest."""
+"""Facts seen while packing, which distinguish counts, logarithms and other values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ValueSummary:
-    """Facts about the values of the cells that take part; ``a | b`` is that of both.
+    """Facts about the values of the cells that take part; ``a | b`` covers both.
 
-    Zeros count whether they are stored or not, so that the facts do not depend on storage. NaN and
+    Zeros count whether or not they are stored, so that the facts do not depend on storage. NaN and
     infinity, where a test accepts them, do not count.
 
     Attributes

@@ -11,11 +11,11 @@ _COMPILERS = {"cpu": "numba", "cuda": "cupy"}
 
 @cache
 def version(package: str) -> str:
-    """The version of an installed package."""
+    """Return the version of an installed package."""
     return metadata.version(package)  # reads and parses a file
 
 
 def compiler(backend: str) -> dict[str, str]:
-    """Name and version of what compiles a backend's kernels, once it is imported."""
+    """Return name and version of the package that compiles a backend's kernels, if imported."""
     module = sys.modules.get(_COMPILERS.get(backend, ""))
     return {module.__name__: module.__version__} if module else {}

@@ -1,9 +1,9 @@
-"""A watchdog of the command line over HDF5, which loops for ever on some damaged files.
+"""The command line's watchdog over HDF5, which loops forever on some damaged files.
 
-It loops in C and holds Python's lock meanwhile, so that no thread and no signal handler of this
-process runs, Ctrl-C included. So a process of its own watches (:mod:`.watchdog_process`): it is
-told when HDF5 starts and ends, says so where no end comes, and ends this one. What counts is
-computing: waiting for slow storage is not a sign of damage.
+HDF5 loops in C and holds Python's lock, so no thread or signal handler of this process runs, not
+even Ctrl-C. So a separate process watches (:mod:`.watchdog_process`). It is told when HDF5 starts
+and ends; if no end comes, it writes a message and ends this process. Only computing time counts,
+because waiting for slow storage is not a sign of damage.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .exits import Exit
 
 logger = logging.getLogger("pdex_gpu")
 
-#: Seconds of computing after which HDF5 is taken to loop; 0 for no watchdog.
+#: Environment variable: seconds of computing after which HDF5 counts as looping; 0: no watchdog.
 STUCK_SECONDS = "PDEX_GPU_STUCK_SECONDS"
 _DEFAULT = 300.0
-_SIG_ERR = (1 << 8 * struct.calcsize("P")) - 1  # of C, as an address
+_SIG_ERR = (1 << 8 * struct.calcsize("P")) - 1  # C's SIG_ERR, as an address
 
 
 def stuck_seconds(environment: Mapping[str, str] | None = None) -> float:
-    """The limit that the environment sets, or that holds without; raises OptionError."""
+    """Return the limit that the environment sets, or the default; OptionError if it is invalid."""
     given = (os.environ if environment is None else environment).get(STUCK_SECONDS, "").strip()
     if not given:
         return _DEFAULT
@@ -46,21 +46,21 @@ def stuck_seconds(environment: Mapping[str, str] | None = None) -> float:
 
 
 class Watchdog:
-    """Ends this process where HDF5 does not come to an end; a context manager.
+    """A context manager that ends this process if HDF5 never finishes.
 
     Nothing is started before HDF5 is first called.
 
     Parameters
     ----------
     render : callable
-        What is written for a message: bytes, and whether to stderr instead of stdout.
+        Returns what to write for a message: bytes, and whether to stderr instead of stdout.
     """
 
     def __init__(self, render: Callable[[str], tuple[bytes, bool]]) -> None:
         self._render = render
         self._process: subprocess.Popen[bytes] | None = None
         self._limit: float | None = None
-        self._calls: list[str] = []  # those that are under way, the innermost last
+        self._calls: list[str] = []  # calls in progress, the innermost last
         self._handler: _QuitHandler | None = None
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Watchdog:
                 self._start(self._limit)
 
     def _tell(self) -> None:
-        """Say what is read from now on: whatever was before has come to an end."""
+        """Report what is read from now on; everything before it has ended."""
         if self._process is None or self._process.stdin is None or self._handler is None:
             return
         line = b"\n"
@@ -111,9 +111,9 @@ class Watchdog:
             self._handler.restore()
         try:
             os.write(self._process.stdin.fileno(), line)
-        except BlockingIOError:  # it is stopped, and its pipe full
+        except BlockingIOError:  # it was stopped, and its pipe is full
             return
-        except OSError:  # it was ended by someone
+        except OSError:  # someone ended it
             self._give_up()
 
     def _start(self, limit: float) -> None:
@@ -125,7 +125,7 @@ class Watchdog:
                 [*command, str(int(Exit.INPUT))],
                 stdin=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is not for it: it ends when this process does
+                start_new_session=True,  # Ctrl-C must not reach it: it ends with this process
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
@@ -145,11 +145,11 @@ class Watchdog:
 
 
 class _QuitHandler:
-    """Lets SIGQUIT end this process with its number as the exit code.
+    """A handler by which SIGQUIT ends this process, with the signal's number as the exit code.
 
-    A handler of Python's would never run. So the C library's ``_exit`` becomes the handler, and is
-    called with the number of the signal, which happens to be the documented exit code. Windows
-    needs no handler: there the exit code comes with the call that ends a process.
+    A Python handler would never run. So the C library's ``_exit`` is the handler. It is called
+    with the number of the signal, which happens to be the documented exit code. Windows needs no
+    handler: there, the call that ends a process sets the exit code.
     """
 
     def __init__(self) -> None:
@@ -179,9 +179,9 @@ _active: Watchdog | None = None
 
 @contextmanager
 def watched(what: str) -> Iterator[None]:
-    """Where a watchdog is active, have it watch the block, in which HDF5 reads `what`.
+    """Have the active watchdog, if any, watch the block, in which HDF5 reads `what`.
 
-    Only in the main thread: it opens files, while others compute and read the matrix.
+    Only in the main thread, which opens files; other threads compute and read the matrix.
     """
     if _active is None or threading.current_thread() is not threading.main_thread():
         yield

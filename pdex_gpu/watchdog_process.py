@@ -1,9 +1,10 @@
-"""The process behind :mod:`.watchdog`, run as a script; it imports little, to start at once.
+"""The process behind :mod:`.watchdog`, run as a script; it imports little, to start fast.
 
-Arguments: the process that is watched, a limit in seconds, and the exit code to end it with. Lines
-on standard input: what that process has computed so far (seconds), the stream and the text (in
-hexadecimal digits) to write if no other line comes within the limit; an empty one while there is
-nothing to watch. It ends with its input, hence with the process that it watches.
+Arguments: the id of the watched process, a limit in seconds, and the exit code to end it with. Each
+line on standard input holds the seconds that the process has computed so far, then the stream and
+the text (in hexadecimal digits) to write if no other line comes within the limit. An empty line
+means that there is nothing to watch. This process ends with its input, and so with the process that
+it watches.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import threading
 
 _CLOCK_TICKS = 100.0  # where the system does not say
 _KILLED_AFTER = 5.0
-_LEAST = 0.05  # seconds from one look to the next
+_LEAST = 0.05  # seconds between checks
 
 
 def watch(pid: int, limit: float, code: int) -> None:
-    """Watch a process until it ends, or has to be ended."""
+    """Watch a process until it ends or must be ended."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     before, stream, text, wait = 0.0, 2, b"", None
@@ -50,11 +51,11 @@ def _listen(lines: queue.SimpleQueue[bytes]) -> None:
 
 
 def _end(pid: int, code: int, stream: int, text: bytes, lines: queue.SimpleQueue[bytes]) -> None:
-    """Write the text and end the process: on POSIX by the signal that it takes for its code."""
+    """Write the text and end the process; on POSIX, by the signal whose number is the exit code."""
     with contextlib.suppress(OSError):
         os.write(stream, text)
     with contextlib.suppress(OSError):
-        os.kill(pid, code)  # on Windows, ends it with this code
+        os.kill(pid, code)  # on Windows, this ends it with this exit code
     with contextlib.suppress(queue.Empty):
         while lines.get(timeout=_KILLED_AFTER):
             pass
@@ -64,7 +65,7 @@ def _end(pid: int, code: int, stream: int, text: bytes, lines: queue.SimpleQueue
 
 
 def _computed(pid: int) -> float | None:
-    """Seconds that a process has computed, in all its threads; None where that is not told."""
+    """Return the seconds that all threads of a process have computed; None if not known."""
     try:
         if os.name == "nt":
             return _computed_on_windows(pid)
@@ -76,7 +77,7 @@ def _computed(pid: int) -> float | None:
 
 
 def _computed_says_ps(pid: int) -> float | None:
-    """The same where there is no /proc: ``1-02:03:04`` or ``3:04.56``."""
+    """Return these seconds from ``ps`` (no /proc), which writes ``1-02:03:04`` or ``3:04.56``."""
     import subprocess
 
     try:
@@ -101,7 +102,7 @@ def _computed_on_windows(pid: int) -> float | None:
     handle = kernel.OpenProcess(query_limited_information, False, pid)
     if not handle:
         return None
-    times = [ctypes.c_uint64() for _ in range(4)]  # made, ended, in the kernel, of its own; 100 ns
+    times = [ctypes.c_uint64() for _ in range(4)]  # created, ended, kernel, user; in 100 ns
     told = kernel.GetProcessTimes(ctypes.c_void_p(handle), *map(ctypes.byref, times))
     kernel.CloseHandle(ctypes.c_void_p(handle))
     return (times[2].value + times[3].value) / 1e7 if told else None
@@ -109,4 +110,4 @@ def _computed_on_windows(pid: int) -> float | None:
 
 if __name__ == "__main__":
     watch(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
-    os._exit(0)  # not waiting for the thread that listens
+    os._exit(0)  # does not wait for the listening thread

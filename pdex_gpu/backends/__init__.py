@@ -1,7 +1,7 @@
-"""Backends: a kernel set and the engines that can run it. See :mod:`.registry`.
+"""Backends: each is a kernel set and the engines that can run it. See :mod:`.registry`.
 
-``pdex_gpu.backends()`` lists them. Importing this package binds that name to it, so the package
-itself can be called.
+``pdex_gpu.backends()`` lists them. Importing this package binds that name to the package, so the
+package itself is callable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class _Backends(ModuleType):
     def __call__(self) -> list[BackendInfo]:
-        """Every backend and whether it can run here; see :func:`.registry.backends`."""
+        """List every backend and whether it can run here; see :func:`.registry.backends`."""
         from .registry import backends
 
         return backends()

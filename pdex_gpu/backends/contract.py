@@ -1,10 +1,10 @@
-"""What a kernel set provides. A kernel set does arithmetic on one block of genes, no more.
+"""The contract of a kernel set, which does arithmetic on one block of genes and nothing more.
 
 Notation: K groups of a design, T targets of a contrast, C genes in a block or a range.
 Zeros are implicit: group g has ``n_cells[g] - n_expressed[g, gene]`` of them, and they rank
-between negatives and positives. Explicit zeros, -0.0 included, count as zeros.
+between negatives and positives. Explicit zeros, including -0.0, count as zeros.
 
-How far kernel sets may differ from the reference:
+How closely kernel sets must agree with the reference:
 
 ====================  =================================  ==============================
 kernel                output                             agreement
@@ -12,7 +12,7 @@ kernel                output                             agreement
 `moments`             ``n_expressed (K, C) int32``       exact
                       ``mean (K, C) float64``            rtol 1e-12
                       ``m2``, ``mean_expm1``,            rtol 1e-12 (see tests)
-                      ``mean_log1p`` likewise
+                      ``mean_log1p (K, C) float64``
 `rank_sums`           ``u2 (T, C) int64``                exact
                       ``ties (T, C) float64``            exact
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
@@ -22,8 +22,8 @@ kernel                output                             agreement
 `benjamini_hochberg`  ``fdr``, shape of the input        exact
 ====================  =================================  ==============================
 
-Within a compiled kernel set the bits never depend on the chunk, on threads, on how the matrix was
-stored or on the order of cells, and those of the CPU and of CUDA are the same.
+The results of a compiled kernel set do not depend, to the bit, on chunks, threads, how the matrix
+is stored or the order of cells. CPU and CUDA kernels give the same bits.
 """
 
 from __future__ import annotations
@@ -41,24 +41,25 @@ from ..pools import Map
 from ..sources.base import Chunk, Source
 from ..value_summary import ValueSummary
 
-#: A fractional part above this makes a matrix "log-transformed" when ``is_log1p=None`` (pdex).
+#: With ``is_log1p=None``, a fractional part above this makes a matrix "log-transformed" (as in
+#: pdex).
 LOG1P_EPSILON = 1e-3
 
 
-#: Values up to 2 to this, and down to 2 to minus this, are squared and added as they are.
+#: Magnitudes between ``2**-SAFE_EXPONENT`` and ``2**SAFE_EXPONENT`` are squared and added unscaled.
 SAFE_EXPONENT = 160
 
 
 def scale_exponent(exponent: int) -> int:
-    """What values are divided by before they are squared: 2 to this.
+    """Return the exponent of the power of two that values are divided by before they are squared.
 
-    A multiple of twice :data:`SAFE_EXPONENT`, 0 for all that float32 holds. Every kernel set
-    scales the values of a (group, gene) by that of the largest.
+    It is a multiple of twice :data:`SAFE_EXPONENT`, and 0 for all values that float32 holds. Every
+    kernel set scales the values of a (group, gene) by the exponent for the largest of them.
 
     Parameters
     ----------
     exponent : int
-        Of the largest magnitude, at least -1023.
+        Exponent of the largest magnitude, at least -1023.
     """
     step = 2 * SAFE_EXPONENT
     n_steps = (abs(exponent) + SAFE_EXPONENT - 1) // step
@@ -72,24 +73,25 @@ class Moments:
     Attributes
     ----------
     n_expressed : numpy.ndarray, shape (K, C), int32
-        Cells with a value other than zero.
+        Number of cells with a nonzero value.
     mean : numpy.ndarray, shape (K, C), float64
-        Arithmetic mean over all cells; exactly the value where all cells share one.
+        Arithmetic mean over all cells. Where all cells share one value, exactly that value.
     m2 : numpy.ndarray or None, shape (K, C), float64
         Sum of squared deviations from the mean, by the corrected two-pass algorithm (Chan,
-        Golub and LeVeque 1983); exactly 0 where all cells share one value.
+        Golub and LeVeque 1983). Exactly 0 where all cells share one value.
     mean_expm1, mean_log1p : numpy.ndarray or None, shape (K, C), float64
-        Mean of ``expm1(x)`` and of ``log1p(x)``; NaN where a value below -1 has no logarithm.
+        Means of ``expm1(x)`` and of ``log1p(x)``. NaN where a value below -1 has no logarithm.
     n_measured : numpy.ndarray or None, shape (K, C), int32
-        Cells whose value is not NaN, of which all the rest is; None where that is all cells. The
-        means of no cells are NaN. Of a block that was packed with ``finite=False``.
+        Number of cells whose value is not NaN; the other attributes refer to these cells only, and
+        means over no cells are NaN. None if all cells have a value. Used for blocks packed with
+        ``finite=False``.
     exponent : numpy.ndarray or None, shape (K, C), int32
         Where values are so large or small that their squares overflow or underflow, kernels
-        compute with the values over ``2**exponent``; `mean` is right then, and `m2` infinite or 0.
-        None where all are 0; see :func:`scale_exponent`.
+        divide the values by ``2**exponent``. `mean` is still right there; `m2` is infinite or 0.
+        None if all exponents are 0. See :func:`scale_exponent`.
     exact : numpy.ndarray or None, shape (K, C), object
-        Sums without rounding (:class:`pdex_gpu.stats.exact.Sums`) of genes where float64 loses too
-        many digits, None elsewhere. No kernel gives it: :mod:`pdex_gpu.stats.exact` adds it.
+        Sums without rounding (:class:`pdex_gpu.stats.exact.Sums`) for genes where float64 loses
+        too many digits, None elsewhere. :mod:`pdex_gpu.stats.exact` adds it, not the kernels.
     """
 
     n_expressed: np.ndarray
@@ -112,7 +114,7 @@ class Moments:
         mean_log1p: np.ndarray | None = None,
         n_measured: np.ndarray | None = None,
     ) -> Moments:
-        """From `mean` and `m2` of values over ``2**exponent``, None for 0."""
+        """Make moments from `mean` and `m2` of values over ``2**exponent``; None means 0."""
         if exponent is None or not exponent.any():
             return cls(n_expressed, mean, m2, mean_expm1, mean_log1p, n_measured)
         with np.errstate(over="ignore", under="ignore"):
@@ -124,21 +126,21 @@ class Moments:
 
     @property
     def with_exact_sums(self) -> np.ndarray:
-        """Genes that have `exact`, shape (C,), bool."""
+        """Return which genes have `exact`, shape (C,), bool."""
         if self.exact is None:
             return np.zeros(self.mean.shape[1], bool)
         return np.asarray((self.exact != None).any(axis=0))  # noqa: E711 (of each element)
 
     def of(self, genes: slice | np.ndarray) -> Moments:
-        """Those of some of the genes; views if `genes` is a slice."""
+        """Return the moments of some genes; views if `genes` is a slice."""
         return self._each(lambda array: array[:, genes])
 
     def of_groups(self, groups: slice | np.ndarray) -> Moments:
-        """Those of some of the groups; views if `groups` is a slice."""
+        """Return the moments of some groups; views if `groups` is a slice."""
         return self._each(lambda array: array[groups])
 
     def without(self, where: np.ndarray) -> Moments:
-        """Those whose means are NaN where it says, shape (K, C)."""
+        """Return the moments with NaN for the means where `where`, shape (K, C), is true."""
         told = ("mean", "m2", "mean_expm1", "mean_log1p")
         arrays = {name: getattr(self, name) for name in told}
         exact = None if self.exact is None else self.exact.copy()
@@ -164,8 +166,8 @@ class RankSums:
     u2 : numpy.ndarray, shape (T, C), int64
         Twice the U statistic of the target sample.
     ties : numpy.ndarray, shape (T, C), float64
-        Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples, a whole number
-        that is rounded once. May be a read-only view where that is the same for all targets.
+        Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples: a whole number,
+        rounded once. May be a read-only view if it is the same for all targets.
     """
 
     u2: np.ndarray
@@ -176,7 +178,8 @@ class RankSums:
 class Distances:
     """Kolmogorov-Smirnov distances of every (target, gene) of a contrast, as whole numbers.
 
-    With F and G the numbers of target and reference cells not above x, and n and m all of them:
+    F(x) and G(x) are the numbers of target and reference cells not above x. n and m are the total
+    numbers of target and reference cells.
 
     Attributes
     ----------
@@ -194,10 +197,10 @@ class Distances:
 class Placements:
     """Sums of squared placements of every (target, gene) of a contrast.
 
-    The placement of a cell is how many cells of the other sample it exceeds, equal ones counting
-    half (DeLong, DeLong and Clarke-Pearson 1988, who divide by the size of that sample). These are
-    of twice the placements, which are whole numbers; their plain sum is ``u2``. A sum is rounded
-    once.
+    The placement of a cell is the number of cells of the other sample that it exceeds; equal ones
+    count half (DeLong, DeLong and Clarke-Pearson 1988, who divide by the size of that sample). The
+    sums are of twice the placements, which are whole numbers; without the squares they are ``u2``.
+    Each sum is rounded once.
 
     Attributes
     ----------
@@ -206,7 +209,7 @@ class Placements:
     reference : numpy.ndarray, shape (T, C), float64
         Over reference cells: sum of ``(2 * above + equal)**2``, counted among target cells.
     sums : RankSums
-        The plain sums, the same bits as of `rank_sums`: who sorts for one need not for the other.
+        The plain sums, the same bits as `rank_sums` gives: one sort serves both.
     """
 
     target: np.ndarray
@@ -215,13 +218,13 @@ class Placements:
 
 
 class Block(Protocol):
-    """Packed genes ``[gene_start, gene_start + n_genes)``, opaque to all but its kernel set.
+    """Packed genes ``[gene_start, gene_start + n_genes)``, opaque except to their kernel set.
 
     Attributes
     ----------
     gene_start, n_genes : int
     summary : ValueSummary
-        Of the values of cells that are in some group.
+        Summary of the values of cells that belong to a group.
     """
 
     gene_start: int
@@ -235,19 +238,23 @@ class KernelSet(Protocol):
     name: str
 
     def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
-        """Bytes of a packed gene of `n_cells` cells and `n_entries` entries of `dtype`, at most."""
+        """Return an upper bound on the bytes of a packed gene.
+
+        The gene has `n_cells` cells and `n_entries` entries of `dtype`.
+        """
         ...
 
     def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Block:
-        """Check and rearrange a chunk, `run` spreading the work.
+        """Check and rearrange a chunk; `run` spreads the work.
 
-        NaN is refused, or with ``finite=False`` left out: cells are of a group at the genes where
-        they have a value. The reference kernel set alone has that; others ignore `finite`.
+        NaN is an error. With ``finite=False`` it is left out instead: at each gene, a group
+        consists of its cells that have a value. Only the reference kernel set supports this; the
+        others ignore `finite`.
 
         Raises
         ------
         NonFiniteError
-            If a cell of some group holds infinity, or NaN and `finite` is true.
+            If a cell of some group holds infinity, or if it holds NaN and `finite` is true.
         NotCanonicalError
             If sparse indices are unsorted, repeated or out of range.
         """
@@ -263,44 +270,46 @@ class KernelSet(Protocol):
         expm1: bool,
         log1p: bool = False,
     ) -> Moments:
-        """Moments of the genes `genes` of the block, for every group of the design.
+        """Return the moments of the genes `genes` of the block, for every group of the design.
 
-        `m2` if `centred`, `mean_expm1` if `expm1`, `mean_log1p` if `log1p`.
+        They include `m2` if `centred`, `mean_expm1` if `expm1` and `mean_log1p` if `log1p`.
         """
         ...
 
     def entries(self, block: Any, gene: int) -> list[np.ndarray]:
-        """Values of each group of the design in a gene of the block; zeros may be left out.
+        """Return the values of each group of the design in a gene of the block.
 
-        In any order, of the dtype that holds them exactly. For few genes: this may be slow.
+        Zeros may be left out. The values come in any order, in a dtype that holds them exactly.
+        This may be slow: use it for few genes.
         """
         ...
 
     def rank_sums(self, block: Any, genes: slice, contrast: Contrast) -> RankSums:
-        """Mann-Whitney sums of the genes `genes` of the block."""
+        """Return the Mann-Whitney sums of the genes `genes` of the block."""
         ...
 
     def anderson_darling(
         self, block: Any, genes: slice, contrast: Contrast, *, variant: str = "midrank"
     ) -> np.ndarray:
-        """Two-sample A2 of Scholz and Stephens (1987), shape (T, C), float64.
+        """Return the two-sample A2 of Scholz and Stephens (1987), shape (T, C), float64.
 
-        NaN where the pooled pair of samples has one distinct value.
+        It is NaN where the pooled pair of samples has one distinct value.
 
         Parameters
         ----------
         variant : {"midrank", "right", "continuous"}
-            Their eq. 7, 6 and 3, as `scipy.stats.anderson_ksamp` computes them: with ties,
-            "continuous" counts equal cells each on its own against those not above all of them.
+            Their eq. 7, 6 and 3, as `scipy.stats.anderson_ksamp` computes them. With ties,
+            "continuous" has a term for each of the equal cells, all with the count of cells up to
+            and including that value.
         """
         ...
 
     def kolmogorov_smirnov(self, block: Any, genes: slice, contrast: Contrast) -> Distances:
-        """Largest distances between the empirical distributions of the genes `genes`."""
+        """Return the largest distances between the empirical distributions of the genes `genes`."""
         ...
 
     def placements(self, block: Any, genes: slice, contrast: Contrast) -> Placements:
-        """Sums of squared placements of the genes `genes`."""
+        """Return the sums of squared placements of the genes `genes`."""
         ...
 
     def benjamini_hochberg(
@@ -312,73 +321,73 @@ class KernelSet(Protocol):
         n_smaller: int = 0,
         ceiling: float = 1.0,
     ) -> np.ndarray:
-        """Adjusted p-values over all entries of an array of any shape, values in [0, 1].
+        """Adjust p-values in [0, 1] over all entries of an array of any shape.
 
-        The running minimum, from the largest p-value down, of ``p * (n / rank)`` (Benjamini and
-        Hochberg 1995), at most 1: the bits of ``scipy.stats.false_discovery_control``.
+        An adjusted p-value is the running minimum, from the largest p-value down, of
+        ``p * (n / rank)`` (Benjamini and Hochberg 1995), at most 1. The bits are those of
+        ``scipy.stats.false_discovery_control``.
 
-        The p-values may be some of more, next to each other in ascending order: the i-th smallest
-        of them then has the rank ``n_smaller + i``. What comes out is what adjusting all of them
-        gives, to the bit.
+        The p-values may be a consecutive part of a larger set in ascending order. The i-th smallest
+        of them then has the rank ``n_smaller + i``. The bits are those of adjusting the whole set.
 
         Parameters
         ----------
         n_tests : int, optional
-            How many p-values there are in all; by default those given.
+            Size of the whole set; by default the number of p-values given.
         n_smaller : int
-            How many of the others come before these. The rest come after.
+            Number of the others that come before these. The rest come after.
         ceiling : float
-            The smallest adjusted p-value of those that come after; 1 if there are none.
+            Smallest adjusted p-value of those that come after; 1 if there are none.
         """
         ...
 
 
 class DeviceKernels(Protocol):
-    """The kernel sets of the devices of a run; one on a single device is that of itself alone."""
+    """The kernel sets of the devices of a run; a kernel set on a single device has only itself."""
 
     @property
     def devices(self) -> Sequence[StreamedKernelSet]:
-        """The kernel sets, one a device, of those that were not lost."""
+        """Return the kernel sets of the devices that were not lost, one per device."""
         ...
 
     def give_up(self, kernels: StreamedKernelSet, error: Exception) -> bool:
-        """A device was lost, as `error` says: ask nothing more of it.
+        """Stop using a device, which was lost as `error` says.
 
         Returns
         -------
         bool
-            Whether there are others to go on with. The last one stays among `devices`.
+            Whether there are other devices to go on with. The last one stays in `devices`.
         """
         ...
 
     def most_genes(self, source: Source, n_ranges: int) -> int:
-        """Most genes of a range of `source`, so that `n_ranges` of them fit on each device."""
+        """Return the most genes per range of `source` such that `n_ranges` fit on each device."""
         ...
 
 
 class StreamedKernelSet(DeviceKernels, KernelSet, Protocol):
-    """A kernel set whose blocks lie on a device, computed in slices of genes.
+    """A kernel set whose blocks lie on a device and are computed in slices of genes.
 
-    Its calls raise `DeviceMemoryError` where the device has too little memory; what they had taken
-    is free again by then.
+    Its calls raise `DeviceMemoryError` if the device has too little memory, after freeing what they
+    had taken.
     """
 
     @property
     def description(self) -> str:
-        """The device: ``"NVIDIA H200, device 0"``."""
+        """Return the description of the device, such as ``"NVIDIA H200, device 0"``."""
         ...
 
     def tasks(self, block: Any, design: Design) -> list[slice]:
-        """Slices of the genes of a block, small enough for several to be in work at once."""
+        """Return slices of the genes of a block, small enough to compute several at once."""
         ...
 
     def part(
         self, block: Any, genes: slice, design: Design, *, alone: bool
     ) -> AbstractContextManager[Any]:
-        """Genes of a block made ready, to be given to several kernels in place of the block.
+        """Prepare genes of a block, to pass to several kernels instead of the block.
 
-        Holds device memory until the context ends; nobody else does if `alone`. Genes count from
-        the first of the part.
+        The part holds device memory until the context ends. If `alone`, no other part does at the
+        same time. Genes are numbered from the first of the part.
         """
         ...
 
@@ -398,4 +407,4 @@ class NonFiniteError(DataError):
         self.cell, self.gene, self.value = cell, gene, value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return NonFiniteError, (self.cell, self.gene, self.value)  # not args, which is the text
+        return NonFiniteError, (self.cell, self.gene, self.value)  # args holds the message

@@ -1,7 +1,7 @@
 """The reference kernel set: numpy and scipy, one pair of samples at a time.
 
-It is the runnable specification that every other kernel set is tested against, and it runs the
-test options that compiled kernels do not have.
+It is the runnable specification that every other kernel set is tested against. It also runs the
+test options that the compiled kernels lack.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ name = "reference"
 
 @dataclass(frozen=True)
 class ReferenceBlock:
-    """Dense columns in their stored dtype, one a gene."""
+    """Dense columns in their stored dtype, one per gene."""
 
     gene_start: int
     n_genes: int
     summary: ValueSummary
     columns: np.ndarray  # (n_cells, n_genes)
     design: Design
-    with_nan: bool = False  # which is left out
+    with_nan: bool = False  # NaN is left out of the samples
 
     def samples(self, j: int) -> list[np.ndarray]:
-        """Values of each group in gene `j`, ascending by cell."""
+        """Return the values of each group in gene `j`, in ascending order of cells."""
         column = self.columns[:, j]
         found = np.split(column[self.design.order], self.design.offsets[1:-1])
         return [values[~np.isnan(values)] for values in found] if self.with_nan else found
 
     def pairs(self, j: int, contrast: Contrast) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Values of each target of the contrast and of what it is compared with, in gene `j`."""
+        """Yield the values of each target and of what it is compared with, in gene `j`."""
         samples = self.samples(j)
         chosen = [samples[g] for g in contrast.groups]
         if contrast.against == "rest":
@@ -59,7 +59,7 @@ class ReferenceBlock:
 
 
 def _without(pool: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The sorted values of `pool` less those of `target`, each as often as it occurs there."""
+    """Return the sorted values of `pool` minus those of `target`, as multisets."""
     values, counts = np.unique(pool, return_counts=True)
     own, own_counts = np.unique(target, return_counts=True)
     counts[values.searchsorted(own)] -= own_counts
@@ -154,7 +154,8 @@ def moments(
             if centred:
                 m2[g, c] = 0.0 if constant else _squared_deviations(x)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                # Counts have no exponentials and some logarithms do not exist: not asked for.
+                # Computed even if not asked for: exponentials of counts overflow, and some
+                # logarithms do not exist.
                 mean_expm1[g, c] = np.expm1(plain).mean()
                 mean_log1p[g, c] = np.log1p(plain).mean()
     return Moments.unscaled(
@@ -174,7 +175,7 @@ def _exponent(x: np.ndarray) -> int:
 
 
 def _squared_deviations(x: np.ndarray) -> float:
-    deviation = x - x.mean()  # their sum is what rounding of the mean left
+    deviation = x - x.mean()  # their sum is due to rounding of the mean
     return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
@@ -196,7 +197,7 @@ def rank_sums(block: ReferenceBlock, genes: slice, contrast: Contrast) -> RankSu
 
 
 def _counted(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each value of `of`, how many of `among` are below it, and how many are equal."""
+    """Count, for each value of `of`, the values of `among` below it and those equal to it."""
     among = np.sort(among)
     below = among.searchsorted(of, side="left")
     return below, among.searchsorted(of, side="right") - below
@@ -216,7 +217,7 @@ def anderson_darling(
 
 
 def _a2_midrank(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
-    """Scholz and Stephens (1987), eq. 7."""
+    """Compute A2 by eq. 7 of Scholz and Stephens (1987)."""
     n, distinct = len(pooled), np.unique(pooled)
     left = pooled.searchsorted(distinct, "left")
     ties = pooled.searchsorted(distinct, "right") - left
@@ -230,7 +231,7 @@ def _a2_midrank(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
 
 
 def _a2_right(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
-    """Scholz and Stephens (1987), eq. 6."""
+    """Compute A2 by eq. 6 of Scholz and Stephens (1987)."""
     n, distinct = len(pooled), np.unique(pooled)[:-1]
     b = pooled.searchsorted(distinct, "right")
     ties = b - pooled.searchsorted(distinct, "left")
@@ -243,7 +244,7 @@ def _a2_right(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
 
 
 def _a2_continuous(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float:
-    """Scholz and Stephens (1987), eq. 3, which knows no ties; with them, as scipy has it."""
+    """Compute A2 by eq. 3 of Scholz and Stephens (1987), with ties treated as scipy does."""
     n = len(pooled)
     b = np.arange(1, n)
     total = 0.0
@@ -288,7 +289,7 @@ def benjamini_hochberg(
     n_smaller: int = 0,
     ceiling: float = 1.0,
 ) -> np.ndarray:
-    """As ``scipy.stats.false_discovery_control`` does it, in the same order of operations."""
+    """Adjust as ``scipy.stats.false_discovery_control`` does, in the same order of operations."""
     flat = p_value.ravel()
     order = np.argsort(flat)
     adjusted = np.arange(n_smaller + 1, n_smaller + flat.size + 1, dtype=np.float64)
@@ -306,7 +307,7 @@ def each_pair(
     contrast: Contrast,
     function: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Call ``function(target, reference)`` on every pair of samples, of the dtype they have.
+    """Call ``function(target, reference)`` on every pair of samples, in their stored dtype.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Backends by name: what each needs, whether it can run here, and why not.
+"""The list of backends by name: what each needs, whether it can run here, and if not, why.
 
-Kernel sets and engines are named as strings and imported only when used, so that looking at the
-list costs nothing.
+Kernel sets and engines are named by strings and imported only when used, so that listing them costs
+nothing.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from ..errors import BackendError, OptionError, shown, unknown
 
 ENVIRONMENT = "PDEX_GPU_BACKEND"
 
-#: The variable that turns numba's compiling off.
+#: Environment variable that turns off compiling by numba.
 NO_COMPILING = "NUMBA_DISABLE_JIT"
 ALL: Final = "all"
 
-#: Which CUDA devices: any, one, several or all that can be used.
+#: Which CUDA devices to use: any, one, several, or all that can be used.
 Devices = int | tuple[int, ...] | Literal["all"] | None
 
 _NUMBERED = re.compile(r", device \d+$")
-_BETWEEN = "; "  # descriptions of devices
+_BETWEEN = "; "  # separates descriptions of devices
 _AUTO = "auto: "
 _NOT_USABLE = " not usable: "
 
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """A backend as it stands on this machine.
+    """A backend and its state on this machine.
 
     Attributes
     ----------
     name : str
     usable : bool
     reason : str
-        What makes it usable, or every cause why it is not and what to do.
+        Why it is usable, or all the causes why it is not and what to do about them.
     device : str
-        What it computes on, several with "; " between; empty if it is not usable.
+        What it computes on, several separated by "; "; empty if it is not usable.
     engines : tuple of str
-        Names of the engines it can run on, the default first.
+        Names of the engines that can run it, the default first.
     """
 
     name: str
@@ -61,7 +61,7 @@ class _Backend:
     name: str
     kernels: str
     engines: tuple[str, ...]
-    # From the devices asked for (None: any) to usable, reason, device.
+    # Takes the devices asked for (None: any); returns usable, reason and device.
     probe: Callable[[Devices], tuple[bool, str, str]]
 
 
@@ -82,7 +82,7 @@ def _probe_cuda(device: Devices) -> tuple[bool, str, str]:
 
 
 def compiling_is_off(environment: Mapping[str, str]) -> bool:
-    """Whether numba is told not to compile."""
+    """Return whether numba is told not to compile."""
     return environment.get(NO_COMPILING, "0") not in ("", "0")
 
 
@@ -106,7 +106,7 @@ def _probe_reference(_: Devices) -> tuple[bool, str, str]:
 _CPU_ENGINES = ("threads", "shared_memory", "serial")
 _CUDA_ENGINES = ("streams",)
 
-# In the order in which "auto" tries them.
+# In the order that "auto" tries them.
 _BACKENDS = {
     b.name: b
     for b in (
@@ -115,17 +115,17 @@ _BACKENDS = {
         _Backend("reference", "pdex_gpu.backends.reference", _CPU_ENGINES, _probe_reference),
     )
 }
-# Dask runs whatever backend its workers have.
+# Dask runs any backend that its workers have.
 ENGINES = {name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES, "dask")}
 
 
 def backends() -> list[BackendInfo]:
-    """Every backend and whether it can run on this machine, in the order ``auto`` tries them.
+    """List every backend and whether it can run here, in the order that ``auto`` tries them.
 
     Returns
     -------
     list of BackendInfo
-        Each with `name`, `usable`, `reason` (why, or why not), `device` and `engines`.
+        Each has `name`, `usable`, `reason` (why, or why not), `device` and `engines`.
     """
     return [_info(b) for b in _BACKENDS.values()]
 
@@ -136,33 +136,33 @@ def _info(backend: _Backend, device: Devices = None) -> BackendInfo:
 
 
 def models(device: str) -> str:
-    """A device or several, as in `BackendInfo`, without how many of a kind there are, and which."""
+    """Return the distinct device models of a `BackendInfo.device`, without device numbers."""
     return _BETWEEN.join(sorted({_NUMBERED.sub("", one) for one in device.split(_BETWEEN)}))
 
 
 def n_devices(info: BackendInfo) -> int:
-    """How many devices a backend computes on."""
+    """Return the number of devices that a backend computes on."""
     return len(info.device.split(_BETWEEN)) if info.device else 0
 
 
 def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
-    """The backend to use; its `reason` says why.
+    """Choose the backend to use; its `reason` says why.
 
-    ``"auto"`` takes what the environment variable ``PDEX_GPU_BACKEND`` names, else the first that
-    can run. Where a device is asked for, that is CUDA or none.
+    ``"auto"`` takes the backend that the environment variable ``PDEX_GPU_BACKEND`` names, or else
+    the first that can run. If a device is asked for, it takes CUDA or fails.
 
     Parameters
     ----------
     name : str
     device : int, list or tuple of int, or "all", optional
-        Index of a CUDA device, or of several, or all that can be used; by default the first that
-        can be used.
+        Index of a CUDA device, indices of several, or all that can be used; by default the first
+        that can be used.
 
     Raises
     ------
     OptionError
-        If there is no backend of that name, it has no devices to choose from, or `device` makes
-        no sense.
+        If there is no backend of that name, if it has no devices to choose from, or if `device` is
+        invalid.
     BackendError
         If the backend or a device asked for cannot run here.
     """
@@ -199,19 +199,19 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
 
 
 def passed_over(reason: str) -> list[str]:
-    """The backends that ``auto`` could not use, from the reason it gave for the one it chose."""
+    """Return the backends that ``auto`` could not use, read from the `reason` of its choice."""
     if not reason.startswith(_AUTO):
         return []
     return [name for name in _BACKENDS if f"; {name}{_NOT_USABLE}" in reason]
 
 
 def check_device(device: Any) -> Devices:
-    """The CUDA devices that are asked for: a list of one is one.
+    """Return the CUDA devices asked for; a list of one becomes that one.
 
     Raises
     ------
     OptionError
-        If that makes no sense.
+        If `device` is invalid.
     """
     if device is None:
         return None
@@ -242,14 +242,14 @@ def check_device(device: Any) -> Devices:
 
 
 def _index(device: Any) -> int | None:
-    """The number of a device; None if this cannot be one."""
+    """Return `device` as a device number, or None if it cannot be one."""
     return int(device) if is_whole(device) and device >= 0 else None
 
 
 def load_kernels(
     name: str, device: Any = None, device_memory: str | int | float | None = None
 ) -> Any:
-    """The kernel set of a backend.
+    """Load the kernel set of a backend.
 
     Parameters
     ----------
@@ -257,24 +257,24 @@ def load_kernels(
     device : int, list or tuple of int, or "all", optional
         CUDA devices; by default the first that can be used. Other backends have none.
     device_memory : str, int or float, optional
-        Most memory to use on each.
+        Most memory to use on each device.
 
     Returns
     -------
     KernelSet
-        On a CUDA device a `StreamedKernelSet`. Of several, `DeviceKernels`, with what is asked of
-        them together: `packed_bytes` and `benjamini_hochberg`.
+        For one CUDA device, a `StreamedKernelSet`. For several, a `DeviceKernels` that also has
+        the methods that serve all of them: `packed_bytes` and `benjamini_hochberg`.
 
     Raises
     ------
     OptionError
-        If `device` makes no sense.
+        If `device` is invalid.
     BackendError
         If a device cannot be used.
     """
     try:
         module = importlib.import_module(_BACKENDS[name].kernels)
-    except ImportError as error:  # numba for another numpy, say, or half removed
+    except ImportError as error:  # for example a numba for another numpy, or half removed
         raise BackendError(
             f"The backend {name!r} cannot run here: a package that it needs cannot be imported "
             f"({error}). Reinstall that package, or give backend='reference'."
@@ -304,9 +304,10 @@ def compile_kernels(
     Parameters
     ----------
     device : int, optional
-        For this device; by default the first that can be used.
+        Device to compile for; by default the first that can be used.
     architectures : sequence of str
-        For these instead, ``"sm_90"`` for compute capability 9.0: needs CuPy, but no device.
+        Architectures to compile for instead, such as ``"sm_90"`` for compute capability 9.0. This
+        needs CuPy, but no device.
 
     Returns
     -------
@@ -316,7 +317,7 @@ def compile_kernels(
     Raises
     ------
     BackendError
-        If there is no such device, or what compiles is missing.
+        If there is no such device, or if CuPy or its compiler is missing.
     """
     from .cuda import probe
 

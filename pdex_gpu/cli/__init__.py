@@ -1,6 +1,6 @@
-"""The command line: runs a command, and turns what happens into text and an exit code.
+"""The command line: runs a command, and turns its outcome into text and an exit code.
 
-Nothing that is imported at the top is heavy, so that ``--help`` and mistakes are answered at once.
+The imports at the top are light, so that ``--help`` and usage errors are answered at once.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..console import PROGRAM
 from ..exits import Exit, exit_code
 from ..watchdog import Watchdog
 
-#: By which a shell asks for completions.
+#: The environment variable by which a shell asks for completions.
 _COMPLETE = "_PDEX_GPU_COMPLETE"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit code.
+    """Run a command line and return its exit code.
 
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments; those of the process if None.
+        The arguments; by default those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", None) == "strict":  # names that the terminal has no signs for
+        if getattr(stream, "errors", None) == "strict":  # names that the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     as_json = _asked(arguments, "--json")
     with _signals_as_exceptions(), Watchdog(lambda text: _of_watchdog(text, as_json)):
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _call(arguments)
             sys.stdout.flush()
             return code
-        except BrokenPipeError:  # the reader of the pipe has what it wanted
+        except BrokenPipeError:  # the reader of the pipe has all it needs
             _give_up_output()
             return Exit.OK
         except (Exception, KeyboardInterrupt) as caught:
@@ -60,20 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Let what goes to a stream that is closed (``>&-``) be lost: Python has None for it."""
+    """Discard output to a closed stream (``>&-``), for which Python has None."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (kept)
 
 
 def _is_of_output(error: BaseException) -> TypeGuard[OSError]:
-    """Whether this says that standard output is full: of files such an error is one of ours."""
-    own = sys.stdout is sys.__stdout__  # not replaced by whoever called `main`
+    """Return whether the disk of standard output is full; for files, we raise our own error."""
+    own = sys.stdout is sys.__stdout__  # not replaced by the caller of `main`
     return own and type(error) is OSError and error.errno in _DISK_FULL
 
 
 def _give_up_output() -> None:
-    """Let what is left to be written be lost, so that Python does not try it again at its end."""
+    """Discard the remaining output, so that Python does not try to write it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -94,7 +94,7 @@ def _call(arguments: list[str]) -> int:
 
 
 def _report(error: BaseException, *, as_json: bool) -> int:
-    """Say what went wrong, and give the exit code."""
+    """Print what went wrong and return the exit code."""
     code, name, text = _explained(error)
     if as_json:
         from .document import error_document, write_json
@@ -108,7 +108,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
 
 
 def _of_watchdog(text: str, as_json: bool) -> tuple[bytes, bool]:
-    """What the watchdog writes in place of `_report`, and whether to standard error."""
+    """Return what the watchdog writes instead of `_report`, and whether to standard error."""
     if as_json:
         from .document import error_document, json_line
 
@@ -118,7 +118,7 @@ def _of_watchdog(text: str, as_json: bool) -> tuple[bytes, bool]:
 
 
 def _explained(error: BaseException) -> tuple[Exit, str, str]:
-    """Exit code, class and text: the message and its notes; the class, too, if unexpected."""
+    """Return exit code, class and text of an error: message and notes, plus class if unexpected."""
     name = type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         return Exit.INTERRUPTED, name, "\n".join(["interrupted", *_notes(error)])
@@ -133,7 +133,7 @@ def _explained(error: BaseException) -> tuple[Exit, str, str]:
 def _is_usage_error(error: BaseException) -> bool:
     import typer
 
-    # Typer has Click inside, and gives no other public name to its UsageError.
+    # Typer bundles Click, and exports its UsageError under no other public name.
     return isinstance(error, typer.BadParameter.__mro__[1])
 
 
@@ -148,7 +148,7 @@ def _usage_text(error: Any) -> str:
 
 
 def _others_with(option: str, context: Any) -> str:
-    """Which commands have an option that the one that was called has not."""
+    """Return a text that names the commands that have an option which this command lacks."""
     program = context.find_root().command
     have = [
         name
@@ -165,18 +165,18 @@ def _notes(error: BaseException) -> Sequence[str]:
 
 
 def _asked(arguments: Sequence[str], flag: str) -> bool:
-    """Whether a flag was given; known also where the arguments cannot be understood."""
+    """Return whether a flag was given, even if the arguments cannot be parsed."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return flag in arguments[:end]
 
 
-# What ends a process from outside: of a scheduler or `kill`, and of a terminal that was closed.
+# Signals that end a process: from a scheduler or `kill`, and from a terminal that was closed.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def _terminate(*_: object) -> NoReturn:
-    """End by an exception, so that worker processes and temporary files are seen to."""
-    for number in _ENDING:  # `timeout` and others send it twice: cleaning up goes on
+    """Exit by an exception, so that worker processes and temporary files are cleaned up."""
+    for number in _ENDING:  # `timeout` and others send it twice; this must not stop the cleanup
         signal.signal(number, signal.SIG_IGN)
     raise SystemExit(Exit.TERMINATED)
 
@@ -186,7 +186,7 @@ def _signals_as_exceptions() -> Iterator[None]:
     previous = {number: signal.getsignal(number) for number in _ENDING}
     try:
         for number, handler in previous.items():
-            # Ignored under `nohup`; None is a handler of C code, which could not be put back.
+            # SIG_IGN comes from `nohup`; None is a handler of C code, which cannot be restored.
             if handler not in (signal.SIG_IGN, None):
                 signal.signal(number, _terminate)
     except ValueError:  # not the main thread

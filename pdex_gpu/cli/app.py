@@ -1,4 +1,4 @@
-"""The commands of the command line, put together."""
+"""The command-line program, assembled from its commands."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ examples:
   {PROGRAM} report results.parquet -o report.html
 """
 
-# Shorter than Typer's, for one line each.
+# Shorter than Typer's help texts, so that each fits on one line.
 _COMPLETION = {
     "install_completion": "Have this shell complete commands and options.",
     "show_completion": "Show the script for that.",
 }
 
-#: In the order in which they are listed.
+#: The commands, in the order in which the help lists them.
 _COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = tuple(
     (name, module.command, module.HELP, module.EXAMPLES)
     for name, module in (
@@ -62,7 +62,7 @@ def _program(
 
 
 def make_app() -> Any:
-    """The command ``pdex-gpu``, as Click takes it."""
+    """Build the command ``pdex-gpu`` as a Click command."""
     app = typer.Typer(cls=HelpfulGroup, help=_HELP, epilog=_EXAMPLES + EXIT_CODES)
     app.callback()(_program)
     for name, function, summary, examples in _COMMANDS:

@@ -1,4 +1,4 @@
-"""The progress bar of the command line, on stderr; it is gone when the command ends."""
+"""The progress bar of the command line, on stderr; it disappears when the command ends."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from ..progress import Progress
 
 _DELAY = 0.5  # seconds; a shorter run shows no bar
-_MARGIN = 4  # columns, so that the ^C that a terminal echoes starts no new line
+_MARGIN = 4  # columns, so that an echoed ^C does not start a new line
 
 
 @contextmanager
 def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], object] | bool]:
-    """Give what ``progress=`` takes: a function that draws a bar, or False if none is `shown`.
+    """Yield a value for ``progress=``: a function that draws a bar, or False if not `shown`.
 
-    The bar is wiped away and the cursor is back once the run is done, or however the block ends.
+    The bar is erased and the cursor restored once the run is done, or however the block ends.
     """
     if not shown:
         yield False
@@ -43,7 +43,7 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
             bar.start()
         bar.update(task, completed=progress.fraction, detail=describe(progress))
         if progress.fraction == 1:
-            bar.stop()  # what the caller shows next shall not land on it
+            bar.stop()  # so that the caller's next output does not land on it
 
     try:
         yield draw
@@ -52,7 +52,7 @@ def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[Progress], ob
 
 
 def describe(progress: Progress) -> str:
-    """What stands beside the bar; what matters least comes last, where a terminal cuts it."""
+    """Return the text next to the bar, least important part last, where a terminal cuts it off."""
     from ..progress import amount, described, duration
 
     parts = [described(progress.phase)]

@@ -1,4 +1,4 @@
-"""The options of a comparison, as the library takes them."""
+"""Conversion of the options of a comparison to the library's arguments."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LOG1P = {"auto": None, "yes": True, "no": False}
 def groups_of_cells(
     groupby: Sequence[str] | None, reference: Sequence[str] | None, groups: Sequence[str] | None
 ) -> dict[str, Any]:
-    """`groupby`, `reference` and `groups`: one as text, several as a list; left out if not given.
+    """Return `groupby`, `reference` and `groups`, those that were given.
 
-    The library's defaults hold for what is left out.
+    One value is text, several are a list. The library's defaults apply to those left out.
     """
     found: dict[str, Any] = {}
     for name, given in (("groupby", groupby), ("reference", reference)):
@@ -27,7 +27,7 @@ def groups_of_cells(
 
 
 def need_groupby(groupby: Sequence[str] | None, *, otherwise: str = "") -> None:
-    """Raise OptionError if there is none."""
+    """Raise OptionError if ``--groupby`` was not given."""
     if not groupby:
         raise OptionError(
             f"Missing option --groupby COL: the column of obs with the groups{otherwise}."
@@ -35,7 +35,7 @@ def need_groupby(groupby: Sequence[str] | None, *, otherwise: str = "") -> None:
 
 
 def is_log1p(text: str) -> bool | None:
-    """From the words of ``--is-log1p``."""
+    """Return the value of ``is_log1p=`` for a word of ``--is-log1p``."""
     return _LOG1P[text]
 
 
@@ -51,7 +51,7 @@ def test_options(
     p_values: str | None,
     nan_policy: str | None,
 ) -> dict[str, Any]:
-    """The options of the test that were given."""
+    """Return the options of the test that were given."""
     if welch and variance not in (None, "welch"):
         raise OptionError(f"--welch and --variance {variance} contradict each other. Give one.")
     options: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Documents for machines: one JSON document on stdout."""
+"""Machine-readable output: one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 
 
 def write_json(document: Any) -> None:
-    """Write one document as one line of ASCII."""
+    """Write a document to stdout as one line of ASCII."""
     sys.stdout.write(json_line(document))
 
 
 def json_line(document: Any) -> str:
-    """One document as one line of ASCII.
+    """Return a document as one line of ASCII.
 
-    Numbers that are not finite become null, as JSON has no other word for them.
+    Numbers that are not finite become null, because JSON has no other value for them.
     """
     return json.dumps(plain(document), allow_nan=False) + "\n"
 
 
 def error_document(code: int, name: str, message: str) -> dict[str, Any]:
-    """The document of an error, given the class of that name."""
+    """Return the document of an error, given the name of its class."""
     return {"error": {"code": code, "class": name, "message": message}}
 
 
 def plain(value: Any) -> Any:
-    """What JSON can say of a value: numpy's numbers and arrays, paths and dataclasses included."""
+    """Convert a value for JSON, including NumPy numbers and arrays, paths and dataclasses."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What a run says at its end: what was found, what ran, and what to type next."""
+"""The messages at the end of a run: what was found, what ran, and what to type next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def end_of_run(result: ResultFile, seconds: float) -> Iterator[str]:
-    """Lines about a run that has written its file."""
+    """Yield lines about a run that has written its file."""
     n = len(result.targets)
     yield (
         f"{n:,} group{'' if n == 1 else 's'} x {len(result.features):,} genes in {seconds:.2f} s: "
@@ -37,21 +37,21 @@ def end_of_run(result: ResultFile, seconds: float) -> Iterator[str]:
 
 
 def next_steps(*commands: str | None) -> Iterator[str]:
-    """Lines with the commands to type next; None is left out."""
+    """Yield lines with the commands to type next; None is left out."""
     yield "\nNext:"
     yield from (f"  {command}" for command in commands if command is not None)
 
 
 def top_command(result: Result, path: Path, n_hits: np.ndarray | None) -> str | None:
-    """The command that shows the comparison with most hits; None if there is none to show.
+    """Return the command that shows the comparison with the most hits, or None if there is none.
 
     Parameters
     ----------
     result : Result
-        What the Parquet file `path` holds.
+        The result in the Parquet file `path`.
     path : pathlib.Path
     n_hits : numpy.ndarray, shape (n_comparisons,), optional
-        Hits of each comparison.
+        Number of hits of each comparison.
     """
     if n_hits is None or not n_hits.any():
         return None
@@ -60,17 +60,17 @@ def top_command(result: Result, path: Path, n_hits: np.ndarray | None) -> str | 
 
 
 def report_command(path: Path) -> str:
-    """The command that makes a page of the results in `path`, in a new file."""
+    """Return the command that writes a report of the results in `path` to a new file."""
     return command_line("report", _as_argument(path), "-o", _free(path.with_suffix(".html")))
 
 
 def run_command(screen: Path, *options: str) -> str:
-    """The command that tests a screen, into a new file."""
+    """Return the command that tests a screen and writes the results to a new file."""
     return command_line("run", _as_argument(screen), *options, "-o", _free(Path("de.parquet")))
 
 
 def _named(result: Result, t: int) -> list[str] | None:
-    """The arguments of ``top`` that name a comparison; None if none do."""
+    """Return the arguments of ``top`` that identify a comparison, or None if none do."""
     target, reference = str(result.targets[t]), str(result.references[t])
     level = None if result.within is None else level_text(result.within[1][t])
     further = {"reference": reference} | ({} if level is None else {"within": level})
@@ -79,7 +79,7 @@ def _named(result: Result, t: int) -> list[str] | None:
         try:
             if result.find(target, **options) != t:
                 return None
-        except LabelError:  # another comparison has this name, too
+        except LabelError:  # another comparison has this name too
             continue
         words = [word for name, value in options.items() for word in _option(name, value)]
         words += ["--", target] if target.startswith("-") else [target]
@@ -92,12 +92,12 @@ def _option(name: str, value: str) -> list[str]:
 
 
 def _as_argument(path: Path) -> str:
-    """A path that no command takes for an option."""
+    """Return a path as text that no command mistakes for an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _free(path: Path) -> str:
-    """The path, or one like it, where there is no file yet."""
+    """Return the path, or a numbered variant, at which there is no file yet."""
     number, free = 2, path
     while free.exists():
         free = path.with_stem(f"{path.stem}-{number}")

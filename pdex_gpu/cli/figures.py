@@ -1,4 +1,4 @@
-"""Figures in files."""
+"""Writing figures to files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def draw_on_files() -> None:
-    """Have matplotlib draw without a screen.
+    """Make matplotlib draw without a display.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -29,7 +29,7 @@ def draw_on_files() -> None:
 
 
 def save_figure(axes: Any, path: Path, *, dpi: int = 200) -> None:
-    """Write the figure of some axes, whole or not at all, and close it."""
+    """Write the figure of some axes, completely or not at all, and close it."""
     import matplotlib.pyplot as plt
 
     from ..disk import write_beside

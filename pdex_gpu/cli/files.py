@@ -1,4 +1,4 @@
-"""Files that commands write: what stands in the way is said before any work."""
+"""Checks of the files that commands write; obstacles are reported before any work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..errors import OptionError, shown
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder that could not be made, or that nothing could be written to.
+    """Refuse an output folder that could not be created or written to.
 
     Raises
     ------
     OptionError
-        It is a file or below one, is not writable, or has too long a name.
+        If it is a file or below one, is not writable, or has too long a name.
     """
     check_path("--output", path)
     if mode_of(path) is not None and not is_folder(path):
@@ -33,14 +33,15 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], *, force: bool) -> Non
     ----------
     path : pathlib.Path
     suffixes : tuple of str
-        Those that `path` may have.
+        The suffixes that `path` may have.
     force : bool
         Whether an existing file may be replaced.
 
     Raises
     ------
     OptionError
-        If the suffix is another, the folder is missing or not writable, or `path` exists.
+        If the suffix is not allowed, the folder is missing or not writable, or `path` exists and
+        `force` is false.
     """
     check_path("--output", path)
     if path.suffix.lower() not in suffixes:

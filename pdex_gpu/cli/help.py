@@ -1,4 +1,4 @@
-"""How ``--help`` looks: options in panels of two columns, then examples to copy.
+"""The layout of ``--help``: options in panels of two columns, then examples to copy.
 
 Typer's own page has five columns, too many for 80 characters.
 """
@@ -14,12 +14,12 @@ from ..console import PROGRAM, messages, on_terminal
 
 _MOST_COLUMNS = 100  # longer lines are hard to read
 
-# These come last, as every command has them.
+# These panels come last, because every command has them.
 _LAST = ("Output", "Messages")
 
 
 class HelpfulCommand(TyperCommand):
-    """A command with this help, within which log lines and warnings are single lines."""
+    """A command with this help layout that prints log messages and warnings as single lines."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(_page(self, ctx))
@@ -37,7 +37,7 @@ class HelpfulCommand(TyperCommand):
 
 
 class HelpfulGroup(TyperGroup):
-    """A group of commands with this help."""
+    """A group of commands with this help layout."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(_page(self, ctx))
@@ -81,7 +81,7 @@ def _parts(command: Any, ctx: Any) -> Iterator[Any]:
 
 
 def _entry(param: Any) -> tuple[str, str, str]:
-    """Name, metavar and help of a parameter."""
+    """Return the name, metavar and help of a parameter."""
     text = param.help or ""
     if param.param_type_name == "argument":
         return param.metavar, "", text

@@ -1,6 +1,6 @@
 """The options that commands share: names, types, help, completion.
 
-Long help is cut into lines by the terminal, so it is kept within 50 characters.
+Help texts stay within 50 characters, because terminals wrap longer ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
     "Messages",
 )
 
-#: As the library has them.
+#: Values of options, as in the library.
 COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
 METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 ALTERNATIVES = ("two-sided", "less", "greater")
@@ -40,7 +40,7 @@ YES_NO = ("auto", "yes", "no")
 
 
 def option(names: str, metavar: str, help: str, panel: str, **more: Any) -> Any:
-    """An option with a value; `names` are separated by blanks."""
+    """Make an option with a value; `names` are separated by spaces."""
     return typer.Option(
         *names.split(),
         metavar=metavar,
@@ -52,12 +52,12 @@ def option(names: str, metavar: str, help: str, panel: str, **more: Any) -> Any:
 
 
 def flag(names: str, help: str, panel: str) -> Any:
-    """An option without a value."""
+    """Make an option without a value."""
     return typer.Option(*names.split(), help=help, rich_help_panel=panel, show_default=False)
 
 
 def choice(names: str, choices: tuple[str, ...], help: str, panel: str) -> Any:
-    """An option with one of a few values, which shells complete."""
+    """Make an option with one of a few values, which shells complete."""
     return option(
         names,
         "NAME",
@@ -83,7 +83,7 @@ def _complete_columns(incomplete: str) -> list[str]:
 
 
 Screen = Annotated[
-    str,  # a path, or a URL, which a Path would spoil
+    str,  # a path, or a URL, which Path would corrupt
     typer.Argument(metavar="FILE", help="a screen: .h5ad or zarr; it is never changed"),
 ]
 Results = Annotated[
@@ -244,7 +244,7 @@ Fdr = Annotated[
 ]
 Force = Annotated[bool, flag("--force", "replace an existing output", OUTPUT)]
 
-# What is shown; see `help.HelpfulCommand` and `main` for --verbose and --debug.
+# Output to the terminal; `help.HelpfulCommand` and `main` handle --verbose and --debug.
 Quiet = Annotated[bool, flag("--quiet -q", "show nothing but errors", SHOW)]
 Verbose = Annotated[bool, flag("--verbose -v", "log each step to stderr", SHOW)]
 Json = Annotated[bool, flag("--json", "one JSON document on stdout, errors too", SHOW)]

@@ -1,6 +1,6 @@
 """Tables and lines on stdout: coloured on a terminal, plain aligned text in a pipe.
 
-What is shown holds names from data: they are never read as markup, and can move no cursor.
+The output contains names from data. They are never read as markup, and cannot move the cursor.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-# Categories of signs that a terminal would act on: control characters, line and paragraph breaks,
-# lone surrogates.
+# Categories of characters that a terminal would act on: control characters, line and paragraph
+# separators, lone surrogates.
 _ACTIVE = {"Cc", "Zl", "Zp", "Cs"}
-# Signs that turn the direction of what follows.
+# Characters that change the direction of the following text.
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 _UNBOUNDED = 1 << 16
-_NARROWEST = 20  # columns that text is broken into
+_NARROWEST = 20  # fewest columns for wrapped text
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text with a style of rich, as ``"bold red"``."""
+    """Text with a rich style, such as ``"bold red"``."""
 
     text: str
     style: str = ""
@@ -39,7 +39,7 @@ class Cell:
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """A console on what stdout or stderr is now; it takes all text literally."""
+    """Open a console on the current stdout or stderr that takes all text literally."""
     from rich.console import Console
 
     return Console(
@@ -48,7 +48,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 def printable(name: object) -> str:
-    """A name as it can be shown: signs that a terminal would act on are escaped."""
+    """Return a name with the characters escaped that a terminal would act on."""
     return "".join(
         sign.encode("unicode_escape", "surrogatepass").decode()
         if unicodedata.category(sign) in _ACTIVE or sign in _TURNING
@@ -58,7 +58,7 @@ def printable(name: object) -> str:
 
 
 def show_line(*parts: str | Cell) -> None:
-    """One line, however long: nothing is cut, nothing is broken."""
+    """Print one line of any length, without cutting or wrapping it."""
     from rich.text import Text
 
     line = Text.assemble(*((str(p), p.style if isinstance(p, Cell) else "") for p in parts))
@@ -66,7 +66,7 @@ def show_line(*parts: str | Cell) -> None:
 
 
 def show_entry(lead: Sequence[str | Cell], text: str) -> None:
-    """A text after its lead; what is too long for a terminal goes on below its beginning."""
+    """Print a text after its lead; on a terminal, it wraps with a hanging indent."""
     import textwrap
 
     console = open_console()
@@ -81,7 +81,7 @@ def show_entry(lead: Sequence[str | Cell], text: str) -> None:
 def show_table(
     header: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, right: str = ""
 ) -> None:
-    """A table.
+    """Print a table.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def show_table(
         Column titles.
     rows : sequence of sequences of str or Cell
     right : str
-        One letter a column: ``"r"`` aligns it to the right, anything else to the left.
+        One letter per column: ``"r"`` aligns it to the right, anything else to the left.
     """
     console = open_console()
     if not console.is_terminal:
@@ -99,7 +99,7 @@ def show_table(
     table = _table(header, rows, right)
     unbounded = console.options.update(max_width=_UNBOUNDED)
     if console.measure(table, options=unbounded).maximum > console.width:
-        # Titles give way before names do.
+        # Wrap titles before names.
         table = _table([title.replace(" ", "\n") for title in header], rows, right)
     console.print(table)
 
@@ -115,7 +115,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str | Cell]], right: s
         table.add_column(
             Text(title),
             justify="right" if to_right else "left",
-            no_wrap=to_right,  # numbers stay whole, names fold
+            no_wrap=to_right,  # numbers stay whole, names wrap
             overflow="fold",
         )
     for row in rows:

@@ -1,4 +1,4 @@
-"""From the text of a command line to values; what cannot be one is a usage error."""
+"""Parsing of command-line texts into values; an invalid text is a usage error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import MissingFileError, OptionError, listing, unknown
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A parser that takes one of a few words."""
+    """Return a parser that accepts one of a few words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -29,7 +29,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def number(text: str | float) -> float:
-    """A finite number."""
+    """Parse a finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -40,7 +40,7 @@ def number(text: str | float) -> float:
 
 
 def number_or_none(text: str | float) -> float | None:
-    """A finite number above zero, or ``none``."""
+    """Parse a finite number above zero, or ``none``."""
     if text == "none":
         return None
     value = number(text)
@@ -50,7 +50,7 @@ def number_or_none(text: str | float) -> float | None:
 
 
 def fraction(text: str | float) -> float:
-    """A number above 0 and below 1."""
+    """Parse a number above 0 and below 1."""
     value = number(text)
     if not 0.0 < value < 1.0:
         raise typer.BadParameter(f"{text!r} is not a number between 0 and 1")
@@ -58,12 +58,12 @@ def fraction(text: str | float) -> float:
 
 
 def at_least_one(text: str | int) -> int:
-    """A whole number above zero."""
+    """Parse a whole number above zero."""
     return _whole(text, 1)
 
 
 def at_least_zero(text: str | int) -> int:
-    """A whole number that is not negative."""
+    """Parse a whole number that is not negative."""
     return _whole(text, 0)
 
 
@@ -78,7 +78,7 @@ def _whole(text: str | int, least: int) -> int:
 
 
 def memory_size(text: str | int) -> int:
-    """Bytes from ``4GB``, ``512MiB`` or a plain number."""
+    """Parse a size such as ``4GB``, ``512MiB`` or a plain number into bytes."""
     from ..machine import memory_budget
 
     try:
@@ -90,7 +90,7 @@ def memory_size(text: str | int) -> int:
 
 
 def device_number(text: str | int) -> int:
-    """The number of a device."""
+    """Parse the number of a device."""
     if not str(text).isdecimal():
         raise typer.BadParameter(
             f"{text!r} is not the number of a device; nvidia-smi lists them, the first is 0"
@@ -99,7 +99,7 @@ def device_number(text: str | int) -> int:
 
 
 def devices(text: Any) -> int | list[int] | str:
-    """The number of a device, several with commas between, or ``all``."""
+    """Parse the number of a device, several numbers separated by commas, or ``all``."""
     if text == "all":
         return "all"
     words = str(text).split(",")
@@ -113,7 +113,7 @@ def devices(text: Any) -> int | list[int] | str:
 
 
 def architectures(texts: Iterable[str]) -> list[str]:
-    """``sm_90`` from ``sm_90``, ``90`` or ``9.0``; a text may list several, with commas."""
+    """Parse ``sm_90``, ``90`` or ``9.0`` into ``sm_90``; a text may list several, with commas."""
     found = []
     for text in split(texts):
         match = re.fullmatch(r"(?:sm_)?(\d{1,2})\.?(\d)", text)
@@ -124,12 +124,12 @@ def architectures(texts: Iterable[str]) -> list[str]:
 
 
 def split(texts: Iterable[str] | None) -> list[str]:
-    """The words of texts that may list several, with commas."""
+    """Split texts that may list several words, separated by commas."""
     return [word.strip() for text in texts or () for word in text.split(",") if word.strip()]
 
 
 def pairs(texts: Iterable[str] | None) -> list[tuple[str, str]] | None:
-    """Targets and references, from ``TARGET:REFERENCE`` or tables in files.
+    """Parse pairs of targets and references from ``TARGET:REFERENCE`` or from tables in files.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
             rows = [row for row in csv.reader(file, delimiter=separator) if row]
     except FileNotFoundError:
         raise MissingFileError(f"The table of pairs {str(path)!r} does not exist.") from None
-    except (OSError, ValueError, csv.Error) as error:  # a folder, say, or no text
+    except (OSError, ValueError, csv.Error) as error:  # for example a folder, or not text
         raise OptionError(f"The table of pairs {str(path)!r} cannot be read: {error}.") from error
     header = rows[0] if rows else []
     if not {"target", "reference"} <= set(header):

@@ -1,1 +1,1 @@
-"""Runs on a Dask cluster: finding it, what its workers are, and what they do."""
+"""Runs on a Dask cluster: connecting to it, checking its workers, and their tasks."""

@@ -1,4 +1,4 @@
-"""The Dask client of a call: the one given, one for an address, or the one there is."""
+"""The Dask client of a call: the one given, one for an address, or the current one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..installing import how_to_install
 if TYPE_CHECKING:
     from distributed import Client
 
-_TIMEOUT = 10.0  # seconds in which a scheduler answers
+_TIMEOUT = 10.0  # seconds within which a scheduler must answer
 
 
 @contextmanager
 def connected(given: Any) -> Iterator[Client]:
-    """A client of a running cluster, closed at the end if it was made here.
+    """Yield a client of a running cluster, and close it at the end if it was made here.
 
     Parameters
     ----------
@@ -27,11 +27,11 @@ def connected(given: Any) -> Iterator[Client]:
     Raises
     ------
     ClusterError
-        There is no current client, nothing answers at the address, or there are no workers.
+        If there is no current client, nothing answers at the address, or there are no workers.
     MissingDependencyError
-        The package distributed is not installed.
+        If the package distributed is not installed.
     OptionError
-        `given` is something else.
+        If `given` is anything else.
     """
     try:
         from distributed import Client
@@ -61,7 +61,7 @@ def connected(given: Any) -> Iterator[Client]:
             f"client={given!r} must be a distributed.Client, the address of a scheduler as text "
             f"('tcp://host:8786'), or None for the current client, not {type(given).__name__}."
         )
-    with _checked(given).as_current():  # dask arrays are looked at there, too
+    with _checked(given).as_current():  # dask arrays are inspected through it, too
         yield given
 
 
@@ -70,7 +70,7 @@ def _client_at(address: str) -> Client:
 
     try:
         return Client(address, timeout=_TIMEOUT, set_as_default=False)
-    except (OSError, ValueError) as error:  # no answer in time is an OSError
+    except (OSError, ValueError) as error:  # a timeout is an OSError
         raise ClusterError(
             f"No Dask scheduler answers at client={address!r}: {error}. Check the address (the "
             "scheduler prints it when it starts) and that this machine can reach it."

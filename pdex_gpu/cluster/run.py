@@ -1,4 +1,4 @@
-"""A run on a Dask cluster: what is handed out, and what comes back."""
+"""A run on a Dask cluster: submitting tasks and collecting their results."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ from .workers import Workers, survey
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-#: A matrix in memory, and what goes with it, may be sent if it is no larger.
+#: Largest matrix in memory, in bytes of all its arrays, that is sent to workers.
 MOST_SENT = 100_000_000
 _MOST_SETTINGS = 20_000  # bytes
-_BLOCK = 1 << 24  # entries of a block of rows, at most
+_BLOCK = 1 << 24  # maximum entries in a block of rows
 _SMALLEST_BLOCK = 1 << 16
 _BLOCKS_A_SLOT = 4
 _SHARE_FOR_BLOCKS = 0.5
@@ -69,16 +69,16 @@ _SHARE_FOR_BLOCKS = 0.5
 
 @dataclass(frozen=True)
 class _Data:
-    """How workers come by the data.
+    """How workers get the data.
 
     Attributes
     ----------
     path : str or None
-        Where they open them.
+        Where workers open the data.
     labels : bool
-        Whether they find out there who is compared with whom; otherwise it is sent.
+        Whether workers read from there which cells are compared; otherwise the design is sent.
     blocks : DaskBlocks or None
-        The dask array whose blocks they are given.
+        The dask array whose blocks workers receive.
     """
 
     path: str | None
@@ -102,7 +102,7 @@ class Cluster:
         self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
         self._settings: Settings | None = None
-        self._parent: Path | None = None  # of split rows; with a checkpoint, in its folder
+        self._parent: Path | None = None  # folder for split rows, if not the checkpoint's
 
     def __enter__(self) -> Cluster:
         return self
@@ -112,19 +112,19 @@ class Cluster:
 
     @property
     def backend(self) -> BackendInfo:
-        """What the workers compute on."""
+        """Return the backend that the workers compute on."""
         assert self.workers is not None
         return self.workers.backend
 
     def prepare(
         self, data: Any, dataset: Dataset, settings: Settings, test: StatisticalTest
     ) -> None:
-        """See that workers can come by the data, and what they are.
+        """Check that workers can get the data, and survey the workers.
 
         Raises
         ------
         UnsupportedDataError
-            The data cannot be read by others than this process.
+            If only this process can read the data.
         PdexGpuError
             See :func:`.workers.survey`.
         """
@@ -140,7 +140,7 @@ class Cluster:
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
             if settings.out is None:
                 self._parent = self._own_folder(folders[-1]) / "split"
-            else:  # kept with the checkpoint, for a call that carries on
+            else:  # kept with the checkpoint, for a call that resumes it
                 out = str(Path(settings.out).absolute())
                 name = hashlib.sha256(out.encode()).hexdigest()[:16]
                 self._parent = folders[-1] / f"pdex_gpu-{name}"
@@ -148,7 +148,7 @@ class Cluster:
     def _own_folder(self, scratch: Path) -> Path:
         try:
             own = self._stack.enter_context(temporary_folder(scratch, "pdex_gpu-split-"))
-            own.chmod(0o777 & ~private_umask() | 0o700)  # workers may be another user's
+            own.chmod(0o777 & ~private_umask() | 0o700)  # workers may run as another user
             return own
         except OSError as error:
             raise ScratchError(
@@ -173,9 +173,9 @@ class Cluster:
         sink: Sink,
         run: Map,
     ) -> Plan:
-        """The ranges of genes that the sink has not, as the tightest worker can hold them.
+        """Plan the ranges of genes that the sink lacks, in sizes that the tightest worker can hold.
 
-        Where rows were split by an earlier call, the ranges are the same.
+        Where an earlier call split the rows, its ranges are reused.
         """
         assert self.workers is not None
         tightest, gene_chunk_size = self.workers.tightest, settings.gene_chunk_size
@@ -216,7 +216,7 @@ class Cluster:
             self._split.remove()
 
     def run(self, job: Job) -> None:
-        """Run every range of a job that is to be run."""
+        """Run every pending range of a job."""
         assert self._data is not None
         assert self._settings is not None
         source, plan = job.source, job.plan
@@ -263,7 +263,7 @@ class Cluster:
         return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
 
     def _split_rows(self, job: Job, work: Work, futures: _Futures) -> None:
-        """The first stage: all rows, in blocks, to the shared folder."""
+        """Run the first stage: write all rows, block by block, to the shared folder."""
         assert self.workers is not None
         assert self._data is not None
         assert self._split is not None
@@ -303,7 +303,7 @@ class Cluster:
             raise UnevenError("ranges of genes are larger than was estimated")
 
     def _test(self, job: Job, work: Work, futures: _Futures) -> None:
-        """The ranges of genes; each result is taken as it comes."""
+        """Test the ranges of genes, and store each result as it arrives."""
         assert self._data is not None
         ranges = [job.plan.genes(k) for k in job.plan.todo]
         if self._data.blocks is None or work.split is not None:
@@ -329,7 +329,7 @@ def _by_field(work: Work, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class _Futures:
-    """Tasks that were handed out, and the data that go with each of them."""
+    """The submitted tasks, and the data sent along with each of them."""
 
     def __init__(self, client: Client, work: Work) -> None:
         self._client, self._work = client, work
@@ -337,7 +337,7 @@ class _Futures:
         self._given: list[Future] = []
 
     def send(self, sent: Sent) -> None:
-        """Hand out what workers cannot read: by the result of a task, made again if it is lost."""
+        """Send data that workers cannot read, as a task's result, which Dask recomputes if lost."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
             self._sent = self._client.submit(
@@ -346,7 +346,7 @@ class _Futures:
         self._given.append(self._sent)
 
     def submit(self, name: str, function: Any, items: Iterable[slice]) -> list[Future]:
-        """A task for each of some rows or genes."""
+        """Submit one task per slice of rows or genes."""
         given = [
             self._client.submit(
                 function, self._work, self._sent, item, key=f"{name}-{self._work.token}-{i}"
@@ -359,7 +359,7 @@ class _Futures:
     def compute(
         self, name: str, function: Any, items: Iterable[tuple[slice, Any, list[Any]]]
     ) -> list[Future]:
-        """A task for each of some rows or genes, which is given blocks of a dask array."""
+        """Submit one task per slice of rows or genes, each with blocks of a dask array."""
         from dask import delayed
 
         task = delayed(function, traverse=False)
@@ -375,7 +375,7 @@ class _Futures:
         return given
 
     def results(self, given: list[Future]) -> Iterator[Any]:
-        """Results as they come; the first error ends all, as no other would tell more."""
+        """Yield results as they arrive; raise the first error, as later ones add nothing."""
         from distributed import as_completed
 
         for future in as_completed(given):
@@ -383,7 +383,7 @@ class _Futures:
             future.release()
 
     def cancel(self) -> None:
-        """Forget all tasks, whatever they are at."""
+        """Cancel all tasks, in any state."""
         with suppress(Exception):  # the scheduler may be gone
             self._client.cancel(self._given)
         self._given.clear()
@@ -395,7 +395,7 @@ def _as_it_is(sent: Sent) -> Sent:
 
 @contextmanager
 def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
-    """Say in words that workers died, or that the scheduler is gone."""
+    """Turn Dask's exceptions for dead workers or a lost scheduler into clear errors."""
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
 
@@ -421,7 +421,7 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
 
 
 def _how(data: Any, source: Source) -> _Data:
-    """How workers come by the data; raises UnsupportedDataError if they cannot."""
+    """Return how workers get the data; raise UnsupportedDataError if they cannot."""
     from ..sources.dask_array import blocks_of
 
     if isinstance(data, str | os.PathLike):
@@ -461,7 +461,7 @@ def _sent(job: Job, data: _Data) -> Sent | None:
 
 
 def _shared_folders(settings: Settings, source: Source) -> tuple[Path, ...]:
-    """Folders that workers write to: of the output, and for split rows."""
+    """Return the folders that workers write to: the output's, and the one for split rows."""
     folders = []
     if settings.out is not None:
         folders.append(Path(settings.out).absolute().parent)

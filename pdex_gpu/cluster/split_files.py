@@ -1,8 +1,8 @@
-"""Rows split by ranges of genes, a file a block of rows, in a folder that all workers see.
+"""Rows split by ranges of genes, one file per block of rows, in a folder that all workers see.
 
-A file is written under another name and renamed, so one that has its name is whole; two workers
-that write the same write the same bytes. Each piece that is read at once has a checksum (CRC-32),
-which is looked at whenever it is read, and with a header that has one too.
+A file is written under a temporary name and then renamed, so a file with its final name is
+complete. Two workers that write the same file write the same bytes. The header and each piece that
+is read at once have a checksum (CRC-32), which is verified on every read.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _NOTE, _ROWS = "split.json", "rows.json"
 _TEMPORARY = ".part"
 _PREFIX = struct.Struct("<8sqI")
 _SUM = np.dtype("<u4")
-# Of the arrays of a file (bounds, entries of each gene, and those of SplitBlock), those of which a
-# range has a piece; the rest are read whole.
+# Positions among the arrays of a file: bounds, entries of each gene, and those of SplitBlock. Each
+# range has one piece of these arrays; the others are read whole.
 _COUNTS, _OF_RANGES = 2, (3, 4)
 _MOST_NOTE = 1 << 26  # bytes
 
@@ -55,11 +55,11 @@ class _Array:
     dtype : numpy.dtype
     length : int
     edges : numpy.ndarray, shape (n_pieces + 1,), int64
-        Its pieces: each is read as a whole.
+        Bounds of its pieces; each is read as a whole.
     sums : numpy.ndarray, shape (n_pieces,), uint32
-        Their checksums.
+        Checksums of the pieces.
     first_sum : int
-        What these start from.
+        Initial value of the checksums.
     """
 
     path: str
@@ -73,7 +73,7 @@ class _Array:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The folder, and how what is in it is cut; travels with every task.
+    """The folder of split files and how the rows are split; sent with every task.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class SplitFiles:
     ranges : Ranges
     n_cells : int
     dtype, index_dtype : numpy.dtype
-        Of values and genes of the chunks.
+        Dtypes of the values and gene indices of chunks.
     """
 
     folder: Path
@@ -92,20 +92,20 @@ class SplitFiles:
 
     @staticmethod
     def name(rows: slice) -> str:
-        """The name of the file of a block of rows."""
+        """Return the file name for a block of rows."""
         return f"rows-{rows.start:012d}-{rows.stop:012d}.split"
 
     def path(self, rows: slice) -> Path:
-        """The file of a block of rows."""
+        """Return the path of the file for a block of rows."""
         return self.folder / self.name(rows)
 
     def write(self, block: SplitBlock, seen: np.ndarray) -> None:
-        """Keep a block, and the entries of each gene in it.
+        """Write a block, and the number of entries of each gene in it.
 
         Raises
         ------
         ScratchError
-            The folder is full, not writable, or gone.
+            If the folder is full, not writable, or gone.
         """
         path = self.path(block.rows)
         through = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
@@ -127,12 +127,12 @@ class SplitFiles:
             ) from error
 
     def entries(self, rows: slice) -> np.ndarray | None:
-        """Entries of a block in each range, shape (n_ranges,); None if it was not written yet.
+        """Count the entries of a block in each range, shape (n_ranges,); None if not written yet.
 
         Raises
         ------
         ScratchError
-            It is not as it was written.
+            If the file has changed since it was written.
         """
         path = self.path(rows)
         if kind_of(path) is None:
@@ -144,23 +144,23 @@ class SplitFiles:
         return np.diff(_read_block(path).bounds)
 
     def n_bytes(self) -> int:
-        """Bytes of all files."""
+        """Return the total size of all files in bytes."""
         return sum(path.stat().st_size for path in self._paths())
 
     def seen(self, n_genes: int) -> np.ndarray:
-        """Entries of each gene in all blocks, shape (n_genes,), int64."""
+        """Count the entries of each gene in all blocks, shape (n_genes,), int64."""
         total = np.zeros(n_genes, np.int64)
         for path in self._paths():
             total += _get_once(_open_header(path)[1][1])
         return total
 
     def blocks(self) -> list[SplitBlock]:
-        """All blocks, in the order of cells.
+        """Return all blocks, in the order of cells.
 
         Raises
         ------
         ScratchError
-            Some are missing.
+            If some are missing.
         """
         blocks = [_read_block(path) for path in self._paths()]
         at = 0
@@ -176,7 +176,7 @@ class SplitFiles:
         return blocks
 
     def join(self, k: int, blocks: Sequence[SplitBlock], run: Map) -> CsrChunk:
-        """The chunk of range `k`."""
+        """Return the chunk of range `k`."""
         dtypes = self.dtype, self.index_dtype
         return join_range(self.ranges, k, blocks, dtypes, _Opened().get, run)
 
@@ -192,7 +192,7 @@ class SplitFiles:
 
 
 def _parts(path: Path, block: SplitBlock, seen: np.ndarray) -> list[Any]:
-    """What a file consists of."""
+    """Return the parts of a file, in order."""
     arrays = [np.ascontiguousarray(a) for a in (block.bounds, seen, *block.arrays)]
     first = _first_sum(path)
     sums = np.array(
@@ -214,12 +214,12 @@ def _parts(path: Path, block: SplitBlock, seen: np.ndarray) -> list[Any]:
 
 
 def _first_sum(path: Path) -> int:
-    """What the checksums of a file start from: pieces of other files do not pass for its own."""
+    """Return the initial checksum of a file, so that pieces of other files are not accepted."""
     return crc32(f"{path.parent.name}/{path.name}".encode())
 
 
 def _edges(i: int, length: int, bounds: np.ndarray) -> np.ndarray:
-    """The pieces of the array of a block that is written as the `i`-th."""
+    """Return the bounds of the pieces of the `i`-th array of a file."""
     n_ranges = len(bounds) - 1
     if i == _COUNTS:
         return np.arange(n_ranges + 1) * (length // n_ranges)
@@ -227,7 +227,7 @@ def _edges(i: int, length: int, bounds: np.ndarray) -> np.ndarray:
 
 
 def _open_header(path: Path) -> tuple[slice, list[_Array]]:
-    """The rows of a file, and its arrays; the first are the bounds."""
+    """Return the rows of a file, and its arrays; the first array is the bounds."""
     try:
         fd = open_plain(path)
         try:
@@ -291,12 +291,12 @@ class _Handle:
 
 
 class _Opened(threading.local):
-    """The file that a thread reads from: one at a time, as many files wait to be read."""
+    """The one file that a thread has open: there may be too many to keep them all open."""
 
     handle: _Handle | None = None
 
     def get(self, array: _Array, first: int, last: int) -> np.ndarray:
-        """Items ``[first, last)`` of an array: one of its pieces."""
+        """Read the items ``[first, last)`` of an array, which must be one of its pieces."""
         out = np.empty(last - first, array.dtype)  # filled by read_into
         if not out.size:
             return out
@@ -322,17 +322,18 @@ def _damaged(path: Path, error: Exception) -> ScratchError:
 
 
 class SplitFolder:
-    """Folders of split files on the side of the call: kept for one that carries on, else removed.
+    """The folders of split files, as the client manages them.
 
-    A folder's name is made of the run and the ranges, so what a worker still writes for a call
-    that was given up is never taken for another's.
+    They are kept for a call that resumes the run, and otherwise removed. A folder's name is made
+    from the run and its ranges, so files that a worker still writes for an abandoned call are never
+    taken for another call's.
 
     Parameters
     ----------
     parent : pathlib.Path
-        Made here, with nothing else in it.
+        Made here, and used for nothing else.
     identity : mapping
-        What tells the run from others.
+        Facts that distinguish the run from others.
     """
 
     def __init__(self, parent: Path, identity: Mapping[str, Any]) -> None:
@@ -340,7 +341,7 @@ class SplitFolder:
         self._identity = json.loads(json.dumps(identity))
 
     def edges(self) -> tuple[int, ...] | None:
-        """The ranges of genes that an earlier call of the same run split by, if there was one."""
+        """Return the ranges of genes of an earlier call of the same run, or None."""
         if kind_of(self.parent) != "a folder":
             return None
         for folder in sorted(self.parent.iterdir()):
@@ -353,12 +354,12 @@ class SplitFolder:
         return None
 
     def begin(self, edges: Sequence[int]) -> Path:
-        """The folder for a run and its ranges; others of this parent are removed.
+        """Make the folder for a run and its ranges, removing other folders of this parent.
 
         Raises
         ------
         ScratchError
-            It cannot be made, or somebody else put something in its place.
+            If the folder cannot be made, or something else is in its place.
         """
         facts = {"run": self._identity, "edges": [int(edge) for edge in edges]}
         text = json.dumps(facts)
@@ -386,16 +387,16 @@ class SplitFolder:
         return folder
 
     def rows(self, folder: Path, most: int, cut: Callable[[], list[slice]]) -> list[slice]:
-        """Blocks of rows as the folder has them, or else as `cut` gives them.
+        """Return the blocks of rows noted in the folder, or else those that `cut` returns.
 
         Parameters
         ----------
         folder : pathlib.Path
             From :meth:`begin`.
         most : int
-            Entries that a block may have: larger ones of an earlier call are given up.
+            Largest number of entries in a block; larger blocks of an earlier call are discarded.
         cut : callable
-            Gives the blocks.
+            Returns the blocks.
         """
         note = folder / _ROWS
         parts = _rows_of(_read_note(note), folder, most)
@@ -412,17 +413,17 @@ class SplitFolder:
         return parts
 
     def remove(self) -> None:
-        """Remove all folders; what never was is no matter."""
+        """Remove all folders, if there are any."""
         shutil.rmtree(self.parent, ignore_errors=True)
 
 
 def _name_of(text: str) -> str:
-    """The name of the folder whose note this is."""
+    """Return the name of the folder that a note belongs to."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read_note(path: Path) -> str | None:
-    """What a note says; None if there is none that can be read."""
+    """Return the text of a note, or None if it is missing or unreadable."""
     try:
         fd = open_plain(path)
         try:
@@ -441,7 +442,7 @@ def _write_note(path: Path, text: str) -> None:
 
 
 def _rows_of(text: str | None, folder: Path, most: int) -> list[slice] | None:
-    """The blocks that a note tells of; None if it is damaged, or they are too large."""
+    """Return the blocks listed in a note, or None if it is damaged or the blocks are too large."""
     try:
         found = json.loads(text or "")
         cut, rows = found["most"], found["rows"]

@@ -1,4 +1,4 @@
-"""What runs on workers: splitting rows, testing genes. Functions that travel by name."""
+"""The tasks that run on workers: splitting rows and testing genes; functions pickled by name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Rows:
     n_bytes : int
         Bytes read for it.
     damaged : bool
-        Whether an earlier call had written it, and the file was damaged since.
+        Whether an earlier call had written it and the file has since been damaged.
     """
 
     entries: np.ndarray
@@ -59,11 +59,11 @@ class Genes:
     ----------
     genes : slice
     summary : ValueSummary
-        Of the values of the matrix in these genes.
+        Summary of the matrix values of these genes.
     n_bytes : int
-        Bytes of the data read for it.
+        Bytes of the data read for them.
     values : numpy.ndarray or None, shape (values, genes), float64
-        The results, if they are not in a file.
+        The results, if not written to a file.
     file : RangeFile or None
     """
 
@@ -75,7 +75,7 @@ class Genes:
 
 
 def _errors_travel(task: _Task) -> _Task:
-    """Let errors leave without causes that cannot be pickled: these become notes."""
+    """Wrap a task so that causes of its errors that cannot be pickled become notes."""
 
     @functools.wraps(task)
     def run(*args: Any) -> Any:
@@ -94,13 +94,13 @@ def _errors_travel(task: _Task) -> _Task:
 
 
 def _can_travel(error: BaseException | None) -> bool:
-    """Whether an error can be pickled with all that led to it, as Dask does."""
+    """Return whether an error can be pickled with its chain of causes, as Dask does."""
     from distributed.protocol import pickle
 
     while error is not None:
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:  # whatever the constructors of others ask for
+        except Exception:  # unpickling calls foreign constructors, which may raise anything
             return False
         error = error.__cause__ or error.__context__
     return True
@@ -108,7 +108,7 @@ def _can_travel(error: BaseException | None) -> bool:
 
 @_errors_travel
 def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
-    """Read rows of a matrix in a file and write them to the shared folder, split."""
+    """Read rows of a matrix from a file, and write them to the shared folder, split."""
     known, damaged = _known(work, rows)
     if known is not None:
         return Rows(known, 0)
@@ -136,7 +136,7 @@ def split_blocks(work: Work, sent: Sent | None, rows: slice, part: BlockPart, *b
 
 
 def _known(work: Work, rows: slice) -> tuple[np.ndarray | None, bool]:
-    """The entries of a block that was written before, and whether it is damaged since."""
+    """Return the entries of a block written earlier, if any, and whether it has been damaged."""
     assert work.split is not None
     try:
         return work.split.entries(rows), False
@@ -162,7 +162,7 @@ def _write(
 
 @_errors_travel
 def test_genes(work: Work, sent: Sent | None, genes: slice) -> Genes:
-    """Test a range of genes: of the matrix, or of the rows in the shared folder."""
+    """Test a range of genes, read from the matrix or from the rows in the shared folder."""
     with using(work, sent) as run:
         if work.split is None:
             return _test(run, run.source, genes)
@@ -207,9 +207,9 @@ def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Gene
 
 
 def _begin_anew() -> None:
-    """End this process if a nanny starts another: a process that lost its device has no other.
+    """End this process if a nanny restarts it, because a process cannot regain a lost device.
 
-    Dask then gives the task to another worker, as after any death of one.
+    Dask then gives the task to another worker, as whenever a worker dies.
     """
     from distributed import get_worker
 
@@ -228,7 +228,7 @@ class _Counter:
 
 
 class _OneRange:
-    """Results of one range, NaN until stored; see :class:`.sinks.base.Sink`."""
+    """The results of one range, NaN until stored; see :class:`.sinks.base.Sink`."""
 
     n_bytes = 0
 
@@ -239,7 +239,7 @@ class _OneRange:
         self.summary = ValueSummary()
 
     def expect(self, edges: Sequence[int]) -> None:
-        """See :meth:`.sinks.base.Sink.expect`; there is one range."""
+        """See :meth:`.sinks.base.Sink.expect`; there is only one range."""
 
     def store(self, result: RangeResult) -> None:
         """See :meth:`.sinks.base.Sink.store`."""
@@ -257,12 +257,12 @@ class _OneRange:
         self.summary |= summary
 
     def start_over(self) -> None:
-        """See :meth:`.sinks.base.Sink.start_over`; the client does, with other tasks."""
+        """See :meth:`.sinks.base.Sink.start_over`; the client does this, with new tasks."""
         raise NotImplementedError
 
 
 class _Split:
-    """One range of rows in the shared folder, as a source of that range alone."""
+    """One range of the rows in the shared folder, as a source of only that range."""
 
     on_device = False
 
@@ -280,7 +280,7 @@ class _Split:
 
 
 class _Blocks:
-    """A range of genes in blocks of a dask array."""
+    """A range of genes in blocks of a dask array, as a source of only that range."""
 
     on_device = False
 
@@ -311,7 +311,7 @@ class _Blocks:
 
 
 class _One:
-    """A reader of one range, its cells put in order."""
+    """A reader of one range that puts its cells in order."""
 
     def __init__(self, make: Callable[[Map], Chunk], order: np.ndarray | None, run: Map) -> None:
         self._make, self._order, self._run = make, order, run

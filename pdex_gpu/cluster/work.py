@@ -1,4 +1,4 @@
-"""What a worker needs to know of a run, and what it opens for it once."""
+"""The description of a run that workers receive, and what they open for it once."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from ..sources.view import take_apart
 from ..versions import version
 from .split_files import SplitFiles
 
-#: Packages whose versions change results, or how tasks and results travel.
+#: Packages whose versions affect results, or the transfer of tasks and results.
 PACKAGES = ("pdex-gpu", "numpy", "scipy", "dask", "distributed")
-#: Those that only some backends need: compared where a worker has them.
+#: Packages that only some backends need, compared where a worker has them.
 OPTIONAL = ("numba",)
 
 _FEEDING = 8  # threads that feed a device
 
 
 def own_versions() -> dict[str, str]:
-    """Versions that client and workers have to have in common."""
+    """Return the versions that client and workers must have in common."""
     # Pickled functions and cached kernels differ between minor versions of Python.
     python = ".".join(platform.python_version_tuple()[:2])
     found = {"python": python, **{name: version(name) for name in PACKAGES}}
@@ -50,32 +50,32 @@ def own_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Work:
-    """A run, as every task carries it: small, whatever the size of the data.
+    """The description of a run that every task carries: small for data of any size.
 
     Attributes
     ----------
     token : str
-        Names the run.
+        Identifies the run.
     settings : Settings
-        Without what only the client needs.
+        Without the parts that only the client needs.
     analysis : Analysis
     path : str or None
         Where workers open the data; None if the matrix comes with the tasks.
     identity : mapping or None
-        What the data at the path have to be.
+        Expected identity of the data at the path.
     sorts : bool
         Whether the matrix at the path has lines that are out of order.
     versions : mapping
-        Those of the client.
+        Versions that the client has.
     n_genes : int
     fields : mapping of str to int
-        What is kept of each gene, and how many values that is.
+        Number of values per gene, by result field.
     split : SplitFiles or None
-        Where rows are split to, if the matrix has to be.
+        Where split rows are written, if the matrix must be split.
     checkpoint : pathlib.Path or None
-        Where results are written, if not returned.
+        Where results are written, if they are not returned.
     run, note : str
-        Of the checkpoint, see :func:`.sinks.checkpoint.write_range`.
+        For the checkpoint; see :func:`.sinks.checkpoint.write_range`.
     """
 
     token: str
@@ -95,7 +95,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Sent:
-    """What workers cannot read themselves.
+    """Data of a run that workers cannot read themselves.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Sent:
     source : Source or None
         A matrix in memory.
     order : numpy.ndarray or None
-        Cell of the matrix for each cell of the design, where these differ.
+        The matrix cell of each cell of the design, if their orders differ.
     """
 
     design: Design
@@ -112,7 +112,7 @@ class Sent:
 
 
 class OpenRun:
-    """A run on a worker: the data opened, the kernels loaded."""
+    """A run on a worker, with data opened and kernels loaded."""
 
     def __init__(self, work: Work, sent: Sent | None) -> None:
         check_versions(work.versions)
@@ -130,7 +130,7 @@ class OpenRun:
             self.engine = self.backend.engines[0] if on_device else by_itself
             source = None if sent is None else sent.source
             if work.path is not None:
-                # Labels that were sent may be in no file.
+                # The file may lack the labels that were sent.
                 matrix_alone = sent is not None and settings.guides is None
                 dataset = self._stack.enter_context(
                     open_dataset(work.path, None, settings.layer, settings.allowed)
@@ -144,7 +144,7 @@ class OpenRun:
             self._source = source
             self.order = sent.order if sent is not None else take_apart(self.source)[1]
             self.design: Design = design_of(dataset, settings) if sent is None else sent.design
-            # One range at a time on a device: a range fills it.
+            # One range at a time on a device, as a range fills it.
             self.turn = threading.Lock() if on_device else None
             self._blocks: list[SplitBlock] | None = None
             self._lock = threading.Lock()
@@ -154,12 +154,12 @@ class OpenRun:
 
     @property
     def source(self) -> Source:
-        """The matrix, where it is not split and does not come with the tasks."""
+        """Return the matrix, where it is not split and does not come with the tasks."""
         assert self._source is not None
         return self._source
 
     def blocks(self) -> list[SplitBlock]:
-        """The split rows, once all are there."""
+        """Return the split rows, once all are written."""
         assert self.work.split is not None
         with self._lock:
             if self._blocks is None:
@@ -172,7 +172,7 @@ class OpenRun:
 
 
 def check_versions(wanted: Mapping[str, str]) -> None:
-    """Raise ClusterError unless this process has the versions of the client."""
+    """Raise ClusterError unless this process has the same versions as the client."""
     own = own_versions()
     differing = [
         f"{name} {own[name]} (the client has {wanted[name]})"
@@ -199,7 +199,7 @@ def _check_same(work: Work, source: Source) -> None:
 
 @dataclass
 class _Entry:
-    """A run on this worker, and how many tasks are using it."""
+    """A run on this worker, and the number of tasks that use it."""
 
     run: OpenRun | None = None
     users: int = 0
@@ -208,17 +208,17 @@ class _Entry:
 
 _entries: dict[str, _Entry] = {}
 _lock = threading.Lock()
-_MOST_ENDED = 100  # ended runs that are remembered, for tasks that were under way
+_MOST_ENDED = 100  # ended runs to remember, for tasks that were still under way
 
 
 @contextmanager
 def using(work: Work, sent: Sent | None) -> Iterator[OpenRun]:
-    """What this worker has opened for a run: by the first task of the run, for all.
+    """Yield the open run, which the first task of the run opens for all.
 
     Raises
     ------
     ClusterError
-        The run has ended.
+        If the run has ended.
     """
     with _lock:
         entry = _entries.setdefault(work.token, _Entry())
@@ -236,7 +236,10 @@ def using(work: Work, sent: Sent | None) -> Iterator[OpenRun]:
 
 
 def close_run(token: str) -> None:
-    """Close what was opened for a run once no task uses it; called on every worker at its end."""
+    """End a run on this worker, and close its data once no task uses them.
+
+    The client calls this on every worker when the run ends.
+    """
     with _lock:
         entry = _entries.setdefault(token, _Entry())
         entry.ended = True
@@ -253,6 +256,6 @@ def _close_if_done(entry: _Entry) -> None:
 
 
 def n_open() -> int:
-    """Runs that this worker has open."""
+    """Return the number of runs that this worker has open."""
     with _lock:
         return sum(entry.run is not None for entry in _entries.values())

@@ -1,4 +1,4 @@
-"""What the workers of a cluster are, and whether they can do what a call asks."""
+"""The workers of a cluster, and checks that they can do what a call needs."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from .work import OPTIONAL, own_versions
 if TYPE_CHECKING:
     from distributed import Client
 
-# Of the memory at which Dask ends a worker, what tasks of a call may take: the rest is for Python,
-# packages and what Dask keeps.
+# Share of a worker's Dask memory limit that the tasks of a call may take: the rest is for Python,
+# packages and the data that Dask keeps.
 _SHARE_OF_LIMIT = 0.6
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every worker.
+    """The question that every worker answers.
 
     Attributes
     ----------
     settings : Settings
     test : StatisticalTest
     path : str or None
-        The data, if they are in a file that workers open.
+        The data, if workers open them from a file.
     folders : tuple of pathlib.Path
-        Folders that have to be there and writable.
+        Folders that must exist and be writable.
     mark : str
-        Name of a file in each of these.
+        Name of a file in each of these folders.
     on_host : mapping of str to int
-        Workers a host.
+        Number of workers per host.
     """
 
     settings: Settings
@@ -63,18 +63,18 @@ class Request:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker is.
+    """The properties of a worker.
 
     Attributes
     ----------
     name : str
-        Its address, and its host.
+        Its address and its host.
     n_threads : int
-        Tasks that it runs at once.
+        Number of tasks that it runs at once.
     budget : int
-        Bytes of memory for them together.
+        Bytes of memory for all of these tasks together.
     backend, device : str
-        What its kernels run on.
+        Where its kernels run.
     """
 
     name: str
@@ -86,37 +86,37 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a cluster, as they were when the call began."""
+    """The workers of a cluster at the start of the call."""
 
     facts: tuple[WorkerFacts, ...]
 
     @property
     def slots(self) -> int:
-        """Tasks that run at once."""
+        """Return the number of tasks that run at once."""
         return sum(worker.n_threads for worker in self.facts)
 
     @property
     def tightest(self) -> WorkerFacts:
-        """The worker with the least memory a task."""
+        """Return the worker with the least memory per task."""
         return min(self.facts, key=lambda worker: worker.budget / worker.n_threads)
 
     @property
     def backend(self) -> BackendInfo:
-        """All that kernels run on, the same whatever the number of workers."""
+        """Return all backends and devices in use, independent of the number of workers."""
         names = " + ".join(sorted({worker.backend for worker in self.facts}))
         devices = " + ".join(sorted({worker.device for worker in self.facts}))
         return BackendInfo(names, True, "chosen on the Dask workers", devices, ("dask",))
 
 
 def check_packages(client: Client) -> None:
-    """Raise unless the workers have the packages of this process, in the same versions.
+    """Check that the workers have the packages of this process, in the same versions.
 
     Raises
     ------
     MissingDependencyError
-        A package is missing on some worker.
+        If a package is missing on some worker.
     ClusterError
-        Versions differ.
+        If versions differ.
     """
     wanted = own_versions()
     modules = {"pdex-gpu": "pdex_gpu"}
@@ -125,7 +125,7 @@ def check_packages(client: Client) -> None:
     missing: dict[str, list[str]] = {}
     differing: dict[str, list[str]] = {}
     for address, facts in found["workers"].items():
-        if facts is None:  # it is gone
+        if facts is None:  # the worker is gone
             continue
         where = f"{address} on {_host_of(address)}"
         has = {name: facts["packages"].get(module) for name, module in packages.items()}
@@ -161,12 +161,12 @@ def survey(
     path: str | None,
     folders: tuple[Path, ...],
 ) -> Workers:
-    """Ask every worker what it is and whether it can see what it has to.
+    """Ask every worker for its properties, and whether it can see the data and folders it needs.
 
     Raises
     ------
     PdexGpuError
-        The first worker that cannot says why.
+        If a worker cannot; the message is that of the first one.
     """
     check_packages(client)
     on_host = Counter(map(_host_of, client.nthreads()))
@@ -201,7 +201,7 @@ def _host_of(address: str) -> str:
 
 
 def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
-    """On a worker: what it is; raises what is wrong with it, its name told."""
+    """Return a worker's properties, on that worker; errors begin with its name."""
     name = f"Dask worker {dask_worker.address} on {platform.node()}"
     if request.path is not None and not is_url(request.path) and not _exists(request.path):
         raise ClusterError(
@@ -242,7 +242,7 @@ def _check_folder(folder: Path, mark: str, name: str) -> None:
 
 
 def _budget(request: Request, dask_worker: Any) -> int:
-    """Bytes for the tasks of a worker: those asked for, within what Dask allows it."""
+    """Return the bytes for a worker's tasks: as requested, within what Dask allows."""
     limit = dask_worker.memory_manager.memory_limit
     here = request.on_host.get(_host_of(dask_worker.address), 1)
     free = int(limit or available_memory() / max(1, here))

@@ -1,1 +1,1 @@
-"""What a run takes: what it does in numbers, and constants of a machine, become seconds."""
+"""The cost of a run: seconds, predicted from its amount of work and a machine's constants."""

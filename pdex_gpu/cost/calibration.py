@@ -1,8 +1,9 @@
-"""The constants of the cost model, measured on this machine with made-up data in some seconds.
+"""The constants of the cost model, measured on this machine with made-up data in a few seconds.
 
-The kernels, the splitting, the finishing and the writing that a run uses are run on a small matrix
-with the design's groups; a temporary file is stored as the file to be read is. What two constants
-share is told apart by data of two kinds, and solved for by least squares that are not negative.
+The kernels, splitting, finishing and writing of a run are executed on a small matrix with the
+design's groups. A temporary file is stored like the file that the run will read. Where two
+constants contribute to one measurement, they are separated by measuring two kinds of data and
+solving non-negative least squares.
 """
 
 from __future__ import annotations
@@ -35,45 +36,45 @@ from .tables import measure_tables
 
 logger = logging.getLogger("pdex_gpu")
 
-_ENTRIES = 4_000_000  # of a matrix that is made up
-_ROWS = 2_000_000  # of a table that is made up
+_ENTRIES = 4_000_000  # of a made-up matrix
+_ROWS = 2_000_000  # of a made-up table
 _WARM_ENTRIES, _WARM_ROWS = 20_000, 2_000
 _REPEATS = 3
-_SPARSER = 0.25  # density of the second of two matrices, as a share of the first's
+_SPARSER = 0.25  # density of the second of two matrices, relative to the first
 _TASKS_A_THREAD = 4
 _MOST_DENSE = 0.9
-_LONGEST_LINE = 1 << 22  # cells of a column, or genes of a row, that are made up
+_LONGEST_LINE = 1 << 22  # most cells in a made-up column, or genes in a made-up row
 _WORK = 1 << 27
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What made-up data should be like.
+    """The properties that made-up data should have.
 
     Attributes
     ----------
     n_cells, n_genes : int
-        Of the matrix.
+        Size of the matrix.
     density : float
         Share of nonzeros.
     dtype : numpy.dtype
-        Of the values.
+        Dtype of the values.
     fractional : bool
-        log1p values rather than counts.
+        Whether values are log1p values rather than counts.
     width : int
-        Genes of a range.
+        Number of genes in a range.
     form : {"csr", "csc", "dense"}
-        How entries lie in the chunks that the kernels get.
+        Layout of the chunks that the kernels get.
     design : Design
     analysis : Analysis
     n_threads : int
-        Threads that work side by side.
+        Threads that work in parallel.
     suffix : str or None
-        Of the output; None for a result in memory.
+        Suffix of the output; None for a result in memory.
     storage : Storage or None
-        Of the file; None where there is none or it cannot be told.
+        How the file is stored; None if there is no file, or this is unknown.
     in_file, split : bool
-        Whether the matrix is read from a file, and split.
+        Whether the matrix is read from a file, and whether it is split.
     """
 
     n_cells: int
@@ -93,14 +94,14 @@ class Sample:
 
 
 def measure_rates(sample: Sample, kernels: KernelSet, folder: Path | None = None) -> Rates:
-    """Measure what the run of a sample needs; all else is 0.
+    """Measure the rates that a run on the sample needs; all others are 0.
 
     Parameters
     ----------
     sample : Sample
     kernels : KernelSet
     folder : pathlib.Path, optional
-        Where temporary files go.
+        Folder for temporary files.
     """
     with ThreadPoolExecutor(sample.n_threads, "pdex_gpu-cost") as pool:
         run = pool_map(pool)
@@ -135,7 +136,7 @@ def _measure(
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:
-    """Seconds that a call takes."""
+    """Return the median seconds that a call takes."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -145,7 +146,7 @@ def _median(work: Callable[[], object], repeats: int) -> float:
 
 
 def solve(units: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
-    """Seconds a unit, not negative, such that relative errors are least in squares.
+    """Return non-negative seconds per unit that minimise the squared relative errors.
 
     Parameters
     ----------
@@ -166,11 +167,11 @@ def solve(units: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[fl
 def _kernel_rates(
     sample: Sample, kernels: KernelSet, run: Map, n_entries: int, repeats: int
 ) -> dict[str, float]:
-    """``pack``, ``visit``, ``rank`` and ``judge``, in wall seconds of all threads."""
+    """Measure ``pack``, ``visit``, ``rank`` and ``judge``, in wall seconds of all threads."""
     packing: list[tuple[list[float], float]] = []
     testing: list[tuple[list[float], float]] = []
     n_groups = sample.design.n_groups
-    # As wide as a range, but of many groups no more pairs than entries: each group has a cell.
+    # As wide as a range, but with no more pairs than entries: each group has at least one cell.
     wide = min(sample.width, max(1, n_entries // max(n_groups, sample.design.n_rows)))
     task = gene_tasks(wide, n_groups, sample.n_threads)[0].stop
     narrow = min(wide, task * sample.n_threads * _TASKS_A_THREAD)
@@ -205,7 +206,7 @@ def _run_kernels(
     task: int,
     repeats: int,
 ) -> tuple[float, float]:
-    """Seconds of packing a chunk, and of testing its genes."""
+    """Return the seconds for packing a chunk, and for testing its genes."""
     analysis = sample.analysis
     finite = analysis.test.refuses_nan
     pack = _median(lambda: kernels.pack(chunk, design, run, finite=finite), repeats)
@@ -237,13 +238,13 @@ def _run_kernels(
 def _reading_rates(
     sample: Sample, run: Map, folder: Path | None, n_entries: int, repeats: int
 ) -> dict[str, float]:
-    """``read_stored`` and ``read_decoded``, in wall seconds of all threads."""
+    """Measure ``read_stored`` and ``read_decoded``, in wall seconds of all threads."""
     storage = sample.storage or gzip_storage(sample.dtype, np.dtype(np.int32))
     try:
         measured = [
             _read(sample, storage, run, folder, n_entries, repeats, noisy) for noisy in (0, 1)
         ]
-    except Exception as error:  # a filter that cannot be written here, or a layout that is rare
+    except Exception as error:  # a filter that cannot be written here, or a rare layout
         if sample.storage is None:
             raise
         logger.info("entries cannot be stored as those of the file (%s): taking gzip", error)
@@ -261,7 +262,7 @@ def _read(
     repeats: int,
     noisy: int,
 ) -> tuple[float, float, float]:
-    """Bytes in the file, bytes decoded, and seconds, of a matrix read whole."""
+    """Read a matrix whole, and return its bytes in the file, decoded bytes and seconds."""
     chunk_items = max(like.n_items for like in storage.arrays.values())
     n_entries = max(n_entries, min(chunk_items, 2 * _ENTRIES) if n_entries > _WARM_ENTRIES else 0)
     values = next(iter(storage.arrays.values())).dtype
@@ -305,7 +306,7 @@ def _read(
 
 
 def _noisy(values: np.ndarray) -> np.ndarray:
-    """Values that hardly compress."""
+    """Return values that hardly compress."""
     rng = np.random.default_rng(2)
     if values.dtype.kind == "f":
         return (values * rng.uniform(1.0, 2.0, values.shape)).astype(values.dtype)
@@ -315,7 +316,7 @@ def _noisy(values: np.ndarray) -> np.ndarray:
 def _splitting_rates(
     sample: Sample, run: Map, folder: Path | None, n_entries: int, repeats: int
 ) -> dict[str, float]:
-    """``split``, ``gather`` and ``scratch``; the last in seconds of one thread of all."""
+    """Measure ``split``, ``gather`` and ``scratch``, the last divided by the number of threads."""
     n_rows = max(1, min(sample.n_cells, int(n_entries / (sample.n_genes * sample.density)) + 1))
     rows = MadeRows(
         *made_entries(

@@ -1,4 +1,4 @@
-"""Made-up matrices and designs for measuring: as large and as dense as is asked for."""
+"""Made-up matrices and designs for measurements, of any size and density."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..design import Design, group_cells
 from ..sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading
 
 _SEED = 1
-_MEAN_COUNT = 1.0  # beyond the first
+_MEAN_COUNT = 1.0  # in addition to the first count
 _LIBRARY_SIGMA = 0.35
 _TARGET = 4.0
 
@@ -19,7 +19,7 @@ _TARGET = 4.0
 def made_entries(
     n_rows: int, n_columns: int, density: float, dtype: np.dtype, *, fractional: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries of a CSR matrix whose columns are equally dense.
+    """Make the entries of a CSR matrix with equally dense columns.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def made_entries(
     density : float
         Share of nonzeros.
     dtype : numpy.dtype
-        Of the values.
+        Dtype of the values.
     fractional : bool
-        Counts scaled to a sum and logarithms taken, as log1p values are: few distinct values a
-        row, and of `dtype` only if that is a float. Otherwise counts.
+        Whether to scale counts to a common sum and take log1p, which leaves few distinct values per
+        row. Has no effect unless `dtype` is a float. Otherwise values are counts.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def made_entries(
 
 
 def _places(rng: np.random.Generator, n: int, density: float) -> np.ndarray:
-    """Ascending numbers below `n`, each with the probability `density`, by the gaps between them.
+    """Draw ascending numbers below `n`, each with probability `density`, by their gaps.
 
-    Gaps are geometric: exponential ones, rounded down.
+    The gaps are geometric: exponential ones, rounded down.
     """
     scale = 0.0 if density >= 1.0 else -1.0 / np.log1p(-density)
     parts, last = [], -1
@@ -76,13 +76,15 @@ def made_chunk(
     fractional: bool,
     narrow: bool,
 ) -> tuple[Chunk, int]:
-    """A range of genes, and its nonzeros; see :func:`made_entries`.
+    """Make a range of genes, and return it with its number of nonzeros.
+
+    See :func:`made_entries` for the other parameters.
 
     Parameters
     ----------
     form : {"csr", "csc", "dense"}
     narrow : bool
-        Whether indices take 16 bits where they fit, as those read from a file.
+        Whether indices take 16 bits where they fit, like those read from a file.
     """
     by_row = form != "csc"
     shape = (n_cells, n_genes) if by_row else (n_genes, n_cells)
@@ -99,7 +101,7 @@ def made_chunk(
 
 
 def smaller_design(design: Design, n_cells: int) -> Design:
-    """A design of about `n_cells` cells with the same groups; of each group at least one."""
+    """Return a design of about `n_cells` cells with the same groups, at least one cell in each."""
     share = min(1.0, n_cells / max(1, len(design.order)))
     sizes = np.maximum(1, np.floor(share * design.n_cells).astype(np.int64))
     taken = np.concatenate(
@@ -112,7 +114,7 @@ def smaller_design(design: Design, n_cells: int) -> Design:
 
 
 class MadeRows:
-    """Rows in memory that are handed out block by block; see :class:`.sources.rows.RowBlocks`."""
+    """Rows in memory, returned block by block; see :class:`.sources.rows.RowBlocks`."""
 
     exact = True
 

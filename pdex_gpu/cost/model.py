@@ -1,7 +1,7 @@
-"""The cost model: what a run does, in numbers, and constants of a machine, become seconds.
+"""The cost model, which turns the amount of work and a machine's constants into seconds.
 
 Every term is linear, as the kernels are. Reading and computing share the threads, so their
-processor seconds are added before they are divided; the output is written by one thread.
+processor seconds are added before they are divided. One thread writes the output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 #: The phases of a run, in order.
 PHASES = ("start", "reading", "splitting", "testing", "finishing", "writing")
 
-#: How entries come to the kernels: see :class:`Work`.
+#: How entries reach the kernels; see :class:`Work`.
 IN_MEMORY, BY_RANGES, WHOLE, SPLIT = (
     "in memory",
     "by ranges",
@@ -23,7 +23,7 @@ IN_MEMORY, BY_RANGES, WHOLE, SPLIT = (
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does, in numbers.
+    """The amount of work of a run.
 
     Attributes
     ----------
@@ -33,22 +33,22 @@ class Work:
     n_nonzero : float
         Entries that are ranked.
     n_pairs : float
-        Pairs of a comparison and a gene that kernels go through: over strata, of each stratum.
+        Pairs of a comparison and a gene that kernels process; with strata, counted per stratum.
     n_rows : float
         Rows of the result: comparisons x genes.
     n_ranges : int
-        Ranges of genes.
+        Number of ranges of genes.
     way : str
         How the matrix is read: :data:`IN_MEMORY`, :data:`BY_RANGES`, :data:`WHOLE` or
         :data:`SPLIT`.
     file_bytes, decoded_bytes : float
-        Bytes read from the file, and as decoded; 0 in memory.
+        Bytes read from the file, and their size once decoded; 0 in memory.
     scratch_bytes : float
-        Bytes that are written to scratch files once, and read once.
+        Bytes written to scratch files once and read back once.
     stored_bytes : float
-        Bytes of results that are kept in files of ranges; 0 for a result in memory.
+        Bytes of results kept in files of ranges; 0 for a result in memory.
     n_values : float
-        Values of the table written: rows x columns; 0 for a result in memory.
+        Values of the written table: rows x columns; 0 for a result in memory.
     """
 
     n_cells: int
@@ -68,34 +68,34 @@ class Work:
 
 @dataclass(frozen=True)
 class Rates:
-    """Constants of a machine: processor seconds a unit, of one thread while all are busy.
+    """The constants of a machine: processor seconds per unit, of one thread while all are busy.
 
     Attributes
     ----------
     start : float
         Seconds of a call before and after the work.
     read_stored, read_decoded : float
-        Seconds a byte of the file, and a byte that comes out of it: reading, decoding, checking.
+        Seconds per byte of the file, and per decoded byte: reading, decoding, checking.
     split : float
-        Seconds an entry: numbering its value, and putting it to its range.
+        Seconds per entry: numbering its value, and putting it in its range.
     gather : float
-        Seconds an entry: a range of a split matrix put together again.
+        Seconds per entry: reassembling a range of a split matrix.
     pack : float
-        Seconds an entry: counted, checked, moved to its gene and group.
+        Seconds per entry: counting, checking, moving to its gene and group.
     visit : float
-        Seconds a cell and range: finding a cell's entries of the range.
+        Seconds per cell and range: finding a cell's entries in the range.
     rank : float
-        Seconds a nonzero: sorting, ranking, moments.
+        Seconds per nonzero: sorting, ranking, moments.
     judge : float
-        Seconds a pair of comparison and gene: statistic, p-value, storing.
+        Seconds per pair of comparison and gene: statistic, p-value, storing.
     scratch : float
-        Wall seconds a byte that is written to a scratch file and read back.
+        Wall seconds per byte written to a scratch file and read back.
     store : float
-        Wall seconds a byte of the files of ranges: written and brought to the disk.
+        Wall seconds per byte of the files of ranges, written and flushed to disk.
     finish : float
-        Seconds a row: false discovery rates, and for a result in memory means and changes.
+        Seconds per row: false discovery rates, and for a result in memory means and changes.
     write : float
-        Wall seconds a value of the table, written by one thread.
+        Wall seconds per value of the table, written by one thread.
     """
 
     start: float = 0.0
@@ -115,20 +115,20 @@ class Rates:
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does the work.
+    """The threads and workers that do the work.
 
     Attributes
     ----------
     n_threads : int
-        Threads of this process that work side by side.
+        Threads of this process that work in parallel.
     n_workers : int, optional
-        Workers of a cluster; None to work in this process alone.
+        Workers of a cluster; None if only this process works.
     worker_threads : int
         Threads of each worker.
     cluster_start : float
         Seconds until all workers work.
     bytes_per_second : float
-        What a disk, or a network in front of it, gives at most, all workers together.
+        Largest throughput of the disk, or of the network to it, for all workers together.
     """
 
     n_threads: int = 1
@@ -139,16 +139,16 @@ class Crew:
 
     @property
     def slots(self) -> int:
-        """Threads that read and compute, in all."""
+        """Return the total number of threads that read and compute."""
         return self.n_threads if self.n_workers is None else self.n_workers * self.worker_threads
 
 
 def predict(work: Work, rates: Rates, crew: Crew) -> dict[str, float]:
-    """Seconds of each phase, in the order of :data:`PHASES`; a run takes their sum.
+    """Return the seconds of each phase, in the order of :data:`PHASES`; a run takes their sum.
 
-    Reading, splitting and testing are divided by the threads there are. Workers of a cluster take
-    whole ranges once the matrix is split: the last round of ranges may leave some without work.
-    What is finished and written is finished and written by this process alone.
+    Reading, splitting and testing are divided by the number of threads. Workers of a cluster take
+    whole ranges once the matrix is split, so the last round of ranges may leave some idle. Only
+    this process does the finishing and writing.
     """
     read = rates.read_stored * work.file_bytes + rates.read_decoded * work.decoded_bytes
     split = rates.split * work.n_stored if work.way == SPLIT else 0.0
@@ -161,7 +161,7 @@ def predict(work: Work, rates: Rates, crew: Crew) -> dict[str, float]:
     by_range = idle if work.way == BY_RANGES else 1.0
     disk = (work.file_bytes + 2.0 * work.scratch_bytes) / crew.bytes_per_second
     reading = max(read * by_range / crew.slots, disk)
-    # Every worker has a way of its own to the scratch folder, as it has a processor.
+    # Every worker has its own path to the scratch folder, as it has its own processor.
     found = (
         start,
         reading,
@@ -174,5 +174,5 @@ def predict(work: Work, rates: Rates, crew: Crew) -> dict[str, float]:
 
 
 def _idle(n_ranges: int, n_workers: int) -> float:
-    """How much longer ranges take because they cannot be dealt evenly to workers."""
+    """Return the factor by which ranges take longer because workers cannot share them evenly."""
     return math.ceil(n_ranges / n_workers) * n_workers / max(1, n_ranges)

@@ -1,4 +1,4 @@
-"""How a matrix is stored, and made-up entries stored likewise: what reading it costs, unread."""
+"""How a matrix is stored, and made-up entries stored the same way, to measure reading costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..sources.allowed import Allowed
 from ..sources.base import Source
 from ..sources.nodes import encoding_of, from_node, is_array
 
-_LONGEST_CHUNK = 1 << 23  # items of a chunk that is written to be read
+_LONGEST_CHUNK = 1 << 23  # most items in a chunk written for measuring
 _GZIP_LEVEL = 4
 
 
@@ -26,9 +26,9 @@ class StoredLike:
     ----------
     dtype : numpy.dtype
     chunks : tuple of int or None
-        None where the array lies in one piece.
+        None where the array is not chunked.
     how : object
-        Of HDF5 a property list, of zarr keywords of ``create_array``; None for gzip in HDF5.
+        A property list for HDF5, keywords of ``create_array`` for zarr; None for gzip in HDF5.
     """
 
     dtype: np.dtype
@@ -37,7 +37,7 @@ class StoredLike:
 
     @property
     def n_items(self) -> int:
-        """Items of a chunk, 0 without chunks."""
+        """Return the number of items in a chunk; 0 without chunks."""
         return int(np.prod(self.chunks)) if self.chunks else 0
 
 
@@ -50,7 +50,7 @@ class Storage:
     form : {"csr_matrix", "csc_matrix", "array"}
     kind : {"hdf5", "zarr"}
     arrays : dict of str to StoredLike
-        Of a sparse matrix ``data`` and ``indices``, of a dense one ``values``.
+        ``data`` and ``indices`` of a sparse matrix, ``values`` of a dense one.
     """
 
     form: str
@@ -59,7 +59,7 @@ class Storage:
 
 
 def storage_of(path: Path | None, layer: str | None, allow: Allowed) -> Storage | None:
-    """How X or a layer of a file is stored; None where that cannot be told."""
+    """Return how X or a layer of a file is stored, or None without a path."""
     if path is None:
         return None
     from ..sources.zarr_store import is_zarr_path, open_zarr_root
@@ -78,7 +78,7 @@ def storage_of(path: Path | None, layer: str | None, allow: Allowed) -> Storage 
 
 
 def gzip_storage(dtype: np.dtype, index_dtype: np.dtype) -> Storage:
-    """A CSR matrix in HDF5, compressed with gzip."""
+    """Return the storage of a CSR matrix in HDF5 that is compressed with gzip."""
     arrays = {"data": dtype, "indices": index_dtype}
     return Storage(
         "csr_matrix", "hdf5", {name: StoredLike(np.dtype(d), None) for name, d in arrays.items()}
@@ -111,24 +111,24 @@ def stored_like(
     indptr: np.ndarray | None,
     shape: tuple[int, int],
 ) -> Iterator[Source]:
-    """A source over arrays written to `folder` as `storage` says.
+    """Write arrays to `folder` as `storage` says, and yield a source over them.
 
     Parameters
     ----------
     storage : Storage
     folder : pathlib.Path
-        Empty; is not cleared here.
+        Must be empty; is not cleared here.
     arrays : dict of str to numpy.ndarray
         Named as in :attr:`Storage.arrays`.
     indptr : numpy.ndarray, optional
-        Of a sparse matrix.
+        Row or column pointers of a sparse matrix.
     shape : (int, int)
         Cells and genes.
 
     Raises
     ------
     Exception
-        Any, of h5py, zarr or this package, if a filter is missing here.
+        Any error of h5py, zarr or this package, if a filter is missing here.
     """
     if storage.kind == "zarr":
         import zarr

@@ -1,4 +1,4 @@
-"""What rows of results cost, measured on made-up p-values: corrected, finished, kept, written."""
+"""The cost of correcting, finishing, keeping and writing results, measured on made-up p-values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measure_tables(
     suffix: str | None,
     folder: Path | None,
 ) -> Iterator[tuple[float, float, float]]:
-    """Wall seconds of finishing a row, keeping a byte and writing a value, again and again.
+    """Yield, repeatedly, the wall seconds to finish a row, keep a byte and write a value.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ def measure_tables(
     run : callable
         Spreads the work.
     n_rows : int
-        Rows of the table, about.
+        Approximate number of rows of the table.
     suffix : str or None
-        Of the file; None for a result in memory, of which no byte is kept and no value written.
+        Suffix of the file; None for a result in memory, which keeps no bytes and writes no values.
     folder : pathlib.Path, optional
-        Where files go.
+        Folder for the files.
     """
     n_targets = max(1, n_rows // _N_GENES)
     design = _design(n_targets)
@@ -70,7 +70,7 @@ def measure_tables(
 
 
 def _design(n_targets: int) -> Design:
-    """Two cells a group, all compared with the first."""
+    """Return a design with two cells per group, all groups compared with the first."""
     n_groups = n_targets + 1
     codes = np.repeat(np.arange(n_groups), 2)
     contrast = Contrast(

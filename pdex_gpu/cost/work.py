@@ -1,4 +1,4 @@
-"""The work of a call, counted from its labels and from the shape and size of its matrix."""
+"""The work of a call, derived from its labels and from the shape and size of its matrix."""
 
 from __future__ import annotations
 
@@ -32,27 +32,29 @@ from ..sources.stored_dense import StoredDense
 from ..sources.stored_sparse import StoredCsc, StoredCsr
 from .model import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
 
-#: Nonzeros of a dense matrix, as a share, where nobody has counted them.
+#: Assumed share of nonzeros in a dense matrix, where it is not known.
 DENSE_SHARE = 0.2
 
-# Values of a split matrix are numbers of a byte, and a table of what they mean of at most a byte an
-# entry, if a cell's entries are many enough to repeat; of short types they stay as they are.
+# In a split matrix, each value is a one-byte number, and a table says what the numbers mean. The
+# table takes at most one byte per entry, if a cell has enough entries for values to repeat. Values
+# of short types are stored as they are.
 _REPEATING = 200
 _SHORT = 4
 
-# Bytes that a value takes in a file; of Parquet see docs/scaling.md.
+# Bytes per value in a file; for Parquet see docs/scaling.md.
 _BYTES_A_VALUE = {".parquet": 6.3, ".csv": 22.0, ".tsv": 22.0}
 _BYTES_OF_FDR = 8
 _FLOAT = 8
 _RANGES_PER_WORKER = 4
 _FIRST_BUDGET = 1 << 12
-_PRECISION = 64  # parts of the least memory that it is told in
+_PRECISION = 64  # the least memory is found to one part in this many
 
 
 class _Unread:
-    """A source that is asked for the entries of its genes only where that reads no values.
+    """A source that counts the entries of its genes only where that reads no values.
 
-    Else all are taken to have equally many; one, if asked for, a value in every cell.
+    Elsewhere all genes are assumed to have equally many entries. With `one_full`, one gene has a
+    value in every cell.
     """
 
     def __init__(self, source: Source, *, one_full: bool) -> None:
@@ -73,7 +75,7 @@ class _Unread:
 
 
 class _Promised:
-    """What a plan asks of a sink."""
+    """The part of a sink that a plan needs."""
 
     def __init__(self, n_bytes: int, n_genes: int) -> None:
         self.n_bytes = n_bytes
@@ -82,7 +84,7 @@ class _Promised:
 
 @dataclass(frozen=True)
 class Counted:
-    """A call, and what can be counted of it.
+    """A call, and the quantities that follow from it.
 
     Attributes
     ----------
@@ -95,7 +97,7 @@ class Counted:
     workers : int or None
         Workers of a cluster.
     density : float or None
-        Share of nonzeros of a dense matrix, if somebody said it.
+        Share of nonzeros of a dense matrix, if given.
     """
 
     settings: Settings
@@ -111,19 +113,19 @@ class Counted:
 
     @property
     def is_dense(self) -> bool:
-        """Whether cells x genes are stored, so that nonzeros are not known."""
+        """Return whether all cells x genes are stored, so that nonzeros are not known."""
         return self.source.nnz == self.source.n_cells * self.source.n_genes
 
     @property
     def n_nonzero(self) -> float:
-        """Nonzeros, assumed of a dense matrix."""
+        """Return the number of nonzeros, which is an assumption for a dense matrix."""
         if not self.is_dense:
             return float(self.source.nnz)
         return self.source.nnz * (DENSE_SHARE if self.density is None else self.density)
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of the matrix as they come out of the file; 0 in memory."""
+        """Return the bytes of the matrix as decoded from the file; 0 in memory."""
         if self.source.in_memory:
             return 0
         if isinstance(self.source, StoredCsr | StoredCsc):
@@ -138,44 +140,44 @@ class Counted:
 
     @property
     def n_rows(self) -> int:
-        """Rows of the result."""
+        """Return the number of rows of the result."""
         return self.design.n_rows * self.source.n_genes
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of the result in memory; see :func:`.sinks.memory.check_result_size`."""
+        """Return the bytes of the result in memory; see :func:`.sinks.memory.check_result_size`."""
         a_row = BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)
         return self._reserved + a_row * self.n_rows
 
     @property
     def n_values(self) -> int:
-        """Values of the table: rows x columns of numbers; 0 if none is written."""
+        """Return the number of values in the table, rows x numeric columns; 0 without output."""
         if self.settings.out is None:
             return 0
         return self.n_rows * (len(VALUES) + len(self.analysis.columns))
 
     @property
     def output_bytes(self) -> int:
-        """Bytes of the table in its file, about."""
+        """Return the approximate bytes of the table in its file."""
         if self.settings.out is None:
             return 0
         return int(self.n_values * _BYTES_A_VALUE[Path(self.settings.out).suffix.lower()])
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the files of ranges that are kept until the table is written."""
+        """Return the bytes of the files of ranges, which are kept until the table is written."""
         if self.settings.out is None:
             return 0
         return self._reserved
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Bytes beside the output while it is made: files of ranges, false discovery rates."""
+        """Return the temporary bytes next to the output: files of ranges, false discovery rates."""
         return self.stored_bytes + (0 if self.settings.out is None else _BYTES_OF_FDR * self.n_rows)
 
     @property
     def _reserved(self) -> int:
-        """Bytes of the fields that are stored of all genes."""
+        """Return the bytes of the fields that are stored for all genes."""
         return _FLOAT * sum(self._fields.values()) * self.source.n_genes
 
     @property
@@ -185,18 +187,18 @@ class Counted:
     # --- memory -------------------------------------------------------------------------------
 
     def plan(self, budget: int, *, safe: bool = False) -> Plan:
-        """The plan of the call, or of a worker, within `budget` bytes.
+        """Return the plan of the call, or of a worker, within `budget` bytes.
 
         Parameters
         ----------
         budget : int
         safe : bool
-            Reckon with a gene that has a value in every cell.
+            Allow for a gene that has a value in every cell.
 
         Raises
         ------
         MemoryBudgetError
-            They are too few.
+            If the budget is too small.
         """
         source = cast(Source, _Unread(self.source, one_full=safe))
         if self.workers is not None:
@@ -227,7 +229,7 @@ class Counted:
         return max(self.design.n_groups, sum(self._fields.values()) // VALUES_PER_GROUP)
 
     def least_memory(self) -> int:
-        """Bytes that the smallest plan there is takes, or more that are asked for before it."""
+        """Return the bytes of the smallest possible plan, or of checks before it if larger."""
         high = _FIRST_BUDGET
         while not self.fits(high):
             high *= 2
@@ -235,11 +237,11 @@ class Counted:
         while high - low > high // _PRECISION:
             middle = (low + high) // 2
             low, high = (low, middle) if self.fits(middle) else (middle, high)
-        # A plan is accepted though a little is lacking.
+        # A plan may be accepted although its budget is slightly too small.
         return max(high, self.used_memory(self.plan(high)))
 
     def fits(self, budget: int) -> bool:
-        """Whether `budget` bytes are enough, whichever genes have the values."""
+        """Return whether `budget` bytes are enough for any distribution of values over genes."""
         try:
             self.plan(budget, safe=True)
         except MemoryBudgetError:
@@ -247,7 +249,7 @@ class Counted:
         return True
 
     def used_memory(self, plan: Plan) -> int:
-        """Bytes that a plan takes of the memory allowed, about."""
+        """Return the approximate bytes that a plan uses of the allowed memory."""
         source, width = self.source, max(np.diff(plan.edges))
         packed = [self.kernels.packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0)]
         raw = 0 if source.in_memory else source.bytes_per_entry
@@ -259,12 +261,12 @@ class Counted:
         if self.settings.out is None and self.workers is None:
             reserved, result = self._reserved, self.result_bytes
         during = reserved + BYTES_PER_CELL * source.n_cells + plan.work + held + ranges
-        return int(max(during, result))  # ranges are gone when the result is finished
+        return int(max(during, result))  # ranges are freed before the result is finished
 
     # --- reading ------------------------------------------------------------------------------
 
     def way(self, plan: Plan) -> str:
-        """How the matrix is read; see :class:`.model.Work`."""
+        """Return how the matrix is read; see :class:`.model.Work`."""
         source = self.source
         if source.in_memory:
             return IN_MEMORY
@@ -274,7 +276,7 @@ class Counted:
         return WHOLE if whole and self.workers is None else SPLIT
 
     def kept_bytes(self, plan: Plan) -> tuple[int, int]:
-        """Bytes that the entries of a split matrix take, at least and at most, wherever."""
+        """Return the least and most bytes that the entries of a split matrix take anywhere."""
         source = self.source
         if self.is_dense:
             n_bytes = source.nnz * source.dtype.itemsize
@@ -289,7 +291,7 @@ class Counted:
         return least * source.nnz + counts, most * source.nnz + counts
 
     def scratch_bytes(self, plan: Plan) -> tuple[int, int]:
-        """Bytes in the scratch folder, at least and at most."""
+        """Return the least and most bytes in the scratch folder."""
         if self.way(plan) != SPLIT:
             return 0, 0
         kept = self.kept_bytes(plan)
@@ -298,19 +300,19 @@ class Counted:
 
     @property
     def scratch_folder(self) -> Path:
-        """Where they go."""
+        """Return the scratch folder."""
         return Path(self.settings.scratch or tempfile.gettempdir())
 
     # --- work ---------------------------------------------------------------------------------
 
     def n_threads(self, plan: Plan) -> int:
-        """Threads of this process that work at a time."""
+        """Return the number of threads of this process that work in parallel."""
         if self.workers is not None:
             return cpu_count()
         return min(cpu_count(), plan.n_workers * plan.n_threads)
 
     def work(self, plan: Plan) -> Work:
-        """What the run does."""
+        """Return the amount of work of the run."""
         source = self.source
         return Work(
             n_cells=source.n_cells,

@@ -1,4 +1,4 @@
-"""Examine a machine: what was found, what is missing, and the command that mends it."""
+"""Checks of a machine: what was found, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SECTIONS: tuple[_Section, ...] = (
 def diagnose() -> list[Check]:
     """Examine Python, packages, the machine, CUDA, caches and environment variables.
 
-    Nothing is changed, apart from small files that are written to a folder to see whether that is
-    possible, and removed. Packages are imported, and a kernel runs on a CUDA device if there is
-    one: a few seconds.
+    Nothing is changed, apart from small files that are written to test folders and then removed.
+    Packages are imported, and a kernel runs on a CUDA device if there is one; this takes a few
+    seconds.
 
     Returns
     -------
     list of Check
-        By topic.
+        Ordered by topic.
     """
     found: list[Check] = []
     for topic, section in _SECTIONS:
@@ -39,16 +39,16 @@ def diagnose() -> list[Check]:
 
 
 def healthy(checks: Sequence[Check]) -> bool:
-    """Whether all works that a run needs on any machine."""
+    """Return whether everything works that a run needs on any machine."""
     return not any(check.required and check.status == PROBLEM for check in checks)
 
 
 def _safely(topic: str, section: Callable[[], Iterable[Check]]) -> list[Check]:
-    """The checks of a section; one that fails itself is a finding, too."""
+    """Run the checks of a section; a check that fails to run is reported as a problem."""
     found: list[Check] = []
     try:
         found.extend(section())
-    except Exception as error:  # whatever a broken package raises
+    except Exception as error:  # a broken package may raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
         found.append(Check(topic, topic.lower(), PROBLEM, f"could not be examined ({text})"))
     return found

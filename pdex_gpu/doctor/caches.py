@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, so that they are compiled once."""
+"""Checks of the folders where compiled kernels are cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KERNELS = Path(__file__).resolve().parents[1] / "backends" / "cpu"
 
 
 def checks() -> Iterator[Check]:
-    """Of the CPU's kernels, and of CUDA's where CuPy is installed."""
+    """Check the cache of CPU kernels, and that of CUDA kernels where CuPy is installed."""
     yield cpu_cache(os.environ)
     if found_cupy():
         yield cuda_cache(binaries.folder())
@@ -26,7 +26,7 @@ def checks() -> Iterator[Check]:
 def cpu_cache(
     environment: Mapping[str, str], package: Path = _KERNELS, home: Path | None = None
 ) -> Check:
-    """Where numba keeps machine code: as it chooses, the first that is writable."""
+    """Find numba's cache: like numba, take the first folder that is writable."""
     named = environment.get("NUMBA_CACHE_DIR")
     if named:
         places = [Path(named)]
@@ -43,7 +43,7 @@ def cpu_cache(
 
 
 def cuda_cache(folder: Path) -> Check:
-    """Where compiled CUDA kernels are kept."""
+    """Check the folder that caches compiled CUDA kernels."""
     if not writable(folder):
         found = f"{folder} cannot be written: every process compiles anew"
         fix = "export CUPY_CACHE_DIR=/path/to/a/writable/folder"
@@ -53,7 +53,7 @@ def cuda_cache(folder: Path) -> Check:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in what it would be made in."""
+    """Return whether files can be created in a folder, or in its nearest existing parent."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was examined.
+    """The result of one check.
 
     Attributes
     ----------
     topic : str
-        What it belongs to: ``"Packages"``, ``"CUDA"`` and so on.
+        Its section: ``"Packages"``, ``"CUDA"`` and so on.
     name : str
     status : {"ok", "note", "problem"}
-        A note is worth knowing and stops nothing; a problem is something that does not work.
+        A note is worth knowing but stops nothing; a problem is something that does not work.
     found : str
     fix : str or None
-        The command that mends it, to be copied; None if there is nothing to mend.
+        The command that fixes it, to be copied; None if there is nothing to fix.
     required : bool
-        Whether a run needs it on every machine; what belongs to CUDA alone is not required.
+        Whether a run needs it on every machine; anything that only CUDA needs is not required.
     """
 
     topic: str

@@ -1,4 +1,4 @@
-"""The NVIDIA driver, CuPy, CUDA's compiler, and whether a kernel runs."""
+"""Checks of the NVIDIA driver, CuPy, CUDA's compiler, and whether a kernel runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .packages import installed, older
 
 TOPIC = "CUDA"
 
-#: Distributions of CuPy, and the major version of CUDA that each is for; 0 if it was built here.
+#: Distributions of CuPy, and the major version of CUDA that each is for; 0 if built locally.
 _CUPY = {"cupy-cuda11x": 11, "cupy-cuda12x": 12, "cupy-cuda13x": 13, "cupy": 0}
 _LEAST_CUPY = "14.0"
 
@@ -29,7 +29,7 @@ _DISPLAYS = ("0x0300", "0x0302")  # classes: VGA and 3D controllers
 
 
 def checks() -> Iterator[Check]:
-    """From the driver up to a kernel; none is required, as the CPU can do it all."""
+    """Check everything from the driver to a kernel; none is required, as the CPU suffices."""
     driver = nvidia.ask()
     found = found_cupy()
     yield driver_check(driver)
@@ -40,7 +40,7 @@ def checks() -> Iterator[Check]:
 
 
 def driver_check(driver: Driver, pci: Path = _PCI) -> Check:
-    """Whether a driver answers, and which CUDA it runs."""
+    """Check whether a driver answers, and which CUDA it runs."""
     name = "NVIDIA driver"
     if driver.version is not None and driver.version < MINIMUM_CUDA:
         text = f"{_driver_text(driver)}: too old, CUDA {_dotted(MINIMUM_CUDA)} or later is needed"
@@ -61,7 +61,7 @@ def driver_check(driver: Driver, pci: Path = _PCI) -> Check:
 
 
 def cupy_check(driver: Driver, found: dict[str, str]) -> Check:
-    """Whether there is one CuPy, and for the CUDA that the driver runs."""
+    """Check that there is one CuPy, and that it is for the CUDA that the driver runs."""
     if not found:
         text = "not installed; needed for NVIDIA devices alone"
         if not driver.devices:
@@ -85,7 +85,7 @@ def cupy_check(driver: Driver, found: dict[str, str]) -> Check:
 
 
 def compiler_check() -> Check:
-    """Whether NVRTC can be loaded; the kernels need no headers of CUDA's toolkit."""
+    """Check that NVRTC can be loaded; the kernels need no headers of the CUDA toolkit."""
     from ..errors import BackendError
 
     try:
@@ -103,7 +103,7 @@ def compiler_check() -> Check:
 
 
 def kernel_check(driver: Driver) -> Check:
-    """Whether a kernel ran on a device, and gave what it should."""
+    """Check that a kernel ran on a device and gave the expected result."""
     cuda = next(backend for backend in backends() if backend.name == "cuda")
     if cuda.usable:
         return Check(TOPIC, "kernel", OK, f"ran on {cuda.device}: {cuda.reason}")
@@ -113,13 +113,13 @@ def kernel_check(driver: Driver) -> Check:
 
 
 def found_cupy() -> dict[str, str]:
-    """Distributions of CuPy that are installed, with their versions."""
+    """Return the installed distributions of CuPy, with their versions."""
     versions = {name: installed(name) for name in _CUPY}
     return {name: version for name, version in versions.items() if version is not None}
 
 
 def has_device(pci: Path = _PCI) -> bool:
-    """Whether the PCI bus has a display or 3D controller of NVIDIA, driver or not."""
+    """Return whether the PCI bus has an NVIDIA display or 3D controller, with or without driver."""
     for device in pci.glob("*"):
         try:
             vendor = (device / "vendor").read_text().strip()
@@ -138,7 +138,7 @@ def _driver_text(driver: Driver) -> str:
 
 
 def _driver_number(file: Path = _VERSION_FILE) -> str:
-    """Version of the driver itself, as ``580.65.06``; empty if nothing says it."""
+    """Return the version of the driver itself, such as ``580.65.06``; empty if unknown."""
     try:
         match = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", file.read_text())
         if match:

@@ -1,4 +1,4 @@
-"""Threads, memory, shared memory and scratch space."""
+"""Checks of threads, memory, shared memory and scratch space."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IN_MEMORY = ("tmpfs", "ramfs")
 
 
 def checks() -> Iterator[Check]:
-    """Of what a run uses."""
+    """Check the resources that a run uses."""
     yield threads()
     yield memory()
     yield shared_memory()
@@ -32,7 +32,7 @@ def checks() -> Iterator[Check]:
 
 
 def threads() -> Check:
-    """Processors of the machine, and those that affinity and cgroups leave."""
+    """Check the processors of the machine, and how many affinity and cgroups allow."""
     there = os.cpu_count() or 1
     try:
         allowed = len(os.sched_getaffinity(0))
@@ -49,7 +49,7 @@ def threads() -> Check:
 
 
 def memory(meminfo: Path = _MEMINFO) -> Check:
-    """Memory that is free for this process, and the budget of a run."""
+    """Check the memory that is free for this process, and the budget of a run."""
     free, budget = available_memory(), memory_budget(None)
     found = f"{size(free)} free"
     total = _total(meminfo)
@@ -62,7 +62,7 @@ def memory(meminfo: Path = _MEMINFO) -> Check:
 
 
 def shared_memory(folder: Path = _SHARED) -> Check:
-    """What the engine shared_memory may use."""
+    """Check the shared memory available to the engine shared_memory."""
     name = "shared memory"
     if not folder.is_dir():
         return Check(TOPIC, name, OK, f"no {folder} on this system; the default engine needs none")
@@ -77,7 +77,7 @@ def shared_memory(folder: Path = _SHARED) -> Check:
 
 
 def scratch(folder: Path | None = None, mounts: Path = _MOUNTS) -> Check:
-    """The folder for what does not fit in memory while a file is read."""
+    """Check the folder for data that do not fit in memory while a file is read."""
     name = "scratch"
     other = "pdex-gpu run --scratch /path/on/a/disk ..."
     try:
@@ -99,7 +99,7 @@ def scratch(folder: Path | None = None, mounts: Path = _MOUNTS) -> Check:
 
 
 def file_system(folder: Path, mounts: Path = _MOUNTS) -> str:
-    """The kind of file system a folder is on; empty if that is not known."""
+    """Return the type of file system that a folder is on; empty if unknown."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:
@@ -110,19 +110,19 @@ def file_system(folder: Path, mounts: Path = _MOUNTS) -> str:
         if len(fields) < 3:
             continue
         point = Path(fields[1].replace("\\040", " "))
-        # Of mounts at one place, the last is seen.
+        # Of several mounts at one place, the last one is visible.
         if place.is_relative_to(point) and len(point.parts) >= longest:
             kind, longest = fields[2], len(point.parts)
     return kind
 
 
 def in_container() -> bool:
-    """Whether this seems to be a container."""
+    """Return whether this seems to be a container."""
     return any(Path(p).exists() for p in ("/.dockerenv", "/run/.containerenv"))
 
 
 def size(n_bytes: float) -> str:
-    """``3.4 GB``."""
+    """Format a number of bytes, such as ``3.4 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}"

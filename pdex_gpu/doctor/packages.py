@@ -1,4 +1,4 @@
-"""Python, this package, and the packages it uses, against the versions it asks for."""
+"""Checks of Python and the packages that this package uses, against the versions it requires."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOPIC = "Packages"
 
 _NAME = "pdex-gpu"
 
-#: Extras that add features, and what for; those of CUDA are examined with CUDA.
+#: Extras that add features, and what they are for; those of CUDA are examined with CUDA.
 _EXTRAS = {
     "polars": "to_polars() and the drop-in for pdex 0.3",
     "zarr": "zarr stores",
@@ -31,7 +31,7 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Requirement:
-    """``name>=least``, required or of an extra."""
+    """A requirement ``name>=least``, of the package itself or of an extra."""
 
     name: str
     least: str
@@ -43,7 +43,7 @@ class Requirement:
 
 
 def checks() -> Iterator[Check]:
-    """Of this package, of the required and of the optional packages."""
+    """Check Python, and the required and optional packages."""
     pythons, requirements = _declared()
     yield _python(pythons)
     if not requirements:
@@ -68,7 +68,7 @@ def _python(pythons: str) -> Check:
 
 
 def python_version(version: tuple[int, int], pythons: str, found: str) -> Check:
-    """Whether the version of Python is one of those that are asked for, as ``>=3.11,<3.15``."""
+    """Check that the version of Python is in the required range, such as ``>=3.11,<3.15``."""
     least, below = (re.search(rf"{sign}\s*3\.(\d+)", pythons) for sign in (">=", "<"))
     good = (least is None or version[1] >= int(least[1])) and (
         below is None or version[1] < int(below[1])
@@ -87,7 +87,7 @@ def python_version(version: tuple[int, int], pythons: str, found: str) -> Check:
 
 
 def required(wanted: Requirement, load: Callable[[str], object] = importlib.import_module) -> Check:
-    """A package that a run needs: there, new enough, and can be imported."""
+    """Check that a package that a run needs is installed, new enough and importable."""
     install = f'pip install "{wanted.text}"'
     version = installed(wanted.name)
     if version is None:
@@ -97,7 +97,7 @@ def required(wanted: Requirement, load: Callable[[str], object] = importlib.impo
         return _broken(wanted, text, f'pip install --upgrade "{wanted.text}"')
     try:
         load(wanted.name.replace("-", "_"))
-    except Exception as error:  # whatever a broken package raises
+    except Exception as error:  # a broken package may raise anything
         text = f"{version} cannot be imported ({type(error).__name__}: {error})"
         fix = f'pip install --force-reinstall "{wanted.text}"'
         return _broken(wanted, " ".join(text.split()), fix)
@@ -105,7 +105,7 @@ def required(wanted: Requirement, load: Callable[[str], object] = importlib.impo
 
 
 def optional(wanted: Requirement) -> Check:
-    """A package that adds a feature."""
+    """Check that a package that adds a feature is installed and new enough."""
     feature = _EXTRAS.get(wanted.extra or "", "")
     version = installed(wanted.name)
     if version is None:
@@ -122,7 +122,7 @@ def _broken(wanted: Requirement, found: str, fix: str) -> Check:
 
 
 def installed(name: str) -> str | None:
-    """The version of a distribution; None if there is none."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -130,7 +130,7 @@ def installed(name: str) -> str | None:
 
 
 def older(version: str, least: str) -> bool:
-    """Whether a version is below another, by the numbers they begin with."""
+    """Return whether a version is below another, by their leading numbers."""
     return bool(least) and _numbers(version) < _numbers(least)
 
 
@@ -143,9 +143,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _declared() -> tuple[str, list[Requirement]]:
-    """Versions of Python and packages that are asked for: by what is installed, or a checkout."""
+    """Return the Python versions and packages that the installation or a checkout requires."""
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    if project.is_file():  # the newer of the two, in an editable installation
+    if project.is_file():  # newer than the metadata of an editable installation
         told = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {})
         if told.get("name") == _NAME:
             extras = told.get("optional-dependencies", {})

@@ -1,4 +1,4 @@
-"""A file of results: whether it is as it was written, and if not, what was changed."""
+"""Checks that a file of results is as it was written, and if not, what was changed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def examine(path: Path) -> list[Check]:
     Returns
     -------
     list of Check
-        All are required. One is a problem for each column that was changed.
+        All are required. There is one problem for each column that was changed.
 
     Raises
     ------
     OptionError
-        It is a folder, or a file of another kind.
+        If `path` is a folder, or a file of another kind.
     MissingFileError
-        There is no such file.
+        If there is no such file.
     """
     if is_folder(path) or path.suffix.lower() in _SCREENS:
         raise OptionError(

@@ -1,4 +1,4 @@
-"""Environment variables that change what a run does."""
+"""Checks of environment variables that change what a run does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .check import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Environment"
 
-#: What each is for.
+#: The meaning of each variable.
 _KNOWN = {
     "CUDA_VISIBLE_DEVICES": "hides devices",
     "CUPY_CACHE_DIR": "where compiled CUDA kernels are kept",
@@ -25,7 +25,7 @@ _KNOWN = {
 
 
 def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
-    """Of those that are set."""
+    """Check the variables that are set."""
     environment = os.environ if environment is None else environment
     n = 0
     if environment.get(ENVIRONMENT):
@@ -53,7 +53,7 @@ def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
 
 
 def _backend(name: str) -> Check:
-    """Whether the backend that takes the place of "auto" can run."""
+    """Check that the backend that replaces "auto" can run."""
     fix = f"unset {ENVIRONMENT}"
     try:
         choose_backend(name)
@@ -64,7 +64,7 @@ def _backend(name: str) -> Check:
 
 
 def _watchdog(environment: Mapping[str, str]) -> Check:
-    """When the command line gives up a file that HDF5 comes to no end with."""
+    """Check after how long the command line gives up a file that HDF5 never finishes."""
     try:
         seconds = stuck_seconds(environment)
     except PdexGpuError as error:

@@ -1,1 +1,1 @@
-"""Engines decide when and where ranges of genes run. They know no test and no kernel set."""
+"""Engines decide when and where ranges of genes run. They know nothing of tests or kernel sets."""

@@ -1,4 +1,4 @@
-"""What an engine runs, and how one range of genes is computed."""
+"""The job that an engine runs, and the computation of one range of genes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..value_summary import ValueSummary
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64
-_PAIRS_A_TASK = 1 << 15  # arrays of a task's pairs stay in a core's cache
+_PAIRS_A_TASK = 1 << 15  # so that a task's arrays fit in a core's cache
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that an engine needs.
+    """Everything an engine needs.
 
     Attributes
     ----------
@@ -36,11 +36,11 @@ class Job:
     plan : Plan
     sink : Sink
     advance : callable
-        Told how many more genes are done.
+        Called with the number of genes just completed.
     reading : Reading
-        How the source is to be read; the engine gives its own threads.
+        How to read the source; the engine supplies its own threads.
     cluster : Cluster or None
-        Whose workers run it, with ``engine="dask"``.
+        With ``engine="dask"``, the cluster whose workers run the job.
     """
 
     source: Source
@@ -55,7 +55,7 @@ class Job:
 
 
 class Cluster(Protocol):
-    """Runs every range of a job once, on workers of its own."""
+    """Runs every range of a job once, on its own workers."""
 
     def run(self, job: Job) -> None: ...
 
@@ -69,7 +69,7 @@ class Engine(Protocol):
 def run_range(
     job: Job, reader: Reader, k: int, run: Map, store: Callable[[RangeResult], None]
 ) -> ValueSummary:
-    """Read and compute range `k`, `run` spreading the work; returns what its values are like."""
+    """Read and compute range `k`; `run` spreads the work. Returns a summary of its values."""
     chunk = reader.read(k)
     finite = job.analysis.test.refuses_nan
     block = job.kernels.pack(chunk, job.design, run, finite=finite)
@@ -89,7 +89,7 @@ def run_range(
 
 
 def group_moments(job: Job, block: Any, genes: slice) -> Moments:
-    """The moments that the analysis needs of genes of a block, with exact sums where need be."""
+    """Return the moments of genes that the analysis needs, with exact sums where necessary."""
     analysis = job.analysis
     moments = job.kernels.moments(
         block,
@@ -107,7 +107,7 @@ def group_moments(job: Job, block: Any, genes: slice) -> Moments:
 
 
 def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:
-    """Slices of ``[0, n_genes)`` small enough that threads end at about the same time."""
+    """Split ``[0, n_genes)`` into slices so small that threads end at about the same time."""
     width = min(
         _MOST_GENES, _PAIRS_A_TASK // n_groups, -(-n_genes // (_TASKS_PER_THREAD * n_threads))
     )

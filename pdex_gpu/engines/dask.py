@@ -1,8 +1,9 @@
 """Ranges of genes on the workers of a Dask cluster.
 
-Columns are read by whoever tests them. A matrix stored by rows goes in two stages: blocks of rows
-are read and split by ranges of genes into files of a shared folder, and ranges put together from
-these. Where tasks run, what is tried again, and how small results travel is Dask's.
+A matrix stored by columns is read by the tasks that test it. A matrix stored by rows takes two
+stages: blocks of rows are read and split by range of genes into files in a shared folder, and
+ranges are assembled from these files. Dask decides where tasks run, what is retried, and how small
+results travel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Worker processes: one pipe each, ended with the process that started them.
+"""Worker processes: each has its own pipe, and all end with the process that started them.
 
-A worker that dies is noticed at once, also in the middle of an answer: no other process has its end
-of the pipe. Nothing here has a name that could outlive the processes.
+A worker that dies is noticed at once, even in the middle of an answer, because no other process
+holds its end of the pipe. Nothing here has a name that could outlive the processes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 from ..errors import PdexGpuError, WorkerError
 
-_LOOK = 1.0  # seconds between two looks at whose child a worker is
-_PATIENCE = 10.0  # seconds in which a process that has ended is reaped
+_LOOK = 1.0  # seconds between checks of a worker's parent
+_PATIENCE = 10.0  # seconds to wait until an ended process is reaped
 
 
 def why_no_processes() -> str | None:
-    """Why this process cannot start others, in words; None if it can."""
+    """Return why this process cannot start others, in words; None if it can."""
     here = multiprocessing.current_process()
     if here.daemon:
         return (
@@ -46,12 +46,12 @@ def why_no_processes() -> str | None:
 
 
 class _Worker:
-    """A process, this side of its pipe, and how many answers it owes."""
+    """A worker process, our end of its pipe, and the number of answers it owes."""
 
     def __init__(self, function: Callable[[Any, int], Any], argument: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        # Daemonic: not waited for should this process end by an exception of another thread.
+        # Daemonic: not waited for if an exception in another thread ends this process.
         self.process: BaseProcess = context.Process(
             target=_serve, args=(theirs, function, argument), daemon=True
         )
@@ -81,7 +81,7 @@ class _Worker:
         return _died(self.process.exitcode)
 
     def end(self, *, at_once: bool) -> None:
-        self.connection.close()  # by which an idle worker ends
+        self.connection.close()  # this ends an idle worker
         if at_once:
             self.process.kill()
         self.process.join()
@@ -91,10 +91,10 @@ class _Worker:
 def results(
     n_workers: int, function: Callable[[Any, int], Any], argument: Any, items: Sequence[int]
 ) -> Generator[tuple[int, Any]]:
-    """Each item with what `function` gives for it in a worker, in the order they are done.
+    """Yield each item with the result of `function` in a worker, in order of completion.
 
-    Workers end with the iterator: in peace after the last result, at once if it is closed or an
-    error passes through it.
+    Workers end with the iterator: they exit after the last result, and are killed if the iterator
+    is closed or an error passes through it.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ def results(
     Raises
     ------
     WorkerError
-        A worker died, or could not be started.
+        If a worker died or could not be started.
     Exception
-        What `function` raised, with the traceback in the worker as its cause.
+        The exception that `function` raised, with the traceback in the worker as its cause.
     """
     left = deque(items)
     workers: list[_Worker] = []
@@ -141,7 +141,7 @@ def results(
 def _start(function: Callable[[Any, int], Any], argument: Any) -> _Worker:
     try:
         return _Worker(function, argument)
-    except BrokenPipeError as error:  # it ended before it had read what it is
+    except BrokenPipeError as error:  # it ended before it had read its task
         raise _died(None) from error
     except OSError as error:
         if isinstance(error, PdexGpuError):
@@ -153,7 +153,7 @@ def _start(function: Callable[[Any, int], Any], argument: Any) -> _Worker:
 
 
 def _fill(worker: _Worker, left: deque[int], n_workers: int) -> None:
-    """Give a worker what to do now, and next while there is enough for all."""
+    """Give a worker an item to do now, and one to do next while there are enough for all."""
     while left and worker.owes < (2 if len(left) > n_workers else 1):
         worker.give(left.popleft())
 
@@ -179,7 +179,7 @@ def _died(code: int | None) -> WorkerError:
 
 
 class _TracebackThere(Exception):
-    """Where an error was raised in a worker."""
+    """The traceback of an error in a worker."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
@@ -187,10 +187,10 @@ class _TracebackThere(Exception):
 
 @contextmanager
 def _program_left_alone() -> Iterator[None]:
-    """Have workers that are started within the block not import a program that is in no file.
+    """Keep workers started within the block from importing a program that is in no file.
 
-    One from standard input says it is in ``<stdin>``, which no worker could open. They need nothing
-    of it.
+    A program from standard input gives ``<stdin>`` as its file, which no worker could open. Workers
+    need nothing from it.
     """
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
@@ -205,13 +205,13 @@ def _program_left_alone() -> Iterator[None]:
             main.__file__ = file
 
 
-# One thread at a time hides what `multiprocessing.spawn` looks for in `__main__`.
+# Only one thread at a time may hide what `multiprocessing.spawn` looks for in `__main__`.
 _starting = threading.Lock()
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Have processes that are started within the block take no notice of Ctrl-C: this one does."""
+    """Make processes started within the block ignore Ctrl-C, which this process handles."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -228,7 +228,7 @@ def _undisturbed() -> Iterator[None]:
 def _serve(connection: Connection, function: Callable[[Any, int], Any], argument: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    with suppress(EOFError, OSError):  # the other end was closed: no more is asked
+    with suppress(EOFError, OSError):  # the other end was closed: there is no more work
         while True:
             item = connection.recv()
             connection.send_bytes(_answer(item, function, argument))
@@ -242,14 +242,14 @@ def _answer(item: int, function: Callable[[Any, int], Any], argument: Any) -> An
         try:
             answer = ForkingPickler.dumps((item, error, trace))
             ForkingPickler.loads(answer)
-        except Exception:  # of a class that cannot be sent
+        except Exception:  # its class cannot be sent
             told = WorkerError(f"{type(error).__name__} in a worker process: {error}")
             answer = ForkingPickler.dumps((item, told, trace))
         return answer
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has, whatever it is doing then."""
+    """End this process when its parent has ended, even in the middle of work."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(
@@ -258,8 +258,8 @@ def _end_with_parent() -> None:
 
 
 def _watch(sentinel: int, parent: int) -> None:
-    # A fork of the parent keeps the sentinel from telling, but is not the parent, which may have
-    # ended before this process came here.
+    # A fork of the parent keeps the sentinel from signalling, so compare the parent's id as well.
+    # The parent may have ended before this process got here.
     while not wait([sentinel], _LOOK) and os.getppid() == parent:
         pass
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Memory that processes share: it has no name, and is gone with the last process that has it."""
+"""Memory shared by processes: it has no name, and is freed with the last process that holds it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any, Protocol
 
-#: Where Linux has shared memory.
+#: Where Linux keeps shared memory.
 MOUNT = Path("/dev/shm")
 
 
 class Segment(Protocol):
-    """Shared memory; sent to a process as an argument when that is started."""
+    """Shared memory, passed to a process as an argument when the process is started."""
 
     size: int
 
     @property
     def buffer(self) -> Any:
-        """The memory, attached here when first asked for."""
+        """Return the memory, attached in this process on first use."""
 
     def close(self) -> None:
-        """Give it up in this process; nothing may refer to :attr:`buffer` any more."""
+        """Release the memory in this process; nothing may refer to :attr:`buffer` any more."""
 
 
 def make_segment(size: int) -> Segment:
-    """Shared memory of `size` bytes, which are there to be written.
+    """Return shared memory of `size` bytes, reserved so that they can be written.
 
     Raises
     ------
     OSError
-        There is no room for them.
+        If there is no room for them.
     """
     if os.name == "nt":
         return NamedSegment(SharedMemory(create=True, size=size))
@@ -42,7 +42,7 @@ def make_segment(size: int) -> Segment:
     try:
         os.ftruncate(handle, size)
         if hasattr(os, "posix_fallocate"):
-            # Take the pages now: writing to a full tmpfs would kill the process.
+            # Reserve the pages now: writing to a full tmpfs would kill the process.
             os.posix_fallocate(handle, 0, size)
     except BaseException:
         os.close(handle)
@@ -51,7 +51,7 @@ def make_segment(size: int) -> Segment:
 
 
 class UnnamedSegment:
-    """A file of memory that is in no folder.
+    """A file in memory that is in no folder.
 
     Parameters
     ----------
@@ -92,19 +92,19 @@ def _open_unnamed() -> int:
             return os.dup(file.fileno())
     import _posixshmem  # type: ignore[import-not-found]
 
-    name = f"/pdex_gpu-{secrets.token_hex(8)}"  # macOS: 31 letters at most
+    name = f"/pdex_gpu-{secrets.token_hex(8)}"  # macOS: 31 characters at most
     handle: int = _posixshmem.shm_open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
     _posixshmem.shm_unlink(name)
     return handle
 
 
 class NamedSegment:
-    """Memory that processes open by name: on Windows, which frees it with the last of them.
+    """Memory that processes open by name, on Windows, which frees it with the last of them.
 
     Parameters
     ----------
     memory : multiprocessing.shared_memory.SharedMemory or str
-        Or its name, by which it is opened when it is asked for.
+        The memory, or its name; with a name, the memory is opened on first use.
     """
 
     def __init__(self, memory: SharedMemory | str) -> None:

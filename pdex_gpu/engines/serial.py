@@ -1,4 +1,4 @@
-"""A plain loop: one range after the other, in the calling thread."""
+"""A plain loop: one range after another, in the calling thread."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class _SharedArray:
 
 @dataclass(frozen=True)
 class _Task:
-    """A job as it travels to a worker."""
+    """A job as it is sent to a worker."""
 
     job: Job  # without source and sink
     source: Callable[..., Source]
@@ -71,7 +71,7 @@ def run(job: Job) -> None:
         shared = {name: _share(stack, array) for name, array in arrays.items()}
         kernels = job.kernels
         assert isinstance(kernels, ModuleType)
-        # Labels stay here: workers need their number, and may not know their classes.
+        # Labels stay here: workers need only their number, and may not know their classes.
         n = np.arange(job.design.n_rows)
         nameless = replace(job.design, targets=n, references=n * 0, within=None)
         bare = replace(job, source=None, sink=None, kernels=None, advance=None, reading=None)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def run(job: Job) -> None:
 def _run_workers(job: Job, task: _Task) -> None:
     try:
         ForkingPickler.dumps(replace(task, arrays={}))
-    except Exception as error:  # of an option's own class
+    except Exception as error:  # of any type: pickling runs the option's own class
         raise OptionError(
             f"engine='shared_memory' cannot send the options {shown(job.analysis.test.options)} to "
             f"worker processes: {shown(error)}. Use engine='threads'."
@@ -98,7 +98,7 @@ def _run_workers(job: Job, task: _Task) -> None:
 
 
 def _check_space(needed: int) -> None:
-    """Writing past the end of a full tmpfs kills the process, so look first."""
+    """Check that the memory fits: writing past the end of a full tmpfs kills the process."""
     if not MOUNT.is_dir():
         return
     free = shutil.disk_usage(MOUNT).free
@@ -145,7 +145,7 @@ def _run_range(task: _Task, k: int) -> tuple[list[RangeResult], ValueSummary]:
 
 
 def _job(task: _Task) -> Job:
-    """The job of this worker, made once: here, so that an error reaches the parent."""
+    """Return this worker's job, made on first use so that an error reaches the parent."""
     global _attached
     if _attached is None:
         arrays = {name: shared.view() for name, shared in task.arrays.items()}

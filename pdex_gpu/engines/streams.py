@@ -1,9 +1,9 @@
-"""Ranges of genes streamed through devices: read, uploaded and computed side by side.
+"""Ranges of genes streamed through devices: read, uploaded and computed concurrently.
 
-While one range is read and uploaded another is computed; of a range, several slices of genes are
-in work at once. Where the device has too little memory, what did not fit is halved and tried again.
-Of several devices, one that is free takes the next range; what one that is lost had not done goes
-to the others.
+While one range is read and uploaded, another is computed, several slices of its genes at once.
+Where the device has too little memory, the part that did not fit is halved and tried again. With
+several devices, the next free one takes the next range, and the unfinished work of a lost device
+goes to the others.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def run(job: Job) -> None:
             stack.callback(threads.shutdown, cancel_futures=True)
             return pool_map(threads)
 
-        # Uploads have threads of their own: computing waits for the device, and they should not
-        # wait behind it. So does each of several devices: a slow one would hold all of them.
+        # Uploads have their own threads, so that they do not queue behind computing, which waits
+        # for the device. So does each of several devices: a slow one would hold all threads.
         uploads = pool(plan.n_threads, "pdex_gpu-upload")
         on_each = -(-plan.n_workers // len(devices))
         n_threads = -(-plan.n_threads // len(devices))
@@ -64,17 +64,17 @@ def run(job: Job) -> None:
             try:
                 for done in [
                     workers.submit(_take_ranges, job, one, ranges, reader)
-                    for one in under_way * on_each  # each device has its first before its second
+                    for one in under_way * on_each  # every device gets one before any gets two
                 ]:
                     done.result()
                 ranges.check()
-            finally:  # before the source closes under a range that is still read
+            finally:  # before the source closes while a range is still being read
                 ranges.end()
                 workers.shutdown()
 
 
 def _take_ranges(job: Job, under_way: _Run, ranges: _Ranges, reader: Reader) -> None:
-    """Compute ranges until none is left, or the device is lost."""
+    """Compute ranges until none is left or the device is lost."""
     kernels = under_way.kernels
     while (taken := ranges.take(kernels)) is not None:
         k, chunk = taken
@@ -96,14 +96,14 @@ def _take_ranges(job: Job, under_way: _Run, ranges: _Ranges, reader: Reader) -> 
 
 
 class _Ranges:
-    """Ranges for whoever is free to take them, and those that came back from a lost device.
+    """The ranges left to compute, and those that came back from a lost device.
 
     Parameters
     ----------
     todo : iterable of int
-        Ranges, in the order in which they are given out.
+        Ranges, in the order in which they are handed out.
     most : int
-        How many may be out at once: each takes host memory.
+        How many may be out at once, as each takes host memory.
     """
 
     def __init__(self, todo: Iterable[int], most: int) -> None:
@@ -111,15 +111,15 @@ class _Ranges:
         self._todo = deque(todo)
         self._back: deque[tuple[int, Chunk | None]] = deque()
         self._most = most
-        self._n_out = 0  # with those that came back, whose chunks are still held
+        self._n_out = 0  # includes those that came back: their chunks are still held
         self._lost: list[StreamedKernelSet] = []
         self._failed: dict[int, BaseException] = {}
         self._ended = False
 
     def take(self, kernels: StreamedKernelSet) -> tuple[int, Chunk | None] | None:
-        """A range, and its chunk if it was read before; None if there is no more to do.
+        """Return a range, and its chunk if it was already read; None if nothing is left to do.
 
-        Waits while all are with others: one may come back.
+        Waits while others hold all remaining ranges, as one may come back.
         """
 
         def no_more() -> bool:
@@ -139,34 +139,34 @@ class _Ranges:
             return self._todo.popleft(), None
 
     def done(self) -> None:
-        """A range is complete."""
+        """Record that a range is complete."""
         with self._changed:
             self._n_out -= 1
             self._changed.notify_all()
 
     def give_back(self, k: int, chunk: Chunk | None, lost: StreamedKernelSet) -> None:
-        """A range is for others to complete, as this device was lost: it gets no more."""
+        """Hand back a range for others to complete, as this device was lost; it gets no more."""
         with self._changed:
             self._back.append((k, chunk))
             self._lost.append(lost)
             self._changed.notify_all()
 
     def fail(self, k: int, error: BaseException) -> None:
-        """A range cannot be computed: no other is begun."""
+        """Record that a range cannot be computed; no other is started."""
         with self._changed:
             self._failed[k] = error
             self._ended = True
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Give out no more."""
+        """Hand out no more ranges."""
         with self._changed:
             self._ended = True
             self._back.clear()
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise the error of the first range that failed, if one did."""
+        """Raise the error of the first range that failed, if any did."""
         if not self._failed:
             return
         error = self._failed[min(self._failed)]
@@ -178,7 +178,7 @@ class _Ranges:
 
 
 class _OnDevice:
-    """Ranges that are on the device. One that does not fit beside others can wait to be alone."""
+    """The ranges on a device. One that does not fit next to others can wait to be alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -213,7 +213,7 @@ class _OnDevice:
 
 @dataclass(frozen=True)
 class _Run:
-    """A job under way on a device: ranges of genes, however small they have to be."""
+    """A job under way on a device; ranges are split as far as its memory demands."""
 
     job: Job
     kernels: StreamedKernelSet
@@ -222,7 +222,7 @@ class _Run:
     on_device: _OnDevice
 
     def range(self, chunk: Chunk) -> ValueSummary:
-        """Compute what is not stored yet of a range; returns what its values are like."""
+        """Compute the part of a range that is not stored yet; returns a summary of its values."""
         with self.on_device.beside_others():
             summary = self._compute(chunk)
         if summary is not None:
@@ -235,7 +235,7 @@ class _Run:
         with self.on_device.alone():
             return self._compute_or_raise(chunk)
 
-    # The handlers below end before anything is tried again: a traceback holds device memory.
+    # The handlers below end before anything is retried, because a traceback holds device memory.
 
     def _compute(self, chunk: Chunk) -> ValueSummary | None:
         try:
@@ -257,22 +257,22 @@ class _Run:
                 return
             try:
                 self._slice(block, genes)
-            # Those in work go on to their end: what they store must be known before.
+            # Slices in work run to their end: what they store must be known before a retry.
             except (DeviceMemoryError, DeviceLostError) as error:
                 failed.append(error)
 
         for _ in self.spread(compute, self._missing(block)):
             pass
         if failed:
-            # A device that was lost has no memory either. What this frame held, a traceback would
-            # keep.
+            # A lost device has no memory either, so its loss counts first. The list is emptied
+            # because a traceback would keep what this frame holds.
             failed.sort(key=lambda error: isinstance(error, DeviceMemoryError))
             del failed[1:]
             raise failed.pop()
         return block.summary
 
     def _missing(self, block: Block) -> list[slice]:
-        """Slices of a block that are not stored, as they would be after a first try."""
+        """Return the slices of a block not stored yet; a first try may have stored some."""
         found = []
         for genes in self.kernels.tasks(block, self.job.design):
             offset = block.gene_start + genes.start
@@ -312,7 +312,7 @@ class _Run:
             raise _too_small(f"work on {_genes(whole.stop)}", error) from error
 
     def _store(self, moments: Moments, measured: list[Measured], start: int) -> None:
-        """Judge and store a slice, while the device has another; little at a time, for caches."""
+        """Judge and store a slice, in cache-sized pieces, while the device computes another."""
         job, n_genes = self.job, moments.mean.shape[1]
         for genes in gene_tasks(n_genes, job.design.n_groups, n_threads=1):
             some = [tuple(array[:, genes] for array in arrays) for arrays in measured]

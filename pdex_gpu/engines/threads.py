@@ -26,7 +26,7 @@ def run(job: Job) -> None:
 
                 for _ in pool_map(ranges)(compute, plan.todo):
                     pass
-            finally:  # before the source closes under a range that is still read
+            finally:  # before the source closes while a range is still being read
                 ranges.shutdown(cancel_futures=True)
     finally:
         threads.shutdown(cancel_futures=True)

@@ -1,10 +1,10 @@
-"""Pictures of results, with matplotlib (extra ``plot``).
+"""Plots of results, drawn with matplotlib (extra ``plot``).
 
-Every function takes a result in memory, a result in a file, or the path of one; draws on ``ax=`` or
-on a new figure; and returns the axes. None shows a window or changes a setting of matplotlib.
-Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; up and down
-differ in position, too. Clouds of points are bitmaps in vector formats, of the ``dpi=`` that the
-figure is saved with.
+Every function takes a result in memory, a result file, or the path of one. It draws on ``ax=`` or
+on a new figure, and returns the axes. No function opens a window or changes a matplotlib setting.
+The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish; up and
+down also differ in position. In vector formats, clouds of points are bitmaps, at the ``dpi=`` with
+which the figure is saved.
 
 >>> from pdex_gpu import pl
 >>> ax = pl.volcano("results.parquet", "STAT1")  # doctest: +SKIP

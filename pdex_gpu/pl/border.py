@@ -1,4 +1,4 @@
-"""Where hits of a volcano end: the largest p-value that is a hit, of those adjusted together."""
+"""The border of hits in a volcano plot: the largest p-value of the hits adjusted together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Border:
     height : float
         -log10 of the largest p-value that is a hit.
     text : str
-        What the line is, for the legend.
+        Description of the line, for the legend.
     """
 
     height: float
@@ -28,12 +28,12 @@ class Border:
 
 
 def find_border(result: Result, t: int, fdr: float) -> Border | None:
-    """The border in the volcano of comparison `t`.
+    """Return the border in the volcano plot of comparison `t`, or None if there is none.
 
-    Adjusted p-values grow with p-values among those that were adjusted together, so that the
-    largest p-value that is a hit parts them: over all rows, or in each comparison on its own. None
-    if there is no hit, if each gene was adjusted on its own, or if the table is of another tool and
-    what is known of `t` says that it was adjusted otherwise.
+    Among p-values that were adjusted together (over all rows, or within each comparison), adjusted
+    p-values grow with p-values, so the largest p-value of a hit separates hits from other genes.
+    The result is None if there is no hit, if each gene was adjusted on its own, or if the table
+    comes from another tool and the values of `t` show that it was adjusted otherwise.
     """
     scope = result.provenance.get("fdr_scope", "all")
     if scope not in ("all", "target"):
@@ -59,7 +59,7 @@ def find_border(result: Result, t: int, fdr: float) -> Border | None:
 
 
 def _p_text(score: float) -> str:
-    """A p-value with two digits, from its -log10."""
+    """Format a p-value with two digits, given its -log10."""
     if score <= 4.0:
         return f"{10.0**-score:.2g}"
     exponent = int(np.floor(-score))

@@ -1,4 +1,4 @@
-"""What all pictures share: figures, colours, names as text, legends, words where nothing is."""
+"""Helpers that all plots share: figures, colours, names, legends, messages in empty axes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from ..errors import MissingDependencyError
 from ..installing import how_to_install
 
-# Okabe and Ito 2008, "Color Universal Design": told apart with any kind of colour vision.
+# Okabe and Ito 2008, "Color Universal Design": distinguishable with any kind of colour vision.
 UP = "#D55E00"  # vermillion
 DOWN = "#0072B2"  # blue
 NEUTRAL = "0.68"
 LINE = "0.35"
 
-#: Letters of a name that are shown, in labels of points or bars and in titles.
+#: The most characters shown of a name, in labels of points or bars and in titles.
 LABEL_LENGTH = 24
 TITLE_LENGTH = 36
 
@@ -22,12 +22,12 @@ SMALLEST_FONT = 5.5  # points
 
 
 def pyplot() -> Any:
-    """The module ``matplotlib.pyplot``.
+    """Import and return ``matplotlib.pyplot``.
 
     Raises
     ------
     MissingDependencyError
-        Without matplotlib.
+        If matplotlib is not installed.
     """
     try:
         import matplotlib.pyplot as plt
@@ -39,26 +39,26 @@ def pyplot() -> Any:
 
 
 def canvas(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
-    """`ax`, or axes of a new figure, of the usual size unless `figsize` (inches) is given."""
+    """Return `ax`, or the axes of a new figure of size `figsize` (inches) or the usual size."""
     if ax is not None:
         return ax
     return pyplot().subplots(figsize=figsize, layout="constrained")[1]
 
 
 def shown(name: object, limit: int = LABEL_LENGTH) -> str:
-    """A name as it can be drawn: in one line, without letters that the font lacks, not too long.
+    """Return a name as drawable text: one line, not too long, only characters that the font has.
 
     Parameters
     ----------
     name : object
     limit : int
-        Letters at most; of a longer name the middle is left out.
+        The most characters; the middle of a longer name is left out.
 
     Returns
     -------
     str
-        Letters that no font of the figure has are shown by number, as ``[U+1F9EC]``: matplotlib
-        would draw one and the same box for all of them, and warn.
+        Characters that no font of the figure has are shown by number, such as ``[U+1F9EC]``:
+        matplotlib would draw the same box for all of them, and warn.
     """
     text = "".join(c if c.isprintable() else " " for c in str(name))
     if not text.isascii():
@@ -80,7 +80,7 @@ def _font_settings() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @lru_cache(maxsize=8)
 def _letters(families: tuple[str, ...], _sans_serif: tuple[str, ...]) -> frozenset[int]:
-    """Code points of the fonts that text is drawn with, one after the other."""
+    """Return the code points in any of the fonts with which text is drawn."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known: set[int] = set()
@@ -96,21 +96,21 @@ def _letters(families: tuple[str, ...], _sans_serif: tuple[str, ...]) -> frozens
 
 
 def literal(text: Any) -> None:
-    """Have a Text of matplotlib show ``$``, ``_``, ``^`` and backslashes as they are."""
+    """Make a matplotlib Text show ``$``, ``_``, ``^`` and backslashes as they are."""
     text.set(parse_math=False, usetex=False)
 
 
-#: The same as an option of tick labels.
+#: The options that have the same effect as `literal`, for tick labels and new texts.
 LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 
 def title(ax: Any, text: str) -> None:
-    """A title that has names in it."""
+    """Set a title that contains names."""
     literal(ax.set_title(text))
 
 
 def legend_above(ax: Any, text: str) -> None:
-    """The legend between the axes and their title, where it covers nothing; in rows that fit."""
+    """Put the legend between the axes and their title, clear of the data, in rows that fit."""
     width = ax.get_window_extent().width
     n = len(ax.get_legend_handles_labels()[1])
     for columns in range(n, 0, -1):
@@ -135,7 +135,7 @@ def legend_above(ax: Any, text: str) -> None:
 
 
 def nothing(ax: Any, why: str) -> None:
-    """Say in the middle of empty axes why they are empty."""
+    """State in the middle of empty axes why they are empty."""
     ax.text(
         0.5,
         0.5,
@@ -150,9 +150,9 @@ def nothing(ax: Any, why: str) -> None:
 
 
 def fitting_size(points: float, n: int) -> float | None:
-    """Size of a font, in points, in which `n` lines fit in so many points.
+    """Return the font size, in points, at which `n` lines fit into a height of `points`.
 
-    None if it would be too small to read; never above the size of tick labels.
+    It is None if it would be too small to read, and never above the size of tick labels.
     """
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties
@@ -163,22 +163,22 @@ def fitting_size(points: float, n: int) -> float | None:
 
 
 def extent_in_points(ax: Any) -> tuple[float, float]:
-    """Width and height of the axes, in points."""
+    """Return the width and height of the axes, in points."""
     box = ax.get_window_extent()
     scale = 72.0 / ax.figure.dpi
     return box.width * scale, box.height * scale
 
 
 def lay_out(ax: Any) -> None:
-    """Give the axes their place in the figure, as drawing it would."""
+    """Place the axes in the figure as drawing would."""
     ax.figure.canvas.figure.draw_without_rendering()
 
 
 def thousands(value: float, _position: object = None) -> str:
-    """A tick label: ``"2,000"``; of whole numbers below 0 without the sign."""
+    """Format a tick label such as ``"2,000"``; negative whole numbers lose their sign."""
     return f"{abs(value):,.0f}" if float(value).is_integer() else f"{value:,.3g}"
 
 
 def spineless(ax: Any) -> None:
-    """Leave out the frame's upper and right side."""
+    """Hide the upper and right side of the frame."""
     ax.spines[["top", "right"]].set_visible(False)

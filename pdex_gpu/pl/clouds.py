@@ -1,4 +1,4 @@
-"""All genes of one comparison as points: volcano and MA plot."""
+"""Plots of all genes of one comparison as points: volcano plot and MA plot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .given import as_result, check_axes, check_fdr
 from .labels import label_points
 from .values import LARGEST, axis_text, count, minus_log10_p, p_columns, strongest
 
-# Axes of fewer points than this have lines of the legend broken.
+# In axes narrower than this many points, lines of the legend are broken.
 _NARROW = 260.0
 
 
@@ -43,41 +43,42 @@ def volcano(
     n_labels: int = 10,
     ax: Any = None,
 ) -> Any:
-    """Effect and p-value of every gene of one comparison.
+    """Draw the effect and the p-value of every gene of one comparison (volcano plot).
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one. Where p-values were adjusted over all rows, a file is
-        read in blocks, to find the dashed line.
+        A result, or its Parquet file. If p-values were adjusted over all rows, a file is read in
+        blocks, to find the dashed line.
     target, reference, within : object
-        Which comparison, as in :meth:`.result_base.Result.find`.
+        The comparison, as in :meth:`.result_base.Result.find`.
     fdr : float
         Genes with at most this adjusted p-value are coloured.
     n_labels : int
-        Coloured genes with the smallest p-values to name; fewer where there is no room.
+        The number of coloured genes to name, those with the smallest p-values; fewer are named
+        where there is no room.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure.
+        By default the axes of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        x is the log2 of `fold_change`, or ``target_mean - reference_mean`` where values are
-        negative and have no ratios; y is -log10 of the p-value, by `log10_p` where the result has
-        it. Without it, p-values that are 0 are triangles at the upper edge. A dashed line is drawn
-        at the largest p-value with at most this adjusted p-value, of all rows that were adjusted
-        together: hits are on it or above. Where each gene was adjusted on its own, no line parts
+        x is the log2 of `fold_change`, or ``target_mean - reference_mean`` if there are negative
+        values, which have no ratios. y is -log10 of the p-value, from `log10_p` if the result has
+        it; without it, p-values of 0 are triangles at the upper edge. A dashed line marks the
+        largest p-value whose adjusted p-value is at most `fdr`, among all rows that were adjusted
+        together: hits are on it or above. If each gene was adjusted on its own, no line separates
         the hits of a comparison, and none is drawn. Genes without an effect are left out; the
-        label of the x axis says how many.
+        label of the x axis gives their number.
 
     Raises
     ------
     LabelError
-        If `target` was not compared, or more than once.
+        If `target` was not compared, or was compared more than once.
     OptionError
-        If `result` is none, or an option makes no sense.
+        If `result` is not a result, or an option is invalid.
     MissingDependencyError
-        Without matplotlib or textalloc, which are the extra ``plot``.
+        If matplotlib or textalloc (extra ``plot``) is not installed.
     """
     found = as_result(result)
     cloud = _read(found, target, reference, within, fdr, n_labels, ax)
@@ -113,37 +114,39 @@ def ma(
     n_labels: int = 10,
     ax: Any = None,
 ) -> Any:
-    """Effect on every gene of one comparison, by how much the gene is expressed.
+    """Draw the effect on every gene of one comparison against its mean expression (MA plot).
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one.
+        A result, or its Parquet file.
     target, reference, within : object
-        Which comparison, as in :meth:`.result_base.Result.find`.
+        The comparison, as in :meth:`.result_base.Result.find`.
     fdr : float
         Genes with at most this adjusted p-value are coloured.
     n_labels : int
-        Coloured genes with the smallest p-values to name; fewer where there is no room.
+        The number of coloured genes to name, those with the smallest p-values; fewer are named
+        where there is no room.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure.
+        By default the axes of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
         x is the mean of `target_mean` and `reference_mean`, on a logarithmic scale; y is the log2
-        of `fold_change`. Where values are negative and have no ratios, y is
-        ``target_mean - reference_mean``, and the scale of x is linear. Genes without either (not
-        expressed on either side) are left out; the label of the x axis says how many.
+        of `fold_change`. If there are negative values, which have no ratios, y is
+        ``target_mean - reference_mean``, and the scale of x is linear. Genes that lack either
+        coordinate (not expressed on either side) are left out; the label of the x axis gives their
+        number.
 
     Raises
     ------
     LabelError
-        If `target` was not compared, or more than once.
+        If `target` was not compared, or was compared more than once.
     OptionError
-        If `result` is none, or an option makes no sense.
+        If `result` is not a result, or an option is invalid.
     MissingDependencyError
-        Without matplotlib or textalloc, which are the extra ``plot``.
+        If matplotlib or textalloc (extra ``plot``) is not installed.
     """
     cloud = _read(result, target, reference, within, fdr, n_labels, ax)
     ax = canvas(ax)
@@ -177,17 +180,18 @@ class _Cloud:
     t : int
         Position of the comparison.
     text : str
-        What was compared with what.
+        The comparison in words.
     effect : Effect
     names : numpy.ndarray, shape (n_genes,), object
     there : numpy.ndarray, shape (n_genes,), bool
-        Rows that exist.
+        Whether the result has a row.
     change, score, mean : numpy.ndarray, shape (n_genes,), float64
-        Size of the effect, -log10 p (infinite if p is 0 and its logarithm unknown), mean of means.
+        Size of the effect; -log10 p (infinite if p is 0 and its logarithm unknown); mean of means.
     direction : numpy.ndarray, shape (n_genes,), int8
         1 is up, -1 down.
     one_sided, significant : numpy.ndarray, shape (n_genes,), bool
-        Exactly one mean is 0, so that the ratio is the comparison's `clip_value`; FDR.
+        Whether exactly one mean is 0, so that the ratio is the comparison's `clip_value`; whether
+        the adjusted p-value is at most `fdr`.
     fdr : float
     n_labels : int
     """
@@ -241,7 +245,7 @@ def _read(
 
 
 def comparison(result: Result, t: int) -> str:
-    """What was compared with what, for a title."""
+    """Return a title that says what was compared with what."""
     text = shown(result.name(t), TITLE_LENGTH)
     if result.reference is not None:
         text += f" vs {shown(result.reference, TITLE_LENGTH)}"
@@ -257,7 +261,7 @@ def _draw(
     beyond: np.ndarray | None = None,
     border: Border | None = None,
 ) -> None:
-    """Points by significance and direction, with a legend that counts them and names the border."""
+    """Draw points by significance and direction; a legend counts them and names the border."""
     spineless(ax)
     if not drawn.any():
         title(ax, cloud.text)
@@ -301,7 +305,7 @@ def _draw(
 
 
 def _why(cloud: _Cloud) -> str:
-    """Why there is no point."""
+    """Return the reason why there is no point."""
     if not len(cloud.names):
         return "The result has no genes."
     if not cloud.there.any():
@@ -311,7 +315,7 @@ def _why(cloud: _Cloud) -> str:
 
 
 def _with_notes(label: str, why: str, cloud: _Cloud, drawn: np.ndarray) -> str:
-    """The label of the x axis; further lines say what is not drawn, or is drawn at a limit."""
+    """Return the label of the x axis, plus lines on what is not drawn or is drawn at a limit."""
     notes = []
     without = int(np.count_nonzero(cloud.there & ~drawn))
     if without:
@@ -328,7 +332,7 @@ def _with_notes(label: str, why: str, cloud: _Cloud, drawn: np.ndarray) -> str:
 
 
 def _name(ax: Any, cloud: _Cloud, x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> None:
-    """Name the strongest genes; they keep away from other coloured points."""
+    """Name the strongest genes, away from other coloured points."""
     if not cloud.n_labels:
         return
     order = strongest(cloud.score, cloud.change, cloud.significant & drawn, len(x))

@@ -1,4 +1,4 @@
-"""What each perturbation does to its own gene."""
+"""The plot of the effect of each perturbation on its own gene."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ from .values import count
 
 
 def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
-    """Expression that is left of the own gene of each perturbation.
+    """Draw the remaining expression of the own gene of each perturbation.
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one; a file is read in blocks. Of a result of
-        ``on_target=``, the gene that each target was tested at; else the one of its name.
+        A result, or its Parquet file; a file is read in blocks. In a result of ``on_target=``, a
+        target's own gene is the one at which it was tested; otherwise it is the gene of its name.
     fdr : float
         Changes with at most this adjusted p-value are filled and coloured.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure.
+        By default the axes of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        ``100 target_mean / reference_mean`` on a logarithmic scale: a line a perturbation, least
-        first, as long as names can be read; else a point a perturbation, by the mean of the gene
-        in the reference. Where nothing is left, a triangle at 0 %. Where values are negative and
-        have no ratios, ``target_mean - reference_mean`` on a linear scale instead. The title counts
-        perturbations without a point: their gene is not in the matrix or was filtered out, or the
-        reference does not express it.
+        ``100 target_mean / reference_mean`` on a logarithmic scale. While names can be read, there
+        is one line per perturbation, smallest value first; otherwise one point per perturbation,
+        against the mean of the gene in the reference. Values of 0 % are triangles. If there are
+        negative values, which have no ratios, ``target_mean - reference_mean`` is drawn on a
+        linear scale instead. The title counts perturbations without a point: their gene is not in
+        the matrix or was filtered out, or the reference does not express it.
 
     Raises
     ------
     OptionError
-        If `result` is none, or an option makes no sense.
+        If `result` is not a result, or an option is invalid.
     MissingDependencyError
-        Without matplotlib, which is the extra ``plot``.
+        If matplotlib (extra ``plot``) is not installed.
     """
     found = as_result(result)
     fdr = check_fdr(fdr)
@@ -78,16 +78,16 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
 
 @dataclass(frozen=True)
 class _Left:
-    """Expression left of own genes, ascending, of those that have a number.
+    """The remaining expression of own genes in ascending order, for those that have a number.
 
     Attributes
     ----------
     comparison : numpy.ndarray, shape (n,), int64
         Position of the comparison.
     values, mean : numpy.ndarray, shape (n,), float64
-        Per cent of the reference's mean, or the difference from it; and that mean.
+        Percentage of the reference's mean, or the difference from it; and that mean.
     is_ratio : bool
-        Whether values are per cent.
+        Whether values are percentages.
     significant : numpy.ndarray, shape (n,), bool
     n_unexpressed : int
         Comparisons whose reference does not express the gene.
@@ -102,12 +102,12 @@ class _Left:
 
     @property
     def unchanged(self) -> float:
-        """The value of a gene that did not change."""
+        """Return the value of a gene that did not change."""
         return 100.0 if self.is_ratio else 0.0
 
 
 def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Left:
-    """Values at own genes."""
+    """Read the values at own genes."""
     names = ["target_mean", "reference_mean", "fdr"]
     values = {name: np.full(len(own), np.nan) for name in names}
     if (own >= 0).any():
@@ -143,7 +143,7 @@ def _title(own: np.ndarray, left: _Left) -> str:
 
 
 def _edge(left: _Left) -> float | None:
-    """Where 0 % is drawn; None if no one has it."""
+    """Return the place at which 0 % is drawn, or None if no perturbation has it."""
     if not left.is_ratio or left.values[0] > 0.0:
         return None
     return float(np.min(left.values[left.values > 0.0], initial=50.0)) / 2.0
@@ -151,7 +151,7 @@ def _edge(left: _Left) -> float | None:
 
 @dataclass(frozen=True)
 class _Picture:
-    """Lines with names in letters of `size`, or points if that is None."""
+    """Lines with names in font size `size`, or points if `size` is None."""
 
     ax: Any
     left: _Left
@@ -182,13 +182,13 @@ class _Picture:
 
     @property
     def _places(self) -> np.ndarray:
-        """Values on the axis."""
+        """Return the coordinates of the values on their axis."""
         values = self.left.values
         return values if self.edge is None else np.maximum(values, self.edge)
 
     @property
     def _axis(self) -> Any:
-        """The axis of values."""
+        """Return the axis of the values."""
         return self.ax.yaxis if self.size is None else self.ax.xaxis
 
     def _label(self) -> str:

@@ -1,4 +1,4 @@
-"""What a picture was asked for: results, labels and options, checked."""
+"""Checks of the arguments of plots: results, labels and options."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..result_file import open_result
 
 
 def as_result(result: Any) -> Result:
-    """The result itself, or the one in the file that is named.
+    """Return `result` itself, or open the result file that it names.
 
     Raises
     ------
     OptionError
-        If it is neither.
+        If it is neither a result nor a path.
     MissingFileError, FileFormatError
-        As :func:`pdex_gpu.open_result`.
+        As in :func:`pdex_gpu.open_result`.
     """
     if isinstance(result, Result):
         return result
@@ -33,14 +33,14 @@ def as_result(result: Any) -> Result:
 
 
 def check_fdr(fdr: Any) -> float:
-    """A false discovery rate above 0, at most 1; OptionError otherwise."""
+    """Return a false discovery rate; raise OptionError unless it is above 0 and at most 1."""
     if not is_number(fdr) or not 0.0 < fdr <= 1.0:
         raise OptionError(f"fdr={shown(fdr)} must be a number above 0 and at most 1, such as 0.05.")
     return float(fdr)
 
 
 def check_axes(ax: Any) -> None:
-    """OptionError unless `ax` is one axes of matplotlib, or None."""
+    """Raise OptionError unless `ax` is a single matplotlib axes object or None."""
     from .canvas import pyplot
 
     pyplot()

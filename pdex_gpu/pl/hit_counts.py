@@ -1,4 +1,4 @@
-"""How many genes each perturbation changes."""
+"""The plot of how many genes each perturbation changes."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ from .canvas import (
 from .given import as_result, check_axes, check_fdr
 from .values import count
 
-# Names beside the curve of many perturbations, if there is room.
+# The most names listed next to the curve of many perturbations, if there is room.
 _MOST_NAMED = 10
 
 
 def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None) -> Any:
-    """Genes up and down in each comparison, the one with the most hits first.
+    """Draw the numbers of genes up and down in each comparison, those with the most hits first.
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one; a file is read in blocks.
+        A result, or its Parquet file; a file is read in blocks.
     fdr : float
         Hits are the genes with at most this adjusted p-value.
     n : int, optional
-        Comparisons to show, those with the most hits; all by default.
+        The number of comparisons to show, those with the most hits; all by default.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure.
+        By default the axes of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        A bar a comparison, down to the left and up to the right, as long as their names can be
-        read; else counts by rank, up above and down below, with the strongest listed. Up and down
-        go by the means; hits whose means are equal (nearly all of them in cells that do not
-        express the gene) count as neither, and the axis says how many.
+        While names can be read, there is one bar per comparison, down to the left and up to the
+        right; otherwise counts by rank, up above and down below, with the strongest listed. Up and
+        down are defined by the means. Hits whose means are equal (nearly all of them in cells that
+        do not express the gene) count as neither; the axis gives their number.
 
     Raises
     ------
     OptionError
-        If `result` is none, or an option makes no sense.
+        If `result` is not a result, or an option is invalid.
     MissingDependencyError
-        Without matplotlib, which is the extra ``plot``.
+        If matplotlib (extra ``plot``) is not installed.
     """
     found = as_result(result)
     fdr = check_fdr(fdr)
@@ -87,14 +87,14 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
 
 
 def count_hits(result: Result, fdr: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """Genes with at most this adjusted p-value in each comparison.
+    """Count the genes with an adjusted p-value of at most `fdr` in each comparison.
 
     Returns
     -------
     up, down : numpy.ndarray, shape (n_comparisons,), int64
         By the sign of ``target_mean - reference_mean``.
     level : int
-        Those whose means are equal, of all comparisons.
+        Hits whose means are equal, over all comparisons.
     """
     up, down = (np.zeros(len(result.targets), np.int64) for _ in range(2))
     level = 0
@@ -152,7 +152,7 @@ def _curve(
     ax.stairs(total, edges, color=LINE, linewidth=1.0, baseline=None, label="both")
     ax.axhline(0.0, color=LINE, linewidth=0.8)
     ax.set_xlim(0.5, len(order) + 0.5)
-    # The list of the strongest is in the upper right, where the curve is to stay below.
+    # The list of the strongest is in the upper right, so the curve must stay below it there.
     beside = float(np.max(total[len(total) // 2 :], initial=0))
     low = float(-1.05 * np.max(down, initial=0)) or -1.0
     high = max(1.05 * float(np.max(total, initial=0)), 2.0 * beside, 1.0)
@@ -169,7 +169,7 @@ def _curve(
 
 
 def _list(ax: Any, result: Result, up: np.ndarray, down: np.ndarray, named: list[int]) -> None:
-    """A small table of the strongest comparisons."""
+    """Draw a small table of the strongest comparisons."""
     from matplotlib import rcParams
     from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 

@@ -1,4 +1,4 @@
-"""Names beside points, none over another."""
+"""Names next to points, placed without overlap."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from ..errors import MissingDependencyError
 from ..installing import how_to_install
 from .canvas import LINE, LITERAL, shown
 
-# Points that names keep away from: more would take longer, and leave no room.
+# The most points that names avoid: more would take longer and leave no room.
 _MOST_OBSTACLES = 500
 
-# How far a name may be from its point, as a share of the figure.
+# The largest distance of a name from its point, as a fraction of the figure.
 _FARTHEST = 0.15
 
 
 def label_points(
     ax: Any, x: np.ndarray, y: np.ndarray, names: list[object], obstacles: np.ndarray
 ) -> list[Any]:
-    """Name points, the most important first; those for which there is no room stay unnamed.
+    """Name points, the most important first; points without room for a name stay unnamed.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
-        With all points drawn and its limits set.
+        Axes with all points drawn and the limits set.
     x, y : numpy.ndarray, shape (n,), float64
-        In data coordinates.
+        Points in data coordinates.
     names : list of object, n
     obstacles : numpy.ndarray, shape (m, 2), float64
-        Points that names keep away from, in data coordinates: the first 500 of them.
+        Points that names avoid, in data coordinates; only the first 500 count.
 
     Returns
     -------
     list of matplotlib.text.Text
-        Those that are shown. The same call gives the same places.
+        The names that are shown. The same call gives the same places.
 
     Raises
     ------
     MissingDependencyError
-        Without textalloc, of the extra ``plot``.
+        If textalloc (extra ``plot``) is not installed.
     """
     if not names:
         return []
@@ -58,7 +58,7 @@ def label_points(
     from matplotlib.patheffects import withStroke
 
     away = obstacles[:_MOST_OBSTACLES]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where there is no room at all
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints if there is no room at all
         _, _, texts, _ = allocate(
             _InFigure(ax),
             x,
@@ -85,7 +85,7 @@ def label_points(
 
 
 class _InFigure:
-    """Axes that name the whole figure as theirs: textalloc asks it for what subfigures lack."""
+    """Axes that report the whole figure as theirs: textalloc uses methods that subfigures lack."""
 
     def __init__(self, ax: Any) -> None:
         self._ax = ax

@@ -1,4 +1,4 @@
-"""A heat map of perturbations and genes, each beside those that are like it."""
+"""A heat map of perturbations and genes, with similar ones next to each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FOLD_CHANGE, _DIFFERENCE = RATIO.scaled_column, DIFFERENCE.scaled_column
 _SIGNED = "signed_log10_p"
 _EFFECTS = {effect.scaled_column: effect for effect in (RATIO, DIFFERENCE)}
 
-# Columns with a middle that means no change: shown in two colours.
+# Columns with a middle value that means no change: these are shown in two colours.
 _AROUND_0 = (
     _FOLD_CHANGE, "log2_fold_change_scanpy", "log2_fold_change_seurat",
     "log2_fold_change_geometric", _SIGNED, "percent_change", "rank_biserial", _DIFFERENCE,
@@ -42,12 +42,12 @@ _LABELS = {
     _SIGNED: "signed $-\\log_{10}(p)$",
 }
 
-# Sorting the leaves of a tree takes the square of their number in time and more.
+# Ordering the leaves of a tree takes time at least quadratic in their number.
 _MOST_SORTED = 500
 
 _INCHES_A_CELL = 0.135
 
-# Rows that are sure to have a line of pixels each.
+# Up to this many rows, each is sure to get a line of pixels.
 _MOST_PIXELS = 200
 _NO_VALUE = "0.75"
 
@@ -62,49 +62,49 @@ def heatmap(
     fdr: float = 0.05,
     ax: Any = None,
 ) -> Any:
-    """Values of many comparisons and genes as colours, in the order of a clustering.
+    """Draw values of many comparisons and genes as colours, in the order of a clustering.
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one; a file is read in blocks.
+        A result, or its Parquet file; a file is read in blocks.
     value : str, optional
         A column of the result, ``"log2_fold_change"`` (of `fold_change`), ``"mean_difference"``
-        (``target_mean - reference_mean`` where the result has no such column), or
+        (``target_mean - reference_mean`` if the result has no such column), or
         ``"signed_log10_p"`` (-log10 of the p-value with the sign of the change of the mean). By
-        default log2 fold changes; mean differences where values are negative and have no ratios.
+        default log2 fold changes, or mean differences if there are negative values, which have no
+        ratios.
     targets : iterable of object, optional
         Targets to show, with all their comparisons; all by default.
     features : iterable of object, optional
-        Genes to show; by default the `n_features` that are hits most often in what is shown, and
-        of those the ones with the smallest p-values. Where there is no hit at all, these alone
-        decide.
+        Genes to show; by default the `n_features` genes that are hits most often in the
+        comparisons shown. Smaller p-values break ties, and decide if there is no hit at all.
     n_features : int
-        Without `features`, genes to show at most.
+        The most genes to show without `features`.
     fdr : float
-        Hits are the pairs with at most this adjusted p-value. They are marked, by triangles that
-        point up or down, if cells are large enough.
+        Hits are the pairs with at most this adjusted p-value. If cells are large enough, hits are
+        marked by triangles that point up or down.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure, as large as its names need.
+        By default the axes of a new figure, as large as its names need.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Rows and columns are in the order of average linkage of Euclidean distances, its leaves in
-        the best order (Bar-Joseph 2001) up to 500 of them; pairs without a value are grey, and
-        take part as if there were no change. Of fold changes these are also the pairs with a mean
-        of 0 that are no hits: their ratio says how it was clipped. Colours run to the 99th
-        percentile of the sizes, the same for up and down. Names that could not be read are left
-        out; the axis then says so.
+        Rows and columns are in the order of average-linkage clustering of Euclidean distances. If
+        there are at most 500 leaves, they are in optimal order (Bar-Joseph 2001). Pairs without a
+        value are grey and are clustered as if unchanged. For fold changes, pairs with a mean of 0
+        that are not hits are grey too: their ratio only shows how it was clipped. Colours run to
+        the 99th percentile of the sizes, the same for up and down. Names too small to read are
+        left out; the axis then says so.
 
     Raises
     ------
     LabelError
         If a target or gene is not in the result.
     OptionError
-        If `result` is none, there is no such column, or an option makes no sense.
+        If `result` is not a result, there is no such column, or an option is invalid.
     MissingDependencyError
-        Without matplotlib, which is the extra ``plot``.
+        If matplotlib (extra ``plot``) is not installed.
     """
     found = as_result(result)
     fdr = check_fdr(fdr)
@@ -132,7 +132,7 @@ def heatmap(
         nothing(ax, f"No pair of them has a value of {value}.")
         return ax
     low, high = _limits(cells, value)
-    # As the eye sees it: differences beyond the colours do not count.
+    # Cluster what the eye sees: differences beyond the colour range do not count.
     known = np.nan_to_num(np.clip(cells, low, high), nan=_MIDDLE.get(value, low))
     by_row, by_gene = _order(known), _order(known.T)
     cells, hit = cells[np.ix_(by_row, by_gene)], hit[np.ix_(by_row, by_gene)]
@@ -149,7 +149,7 @@ def heatmap(
 
 
 def _columns(result: Result, value: object) -> list[str]:
-    """Columns to read for a value."""
+    """Return the columns to read for a value."""
     if not isinstance(value, str):
         raise _unknown_column(value, result)
     if value == _SIGNED:
@@ -174,7 +174,7 @@ def _several(names: Iterable[object]) -> list[object]:
 
 
 def _rows(result: Result, targets: Iterable[object] | None) -> np.ndarray:
-    """Positions of the comparisons of these targets, in the order asked for."""
+    """Return the positions of the comparisons of these targets, in the order requested."""
     if targets is None:
         return np.arange(len(result.targets))
     labels = np.array([str(target) for target in result.targets], object)
@@ -182,13 +182,13 @@ def _rows(result: Result, targets: Iterable[object] | None) -> np.ndarray:
     for target in _several(targets):
         matching = np.flatnonzero(labels == str(target))
         if not len(matching):
-            result.find(target)  # says what there is
+            result.find(target)  # raises an error that lists what there is
         rows |= dict.fromkeys(matching.tolist())
     return np.array(list(rows), np.int64)
 
 
 def _most_hits(result: Result, rows: np.ndarray, n: int, fdr: float) -> tuple[np.ndarray, str]:
-    """Positions of the genes that are hits most often, and what to call them."""
+    """Return the positions of the genes that are hits most often, and a description of them."""
     n_genes = len(result.features)
     hits, known = np.zeros(n_genes, np.int64), np.full(n_genes, False)
     strength = np.zeros(n_genes)
@@ -210,7 +210,7 @@ def _most_hits(result: Result, rows: np.ndarray, n: int, fdr: float) -> tuple[np
 def _read(
     result: Result, rows: np.ndarray, genes: np.ndarray, value: str, columns: list[str], fdr: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values and hits, shape (n_rows, n_genes), in the order of `rows` and `genes`."""
+    """Read values and hits, shape (n_rows, n_genes), in the order of `rows` and `genes`."""
     cells = np.full((len(result.targets), len(genes)), np.nan)
     hit = np.full(cells.shape, False)
     for part, values in result.blocks(list(dict.fromkeys([*columns, "fdr"]))):
@@ -223,19 +223,19 @@ def _read(
             made = few[value].astype(np.float64)
         hit[part] = few["fdr"] <= fdr
         if value == _FOLD_CHANGE:
-            # The ratio is then clip_value, whatever the gene: a colour for hits alone.
+            # The ratio is then clip_value for every gene, so only hits get a colour.
             zero = (few["target_mean"] == 0.0) | (few["reference_mean"] == 0.0)
             made[zero & ~hit[part]] = np.nan
         if result.kept is not None:
             made = np.where(result.kept[part][:, genes], made, np.nan)
         cells[part] = made
-    # An infinite change is as far as any other that is shown.
+    # An infinite change is drawn like the largest finite one.
     far = np.max(np.abs(cells[np.isfinite(cells)]), initial=1.0)
     return np.clip(cells[rows], -far, far), hit[rows]
 
 
 def _order(rows: np.ndarray) -> np.ndarray:
-    """Positions of rows, similar ones side by side."""
+    """Return the positions of rows in an order that puts similar ones side by side."""
     if len(rows) < 3:
         return np.arange(len(rows))
     from scipy.cluster.hierarchy import leaves_list, linkage
@@ -245,7 +245,7 @@ def _order(rows: np.ndarray) -> np.ndarray:
 
 
 def _size(n_rows: int, n_genes: int) -> tuple[float, float]:
-    """Inches of a new figure: room for names, up to a page."""
+    """Return the size of a new figure in inches: room for names, up to a page."""
     return (
         float(np.clip(2.4 + _INCHES_A_CELL * n_genes, 6.4, 14.0)),
         float(np.clip(1.6 + _INCHES_A_CELL * n_rows, 4.8, 10.0)),
@@ -253,7 +253,7 @@ def _size(n_rows: int, n_genes: int) -> tuple[float, float]:
 
 
 def _limits(cells: np.ndarray, value: str) -> tuple[float, float]:
-    """What the first and the last colour stand for."""
+    """Return the values of the first and the last colour."""
     known = cells[~np.isnan(cells)]
     if value not in _MIDDLE:
         low, high = (float(q) for q in np.quantile(known, (0.01, 0.99)))
@@ -267,14 +267,14 @@ def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) 
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    # Red and blue, and the steps of cividis, are told apart with any kind of colour vision.
+    # Red and blue, and the steps of cividis, are distinguishable with any kind of colour vision.
     name = "RdBu_r" if value in _MIDDLE else "cividis"
     colours = colormaps[name].with_extremes(bad=_NO_VALUE)
     known = cells[~np.isnan(cells)]
     beyond = (bool((known < limits[0]).any()), bool((known > limits[1]).any()))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
     wide = cells
-    if cells.shape[0] > _MOST_PIXELS:  # thinning out rows is not to blur columns
+    if cells.shape[0] > _MOST_PIXELS:  # thinning out rows must not blur columns
         wide = np.repeat(cells, max(1, round(cells.shape[0] / cells.shape[1])), axis=1)
     edges = (-0.5, cells.shape[1] - 0.5, cells.shape[0] - 0.5, -0.5)
     image = ax.imshow(wide, colours, Normalize(*limits), aspect="auto", extent=edges)
@@ -287,7 +287,7 @@ def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) 
 
 
 def _marks(ax: Any, hit: np.ndarray, cells: np.ndarray, value: str) -> bool:
-    """A triangle on every hit, up or down, if cells are large enough for one."""
+    """Mark every hit, by direction, if cells are large enough; return whether marks were drawn."""
     width, height = extent_in_points(ax)
     side = min(width / hit.shape[1], height / hit.shape[0])
     if side < 5.0 or not hit.any():
@@ -304,14 +304,14 @@ def _marks(ax: Any, hit: np.ndarray, cells: np.ndarray, value: str) -> bool:
 
 
 def _names(ax: Any, rows: list[str], genes: list[object]) -> None:
-    """Names along both axes; where they could not be read, their number."""
+    """Write names along both axes, or their number if they would be too small to read."""
     ax.tick_params(length=0)
     parts = (
         (ax.xaxis, [shown(name) for name in genes], count(len(genes), "gene")),
         (ax.yaxis, [shown(name) for name in rows], count(len(rows), "perturbation")),
     )
     ax.tick_params(axis="x", rotation=90)
-    # Names take room themselves: they are set as the cells allow, then as what is left allows.
+    # Names take up room: the first pass fits them to the cells, the second to the room left.
     for again in (False, True):
         if again:
             lay_out(ax)

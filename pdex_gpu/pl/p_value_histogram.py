@@ -1,4 +1,4 @@
-"""A histogram of p-values, against what there would be without any effect."""
+"""A histogram of p-values, with the heights expected without any effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .values import count
 
 _COLUMNS = ("p_value", "statistic", "target_mean", "reference_mean")
 
-# Storey's lambda: above it, p-values are taken to come from genes without an effect.
+# Storey's lambda: p-values above it are assumed to come from genes without an effect.
 _LAMBDA = 0.5
 
 _MOST_BINS = 10_000
@@ -32,39 +32,39 @@ def p_values(
     n_bins: int = 20,
     ax: Any = None,
 ) -> Any:
-    """How p-values are distributed: evenly where nothing differs, with a peak at 0 for effects.
+    """Draw a histogram of p-values: flat where nothing differs, with a peak at 0 for effects.
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one; a file is read in blocks.
+        A result, or its Parquet file; a file is read in blocks.
     target : object, optional
-        Which comparison, as in :meth:`.result_base.Result.find`; by default all together.
+        The comparison, as in :meth:`.result_base.Result.find`; by default all together.
     reference, within : object
-        Likewise, with `target`.
+        Further parts of the comparison, used with `target`.
     n_bins : int
-        Bins between 0 and 1.
+        Number of bins between 0 and 1.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure.
+        By default the axes of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Tests that say nothing are left out (both means 0 where no value is negative, or no
-        statistic: their p-value is 1 by definition); the label of the x axis says how many. The
-        solid line is the height of all bars if p-values were uniform; the dotted line that of the
-        genes without an effect, whose share is estimated as ``pi0 = #{p > 0.5} / (n 0.5)``, at most
-        1 (Storey 2002, "A direct approach to false discovery rates", J. R. Stat. Soc. B 64,
-        479-498, with lambda 0.5).
+        Uninformative tests, whose p-value is 1 by definition, are left out: both means are 0 and no
+        value is negative, or there is no statistic. The label of the x axis gives their number. The
+        solid line is the height of all bars if p-values were uniform. The dotted line is the height
+        due to genes without an effect. Their proportion is estimated as
+        ``pi0 = #{p > 0.5} / (n 0.5)``, at most 1 (Storey 2002, "A direct approach to false
+        discovery rates", J. R. Stat. Soc. B 64, 479-498, with lambda 0.5).
 
     Raises
     ------
     LabelError
-        If `target` was not compared, or more than once.
+        If `target` was not compared, or was compared more than once.
     OptionError
-        If `result` is none, or an option makes no sense.
+        If `result` is not a result, or an option is invalid.
     MissingDependencyError
-        Without matplotlib, which is the extra ``plot``.
+        If matplotlib (extra ``plot``) is not installed.
     """
     found = as_result(result)
     check_count("n_bins", n_bins, most=_MOST_BINS, may_be_none=False)
@@ -112,7 +112,7 @@ def p_values(
 def _blocks(
     result: Result, target: object, reference: object, within: object
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """P-values of rows that exist, and which of them say nothing."""
+    """Yield the p-values of existing rows, and a mask of those that are uninformative."""
     if target is None:
         blocks: Iterator[dict[str, np.ndarray]] = (values for _, values in result.blocks(_COLUMNS))
     else:

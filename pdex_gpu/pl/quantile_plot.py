@@ -1,4 +1,4 @@
-"""Pictures of a calibration: observed and expected p-values."""
+"""Plots of a calibration: observed and expected p-values."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ if TYPE_CHECKING:
 
 
 def calibration(calibration: Calibration, ax: Any = None) -> Any:
-    """QQ plot of p-values between control cells, with a 95 % band and lambda.
+    """Draw a QQ plot of p-values between control cells, with a 95 % band and lambda.
 
     Parameters
     ----------
     calibration : Calibration
-        What :func:`pdex_gpu.calibrate` returned, or ``Calibration.from_json`` read.
+        The return value of :func:`pdex_gpu.calibrate` or ``Calibration.from_json``.
     ax : matplotlib.axes.Axes, optional
-        By default those of a new figure.
+        By default the axes of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The band is where each of as many independent uniform p-values lies with 95 %. P-values of
-        a screen depend on each other (genes are correlated, and mock perturbations share their
-        control), so that they stray from it more often than one time in 20.
+        If as many p-values were independent and uniform, each would lie in the band with
+        probability 95 %. The p-values of a screen depend on each other (genes are correlated, and
+        mock perturbations share their control), so they leave the band more often than 1 time in
+        20.
 
     Raises
     ------
     OptionError
-        If `calibration` is none, or `ax` no axes.
+        If `calibration` is not a calibration, or `ax` is not axes.
     MissingDependencyError
-        Without matplotlib, which is the extra ``plot``.
+        If matplotlib (extra ``plot``) is not installed.
     """
     from ..calibration_result import Calibration
 
@@ -71,7 +72,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
 
 
 def calibration_pair(calibration: Calibration, ax: Any = None) -> tuple[Any, ...]:
-    """QQ plot and histogram; see :meth:`.calibration_result.Calibration.plot`."""
+    """Draw the QQ plot and the histogram; see :meth:`.calibration_result.Calibration.plot`."""
     from .. import pl
 
     plt = pyplot()

@@ -1,4 +1,4 @@
-"""Columns of a result as coordinates: logarithms, and what has no place in a plot."""
+"""Columns of a result as plot coordinates: logarithms, and values that have no place in a plot."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from ..effect import Effect, strongest_first
 from ..result_base import Result
 
-#: -log10 of the smallest p-value above 0; those that are 0 have log10_p alone to tell them apart.
+#: -log10 of the smallest p-value above 0; only log10_p distinguishes p-values that are 0.
 LARGEST = float(-np.log10(np.nextafter(0.0, 1.0)))
 
 
 def axis_text(effect: Effect) -> str:
-    """What an axis says of an effect, as matplotlib draws it."""
+    """Return the axis label of an effect, in matplotlib's notation."""
     return effect.text.replace("log2", "$\\log_2$")
 
 
 def p_columns(result: Result) -> list[str]:
-    """The columns to read for :func:`minus_log10_p`."""
+    """Return the columns to read for :func:`minus_log10_p`."""
     return ["p_value", "log10_p"] if "log10_p" in result.columns else ["p_value"]
 
 
 def minus_log10_p(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """``-log10(p)``, float64: infinity for a p-value of 0 whose logarithm is not known."""
+    """Return ``-log10(p)``, float64; infinity for a p-value of 0 whose logarithm is unknown."""
     if "log10_p" in values:
         return -values["log10_p"] + 0.0  # no -0.0
     with np.errstate(divide="ignore"):
@@ -32,7 +32,7 @@ def minus_log10_p(values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def strongest(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) -> np.ndarray:
-    """Positions of the `n` largest scores, by the larger change where they are equal, then first.
+    """Return the positions of the `n` largest scores; ties go to the larger change, then the first.
 
     Parameters
     ----------
@@ -49,5 +49,5 @@ def strongest(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) 
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """``"1 gene"``, ``"2,000 genes"``."""
+    """Return a number with its noun, such as ``"1 gene"`` or ``"2,000 genes"``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,7 +1,7 @@
-"""A result as a page for the browser: one file, offline, with search, volcanoes and tables.
+"""A result as a page for the browser: one file, offline, with search, volcano plots and tables.
 
-`write_report` collects what the page carries (`carried`), turns it into text (`encode`, `rows`),
-adds what is known of the run (`settings`, `notes`, `calibration`) and puts it into the template
+`write_report` collects what the page carries (`carried`), turns it into text (`encode`, `row_codes`),
+adds what is known about the run (`settings`, `notes`, `calibration`) and fills in the template
 (`page`).
 """
 

@@ -1,4 +1,4 @@
-"""Clouds of points as counts in bins of a grid."""
+"""Clouds of points as counts in the bins of a grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Ranges:
     Parameters
     ----------
     n : int
-        Clouds.
+        Number of clouds.
     """
 
     def __init__(self, n: int) -> None:
@@ -22,7 +22,7 @@ class Ranges:
         self._top = np.full(n, -np.inf)
 
     def widen(self, x: np.ndarray, y: np.ndarray, among: np.ndarray) -> None:
-        """Take in points, shape (m, n) each: those that are `among`, one column a cloud."""
+        """Include the points selected by `among`; all have shape (m, n), one column per cloud."""
         low = np.min(x, axis=0, where=among, initial=np.inf)
         high = np.max(x, axis=0, where=among, initial=-np.inf)
         top = np.max(y, axis=0, where=among, initial=-np.inf)
@@ -31,7 +31,7 @@ class Ranges:
         np.maximum(self._top, top, out=self._top)
 
     def limits(self) -> np.ndarray:
-        """Left, right and top of each grid, shape (n, 3), float32; never without extent."""
+        """Return left, right and top of each grid, shape (n, 3), float32; extents are above 0."""
         empty = self._low > self._high
         low, high, top = (
             np.where(empty, value, found)
@@ -43,21 +43,21 @@ class Ranges:
 
 
 def in_bins(x: np.ndarray, y: np.ndarray, limits: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The bin of each point.
+    """Return the bin of each point.
 
     Parameters
     ----------
     x, y : numpy.ndarray, shape (n,), float64
-        Points; those outside count in the bins at the edge.
+        Points; those outside the grid count in the bins at its edge.
     limits : numpy.ndarray, shape (n, 3), float32
         Left, right and top of each point's grid. Its bottom is 0.
     shape : tuple of int
-        Bins along x and along y.
+        Numbers of bins along x and along y.
 
     Returns
     -------
     numpy.ndarray, shape (n,), int64
-        Bins are numbered along x, from the lowest row up.
+        Bin numbers; bins are numbered along x, from the lowest row up.
     """
     left, right, top = limits.T.astype(np.float64)
     column = np.clip(((x - left) / (right - left) * shape[0]).astype(np.int64), 0, shape[0] - 1)
@@ -67,7 +67,7 @@ def in_bins(x: np.ndarray, y: np.ndarray, limits: np.ndarray, shape: tuple[int, 
 
 @dataclass(frozen=True)
 class Background:
-    """Counts in the bins of several grids, those that are not 0.
+    """The nonzero counts in the bins of several grids.
 
     Attributes
     ----------
@@ -76,9 +76,9 @@ class Background:
     ends : numpy.ndarray, shape (n,), int64
         Where the bins of each grid end.
     bins, counts : numpy.ndarray, shape (n_bins,), int64
-        Bin, ascending within a grid, and the points in it.
+        Bin numbers, ascending within a grid, and the numbers of points in them.
     shape : tuple of int
-        Bins along x and along y.
+        Numbers of bins along x and along y.
     """
 
     limits: np.ndarray
@@ -89,14 +89,14 @@ class Background:
 
     @classmethod
     def of(cls, dense: np.ndarray, limits: np.ndarray, shape: tuple[int, int]) -> Background:
-        """From counts of shape (n, bins of a grid)."""
+        """Make a background from counts of shape (n, bins per grid)."""
         grid, bins = np.nonzero(dense)
         ends = np.cumsum(np.bincount(grid, minlength=len(dense)))
         return cls(limits, ends, bins, dense[grid, bins].astype(np.int64), shape)
 
     @classmethod
     def joined(cls, parts: Sequence[Background], shape: tuple[int, int]) -> Background:
-        """Several, one after the other."""
+        """Concatenate several backgrounds."""
         if not parts:
             return cls.of(np.zeros((0, shape[0] * shape[1])), np.zeros((0, 3), np.float32), shape)
         sizes = [np.diff(part.ends, prepend=0) for part in parts]

@@ -1,4 +1,4 @@
-"""A calibration as the page shows it."""
+"""The calibration section of the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .encode import label
 
 
 def calibration_part(calibration: Calibration) -> dict[str, Any]:
-    """Numbers and text of a calibration, as JSON has them; what is NaN is null.
+    """Return the numbers and texts of a calibration as JSON values; NaN becomes null.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def calibration_part(calibration: Calibration) -> dict[str, Any]:
 
 
 def _text(value: float) -> str:
-    """Three decimals."""
+    """Format a number with three decimals."""
     return number_text(value, ".3f")
 
 

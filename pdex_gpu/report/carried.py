@@ -1,6 +1,6 @@
-"""What a report carries of a result: the strongest rows as they are, the rest as counts in bins.
+"""The part of a result that a report carries: the strongest rows, and the rest as counts in bins.
 
-The result is read twice in blocks: once to count the hits and find ranges, once to choose rows.
+The result is read twice in blocks: first to count hits and find ranges, then to choose rows.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..pl.values import LARGEST, minus_log10_p, p_columns, strongest
 from ..result_base import Result
 from .bins import Background, Ranges, in_bins
 
-#: Hits that are carried at most.
+#: The most hits that a report carries.
 MOST_ROWS = 1_000_000
 
-#: Rows that are carried of each comparison at least, hits or not.
+#: The fewest rows carried per comparison, hits or not.
 FEWEST_ROWS = 20
 
-#: Bins of effects and of p-values behind the volcano of a comparison, and of a gene.
+#: Bins of effects and of p-values behind the volcano plot of a comparison, and of a gene.
 BINS = (48, 32)
 GENE_BINS = (24, 16)
 
@@ -37,18 +37,18 @@ VALUES = ("effect", "log10_p", "log10_fdr", *_MEANS, "statistic")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the result, comparison by comparison: its hits by gene, then others by gene.
+    """Rows of the result by comparison; in each, first hits, then other rows, in order of genes.
 
     Attributes
     ----------
     ends : numpy.ndarray, shape (n_comparisons,), int64
         Where the rows of each comparison end.
     n_hits : numpy.ndarray, shape (n_comparisons,), int64
-        Hits among them.
+        Number of hits among them.
     gene : numpy.ndarray, shape (n,), int64
         Position among the features.
     values : dict of str to numpy.ndarray, shape (n,), float32
-        By the names of `VALUES`.
+        Columns by the names in `VALUES`.
     """
 
     ends: np.ndarray
@@ -59,16 +59,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of rows, of comparisons or of genes, each of shape (n,), int64.
+    """Numbers of rows per comparison or per gene, each of shape (n,), int64.
 
     Attributes
     ----------
     rows : numpy.ndarray
         Rows that the result has.
     up, down, level : numpy.ndarray
-        Hits with a larger mean in the target, a smaller one, and neither.
+        Hits whose mean in the target is larger, smaller, and neither.
     undrawn : numpy.ndarray
-        Rows without a place in a volcano: no effect, or no p-value.
+        Rows without a place in a volcano plot: no effect, or no p-value.
     """
 
     rows: np.ndarray
@@ -88,7 +88,7 @@ class Counts:
 
 @dataclass
 class Totals:
-    """Numbers of the whole result.
+    """Counts over the whole result.
 
     Attributes
     ----------
@@ -97,11 +97,11 @@ class Totals:
     missing : int
         Rows whose p-value is NaN.
     silent : int
-        Tests that say nothing: both means 0, or no statistic. They are not in the histogram.
+        Uninformative tests: both means 0, or no statistic. They are not in the histogram.
     histogram : numpy.ndarray, shape (20,), int64
-        P-values of all others.
+        P-values of all other tests.
     above_half : int
-        Of these, those above 0.5.
+        P-values in the histogram that are above 0.5.
     """
 
     zeros: int = 0
@@ -113,14 +113,14 @@ class Totals:
 
 @dataclass(frozen=True)
 class OwnGenes:
-    """The gene that each comparison's target is about; see :func:`.on_target.own_genes_of`.
+    """The own gene of each comparison's target; see :func:`.on_target.own_genes_of`.
 
     Attributes
     ----------
     gene : numpy.ndarray, shape (n_comparisons,), int64
-        Position among the features; -1 where there is none.
+        Position among the features; -1 if there is none.
     size : numpy.ndarray, shape (n_comparisons,), float64
-        Its effect around 0, as :meth:`.Effect.sizes`; NaN where there is none.
+        The effect on it around 0, as in :meth:`.Effect.sizes`; NaN if there is none.
     hit : numpy.ndarray, shape (n_comparisons,), bool
     """
 
@@ -136,9 +136,9 @@ class Carried:
     Attributes
     ----------
     fdr : float
-        A row is a hit at or below this.
+        Rows with an adjusted p-value at or below this are hits.
     effect : Effect
-        What is shown of each row: the ratio of means, or their difference.
+        The effect shown for each row: the ratio of means, or their difference.
     rows : Rows
     comparisons, genes : Counts
     totals : Totals
@@ -146,7 +146,7 @@ class Carried:
         Rows that are not among `rows`, by comparison and by gene.
     own : OwnGenes
     n_cells : dict of str to numpy.ndarray, shape (n_comparisons,), int64
-        Cells of ``"target"`` and of ``"reference"``, where the result has them.
+        Numbers of cells of ``"target"`` and of ``"reference"``, if the result has them.
     """
 
     fdr: float
@@ -162,7 +162,7 @@ class Carried:
 
     @property
     def n_left_out(self) -> int:
-        """Hits that are not carried."""
+        """Return the number of hits that are not carried."""
         return int(self.comparisons.hits.sum() - self.rows.n_hits.sum())
 
 
@@ -173,9 +173,9 @@ def carry(result: Result, fdr: float, most: int = MOST_ROWS) -> Carried:
     ----------
     result : Result
     fdr : float
-        A row is a hit at or below this.
+        Rows with an adjusted p-value at or below this are hits.
     most : int
-        Hits to carry; if there are more, the strongest of each comparison.
+        The most hits to carry; if there are more, the strongest of each comparison.
 
     Returns
     -------
@@ -188,12 +188,12 @@ def carry(result: Result, fdr: float, most: int = MOST_ROWS) -> Carried:
 
 
 def share(wanted: np.ndarray, most: int) -> int:
-    """The largest number that each may have so that all together have `most` at most.
+    """Return the largest limit per item for which all items together have at most `most`.
 
     Parameters
     ----------
     wanted : numpy.ndarray, shape (n,), int64
-        What each has; one that has less leaves its share to the others.
+        What each item has; an item below the limit leaves the rest of its share to the others.
     most : int
     """
     low, high = 0, max(int(wanted.max(initial=0)), 1)
@@ -207,7 +207,7 @@ def share(wanted: np.ndarray, most: int) -> int:
 
 
 def _survey(result: Result, effect: Effect, fdr: float, most: int) -> tuple[np.ndarray, Ranges]:
-    """Hits of each comparison, and the ranges of the volcanoes of genes."""
+    """Count the hits of each comparison, and find the ranges of the volcano plots of genes."""
     n_hits = np.zeros(len(result.targets), np.int64)
     others, everything = Ranges(len(result.features)), Ranges(len(result.features))
     for part, values in result.blocks(["fdr", *effect.reads, *p_columns(result)]):
@@ -216,14 +216,14 @@ def _survey(result: Result, effect: Effect, fdr: float, most: int) -> tuple[np.n
         x, y, drawn = _places(values, effect)
         others.widen(x, y, drawn & ~hit)
         everything.widen(x, y, drawn)
-    # Where hits are left out, they are counted in the backgrounds.
+    # If hits are left out, the backgrounds count them, so the ranges must include them.
     return n_hits, others if int(n_hits.sum()) <= most else everything
 
 
 def _places(
     values: dict[str, np.ndarray], effect: Effect
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places in a volcano: size of the effect, -log10 of the p-value, and which have both.
+    """Return places in a volcano plot: effect size, -log10 of the p-value, and which have both.
 
     A p-value of 0 without a logarithm counts as the smallest number above 0.
     """
@@ -234,7 +234,7 @@ def _places(
 
 
 class _Collector:
-    """The second reading."""
+    """The second pass over the result, which chooses rows and counts the rest."""
 
     def __init__(
         self, result: Result, effect: Effect, fdr: float, quota: int, ranges: Ranges
@@ -356,7 +356,7 @@ class _Collector:
         x: np.ndarray,
         y: np.ndarray,
     ) -> np.ndarray:
-        """Take the rows to carry of a block; which they are, shape (n, n_genes)."""
+        """Store the rows of a block to carry, and return their mask, shape (n, n_genes)."""
         carried = np.full(hit.shape, False)
         rows, genes = [], []
         for t in range(len(hit)):
@@ -388,7 +388,7 @@ class _Collector:
 
 
 def _first(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) -> np.ndarray:
-    """As :func:`..pl.values.strongest`, without sorting all for a few."""
+    """Return what :func:`..pl.values.strongest` does, without sorting all rows to get a few."""
     known = score[among]
     if len(known) > n:
         least = np.partition(known, len(known) - n)[len(known) - n]

@@ -1,4 +1,4 @@
-"""How the numbers of a report are defined, in short."""
+"""Short definitions of the numbers in a report."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _STATISTICS = {
 
 
 def test_name(provenance: Mapping[str, Any]) -> str:
-    """The test in words."""
+    """Return the name of the test in words."""
     metric = str(provenance.get("metric", "unknown test"))
     name = TESTS.get(metric, metric)
     return f"{name}, stratified" if provenance.get("strata") is not None else name
 
 
 def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> list[tuple[str, str]]:
-    """Terms and what they mean, in the order of the page."""
+    """Return terms and their definitions, in the order of the page."""
     scopes = {"all": "all rows", "target": "each comparison on its own", "gene": "each gene"}
     scope = scopes.get(str(provenance.get("fdr_scope")), "all rows")
     method = str(provenance.get("fdr_method") or "benjamini-hochberg")

@@ -1,4 +1,4 @@
-"""All that the page is told: words and labels as JSON, numbers as packed arrays."""
+"""The data of the page: text and labels as JSON, numbers as packed arrays."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .settings import settings
 def document(
     result: Result, data: Carried, calibration: Calibration | None, *, title: str | None
 ) -> tuple[dict[str, Any], dict[str, Packed]]:
-    """What the page shows.
+    """Assemble the data that the page shows.
 
     Returns
     -------
     meta : dict
-        Text and labels, as JSON has them.
+        Text and labels, as JSON values.
     arrays : dict of str to Packed
         Numbers.
     """
@@ -117,7 +117,7 @@ def _single(values: np.ndarray) -> np.ndarray:
 
 
 def _summary(result: Result, data: Carried) -> str:
-    """The result in a line or two."""
+    """Summarize the result in a line or two."""
     hits = data.comparisons.hits
     n_targets = len({str(target) for target in result.targets})
     if len(result.targets) == n_targets:

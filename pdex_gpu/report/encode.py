@@ -1,4 +1,4 @@
-"""Numbers and labels as text that a browser reads quickly and that cannot be taken for HTML."""
+"""Numbers and labels as text that a browser reads quickly and cannot mistake for HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# What could end the element that the JSON stands in, or a line of a script.
+# Characters that could end the element that holds the JSON, or a line of a script.
 _ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -25,7 +25,7 @@ class Packed:
     n : int
         Its length.
     text : str
-        Base64 of zlib's compression of its bytes: the first byte of every number, then the second
+        Base64 of its zlib-compressed bytes: the first byte of every number, then the second byte
         of every number, and so on, which compresses better.
     """
 
@@ -35,7 +35,7 @@ class Packed:
 
 
 def pack(values: np.ndarray, kind: str) -> Packed:
-    """An array of shape (n,) as text.
+    """Encode an array of shape (n,) as text.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def pack(values: np.ndarray, kind: str) -> Packed:
     Raises
     ------
     ValueError
-        If a whole number does not fit.
+        If a whole number does not fit the type.
     """
     wanted: np.dtype[Any] = np.dtype(f"<{kind}")
     if wanted.kind != "f" and len(values):
@@ -61,32 +61,32 @@ def pack(values: np.ndarray, kind: str) -> Packed:
 
 
 def unpack(packed: Packed) -> np.ndarray:
-    """The array of shape (n,) again: what the page does, in Python."""
+    """Decode an array of shape (n,), as the page does."""
     wanted: np.dtype[Any] = np.dtype(f"<{packed.kind}")
     planes = np.frombuffer(zlib.decompress(base64.b64decode(packed.text)), np.uint8)
     return planes.reshape(wanted.itemsize, packed.n).T.copy().view(wanted).reshape(packed.n)
 
 
 def whole(values: np.ndarray) -> Packed:
-    """Whole numbers of at least 0, in the shortest type that holds them."""
+    """Encode nonnegative whole numbers in the shortest type that holds them."""
     top = int(values.max(initial=0))
     return pack(values, "u1" if top < 1 << 8 else "u2" if top < 1 << 16 else "u4")
 
 
 def json_text(value: Any) -> str:
-    """JSON for an element of HTML: no sign in it can end the element."""
+    """Return JSON for an HTML element; no character in it can end the element."""
     return json.dumps(
         value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     ).translate(_ESCAPED)  # fmt: skip
 
 
 def label(value: object) -> str:
-    """A label as text that UTF-8 can hold; halves of letters become question marks."""
+    """Return a label as text that UTF-8 can encode; lone surrogates become question marks."""
     return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def coded(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The distinct labels in order of first appearance, and which each is, int64."""
+    """Return the distinct labels in order of first appearance, and each label's code, int64."""
     position: dict[str, int] = {}
     texts = (label(value) for value in labels)
     codes = [position.setdefault(text, len(position)) for text in texts]

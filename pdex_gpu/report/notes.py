@@ -1,4 +1,4 @@
-"""What a reader should know before believing a result: only what is certain from the result."""
+"""Notes to read before trusting a result; they state only what is certain from the result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..result_base import Result
 from .carried import Carried
 from .encode import label
 
-#: Fewer cells on a side than this are pointed out.
+#: Fewer cells per side than this are pointed out.
 FEW_CELLS = 10
 
-#: Inflation of the calibration above this is pointed out.
+#: Calibration inflation above this is pointed out.
 INFLATED = 1.1
 
-# Backends whose speed or numbers have not been seen on the hardware they are for.
+# Backends whose speed or numbers have not been checked on the hardware for which they are made.
 _UNTRIED = {
     "cuda": "The CUDA backend has been tested on an emulated device, and little or not at all on a "
     "GPU. Compare with backend='cpu' before you rely on it."
@@ -28,7 +28,7 @@ _UNTRIED = {
 
 @dataclass(frozen=True)
 class Note:
-    """A line for the reader.
+    """A note for the reader.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Note:
 
 
 def notes(result: Result, data: Carried, calibration: Calibration | None) -> list[Note]:
-    """Warnings first, then what is good to know."""
+    """Return the warnings on a result, then the other notes."""
     found = [
         *_of_rows(result, data),
         *_of_values(result, data),

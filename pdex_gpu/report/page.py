@@ -1,4 +1,4 @@
-"""The page as one text: template, style, script and data, and nothing from elsewhere."""
+"""The page as one text: template, style, script and data, without external resources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from .encode import Packed, json_text
 
-#: Put together in this order.
+#: The scripts of the page, concatenated in this order.
 SCRIPTS = (
     "decode.js",
     "rows.js",
@@ -29,19 +29,19 @@ SCRIPTS = (
 
 
 def page(meta: Mapping[str, Any], arrays: Mapping[str, Packed]) -> str:
-    """HTML of a report.
+    """Return the HTML of a report.
 
     Parameters
     ----------
     meta : mapping
-        Text and labels; ``meta["title"]`` is the page's.
+        Text and labels; ``meta["title"]`` is the page's title.
     arrays : mapping of str to Packed
 
     Returns
     -------
     str
-        The policy in it lets its own style and script run and nothing be fetched. Labels stand in
-        JSON alone; the script puts them on the page as text.
+        Its security policy allows only its own style and script, and lets it fetch nothing. Labels
+        are only in the JSON; the script puts them on the page as text.
     """
     style = _read("report.css")
     script = "\n".join(['(() => {\n"use strict";', *map(_read, SCRIPTS), "})();"])
@@ -53,12 +53,12 @@ def page(meta: Mapping[str, Any], arrays: Mapping[str, Packed]) -> str:
         "arrays": "\n".join(_element(name, packed) for name, packed in arrays.items()),
         "script": script,
     }
-    # In one pass: a title may look like a placeholder.
+    # Replace in one pass, because a title may look like a placeholder.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("report.html"))
 
 
 def _policy(style: str, script: str) -> str:
-    """Content security policy: this style and this script, downloads, and nothing else."""
+    """Return a content security policy: this style and script, downloads, and nothing else."""
     return (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'"

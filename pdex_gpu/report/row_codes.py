@@ -1,6 +1,7 @@
-"""Carried rows in few bytes: each column as its difference from what others let expect.
+"""Carried rows in few bytes: columns as differences from values predicted by other columns.
 
-In single precision nothing is lost: `decode_rows`, and `rows.js` in the page, give the same bits.
+The single-precision values are kept exactly: `decode_rows`, and `rows.js` in the page, return the
+same bits.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from .encode import Packed, pack, unpack, whole
 
 
 def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:
-    """Columns of rows as text.
+    """Encode columns of rows as text.
 
-    `gene` is stored as the step from the row before, `reference_mean` as the step from the row
-    before of the same gene (none where all comparisons share a reference), `effect` as the step
-    from the ratio of means, or from their difference; all as steps between the bits of numbers,
-    modulo 2**32.
+    `gene` is stored as the step from the previous row. `reference_mean` is stored as the step from
+    the previous row of the same gene (0 if all comparisons share a reference), and `effect` as the
+    step from the ratio or difference of means. All are steps between the bits of numbers, modulo
+    2**32.
 
     Parameters
     ----------
     rows : Rows
     n_genes : int
-        Features of the result.
+        Number of features of the result.
     effect : Effect
-        What the column `effect` is.
+        The meaning of the column `effect`.
     """
     steps = np.diff(rows.gene, prepend=0) % max(n_genes, 1)
     values = rows.values
@@ -46,7 +47,7 @@ def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:
 def decode_rows(
     packed: Mapping[str, Packed], n_genes: int, effect: Effect
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Genes and values of rows from what :func:`encode_rows` gave: what the page does."""
+    """Decode the output of :func:`encode_rows` into genes and values of rows, as the page does."""
     gene = np.cumsum(unpack(packed["row_gene"]), dtype=np.int64) % max(n_genes, 1)
     values = {
         name: unpack(packed[f"row_{name}"])
@@ -73,7 +74,7 @@ def _positions(first: np.ndarray) -> np.ndarray:
 
 
 def _before(bits: np.ndarray, gene: np.ndarray) -> np.ndarray:
-    """The bits of the row before of the same gene; 0 for the first."""
+    """Return the bits of the previous row of the same gene; 0 for the first."""
     order = np.argsort(gene, kind="stable")
     found = np.zeros_like(bits)
     same = np.flatnonzero(np.diff(gene[order]) == 0)
@@ -82,7 +83,7 @@ def _before(bits: np.ndarray, gene: np.ndarray) -> np.ndarray:
 
 
 def _expected(values: Mapping[str, np.ndarray], effect: Effect) -> np.ndarray:
-    """Bits of the ratio or difference of means, rounded once; 0 where it is not a number."""
+    """Return the bits of the ratio or difference of means, rounded once; 0 where it is NaN."""
     target, reference = (
         values[f"{side}_mean"].astype(np.float64) for side in ("target", "reference")
     )
@@ -93,7 +94,7 @@ def _expected(values: Mapping[str, np.ndarray], effect: Effect) -> np.ndarray:
 
 
 def _zigzag(steps: np.ndarray) -> np.ndarray:
-    """Steps down as odd numbers, so that small steps have small numbers; uint32."""
+    """Encode negative steps as odd numbers, so that small steps give small numbers; uint32."""
     signed = steps.view(np.int32)
     return ((signed << 1) ^ (signed >> 31)).view(np.uint32)
 

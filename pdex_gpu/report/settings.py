@@ -1,4 +1,4 @@
-"""All of a result's provenance, in words and in order."""
+"""The whole provenance of a result, in words and in a fixed order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..on_target import OWN_GENES
 from .encode import label
 
-# Heading, then key and what to call it.
+# Heading, then keys and their names in the report.
 _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
     (
         "Data",
@@ -76,9 +76,9 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Groups of settings: a heading, and what was set, each as a name and text.
+    """Return groups of settings: each has a heading, and settings as pairs of name and text.
 
-    Nothing is left out: what this version does not know stands at the end under its own key.
+    Nothing is left out: settings unknown to this version come last, under their own keys.
     """
     known = {key for _, names in _GROUPS for key in names} | {"versions"}
     groups = []
@@ -98,12 +98,12 @@ def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
 
 
 def _shown(key: str, value: Any) -> str:
-    """A setting in words; of own genes, which are as many as perturbations, their number."""
+    """Return a setting in words; for own genes, one per perturbation, only their number."""
     return worded(len(value) if key == OWN_GENES and isinstance(value, Mapping) else value)
 
 
 def worded(value: Any) -> str:
-    """A setting in words."""
+    """Return a setting in words."""
     if value is None:
         return "none"
     if isinstance(value, bool):

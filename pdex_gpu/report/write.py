@@ -1,4 +1,4 @@
-"""The report of a result: checked, collected, written whole or not at all."""
+"""Writing the report of a result: the file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def write_report(
 ) -> Path:
     """Write a report for the browser: one HTML file that opens offline.
 
-    It carries the rows at or below `fdr` (1,000,000 at most, of each comparison the strongest),
-    at least the 20 strongest rows of each comparison, and all other rows as counts in bins. A
-    result in a file is read in blocks, never as a whole.
+    It carries the hits (at most 1,000,000, the strongest of each comparison), at least the 20
+    strongest rows of each comparison, and all other rows as counts in bins. A result in a file is
+    read in blocks, never as a whole.
 
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or the Parquet file of one.
+        A result, or its Parquet file.
     path : str or path-like
         The file to write, ``.html``.
     calibration : Calibration, str or path-like, optional
         A calibration to show, or the file that :meth:`.Calibration.to_json` wrote.
     title : str, optional
-        By default "Differential expression".
+        Title of the page, by default "Differential expression".
     fdr : float
-        A row counts as a hit at or below this.
+        Rows with an adjusted p-value at or below this are hits.
     force : bool
         Replace an existing file.
 
@@ -58,13 +58,13 @@ def write_report(
     Raises
     ------
     OptionError
-        If the file exists and `force` is false, or an option makes no sense.
+        If the file exists and `force` is false, or an option is invalid.
     FileFormatError
-        If `result` or `calibration` is a file of something else, or of a newer version.
+        If `result` or `calibration` is a file of another kind, or from a newer version.
     MissingFileError
         If one of these files does not exist.
     OutputError
-        If the file could not be written; nothing is left of it.
+        If the file could not be written; no partial file remains.
     """
     fdr = check_fdr(fdr)
     check_text("title", title, may_be_none=True)

@@ -1,1 +1,1 @@
-"""Where results of ranges of genes go: arrays in memory, or files that outlive the process."""
+"""Destinations of results: arrays in memory, or files that outlive the process."""

@@ -1,4 +1,4 @@
-"""What a sink provides: it takes the results of genes, each exactly once."""
+"""The protocol of sinks, which take the results of each gene exactly once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RangeResult:
     ----------
     start : int
     values : mapping of str to numpy.ndarray
-        The fields of the sink, each of shape (its values a gene, width), float64.
+        The fields of the sink, each of shape (its values per gene, width), float64.
     """
 
     start: int
@@ -32,14 +32,14 @@ class RangeResult:
 
 
 class Sink(Protocol):
-    """Takes results gene by gene; safe for different genes at once.
+    """Takes results gene by gene; threads may store different genes at once.
 
     Attributes
     ----------
     stored : numpy.ndarray, shape (n_genes,), uint8
-        1 for genes whose results were given to :meth:`store`.
+        1 for genes whose results were passed to :meth:`store`.
     summary : ValueSummary
-        Of the values of the ranges that were committed so far.
+        Summary of the values in the ranges committed so far.
     """
 
     stored: np.ndarray
@@ -47,11 +47,11 @@ class Sink(Protocol):
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of memory that it takes as a whole, beyond ranges in work."""
+        """Return the bytes of memory it takes in total, not counting ranges in progress."""
         ...
 
     def expect(self, edges: Sequence[int]) -> None:
-        """The ranges that will be committed: range ``k`` is ``[edges[k], edges[k + 1])``."""
+        """Announce the ranges to be committed: range ``k`` is ``[edges[k], edges[k + 1])``."""
         ...
 
     def store(self, result: RangeResult) -> None:
@@ -59,16 +59,16 @@ class Sink(Protocol):
         ...
 
     def commit(self, genes: slice, summary: ValueSummary) -> None:
-        """All of a range's genes are stored; `summary` is of their values."""
+        """Commit a range whose genes are all stored; `summary` describes their values."""
         ...
 
     def start_over(self) -> None:
-        """Forget everything: the matrix was not canonical, and its sorted copy is read instead."""
+        """Discard all results: the matrix was not canonical; its sorted copy is read instead."""
         ...
 
 
 def mark_stored(stored: np.ndarray, genes: slice) -> None:
-    """Mark genes; raise CoverageError if one was before."""
+    """Mark genes as stored; raise CoverageError if one already was."""
     if stored[genes].any():
         raise CoverageError(f"genes {genes.start} to {genes.stop} were computed twice")
     stored[genes] = 1

@@ -1,8 +1,8 @@
-"""What a run leaves beside its output until that is complete: a folder with a file a range.
+"""The checkpoint of an unfinished run: a folder next to its output, with one file per range.
 
-Every file is written under a temporary name, brought to the disk and renamed, so a file that has
-its name is whole, whenever the process or the machine stops. What was changed or damaged since
-does not pass its checksums (:mod:`.range_file`). One run at a time uses a folder.
+Every file is written under a temporary name, flushed to disk and then renamed. A file with its
+final name is therefore complete, whenever the process or the machine stops. If it is changed or
+damaged later, its checksums fail (:mod:`.range_file`). Only one run at a time uses a folder.
 """
 
 from __future__ import annotations
@@ -63,26 +63,26 @@ _ADVICE = (
     "Give restart=True (--restart) to throw away what it holds and start over, or name another "
     "output."
 )
-_MOST_JSON = 1 << 28  # bytes; the names of all groups are there
-_MOST_SHOWN = 20  # things in which two runs differ
+_MOST_JSON = 1 << 28  # bytes; the file holds the names of all groups
+_MOST_SHOWN = 20  # differences between two runs
 
 
 def checkpoint_folder(output: Path) -> Path:
-    """Where the checkpoint of an output is: a hidden folder beside it."""
+    """Return the checkpoint folder of an output: a hidden folder next to it."""
     return output.parent / f".{output.name}{CHECKPOINT}"
 
 
 def _output_of(folder: Path) -> Path:
-    """The output that a checkpoint is beside: what errors name."""
+    """Return the output that a checkpoint belongs to; error messages name it."""
     return folder.parent / folder.name.removeprefix(".").removesuffix(CHECKPOINT)
 
 
 def is_own_output(output: Path) -> bool:
-    """Whether a run wrote `output` and was stopped before it had removed its checkpoint."""
+    """Return whether a run wrote `output` but stopped before it had removed its checkpoint."""
     folder = checkpoint_folder(output)
     try:
         return _json(folder, _FINISHED, file=dict)["file"] == _stamp(output)
-    except (CheckpointError, OSError):  # if it should be one, the call that opens it says so
+    except (CheckpointError, OSError):  # any fault is reported by the call that opens it
         return False
 
 
@@ -93,15 +93,15 @@ class Checkpoint:
     ----------
     folder : pathlib.Path
     identity : mapping
-        What tells this run from others.
+        Facts that distinguish this run from others.
     fields : mapping of str to int
-        What is kept of each gene, and how many values that is.
+        The fields kept per gene, and the number of values of each.
     n_genes : int
 
     Attributes
     ----------
     ranges : list of RangeFile
-        In the order of genes.
+        The ranges that are done, in the order of genes.
     canonical : bool
         Whether the results are those of the matrix's sorted copy.
     """
@@ -128,32 +128,32 @@ class Checkpoint:
 
     @property
     def n_values(self) -> int:
-        """Values a gene, of all fields."""
+        """Return the number of values per gene, over all fields."""
         return sum(self.fields.values())
 
     @property
     def split_folder(self) -> Path:
-        """Where a run on a cluster keeps the matrix's rows, split; removed with the checkpoint."""
+        """Return where a cluster run keeps the split rows; removed with the checkpoint."""
         return self.folder / _SPLIT
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells this run from others."""
+        """Return the facts that distinguish this run from others."""
         return {**self._identity, "canonical": self.canonical}
 
     @property
     def run(self) -> str:
-        """Names the run that results are of, the same in every call that carries on with it."""
+        """Return an identifier of the run, the same in every call that continues it."""
         facts = [_FORMAT, self.canonical, self._identity, self.fields, self.n_genes]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @property
     def note(self) -> str:
-        """A digest of what the folder says of its run."""
+        """Return a digest of what the folder says about its run."""
         return _note_of(self.folder)
 
     def place(self, field: str) -> slice:
-        """Where the values of a field are among all of a gene."""
+        """Return the slice of a gene's values that belongs to a field."""
         return self._places[field]
 
     @property
@@ -162,29 +162,28 @@ class Checkpoint:
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether there is something that a later call could carry on with."""
+        """Return whether there is anything that a later call could continue from."""
         return bool(self._found) or self.split_folder.exists()
 
     @property
     def complete(self) -> bool:
-        """Whether all ranges are there."""
+        """Return whether all ranges are done."""
         return sum(found.width for found in self._found.values()) == self.n_genes
 
     @property
     def summary(self) -> ValueSummary:
-        """Of the values of the matrix in the ranges that are done."""
+        """Return the summary of the matrix values in the ranges that are done."""
         return reduce(or_, (found.summary for found in self.ranges), ValueSummary())
 
     def load(self, *, restart: bool, run: Map = map) -> None:
-        """Find what an earlier run of the same identity left, or begin.
+        """Take up what an earlier run of the same identity left, or start a new checkpoint.
 
-        Ranges that are not as they were written are removed, see :meth:`warn_of_damage`; `run`
-        spreads the work.
+        Damaged ranges are removed, see :meth:`warn_of_damage`; `run` spreads the work.
 
         Raises
         ------
         CheckpointError
-            What is there is of another run, or nothing that a run leaves.
+            The folder belongs to another run, or holds something that no run leaves.
         """
         if restart:
             self._clear()
@@ -198,10 +197,10 @@ class Checkpoint:
         if _RUN in names or self._finished is not None:
             self._take_up([path for path in ranges if path.suffix != _TEMPORARY], run)
             for name in names:
-                if name.endswith(_TEMPORARY):  # of a process that was killed
+                if name.endswith(_TEMPORARY):  # left by a process that was killed
                     remove(self.folder / name)
             return
-        self._clear()  # ranges of nobody knows which run
+        self._clear()  # ranges of an unknown run
         sync_folder(self.folder)
         sync_folder(self.folder.parent)
         try:
@@ -211,7 +210,7 @@ class Checkpoint:
             raise
 
     def warn_of_damage(self) -> None:
-        """Warn of ranges that were there and have to be computed again."""
+        """Warn of damaged ranges that must be computed again."""
         if not self._damaged:
             return
         n_found = len(self._found) + len(self._damaged)
@@ -224,28 +223,28 @@ class Checkpoint:
         )
 
     def write(self, genes: slice, summary: ValueSummary, values: np.ndarray) -> None:
-        """Keep the results of a range, float64 of shape (values, genes)."""
+        """Write the results of a range, float64 of shape (values, genes)."""
         self.add(write_range(self.folder, genes, summary, values, self.run))
 
     def add(self, written: RangeFile) -> None:
-        """Count a range that :func:`write_range` wrote to the folder."""
+        """Register a range that :func:`write_range` wrote to the folder."""
         with self._lock:
             self._found[written.genes.start] = written
 
     def start_over(self) -> None:
-        """Forget the ranges; those to come are of the matrix's sorted copy."""
+        """Discard the ranges; later ones are computed from the matrix's sorted copy."""
         self._clear()
         self._found.clear()
         self.canonical = True
         self._write_run()
 
     def output_file(self, suffix: str) -> Path:
-        """Where to write the output before it is renamed."""
+        """Return the path at which to write the output before it is renamed."""
         return self._temporary(f"output{suffix}")
 
     @contextmanager
     def unnamed_file(self) -> Iterator[FileIO]:
-        """A file for the time of the block, which is gone however that ends."""
+        """Open a file for the duration of the block; it disappears however the block ends."""
         with writing(_WHAT, _output_of(self.folder)):
             file = tempfile.TemporaryFile(  # noqa: SIM115
                 dir=self.folder, suffix=_TEMPORARY, buffering=0
@@ -254,12 +253,12 @@ class Checkpoint:
             yield file
 
     def mark_finished(self, written: Path, facts: Mapping[str, Any]) -> None:
-        """Note that `written` is the complete output, about to be renamed."""
+        """Record that `written` is the complete output, about to be renamed."""
         content = {"file": _stamp(written), **facts}
         self._write_json(_FINISHED, {**content, "digest": self._digest(content)})
 
     def finished(self, output: Path) -> dict[str, Any] | None:
-        """What was noted of `output`, if it is there and complete."""
+        """Return what was recorded about `output` if it exists and is complete, else None."""
         try:
             whole = self._finished is not None and self._finished["file"] == _stamp(output)
         except OSError:
@@ -272,10 +271,10 @@ class Checkpoint:
         self._found.clear()
 
     def _clear(self) -> None:
-        """Remove what runs leave, whatever is in its place; what tells most of it comes last.
+        """Remove everything under the names that runs use; the most informative files go last.
 
-        Whoever is stopped here leaves ranges that `run.json` still tells about. The output is known
-        for complete until nothing else is left, also if the power fails.
+        If this is interrupted, `run.json` still describes the ranges that are left. The output
+        stays marked as complete until nothing else is left, even if the power fails.
         """
         with writing(_WHAT, _output_of(self.folder)):
             for name in self._own_names():
@@ -288,7 +287,7 @@ class Checkpoint:
         self._finished = None
 
     def _own_names(self) -> list[str]:
-        """What is in the folder under the names that runs use, without the lock."""
+        """Return the names in the folder that runs use, except the lock."""
         try:
             names = sorted(os.listdir(self.folder))
         except FileNotFoundError:  # removed while it was in use
@@ -302,7 +301,7 @@ class Checkpoint:
         ]
 
     def _check_kinds(self) -> list[str]:
-        """What is there; raises CheckpointError if something is no file, or no folder."""
+        """Return the names there; raise CheckpointError if one is not the expected kind of file."""
         names = self._own_names()
         for name in names:
             wanted = "a folder" if name == _SPLIT else "a file"
@@ -358,7 +357,7 @@ class Checkpoint:
         self.canonical = found["canonical"]
 
     def _check_finished(self, *, run_is_known: bool) -> None:
-        """Take up what was noted of the output; its digest tells of which run that is."""
+        """Load the record of the finished output; its digest tells which run it belongs to."""
         found = _json(self.folder, _FINISHED, file=dict, digest=str)
         digest = found.pop("digest")
         for canonical in (self.canonical,) if run_is_known else (False, True):
@@ -369,7 +368,7 @@ class Checkpoint:
         raise _refused(self.folder, f"{_FINISHED} in it is damaged, or of another run")
 
     def _take_up(self, paths: list[Path], run: Map) -> None:
-        """Take up range files, and remove those that are not as they were written."""
+        """Take up the intact range files, and remove the others."""
         files = [RangeFile.named(path, self.n_values, self.run) for path in paths]
         for file in files:
             if file and not 0 <= file.genes.start < file.genes.stop <= self.n_genes:
@@ -388,7 +387,7 @@ class Checkpoint:
                     self.folder,
                     f"{last.path.name} and {file.path.name} in it have genes in common",
                 )
-            # Else a worker of an earlier call wrote it late, in other ranges.
+            # Otherwise a worker of an earlier call wrote it late, with other ranges.
         found = {file.path: file for file in kept if not faults[file.path]}
         self._found = {file.genes.start: file for file in found.values()}
         for path, fault in faults.items():
@@ -399,7 +398,7 @@ class Checkpoint:
                 remove(path)
 
     def _fault(self, file: RangeFile | None) -> str | None:
-        """What is wrong with a range file; None if nothing is."""
+        """Return what is wrong with a range file; None if nothing is."""
         if file is None:
             return "it has not the name of a range"
         try:
@@ -425,27 +424,27 @@ def write_range(
 ) -> RangeFile:
     """Write the results of a range to the folder of a checkpoint, whole or not at all.
 
-    Any process may; two that write the same range write the same file.
+    Any process may call this; two that write the same range write the same file.
 
     Parameters
     ----------
     folder : pathlib.Path
     genes : slice
     summary : ValueSummary
-        Of the values of the matrix in these genes.
+        Summary of the matrix values in these genes.
     values : numpy.ndarray, shape (values, genes), float64
     run : str
         :attr:`Checkpoint.run`.
     note : str, optional
-        What :attr:`Checkpoint.note` was when the work was given out: nothing is written once the
-        folder is another run's.
+        Value of :attr:`Checkpoint.note` when the work was assigned: nothing is written once the
+        folder belongs to another run.
 
     Raises
     ------
     CheckpointError
-        The folder is not this run's any more.
+        The folder no longer belongs to this run.
     OutputError
-        It cannot be written.
+        The file cannot be written.
     """
     file = RangeFile.of(folder, genes, summary, len(values), run)
 
@@ -481,12 +480,12 @@ def _content(path: Path) -> bytes:
 
 
 def _json(folder: Path, name: str, **kinds: type) -> dict[str, Any]:
-    """The object in a JSON file that is there, with members of these kinds.
+    """Load the object in an existing JSON file, with members of these kinds.
 
     Raises
     ------
     CheckpointError
-        It holds anything else.
+        The file holds anything else.
     """
     why = f"{name} in it is damaged"
     try:
@@ -519,14 +518,14 @@ def open_checkpoint(
     restart: bool,
     run: Map = map,
 ) -> Iterator[Checkpoint]:
-    """The checkpoint of `output`, locked; its folder is removed if nothing is left in it.
+    """Open and lock the checkpoint of `output`; at the end, remove its folder if it is empty.
 
     `run` spreads the work of reading what is there.
 
     Raises
     ------
     CheckpointError
-        It is of another run, cannot be read, or another run is using it.
+        It belongs to another run, cannot be read, or another run is using it.
     OutputError
         It cannot be written.
     """
@@ -542,12 +541,12 @@ def open_checkpoint(
         if kind_of(folder / _RUN) is None:
             (folder / _LOCK).unlink(missing_ok=True)
         os.close(lock)
-        with suppress(OSError):  # it holds something, or is another run's by now
+        with suppress(OSError):  # not empty, or belongs to another run by now
             folder.rmdir()
 
 
 def _lock(folder: Path, *, restart: bool) -> int:
-    """Make the folder and lock it against other runs; gives the handle that holds the lock."""
+    """Make the folder and lock it against other runs; return the handle that holds the lock."""
     path = folder / _LOCK
     while True:
         _make(folder, restart=restart)
@@ -566,7 +565,7 @@ def _lock(folder: Path, *, restart: bool) -> int:
 
 
 def _make(folder: Path, *, restart: bool) -> None:
-    """Make the folder unless it is there; what cannot be one, or locked, is refused."""
+    """Make the folder unless it exists; refuse, or on restart remove, what is in its way."""
     try:
         make_private(folder)
         return

@@ -1,4 +1,4 @@
-"""Two descriptions of a run compared, in words."""
+"""Comparison of two descriptions of a run, in words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from ..errors import SHOWN_LETTERS, listing, shown
 
-#: What a value begins with that only tells whether something is the same.
+#: Prefix of values that only tell whether something is the same.
 HASH = "sha256:"
-_LONGEST = 80  # letters of a name
+_LONGEST = 80  # characters of a name
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each thing in which two runs differ, with both values."""
+    """Return one line for each difference between two runs, with both values."""
     return [
         _line(name, earlier.get(name), now.get(name))
         for name in dict.fromkeys([*earlier, *now])
@@ -23,7 +23,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _line(name: str, earlier: Any, now: Any) -> str:
-    if not name.isprintable() or len(name) > _LONGEST:  # of nobody knows what
+    if not name.isprintable() or len(name) > _LONGEST:  # of unknown origin
         name = shown(name, _LONGEST)
     if _is_hash(earlier) and _is_hash(now) and "," not in name:
         return f"the {name} differ ({_short(earlier)} then, {_short(now)} now)"

@@ -1,4 +1,4 @@
-"""Results in the files of a checkpoint: stored a range at a time, read back by targets."""
+"""Results in the files of a checkpoint: stored range by range, read back by target."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .range_file import DamagedRangeError, RangeFile
 
 
 class CheckpointSink:
-    """Keeps the results of the ranges in work, and writes each once it is complete.
+    """Holds the results of ranges in progress, and writes each range once it is complete.
 
     See :class:`.base.Sink`.
 
     Parameters
     ----------
     checkpoint : Checkpoint
-        What it holds already counts as stored.
+        Ranges that it already holds count as stored.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -31,7 +31,7 @@ class CheckpointSink:
         self.stored = np.zeros(checkpoint.n_genes, np.uint8)
         self.summary = checkpoint.summary
         self._edges = np.zeros(1, np.int64)
-        self._in_work: dict[int, np.ndarray] = {}  # by the first gene of the range
+        self._in_work: dict[int, np.ndarray] = {}  # key: first gene of the range
         self._lock = threading.Lock()
         for done in checkpoint.ranges:
             mark_stored(self.stored, done.genes)
@@ -62,7 +62,7 @@ class CheckpointSink:
         self.checkpoint.write(genes, summary, values)
 
     def adopt(self, written: RangeFile) -> None:
-        """Take a range that another process wrote to the checkpoint's folder."""
+        """Register a range that another process wrote to the checkpoint's folder."""
         mark_stored(self.stored, written.genes)
         with self._lock:
             self.summary |= written.summary
@@ -80,7 +80,7 @@ class CheckpointSink:
         check_complete(self.stored)
 
     def _range_of(self, gene: int) -> tuple[int, np.ndarray]:
-        """The first gene of the range that `gene` is in, and the range's array, NaN at first."""
+        """Return the first gene of the range of `gene`, and the range's array, initially NaN."""
         k = int(np.searchsorted(self._edges, gene, side="right")) - 1
         start, stop = (int(edge) for edge in self._edges[k : k + 2])
         with self._lock:
@@ -90,7 +90,7 @@ class CheckpointSink:
 
 
 class StoredResults:
-    """The results in a complete checkpoint, read by rows; any thread may read.
+    """The results in a complete checkpoint, read by rows from any thread.
 
     Parameters
     ----------
@@ -104,22 +104,22 @@ class StoredResults:
 
     @property
     def ranges(self) -> list[slice]:
-        """The genes that were stored together."""
+        """Return the ranges of genes that were stored together."""
         return [stored.genes for stored in self._ranges]
 
     @property
     def fields(self) -> Collection[str]:
-        """What is stored of each gene."""
+        """Return the names of the fields stored per gene."""
         return self._checkpoint.fields.keys()
 
     def n_values(self, field: str) -> int:
-        """Values a gene of a field: 1 if all rows share it."""
+        """Return the number of values per gene of a field: 1 if all rows share it."""
         return self._checkpoint.fields[field]
 
     def read(self, field: str, rows: slice, run: Map = map) -> np.ndarray:
-        """A field of some rows and all genes, `run` spreading the work.
+        """Read a field for some rows and all genes; `run` spreads the work.
 
-        Shape (n, n_genes), or (1, n_genes) where all rows share it.
+        The shape is (n, n_genes), or (1, n_genes) if all rows share the field.
         """
         if self.n_values(field) == 1:
             rows = slice(0, 1)
@@ -129,7 +129,7 @@ class StoredResults:
         return out
 
     def read_range(self, field: str, k: int) -> np.ndarray:
-        """A field of all rows and the genes of the `k`-th range."""
+        """Read a field for all rows and the genes of the `k`-th range."""
         stored = self._ranges[k]
         out = np.full((self.n_values(field), self.n_genes), np.nan)
         self._copy(stored, field, slice(0, len(out)), out)
@@ -148,13 +148,13 @@ class StoredResults:
 
 
 class StoredPValues:
-    """The p-values of a complete checkpoint in the order of the table: row by row.
+    """The p-values of a complete checkpoint in table order: row by row.
 
     Parameters
     ----------
     results : StoredResults
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
-        Those that count; the others are passed over.
+        The p-values that count; the others are skipped.
     """
 
     def __init__(self, results: StoredResults, kept: np.ndarray | None = None) -> None:
@@ -168,7 +168,7 @@ class StoredPValues:
         self.n = int(self._starts[-1])
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Those from the `first` to before the `last` that count."""
+        """Read the p-values ``[first, last)`` of those that count."""
         row = int(np.searchsorted(self._starts, first, side="right")) - 1
         stop = int(np.searchsorted(self._starts, last, side="left"))
         values = self._results.read("p_value", slice(row, stop))

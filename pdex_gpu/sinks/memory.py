@@ -13,9 +13,9 @@ from ..value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
 
 _FLOAT = 8
-# Changes and FDR, and what adjusting p-values takes beside them.
+# Changes and FDR, plus what adjusting p-values takes.
 BYTES_PER_ROW = 3 * _FLOAT + 12
-_SPARE = 1 << 26  # not worth refusing
+_SPARE = 1 << 26  # bytes; an excess up to this is not worth refusing
 
 
 def check_result_size(
@@ -26,9 +26,9 @@ def check_result_size(
     Parameters
     ----------
     fields : mapping of str to int
-        Values a gene of each stored field.
+        Values per gene of each stored field.
     n_rows, n_columns, n_genes : int
-        Rows a gene, and further columns made of fields.
+        Rows per gene, and further columns computed from fields.
     budget : int
     """
     a_gene = _FLOAT * sum(fields.values()) + (BYTES_PER_ROW + _FLOAT * n_columns) * n_rows
@@ -47,14 +47,14 @@ class MemorySink:
     Parameters
     ----------
     fields : mapping of str to int
-        Values a gene of each field.
+        Values per gene of each field.
     n_genes : int
     run : callable
-        Spreads the filling.
+        Spreads the initial filling over threads.
 
     Attributes
     ----------
-    arrays : dict of str to numpy.ndarray, shape (values a gene, n_genes), float64
+    arrays : dict of str to numpy.ndarray, shape (values per gene, n_genes), float64
     """
 
     def __init__(self, fields: Mapping[str, int], n_genes: int, run: Map = map) -> None:

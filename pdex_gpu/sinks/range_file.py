@@ -1,9 +1,9 @@
 """The file of a range of genes: results, with checksums that show whether they are as written.
 
-After a header of numpy's and the array come a CRC-32 for each block of lines, so that a few lines
-are checked whenever they are read, and a SHA-256 over the run, the range, the summary of values and
-all these. Checksums start from a number made of the same facts: a block of another file, or of
-another place, never passes for this one's.
+A numpy header and the array are followed by one CRC-32 per block of lines, so that even a few lines
+are checked whenever they are read. The file ends with a SHA-256 over the run, the range, the
+summary of values and these CRCs. Each CRC starts from a number derived from the same facts: a block
+from another file or position never passes as this one's.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from ..disk import create, open_plain
 from ..sources.raw_file import read_at, read_into
 from ..value_summary import ValueSummary
 
-# Genes, then the summary of their values: a file is renamed with both, or not there.
+# Genes, then the summary of their values: renaming a file sets both at once.
 _NAME = re.compile(
     r"genes-(?P<start>\d{1,18})-(?P<stop>\d{1,18})-(?P<kind>fractional|whole)"
     r"_(?P<minimum>[-+.e\d]{1,40})_(?P<maximum>[-+.e\d]{1,40})\.npy"
 )
 _SUM = np.dtype("<u4")
-# Short, as more than was asked for has to be read; long enough that calls cost nothing.
+# Bytes. Short, because blocks are read whole; long enough that calls cost nothing.
 _BLOCK = 1 << 15
-_PIECE = 1 << 20  # bytes read at once where all is checked
+_PIECE = 1 << 20  # bytes read at a time when a whole file is checked
 
 
 class DamagedRangeError(ValueError):
-    """The file is not as it was written; says in what way."""
+    """The file is not as it was written; the message says in what way."""
 
 
 @dataclass(frozen=True)
 class RangeFile:
     """The results of a range of genes: an array (values, genes of the range), float64.
 
-    A field has as many values a gene as the checkpoint says; they follow each other.
+    The checkpoint says how many values per gene each field has; fields follow one another.
 
     Attributes
     ----------
     path : pathlib.Path
     genes : slice
     summary : ValueSummary
-        Of the values of the matrix in these genes.
+        Summary of the matrix values in these genes.
     n_values : int
         Lines of the array.
     run : str
-        Names the run that the results are of.
+        Identifier of the run that the results belong to.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class RangeFile:
     def of(
         cls, folder: Path, genes: slice, summary: ValueSummary, n_values: int, run: str
     ) -> RangeFile:
-        """The file of a range, by the name that it has in a folder."""
+        """Return the file of a range, with the name that it has in a folder."""
         kind = "fractional" if summary.fractional else "whole"
         name = (
             f"genes-{genes.start:09d}-{genes.stop:09d}-{kind}"
@@ -79,7 +79,7 @@ class RangeFile:
 
     @classmethod
     def named(cls, path: Path, n_values: int, run: str) -> RangeFile | None:
-        """What a file is by its name; None if no range has such a name."""
+        """Return the range file that a path names; None if the name is not that of a range."""
         name = _NAME.fullmatch(path.name)
         if name is None:
             return None
@@ -93,7 +93,7 @@ class RangeFile:
 
     @property
     def width(self) -> int:
-        """Genes of the range."""
+        """Return the number of genes in the range."""
         return self.genes.stop - self.genes.start
 
     @cached_property
@@ -102,7 +102,7 @@ class RangeFile:
         return _Layout(self.n_values, self.width, hashlib.sha256(facts.encode()).digest())
 
     def write(self, through: Path, values: np.ndarray) -> None:
-        """Fill a new file, to be renamed; `values` is C-contiguous, of shape (values, genes)."""
+        """Write a new file, to be renamed; `values` is C-contiguous, of shape (values, genes)."""
         layout = self._layout
         sums = layout.sums(values, 0)
         with create(through) as file:
@@ -117,14 +117,14 @@ class RangeFile:
         Raises
         ------
         DamagedRangeError
-            They are not as they were written.
+            The lines are not as they were written.
         OSError
             The file cannot be read.
         """
         layout = self._layout
         first, last = rows.start // layout.lines, -(-rows.stop // layout.lines)
         start, stop = first * layout.lines, min(last * layout.lines, self.n_values)
-        # Straight to its place if that takes no more.
+        # Read straight into `out` if only whole blocks are wanted.
         direct = (start, stop) == (rows.start, rows.stop) and out.flags.c_contiguous
         lines = out if direct else np.empty((stop - start, self.width))  # filled below, or an error
         with _opened(self.path, layout.size) as fd:
@@ -137,7 +137,7 @@ class RangeFile:
             out[:] = lines[rows.start - start : rows.stop - start]
 
     def check(self) -> None:
-        """Raise DamagedRangeError unless all of the file is as it was written."""
+        """Raise DamagedRangeError unless the whole file is as it was written."""
         layout = self._layout
         step = layout.lines * max(1, _PIECE // (layout.lines * layout.line_bytes))
         with _opened(self.path, layout.size) as fd:
@@ -157,14 +157,14 @@ class RangeFile:
 
 
 class _Layout:
-    """Where the parts of a file are, and how it is checked.
+    """The positions of the parts of a file, and its checksums.
 
     Parameters
     ----------
     n_values, width : int
         Shape of the array.
     key : bytes
-        A digest of what the file is.
+        Digest of the facts that identify the file.
     """
 
     def __init__(self, n_values: int, width: int, key: bytes) -> None:
@@ -173,13 +173,13 @@ class _Layout:
         self.header = _header(n_values, width)
         self.offset = len(self.header)
         self.line_bytes = 8 * width
-        self.lines = max(1, _BLOCK // self.line_bytes)  # of a block
+        self.lines = max(1, _BLOCK // self.line_bytes)  # per block
         self.n_blocks = -(-n_values // self.lines)
         self.sums_offset = self.offset + self.line_bytes * n_values
         self.size = self.sums_offset + _SUM.itemsize * self.n_blocks + hashlib.sha256().digest_size
 
     def sums(self, lines: np.ndarray, block: int) -> bytes:
-        """The checksums of consecutive blocks, the first of which has the number `block`."""
+        """Return the checksums of consecutive blocks, the first of which is number `block`."""
         data, size = lines.data.cast("B"), self.lines * self.line_bytes
         sums = [
             crc32(data[at : at + size], self._first ^ (block + i))
@@ -188,7 +188,7 @@ class _Layout:
         return np.array(sums, _SUM).tobytes()
 
     def digest(self, sums: bytes) -> bytes:
-        """What stands at the end of the file."""
+        """Return the digest that ends the file."""
         return hashlib.sha256(self._key + sums).digest()
 
 

@@ -1,1 +1,1 @@
-"""Sources: a matrix read as ranges of genes. See :mod:`pdex_gpu.sources.base`."""
+"""Sources, which read a matrix as ranges of genes. See :mod:`pdex_gpu.sources.base`."""

@@ -1,18 +1,18 @@
-"""What is read only if ``allow=`` names it: values that are not in the file that was given."""
+"""Values from outside the given file, which are read only if ``allow=`` names their kind."""
 
 from __future__ import annotations
 
 from ..checks import check_choice, kind
 from ..errors import FileFormatError, OptionError, shown
 
-#: external: files elsewhere that the file refers to; unwritten: fill values for what is not there.
+#: external: other files that the file refers to; unwritten: fill values for missing data.
 NAMES = ("external", "unwritten")
 
 Allowed = frozenset[str]
 
 
 def check_allow(allow: object) -> Allowed:
-    """What is allowed, of one name or several; raises OptionError for others."""
+    """Return the allowed names as a set, from one name or several; raise OptionError for others."""
     names = [allow] if isinstance(allow, str) else allow
     if not isinstance(names, list | tuple | set | frozenset):
         raise OptionError(
@@ -25,7 +25,7 @@ def check_allow(allow: object) -> Allowed:
 
 
 def unwritten(found: str) -> FileFormatError:
-    """The error for values that were never written, or were lost."""
+    """Return the error for values that were never written, or were lost."""
     return FileFormatError(
         f"{found}. Values that were never written, or were lost, read as the fill value, which "
         "is not data. Copy the file again, or write it again. If this is intended, allow it: "
@@ -34,7 +34,7 @@ def unwritten(found: str) -> FileFormatError:
 
 
 def external(found: str) -> FileFormatError:
-    """The error for values that are to come from elsewhere."""
+    """Return the error for values that would come from another file."""
     return FileFormatError(
         f"{found}. In this way a file can have others read that nobody named. If this is "
         "intended, allow it: allow='external' (--allow external)."

@@ -1,6 +1,6 @@
 """Labels, names and matrix of an AnnData in a store, HDF5 or zarr, read without anndata.
 
-Importing anndata takes seconds that a command line has not. Of obs one column is read.
+Importing anndata takes seconds, too long for a command line. Only one column of obs is read.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Store:
     ----------
     root : StoredGroup or StoredZarrGroup
     name : str
-        What it is called in messages: its path.
+        Its path, as shown in messages.
     reading : callable
-        Turns the errors of its library into a FileFormatError that says what was being read.
+        Turns errors of the store's library into a FileFormatError that says what was being read.
     allow : frozenset of str
         See :mod:`.allowed`.
     """
@@ -48,7 +48,7 @@ class Store:
 
 
 def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Dataset:
-    """The dataset in a store; closing the store is left to the caller.
+    """Return the dataset in a store; the caller closes the store.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
 
 
 def _names(store: Store, frame: StoredFrame) -> np.ndarray:
-    """Names of the rows; where there are none their numbers, as anndata has it."""
+    """Return the names of the rows; if there are none, their numbers, as in anndata."""
     with store.reading(f"The index of {frame.name} in {store.name}"):
         found = frame.names()
     return _numbers(frame.n_rows or 0) if found is None else found
@@ -124,7 +124,7 @@ def _other_matrices(store: Store, layer: str | None) -> list[str]:
 
 
 def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
-    """A matrix of obsm and the names of its columns if it is a frame: see `Dataset.matrix`."""
+    """Return a matrix of obsm, and its column names if it is a frame: see `Dataset.matrix`."""
     with store.reading(f"obsm of {store.name}"):
         obsm = members(store.root, "obsm")
         if name not in obsm:
@@ -150,7 +150,7 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
 
 
 def _in_memory(arrays: SparseArrays) -> Any:
-    """A sparse matrix of scipy, all read."""
+    """Read all entries into a scipy sparse matrix."""
     from scipy import sparse
 
     n_bytes = arrays.nnz * (arrays.dtype.itemsize + 2 * np.dtype(np.int64).itemsize)
@@ -163,7 +163,7 @@ def _in_memory(arrays: SparseArrays) -> Any:
 
 
 def _claim_whole(node: Any, what: str) -> None:
-    """Claim what an array takes that is read whole, with integers in its place beside it."""
+    """Claim the memory for an array that is read whole and for an integer array of its size."""
     n = prod(node.shape or ())
     claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
 

@@ -1,9 +1,9 @@
-"""What a source provides: a matrix of cells x genes, read as ranges of genes.
+"""The interface of a source: a matrix of cells x genes, read as ranges of genes.
 
-A source never computes and never checks values: a kernel set does, when it packs a chunk.
+A source never computes with values and never checks them: a kernel set does, when it packs a chunk.
 
-Where the source is on a device (:attr:`Source.on_device`), values and indices of a chunk are arrays
-with ``__cuda_array_interface__``; all else is numpy.
+If the source is on a device (:attr:`Source.on_device`), the values and indices of a chunk are
+arrays with ``__cuda_array_interface__``; everything else is numpy.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CsrChunk:
     """Genes ``[gene_start, gene_start + n_genes)`` of a row-major sparse matrix.
 
     The entries of cell ``i`` in this range are ``data[starts[i]:stops[i]]``, their genes
-    ``indices[starts[i]:stops[i]]`` (absolute, so minus ``gene_start`` within the chunk).
+    ``indices[starts[i]:stops[i]]`` (absolute: subtract ``gene_start`` for the gene in the chunk).
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ Chunk = DenseChunk | CsrChunk | CscChunk
 
 
 def is_device_array(array: object) -> bool:
-    """Whether `array` lies on a CUDA device, whichever package made it."""
+    """Return whether `array` is on a CUDA device, regardless of the package that made it."""
     return hasattr(array, "__cuda_array_interface__")
 
 
@@ -105,26 +105,26 @@ class NotCanonicalError(DataError):
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is to be read.
+    """Settings for reading a source.
 
     Attributes
     ----------
     run : callable
         Spreads reading, decompressing and copying over threads.
     advance : callable
-        Told how many more bytes of the file were read.
+        Called with the number of further bytes read from the file.
     scratch : pathlib.Path, optional
-        Folder for what does not fit in memory; the system's temporary one by default.
+        Folder for data that do not fit in memory; by default the system's temporary folder.
     wanted : container of int, optional
         The ranges that will be read; by default all.
     n_threads : int
-        Threads that `run` spreads over.
+        Number of threads that `run` uses.
     work : int
-        Bytes of buffers to use while reading.
+        Bytes of buffers for reading.
     most_entries : float, optional
-        Entries of a range of several genes that the plan has room for.
+        Most entries that the plan has room for in a range of several genes.
     lazy : bool
-        Whether a chunk may hold :class:`.lazy.LazyEntries`, read while they are copied to a device.
+        Whether a chunk may hold :class:`.lazy.LazyEntries`, read while being copied to a device.
     """
 
     run: Map = map
@@ -138,14 +138,14 @@ class Reading:
 
 
 class UnevenError(PdexGpuError):
-    """A range of genes holds more than was estimated when the work was planned.
+    """A range of genes holds more entries than estimated when the work was planned.
 
-    Raised when a file was read once; :meth:`Source.density` is exact then, for another plan.
+    Raised once the file has been read: :meth:`Source.density` is then exact, for a new plan.
     """
 
 
 class Source(Protocol):
-    """A matrix of cells x genes that can be read by ranges of genes.
+    """A matrix of cells x genes that can be read in ranges of genes.
 
     Attributes
     ----------
@@ -153,26 +153,26 @@ class Source(Protocol):
     nnz : int
         Stored entries (dense: cells x genes).
     dtype : numpy.dtype
-        Of the values as they are read.
+        Dtype of the values as read.
     bytes_per_entry : int
-        Bytes a stored entry takes in memory once read (value and index).
+        Bytes that a stored entry takes in memory once read (value and index).
     in_memory : bool
         True if reading a range costs no copy, so that the budget need not count it.
     on_device : bool
-        True if the arrays of its chunks lie on a CUDA device, which only the CUDA backend can
-        read. Such a source is read as one range.
+        True if the arrays of its chunks are on a CUDA device, where only the CUDA backend can
+        read them. Such a source is read as one range.
     costly_to_cut : bool
-        True if every cut takes a search in all rows (CSR), so that few ranges are best where there
-        is room for them.
+        True if every cut needs a search in all rows (CSR), so that few ranges are best if they
+        fit in memory.
     read_whole : bool
-        True if all of it has to be read before the first range is complete, so that the budget
-        has to hold it, or the scratch folder what does not fit.
+        True if all of it must be read before the first range is complete. The budget must then
+        hold all of it; what does not fit goes to the scratch folder.
     gene_step : int
         Ranges are best cut at multiples of this.
     n_bytes : int
         Bytes to read from a file; 0 in memory.
     description : str
-        What this is, for provenance and messages: ``"CSR float32 in memory"``.
+        Short description for provenance and messages: ``"CSR float32 in memory"``.
     """
 
     dtype: np.dtype
@@ -204,18 +204,18 @@ class Source(Protocol):
         ...
 
     def density(self, run: Map) -> np.ndarray | None:
-        """Stored entries a gene, shape (n_genes,), float64, perhaps estimated; None if all equal.
+        """Return the stored entries per gene, shape (n_genes,), float64; None if all are equal.
 
-        May read some of the file.
+        They may be estimates. May read some of the file.
         """
         ...
 
     def identity(self) -> Mapping[str, int | str]:
-        """What tells these data from others: from other values, not only from another shape."""
+        """Return facts that identify these data, by their values and not only their shape."""
         ...
 
     def canonical(self) -> Source:
-        """This source with sorted, unique indices; raises DataError if that cannot be had."""
+        """Return this source with sorted, unique indices; raise DataError if that is impossible."""
         ...
 
 
@@ -223,5 +223,5 @@ class Reader(Protocol):
     """An open source; :meth:`read` may be called from several threads at once."""
 
     def read(self, k: int) -> Chunk:
-        """The chunk of range ``k`` of the edges given to :meth:`Source.open`."""
+        """Read the chunk of range ``k`` of the edges given to :meth:`Source.open`."""
         ...

@@ -1,4 +1,4 @@
-"""Columns of values and of categories, some missing: as labels of cells, or as yes and no."""
+"""Columns of values or categories, some missing, and their use as labels or as booleans."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _TEXTS = {"true": True, "false": False, "1": True, "0": False}
 
 @dataclass
 class Labels:
-    """A label for each cell.
+    """One label per cell.
 
     Attributes
     ----------
     codes : numpy.ndarray, shape (n_cells,), int64
         Position in `categories`, -1 where the label is missing.
     categories : numpy.ndarray, shape (n,), object
-        Labels as Python objects: those of a categorical column in its order, unused ones
-        included; of any other column in order of first appearance.
+        Labels as Python objects. For a categorical column in its order, including unused ones;
+        for any other column in order of first appearance.
     """
 
     codes: np.ndarray
@@ -30,14 +30,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Values:
-    """A value for each cell.
+    """One value per cell.
 
     Attributes
     ----------
     values : numpy.ndarray, shape (n_cells,)
-        Text as str, in an object array.
+        Text is str, in an object array.
     missing : numpy.ndarray, shape (n_cells,), bool
-        Where there is none, whatever `values` holds there.
+        True where there is no value; `values` may hold anything there.
     """
 
     values: np.ndarray
@@ -48,17 +48,20 @@ Column = Labels | Values
 
 
 def object_array(values: Iterable[Any]) -> np.ndarray:
-    """One-dimensional object array of `values`, also where these are sequences themselves."""
+    """Return a one-dimensional object array of `values`, even if these are sequences themselves."""
     return np.fromiter(values, dtype=object)
 
 
 def native_labels(dtype: np.dtype) -> np.dtype:
-    """The dtype in which numbers are labels: this machine's byte order, at most float64."""
+    """Return the dtype for numbers used as labels: this machine's byte order, at most float64."""
     return np.dtype(np.float64) if dtype == np.longdouble else dtype.newbyteorder("=")
 
 
 def as_labels(column: Column) -> Labels:
-    """Codes in order of first appearance, as pandas.factorize gives them; labels as they are."""
+    """Return a column as labels; existing labels are returned unchanged.
+
+    Values get codes in order of first appearance, as with pandas.factorize.
+    """
     if isinstance(column, Labels):
         return column
     table: dict[Any, int] = {}
@@ -74,18 +77,18 @@ def as_labels(column: Column) -> Labels:
 
 
 def as_values(column: Column) -> Values:
-    """The value of each cell."""
+    """Return the value of each cell."""
     if isinstance(column, Values):
         return column
     missing = column.codes < 0
-    categories = object_array([*column.categories.tolist(), None])  # the last is that of code -1
+    categories = object_array([*column.categories.tolist(), None])  # the last one is for code -1
     return Values(categories[column.codes], missing)
 
 
 def yes_or_no(column: Values) -> Values | None:
-    """Values as bool; None if some are neither True nor False, 1 nor 0, nor text for these.
+    """Return values as bool; None if any is not True, False, 1, 0 or text for one of these.
 
-    NaN and None are missing, too.
+    NaN and None count as missing too.
     """
     values, missing = column.values, column.missing
     if values.dtype.kind not in "biuf":
@@ -101,7 +104,7 @@ def _of_objects(values: np.ndarray, missing: np.ndarray) -> Values | None:
     there = values[~missing].tolist()
     try:
         distinct = set(there)
-    except Exception:  # of what cannot be hashed
+    except Exception:  # a value cannot be hashed
         return None
     absent = {value for value in distinct if _is_missing(value)}
     flags = {value: _flag(value) for value in distinct - absent}
@@ -115,7 +118,7 @@ def _of_objects(values: np.ndarray, missing: np.ndarray) -> Values | None:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, NaN and pandas' NA and NaT."""
+    """Return whether a value is None, NaN, or pandas' NA or NaT."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float | np.floating) and bool(np.isnan(value))

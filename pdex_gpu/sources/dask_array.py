@@ -1,4 +1,4 @@
-"""dask arrays: lines of blocks are computed once, as many at a time as there are threads."""
+"""Sources over dask arrays: lines of blocks are computed once, one per thread at a time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .dask_blocks import DaskBlocks
 from .rows import MARGIN
 from .rows_source import RowsSource
 
-_DENSE = 1 << 25  # bytes that blocks computed together may take as dense matrices
+_DENSE = 1 << 25  # most bytes of blocks computed together, as dense matrices
 
 
 def from_dask(array: Any, *, what: str) -> Source:
-    """The source that reads a dask array.
+    """Return the source that reads a dask array.
 
     Parameters
     ----------
     array : dask.array.Array
-        Cells x genes, of numpy arrays or scipy sparse matrices.
+        Cells x genes, made of numpy arrays or scipy sparse matrices.
     what : str
-        What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+        Name of the matrix in messages: ``"X"``, ``"layer 'counts'"``.
 
     Raises
     ------
@@ -42,24 +42,24 @@ def from_dask(array: Any, *, what: str) -> Source:
             (blocks.column_edges, blocks.n_genes),
         )
     ]
-    # Along the axis that is cut into more pieces, so that little is in memory at a time.
+    # Read along the axis with more pieces, so that little is in memory at a time.
     return _DaskColumns(blocks) if share[1] < share[0] else RowsSource(_DaskRows(blocks))
 
 
 def blocks_of(source: Source) -> DaskBlocks | None:
-    """The blocks of a dask array that a source reads; None if it reads something else."""
+    """Return the blocks of the dask array that a source reads; None for any other source."""
     found = source.rows if isinstance(source, RowsSource) else source
     return found.blocks if isinstance(found, _Facts) else None
 
 
 class _Facts:
-    """What is known of a dask array without computing all of it.
+    """Facts about a dask array, obtained without computing all of it.
 
     Parameters
     ----------
     blocks : DaskBlocks
     axis : int
-        Along which it is read: 0 by rows, 1 by columns.
+        Axis along which it is read: 0 by rows, 1 by columns.
     """
 
     def __init__(self, blocks: DaskBlocks, axis: int) -> None:
@@ -85,7 +85,7 @@ class _Facts:
         return self._sample[0]
 
     def identity(self) -> Mapping[str, int | str]:
-        """See :meth:`.base.Source.identity`: dask's own, and values from here and there."""
+        """See :meth:`.base.Source.identity`: dask's name of it and a sample of its values."""
         return {
             "matrix": f"{self.description} {self.n_cells} x {self.n_genes}",
             "name of the dask array": str(self.blocks.array.name),
@@ -94,7 +94,7 @@ class _Facts:
 
 
 class _DaskRows(_Facts):
-    """Rows of blocks; see :class:`.rows_source.SourceRows`."""
+    """A dask array read by rows of blocks; see :class:`.rows_source.SourceRows`."""
 
     exact = False
 
@@ -130,12 +130,12 @@ class _DaskRows(_Facts):
         """See :class:`.rows_source.SourceRows`: a dask array does not change."""
 
     def canonical(self) -> Source:
-        """The same: indices are sorted when blocks are computed."""
+        """Return a source over these rows: indices are sorted when blocks are computed."""
         return RowsSource(self)
 
 
 class _DaskColumns(_Facts):
-    """Columns of blocks, computed when a range of genes is asked for."""
+    """A dask array read by columns of blocks, computed when a range of genes is requested."""
 
     in_memory = False
     on_device = False
@@ -145,7 +145,7 @@ class _DaskColumns(_Facts):
     def __init__(self, blocks: DaskBlocks) -> None:
         super().__init__(blocks, 1)
         self.gene_step = int(np.diff(blocks.column_edges).max(initial=1))
-        # A range is put together from blocks: both are in memory for a while.
+        # A range is assembled from blocks: both are in memory for a while.
         self.bytes_per_entry = 2 * (self.dtype.itemsize + np.dtype(np.int32).itemsize)
 
     @contextmanager
@@ -156,12 +156,12 @@ class _DaskColumns(_Facts):
         yield _Reader(self.blocks, edges, reading)
 
     def canonical(self) -> _DaskColumns:
-        """Itself: indices are sorted when blocks are computed."""
+        """Return this source itself: indices are sorted when blocks are computed."""
         return self
 
 
 class _Reader:
-    """Gene ranges of columns of blocks."""
+    """Reads gene ranges from columns of blocks."""
 
     def __init__(self, blocks: DaskBlocks, edges: Sequence[int], reading: Reading) -> None:
         self._blocks, self._edges, self._reading = blocks, edges, reading

@@ -1,4 +1,4 @@
-"""The blocks of a dask array, computed when asked for and turned into CSR matrices."""
+"""The blocks of a dask array, computed on request and converted to CSR matrices."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .memory import check_indices, check_indptr, check_two_dimensional, native_d
 from .order import in_order
 from .whole_numbers import for_scipy
 
-_SAMPLED = 8  # of so many lines of blocks one is computed to estimate what all hold,
-_MOST_SAMPLED = 4  # but no more than this
+_SAMPLED = 8  # one in 8 lines of blocks is computed to estimate what all of them hold,
+_MOST_SAMPLED = 4  # but at most 4 lines
 
 
 class DaskBlocks:
@@ -26,7 +26,7 @@ class DaskBlocks:
     array : dask.array.Array
         Cells x genes.
     what : str
-        What the matrix is, for messages.
+        Name of the matrix in messages.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class DaskBlocks:
         self.n_bytes = self.n_cells * self.n_genes * self.dtype.itemsize
 
     def part(self, rows: slice, columns: slice) -> tuple[BlockPart, list[Any]]:
-        """The blocks that cover `rows` and `columns`: what they are, and dask's delayed values."""
+        """Return the layout and the delayed values of the blocks covering `rows` and `columns`."""
         i, j = _covering(self.row_edges, rows), _covering(self.column_edges, columns)
         part = BlockPart(
             self.what,
@@ -67,9 +67,9 @@ class DaskBlocks:
         return part, list(self.array.blocks[i, j].to_delayed().ravel())
 
     def compute(self, rows: slice, columns: slice) -> Any:
-        """The blocks that cover `rows` and `columns`, as one CSR matrix with sorted indices.
+        """Compute the blocks covering `rows` and `columns`: one CSR matrix with sorted indices.
 
-        They are computed by the calling thread, unless a scheduler of dask's was chosen elsewhere.
+        The calling thread computes them, unless a dask scheduler was chosen elsewhere.
         """
         import dask
 
@@ -77,14 +77,14 @@ class DaskBlocks:
         return part.join(dask.compute(*blocks, scheduler=_scheduler(), traverse=False))
 
     def sample(self, axis: int) -> tuple[np.ndarray, str]:
-        """Compute some lines of blocks, rows (0) or columns (1) of them.
+        """Compute a sample of the lines of blocks, which are rows (`axis` 0) or columns (1).
 
         Returns
         -------
         entries : numpy.ndarray, shape (n_genes,), float64
-            Entries a gene, estimated.
+            Estimated entries per gene.
         values : str
-            A digest of what was computed.
+            Digests of the computed values.
         """
         edges = (self.row_edges, self.column_edges)[axis]
         filled = np.flatnonzero(np.diff(edges))
@@ -112,7 +112,7 @@ class DaskBlocks:
         return entries, " ".join(hashes)
 
     def _statistics(self, parts: list[slice], axis: int) -> list[tuple[np.ndarray, str]]:
-        """Entries a gene and a digest of lines of blocks; the blocks stay where dask has them."""
+        """Return entries per gene and a digest for each line; blocks stay where dask has them."""
         import dask
 
         every = slice(0, self.n_genes if axis == 0 else self.n_cells)
@@ -126,22 +126,22 @@ class DaskBlocks:
 
 @dataclass(frozen=True)
 class BlockPart:
-    """Some neighbouring blocks of a dask array, apart from what is in them.
+    """The layout of some neighbouring blocks of a dask array, without their values.
 
     Attributes
     ----------
     what : str
-        What the matrix is, for messages.
+        Name of the matrix in messages.
     dtype : numpy.dtype
-        In which values are handed out.
+        Dtype of the values in the joined matrix.
     stated : str
-        The dtype that the dask array states.
+        The dtype that the dask array declares.
     first : (int, int)
-        Number of the first block along both axes.
+        Number of the first block along each axis.
     start : int
         The first column.
     heights, widths : numpy.ndarray
-        Rows and columns of the blocks.
+        Heights of the rows of blocks, widths of the columns of blocks.
     """
 
     what: str
@@ -153,12 +153,12 @@ class BlockPart:
     widths: np.ndarray
 
     def join(self, blocks: Sequence[Any]) -> Any:
-        """The blocks, line by line, as one CSR matrix with sorted indices.
+        """Join the blocks, given line by line, into one CSR matrix with sorted indices.
 
         Raises
         ------
         DataError, UnsupportedDataError
-            A block is not what the dask array says, or of a kind that is not read.
+            A block differs from what the dask array declares, or is of an unsupported kind.
         """
         from scipy import sparse
 
@@ -224,7 +224,7 @@ def _scheduler() -> Any:
 
 
 def _covering(edges: np.ndarray, part: slice) -> slice:
-    """The blocks that a part lies in."""
+    """Return the numbers of the blocks that cover a part."""
     first = int(np.searchsorted(edges, part.start, side="right")) - 1
     last = int(np.searchsorted(edges, part.stop, side="left"))
     return slice(first, max(last, first + 1))

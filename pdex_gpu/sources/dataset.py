@@ -1,4 +1,4 @@
-"""Data as users hand it over -> a source, labels and names."""
+"""Datasets, made of the data that users pass: a source, labels and names."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from .whole_numbers import for_scipy
 
 @dataclass
 class Dataset:
-    """A matrix with its labels and names; a context manager, which closes the file.
+    """A matrix with its labels and names; a context manager that closes the file.
 
     Attributes
     ----------
     source : Source
     labels : Labels
     genes : numpy.ndarray, shape (n_genes,), object
-        Names as str, in matrix order.
+        Names as str, in the order of the matrix.
     cell_name : callable
-        The name of a cell, given its row. Names are read when asked for: only messages need any.
+        Returns the name of a cell, given its row. Read on request: only messages need names.
     description : str
         Where the data come from, for provenance.
     close : callable
         Closes the file if this dataset opened one.
     column : callable
-        The labels in another column of obs, given its name; raises ColumnError.
+        Returns the labels in another column of obs, given its name; raises ColumnError.
     matrix : callable
-        A matrix in obsm and the names of its columns (None if it has none), given its name. Of a
+        Returns a matrix in obsm and its column names (None if it has none), given its name. For a
         data frame the matrix is a list of its columns, as :class:`.columns.Values`.
     pools : mapping, optional
-        Of guides: for the label of each the one that stands for the cells it is compared with.
+        With guides: maps each guide's label to the label of the cells it is compared with.
     matrices : callable
-        What other matrices of cells x genes there are: ``"X"``, ``"raw"``, or names of layers.
+        Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
     """
 
     source: Source
@@ -83,18 +83,18 @@ class Dataset:
 def open_dataset(
     data: Any, groupby: str | None, layer: str | None = None, allow: Allowed = frozenset()
 ) -> Dataset:
-    """Find matrix, labels and names in what a user handed over.
+    """Find the matrix, labels and names in the data that a user passed.
 
     Parameters
     ----------
     data : anndata.AnnData, str, os.PathLike, binary file or Dataset
         An AnnData, in memory or backed, or a view of one; the path of an h5ad file or a zarr
         store; an h5ad file opened with ``open(path, "rb")`` or the like, which stays open. A
-        dataset is as it is.
+        Dataset is returned as it is.
     groupby : str or None
         Column of obs that holds the label of each cell; None to leave cells without labels.
     layer : str, optional
-        Layer to read in place of X.
+        Layer to read instead of X.
     allow : frozenset of str
         See :mod:`.allowed`.
 
@@ -109,12 +109,12 @@ def open_dataset(
         return data
     if isinstance(data, str | os.PathLike):
         check_path("data", data)
-        return _open_path(os.fspath(data), groupby, layer, allow)  # as it is: a URL is no Path
+        return _open_path(os.fspath(data), groupby, layer, allow)  # not as a Path: it may be a URL
     if hasattr(data, "read") and hasattr(data, "seek"):
         from .h5ad import open_h5ad
 
         return open_h5ad(data, groupby, layer, allow)
-    # Whoever holds an AnnData has imported anndata; importing it here would cost seconds.
+    # A caller with an AnnData has imported anndata; importing it here would cost seconds.
     anndata = sys.modules.get("anndata")
     if anndata is not None and isinstance(data, anndata.AnnData):
         return _from_anndata(data, groupby, layer, allow)
@@ -127,12 +127,12 @@ def open_dataset(
 
 
 def no_labels(n_cells: int) -> Labels:
-    """No cell has a label."""
+    """Return labels in which no cell has one."""
     return Labels(np.full(n_cells, -1, np.int64), np.empty(0, object))
 
 
 def sizes_of(labels: Labels) -> dict[Any, int]:
-    """Cells of each label that some cell has."""
+    """Return the number of cells of each label that occurs."""
     counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.categories))
     return {
         label: n for label, n in zip(labels.categories.tolist(), counts.tolist(), strict=True) if n
@@ -158,7 +158,7 @@ def _open_path(path: str, groupby: str | None, layer: str | None, allow: Allowed
 
 
 def is_backed(adata: Any) -> bool:
-    """Whether `adata` is an AnnData whose X stays in a file."""
+    """Return whether `adata` is an AnnData whose X stays in a file."""
     return bool(getattr(adata, "isbacked", False))
 
 
@@ -182,28 +182,28 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None, allow: All
 
 
 def names_of(frame: Any) -> np.ndarray:
-    """Names of the rows of obs or var as str, shape (n_rows,), object.
+    """Return the names of the rows of obs or var as str, shape (n_rows,), object.
 
-    A frame of ``anndata.experimental.read_lazy`` may have left them in its file, and numbers in
-    their place.
+    A frame of ``anndata.experimental.read_lazy`` may have left them in its file, with numbers as
+    its index instead.
     """
     index = frame.index if is_frame(frame) else frame.true_index
     return object_array(str(name) for name in index)
 
 
 def is_frame(frame: Any) -> bool:
-    """Whether this is a data frame of pandas; otherwise it is one that was read lazily."""
+    """Return whether this is a pandas data frame; otherwise it is one that was read lazily."""
     pandas = sys.modules["pandas"]  # anndata imports it
     return isinstance(frame, pandas.DataFrame)
 
 
 def frame_in_memory(frame: Any) -> Any:
-    """A data frame of pandas, all of a lazy one read."""
+    """Return a pandas data frame; a lazy one is read whole."""
     return frame if is_frame(frame) else frame.to_memory()
 
 
 def column_in_memory(frame: Any, name: str) -> Any:
-    """A column of obs or var as a pandas Series; of a lazy frame no other is read.
+    """Return a column of obs or var as a pandas Series; of a lazy frame, read only this one.
 
     Raises
     ------
@@ -237,14 +237,14 @@ def _obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
 
 
 def obs_labels(adata: Any, name: str) -> Labels:
-    """The labels in a column of obs of an AnnData.
+    """Return the labels in a column of obs of an AnnData.
 
     Raises
     ------
     ColumnError
         There is no such column, or several.
     LabelError
-        Labels differ in type alone.
+        Labels differ only in type.
     """
     if name not in adata.obs.columns:
         raise ColumnError(unknown("column of obs", name, list(adata.obs.columns)))
@@ -279,25 +279,25 @@ def _check_backed(adata: Any, allow: Allowed) -> None:
 
 
 def _selection(adata: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the first AnnData that a view shows."""
-    # Private, but without them anndata loads all that is selected. Views of views refer to the
-    # first AnnData, too.
+    """Return the rows and columns of the first AnnData that a view shows."""
+    # Private attributes, but without them anndata loads all that is selected. Views of views also
+    # refer to the first AnnData.
     whole = adata._adata_ref
     return np.arange(whole.n_obs)[adata._oidx], np.arange(whole.n_vars)[adata._vidx]
 
 
 def _selected(adata: Any, matrix: Any, layer: str | None, what: str) -> Any:
-    """What a view shows of `matrix`, which is in memory."""
+    """Return the part of `matrix`, which is in memory, that a view shows."""
     if getattr(matrix, "format", None) in ("csr", "csc"):
         usable = for_scipy(matrix, what)
-        if usable is not matrix:  # anndata would have scipy cut it as it is
+        if usable is not matrix:  # anndata would let scipy slice the unusable one
             rows, columns = _selection(adata)
             return usable[rows][:, columns]
     return _matrix(adata, layer)
 
 
 def _matrix(adata: Any, layer: str | None) -> Any:
-    """X or a layer, not loaded if it is in a file."""
+    """Return X or a layer, without loading it if it is in a file."""
     if layer is not None:
         return adata.layers[layer]
     if not is_backed(adata) or adata.is_view:
@@ -310,7 +310,7 @@ def _matrix(adata: Any, layer: str | None) -> Any:
 
 
 def _is_stored(matrix: Any) -> bool:
-    """Whether this is in a file or store: a node, or what anndata wraps around one."""
+    """Return whether this is in a file or store: a node, or anndata's wrapper around one."""
     return is_node(getattr(matrix, "group", matrix))
 
 
@@ -319,7 +319,7 @@ def _from_stored(matrix: Any, what: str, allow: Allowed) -> StoredSource:
 
 
 def source_of(matrix: Any, what: str, allow: Allowed = frozenset()) -> Source:
-    """A source over an array, or over the object behind a matrix that anndata left in a file."""
+    """Return a source over an array, or over the node of a matrix that anndata left in a file."""
     if _is_stored(matrix):
         return _from_stored(matrix, what, allow)
     if is_dask(matrix):
@@ -330,16 +330,16 @@ def source_of(matrix: Any, what: str, allow: Allowed = frozenset()) -> Source:
 
 
 def is_dask(matrix: Any) -> bool:
-    """Whether this is a dask array; dask is not imported for it."""
+    """Return whether this is a dask array, without importing dask."""
     module = sys.modules.get("dask.array")
     return module is not None and isinstance(matrix, module.Array)
 
 
 def _check_texts(column: Any, labels: Labels, name: str) -> None:
-    """Raise LabelError if labels of different types can be taken for each other.
+    """Raise LabelError if labels of different types can be confused.
 
-    Tables and files hold the text of a label: there 1 and "1" would be one group. True, 1 and 1.0
-    are equal, so that pandas has made one group of them.
+    Tables and files hold labels as text, where 1 and "1" would be one group. True, 1 and 1.0 are
+    equal, so pandas has put them into one group.
     """
     categorical = hasattr(column.dtype, "categories")
     if not categorical and column.dtype != object:
@@ -369,11 +369,11 @@ def _pandas_labels(column: Any) -> Labels:
     if isinstance(column.dtype, pd.CategoricalDtype):
         found = as_labels(_pandas_column(column))
     else:
-        if isinstance(column.dtype, np.dtype):  # pandas knows this machine's byte order alone
+        if isinstance(column.dtype, np.dtype):  # pandas knows only this machine's byte order
             column = column.astype(native_labels(column.dtype))
         try:
             codes, uniques = pd.factorize(column)
-        except Exception as error:  # of values that cannot be hashed or compared
+        except Exception as error:  # values that cannot be hashed or compared
             raise _no_labels(column.name, column.iloc[0], error) from error
         found = Labels(codes.astype(np.int64), object_array(pd.Index(uniques).tolist()))
     if any(isinstance(label, bytes) for label in found.categories):
@@ -387,7 +387,7 @@ def _pandas_labels(column: Any) -> Labels:
 
 
 def _decoded(labels: Labels, what: str) -> Labels:
-    """Labels with text in place of bytes, as files are read."""
+    """Return labels with bytes decoded to text, as when files are read."""
     names = decode_texts(labels.categories, what)
     found = as_labels(Values(names, np.zeros(len(names), bool)))
     return Labels(np.append(found.codes, -1)[labels.codes], found.categories)
@@ -409,7 +409,7 @@ def _pandas_column(column: Any) -> Column:
     missing = column.isna().to_numpy()
     if isinstance(column.dtype, np.dtype):
         return Values(column.to_numpy(), missing)
-    numpy_dtype = getattr(column.dtype, "numpy_dtype", None)  # of nullable numbers and booleans
+    numpy_dtype = getattr(column.dtype, "numpy_dtype", None)  # nullable numbers and booleans
     if numpy_dtype is not None and numpy_dtype.kind in "biuf":
         return Values(column.to_numpy(numpy_dtype, na_value=numpy_dtype.type(0)), missing)
     return Values(column.to_numpy(dtype=object), missing)

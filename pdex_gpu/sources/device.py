@@ -1,8 +1,8 @@
-"""Sources over matrices that lie on a CUDA device, as rapids-singlecell leaves them in an AnnData.
+"""Sources over matrices on a CUDA device, as rapids-singlecell leaves them in an AnnData.
 
-CuPy is not imported: an array is known by ``__cuda_array_interface__``, a sparse matrix by its
-format and its parts. Chunks hold these very values and indices, whole: only the CUDA backend can
-read them.
+CuPy is not imported: an array is recognized by ``__cuda_array_interface__``, a sparse matrix by its
+format and its parts. A chunk holds the matrix's own values and indices, whole: only the CUDA
+backend can read them.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ SUPPORTED = "dense arrays, csr_matrix and csc_matrix"
 
 
 def from_device(matrix: Any, *, what: str) -> Source:
-    """The source that reads `matrix` where it lies.
+    """Return the source that reads `matrix` where it is.
 
     Parameters
     ----------
     matrix : cupy.ndarray, or csr_matrix or csc_matrix of cupyx.scipy.sparse
-        Cells x genes. Any object with their attributes will do.
+        Cells x genes. Any object with the same attributes works.
     what : str
-        What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+        Name of the matrix in messages: ``"X"``, ``"layer 'counts'"``.
 
     Raises
     ------
     DataError
         `matrix` is not two-dimensional, or its sparse arrays contradict each other.
     UnsupportedDataError
-        `matrix` is of another format, or its values are not of a dtype that can be used in place.
+        `matrix` has another format, or its values have a dtype that cannot be used in place.
     """
     if is_device_array(matrix):
         return DeviceDense(matrix, what)
@@ -62,7 +62,7 @@ def from_device(matrix: Any, *, what: str) -> Source:
 
 
 def _dtype(array: Any, what: str) -> np.dtype:
-    """The dtype of a device array; raises UnsupportedDataError unless it can be used as it is."""
+    """Return the dtype of a device array; raise UnsupportedDataError unless it works as it is."""
     dtype = np.dtype(array.__cuda_array_interface__["typestr"])
     native = native_dtype(dtype, what)
     if native != dtype:
@@ -88,7 +88,7 @@ def _check_vector(array: Any, name: str, what: str) -> None:
 
 
 def _to_host(array: Any, what: str) -> np.ndarray:
-    """A copy of a device array in host memory."""
+    """Copy a device array to host memory."""
     if not hasattr(array, "get"):
         kind = type(array)
         raise DataError(
@@ -100,7 +100,7 @@ def _to_host(array: Any, what: str) -> np.ndarray:
 
 
 class _WholeReader:
-    """The one chunk of a matrix on a device."""
+    """A reader of the single chunk of a matrix on a device."""
 
     def __init__(self, chunk: Chunk) -> None:
         self._chunk = chunk
@@ -111,8 +111,8 @@ class _WholeReader:
 
 
 def _whole(chunk: Chunk, edges: Sequence[int]) -> AbstractContextManager[_WholeReader]:
-    """A reader of `chunk`; raises ValueError unless `edges` are ``[0, n_genes]``."""
-    # No error of the package's own: no input leads here, only a plan that ignores `on_device`.
+    """Return a reader of `chunk`; raise ValueError unless `edges` are ``[0, n_genes]``."""
+    # Not a PdexGpuError: no input leads here, only a plan that ignores `on_device`.
     if tuple(edges) != (0, chunk.n_genes):
         raise ValueError(
             f"a matrix on a device is read as one range, with edges [0, {chunk.n_genes}], not "
@@ -122,17 +122,17 @@ def _whole(chunk: Chunk, edges: Sequence[int]) -> AbstractContextManager[_WholeR
 
 
 class _OnDevice(InMemory):
-    """What sources on a device have in common."""
+    """The base of the sources on a device."""
 
     on_device = True
     costly_to_cut = True
 
     def density(self, run: Map) -> None:
-        """See :meth:`Source.density`: there is but one range."""
+        """See :meth:`Source.density`: not needed, as there is only one range."""
 
 
 class DeviceDense(_OnDevice):
-    """A dense matrix on a device, of any strides."""
+    """A dense matrix on a device, with any strides."""
 
     def __init__(self, values: Any, what: str) -> None:
         shape = tuple(int(n) for n in values.__cuda_array_interface__["shape"])
@@ -147,22 +147,22 @@ class DeviceDense(_OnDevice):
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> AbstractContextManager[_WholeReader]:
-        """See :meth:`Source.open`; there can be but one range."""
+        """See :meth:`Source.open`; there can be only one range."""
         return _whole(DenseChunk(self._values, 0), edges)
 
     def identity(self) -> dict[str, int | str]:
-        """See :meth:`Source.identity`; a copy in host memory is made for it."""
+        """See :meth:`Source.identity`; this copies the values to host memory."""
         return {"matrix": self.description, "values": digest(_to_host(self._values, "X"))}
 
     def canonical(self) -> DeviceDense:
-        """Itself: a dense matrix has no indices."""
+        """Return this source itself: a dense matrix has no indices."""
         return self
 
 
 class _DeviceSparse(_OnDevice):
-    """What CSR and CSC sources share; the major axis is the one that indptr counts.
+    """The base of the CSR and CSC sources; the major axis is the one that indptr indexes.
 
-    Only indptr is copied to the host, and checked: kernels read what it points to unchecked.
+    Only indptr is copied to the host and checked: kernels use its positions unchecked.
     """
 
     major: str
@@ -189,7 +189,7 @@ class _DeviceSparse(_OnDevice):
         self.description = f"{self.form} {dtype} on the device"
 
     def identity(self) -> dict[str, int | str]:
-        """See :meth:`Source.identity`; copies in host memory are made for it."""
+        """See :meth:`Source.identity`; this copies the entries to host memory."""
         entries = [_to_host(a[: self.nnz], self._what) for a in (self._data, self._indices)]
         return {
             "matrix": f"{self.description}, {self.n_cells} x {self.n_genes}",
@@ -197,8 +197,8 @@ class _DeviceSparse(_OnDevice):
         }
 
     def _canonical_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Data, indices and indptr in host memory, with sorted, unique indices."""
-        # scipy sorts in place, which spares a second copy of what was just fetched.
+        """Return data, indices and indptr in host memory, with sorted, unique indices."""
+        # Sorted in place, which avoids a second copy of the fetched arrays.
         return canonical_arrays(
             _to_host(self._data[: self.nnz], self._what),
             _to_host(self._indices[: self.nnz], self._what),
@@ -217,13 +217,13 @@ class DeviceCsr(_DeviceSparse):
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> AbstractContextManager[_WholeReader]:
-        """See :meth:`Source.open`; there can be but one range."""
+        """See :meth:`Source.open`; there can be only one range."""
         starts, stops = self._indptr[:-1], self._indptr[1:]
         chunk = CsrChunk(self._data, self._indices, starts, stops, 0, self.n_genes)
         return _whole(chunk, edges)
 
     def canonical(self) -> CsrSource:
-        """The matrix in host memory, with sorted and unique indices."""
+        """Return the matrix in host memory, with sorted, unique indices."""
         return CsrSource(*self._canonical_arrays(), self.n_genes, self._what)
 
 
@@ -235,10 +235,10 @@ class DeviceCsc(_DeviceSparse):
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> AbstractContextManager[_WholeReader]:
-        """See :meth:`Source.open`; there can be but one range."""
+        """See :meth:`Source.open`; there can be only one range."""
         chunk = CscChunk(self._data, self._indices, self._indptr, self.n_cells, 0)
         return _whole(chunk, edges)
 
     def canonical(self) -> CscSource:
-        """The matrix in host memory, with sorted and unique indices."""
+        """Return the matrix in host memory, with sorted, unique indices."""
         return CscSource(*self._canonical_arrays(), self.n_cells, self._what)

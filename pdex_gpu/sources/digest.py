@@ -1,4 +1,4 @@
-"""Telling data in memory from other data: a digest of every byte."""
+"""A digest of every byte, to distinguish data in memory from other data."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 
 import numpy as np
 
-_PIECE = 1 << 24  # bytes turned contiguous at a time
+_PIECE = 1 << 24  # bytes made contiguous at a time
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """A SHA-256 of the types, shapes and values of arrays, of any strides."""
+    """Return a SHA-256 of the dtypes, shapes and values of arrays, with any strides."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(f"{array.dtype.str}{array.shape}".encode())
@@ -18,7 +18,7 @@ def digest(*arrays: np.ndarray) -> str:
             continue
         lines = array.reshape(1, -1) if array.ndim == 1 else array
         if lines.strides[0] < lines.strides[-1]:
-            lines = lines.T  # along memory; the shape above tells it from its transpose
+            lines = lines.T  # in memory order; the shape above distinguishes it from its transpose
         if lines.shape[0] == 1 and lines.flags.c_contiguous:
             found.update(lines.data.cast("B"))
             continue

@@ -1,24 +1,24 @@
-"""What compressed bytes say they decode to, asked before a codec that has no limit decodes them."""
+"""Declared sizes of compressed data, read before a codec without a size limit decodes them."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-#: Bytes of the start of a file that tell enough.
+#: Bytes needed from the start of a file.
 HEAD = 32
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def decoded_size(codec: str, head: bytes, tail: bytes) -> int | None:
-    """Bytes that compressed ones say they decode to; None if they say nothing.
+    """Return the decoded size that compressed bytes declare; None if they declare none.
 
     Parameters
     ----------
     codec : str
-        ``"blosc"``, ``"gzip"``, ``"lz4"`` or ``"zstd"``; others say nothing.
+        ``"blosc"``, ``"gzip"``, ``"lz4"`` or ``"zstd"``; others declare none.
     head, tail : bytes
-        The first ones, and the last four.
+        The first bytes, and the last four.
     """
     if codec == "zstd":
         return _of_zstd(head)
@@ -28,15 +28,15 @@ def decoded_size(codec: str, head: bytes, tail: bytes) -> int | None:
 
 
 def encoded_size(codec: str, head: bytes) -> int | None:
-    """Bytes that compressed ones say they are; None if they say nothing.
+    """Return the encoded size that compressed bytes declare; None if they declare none.
 
-    Blosc alone does, and reads on behind the end of what was cut short.
+    Only blosc declares it, and its decoder reads past the end of truncated data.
     """
     return int.from_bytes(head[12:16], "little") if codec == "blosc" and len(head) >= 16 else None
 
 
 def _of_zstd(head: bytes) -> int | None:
-    """The content size of a frame, as RFC 8878 has it."""
+    """Return the content size of a frame, as defined in RFC 8878."""
     if head[:4] != _ZSTD or len(head) < 5:
         return None
     flag, single, dictionary = head[4] >> 6, head[4] >> 5 & 1, head[4] & 3
@@ -49,12 +49,12 @@ def _of_zstd(head: bytes) -> int | None:
 
 
 def ends_of(path: str) -> tuple[int, bytes, bytes]:
-    """The size of a file, its first bytes, and its last four.
+    """Return the size of a file, its first bytes, and its last four.
 
     Raises
     ------
     OSError
-        It cannot be read, or is no file: a pipe would be waited for.
+        It cannot be read, or is not a regular file: reading a pipe would block.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is no file")

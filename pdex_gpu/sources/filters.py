@@ -1,6 +1,6 @@
-"""Decoding chunks as HDF5's filters left them, without HDF5: its library decodes one at a time.
+"""Decoders for chunks encoded by HDF5 filters, without HDF5, which decodes one chunk at a time.
 
-Chunks whose filters are not known here are left to h5py.
+Chunks with filters that are not known here are left to h5py.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-#: From encoded bytes to decoded ones, `size` of them at most, into `out` if that is given.
+#: Decodes bytes to at most `size` bytes, into `out` if given.
 _Decode = Callable[[Any, int, np.ndarray | None], Any]
 
 _FLETCHER, _CHECKSUM_BYTES = 3, 4
 
 
 class DecodingError(Exception):
-    """Bytes that do not decode; says why."""
+    """Bytes cannot be decoded; the message says why."""
 
 
 def _codec(decode: Callable[..., Any]) -> _Decode:
@@ -29,7 +29,10 @@ def _codec(decode: Callable[..., Any]) -> _Decode:
 
 
 def _unshuffle(item: int) -> _Decode:
-    """Bytes come sorted by their place within an item: all first bytes, then all second ones."""
+    """Return a decoder for shuffled bytes of items of `item` bytes.
+
+    Shuffled bytes are sorted by their place within an item: all first bytes, then all second ones.
+    """
 
     def run(data: Any, size: int, out: np.ndarray | None) -> Any:
         source = np.frombuffer(data, np.uint8)
@@ -68,7 +71,7 @@ def _lzf(data: Any, *, out: Any) -> Any:
     return imagecodecs.lzf_decode(data, out=out)
 
 
-# By the numbers under which filters are registered with the HDF Group.
+# Keyed by the numbers of the filters, as registered with the HDF Group.
 _CODECS: dict[int, _Decode] = {
     1: _codec(_deflate),
     _FLETCHER: _check_sum,
@@ -80,12 +83,12 @@ _SHUFFLE = 2
 
 
 class Decoder:
-    """Undoes a pipeline of filters.
+    """A decoder that undoes a pipeline of filters.
 
     Parameters
     ----------
     steps : sequence of callable
-        What undoes each filter, in the order in which the filters were applied.
+        The function that undoes each filter, in the order in which the filters were applied.
     """
 
     def __init__(self, steps: Sequence[_Decode]) -> None:
@@ -93,11 +96,11 @@ class Decoder:
 
     @property
     def copies(self) -> bool:
-        """Whether there is nothing to undo."""
+        """Return whether there is nothing to undo."""
         return not self._steps
 
     def decode(self, data: bytes, skipped: int, size: int, out: np.ndarray | None) -> np.ndarray:
-        """`size` bytes decoded, in `out` if that is given.
+        """Decode `data` to `size` bytes, into `out` if given.
 
         Parameters
         ----------
@@ -110,16 +113,16 @@ class Decoder:
         Raises
         ------
         DecodingError
-            The bytes are not what the filters make.
+            The bytes are not valid output of the filters.
         """
         used = [step for i, step in enumerate(self._steps) if not skipped >> i & 1]
         found: Any = data
         try:
             for i, step in enumerate(reversed(used)):
-                # A checksum lies beside the content, so what is between steps may be longer.
+                # Between steps the bytes may be longer than the content, by a checksum.
                 last = i == len(used) - 1
                 found = step(found, size if last else size + _CHECKSUM_BYTES, out if last else None)
-        except RuntimeError as error:  # of imagecodecs
+        except RuntimeError as error:  # raised by imagecodecs
             raise DecodingError(f"it does not decompress ({error})") from error
         if len(found) != size:
             raise DecodingError(f"it holds {len(found)} bytes where {size} belong")
@@ -129,16 +132,16 @@ class Decoder:
 
 
 def make_decoder(filters: Sequence[tuple[int, Sequence[int]]]) -> Decoder | None:
-    """The decoder for filters, given as numbers with their parameters.
+    """Return the decoder for filters, given as numbers with their parameters.
 
-    None if one is unknown or lacks a parameter, or if several compress: how long their bytes are in
-    between is not told.
+    None if a filter is unknown or lacks a parameter, or if several filters compress: the number of
+    bytes between them is not known.
     """
     steps: list[_Decode] = []
     if sum(number in _CODECS and number != _FLETCHER for number, _ in filters) > 1:
         return None
     for number, parameters in filters:
-        if number == _SHUFFLE and not parameters:  # of text, whose width HDF5 does not note
+        if number == _SHUFFLE and not parameters:  # text, whose width HDF5 does not record
             return None
         if number == _SHUFFLE:
             steps.append(_unshuffle(int(parameters[0])))

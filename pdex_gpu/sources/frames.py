@@ -1,4 +1,4 @@
-"""Data frames in a store, as every version of anndata has written them, read a column at a time."""
+"""Data frames in a store, as written by any anndata version, read one column at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .sizes import BYTES_PER_TEXT, claim
 from .stored import unchanged
 from .text import decode_texts, plain_text, plain_texts, shown_name, stored_name
 
-# Where anndata 0.7 kept the categories of all categorical columns of a data frame.
+# Where anndata 0.7 stored the categories of all categorical columns of a data frame.
 _OLD_CATEGORIES = "__categories"
-# What holds the names of the rows, where no attribute says so.
+# Possible names of the index if no attribute names it.
 _INDEX_NAMES = {
     "obs": ("_index", "index", "obs_names", "row_names"),
     "var": ("_index", "index", "var_names", "col_names"),
@@ -40,12 +40,12 @@ class Frame:
         given = attribute(node, "_index")
         names = _INDEX_NAMES.get(name, ("_index",)) if given is None else (plain_text(given),)
         self._index = next((n for n in names if stored_name(n) in node), None)
-        # A dictionary of columns may do without.
+        # A dictionary of columns needs no index.
         self._needs_index = given is not None or encoding_of(node) == "dataframe"
 
     @property
     def n_rows(self) -> int | None:
-        """Number of rows; None where nothing tells, or the index that there should be is none."""
+        """Return the number of rows; None if it cannot be known or a required index is missing."""
         name = self._index
         if name is None and not self._needs_index:
             name = next(iter(self.columns), None)
@@ -54,7 +54,7 @@ class Frame:
         return self.length(name)
 
     def length(self, name: str) -> int | None:
-        """Values that a column declares; None where nothing tells."""
+        """Return the number of values that a column declares; None if it declares none."""
         node = self._node[self._key(name)]
         if not is_array(node):
             part = next((part for part in ("codes", "values") if part in node), None)
@@ -64,14 +64,14 @@ class Frame:
         return int(node.shape[0]) if node.shape else None
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a column: as `columns` has it, without reading its order."""
+        """Return whether `name` is in `columns`, usually without reading their order."""
         if name == (self._index and shown_name(self._index)) or name == _OLD_CATEGORIES:
             return name in self.columns
         return any(shown_name(key) == name for key in self._node)
 
     @property
     def columns(self) -> Sequence[str]:
-        """Names of the columns, the index left out unless it is a column too."""
+        """Return the names of the columns, without the index unless it is also a column."""
         keys = [shown_name(key) for key in self._node]
         order = attribute(self._node, "column-order", len(keys) + 1)
         listed = [shown_name(name) for name in plain_texts(order, f"column-order of {self.name}")]
@@ -80,34 +80,34 @@ class Frame:
         return listed + [key for key in keys if key not in hidden and key not in listed]
 
     def names(self) -> np.ndarray | None:
-        """The index as str, shape (n_rows,), object; None where there is none."""
+        """Return the index as str, shape (n_rows,), object; None if there is none."""
         return None if self._index is None else _as_names(self._read(self._index))
 
     def name_of(self, row: int) -> str:
-        """The name of one row; its number where rows have none."""
+        """Return the name of one row; its number if rows have no names."""
         if self._index is None:
             return str(row)
         node = self._node[self._key(self._index)]
         if not is_array(node) or node.ndim != 1:
             return str(_as_names(self._read(self._index))[row])
         value = np.asarray(node[row : row + 1])
-        value = value.astype(object) if value.dtype.kind == "T" else value  # text of zarr
+        value = value.astype(object) if value.dtype.kind == "T" else value  # zarr's text dtype
         return str(_native(value, _what(self._index, self.name)).tolist()[0])
 
     def column(self, name: str) -> Column:
-        """A column of any encoding that anndata has written.
+        """Read a column in any encoding that anndata has written.
 
         Raises
         ------
         FileFormatError
             It is malformed.
         UnsupportedDataError
-            It holds something else than labels.
+            It holds something other than labels.
         """
         return self._read(name)
 
     def _key(self, name: str) -> str | bytes:
-        """Under which a column of that name is in the store."""
+        """Return the key under which a column is stored."""
         key = stored_name(name)
         if key in self._node:
             return key
@@ -121,20 +121,20 @@ class Frame:
         old = attribute(node, "categories")
         if old is None:
             return read_column(node, what)
-        # Of anndata 0.7: a name in the frame, or an HDF5 reference.
+        # anndata 0.7 stored a name in the frame, or an HDF5 reference.
         categories = self._node[old if not isinstance(old, bytes) else plain_text(old)]
         return _categorical(read_column(node, what), read_column(categories, what), what)
 
 
 class CompoundFrame:
-    """A data frame in a store as anndata before 0.7 wrote it: one dataset with a field a column.
+    """A data frame as stored by anndata before 0.7: one dataset with one field per column.
 
     Parameters
     ----------
     node : h5py.Dataset or zarr.Array
     name : str
     find_categories : callable
-        The categories of a column, if it has any.
+        Returns the categories of a column, or None if it has none.
     """
 
     def __init__(
@@ -145,23 +145,23 @@ class CompoundFrame:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return int(self._node.shape[0])
 
     @property
     def columns(self) -> Sequence[str]:
-        """Names of the columns; the first field is the index."""
+        """Return the names of the columns: all fields but the first, which is the index."""
         return self._fields[1:]
 
     def length(self, name: str) -> int:
-        """See :meth:`Frame.length`: as many values as rows."""
+        """See :meth:`Frame.length`; it is the number of rows."""
         return self.n_rows
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
     def names(self) -> np.ndarray:
-        """The index as str, shape (n_rows,), object."""
+        """Return the index as str, shape (n_rows,), object."""
         return _as_names(self._field(self._fields[0]))
 
     def name_of(self, row: int) -> str:
@@ -173,7 +173,7 @@ class CompoundFrame:
         """See :meth:`Frame.column`."""
         found = self._field(name)
         categories = self._find_categories(name)
-        # By name alone: a column of var may be meant, whose codes these cannot be.
+        # Found only by name: they may belong to a column of var and not fit these codes.
         if categories is None or found.values.dtype.kind not in "iu":
             return found
         if found.values.max(initial=-1) >= len(categories):
@@ -194,12 +194,12 @@ StoredFrame = Frame | CompoundFrame
 
 
 def open_frame(root: Any, name: str, store: str) -> StoredFrame:
-    """The data frame `name` of a store.
+    """Open the data frame `name` of a store.
 
     Raises
     ------
     FileFormatError
-        There is none, or it has no rows that could be counted.
+        There is none, or its number of rows cannot be determined.
     """
     node = root.get(name)
     frame: StoredFrame
@@ -221,12 +221,12 @@ def _no_frame(store: str, name: str) -> FileFormatError:
 
 
 def column_of(frame: StoredFrame, name: str) -> Column:
-    """A column that is asked for by name; raises ColumnError if there is none.
+    """Return the column of a given name; raise ColumnError if there is none.
 
     Raises
     ------
     FileFormatError
-        It has not one value for each row.
+        It does not have one value per row.
     """
     if name not in frame:
         raise ColumnError(unknown(f"column of {frame.name}", name, frame.columns))
@@ -240,14 +240,14 @@ def column_of(frame: StoredFrame, name: str) -> Column:
 
 
 def read_column(node: Any, what: str) -> Column:
-    """The column at a node of any encoding.
+    """Read the column at a node, in any supported encoding.
 
     Raises
     ------
     FileFormatError
         It is malformed.
     UnsupportedDataError
-        It is of another encoding.
+        It has another encoding.
     """
     encoding = encoding_of(node)
     if not is_array(node):
@@ -277,10 +277,10 @@ def _has(node: Any, members: Iterable[str]) -> bool:
 
 
 def _numbers(node: Any, what: str) -> np.ndarray:
-    """The numbers of an array of one dimension, in this machine's byte order."""
+    """Read the numbers of a one-dimensional array, in this machine's byte order."""
     dtype, n = node.dtype, int(node.shape[0])
     claim(n * (dtype.itemsize + 8), f"{what} ({n:,} values)")
-    if not n or dtype.itemsize > 8 or dtype == np.float16:  # of types that no matrix has
+    if not n or dtype.itemsize > 8 or dtype == np.float16:  # dtypes that matrices do not have
         return _native(node[:], what)
     array = open_array(node, what)
     values = np.empty(n, array.dtype)  # filled by read
@@ -290,7 +290,7 @@ def _numbers(node: Any, what: str) -> np.ndarray:
 
 
 def _native(values: np.ndarray, what: str) -> np.ndarray:
-    """Values in this machine's byte order, text as str."""
+    """Return values in this machine's byte order, text as str."""
     if values.dtype.kind in "OSU":
         return decode_texts(values.astype(object), what)
     return values.astype(native_labels(values.dtype), copy=False)
@@ -303,7 +303,7 @@ def _checked(values: np.ndarray, what: str) -> Values:
         raise UnsupportedDataError(
             f"{what} has dtype {values.dtype}; supported are text, categories, numbers and bool."
         )
-    return Values(values, values != values)  # NaN alone differs from itself
+    return Values(values, values != values)  # only NaN differs from itself
 
 
 def _masked(values: np.ndarray, mask: np.ndarray, what: str) -> Values:
@@ -341,7 +341,7 @@ def _as_names(column: Column) -> np.ndarray:
 
 
 def _categories_in_uns(root: Any, column: str) -> np.ndarray | None:
-    """The categories of a column as anndata before 0.7 kept them."""
+    """Return the categories of a column from uns, where anndata before 0.7 stored them."""
     uns: Mapping[str, Any] = root.get("uns", {})
     node = uns.get(f"{column}_categories") if not is_array(uns) else None
     if node is None or not is_array(node) or node.shape is None:

@@ -1,4 +1,4 @@
-"""Cells that carry several guides: a boolean matrix of cells x perturbations in obsm."""
+"""Cells that carry several guides, given as a boolean matrix of cells x perturbations in obsm."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .dataset import Dataset
 from .view import repeat
 from .whole_numbers import for_scipy
 
-#: What labels of pools of cells begin with, among those of guides.
+#: Prefix that distinguishes labels of pools of cells from labels of guides.
 POOL = "\0pool"
 
-#: Most cells in pools together: each guide that lacks other cells has a pool of its own.
+#: Most cells in all pools together: guides that lack different cells have separate pools.
 _MOST_POOLED = 1 << 30
 
 
 @dataclass(frozen=True)
 class Guides:
-    """Which cells carry which guide.
+    """The cells that carry each guide.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Guides:
     cells : list of numpy.ndarray
         Cells of each guide, ascending.
     unknown : list of numpy.ndarray
-        Cells for which it is unknown whether they carry it, ascending.
+        Cells for which it is unknown whether they carry the guide, ascending.
     """
 
     names: list[str]
@@ -50,23 +50,23 @@ class Guides:
 
 
 def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what: str) -> Guides:
-    """The guides in a matrix; its columns are numbered without names.
+    """Read the guides in a matrix; without names, its columns are numbered.
 
     Parameters
     ----------
     matrix : numpy.ndarray, scipy sparse matrix or list of Values
-        Cells x guides, of True and False, 1 and 0, or text for these; the columns of a data frame
-        as a list. NaN, None and pandas' NA are missing: it is unknown whether these cells
-        carry the guide. A warning counts them.
+        Cells x guides, holding True and False, 1 and 0, or text for these; for a data frame, the
+        list of its columns. NaN, None and pandas' NA are missing: it is unknown whether these
+        cells carry the guide. A warning gives their number.
     names : sequence, optional
     n_cells : int
     what : str
-        What the matrix is, for messages.
+        Name of the matrix in messages.
 
     Raises
     ------
     DataError
-        If it is not such a matrix with a row for each cell.
+        The matrix has other values, or does not have one row per cell.
     """
     columns = matrix if isinstance(matrix, list) else None
     n_rows = n_cells if columns == [] else len(columns[0].values) if columns else None
@@ -99,7 +99,7 @@ def read_guides(matrix: Any, names: Sequence[object] | None, n_cells: int, what:
 
 
 def _columns(matrix: Any) -> Iterator[Values]:
-    """The columns of a dense matrix; what is masked is missing."""
+    """Yield the columns of a dense matrix; masked values are missing."""
     masked = np.ma.getmaskarray(matrix) if isinstance(matrix, np.ma.MaskedArray) else None
     dense = np.asarray(matrix)
     for j in range(dense.shape[1]):
@@ -108,7 +108,7 @@ def _columns(matrix: Any) -> Iterator[Values]:
 
 
 def _of_sparse(columns: Any, what: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Cells of each guide, and those for which it is unknown, in a CSC matrix changed here."""
+    """Return the cells with each guide, and the unknown ones; modifies the CSC matrix."""
     columns.sum_duplicates()
     found = _flags(Values(columns.data, np.zeros(len(columns.data), bool)), what)
     guide = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
@@ -148,12 +148,12 @@ def _say_missing(
 
 
 def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: object) -> Dataset:
-    """The dataset with each cell once for every guide that it carries.
+    """Return the dataset with each cell once for every guide that it carries.
 
-    For ``comparison="rest"`` and ``"perturbed"`` a label that begins with :data:`POOL` stands for
-    every cell, or for those that carry a guide other than the reference's, each once. Where it is
-    unknown whether a cell carries a guide, the cell is not in that guide's pool: it counts on
-    neither side.
+    A label that begins with :data:`POOL` stands for a pool of cells, each once. For
+    ``comparison="rest"`` these are all cells, for ``"perturbed"`` those that carry a guide other
+    than the reference's. If it is unknown whether a cell carries a guide, the cell is not in that
+    guide's pool: it counts on neither side.
     """
     if dataset.source.on_device:
         raise UnsupportedDataError(
@@ -186,7 +186,7 @@ def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: ob
 
 
 def _pool(n_cells: int, guides: Guides, comparison: str, reference: object) -> np.ndarray | None:
-    """The cells that each guide is compared with, its own among them; None for a reference."""
+    """Return the cells that guides are compared with, including their own; None for a reference."""
     if comparison == "rest":
         return np.arange(n_cells)
     if comparison != "perturbed":
@@ -205,9 +205,9 @@ def _pool(n_cells: int, guides: Guides, comparison: str, reference: object) -> n
 def _add_pools(
     pool: np.ndarray, guides: Guides, rows: list[np.ndarray], names: list[str]
 ) -> dict[object, str]:
-    """Add a label for each pool to `rows` and `names`, and say which is whose.
+    """Add each pool to `rows` and `names`, and return the pool of each guide.
 
-    Guides that lack the same cells share a pool; most often nothing is missing, and all do.
+    Guides that lack the same cells share a pool; usually nothing is missing, and all share one.
     """
     pools: dict[object, str] = {}
     known: dict[bytes, str] = {}

@@ -1,4 +1,4 @@
-"""h5ad files: paths, and open binary files."""
+"""Datasets in h5ad files, given as paths or as open binary files."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def open_h5ad(
     layer: str | None = None,
     allow: Allowed = frozenset(),
 ) -> Dataset:
-    """Open an h5ad file; the dataset returned is a context manager and has a ``close()``.
+    """Open an h5ad file as a dataset, which is a context manager and has a ``close()``.
 
     Parameters
     ----------
     file : str, os.PathLike or binary file
-        A path, or an open file with ``read`` and ``seek``, which stays open. Of an h5mu file the
-        modality follows: ``"screen.h5mu/mod/rna"``.
+        A path, or an open file with ``read`` and ``seek``, which stays open. For an h5mu file,
+        append the modality: ``"screen.h5mu/mod/rna"``.
     groupby : str
         Column of obs that holds the label of each cell.
     layer : str, optional
-        Layer to read in place of X.
+        Layer to read instead of X.
     allow : frozenset of str
         See :mod:`.allowed`.
 
     Raises
     ------
     MissingFileError, UnreadableFileError
-        There is no such file, or it may not be read.
+        There is no such file, or permission to read it is missing.
     FileFormatError
         The file is not HDF5, is truncated, or is not laid out as anndata writes it.
     ColumnError, LayerError
@@ -68,16 +68,16 @@ def open_h5ad(
 
 @contextmanager
 def open_h5ad_root(name: str, allow: Allowed) -> Iterator[StoredGroup]:
-    """The group of the AnnData at a path, as in :func:`open_h5ad`."""
+    """Yield the group of the AnnData at a path, given as for :func:`open_h5ad`."""
     with ExitStack() as stack:
         yield _root(stack, name, allow)
 
 
 def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
-    """The same group, whose file the stack closes.
+    """Return the group of the AnnData at a path; closing `stack` closes its file.
 
-    The file itself is on the stack: where a dataset is given up without being closed, its arrays
-    keep the file open.
+    The file itself is on the stack: if a dataset is dropped without being closed, its arrays keep
+    the file open.
     """
     path, inner = split_path(name)
     file = stack.enter_context(_open_path(path))
@@ -101,7 +101,7 @@ def _open_path(path: str) -> h5py.File:
         )
     try:
         return h5py.File(path, "r")
-    except PermissionError as error:  # where a file system says more than its mode
+    except PermissionError as error:  # the file system checks more than the mode
         raise UnreadableFileError(
             f"The file {shown(path)} cannot be read: permission is missing. Grant it, or use a "
             "copy."
@@ -113,7 +113,7 @@ def _open_path(path: str) -> h5py.File:
 
 
 def _open_object(file: Any, name: str) -> h5py.File:
-    """HDF5 in an open file, which h5py reads through the file's own methods."""
+    """Open HDF5 in an open file, which h5py reads through the file's own methods."""
     try:
         file.seek(0)
         start = file.read(len(_SIGNATURE))

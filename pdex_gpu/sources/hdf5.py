@@ -1,7 +1,7 @@
-"""Arrays in HDF5 files: chunks are read raw and decoded here, side by side.
+"""Arrays in HDF5 files: chunks are read raw and decoded here, in parallel.
 
-HDF5 reads and decodes one chunk at a time under a lock. So where each chunk lies is asked for once,
-and its bytes are read from the file itself; what is stored in other ways goes through h5py.
+HDF5 reads and decodes one chunk at a time under a lock. So the places of all chunks are asked for
+once, and their bytes are read from the file itself; other storage layouts go through h5py.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .raw_file import RawFile, read_at, read_into
 from .stored import Where, position, unchanged
 from .text import decode_texts
 
-_BAND = 1 << 20  # bytes read at a time of what is not stored in chunks
-_FEW_TEXTS = 64  # read at a time where their lengths are not known beforehand
+_BAND = 1 << 20  # bytes read at a time if the data are not stored in chunks
+_FEW_TEXTS = 64  # read at a time if their lengths are not known beforehand
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn h5py's errors into a FileFormatError that says what was being read: see `gate`."""
+    """Turn h5py's errors into a FileFormatError that says what was being read; see `gate`."""
     with gate.reading(what, "HDF5", "the file is truncated or damaged"), watched(what):
         yield
 
 
 def check_filters(dataset: h5py.Dataset, what: str) -> None:
-    """See to it that HDF5 can decode a dataset, with the filters of hdf5plugin if need be.
+    """Check that HDF5 can decode a dataset, with the filters of hdf5plugin if needed.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def check_filters(dataset: h5py.Dataset, what: str) -> None:
 
 
 def read_texts(dataset: h5py.Dataset, what: str) -> np.ndarray | None:
-    """The strings of a dataset, as an object array; None if it holds something else."""
+    """Read the strings of a dataset as an object array; None if it holds something else."""
     check_filters(dataset, what)
     if h5py.check_string_dtype(dataset.dtype) is None:
         return None
@@ -70,13 +70,13 @@ def read_texts(dataset: h5py.Dataset, what: str) -> np.ndarray | None:
 
 
 def _texts(dataset: h5py.Dataset, name: str) -> np.ndarray:
-    """The strings of a vector, whose sizes are checked before HDF5 makes objects of them."""
+    """Read the strings of a vector; check their sizes before HDF5 makes objects of them."""
     n = int(dataset.shape[0])
     info = h5py.check_string_dtype(dataset.dtype)
     if info is not None and info.length is not None:  # all of one length
         item = dataset.dtype.itemsize
         sizes.claim_texts(n, n * item, name)
-        for _ in _decoded_chunks(dataset, item, name) or ():  # HDF5 has no limit to decoding
+        for _ in _decoded_chunks(dataset, item, name) or ():  # HDF5 does not limit decoded sizes
             pass
         return dataset[:]
     sizes.claim_texts(n, 0, name)
@@ -92,13 +92,13 @@ def _texts(dataset: h5py.Dataset, name: str) -> np.ndarray:
 
 
 def _letters(dataset: h5py.Dataset, name: str) -> int | None:
-    """Bytes of strings of variable length, several of which may be one and the same in the file.
+    """Return the total bytes of variable-length strings; None if the array's bytes are unavailable.
 
-    The array in the file holds their lengths, 4 bytes each, and then where they are. None where
-    the bytes of the array cannot be had.
+    For each string the array in the file holds its length, in 4 bytes, and then its place. Several
+    strings may share one place in the file; each counts.
     """
     address, _ = dataset.file.id.get_create_plist().get_sizes()
-    item = 4 + address + 4  # length, place of a heap, number in it
+    item = 4 + address + 4  # length, address of a heap, number in it
     chunks = _decoded_chunks(dataset, item, name)
     if chunks is not None:
         return sum(_lengths(chunk, item) for chunk in chunks)
@@ -113,18 +113,19 @@ def _letters(dataset: h5py.Dataset, name: str) -> int | None:
             stored = read_at(
                 file.fd, offset + piece.start * item, (piece.stop - piece.start) * item
             )
-            total += _lengths(stored[: len(stored) // item * item], item)  # HDF5 says if some lack
+            # If some are missing, HDF5 reports it.
+            total += _lengths(stored[: len(stored) // item * item], item)
     return total
 
 
 def _lengths(stored: Any, item: int) -> int:
-    """The sum of the lengths in what :func:`_letters` reads."""
+    """Return the sum of the lengths in the bytes that :func:`_letters` reads."""
     references = np.frombuffer(stored, np.uint8).reshape(-1, item)
     return int(np.ascontiguousarray(references[:, :4]).view("<u4").sum(dtype=np.int64))
 
 
 def _decoded_chunks(dataset: h5py.Dataset, item: int, name: str) -> Iterator[np.ndarray] | None:
-    """The bytes of each chunk of a vector; None if there are none, or none that are decoded here.
+    """Return the decoded chunks of a vector; None if it has none or they cannot be decoded here.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def _decoded_chunks(dataset: h5py.Dataset, item: int, name: str) -> Iterator[np.
     Raises
     ------
     FileFormatError
-        A chunk decodes to more or fewer bytes than belong into it.
+        A chunk decodes to more or fewer bytes than it should hold.
     """
     created = dataset.id.get_create_plist()
     if created.get_layout() != h5py.h5d.CHUNKED:
@@ -167,24 +168,24 @@ def _decode_chunks(
 
 
 def raw_file(file: h5py.File) -> RawFile | None:
-    """The file under an open HDF5 file; None where it is not one plain file of this system."""
+    """Return the file under an open HDF5 file; None unless it is one plain file of this system."""
     driver = file.id.get_access_plist().get_driver()
     if driver != h5py.h5fd.SEC2 or not os.path.isfile(file.filename):
         return None
     if file.mode != "r":
-        file.flush()  # what was written is in HDF5's memory until then
+        file.flush()  # until then, written data may be only in HDF5's memory
     return RawFile(file.id.get_vfd_handle(), os.path.abspath(file.filename))
 
 
 def open_hdf5_array(dataset: h5py.Dataset, what: str) -> Hdf5Array:
-    """The array of a dataset, read by the fastest way that its storage allows.
+    """Return the array of a dataset, to be read in the fastest way that its storage allows.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-        Numbers of one or two dimensions; has to stay open.
+        Numbers, in one or two dimensions; must stay open.
     what : str
-        What it is, for messages: ``"X/data"``.
+        Its name in messages: ``"X/data"``.
     """
     name = f"{what} of {dataset.file.filename}"
     with reading(name):
@@ -193,7 +194,7 @@ def open_hdf5_array(dataset: h5py.Dataset, what: str) -> Hdf5Array:
         layout = created.get_layout()
         plain = not (dataset.is_virtual or dataset.external or dataset.size == 0)
         plain = plain and _as_in_memory(dataset)
-        # Offsets are from the start of the file, which is not where HDF5's part of it begins.
+        # Offsets count from the start of the file; with a user block, HDF5's part begins later.
         direct = file is not None and not dataset.file.userblock_size
         if file is not None and direct and plain and layout == h5py.h5d.CONTIGUOUS:
             offset = dataset.id.get_offset()
@@ -216,7 +217,7 @@ def open_hdf5_array(dataset: h5py.Dataset, what: str) -> Hdf5Array:
 
 
 def _as_in_memory(dataset: h5py.Dataset) -> bool:
-    """Whether stored numbers have the bytes of numpy's: HDF5 knows some of any width of bits."""
+    """Return whether stored numbers have numpy's byte layout: HDF5 allows any width in bits."""
     stored = dataset.id.get_type()
     return bool(stored.equal(h5py.h5t.py_create(dataset.dtype, logical=True)))
 
@@ -246,7 +247,7 @@ class Hdf5Array:
 
     @contextmanager
     def _located(self, where: Where) -> Iterator[None]:
-        """Say what was read when something goes wrong, or that the file was changed meanwhile."""
+        """Report, on an error, what was being read, or that the file was changed meanwhile."""
         try:
             with reading(f"{self.name}, {position(where)}"):
                 yield
@@ -257,7 +258,7 @@ class Hdf5Array:
 
 
 class _Contiguous(Hdf5Array):
-    """A dataset that lies in one piece, as it is in memory."""
+    """A dataset stored in one piece, with the same bytes as in memory."""
 
     def __init__(self, dataset: h5py.Dataset, name: str, file: RawFile, offset: int) -> None:
         super().__init__(dataset, name, file)
@@ -293,7 +294,7 @@ class _Contiguous(Hdf5Array):
 
 
 class _Unfiltered(Hdf5Array):
-    """A vector in chunks as they are in memory: those that lie side by side are read at once."""
+    """A vector in chunks with the same bytes as in memory; adjacent ones are read together."""
 
     def __init__(
         self, dataset: h5py.Dataset, name: str, file: RawFile, offsets: np.ndarray
@@ -303,8 +304,8 @@ class _Unfiltered(Hdf5Array):
         self._length = self.chunks[0]
         chunk_bytes = self._length * self._stored.itemsize
         behind = np.diff(offsets, append=-1) == chunk_bytes
-        ends = np.flatnonzero(~behind) + 1  # nothing lies behind the last
-        # For each chunk, the first one that does not lie behind those from this on.
+        ends = np.flatnonzero(~behind) + 1  # nothing follows the last chunk
+        # For each chunk, the number of the first one after its run of adjacent chunks.
         self._run_ends = ends[np.searchsorted(ends, np.arange(len(offsets)), side="right")]
         self.chunks = (self._length * max(1, _BAND // chunk_bytes),)
 
@@ -334,7 +335,7 @@ class _Unfiltered(Hdf5Array):
 
 
 class _Chunked(Hdf5Array):
-    """A dataset in chunks, each read from the file and decoded by the thread that wants it."""
+    """A dataset in chunks, each read from the file and decoded by the thread that needs it."""
 
     def __init__(
         self,
@@ -351,22 +352,22 @@ class _Chunked(Hdf5Array):
         self._fill_value = dataset.fillvalue
         self._chunk_bytes = prod(self.chunks) * self._stored.itemsize
         grid = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
-        self._places = np.full((*grid, 3), -1, np.int64)  # offset, bytes, filters left out
+        self._places = np.full((*grid, 3), -1, np.int64)  # offset, bytes, skipped filters
         most = sizes.most_encoded(self._chunk_bytes)
 
         def note(info: Any) -> None:
             at = tuple(o // c for o, c in zip(info.chunk_offset, self.chunks, strict=True))
             try:
                 self._places[at] = info.byte_offset, info.size, info.filter_mask
-            except IndexError:  # beyond the end, of no value
+            except IndexError:  # beyond the end of the dataset: not used
                 return
-            if info.size > most:  # else the chunk's name is made in vain
+            if info.size > most:  # only then is the chunk's name needed
                 sizes.check_encoded(info.size, self._chunk_bytes, f"{name}, {self._chunk_name(at)}")
 
         dataset.id.chunk_iter(note)
 
     def as_in_memory(self) -> np.ndarray | None:
-        """Where each chunk begins, if there is one dimension and nothing to decode."""
+        """Return where each chunk begins, if there is one dimension and nothing to decode."""
         if self._raw_file is None or not self._decoder.copies or len(self.shape) > 1:
             return None
         offsets = np.array(self._places[:, 0])

@@ -1,6 +1,6 @@
-"""Groups of HDF5 files that hand out what is stored there, and refuse what only seems to be.
+"""Groups of HDF5 files that return only data that are stored there, and refuse the rest.
 
-HDF5 gives fill values for what was never written, and follows links to any file that they name.
+HDF5 returns fill values for data that were never written, and follows links to any file.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..disk import is_there, mode_of
 from ..errors import FileFormatError, shown
 from .allowed import Allowed, external, unwritten
 
-_MOST_LINKS = 40  # that lead on to another, as HDF5 and Linux have it
+_MOST_LINKS = 40  # that lead from one to the next; HDF5 and Linux also have a limit
 
 
 class StoredGroup:
-    """A group of an open HDF5 file; what it holds is checked when it is asked for.
+    """A group of an open HDF5 file; its members are checked when they are requested.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ class StoredGroup:
         return found
 
     def get(self, name: Any, default: Any = None) -> Any:
-        """What is called `name`, checked: a StoredGroup or a h5py.Dataset.
+        """Return the member `name`, checked: a StoredGroup or an h5py.Dataset.
 
         Raises
         ------
         FileFormatError
-            It is neither, was not written whole, or is elsewhere without that being allowed.
+            It is neither, was not fully written, or is in another file that is not allowed.
         """
         what = self._called(name)
         if isinstance(name, h5py.Reference):
@@ -76,7 +76,7 @@ class StoredGroup:
         return _called(self.name, name, self._file_name)
 
     def _walk(self, group: h5py.Group, parts: list[bytes], n_links: int, what: str) -> Any:
-        """What a path leads to, without opening what must not be opened; None if to nothing."""
+        """Follow a path without opening files that are not allowed; None if it leads to nothing."""
         if n_links > _MOST_LINKS:
             raise FileFormatError(
                 f"{what} leads round in a circle: links or virtual datasets refer to each other. "
@@ -98,7 +98,7 @@ class StoredGroup:
         return node
 
     def _linked(self, group: h5py.Group, part: bytes, n_links: int) -> Any:
-        """What an external link leads to."""
+        """Return the target of an external link; None if it leads to nothing."""
         file_name, target = group.id.links.get_val(part)
         what = f"{_called(group.name, part, group.file.filename)}: a link"
         path = _other_file(group.file, os.fsdecode(file_name))
@@ -115,12 +115,12 @@ class StoredGroup:
 
 
 def stored_node(node: Any, what: str, allow: Allowed, n_links: int = 0) -> Any:
-    """A group of h5py as a StoredGroup, or a dataset of h5py once it is known to be written.
+    """Return an h5py group as a StoredGroup, or an h5py dataset after checking that it is written.
 
     Raises
     ------
     FileFormatError
-        It is neither, was not written whole, or is elsewhere without that being allowed.
+        It is neither, was not fully written, or is in another file that is not allowed.
     """
     if isinstance(node, h5py.Group):
         return StoredGroup(node, allow, n_links)
@@ -129,7 +129,7 @@ def stored_node(node: Any, what: str, allow: Allowed, n_links: int = 0) -> Any:
             f"{what} is neither data nor a group of data. The file is damaged, or not laid out as "
             "anndata writes it."
         )
-    if node.size:  # not for an empty dataspace either
+    if node.size:  # also skips an empty dataspace
         if node.is_virtual:
             _check_virtual(node, what, allow, n_links)
         elif node.external:
@@ -153,7 +153,7 @@ def _check_written(dataset: h5py.Dataset, what: str) -> None:
 
 
 def _check_external(dataset: h5py.Dataset, what: str, allow: Allowed) -> None:
-    """Bytes without a format, in any file, by its path or from the working folder."""
+    """Check raw bytes in other files, given by absolute paths or relative to the working folder."""
     held = 0
     for name, offset, size in dataset.external:
         path = os.path.abspath(name)
@@ -168,7 +168,7 @@ def _check_external(dataset: h5py.Dataset, what: str, allow: Allowed) -> None:
 
 
 def _check_virtual(dataset: h5py.Dataset, what: str, allow: Allowed, n_links: int) -> None:
-    """Pieces of other datasets, for which HDF5 gives fill values where they are missing."""
+    """Check a dataset made of pieces of others; HDF5 returns fill values for missing pieces."""
     pieces: dict[tuple[str, str], list[Any]] = {}
     covered = 0
     for piece in dataset.virtual_sources():
@@ -212,7 +212,7 @@ def _check_pieces(
 
 
 def _n_selected(space: h5py.h5s.SpaceID) -> int:
-    """Values of a selection, 0 where that cannot be told: there may be any number."""
+    """Return the number of selected values; 0 if it is unknown, as for unlimited selections."""
     try:
         return int(space.get_select_npoints())
     except RuntimeError:
@@ -220,7 +220,7 @@ def _n_selected(space: h5py.h5s.SpaceID) -> int:
 
 
 def _holds(source: h5py.Dataset, piece: Any) -> bool:
-    """Whether a dataset has all that a piece of a virtual one is to be made of."""
+    """Return whether a dataset holds all values that a piece of a virtual dataset needs."""
     space = piece.src_space
     if space.get_select_type() == h5py.h5s.SEL_ALL:
         return bool(source.size == _n_selected(piece.vspace))
@@ -233,7 +233,7 @@ def _holds(source: h5py.Dataset, piece: Any) -> bool:
 
 
 def _other_file(file: h5py.File, name: str) -> str | None:
-    """The path of a file that another refers to, where HDF5 looks for it; None if it is missing."""
+    """Find a file that another refers to, where HDF5 looks for it; None if it is missing."""
     last = os.path.basename(name) if os.path.isabs(name) else name
     tried = [name] if os.path.isabs(name) else []
     tried += [os.path.join(folder, last) for folder in _folders(file)] + [os.path.abspath(last)]
@@ -250,7 +250,7 @@ def _check_place(file: h5py.File, path: str, what: str, allow: Allowed) -> None:
 
 
 def _folders(file: h5py.File) -> list[str]:
-    """Where an open file is: its folder, and the one that a link at its path leads to."""
+    """Return the folder of an open file and, if its path is a link, the folder of the target."""
     path = os.path.abspath(file.filename)
     if not os.path.isfile(path):
         return []  # a file object
@@ -268,7 +268,7 @@ def _has_link(group: h5py.Group, part: bytes) -> bool:
 
 
 def _called(group: str | None, name: object, file: str) -> str:
-    """What a member of a group is called in messages."""
+    """Return the name of a member of a group in messages."""
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     path = f"{group or ''}/{name if isinstance(name, str) else ''}".strip("/")

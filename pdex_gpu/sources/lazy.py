@@ -1,4 +1,4 @@
-"""Entries in a file that are read and decoded when they are sliced."""
+"""Entries in a file that are read and decoded only when they are sliced."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class LazyEntries:
-    """A vector in a file, for who copies pieces of it elsewhere from several threads.
+    """A vector in a file, for callers that copy pieces of it elsewhere from several threads.
 
     Parameters
     ----------
     size : int
     dtype : numpy.dtype
     read : callable
-        Fills an array of `dtype` with the entries from a position on.
+        Fills an array of `dtype` with the entries from a given position on.
     """
 
     ndim = 1
@@ -35,5 +35,5 @@ class LazyEntries:
 
 
 def loaded(entries: Any) -> np.ndarray:
-    """The entries as an array, read now if they are lazy."""
+    """Return the entries as an array; read them now if they are lazy."""
     return entries[:] if isinstance(entries, LazyEntries) else entries

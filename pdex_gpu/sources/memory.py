@@ -1,4 +1,4 @@
-"""Sources over arrays in memory: dense, CSR and CSC. Reading a range copies no values."""
+"""Sources over dense, CSR and CSC arrays in memory. Reading a range copies no values."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from .split import search_rows
 from .whole_numbers import with_native_integers
 
 SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
-# A chunk needs the positions of two edges and shares each with a neighbour; a few more, because
-# several threads read neighbouring ranges at a time.
+# A chunk needs the positions of two edges and shares each with a neighbour. A few more are kept,
+# because several threads read neighbouring ranges at the same time.
 _CACHED_EDGES = 8
-_SAMPLES, _SAMPLE = 64, 1 << 14  # stretches of entries, and their length
+_SAMPLES, _SAMPLE = 64, 1 << 14  # number of stretches of entries, and their length
 
 
 def from_array(matrix: Any, *, what: str) -> Source:
-    """The source that reads `matrix`.
+    """Return the source that reads `matrix`.
 
     Parameters
     ----------
     matrix : numpy.ndarray, numpy.matrix, scipy sparse matrix or array, or a matrix on a device
-        Cells x genes. CSR and CSC are used as they are, other sparse formats become CSR. What
-        lies on a CUDA device stays there; see :mod:`.device`.
+        Cells x genes. CSR and CSC are used as they are; other sparse formats become CSR. A matrix
+        on a CUDA device stays there; see :mod:`.device`.
     what : str
-        What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+        Name of the matrix in messages: ``"X"``, ``"layer 'counts'"``.
 
     Raises
     ------
     DataError
         `matrix` is None, not two-dimensional, or its sparse arrays contradict each other.
     UnsupportedDataError
-        `matrix` is of another type, or its values are not real numbers.
+        `matrix` has another type, or its values are not real numbers.
     """
     from scipy import sparse
 
@@ -70,7 +70,7 @@ def from_array(matrix: Any, *, what: str) -> Source:
 
 
 def no_matrix(what: str) -> DataError:
-    """The error for a matrix that is not there."""
+    """Return the error for a missing matrix."""
     return DataError(
         f"{what} is None: there is no matrix to test. Store the expression values in X, "
         f"or name the layer that holds them."
@@ -84,7 +84,7 @@ def check_two_dimensional(shape: tuple[int, ...], what: str) -> None:
 
 
 def native_dtype(dtype: np.dtype, what: str) -> np.dtype:
-    """The dtype in which values of `dtype` are handed out: this machine's byte order, no float16.
+    """Return the dtype in which values of `dtype` are read: this machine's byte order, no float16.
 
     Raises UnsupportedDataError if the values are not real numbers of at most 64 bits.
     """
@@ -114,7 +114,7 @@ def check_indptr(
 
 
 def fault_of_indptr(what: str, n_major: int, n_stored: int, found: str) -> str:
-    """The message for an indptr of which `found` is wrong."""
+    """Return the message for a malformed indptr; `found` says what is wrong with it."""
     return (
         f"{what} is malformed: indptr must hold {n_major + 1} numbers that rise from 0 to at "
         f"most {n_stored}, the length of data and indices, but {found}. Build the matrix again."
@@ -147,13 +147,13 @@ def check_indices(
     Parameters
     ----------
     indices : numpy.ndarray
-        Those of the entries ``[start, start + len(indices))`` of the matrix.
+        Indices of the entries ``[start, start + len(indices))`` of the matrix.
     indptr : numpy.ndarray
-        Of the whole matrix: it tells the row of the culprit.
+        That of the whole matrix, to find the row or column of the wrong entry.
     limit : int
     what : str
     major : str
-        What indptr counts: "row" or "column".
+        The axis that indptr indexes: "row" or "column".
     start : int
     """
     if len(indices) == 0 or (indices.min() >= 0 and indices.max() < limit):
@@ -170,22 +170,22 @@ def check_indices(
 def canonical_arrays(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, limit: int, what: str, major: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data, indices and indptr with sorted indices and duplicates summed; reuses its arrays."""
+    """Sort indices and sum duplicates, in place; return data, indices and indptr."""
     check_indices(indices, indptr, limit, what, major)
     return in_order(data, indices, indptr)
 
 
 @runtime_checkable
 class MemorySource(Protocol):
-    """A source that can be taken apart into arrays and facts, and put together elsewhere."""
+    """A source that can be split into arrays and other arguments, and rebuilt elsewhere."""
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays, and what else the constructor takes: all by name."""
+        """Return the arrays and the other arguments of the constructor, both by name."""
         ...
 
 
 class InMemory:
-    """What sources have in common that need not read anything from a file."""
+    """The attributes shared by sources that read nothing from a file."""
 
     in_memory = True
     on_device = False
@@ -196,7 +196,7 @@ class InMemory:
 
 
 class DenseSource(InMemory):
-    """A dense matrix in memory, of any strides."""
+    """A dense matrix in memory, with any strides."""
 
     def __init__(self, values: np.ndarray, what: str) -> None:
         self._values = values
@@ -219,19 +219,19 @@ class DenseSource(InMemory):
         return nullcontext(DenseReader(self._values, self.dtype, edges))
 
     def density(self, run: Map) -> None:
-        """See :meth:`Source.density`: all genes have the same."""
+        """See :meth:`Source.density`: all genes have the same number of entries."""
 
     def identity(self) -> dict[str, int | str]:
         """See :meth:`Source.identity`."""
         return {"matrix": self.description, "values": digest(self._values)}
 
     def canonical(self) -> DenseSource:
-        """Itself: a dense matrix has no indices."""
+        """Return this source itself: a dense matrix has no indices."""
         return self
 
 
 class DenseReader:
-    """Gene ranges of a dense matrix, as views unless the dtype has to change."""
+    """Reads gene ranges of a dense matrix, as views unless the dtype must change."""
 
     def __init__(self, values: np.ndarray, dtype: np.dtype, edges: Sequence[int]) -> None:
         self._values = values
@@ -245,7 +245,7 @@ class DenseReader:
 
 
 class _SparseSource(InMemory):
-    """What CSR and CSC sources share; the major axis is the one that indptr counts.
+    """The base of the CSR and CSC sources; the major axis is the one that indptr indexes.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ class _SparseSource(InMemory):
         return arrays, {"n_minor": self.n_minor, "what": self._what}
 
     def density(self, run: Map) -> np.ndarray:
-        """See :meth:`Source.density`; of rows from a sample all over the matrix."""
+        """See :meth:`Source.density`; for CSR, estimated from a sample across the matrix."""
         if self.major == "column":
             return np.diff(self._indptr).astype(np.float64)
         starts = np.unique(np.linspace(0, max(0, self.nnz - _SAMPLE), _SAMPLES).astype(np.int64))
@@ -297,7 +297,7 @@ class _SparseSource(InMemory):
         }
 
     def canonical(self) -> Self:
-        """A copy with sorted, unique indices; raises DataError if one is out of range."""
+        """Return a copy with sorted, unique indices; raise DataError if one is out of range."""
         arrays = canonical_arrays(
             self._data[: self.nnz].copy(),
             self._indices[: self.nnz].copy(),
@@ -331,7 +331,7 @@ class CsrSource(_SparseSource):
 
 
 class CsrReader:
-    """Gene ranges of a CSR matrix: the matrix's own arrays, with a start and a stop a row."""
+    """Reads gene ranges of a CSR matrix: its own arrays, with a start and a stop per row."""
 
     def __init__(
         self,
@@ -344,7 +344,7 @@ class CsrReader:
         self._data = data
         self._indices = indices
         self._edges = edges
-        # Around a partial, not a method: a cache of the reader's own methods would keep the
+        # Cache a partial, not a method: a cache of the reader's own methods would keep the
         # reader, and with it the matrix, alive until the garbage collector finds the cycle.
         self._positions = lru_cache(maxsize=_CACHED_EDGES)(
             partial(row_positions, indices, indptr, n_genes)
@@ -364,10 +364,10 @@ class CsrReader:
 
 
 def row_positions(indices: np.ndarray, indptr: np.ndarray, n_genes: int, edge: int) -> np.ndarray:
-    """For each row, where its entries of genes from `edge` on begin.
+    """Return, for each row, where its entries of genes from `edge` on begin.
 
-    As :func:`.split.search_rows` finds it, so ranges share out each row's entries. The outermost
-    edges take whole rows, out-of-range indices included.
+    The search is :func:`.split.search_rows`, so each entry of a row falls into exactly one range.
+    The outermost edges take whole rows, including out-of-range indices.
 
     Returns
     -------
@@ -401,7 +401,7 @@ class CscSource(_SparseSource):
 
 
 class CscReader:
-    """Gene ranges of a CSC matrix: the matrix's own arrays, with a slice of indptr."""
+    """Reads gene ranges of a CSC matrix: its own arrays, with a slice of indptr."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""MuData: several matrices of the same cells, of which one has to be named."""
+"""MuData: several matrices of the same cells, one of which must be named."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MODALITIES = "mod"
 
 
 def is_multimodal(data: Any) -> bool:
-    """Whether this is a MuData; mudata is not imported for it."""
+    """Return whether this is a MuData, without importing mudata."""
     named = any(kind.__name__ == "MuData" for kind in type(data).__mro__)
     return named and hasattr(data, _MODALITIES)
 
 
 def many_modalities(data: Any) -> UnsupportedDataError:
-    """The error for a MuData where one modality is needed."""
+    """Return the error for a MuData where one modality is needed."""
     names = [str(name) for name in data.mod]
     example = f": data.mod[{names[0]!r}]" if names else ""
     return UnsupportedDataError(
@@ -49,7 +49,7 @@ def check_one_modality(root: Any, name: str) -> None:
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """The file of a path, and the modality that follows it: ``"screen.h5mu/mod/rna"``."""
+    """Split a path such as ``"screen.h5mu/mod/rna"`` into the file and the modality in it."""
     if os.path.exists(path):
         return path, ""
     file, inner = path, ""
@@ -62,7 +62,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def modality(root: Any, name: str, path: str) -> Any:
-    """The group of a modality, given as ``"rna"`` or ``"mod/rna"``; raises LayerError."""
+    """Return the group of a modality, ``"rna"`` or ``"mod/rna"``; raise LayerError if missing."""
     found = members(root, _MODALITIES)
     short = name.removeprefix(f"{_MODALITIES}/")
     if short not in found:

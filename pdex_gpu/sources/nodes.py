@@ -1,4 +1,4 @@
-"""Matrices in a store as anndata writes them, HDF5 or zarr: from a node to a source."""
+"""Sources for nodes of a store, HDF5 or zarr: matrices as anndata writes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUPPORTED = "array, csr_matrix and csc_matrix"
 
 
 def is_node(matrix: Any) -> bool:
-    """Whether this is an array or group of an open HDF5 file or zarr store."""
+    """Return whether this is an array or group of an open HDF5 file or zarr store."""
     h5py = sys.modules.get("h5py")
     if h5py is not None and isinstance(matrix, h5py.Dataset | h5py.Group):
         return True
@@ -37,12 +37,12 @@ def _is_zarr(node: Any) -> bool:
 
 
 def is_array(node: Any) -> bool:
-    """Whether a node is an array; otherwise it is a group."""
+    """Return whether a node is an array; otherwise it is a group."""
     return hasattr(node, "dtype")
 
 
 def members(root: Any, name: str) -> Any:
-    """The group of that name: nothing where it is missing; raises FileFormatError for an array."""
+    """Return the group `name`, empty if it is missing; raise FileFormatError for an array."""
     found = root.get(name, {})
     if is_array(found):
         raise FileFormatError(
@@ -52,15 +52,15 @@ def members(root: Any, name: str) -> Any:
 
 
 def attribute(node: Any, name: str, most: int = _MOST_IN_ATTRIBUTE) -> Any:
-    """An attribute as it is stored; None if there is none.
+    """Return an attribute as it is stored; None if there is none.
 
     Raises
     ------
     FileFormatError
-        It holds more than `most` values: texts may all be one long text in the file.
+        It holds more than `most` values: all of them may share one long text in the file.
     """
     attributes = node.attrs
-    if hasattr(attributes, "get_id") and name in attributes:  # of HDF5
+    if hasattr(attributes, "get_id") and name in attributes:  # HDF5
         n = prod(attributes.get_id(name).shape or ())
         if n > most:
             raise FileFormatError(
@@ -71,9 +71,9 @@ def attribute(node: Any, name: str, most: int = _MOST_IN_ATTRIBUTE) -> Any:
 
 
 def encoding_of(node: Any) -> str:
-    """The node's encoding-type, "" where it has none.
+    """Return the node's encoding-type; "" if it has none.
 
-    Sparse groups older than encoding types say ``h5sparse_format: csr`` instead.
+    Sparse groups older than encoding types have ``h5sparse_format: csr`` instead.
     """
     old = attribute(node, "h5sparse_format")
     if old is not None:
@@ -83,7 +83,7 @@ def encoding_of(node: Any) -> str:
 
 
 def texts(node: Any, what: str) -> np.ndarray | None:
-    """The strings of an array, as an object array; None if it holds something else."""
+    """Read the strings of an array as an object array; None if it holds something else."""
     if not _is_zarr(node):
         from .hdf5 import read_texts
 
@@ -96,14 +96,14 @@ def texts(node: Any, what: str) -> np.ndarray | None:
 
 
 def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSource:
-    """The source that reads the matrix at `node`, whose file has to stay open.
+    """Return the source that reads the matrix at `node`; its file must stay open.
 
     Parameters
     ----------
     node : h5py.Dataset, h5py.Group, StoredGroup, zarr.Array or zarr.Group
         A dense dataset, or a group with data, indices and indptr.
     what : str
-        What the matrix is, for messages: ``"X"``, ``"layer 'counts'"``.
+        Name of the matrix in messages: ``"X"``, ``"layer 'counts'"``.
     allow : frozenset of str
         See :mod:`.allowed`.
 
@@ -115,7 +115,7 @@ def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSo
         The encoding is not one of array, csr_matrix and csc_matrix, or the values are not real
         numbers.
     """
-    if is_node(node):  # of a file that anndata opened
+    if is_node(node):  # from a file that anndata opened
         node = _checked(node, what, allow)
     encoding = encoding_of(node)
     if is_array(node):
@@ -131,7 +131,7 @@ def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSo
 
 
 def _checked(node: Any, what: str, allow: Allowed) -> Any:
-    """A node as groups hand it out that check what they hold."""
+    """Return a node with the checks of :class:`.hdf5_group.StoredGroup` or its zarr counterpart."""
     if _is_zarr(node):
         from .zarr_group import StoredZarrGroup
 
@@ -144,9 +144,9 @@ def _checked(node: Any, what: str, allow: Allowed) -> Any:
 def sparse_arrays(
     group: Any, by_row: bool, what: str, allow: Allowed = frozenset()
 ) -> SparseArrays:
-    """The arrays of a sparse matrix, checked; see :func:`from_node`."""
+    """Open and check the arrays of a sparse matrix; see :func:`from_node`."""
     kinds = {"data": "buifcOSV", "indices": "iuf", "indptr": "iuf"}
-    nodes = {name: group.get(name) for name in kinds}  # once: their chunks are counted
+    nodes = {name: group.get(name) for name in kinds}  # once: each get counts chunks
     unusable = [name for name in kinds if not _is_vector(nodes[name], kinds[name])]
     shape = shape_of(group)
     if unusable or shape is None:
@@ -168,7 +168,7 @@ def sparse_arrays(
 
 
 def shape_of(group: Any) -> tuple[int, int] | None:
-    """Cells and genes of a sparse matrix; None if its attribute does not say."""
+    """Return the shape of a sparse matrix; None if its attribute does not give it."""
     found = attribute(group, "shape")
     found = attribute(group, "h5sparse_shape") if found is None else found
     try:
@@ -182,12 +182,12 @@ def shape_of(group: Any) -> tuple[int, int] | None:
 
 
 def _whole_numbers(array: StoredArray) -> StoredArray:
-    """The array as integers: some writers store all numbers as float64."""
+    """Return the array as integers: some writers store all numbers as float64."""
     return WholeNumbers(array) if array.dtype.kind == "f" else array
 
 
 def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
-    """The array at `node`; `sparse_data` tells that chunks of zeros in zarr were lost."""
+    """Open the array at `node`; with `sparse_data`, zarr chunks that read as zeros were lost."""
     if _is_zarr(node):
         from .zarr_store import ZarrArray
 

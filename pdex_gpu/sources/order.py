@@ -1,6 +1,6 @@
-"""Lines of a sparse matrix put in order: indices ascending, repeated ones summed.
+"""Ordering of the lines of a sparse matrix: indices ascending, repeated ones summed.
 
-Whatever a matrix is read from is put in order here, so that the sums have the same bits everywhere.
+Matrices from all kinds of input are ordered here, so that the sums are the same to the bit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 
-#: Entries sorted at a time, about, or a line if that is longer: the keys stay in the cache.
+#: Entries sorted at a time, approximately, or one line if longer: the keys stay in the cache.
 SORTED_AT_ONCE = 1 << 16
 #: Bytes that an entry takes while it is sorted: its line, its key and its copy.
 SORTING_BYTES = 32
@@ -20,20 +20,20 @@ SORTING_BYTES = 32
 def put_in_order(data: np.ndarray, indices: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Sort the entries of each line in place, and sum those that share an index.
 
-    Entries that share an index are added in the order in which they are stored. Lines that are in
-    order are left as they are.
+    Entries that share an index are added in the order in which they are stored. Lines already in
+    order are unchanged.
 
     Parameters
     ----------
     data, indices : numpy.ndarray, shape (nnz,)
-        Changed here. Indices are integers from 0.
+        Modified in place. Indices are integers from 0.
     bounds : numpy.ndarray, shape (n_lines + 1,), int64
         Line i has the entries ``[bounds[i], bounds[i + 1])``.
 
     Returns
     -------
     numpy.ndarray, shape (n_lines,), int64
-        Where each line ends now; what lies between that and the next line is left over.
+        Where each line ends now; entries between there and the next line are leftovers.
 
     Raises
     ------
@@ -61,14 +61,14 @@ def put_in_order(data: np.ndarray, indices: np.ndarray, bounds: np.ndarray) -> n
 def in_order(
     data: np.ndarray, indices: np.ndarray, bounds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As :func:`put_in_order`, with the gaps closed: data, indices and bounds anew."""
+    """Do :func:`put_in_order` and close the gaps; return the new data, indices and bounds."""
     return close_gaps(data, indices, bounds, put_in_order(data, indices, bounds))
 
 
 def close_gaps(
     data: np.ndarray, indices: np.ndarray, bounds: np.ndarray, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Move lines ``[bounds[i], ends[i])`` together, in place; data, indices and bounds anew."""
+    """Move lines ``[bounds[i], ends[i])`` together, in place; return data, indices and bounds."""
     if np.array_equal(ends, bounds[1:]):
         return data, indices, bounds
     lengths = ends - bounds[:-1]
@@ -82,7 +82,7 @@ def close_gaps(
 
 
 def cut_lines(bounds: np.ndarray, length: int) -> list[tuple[int, int]]:
-    """Cuts of all lines into runs of about `length` entries, each of whole lines."""
+    """Cut the lines into runs of about `length` entries, each of whole lines."""
     steps = (bounds[1:] - bounds[0]) // length
     cuts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(bounds) - 1]
     return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
@@ -91,10 +91,10 @@ def cut_lines(bounds: np.ndarray, length: int) -> list[tuple[int, int]]:
 def _sorted(
     data: np.ndarray, indices: np.ndarray, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Data and indices of some lines in order, and entries a line; None if they are already."""
+    """Return data and indices in order, and entries per line; None if already in order."""
     falls = indices[1:] <= indices[:-1]
     inner = starts[1:-1]
-    falls[inner[(inner > 0) & (inner < len(indices))] - 1] = False  # from line to line
+    falls[inner[(inner > 0) & (inner < len(indices))] - 1] = False  # between lines
     if not falls.any():
         return None
     lengths = np.diff(starts)
@@ -110,7 +110,7 @@ def _sorted(
 
 
 def _order(lines: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The stable order of entries by line, and then by index."""
+    """Return the stable order of entries by line, and then by index."""
     n = len(indices)
     for_place, for_index = (n - 1).bit_length(), int(indices.max()).bit_length()
     if int(lines[-1]).bit_length() + for_index + for_place > 64:
@@ -126,16 +126,16 @@ def _order(lines: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def _sums(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-    """The sums of runs of values that begin at `firsts`, in the dtype of the values."""
+    """Return the sums of runs of values that begin at `firsts`, in the dtype of the values."""
     dtype = values.dtype
     if dtype.kind == "b":
         return np.logical_or.reduceat(values, firsts)
     if dtype.kind == "f":
-        with np.errstate(all="ignore"):  # what is not finite is found, and told, later
+        with np.errstate(all="ignore"):  # values that are not finite are reported later
             return np.add.reduceat(values, firsts, dtype=dtype)
     info = np.iinfo(dtype)
     sums = np.add.reduceat(values, firsts, dtype=np.int64 if info.min else np.uint64)
-    # These are modulo 2**64; in floating point a sum that does not fit is far from what is left.
+    # These are modulo 2**64; if a sum does not fit, the one in floating point is far from it.
     about = np.add.reduceat(values.astype(np.float64), firsts)
     wrapped = np.abs(sums.astype(np.float64) - about) > 2.0**62
     if (wrapped | (sums > info.max) | (sums < info.min)).any():

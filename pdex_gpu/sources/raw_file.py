@@ -1,4 +1,4 @@
-"""Reading and writing at positions of a file, from several threads at once."""
+"""Reading and writing at given offsets of a file, safe from several threads at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _lock = threading.Lock()
 
 
 def read_at(fd: int, offset: int, size: int) -> bytes:
-    """Up to `size` bytes from `offset` of an open file: fewer only where the file ends."""
+    """Read up to `size` bytes at `offset` of an open file; fewer only if the file ends there."""
     parts = [_read_some(fd, offset, size)]
     done = len(parts[0])
-    while parts[-1] and done < size:  # Linux reads at most 2 GiB a call
+    while parts[-1] and done < size:  # Linux reads at most 2 GiB per call
         parts.append(_read_some(fd, offset + done, size - done))
         done += len(parts[-1])
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -31,10 +31,10 @@ def _read_some(fd: int, offset: int, size: int) -> bytes:
 
 
 def read_into(fd: int, offset: int, buffer: Any) -> int:
-    """Fill `buffer` (a contiguous array) from `offset`; returns the bytes read."""
+    """Fill `buffer` (a contiguous array) from `offset`; return the number of bytes read."""
     view = memoryview(buffer).cast("B") if memoryview(buffer).nbytes else memoryview(b"")
     done = 0
-    while done < len(view):  # Linux reads at most 2 GiB a call
+    while done < len(view):  # Linux reads at most 2 GiB per call
         if _HAS_POSITIONS:
             n = os.preadv(fd, [view[done:]], offset + done)
         else:
@@ -64,12 +64,12 @@ def write_at(fd: int, offset: int, buffer: Any) -> None:
 
 
 class RawFile:
-    """An open file that should not change while it is read.
+    """An open file that must not change while it is read.
 
     Parameters
     ----------
     fd : int
-        Of the open file; not closed here.
+        The open file; not closed here.
     path : str
     """
 
@@ -79,15 +79,15 @@ class RawFile:
 
     @property
     def size(self) -> int:
-        """Bytes of the file when it was opened."""
+        """Return the size of the file in bytes when it was opened."""
         return self._before.st_size
 
     def identity(self) -> dict[str, int]:
-        """What tells this file from another, or from itself at another time."""
+        """Return the size and modification time, which distinguish this version of the file."""
         return {"file size": self._before.st_size, "file modified": self._before.st_mtime_ns}
 
     def check_unchanged(self) -> None:
-        """Raise FileFormatError if the file was written to, replaced or removed since."""
+        """Raise FileFormatError if the file was modified, replaced or removed since."""
         before, now = self._before, os.fstat(self.fd)
         if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
             raise FileFormatError(

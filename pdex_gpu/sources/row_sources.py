@@ -1,4 +1,4 @@
-"""The rows of a source that is read as a whole, for whoever splits them elsewhere."""
+"""The rows of a source that is read whole, for callers that split the rows themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .view import take_apart
 
 
 def rows_of(source: Source) -> RowBlocks:
-    """The blocks of rows of a source with ``read_whole``, of a view those that it selects from."""
+    """Return the row blocks of a source with ``read_whole``; for a view, those of its source."""
     source, _ = take_apart(source)
     if isinstance(source, StoredCsr):
         return source.arrays
@@ -27,14 +27,14 @@ def rows_of(source: Source) -> RowBlocks:
 
 
 class _DenseRows:
-    """Rows of a dense matrix in a file, zeros left out; see :class:`.rows.RowBlocks`."""
+    """Rows of a dense matrix in a file, without zeros; see :class:`.rows.RowBlocks`."""
 
     exact = False
 
     def __init__(self, source: StoredDense) -> None:
         self._source = source
         self.n_cells, self.n_genes = source.n_cells, source.n_genes
-        self.nnz = source.nnz  # at most
+        self.nnz = source.nnz  # an upper bound
         self.dtype = source.dtype
         small, middle = self.n_genes <= 1 << 16, self.n_genes < 1 << 31
         self.index_dtype = np.dtype(np.uint16 if small else np.int32 if middle else np.int64)
@@ -51,7 +51,7 @@ class _DenseRows:
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See :meth:`.rows.RowBlocks.block`."""
         values = self._source.read(rows, slice(0, self.n_genes), reading)
-        stored = values != 0  # NaN is
+        stored = values != 0  # NaN counts as stored
         indices = np.nonzero(stored)[1].astype(self.index_dtype)
         bounds = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
         return values[stored], indices, bounds.astype(np.int64)

@@ -1,9 +1,10 @@
-"""Rows of a sparse matrix split by ranges of genes, and a range put together from such splits.
+"""Rows of a sparse matrix split by ranges of genes, and ranges reassembled from the pieces.
 
-The matrix comes in blocks of whole rows. Of each block the entries of range 0 are kept together,
-then those of range 1, ...; within a range by row. So a range is a piece of every block. A gene
-takes a byte where ranges are narrow, and a value does where a cell has few distinct ones, as counts
-and normalised counts have: two bytes in place of six or eight.
+The matrix arrives in blocks of whole rows. Within a block, the entries of range 0 are stored
+together, then those of range 1, and so on; within a range they are ordered by row. A range is
+therefore one piece of every block. A gene takes one byte if ranges are narrow. A value takes one
+byte if each cell has few distinct values, as counts and normalised counts do. An entry then takes
+two bytes instead of six or eight.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from .base import CsrChunk
 from .order import in_order
 
 _BYTE = 1 << 8
-# Values are numbered if the tables that tell what the numbers mean stay small beside them.
+# Values are replaced by codes only if the lookup tables stay small compared with the values.
 _ENTRIES_PER_TABLE_ENTRY = 8
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """Ranges of genes, and how genes are written within them.
+    """Ranges of genes, and how genes are encoded within them.
 
     Attributes
     ----------
     edges : tuple of int
         Range k is ``[edges[k], edges[k + 1])``.
     n_genes : int
-        Of the matrix.
+        Genes of the matrix.
     index_dtype : numpy.dtype
-        Of genes as they are kept.
+        Dtype in which genes are stored.
     base : numpy.ndarray, shape (n_ranges,), int64
-        What is subtracted from the genes of a range.
+        Offset subtracted from the genes of each range.
     """
 
     edges: tuple[int, ...]
@@ -46,7 +47,7 @@ class Ranges:
 
     @classmethod
     def of(cls, edges: Sequence[int], n_genes: int, index_dtype: np.dtype) -> Ranges:
-        """Genes counted from the first of their range take a byte, if all ranges are narrow."""
+        """Choose the encoding: one byte per gene, relative to its range, if ranges are narrow."""
         edges = tuple(int(edge) for edge in edges)
         if max(np.diff(edges), default=0) <= _BYTE:
             return cls(edges, n_genes, np.dtype(np.uint8), np.array(edges[:-1], np.int64))
@@ -59,23 +60,23 @@ class Ranges:
 
 @dataclass(frozen=True)
 class SplitBlock:
-    """Rows ``[rows.start, rows.stop)``, split; the arrays may be wherever they are kept.
+    """Rows ``[rows.start, rows.stop)``, split; the arrays may be in memory or on disk.
 
     Attributes
     ----------
     rows : slice
     bounds : numpy.ndarray, shape (n_ranges + 1,), int64
-        Entries of range k are ``[bounds[k], bounds[k + 1])`` of those kept of the block.
+        The kept entries ``[bounds[k], bounds[k + 1])`` of the block belong to range k.
     n_table : int
-        Entries of `table`.
+        Length of `table`.
     counts : shape (n_ranges * n_rows,), unsigned integer
         Entries of each row in each range.
     values : shape (nnz,)
-        As they are, or as numbers of one byte if there is a table.
+        The values themselves, or one-byte codes if there is a table.
     indices : shape (nnz,), unsigned integer
-        Genes, as :class:`Ranges` says.
+        Genes, encoded as :class:`Ranges` describes.
     table : shape (n_table,)
-        The distinct values of each row; empty if values are as they are.
+        The distinct values of each row; empty if values are not encoded.
     table_bounds : shape (n_rows + 1,), int64
     """
 
@@ -107,17 +108,17 @@ def split_block(
     ranges : Ranges
     rows : slice
     arrays : tuple of numpy.ndarray
-        Data, indices and bounds, as :meth:`.rows.RowBlocks.block` gives them. Rows that are out of
-        order are sorted in place.
+        Data, indices and bounds, as :meth:`.rows.RowBlocks.block` returns them. Rows that are out
+        of order are sorted in place.
     wanted : container of int
-        The ranges that are kept.
+        The ranges to keep.
     seen : numpy.ndarray, shape (n_genes,), int64
-        Entries of each gene, added to here.
+        Entries per gene; the counts of this block are added.
     """
     from .split_rows import copy_pieces, count_pieces
 
     data, indices, bounds = arrays
-    # Genes outside the edges get ranges of their own, which are left out.
+    # Genes outside the edges get ranges of their own, which are dropped.
     cuts = np.array([0, *ranges.edges, ranges.n_genes], np.int64)
     kept = np.array([False, *(k in wanted for k in range(ranges.n)), False])
     count_dtype = np.uint16 if ranges.n_genes < 1 << 16 else np.uint32
@@ -132,7 +133,7 @@ def split_block(
     ends = np.cumsum(sizes)
     starts = np.where(kept, ends - sizes, -1)
     values, table, table_bounds = _encoded(data, bounds)
-    split = np.empty(int(ends[-1]), values.dtype)  # filled by copy_pieces, as the next
+    split = np.empty(int(ends[-1]), values.dtype)  # filled by copy_pieces, like the next
     split_indices = np.empty(int(ends[-1]), ranges.index_dtype)
     base = np.concatenate([[0], ranges.base, [0]])
     copy_pieces(values, indices, bounds, counts, starts, base, split, split_indices)
@@ -150,26 +151,26 @@ def join_range(
     get: Callable[[Any, int, int], np.ndarray],
     run: Map,
 ) -> CsrChunk:
-    """The chunk of range `k`.
+    """Assemble the chunk of range `k`.
 
     Parameters
     ----------
     ranges : Ranges
     k : int
     blocks : sequence of SplitBlock
-        They cover all cells.
+        Together they cover all cells.
     dtypes : (numpy.dtype, numpy.dtype)
-        Of the values and indices to give.
+        Dtypes of the returned values and indices.
     get : callable
-        Gives items ``[first, last)`` of an array of a block.
+        Returns items ``[first, last)`` of one array of a block.
     run : callable
-        Spreads the work.
+        Spreads the work over threads.
     """
     first, last = ranges.edges[k], ranges.edges[k + 1]
     n_cells = sum(block.rows.stop - block.rows.start for block in blocks)
     sizes = np.array([b.bounds[k + 1] - b.bounds[k] for b in blocks], np.int64)
     places = np.cumsum(sizes) - sizes
-    data = np.empty(int(sizes.sum()), dtypes[0])  # filled block by block, as the others
+    data = np.empty(int(sizes.sum()), dtypes[0])  # filled block by block, like the others
     indices = np.empty(int(sizes.sum()), dtypes[1])
     starts = np.empty(n_cells, np.int64)
     stops = np.empty(n_cells, np.int64)
@@ -202,12 +203,12 @@ def join_range(
 
 
 def _encoded(data: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values as one byte each, with a table of what they mean; as they are if that gains nothing.
+    """Encode values as one byte each with a lookup table, unless that gains nothing.
 
     Returns
     -------
     values, table, table_bounds
-        The table, and where each row begins in it, are empty if values are as they are.
+        The table, and the start of each row in it, are empty if values are not encoded.
     """
     from .split_rows import encode_rows
 
@@ -215,7 +216,7 @@ def _encoded(data: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if data.dtype.itemsize < 4:
         return as_they_are
     bits = data.view(f"u{data.dtype.itemsize}")
-    codes = np.empty(len(data), np.uint8)  # filled by encode_rows, as the others
+    codes = np.empty(len(data), np.uint8)  # filled by encode_rows, like the others
     table = np.empty(len(data) // _ENTRIES_PER_TABLE_ENTRY, bits.dtype)
     table_bounds = np.empty(len(bounds), np.int64)
     if not encode_rows(bits, bounds, codes, table, table_bounds):

@@ -1,4 +1,4 @@
-"""A row-major matrix split as it arrives, see :mod:`.row_split`: in memory, beyond that on disk."""
+"""A row-major matrix, split as it arrives (:mod:`.row_split`) and kept in memory or on disk."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .row_split import Ranges, SplitBlock, join_range, split_block
 from .rows import RowBlocks
 from .scratch import Scratch
 
-_BLOCK = 1 << 22  # entries of a block, at most
+_BLOCK = 1 << 22  # maximum entries per block
 _SMALLEST_BLOCK = 1 << 16
-# Of each entry of a block in work: as read, as split, and the decoded chunk around it.
+# Copies of each entry while a block is split: as read, as split, and in the decoded chunk.
 COPIES = 3
-_UNEVEN = 1.1  # how much larger than the first block others may be
+_UNEVEN = 1.1  # factor by which other blocks may exceed the first
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class _OnDisk:
 
 
 class RowStore:
-    """The ranges of a CSR matrix, read front to back once; a context manager and a `Reader`.
+    """The ranges of a CSR matrix, read once from front to back; a context manager and a `Reader`.
 
     Parameters
     ----------
     arrays : RowBlocks
     edges : sequence of int
     budget : int
-        Bytes of entries to keep in memory.
+        Bytes of entries that may be kept in memory.
     reading : Reading
     """
 
@@ -58,7 +58,7 @@ class RowStore:
 
     def __enter__(self) -> RowStore:
         try:
-            # The first block tells how much all will take: too little room is told at once.
+            # The first block shows how much room is needed: fail at once if there is too little.
             rest = self._tasks[1:]
             for rows in self._tasks[:1]:
                 first = self._split(rows)
@@ -80,7 +80,7 @@ class RowStore:
             self._scratch = Scratch(self._reading.scratch, n_bytes)
 
     def _put_away(self, block: SplitBlock) -> SplitBlock:
-        """Keep a block in memory if there is room, else write it to the scratch file."""
+        """Keep a block in memory if there is room; otherwise write it to the scratch file."""
         n_bytes = sum(array.nbytes for array in block.arrays)
         with self._lock:
             if self._used + n_bytes <= self._budget:
@@ -115,7 +115,7 @@ class RowStore:
             self._scratch.__exit__(None, None, None)
 
     def _check_sizes(self) -> None:
-        """Raise UnevenError if a range is too large for the budget: a sample misled the plan."""
+        """Raise UnevenError if a range exceeds the budget because a sample misled the plan."""
         most = self._reading.most_entries
         if most is None or self._arrays.counted is not None:
             return

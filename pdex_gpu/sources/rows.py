@@ -1,4 +1,4 @@
-"""A row-major sparse matrix that arrives in blocks of rows, from wherever."""
+"""A row-major sparse matrix that arrives in blocks of rows, from any kind of storage."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from .base import Reading
 
-MARGIN = 1.2  # by which an estimate of entries is raised: too many cost little, too few a new plan
+MARGIN = 1.2  # factor on estimates of entries: too high costs little, too low a new plan
 
 
 class RowBlocks(Protocol):
-    """What :class:`.row_store.RowStore` splits.
+    """The input of :class:`.row_store.RowStore`, which splits it.
 
     Attributes
     ----------
     n_cells, n_genes : int
     nnz : int
-        Entries; an estimate, raised by :data:`MARGIN`, unless `exact` or counted.
+        Entries; an estimate, multiplied by :data:`MARGIN`, unless `exact` or counted.
     exact : bool
     dtype, index_dtype : numpy.dtype
     bytes_per_entry : int
     counted : numpy.ndarray, shape (n_genes,), or None
-        Entries a gene; set once all were read.
+        Entries per gene; set once all rows were read.
     """
 
     n_cells: int
@@ -38,13 +38,13 @@ class RowBlocks(Protocol):
     def nnz(self) -> int: ...
 
     def cut(self, length: int) -> list[slice]:
-        """All rows in blocks of about `length` entries each."""
+        """Cut all rows into blocks of about `length` entries each."""
         ...
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Data, indices (of `dtype` and `index_dtype`, in range) and bounds of a block.
+        """Read data, indices (of `dtype` and `index_dtype`, in range) and bounds of a block.
 
-        Row i of the block has the entries ``[bounds[i], bounds[i + 1])``; bounds are int64. Called
-        by several threads.
+        Row i of the block has the entries ``[bounds[i], bounds[i + 1])``; bounds are int64. Must be
+        safe to call from several threads.
         """
         ...

@@ -1,4 +1,4 @@
-"""A source over rows that arrive in blocks."""
+"""A source whose rows arrive in blocks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .rows import RowBlocks
 
 
 class SourceRows(RowBlocks, Protocol):
-    """Rows that a whole source can be made of.
+    """Rows from which a complete source can be built.
 
     Attributes
     ----------
     description : str
     n_bytes : int
-        Bytes to read, about.
+        Approximate number of bytes to read.
     """
 
     description: str
@@ -36,7 +36,7 @@ class SourceRows(RowBlocks, Protocol):
         ...
 
     def check_unchanged(self) -> None:
-        """Raise FileFormatError if what is read was changed since."""
+        """Raise FileFormatError if the file or store was changed since it was opened."""
         ...
 
     def canonical(self) -> Source:
@@ -45,7 +45,7 @@ class SourceRows(RowBlocks, Protocol):
 
 
 class RowsSource:
-    """Rows read front to back once and split by ranges of genes."""
+    """Rows read once from front to back and split by ranges of genes."""
 
     in_memory = False
     on_device = False

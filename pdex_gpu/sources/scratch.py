@@ -1,4 +1,4 @@
-"""A scratch file: without a name, so that it is gone however the process ends."""
+"""A scratch file without a name, so that it disappears however the process ends."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Scratch:
     folder : pathlib.Path, optional
         The system's temporary folder by default.
     n_bytes : int
-        How much will be written, at most: refused here if there is not the room.
+        Maximum number of bytes to write; refused here if there is not enough room.
 
     Raises
     ------
     ScratchError
-        There is too little room, now or when writing, or the folder cannot be written to.
+        There is too little room, now or when writing, or the folder is not writable.
     """
 
     def __init__(self, folder: Path | None, n_bytes: int) -> None:
@@ -65,14 +65,14 @@ class Scratch:
         self._file.close()
 
     def reserve(self, n_bytes: int) -> int:
-        """A place for `n_bytes`: its offset."""
+        """Reserve room for `n_bytes` and return its offset."""
         with self._lock:
             at = self._end
             self._end += n_bytes
         return at
 
     def write(self, offset: int, array: np.ndarray) -> None:
-        """Write a contiguous array."""
+        """Write a contiguous array at `offset`."""
         try:
             write_at(self._fd, offset, array)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""Sizes that a file declares, held against ``memory=`` before anything is allocated for them.
+"""Checks of the sizes that a file declares against ``memory=``, before anything is allocated.
 
-The matrix is left to the plan, which reads it in pieces. What is read whole counts here: labels,
-names, lists of categories, where chunks lie, and a chunk, which is decoded whole.
+The matrix itself is left to the plan, which reads it in pieces. This module counts everything that
+is read whole: labels, names, lists of categories, chunk locations, and single decoded chunks.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from math import prod
 from ..errors import FileFormatError, MemoryBudgetError
 from ..machine import memory_budget
 
-#: Bytes of a cell: label, code, place in group order and row pointer.
+#: Bytes per cell: label, code, position in group order and row pointer.
 BYTES_PER_CELL = 48
-#: Bytes of a text as an object, and of a pointer to it, beside its letters.
+#: Bytes of a string object and of a pointer to it, not counting its characters.
 BYTES_PER_TEXT = 64
-BYTES_PER_PLACE = 24  # of a chunk: offset, length, filters left out
-SPARE = 1 << 26  # not worth refusing
-# Bytes to which a chunk may grow instead of shrinking when it is encoded, far beyond any codec's.
+BYTES_PER_PLACE = 24  # per chunk: offset, length, skipped filters
+SPARE = 1 << 26  # bytes; an excess up to this is not worth refusing
+# Factor and bytes by which encoding may enlarge a chunk, far beyond any codec.
 _GROWTH, _GROWN = 2, 1 << 16
 
 
 class _Budget:
-    """Bytes of a call that may be taken, and those that were."""
+    """Bytes that a call may claim, and bytes already claimed."""
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
@@ -38,29 +38,29 @@ _current: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 @contextmanager
 def within(memory: str | float | int | None) -> Iterator[None]:
-    """In the block, all that is claimed together has to fit in ``memory=``."""
+    """Require that everything claimed within the block fits in ``memory=`` together."""
     before = _current.get()
     _current.set(_Budget(memory_budget(memory)))
     try:
         yield
     finally:
-        # Not by a token: what a task of Dask opened is closed by another thread.
+        # Not reset by token: what a Dask task opened is closed by another thread.
         _current.set(before)
 
 
 def claim(n_bytes: int, what: str) -> None:
-    """Count bytes that are about to be taken, and are kept.
+    """Count bytes that are about to be allocated and kept.
 
     Parameters
     ----------
     n_bytes : int
     what : str
-        What takes them and how many of it there are, for the message.
+        What the bytes are for, and how many items there are, for the message.
 
     Raises
     ------
     MemoryBudgetError
-        With those that were claimed before they do not fit.
+        They do not fit together with what was claimed before.
     """
     budget = _budget()
     _check(n_bytes, budget, what)
@@ -68,14 +68,14 @@ def claim(n_bytes: int, what: str) -> None:
 
 
 def check_room(n_bytes: int, what: str) -> None:
-    """The same for bytes that are soon given back."""
+    """Check the room for bytes that will soon be freed; errors are those of :func:`claim`."""
     _check(n_bytes, _budget(), what)
 
 
 def left_for_plan(allowed: int, n_cells: int) -> int:
-    """Bytes that a plan may use, of those that ``memory=`` allows.
+    """Return how many bytes a plan may use, out of those that ``memory=`` allows.
 
-    What was claimed is taken off where it is worth it, and where plans do not count it themselves.
+    Claims beyond a small allowance are subtracted, except for what plans count themselves.
     """
     budget = _current.get()
     claimed = 0 if budget is None else budget.claimed - BYTES_PER_CELL * n_cells
@@ -99,15 +99,15 @@ def _check(n_bytes: int, budget: _Budget, what: str) -> None:
 def check_grid(
     shape: Sequence[int], chunks: Sequence[int], item: int, file_bytes: int | None, what: str
 ) -> None:
-    """Check how many chunks an array declares, and how large one is.
+    """Check how many chunks an array declares, and how large each is.
 
     Parameters
     ----------
     shape, chunks : sequence of int
     item : int
-        Bytes of a value.
+        Bytes per value.
     file_bytes : int, optional
-        Bytes of the file that holds all chunks, if one does.
+        Size of the file, if a single file holds all chunks.
     what : str
         The array, for messages.
 
@@ -130,12 +130,12 @@ def check_grid(
 
 
 def most_encoded(decoded: int) -> int:
-    """Bytes that a chunk takes in the file at most, more than any codec would make."""
+    """Return the maximum bytes of a chunk in the file, more than any codec would produce."""
     return _GROWTH * decoded + _GROWN
 
 
 def check_encoded(n_bytes: int, decoded: int, what: str) -> None:
-    """Raise FileFormatError if a chunk takes more bytes in the file than any codec would make."""
+    """Raise FileFormatError if a chunk has more bytes in the file than any codec produces."""
     if n_bytes > most_encoded(decoded):
         raise FileFormatError(
             f"{what} is malformed: it takes {n_bytes:,} bytes in the file, but only {decoded:,} "
@@ -144,7 +144,7 @@ def check_encoded(n_bytes: int, decoded: int, what: str) -> None:
 
 
 def check_decoded(told: int | None, decoded: int, what: str) -> None:
-    """Raise FileFormatError if a chunk says of itself that it decodes to far more than belongs."""
+    """Raise FileFormatError if a chunk declares a decoded size far above the expected one."""
     if told is not None and told > _GROWTH * decoded + _GROWN:
         raise FileFormatError(
             f"{what} is malformed: it decodes to {told:,} bytes, but {decoded:,} belong into it. "
@@ -153,11 +153,11 @@ def check_decoded(told: int | None, decoded: int, what: str) -> None:
 
 
 def claim_texts(n: int, n_letters: int, what: str) -> None:
-    """Claim what texts take as objects."""
+    """Claim the bytes that texts take as string objects."""
     claim(BYTES_PER_TEXT * n + n_letters, f"{what} ({n:,} texts)")
 
 
 def pieces(n: int, length: int) -> Iterator[slice]:
-    """``[0, n)`` in pieces of so many."""
+    """Yield slices that cut ``[0, n)`` into pieces of `length`."""
     ends = [*range(0, n, length), n]
     return (slice(a, b) for a, b in itertools.pairwise(ends))

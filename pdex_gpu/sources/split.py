@@ -1,4 +1,4 @@
-"""Cutting at a gene: the rows of a CSR matrix, and a chunk into two."""
+"""Cuts at a gene: of the rows of a CSR matrix, and of a chunk into two."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .lazy import loaded
 
 
 def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """The first ``n_genes // 2`` genes of a chunk and the rest; no values are copied.
+    """Cut a chunk into its first ``n_genes // 2`` genes and the rest, without copying values.
 
-    Entries of an unsorted row are shared out as :func:`search_rows` says.
+    Entries of an unsorted row are divided as :func:`search_rows` describes.
 
     Raises
     ------
     TypeError
-        The chunk's arrays lie on a device: they cannot be searched from the host.
+        The chunk's arrays are on a device and cannot be searched from the host.
     ValueError
         The chunk has fewer than two genes.
     """
@@ -40,7 +40,7 @@ def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
             replace(chunk, indptr=chunk.indptr[: n_left + 1]),
             replace(chunk, indptr=chunk.indptr[n_left:], gene_start=middle),
         )
-    # Lazy entries are needed now, and again for each half.
+    # Lazy entries are needed here, and again for each half.
     chunk = replace(chunk, data=loaded(chunk.data), indices=loaded(chunk.indices))
     cuts = search_rows(chunk.indices, chunk.starts, chunk.stops, middle)
     return (
@@ -52,12 +52,13 @@ def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
 def search_rows(
     indices: np.ndarray, starts: np.ndarray, stops: np.ndarray, edge: int
 ) -> np.ndarray:
-    """For each row ``[starts[i], stops[i])``, where its entries of genes from `edge` on begin.
+    """Find where the entries of genes from `edge` on begin in each row ``[starts[i], stops[i])``.
 
-    A binary search in all rows at once. The steps depend on nothing but the row's bounds and the
-    comparisons with `edge`, so also in an unsorted row the position rises with `edge` and lies
-    within the row: ranges share out each row's entries, and of two entries in the wrong order
-    or of one gene that end up in different ranges, one lies in a range that its gene is not in.
+    This is a binary search in all rows at once. Its steps depend only on the row's bounds and the
+    comparisons with `edge`. Even in an unsorted row, the position therefore never decreases as
+    `edge` increases, and it stays within the row, so ranges partition each row's entries. If two
+    entries are in the wrong order or share a gene, and end up in different ranges, one of them
+    lies in a range that does not contain its gene.
 
     Returns
     -------

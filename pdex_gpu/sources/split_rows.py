@@ -1,6 +1,6 @@
-"""Compiled: the rows of a block of a row-major matrix, split by ranges of genes.
+"""Compiled functions that split the rows of a row-major block by ranges of genes.
 
-A module of its own because it has numba imported: it is imported when a file is first split.
+This is a separate module because it imports numba: it is imported when a file is first split.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def count_pieces(indices, bounds, edges, counts, seen):  # type: ignore[no-untyp
     counts : numpy.ndarray, shape (n_ranges, n_rows), unsigned integer
         Filled here.
     seen : numpy.ndarray, shape (n_genes,), int64
-        Entries of each gene, added to here.
+        Entries per gene; the counts are added.
 
     Returns
     -------
     int
-        The first entry that is not above the one before it in its row; -1 if all are.
+        The first entry whose index is not above the previous one in its row; -1 if there is none.
     """
     for i in range(bounds.size - 1):
         k = 0
@@ -64,7 +64,7 @@ def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indic
     bounds : numpy.ndarray, shape (n_rows + 1,), int64
     counts : numpy.ndarray, shape (n_ranges, n_rows), unsigned integer
     starts : numpy.ndarray, shape (n_ranges,), int64
-        Where each range begins in the output; below 0 for ranges to leave out. Changed here.
+        Where each range begins in the output; below 0 for ranges to skip. Changed here.
     base : numpy.ndarray, shape (n_ranges,), int64
         Subtracted from the genes of a range.
     out_data, out_indices : numpy.ndarray
@@ -84,17 +84,17 @@ def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indic
 
 @jit
 def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-untyped-def]
-    """Number the distinct values of each row.
+    """Replace each value by a code that numbers the distinct values of its row.
 
-    Normalised counts are few distinct numbers in a cell, so a byte tells them apart.
+    Each cell has few distinct normalised counts, so one byte can distinguish them.
 
     Parameters
     ----------
     bits : numpy.ndarray, shape (nnz,), uint32 or uint64
-        The values' bits.
+        The bit patterns of the values.
     bounds : numpy.ndarray, shape (n_rows + 1,), int64
     codes : numpy.ndarray, shape (nnz,), uint8
-        Which of its row's distinct values an entry has; filled here.
+        For each entry, the number of its value among the row's distinct ones; filled here.
     table : numpy.ndarray, of the dtype of `bits`
         The distinct values, row by row; filled here.
     table_bounds : numpy.ndarray, shape (n_rows + 1,), int64
@@ -103,9 +103,9 @@ def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-un
     Returns
     -------
     bool
-        False if a row has too many values for a byte, or `table` has too little room.
+        False if a row has too many distinct values for one byte, or `table` is too small.
     """
-    n_slots = 1024  # four for each value that there can be
+    n_slots = 1024  # four per possible value
     keys = np.empty(n_slots, bits.dtype)
     of_key = np.empty(n_slots, np.uint8)
     of_row = np.full(n_slots, -1, np.int64)

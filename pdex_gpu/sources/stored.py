@@ -1,4 +1,4 @@
-"""What an array in a file provides: pieces of it, read and decoded by several threads at once."""
+"""Protocols of arrays in files, whose pieces several threads read and decode at once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 
 import numpy as np
 
-Where = tuple[slice, ...]  # starts and stops are given and within the shape
+Where = tuple[slice, ...]  # start and stop are always set and lie within the shape
 
 
 class Origin(Protocol):
-    """The file or files that arrays come from, which should not change while they are read."""
+    """The file or files that arrays come from; they must not change while they are read."""
 
     def identity(self) -> Mapping[str, int | str]:
-        """What tells this from another, or from itself at another time."""
+        """Return facts that distinguish this origin from others, and from other versions of it."""
         ...
 
     def check_unchanged(self) -> None:
-        """Raise FileFormatError if it was written to, replaced or removed since it was opened."""
+        """Raise FileFormatError if it was modified, replaced or removed since it was opened."""
         ...
 
 
@@ -29,16 +29,16 @@ class StoredArray(Protocol):
     Attributes
     ----------
     name : str
-        What this is and where, for messages: ``"X/data of screen.h5ad"``.
+        Name and location, for messages: ``"X/data of screen.h5ad"``.
     shape : tuple of int
     dtype : numpy.dtype
-        In which values are handed out: see :func:`.memory.native_dtype`.
+        Dtype of the values as read: see :func:`.memory.native_dtype`.
     chunks : tuple of int
-        Shape of the pieces that are read and decoded at a time; reading whole ones is best.
+        Shape of the pieces that are decoded at a time; it is best to read whole ones.
     n_bytes : int
-        Bytes it takes in the file.
+        Size in the file.
     file : Origin, optional
-        What it is read from, where that can be told.
+        What it is read from, if known.
     """
 
     name: str
@@ -53,7 +53,7 @@ class StoredArray(Protocol):
     def read(self, where: Where, out: np.ndarray) -> int:
         """Fill `out` with the items at `where`; safe from several threads.
 
-        `out` may be of another dtype than this array if it holds all values.
+        `out` may have a different dtype if that can hold all values.
 
         Returns
         -------
@@ -63,14 +63,14 @@ class StoredArray(Protocol):
         Raises
         ------
         FileFormatError
-            The file is truncated, damaged, or was changed.
+            The file is truncated or damaged, or was changed.
         """
         ...
 
 
 @contextmanager
 def unchanged(file: Origin | None) -> Iterator[None]:
-    """Check `file` at the end of the block; a change is the error, too, if there was another."""
+    """Check `file` at the end of the block; a change takes precedence over other errors."""
     try:
         yield
     except Exception:
@@ -82,7 +82,7 @@ def unchanged(file: Origin | None) -> Iterator[None]:
 
 
 def position(where: Where) -> str:
-    """Part of an array in words: ``"entries 0 to 10"``."""
+    """Describe part of an array in words: ``"entries 0 to 10"``."""
     if len(where) == 1:
         return f"entries {where[0].start} to {where[0].stop}"
     (rows, columns) = where

@@ -1,4 +1,4 @@
-"""Dense matrices in files, read along their chunks: no chunk is decoded twice."""
+"""Dense matrices in files, read along their chunks so that no chunk is decoded twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .memory import DenseReader, check_two_dimensional
 from .scratch import Scratch
 from .stored import Origin, StoredArray, unchanged
 
-_BAND = 1 << 22  # bytes of rows read at a time, about
+_BAND = 1 << 22  # approximate bytes of rows read at a time
 
 
 class StoredDense:
@@ -27,7 +27,7 @@ class StoredDense:
     what : str
         What the matrix is, for messages.
     file : Origin, optional
-        What it is in, if it is one.
+        The file or store that holds it, if known.
     """
 
     in_memory = False
@@ -43,13 +43,13 @@ class StoredDense:
         self.bytes_per_entry = self.dtype.itemsize
         self.n_bytes = values.n_bytes
         self.description = f"dense {self.dtype} in a file"
-        # Ranges of whole chunks can be read on their own; if a chunk has all genes there are none.
+        # Ranges of whole chunks can be read separately, unless each chunk has all genes.
         width = values.chunks[1]
         self.read_whole = width >= self.n_genes
         self.gene_step = 1 if self.read_whole else width
 
     def density(self, run: Map) -> None:
-        """See :meth:`.base.Source.density`: all genes have the same."""
+        """See :meth:`.base.Source.density`: all genes have equally many entries."""
 
     def identity(self) -> dict[str, int | str]:
         """See :meth:`.base.Source.identity`."""
@@ -59,7 +59,7 @@ class StoredDense:
         }
 
     def canonical(self) -> StoredDense:
-        """Itself: a dense matrix has no indices."""
+        """Return self: a dense matrix has no indices."""
         return self
 
     @contextmanager
@@ -67,7 +67,7 @@ class StoredDense:
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
-        # A range alone is read as it is: its chunks are not another's, too.
+        # A single range is read directly: it shares no chunk with another range.
         on_chunks = all(edge % self.gene_step == 0 or edge == self.n_genes for edge in edges)
         by_range = on_chunks or len(edges) == 2
         with unchanged(self._file):
@@ -80,7 +80,7 @@ class StoredDense:
                 del whole
             else:
                 n_held = min(self.n_cells, budget // max(1, self.n_genes * self.dtype.itemsize))
-                n_held -= n_held % self.values.chunks[0]  # so that no chunk is on both sides
+                n_held -= n_held % self.values.chunks[0]  # so that no chunk is split between both
                 n_bytes = (self.n_cells - n_held) * (edges[-1] - edges[0]) * self.dtype.itemsize
                 with Scratch(reading.scratch, n_bytes) as scratch:
                     bands = _Bands(self, edges, n_held, reading, scratch)
@@ -94,7 +94,7 @@ class StoredDense:
             self._file.check_unchanged()
 
     def bands(self, first: int, last: int) -> list[slice]:
-        """Rows ``[first, last)`` in bands of whole chunks."""
+        """Cut rows ``[first, last)`` into bands of whole chunks."""
         a_row = self.n_genes * self.dtype.itemsize
         chunk = self.values.chunks[0]
         step = max(1, round(_BAND / a_row / chunk)) * chunk
@@ -102,7 +102,7 @@ class StoredDense:
         return [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
 
     def _load(self, rows: slice, genes: slice, reading: Reading) -> np.ndarray:
-        """Values of some rows and genes, decoded side by side."""
+        """Read the values of some rows and genes, decoded in parallel."""
         values = np.empty((rows.stop - rows.start, genes.stop - genes.start), self.dtype)
 
         def band(some: slice) -> None:
@@ -114,22 +114,22 @@ class StoredDense:
         return values
 
     def read(self, rows: slice, genes: slice, reading: Reading) -> np.ndarray:
-        """Values of some rows and genes, read by the calling thread."""
+        """Read the values of some rows and genes in the calling thread."""
         values = np.empty((rows.stop - rows.start, genes.stop - genes.start), self.dtype)
         reading.advance(self.values.read((rows, genes), values))
         return values
 
     def load_genes(self, genes: slice, reading: Reading) -> np.ndarray:
-        """All cells of some genes."""
+        """Read all cells of some genes."""
         return self._load(slice(0, self.n_cells), genes, reading)
 
     def load_rows(self, n_rows: int, reading: Reading) -> np.ndarray:
-        """The first rows, all genes."""
+        """Read the first `n_rows` rows, all genes."""
         return self._load(slice(0, n_rows), slice(0, self.n_genes), reading)
 
 
 class _ByRange:
-    """Ranges made of whole chunks, read when asked for."""
+    """Ranges made of whole chunks, read on demand."""
 
     def __init__(self, source: StoredDense, edges: Sequence[int], reading: Reading) -> None:
         self._source, self._edges, self._reading = source, edges, reading
@@ -141,9 +141,9 @@ class _ByRange:
 
 
 class _Bands:
-    """The first rows in memory, the others on disk, there range by range.
+    """The first rows in memory, the others on disk, stored range by range.
 
-    On disk a range is a matrix of its own, by row.
+    On disk, each range is a separate row-major matrix.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class _Bands:
         return self._at[k] + (row - self.n_held) * width * self._source.dtype.itemsize
 
     def take(self, rows: slice) -> None:
-        """Read some rows and put them away, cut by range."""
+        """Read some rows and write them to the scratch file, cut by range."""
         edges = self._edges
         values = self._source.read(rows, slice(edges[0], edges[-1]), self._reading)
         for k in range(len(edges) - 1):

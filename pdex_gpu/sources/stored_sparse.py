@@ -1,4 +1,4 @@
-"""Sparse matrices in files: CSR and CSC, from arrays that are decoded side by side."""
+"""Sparse matrices in files: CSR and CSC, from arrays that are decoded in parallel."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .order import SORTED_AT_ONCE, SORTING_BYTES, close_gaps, cut_lines, put_in_
 from .row_store import RowStore
 from .stored import Origin, StoredArray, unchanged
 
-_PIECE = 1 << 20  # entries read at a time, about
+_PIECE = 1 << 20  # approximate entries read at a time
 _SAMPLES = 64
-_LOST = 16  # zeros that are no repeated index: nothing was written there
-_CHUNK_DECODES = 4  # how often a chunk may be decoded for blocks to stay short
+_LOST = 16  # this many indices or more, all 0, are checked for never having been written
+_CHUNK_DECODES = 4  # how often a chunk may be decoded to keep blocks short
 
 
 class SparseArrays:
-    """Data, indices and indptr of a sparse matrix in a file, indptr checked and in memory.
+    """Data, indices and indptr of a sparse matrix in a file; indptr is checked and in memory.
 
     Parameters
     ----------
     data, indices : StoredArray
-        Of one dimension.
+        One-dimensional.
     indptr : numpy.ndarray
     shape : (int, int)
         Cells and genes.
@@ -41,7 +41,7 @@ class SparseArrays:
     what : str
         What the matrix is, for messages.
     file : Origin, optional
-        What all is in, if it is one.
+        The file or store that holds all arrays, if known.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SparseArrays:
         self.major = "row" if by_row else "column"
         n_major, self.limit = shape if by_row else shape[::-1]
         self.dtype = data.dtype
-        # Genes, or cells, in 16 bits where they fit: half of a float32 matrix are indices.
+        # Indices in 16 bits where they fit: half of a float32 matrix consists of indices.
         small = self.limit <= 1 << 16
         self.index_dtype = np.dtype(
             np.uint16 if small else np.int32 if self.limit < 1 << 31 else np.int64
@@ -81,21 +81,21 @@ class SparseArrays:
         self.nnz = int(self.indptr[-1])
         self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
         self.n_bytes = data.n_bytes + indices.n_bytes
-        self.counted: np.ndarray | None = None  # entries a gene, once all were read
+        self.counted: np.ndarray | None = None  # entries per gene, once all were read
         self.exact = True
 
     def read(self, first: int, last: int, data: np.ndarray, indices: np.ndarray) -> int:
-        """Fill `data` and `indices` with the entries ``[first, last)``; the indices are in range.
+        """Read the entries ``[first, last)`` into `data` and `indices`, and check the indices.
 
-        Returns the bytes read from the file.
+        Returns the number of bytes read from the file.
         """
         n_bytes = self.data.read((slice(first, last),), data)
         return n_bytes + self.read_indices(first, last, indices)
 
     def read_indices(self, first: int, last: int, indices: np.ndarray) -> int:
-        """Fill `indices` with those of the entries ``[first, last)``, which are in range."""
+        """Read the indices of the entries ``[first, last)`` and check that they are in range."""
         n_bytes = 0
-        # A chunk at a time: checked and narrowed while it is in the cache.
+        # One chunk at a time, checked and narrowed while it is in the cache.
         step = self.indices.chunks[0]
         for a in range(first - first % step, last, step):
             a, b = max(a, first), min(a + step, last)
@@ -124,7 +124,7 @@ class SparseArrays:
         return data, indices, self.indptr[rows.start : rows.stop + 1] - first
 
     def entries(self, first: int, last: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
-        """Data and indices of the entries ``[first, last)``, lazy ones if `reading` allows it."""
+        """Return data and indices of the entries ``[first, last)``, lazy if `reading` allows it."""
         if reading.lazy:
 
             def read_data(at: int, out: np.ndarray) -> None:
@@ -149,12 +149,12 @@ class SparseArrays:
     def sorted_entries(
         self, first: int, last: int, bounds: np.ndarray, reading: Reading
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Data and indices of the entries ``[first, last)``, put in order, and where lines end.
+        """Read the entries ``[first, last)`` in order; return data, indices and line ends.
 
-        See :func:`.order.put_in_order`; `bounds` are those of the lines, counted from `first`.
+        See :func:`.order.put_in_order`; `bounds` are the bounds of the lines, relative to `first`.
         """
         data, indices = self.entries(first, last, replace(reading, lazy=False))
-        ends = np.empty(len(bounds) - 1, np.int64)  # filled by the next
+        ends = np.empty(len(bounds) - 1, np.int64)  # filled by piece
 
         def piece(lines: tuple[int, int]) -> None:
             a, b = lines
@@ -168,7 +168,7 @@ class SparseArrays:
 
     def _check(self, indices: np.ndarray, first: int) -> None:
         name, indptr = self.indices.name, self.indptr
-        # As unsigned numbers negative ones are large: one pass tells, if they exceed the limit.
+        # Viewed as unsigned, negative indices are large: one pass finds them above the limit.
         unsigned = indices.view(f"u{indices.itemsize}")
         telling = indices.dtype.kind == "u" or self.limit <= np.iinfo(indices.dtype).max
         largest = unsigned.max(initial=0)
@@ -179,15 +179,15 @@ class SparseArrays:
         try:
             check_indices(indices, indptr, self.limit, name, self.major, first, FileFormatError)
         except FileFormatError:
-            self.check_unchanged()  # or else that is the error
+            self.check_unchanged()  # a change takes precedence
             raise
 
     def _check_written(self, first: int, n: int) -> None:
-        """Raise FileFormatError for `n` zeros in place of indices if a line has several of them."""
+        """Raise FileFormatError if a line has several of these `n` indices, which are all 0."""
         edges = np.clip(self.indptr, first, first + n)
         if np.diff(edges).max(initial=0) < 2:
             return
-        self.check_unchanged()  # or else that is the error
+        self.check_unchanged()  # a change takes precedence
         raise FileFormatError(
             f"{self.indices.name}, entries {first} to {first + n}: all are 0, so that this part "
             "was never written, or was lost. Copy the file again, or write it again."
@@ -196,7 +196,7 @@ class SparseArrays:
     def load(
         self, first: int, last: int, reading: Reading, data: np.ndarray, indices: np.ndarray
     ) -> None:
-        """As :meth:`read`, in pieces spread over threads."""
+        """Read like :meth:`read`, in pieces spread over threads."""
 
         def piece(bounds: tuple[int, int]) -> None:
             a, b = bounds
@@ -207,14 +207,17 @@ class SparseArrays:
             pass
 
     def _pieces(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Cuts of ``[first, last)`` at the borders of chunks, so that none is decoded twice."""
+        """Cut ``[first, last)`` at the borders of chunks, so that none is decoded twice."""
         chunk = self.data.chunks[0]
         step = max(1, round(min(_PIECE, (last - first) / 16) / chunk)) * chunk
         cuts = [first, *range((first // step + 1) * step, last, step), last]
         return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
 
     def density(self, run: Map) -> np.ndarray:
-        """Entries a gene, shape (n_genes,), float64; of rows from a sample all over the file."""
+        """Return the entries per gene, shape (n_genes,), float64.
+
+        For CSR they are estimated from chunks sampled across the file, until all rows were read.
+        """
         if self.major == "column":
             return np.diff(self.indptr).astype(np.float64)
         if self.counted is not None:
@@ -249,14 +252,14 @@ class SparseArrays:
 
 
 class _StoredSparse:
-    """What the sources over sparse matrices in files have in common.
+    """Base class of the sources for sparse matrices in files.
 
     Parameters
     ----------
     arrays : SparseArrays
     sorts : bool
-        Whether lines that are out of order are sorted, and repeated indices summed, as they are
-        read. It is left to packing to find that some are: see :meth:`canonical`.
+        Whether lines that are out of order are sorted, and repeated indices summed, while reading.
+        Packing detects whether this is needed: see :meth:`canonical`.
     """
 
     in_memory = False
@@ -281,13 +284,13 @@ class _StoredSparse:
         return self.arrays.identity()
 
     def canonical(self) -> Self:
-        """This matrix, its lines put in order as they are read."""
+        """Return this matrix with its lines put in order as they are read."""
         self.arrays.check_unchanged()
         return self if self.sorts else type(self)(self.arrays, sorts=True)
 
 
 class StoredCsc(_StoredSparse):
-    """A CSC matrix in a file: a range of genes is one stretch of it."""
+    """A CSC matrix in a file; the entries of a range of genes are contiguous."""
 
     form = "CSC"
     read_whole = False
@@ -307,7 +310,7 @@ class StoredCsc(_StoredSparse):
 
 
 class _CscReader:
-    """Gene ranges of a CSC matrix, read when asked for."""
+    """Gene ranges of a CSC matrix, read on demand."""
 
     def __init__(
         self, arrays: SparseArrays, edges: Sequence[int], reading: Reading, sorts: bool
@@ -329,9 +332,9 @@ class _CscReader:
 
 
 class StoredCsr(_StoredSparse):
-    """A CSR matrix in a file, read front to back once.
+    """A CSR matrix in a file, read once from front to back.
 
-    A file that is row-major cannot be cut by genes without decoding all of it for each cut.
+    A row-major file cannot be cut by genes without decoding all of it for each cut.
     """
 
     form = "CSR"

@@ -1,4 +1,4 @@
-"""Text as files hold it: UTF-8, of fixed or variable length, and what older writers left."""
+"""Text as files store it: UTF-8 of fixed or variable length, and what older writers left."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..errors import FileFormatError, TextEncodingWarning, shown, warn
 
 
 def decode_texts(values: Iterable[Any], what: str) -> np.ndarray:
-    """Values as str, in an object array; bytes that are not UTF-8 are taken for Latin-1.
+    """Return values as str in an object array; bytes that are not UTF-8 are read as Latin-1.
 
     Parameters
     ----------
     values : iterable of bytes or str
     what : str
-        Where they are from, for the warning.
+        Where the values come from, for the warning.
     """
     foreign: list[str] = []
 
@@ -41,7 +41,7 @@ def decode_texts(values: Iterable[Any], what: str) -> np.ndarray:
 
 
 def plain_text(value: Any) -> str:
-    """An attribute as str, however it is stored: bytes, or an array of one."""
+    """Return an attribute as str, even if it is stored as bytes or as an array of one value."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):
@@ -51,17 +51,17 @@ def plain_text(value: Any) -> str:
 
 
 def shown_name(name: str | bytes) -> str:
-    """The name of a node as users see it.
+    """Return the name of a node as users see it.
 
-    What is not UTF-8 is taken for Latin-1. h5py lists such names as bytes, and gives them with
-    surrogates in attributes.
+    Names that are not UTF-8 are read as Latin-1. h5py lists such names as bytes, but in attributes
+    it returns them as str with surrogates.
     """
     name = stored_name(name)
     return name if isinstance(name, str) else name.decode("latin-1")
 
 
 def stored_name(name: str | bytes) -> str | bytes:
-    """The name of a node as h5py finds it: bytes where it is not UTF-8."""
+    """Return the name of a node as h5py finds it: bytes if it is not UTF-8."""
     if isinstance(name, bytes):
         return name
     try:
@@ -72,9 +72,9 @@ def stored_name(name: str | bytes) -> str | bytes:
 
 
 def plain_texts(values: Any, what: str) -> Sequence[str]:
-    """A list in an attribute as str; nothing where it is stored as empty.
+    """Return the list in an attribute as str; an empty list if it is stored as empty.
 
-    Raises FileFormatError where it holds something else than text.
+    Raises FileFormatError if it holds anything but text.
     """
     if values is None or getattr(values, "shape", ()) is None:  # h5py.Empty
         return []

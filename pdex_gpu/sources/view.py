@@ -1,7 +1,7 @@
 """Cells and genes selected from a matrix in a file, in any order and with repeats.
 
-A matrix is read in the order in which it is stored, without what is not selected; only then are the
-cells put in the order of the view.
+A matrix is read in stored order, skipping what is not selected. Then the cells are put in the order
+of the view.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .view_rows import SelectedRows
 
 
 def select(source: StoredSource, rows: np.ndarray, columns: np.ndarray) -> Source:
-    """The source of some cells and genes of another.
+    """Return a source with some cells and genes of another.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ def select(source: StoredSource, rows: np.ndarray, columns: np.ndarray) -> Sourc
 
 
 def repeat(source: Source, rows: np.ndarray) -> Source:
-    """The source of some cells of another, in any order and as often as `rows` says.
+    """Return a source with some cells of another, in any order and as often as `rows` says.
 
-    Of a CSR matrix in memory no entry is copied; of others a range at a time.
+    No entry of a CSR matrix in memory is copied; other matrices are copied one range at a time.
     """
     if isinstance(source, StoredSource):
         return select(source, rows, np.arange(source.n_genes))
@@ -63,12 +63,12 @@ def repeat(source: Source, rows: np.ndarray) -> Source:
 
 
 def take_apart(source: Source) -> tuple[Source, np.ndarray | None]:
-    """What a view selects from, and the order of its cells; a source that is no view as it is."""
+    """Return the inner source and cell order of a view; return any other source with None."""
     return (source.inner, source.order) if isinstance(source, _View) else (source, None)
 
 
 def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
-    """A chunk with cell ``order[i]`` in row i."""
+    """Return a chunk with cell ``order[i]`` in row i."""
     if isinstance(chunk, CscChunk):
         return _repeated_columns(chunk, order)
     if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
@@ -77,16 +77,16 @@ def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
 
 
 class _View:
-    """Cells of a source put in the order of a view.
+    """A source whose cells are put in the order of a view.
 
     Parameters
     ----------
     inner : Source
-        Cells of a file are ascending and without repeats.
+        If it reads a file, its cells are ascending and without repeats.
     order : numpy.ndarray, optional
-        Cell of `inner` for each cell of the view; None if these are the same.
+        Cell of `inner` for each cell of the view; None if they are the same.
     selection : str
-        What tells this view from others of the same matrix.
+        Digest that distinguishes this view from others of the same matrix.
     """
 
     in_memory = False
@@ -101,7 +101,7 @@ class _View:
         self.n_bytes = inner.n_bytes
         self.description = f"view of {inner.description}"
         self._repeats = 1.0 if order is None else len(order) / max(1, inner.n_cells)
-        # A dense range is copied when its cells are put in order; rows need not move.
+        # A dense range is copied when its cells are put in order; sparse rows need not move.
         copies = 2 if order is not None and isinstance(inner, StoredDense) else 1
         self.bytes_per_entry = copies * inner.bytes_per_entry
 
@@ -137,7 +137,7 @@ class _View:
 
 
 class _Ordered:
-    """Ranges with their cells in the order of a view."""
+    """A reader of ranges with their cells in the order of a view."""
 
     def __init__(self, reader: Reader, order: np.ndarray) -> None:
         self._reader, self._order = reader, order
@@ -148,8 +148,8 @@ class _Ordered:
 
 
 def _repeated_columns(chunk: CscChunk, order: np.ndarray) -> CscChunk:
-    """The columns of a chunk with cell ``order[i]`` in row i."""
-    places = np.argsort(order, kind="stable")  # of each cell, ascending
+    """Return the columns of a chunk with cell ``order[i]`` in row i."""
+    places = np.argsort(order, kind="stable")  # rows of each cell, ascending
     counts = np.bincount(order, minlength=chunk.n_cells)
     firsts = np.cumsum(counts) - counts
     stretch = slice(int(chunk.indptr[0]), int(chunk.indptr[-1]))
@@ -158,7 +158,7 @@ def _repeated_columns(chunk: CscChunk, order: np.ndarray) -> CscChunk:
         raise NotCanonicalError("indices are out of range")
     times = counts[cells]
     ends = np.cumsum(times)
-    which = np.repeat(np.arange(len(cells)), times)  # entry of each new one
+    which = np.repeat(np.arange(len(cells)), times)  # source entry of each new entry
     nth = np.arange(len(which)) - (ends - times)[which]
     rows = places[firsts[cells[which]] + nth]
     bounds = np.concatenate([[0], ends])[chunk.indptr - chunk.indptr[0]]

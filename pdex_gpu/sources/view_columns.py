@@ -1,4 +1,4 @@
-"""Cells and genes selected from a CSC matrix in a file, range by range."""
+"""Cells and genes selected from a CSC matrix in a file, read range by range."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .order import in_order
 from .stored_sparse import StoredCsc
 from .view_rows import read_lines
 
-_PIECE = 1 << 20  # entries read at a time, about
+_PIECE = 1 << 20  # approximate entries read at a time
 
 
 class SelectedCsc:
@@ -40,13 +40,13 @@ class SelectedCsc:
         self._density = lengths * (len(rows) / max(1, source.n_cells))
         self.nnz = int(self._density.sum())
         self.dtype = source.dtype
-        # A range is put together from pieces: both are in memory for a while.
+        # A range is assembled from pieces: both are in memory for a while.
         self.bytes_per_entry = 2 * (self.dtype.itemsize + self._arrays.index_dtype.itemsize)
         self.n_bytes = int(source.n_bytes * lengths.sum() / max(1, source.nnz))
         self.description = source.description
 
     def density(self, run: Map) -> np.ndarray:
-        """See :meth:`.base.Source.density`: as if cells were selected at random."""
+        """See :meth:`.base.Source.density`: estimated as if cells were selected at random."""
         return self._density
 
     @contextmanager
@@ -58,16 +58,16 @@ class SelectedCsc:
         self._arrays.check_unchanged()
 
     def pieces(self, columns: np.ndarray, reading: Reading) -> list[np.ndarray]:
-        """Ascending columns, in pieces to read at a time."""
+        """Split ascending columns into pieces to read at a time."""
         entry = self._arrays.dtype.itemsize + self._arrays.index_dtype.itemsize
-        room = reading.work // (4 * reading.n_threads * entry)  # as read, and selected by scipy
+        room = reading.work // (4 * reading.n_threads * entry)  # as read, and as selected by scipy
         steps = self._arrays.indptr[columns] // max(1, min(_PIECE, room))
         return np.split(columns, np.flatnonzero(np.diff(steps)) + 1) if len(columns) else []
 
     def take(
         self, columns: np.ndarray, reading: Reading
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Data, indices and lengths of ascending columns, with the selected cells alone."""
+        """Read data, indices and lengths of ascending columns, for the selected cells only."""
         from scipy import sparse
 
         data, indices, bounds = in_order(*read_lines(self._arrays, columns, reading))
@@ -81,12 +81,12 @@ class SelectedCsc:
         return self._arrays.identity()
 
     def canonical(self) -> SelectedCsc:
-        """Itself: columns are put in order as they are read."""
+        """Return self: columns are put in order as they are read."""
         return self
 
 
 class _Reader:
-    """Gene ranges, read when asked for."""
+    """Gene ranges, read on demand."""
 
     def __init__(self, source: SelectedCsc, edges: Sequence[int], reading: Reading) -> None:
         self._source, self._edges, self._reading = source, edges, reading

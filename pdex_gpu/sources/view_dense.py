@@ -1,4 +1,4 @@
-"""Cells and genes selected from a dense matrix in a file, as an array of their own."""
+"""Cells and genes selected from a dense matrix in a file, presented as a stored array."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from .stored import Origin, StoredArray, Where
 
-_PIECE = 1 << 22  # bytes read at a time, about
+_PIECE = 1 << 22  # approximate bytes read at a time
 
 
 class SelectedValues:
@@ -17,7 +17,7 @@ class SelectedValues:
     Parameters
     ----------
     values : StoredArray
-        Of two dimensions.
+        Two-dimensional.
     rows : numpy.ndarray, int64
         Ascending.
     columns : numpy.ndarray, int64
@@ -29,8 +29,8 @@ class SelectedValues:
         self.name, self.dtype = values.name, values.dtype
         self.shape: tuple[int, ...] = (len(rows), len(columns))
         n_columns = values.shape[1]
-        # Chunks are as wide here as there are columns selected in them; columns in another order
-        # than the file's have to be read all at once, or each range would read every chunk.
+        # A chunk is as wide here as the number of columns selected in it. Columns in another order
+        # than the file's must be read all at once; otherwise each range would read every chunk.
         in_order = bool((columns[1:] >= columns[:-1]).all())
         share = len(columns) / max(1, n_columns)
         width = max(1, round(values.chunks[1] * share)) if in_order else len(columns)
@@ -66,19 +66,19 @@ class SelectedValues:
         return n_bytes
 
     def _step(self) -> int:
-        """Width of what is read at a time: whole chunks, wider ones where these are small."""
+        """Return the columns to read at a time: one chunk, or several if chunks are small."""
         width = self._values.chunks[1]
         full = _PIECE // (self._values.chunks[0] * self.dtype.itemsize)
         return max(1, full // width) * width
 
     def _band(self, width: int) -> int:
-        """Rows read at a time."""
+        """Return the rows to read at a time."""
         chunk = self._values.chunks[0]
         return max(1, _PIECE // (width * self.dtype.itemsize) // chunk) * chunk
 
 
 def _split(lines: np.ndarray, step: int, gap: int) -> list[np.ndarray]:
-    """Ascending numbers, cut where they pass a multiple of `step` or leave out more than `gap`."""
+    """Split ascending numbers where they pass a multiple of `step` or jump by more than `gap`."""
     cut = (np.diff(lines // step) > 0) | (np.diff(lines) > gap)
     cuts = [0, *(np.flatnonzero(cut) + 1).tolist(), len(lines)]
     return [lines[a:b] for a, b in itertools.pairwise(cuts)]

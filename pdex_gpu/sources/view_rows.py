@@ -1,4 +1,4 @@
-"""Cells and genes selected from a CSR matrix in a file, block by block."""
+"""Cells and genes selected from a CSR matrix in a file, read block by block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .stored_sparse import SparseArrays, StoredCsr
 
 
 def stretches(lines: np.ndarray, indptr: np.ndarray, gap: int) -> list[np.ndarray]:
-    """Ascending rows (or columns) in runs with no more than `gap` entries between neighbours."""
+    """Split ascending rows (or columns) where more than `gap` entries lie between neighbours."""
     between = indptr[lines[1:]] - indptr[lines[:-1] + 1]
     return np.split(lines, np.flatnonzero(between > gap) + 1) if len(lines) else []
 
@@ -25,9 +25,9 @@ def stretches(lines: np.ndarray, indptr: np.ndarray, gap: int) -> list[np.ndarra
 def read_lines(
     arrays: SparseArrays, lines: np.ndarray, reading: Reading
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data, indices and bounds of some rows (CSR) or columns (CSC), ascending.
+    """Read data, indices and bounds of some rows (CSR) or columns (CSC), ascending.
 
-    Chunks of the file in which none of them lies are not read.
+    Chunks of the file that contain none of them are not read.
     """
     indptr = arrays.indptr
     lengths = indptr[lines + 1] - indptr[lines]
@@ -79,7 +79,7 @@ class SelectedRows:
         self.counted: np.ndarray | None = None
         self._n_entries = int((arrays.indptr[kept + 1] - arrays.indptr[kept]).sum())
         most = 1 if columns is None else np.bincount(columns).max(initial=0)
-        self._most_repeats = int(most)  # of a column
+        self._most_repeats = int(most)  # maximum over columns
         self.n_bytes = int(arrays.n_bytes * self._n_entries / max(1, arrays.nnz))
         self.description = source.description
 
@@ -105,7 +105,7 @@ class SelectedRows:
         return self._density(run) if self._columns is None else self._estimated
 
     def cut(self, length: int) -> list[slice]:
-        """See :meth:`.rows.RowBlocks.cut`: by entries of the file, as all are read."""
+        """See :meth:`.rows.RowBlocks.cut`: counts entries of the file, since all are read."""
         steps = self._arrays.indptr[self._kept] // length
         cuts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), self.n_cells]
         return [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
@@ -133,5 +133,5 @@ class SelectedRows:
         self._arrays.check_unchanged()
 
     def canonical(self) -> Source:
-        """The same: rows are put in order as they are read."""
+        """Return a source of these rows: they are put in order as they are read."""
         return RowsSource(self)

@@ -1,4 +1,4 @@
-"""Integers that a file or a matrix holds as floating-point numbers, or in the other byte order."""
+"""Integers stored as floating-point numbers or in the other byte order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WholeNumbers:
         return self._array.file
 
     def read(self, where: Where, out: np.ndarray) -> int:
-        """See :meth:`.stored.StoredArray.read`; raises FileFormatError for fractions, too."""
+        """See :meth:`.stored.StoredArray.read`; also raises FileFormatError for fractions."""
         found = np.empty(out.shape, self._array.dtype)  # filled by read
         n_bytes = self._array.read(where, found)
         fault = _fault(found)
@@ -37,14 +37,14 @@ class WholeNumbers:
 
 
 def native_integers(values: np.ndarray, what: str) -> np.ndarray:
-    """Indices or indptr of a matrix in memory, as integers in this machine's byte order.
+    """Return indices or indptr of a matrix in memory as integers in native byte order.
 
-    Integers that are so already are handed back as they are; floats become int64.
+    Native integers are returned as they are; floats become int64.
 
     Raises
     ------
     DataError
-        They are no numbers, or hold a fraction.
+        They are not numbers, or hold a fraction.
     """
     if values.dtype.kind in "iu":
         return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -55,7 +55,7 @@ def native_integers(values: np.ndarray, what: str) -> np.ndarray:
 
 
 def with_native_integers(matrix: Any, what: str) -> Any:
-    """A CSR or CSC matrix of scipy whose indices and indptr compiled code can read."""
+    """Return a scipy CSR or CSC matrix whose indices and indptr compiled code can read."""
     indices = native_integers(matrix.indices, f"{what}/indices")
     indptr = native_integers(matrix.indptr, f"{what}/indptr")
     if indices is matrix.indices and indptr is matrix.indptr:
@@ -64,7 +64,7 @@ def with_native_integers(matrix: Any, what: str) -> Any:
 
 
 def for_scipy(matrix: Any, what: str) -> Any:
-    """The same for scipy, which cuts and converts by pairs of int32 or of int64 alone."""
+    """Return the matrix with both index arrays int32 or both int64, as scipy requires."""
     matrix = with_native_integers(matrix, what)
     found = {matrix.indices.dtype, matrix.indptr.dtype}
     if found in ({np.dtype(np.int32)}, {np.dtype(np.int64)}):
@@ -73,7 +73,7 @@ def for_scipy(matrix: Any, what: str) -> Any:
 
 
 def _with(matrix: Any, indices: np.ndarray, indptr: np.ndarray) -> Any:
-    # A constructor would look at all of them again, and choose other types.
+    # A constructor would check all indices again, and choose other dtypes.
     found = copy(matrix)
     found.indices, found.indptr = indices, indptr
     return found
@@ -83,6 +83,6 @@ _END = "where whole numbers belong. Build the matrix again."
 
 
 def _fault(found: np.ndarray) -> str | None:
-    whole = np.abs(found.astype(np.float64, copy=False)) < 2.0**53  # NaN is not
+    whole = np.abs(found.astype(np.float64, copy=False)) < 2.0**53  # False for NaN
     whole &= np.trunc(found) == found
     return None if whole.all() else f"it holds {found[~whole][0]!s}, {_END}"

@@ -1,8 +1,7 @@
-"""Groups of zarr stores that hand out arrays once all their chunks are known to be there, and
-stores on this machine that read nothing from elsewhere.
+"""Zarr groups that check arrays for missing chunks, and local stores confined to their folder.
 
-To zarr a chunk that is not there is one of fill values: writers leave out chunks of zeros. In a
-dense matrix that is common. In labels, names and sparse matrices it is a chunk that was lost.
+zarr reads a missing chunk as fill values, because writers leave out chunks of zeros. In a dense
+matrix that is common. In labels, names and sparse matrices, a missing chunk was lost.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from ..errors import FileFormatError
 from .allowed import Allowed, external, unwritten
 from .sizes import check_room
 
-_NAMED = 100  # bytes of a chunk's name, and of knowing whether it is there
+_NAMED = 100  # bytes of a chunk's name, and of the record whether it exists
 METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
 
 class StoredZarrGroup:
-    """A group of a zarr store; what it holds is checked when it is asked for.
+    """A group of a zarr store; its members are checked when they are accessed.
 
     Parameters
     ----------
@@ -53,12 +52,12 @@ class StoredZarrGroup:
         return found
 
     def get(self, name: Any, default: Any = None) -> Any:
-        """What is called `name`, checked: a StoredZarrGroup or a zarr.Array.
+        """Return the member `name`, checked: a StoredZarrGroup or a zarr.Array.
 
         Raises
         ------
         FileFormatError
-            Chunks of it are missing that hold more than zeros.
+            It lacks chunks that must hold more than zeros.
         """
         if not isinstance(name, str):
             raise FileFormatError(
@@ -75,27 +74,27 @@ class StoredZarrGroup:
         return node
 
     def _may_lack_chunks(self, array: Any, name: str) -> bool:
-        """Whether chunks of zeros, which writers leave out, are likely."""
+        """Return whether chunks of zeros, which writers leave out, are likely."""
         if len(array.shape) != 1 or array.size == 0:
             return True
         if name == "mask" or (name == "data" and "indptr" in self._group):
-            return True  # a mask of no cell; entries, which are checked as they are read
+            return True  # a mask of no cell; or entries, which are checked when read
         if name == "indices":
             return self._only_index_is_zero()
         other = {"codes": "categories", "indptr": "data"}.get(name)
         beside = None if other is None else self._group.get(other)
         shape = getattr(beside, "shape", None) or (2,)
-        return bool(shape[0] <= (name == "codes"))  # of one category; of no entries
+        return bool(shape[0] <= (name == "codes"))  # only one category; or no entries
 
     def _only_index_is_zero(self) -> bool:
-        """Whether this is a sparse matrix of one gene, by row, or of one cell, by column."""
+        """Return whether this is a CSR matrix of one gene, or a CSC matrix of one cell."""
         shape, kind = self.attrs.get("shape"), self.attrs.get("encoding-type")
         at = {"csr_matrix": 1, "csc_matrix": 0}.get(kind) if isinstance(kind, str) else None
         return isinstance(shape, list) and at is not None and len(shape) == 2 and shape[at] == 1
 
 
 def _check_written(array: Any) -> None:
-    """Raise FileFormatError if a chunk of a vector is not there."""
+    """Raise FileFormatError if a chunk of a vector is missing."""
     (length,), (unit,) = array.shape, getattr(array, "shards", None) or array.chunks
     n_chunks = -(-length // unit)
     what = f"{array.path} of {place_of(array.store)}"
@@ -126,13 +125,13 @@ def _chunks_there(array: Any, n_chunks: int) -> list[bool]:
 
 
 def chunk_key(array: Any, i: int) -> str:
-    """What chunk `i` of a vector, or its shard `i`, is called in its folder."""
+    """Return the file name of chunk `i`, or shard `i`, of a vector within its folder."""
     metadata = getattr(array, "metadata", None)  # zarr 3
     return str(metadata.encode_chunk_key((i,)) if metadata is not None else i)
 
 
 def local_root(store: Any) -> str | None:
-    """The folder or file of a store on this machine."""
+    """Return the folder or file of a store on this machine; None for other stores."""
     path = getattr(store, "root", None) or getattr(store, "path", None)  # zarr 3; zip and zarr 2
     if isinstance(path, str | Path) and os.path.exists(path):
         return os.path.abspath(path)
@@ -140,7 +139,7 @@ def local_root(store: Any) -> str | None:
 
 
 def place_of(store: Any) -> str:
-    """What a store is called in messages."""
+    """Return the name of a store for messages."""
     root = local_root(store)
     if root is not None:
         return root
@@ -152,28 +151,28 @@ def place_of(store: Any) -> str:
 
 
 def local_store(path: str, allow: Allowed) -> Any:
-    """The store in a folder, as zarr reads it, but for what is no file of that folder."""
+    """Return a zarr store of a folder that refuses everything but files of that folder."""
     store = _store_class()(path)
     store.guard = _Guard(path, allow)
     return store
 
 
 class _Guard:
-    """What files of a folder may be read."""
+    """Decides which files of a folder may be read."""
 
     def __init__(self, root: str, allow: Allowed) -> None:
         self._root, self._allow = os.path.abspath(root), allow
-        self._homes: dict[str, bool] = {}  # whether a folder within is where it seems to be
+        self._homes: dict[str, bool] = {}  # whether a folder really is inside the root
 
     def check(self, key: str) -> None:
-        """Raise FileFormatError for what is elsewhere, or no file."""
+        """Raise FileFormatError if a key leads out of the store or is not a file."""
         path = os.path.join(self._root, key)
         try:
             mode = os.lstat(path).st_mode
         except FileNotFoundError:
             return
         except NotADirectoryError:
-            if os.path.basename(key) in METADATA:  # asked for beside any file
+            if os.path.basename(key) in METADATA:  # zarr looks for it next to any file
                 return
             raise
         folder = os.path.dirname(path)
@@ -197,7 +196,7 @@ class _Guard:
 
 @cache
 def _store_class() -> Any:
-    """The class of zarr for stores in folders, asking a guard before a file is opened."""
+    """Return a subclass of zarr's folder store that asks a guard before it opens a file."""
     import zarr
 
     if not hasattr(zarr.storage, "LocalStore"):  # zarr 2

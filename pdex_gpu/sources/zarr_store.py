@@ -1,6 +1,6 @@
-"""zarr stores as anndata writes them (formats 2 and 3, sharded too): arrays decoded by zarr.
+"""Zarr stores as anndata writes them (formats 2 and 3, also sharded), decoded by zarr.
 
-zarr decodes on threads of its own and may be called from several.
+zarr decodes on threads of its own and may be called from several threads.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .sizes import check_decoded, check_encoded, check_room
 from .stored import Where, position
 from .zarr_group import METADATA, StoredZarrGroup, chunk_key, local_root, local_store, place_of
 
-_PIECE = 1 << 22  # bytes decoded at a time, about: a call of zarr costs about as much as 100 KB
-_FEW = 1 << 12  # files whose sizes are asked for
-_PARSED = 10  # bytes that a byte of JSON becomes as objects, about
+_PIECE = 1 << 22  # approximate bytes decoded at a time: a call costs about as much as 100 KB
+_FEW = 1 << 12  # maximum number of files whose sizes are looked up
+_PARSED = 10  # approximate bytes of objects per byte of JSON
 
 
 def reading(what: str) -> AbstractContextManager[None]:
-    """Turn errors of zarr and of its codecs into a FileFormatError that says what was read."""
+    """Turn errors of zarr and its codecs into a FileFormatError that names what was read."""
     return gate.reading(
         what,
         "zarr",
@@ -43,12 +43,12 @@ def reading(what: str) -> AbstractContextManager[None]:
 
 
 def is_url(path: str) -> bool:
-    """Whether this names something in object storage, or elsewhere that fsspec reads."""
+    """Return whether a path is a URL, for object storage or another place that fsspec reads."""
     return "://" in path
 
 
 def is_zarr_path(path: str) -> bool:
-    """Whether there is a zarr store: a URL, a folder with metadata of a group, or a zip file."""
+    """Return whether a path is a zarr store: a URL, a folder with group metadata or a zip file."""
     if is_url(path):
         return not path.endswith((".h5ad", ".h5"))
     if os.path.isfile(path):
@@ -62,7 +62,7 @@ def open_zarr(
     layer: str | None = None,
     allow: Allowed = frozenset(),
 ) -> Dataset:
-    """Open a zarr store; see :func:`.h5ad.open_h5ad`, whose arguments and errors these are.
+    """Open a zarr store; arguments and errors are those of :func:`.h5ad.open_h5ad`.
 
     Raises
     ------
@@ -78,13 +78,13 @@ def open_zarr(
 
 @contextmanager
 def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
-    """The group of the AnnData in a zarr store, as in :func:`open_zarr`."""
+    """Open the root group of the AnnData in a zarr store, as :func:`open_zarr` does."""
     with ExitStack() as stack:
         yield _root(stack, path, allow)
 
 
 def _root(stack: ExitStack, path: str, allow: Allowed) -> StoredZarrGroup:
-    """The same group, whose store the stack closes."""
+    """Open the root group of a store, which `stack` closes."""
     try:
         import zarr
     except ImportError as error:
@@ -102,13 +102,13 @@ def _root(stack: ExitStack, path: str, allow: Allowed) -> StoredZarrGroup:
         elif not is_url(path):
             store = local_store(path, allow)
         root = StoredZarrGroup(zarr.open_group(store, mode="r"), allow)
-        if zipped:  # until it is opened, it cannot be closed
+        if zipped:  # it cannot be closed until it is open
             stack.callback(store.close)
         return root
 
 
 def _check_metadata(path: str) -> None:
-    """Check the size of metadata, which zarr reads and parses whole."""
+    """Check the size of the metadata, which zarr reads and parses whole."""
     for name in METADATA:
         file = os.path.join(path, name)
         with suppress(OSError):
@@ -118,7 +118,7 @@ def _check_metadata(path: str) -> None:
 
 @contextmanager
 def _needing_fsspec(path: str) -> Iterator[None]:
-    """Say what to install where fsspec, or the file system of a URL, is missing."""
+    """Say what to install if fsspec, or the file system of a URL, is missing."""
     try:
         yield
     except ImportError as error:
@@ -131,15 +131,15 @@ def _needing_fsspec(path: str) -> Iterator[None]:
 class ZarrArray:
     """An array of a zarr store; see :class:`.stored.StoredArray`.
 
-    Chunks that were never written are zeros by the rules of zarr; in the data of a sparse matrix
-    these are taken for chunks that were lost.
+    By zarr's rules, chunks that were never written are zeros; in the data of a sparse matrix they
+    are treated as lost.
 
     Parameters
     ----------
     array : zarr.Array
-        Numbers of one or two dimensions.
+        Numeric, of one or two dimensions.
     what : str
-        What it is, for messages: ``"X/data"``.
+        Name for messages: ``"X/data"``.
     sparse_data : bool
         Whether it holds the entries of a sparse matrix.
     """
@@ -151,12 +151,12 @@ class ZarrArray:
         self.name = f"{what} of {place_of(array.store)}"
         self.shape = tuple(int(n) for n in array.shape)
         self.dtype = native_dtype(array.dtype, self.name)
-        self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # of a shard, those inside
+        self.chunks = tuple(max(1, int(n)) for n in array.chunks)  # in a shard: its inner chunks
         self._units = tuple(int(n) for n in getattr(array, "shards", None) or self.chunks)
         check_room(self.dtype.itemsize * prod(self.chunks), f"a chunk of {self.name}")
         self._codec = _codec_of(array)
         self.n_bytes = self._stored_bytes()
-        # Of the matrix, not of one of its arrays: they change together.
+        # Watch the matrix, not one of its arrays: they change together.
         parent = array.path if len(self.shape) == 2 else os.path.dirname(array.path)
         self.file = None if root is None else _StoreFiles(root, parent)
 
@@ -188,7 +188,7 @@ class ZarrArray:
         return int(self.n_bytes * size / max(1, prod(self.shape)))
 
     def _pieces(self, where: Where) -> Iterator[Where]:
-        """Pieces of whole chunks, as far as these reach into `where`: bounded buffers."""
+        """Yield pieces of whole chunks, clipped to `where`, so that buffers stay bounded."""
         fit = max(1, _PIECE // (self.dtype.itemsize * prod(self.chunks)))  # chunks
         steps: list[int] = []
         for chunk, w in zip(reversed(self.chunks), reversed(where), strict=True):
@@ -204,7 +204,7 @@ class ZarrArray:
                 yield tuple(slice(a, b) for a, b in ends)
 
     def _check_written(self, where: slice, values: np.ndarray) -> None:
-        """Raise FileFormatError if entries are zeros because there is no file for them."""
+        """Raise FileFormatError if entries are zeros because their file is missing."""
         (unit,) = self._units
         fill = self._array.fill_value or 0
         for i in range(where.start // unit, -(-where.stop // unit)):
@@ -226,10 +226,10 @@ class ZarrArray:
                 )
 
     def _check_decoded(self, where: Where) -> None:
-        """Raise FileFormatError if a chunk decodes to much more than belongs into it.
+        """Raise FileFormatError if a chunk decodes to far more bytes than expected.
 
-        Codecs have no limit, so it is asked what the chunk says of itself. Of shards, zip files and
-        stores elsewhere nothing is known.
+        Codecs have no limit, so the check uses the sizes that the chunk itself declares. For
+        shards, zip files and remote stores they are unknown.
         """
         if self._codec is None or self._folder is None or self._units != self.chunks:
             return
@@ -254,7 +254,7 @@ class ZarrArray:
             check_decoded(told, belong, what)
 
     def _has(self, key: str) -> bool:
-        """Whether a store that is no folder of this machine has a key."""
+        """Return whether a store that is not a folder on this machine has a key."""
         if not hasattr(self._array.store, "exists"):  # zarr 2
             return key in self._array.store
         from zarr.core.sync import sync
@@ -263,7 +263,7 @@ class ZarrArray:
 
 
 def _codec_of(array: Any) -> str | None:
-    """The codec that compresses an array, where one alone does: "zstd" of a ZstdCodec or a Zstd."""
+    """Return the codec of an array that has only one: "zstd" for ZstdCodec or Zstd."""
     codecs: Any = getattr(array, "compressors", None) or ()
     if len(codecs) != 1 or getattr(array, "filters", None) or not hasattr(array, "metadata"):
         return None
@@ -280,7 +280,7 @@ class _StoreFiles:
         self._before = self._now()
 
     def _now(self) -> dict[str, tuple[int, int]]:
-        """Sizes and times of what is written anew whenever the matrix is: its metadata."""
+        """Return sizes and times of the metadata, which is rewritten whenever the matrix is."""
         folders = [os.path.join(self._folder, name) for name in ("", "data", "indices", "indptr")]
         files = [os.path.join(folder, name) for folder in folders for name in METADATA]
         files = [self._root] if os.path.isfile(self._root) else files

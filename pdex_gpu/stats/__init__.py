@@ -1,4 +1,4 @@
-"""Tests: which kernels one needs, and how their output becomes statistics and p-values."""
+"""Statistical tests: the kernels each needs, and how their output becomes p-values."""
 
 from __future__ import annotations
 

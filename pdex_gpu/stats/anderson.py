@@ -1,4 +1,4 @@
-"""Two-sample Anderson-Darling test, and its combination over strata."""
+"""The two-sample Anderson-Darling test, and its combination over strata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .anderson_limit import log_survival
 from .base import Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
 from .samples import Sides
 
-# Critical values for two samples, Scholz and Stephens 1987, table 2: b0 + b1 + b2.
+# Critical values for two samples (Scholz and Stephens 1987, table 2): b0 + b1 + b2.
 _CRITICAL = (
     np.array([0.675, 1.281, 1.645, 1.96, 2.326, 2.573, 3.085])
     + np.array([-0.245, 0.25, 0.678, 1.149, 1.822, 2.364, 3.615])
@@ -27,7 +27,7 @@ _CRITICAL = (
 _LEVEL = np.array([0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.001])
 
 
-#: Of A2 under the null in the limit of large samples: sum of 2 / (j (j + 1))^2.
+#: Variance of A2 under the null in the large-sample limit: sum of 2 / (j (j + 1))^2.
 _LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
 
 VARIANTS = ("midrank", "right", "continuous")
@@ -36,12 +36,12 @@ P_VALUES = ("asymptotic", "interpolated")
 
 @dataclass(frozen=True)
 class AndersonDarling(StatisticalTest):
-    """``scipy.stats.anderson_ksamp([target, reference])``: the statistic normalised as there.
+    """The test of ``scipy.stats.anderson_ksamp([target, reference])``, normalised as in scipy.
 
-    The p-value is that of the limiting distribution of the statistic (Scholz and Stephens 1987,
-    section 5), or scipy's, which is interpolated in their table and so lies in [0.001, 0.25]. Over
-    strata: the sum of A2, normalised, with the limiting distribution of such a sum (Scholz and Zhu
-    2019, R package kSamples).
+    The p-value comes from the limiting distribution of the statistic (Scholz and Stephens 1987,
+    section 5). Alternatively it is scipy's, interpolated in their table and so in [0.001, 0.25].
+    Over strata, the statistic is the normalised sum of A2, and the p-value comes from the limiting
+    distribution of that sum (Scholz and Zhu 2019, R package kSamples).
     """
 
     variant: str = "midrank"
@@ -53,7 +53,7 @@ class AndersonDarling(StatisticalTest):
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> AndersonDarling | None:
-        """The test, or None if scipy itself has to run it."""
+        """Return the test, or None if scipy itself must run it."""
         if not set(options) <= {"variant", "midrank", "p_values", "nan_policy"}:
             return None
         variant = options.get("variant", "midrank")
@@ -84,14 +84,14 @@ class AndersonDarling(StatisticalTest):
         *,
         log10_p: bool = False,
     ) -> Judged:
-        """Normalised statistic and p-value.
+        """Return the normalised statistic and the p-value.
 
         Parameters
         ----------
         a2 : numpy.ndarray, shape (n_targets, n_genes)
-            A2, NaN where it is undefined.
+            A2, NaN where undefined.
         n_target, n_reference : numpy.ndarray, shape (n_targets or 1, 1), float64
-            Cells.
+            Number of cells.
         """
         statistic = (a2 - 1.0) / _sigmas(n_target, n_reference)
         if self.p_values == "interpolated":
@@ -117,7 +117,7 @@ class AndersonDarling(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> Judged:
-        """The normalised sum of A2 over strata where it is defined, and its p-value."""
+        """Return the normalised sum of A2 over the strata that define it, and its p-value."""
         if self.p_values == "interpolated":
             raise OptionError(
                 "p_values='interpolated' is scipy's table for one comparison; over strata there "
@@ -139,7 +139,7 @@ class AndersonDarling(StatisticalTest):
 
 
 def _interpolated(statistic: np.ndarray) -> np.ndarray:
-    """P-values as scipy interpolates them."""
+    """Return p-values interpolated as scipy does."""
     fit = np.polyfit(_CRITICAL, np.log(_LEVEL), 2)
     inside = np.clip(statistic, _CRITICAL[0], _CRITICAL[-1])
     p_value: np.ndarray = np.exp(np.polyval(fit, inside))
@@ -149,14 +149,14 @@ def _interpolated(statistic: np.ndarray) -> np.ndarray:
 
 
 def _sigmas(n_target: np.ndarray, n_reference: np.ndarray) -> np.ndarray:
-    """:func:`_sigma` of each pair of sizes, shape (n_targets, 1)."""
+    """Return :func:`_sigma` of each pair of sizes, shape (n_targets, 1)."""
     n, m = (sizes.ravel().tolist() for sizes in np.broadcast_arrays(n_target, n_reference))
     return np.array([_sigma(int(b), int(a)) for a, b in zip(n, m, strict=True)])[:, None]
 
 
 @lru_cache(maxsize=65536)
 def _sigma(n_ref: int, n_target: int) -> float:
-    """Standard deviation of A2 under the null, eq. 4 for k = 2; NaN below four cells."""
+    """Return the standard deviation of A2 under the null (eq. 4, k = 2); NaN below four cells."""
     n = n_ref + n_target
     if n < 4:
         return math.nan
@@ -173,6 +173,6 @@ def _sigma(n_ref: int, n_target: int) -> float:
 
 @lru_cache(maxsize=65536)
 def _harmonic(n: int) -> tuple[float, float]:
-    """``sum 1/i`` for i = 2 ... n - 1, and the double sum g of eq. 4."""
+    """Return ``sum 1/i`` for i = 2 ... n - 1, and the double sum g of eq. 4."""
     sums = (1.0 / np.arange(n - 1, 1, -1)).cumsum()
     return float(sums[-1]), float((sums / np.arange(2, n)).sum())

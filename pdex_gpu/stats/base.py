@@ -1,4 +1,4 @@
-"""The tests by name, and what a test is."""
+"""The base class of the tests, and the lookup of tests by name."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ ALTERNATIVES = ("two-sided", "less", "greater")
 
 NAN_POLICIES = ("raise", "omit", "propagate")
 
-#: Arrays of shape (n_targets, n_genes): genes can be judged a few at a time.
+#: Arrays of shape (n_targets, n_genes), so that genes can be judged a few at a time.
 Measured = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a test says of every (target, gene), each shape (n_targets, n_genes), float64.
+    """The results of a test for every (target, gene) pair; shape (n_targets, n_genes), float64.
 
     Attributes
     ----------
     statistic : numpy.ndarray
-        NaN where a pair cannot be judged, unless the test defines it.
+        NaN where a pair cannot be judged, unless the test defines a value.
     p_value : numpy.ndarray
         1 where a pair cannot be judged.
     z : numpy.ndarray or None
-        Signed standard normal deviate, if it was asked for.
+        Signed standard normal deviate, if requested.
     log10_p : numpy.ndarray or None
-        Logarithm of the p-value, also where that underflows, if it was asked for.
+        log10 of the p-value, also where the p-value underflows, if requested.
     """
 
     statistic: np.ndarray
@@ -50,7 +50,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Stratum:
-    """What is known of the comparisons within a stratum.
+    """The data of the comparisons within one stratum.
 
     Attributes
     ----------
@@ -76,12 +76,12 @@ class StatisticalTest(ABC):
     needs_m2 : bool
         Whether `judge` uses second moments.
     has_z : bool
-        Whether it has a standard normal deviate.
+        Whether the test has a standard normal deviate.
     has_log10_p : bool
-        Whether it has the logarithm of p-values that underflow.
+        Whether the test has log10 of p-values that underflow.
     nan_policy : {"raise", "omit", "propagate"}
-        What NaN does: it is refused; the cell is left out at that gene; or comparisons that it
-        takes part in cannot be judged.
+        Treatment of NaN: raise an error, leave the cell out for that gene, or do not judge the
+        comparisons that involve it.
     """
 
     metric: str
@@ -93,25 +93,25 @@ class StatisticalTest(ABC):
 
     @property
     def why_reference(self) -> str | None:
-        """Why the compiled kernels cannot run it, if only the reference kernel set can."""
+        """Return why the compiled kernels cannot run the test; None if they can."""
         if self.nan_policy == "raise":
             return None
         return f"nan_policy={self.nan_policy!r}: no compiled kernel does this"
 
     @property
     def refuses_nan(self) -> bool:
-        """Whether NaN is refused; infinity always is."""
+        """Return whether NaN is refused; infinity always is."""
         return self.nan_policy == "raise"
 
     @abstractmethod
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
-        """What `judge` needs from the kernels beside moments."""
+        """Compute what `judge` needs from the kernels in addition to moments."""
 
     @abstractmethod
     def judge(
         self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
     ) -> Judged:
-        """Statistic and p-value, and what else is asked for."""
+        """Return the statistic, the p-value and the optional values requested."""
 
     def judge_strata(
         self,
@@ -122,7 +122,7 @@ class StatisticalTest(ABC):
         z: bool = False,
         log10_p: bool = False,
     ) -> Judged:
-        """One statistic and p-value a row, from all its strata.
+        """Return one statistic and p-value per row, from all its strata.
 
         Raises
         ------
@@ -136,9 +136,9 @@ class StatisticalTest(ABC):
 
 
 def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) -> StatisticalTest:
-    """The test `metric` with options named as scipy names them.
+    """Return the test `metric`, given options by their scipy names.
 
-    `call` are the parameters of the call that took them, for messages.
+    `call` lists the parameters of the calling function, for messages.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) ->
 
 
 def nan_policy_of(options: dict[str, Any]) -> str:
-    """The option nan_policy=, ``"raise"`` by default; raises OptionError if it makes no sense."""
+    """Return the option nan_policy=, ``"raise"`` by default; raise OptionError if it is invalid."""
     policy = options.get("nan_policy", "raise")
     check_choice("value for nan_policy:", policy, NAN_POLICIES)
     return str(policy)
@@ -178,7 +178,7 @@ def judged(
     z: np.ndarray | None = None,
     log10_p: np.ndarray | None = None,
 ) -> Judged:
-    """P-values of pairs that could not be judged become 1, as in pdex."""
+    """Build the result, setting p-values of pairs that could not be judged to 1, as pdex does."""
     p_value[np.isnan(p_value)] = 1.0
     if log10_p is not None:
         log10_p[np.isnan(log10_p)] = 0.0

@@ -11,13 +11,13 @@ from .log_tails import _log_half_step
 from .samples import Sides
 from .t_test import standard_error
 
-# Quantiles of Student's t with at least so many degrees of freedom are a polynomial in 1 / df.
+# From this df on, quantiles of Student's t are evaluated as a polynomial in 1 / df.
 _FITTED_FROM, _DEGREE, _MOST_LEVEL = 8.0, 16, 0.9999
 _FEW = 1000
 
 
 def auroc(u2: np.ndarray, n_target: np.ndarray, n_reference: np.ndarray) -> np.ndarray:
-    """U / (n m): how often a target cell exceeds a reference cell, equal ones counting half."""
+    """Return U / (n m): how often a target cell exceeds a reference cell; ties count half."""
     return u2 * 0.5 / (n_target * n_reference)
 
 
@@ -29,10 +29,11 @@ def auroc_interval(
     n_reference: np.ndarray,
     level: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """DeLong's confidence interval of the AUROC, clipped to [0, 1]; NaN below two cells a side.
+    """Return DeLong's confidence interval of the AUROC, clipped to [0, 1].
 
-    The variance is that of placements over n in the target plus likewise in the reference
-    (DeLong, DeLong and Clarke-Pearson 1988).
+    It is NaN with fewer than two cells per side. The variance is the sum over both sides of the
+    variance of the placements divided by the number of cells (DeLong, DeLong and Clarke-Pearson
+    1988).
     """
     n, m = n_target, n_reference
     mean = auroc(u2, n, m)
@@ -40,14 +41,17 @@ def auroc_interval(
         of_target = of_target / (4.0 * m * m) - n * mean * mean
         of_reference = of_reference / (4.0 * n * n) - m * mean * mean
         variance = of_target / ((n - 1.0) * n) + of_reference / ((m - 1.0) * m)
-    # Without a second cell a placement has no variance; rounding can make 0 / 0 a number.
+    # With a single cell, placements have no variance; rounding can turn 0 / 0 into a number.
     variance = np.where((n > 1.0) & (m > 1.0), np.maximum(variance, 0.0), np.nan)
     reach = _normal_quantile(level) * np.sqrt(variance)
     return np.maximum(mean - reach, 0.0), np.minimum(mean + reach, 1.0)
 
 
 def mean_interval(sides: Sides, variance: str, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence interval of the difference of means, by Student's t with the test's variance."""
+    """Return the confidence interval of the difference of means, by Student's t.
+
+    The variance is that of the test.
+    """
     error, df = standard_error(sides, variance)
     return around(sides.target.mean - sides.reference.mean, error, df, level)
 
@@ -55,15 +59,16 @@ def mean_interval(sides: Sides, variance: str, level: float) -> tuple[np.ndarray
 def around(
     middle: np.ndarray, error: np.ndarray, df: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The interval ``middle -+ t error``, t the quantile of Student's t with `df`."""
+    """Return the interval ``middle -+ t error`` with t the quantile of Student's t with `df`."""
     reach = _student_quantile(np.asarray(df, np.float64), level) * error
     return middle - reach, middle + reach
 
 
 def _student_quantile(df: np.ndarray, level: float) -> np.ndarray:
-    """Where the central interval of Student's t ends; scipy's, or a fit to it in 1 / df.
+    """Return the upper end of the central interval of Student's t, from scipy or a fit to it.
 
-    Worst relative difference to `scipy.special.stdtrit`: 6e-15, for levels up to 0.9999.
+    The fit is a polynomial in 1 / df. Its worst relative difference from `scipy.special.stdtrit` is
+    6e-15, for levels up to 0.9999.
     """
     if df.size < _FEW or level > _MOST_LEVEL:
         return np.asarray(special.stdtrit(df, 0.5 + 0.5 * level))
@@ -82,7 +87,10 @@ def _fitted_quantile(level: float) -> np.polynomial.Chebyshev:
 
 
 def cohens_d(sides: Sides) -> np.ndarray:
-    """Difference of means over the pooled standard deviation (Cohen 1988); NaN where that is 0."""
+    """Return the difference of means over the pooled standard deviation (Cohen 1988).
+
+    It is NaN where that standard deviation is 0.
+    """
     target, reference = sides.target, sides.reference
     assert target.m2 is not None
     assert reference.m2 is not None
@@ -92,14 +100,17 @@ def cohens_d(sides: Sides) -> np.ndarray:
 
 
 def standardised(difference: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """``difference / spread``, NaN where there is no spread."""
+    """Return ``difference / spread``, or NaN where the spread is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found: np.ndarray = np.where(spread > 0.0, difference / spread, np.nan)
     return found
 
 
 def hedges_correction(df: np.ndarray) -> np.ndarray:
-    """What makes Cohen's d unbiased: ``Γ(df/2) / (sqrt(df/2) Γ((df - 1)/2))`` (Hedges 1981)."""
+    """Return the factor that makes Cohen's d unbiased (Hedges 1981).
+
+    It is ``Γ(df/2) / (sqrt(df/2) Γ((df - 1)/2))``.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.exp(_log_half_step((df - 1.0) / 2.0))
         found: np.ndarray = np.where(df > 1.0, ratio / np.sqrt(df / 2.0), np.nan)

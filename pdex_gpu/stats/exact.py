@@ -1,4 +1,4 @@
-"""Sums without rounding, of genes whose moments lose digits or overflow in float64."""
+"""Sums without rounding, for genes whose moments lose digits or overflow in float64."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from ..backends.contract import Moments
 from ..design import Contrast, Design
 
-#: Sums are whole multiples of 2 to minus this, those of squares of 2 to minus twice this.
+#: Sums are integer multiples of ``2**-UNIT``, sums of squares of ``2**(-2 * UNIT)``.
 UNIT = 1126
 
 _LOWER = 27  # of the 53 bits of a float64
 _MASK = (1 << _LOWER) - 1
-_LARGE = 2.0**53  # beyond, not every integer is a float64
+_LARGE = 2.0**53  # beyond this, not every integer is a float64
 _NEARLY_CONSTANT = 2.0**-40  # squared deviations over squared mean
-_CANCELLED = 2.0**-24  # what is left of a difference
+_CANCELLED = 2.0**-24  # a difference below this share of its terms has lost too many digits
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Cells, and the sums of their values and of the squares of these."""
+    """The number of cells, the sum of their values and the sum of the squares."""
 
     n: int
     total: int
@@ -30,7 +30,7 @@ class Sums:
 
     @classmethod
     def of(cls, values: np.ndarray, n: int) -> Sums:
-        """Those of `n` cells; `values` may leave zeros out."""
+        """Compute the sums of `n` cells; `values` may leave zeros out."""
         if values.dtype.kind != "f":
             distinct, counts = np.unique(values, return_counts=True)
             pairs = list(zip(distinct.tolist(), counts.tolist(), strict=True))
@@ -59,22 +59,22 @@ class Sums:
 
     @property
     def mean(self) -> float:
-        """The float64 next to the mean; NaN of no cell."""
+        """Return the float64 closest to the mean; NaN if there are no cells."""
         return quotient(self.total, self.n, UNIT) if self.n else np.nan
 
     @property
     def deviations(self) -> int:
-        """`n` times the sum of squared deviations from the mean."""
+        """Return `n` times the sum of squared deviations from the mean."""
         return self.n * self.squares - self.total * self.total
 
 
 def _sum(values: np.ndarray) -> int:
-    """Of int64, without overflow."""
+    """Sum int64 values without overflow."""
     return (int((values >> _LOWER).sum()) << _LOWER) + int((values & _MASK).sum())
 
 
 def quotient(a: int, b: int, exponent: int) -> float:
-    """The float64 next to ``a / b / 2**exponent``, infinite where none is."""
+    """Return the float64 closest to ``a / b / 2**exponent``, or infinity on overflow."""
     if exponent >= 0:
         b <<= exponent
     else:
@@ -88,14 +88,15 @@ def quotient(a: int, b: int, exponent: int) -> float:
 def with_exact_sums(
     moments: Moments, design: Design, entries: Callable[[int], list[np.ndarray]]
 ) -> Moments:
-    """The moments, with `exact` for genes that need it; as they are if none does.
+    """Return the moments with `exact` set for genes that need it, or unchanged if none does.
 
     Parameters
     ----------
     moments : Moments
     design : Design
     entries : callable
-        Gives values of each group in a gene, by its place in `moments`; zeros may be left out.
+        Takes a gene's position in `moments` and returns its values in each group; zeros may be
+        left out.
     """
     genes = np.flatnonzero(_doubtful(moments, design))
     if not len(genes):
@@ -109,7 +110,7 @@ def with_exact_sums(
 
 
 def _doubtful(moments: Moments, design: Design) -> np.ndarray:
-    """Genes with values that overflow or underflow, or that differ by little of what they are."""
+    """Return a mask of genes whose values over- or underflow, or differ very little relatively."""
     found = np.zeros(moments.mean.shape[1], bool)
     if moments.exponent is not None:
         found |= moments.exponent.any(axis=0)
@@ -119,7 +120,7 @@ def _doubtful(moments: Moments, design: Design) -> np.ndarray:
         if largest >= _LARGE:
             found |= (np.abs(moments.mean) >= _LARGE).any(axis=0)
         if moments.m2 is not None:
-            # First whether there may be any, without temporary arrays of numbers.
+            # A cheap first check for any candidates, without temporary float arrays.
             bound = largest * largest * float(design.n_cells.max()) * _NEARLY_CONSTANT
             small = np.count_nonzero(moments.m2 < bound)
             if small > np.count_nonzero(moments.m2 == 0.0):
@@ -133,7 +134,7 @@ def _doubtful(moments: Moments, design: Design) -> np.ndarray:
 
 
 def _cancelled(moments: Moments, contrast: Contrast, design: Design) -> np.ndarray:
-    """Genes where hardly a digit is left of a pool less a target's cells."""
+    """Return a mask of genes where subtracting a target's cells from the pool cancels digits."""
     first, targets = contrast.groups[0], contrast.groups[1:]
     n = contrast.n_cells[1:, None].astype(np.float64)
     n_pool = float(contrast.n_cells[0])

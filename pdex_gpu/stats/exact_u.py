@@ -10,11 +10,11 @@ import numpy as np
 
 @lru_cache(maxsize=256)
 def survival(m: int, n: int) -> np.ndarray:
-    """``P(U >= u)`` for u = 0 ... m n, samples of m and n without ties.
+    """Return ``P(U >= u)`` for u = 0 ... m n, for samples of m and n without ties.
 
     The number of arrangements with U = u is the coefficient of ``q**u`` in the Gaussian binomial
     ``prod_{i=1..m} (1 - q**(n + i)) / (1 - q**i)`` (Mann and Whitney 1947). Coefficients are
-    integers throughout, of any size, so probabilities are right to the last bit.
+    integers of any size throughout, so probabilities are right to the last bit.
 
     Returns
     -------
@@ -22,7 +22,7 @@ def survival(m: int, n: int) -> np.ndarray:
     """
     total, ways = math.comb(m + n, m), _ways(m, n)
     half, dtype = len(ways) - 1, ways.dtype
-    up_to = np.cumsum(ways, dtype=dtype)  # arrangements with U <= u, u up to half of m n
+    up_to = np.cumsum(ways, dtype=dtype)  # arrangements with U <= u, for u up to half of m n
     sf = np.full(m * n + 1, np.nan)
     lower = np.arange(half + 1)
     sf[m * n - lower] = _ratio(up_to, total)  # U and m n - U have the same distribution
@@ -34,9 +34,12 @@ def survival(m: int, n: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _ways(m: int, n: int) -> np.ndarray:
-    """Arrangements with U = u, for u = 0 ... m n // 2; Python integers where int64 is too small."""
-    # Intermediate coefficients never exceed the total in size: each step is itself a Gaussian
-    # binomial, or one times (1 - q**k).
+    """Count the arrangements with U = u, for u = 0 ... m n // 2.
+
+    The counts are Python integers where int64 is too small.
+    """
+    # No intermediate coefficient exceeds the total in size: each step yields a Gaussian binomial,
+    # or one times (1 - q**k).
     dtype = np.int64 if math.comb(m + n, m) < 2**61 else object
     half = m * n // 2
     ways = np.zeros(half + 1, dtype=dtype)
@@ -57,9 +60,9 @@ def _ratio(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def log10_survival(m: int, n: int, u: int) -> float:
-    """``log10 P(U >= u)``, also where the probability underflows; m at most n."""
+    """Return ``log10 P(U >= u)``, also where the probability underflows; m is at most n."""
     total, ways = math.comb(m + n, m), _ways(m, n)
-    upper = m * n - u  # as many arrangements have U at most this
+    upper = m * n - u  # by symmetry, P(U >= u) = P(U <= upper)
     half = len(ways) - 1
     if upper <= half:
         return math.log10(sum(map(int, ways[: upper + 1]))) - math.log10(total)

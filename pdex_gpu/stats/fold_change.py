@@ -1,22 +1,22 @@
-"""Percent change and fold changes, by pdex 0.1.28's formulas and others', in float64."""
+"""Percent change and fold changes, by the formulas of pdex 0.1.28 and others, in float64."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_FAR = 1020.0  # logarithms of ratios that may have overflowed, or lost digits
+_FAR = 1020.0  # beyond this log2, a ratio may have overflowed or lost digits
 
 
 def expm1_in_place(mean: np.ndarray) -> None:
-    """Means of log1p values become means in count space."""
-    with np.errstate(over="ignore"):  # infinite: counts taken for logarithms
+    """Turn means of log1p values into means in count space."""
+    with np.errstate(over="ignore"):  # infinite if counts are mistaken for logarithms
         np.expm1(mean, out=mean)
 
 
 def percent_change(
     target: np.ndarray, reference: np.ndarray, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """``(target - reference) / reference``; NaN where the reference mean is 0.
+    """Return ``(target - reference) / reference``; NaN where the reference mean is 0.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def percent_change(
         change = np.subtract(target, reference, out=out)
         change /= reference
         far = np.isinf(change)
-        if far.any():  # perhaps of the difference alone
+        if far.any():  # perhaps only the difference overflowed
             np.copyto(change, target / reference - 1.0, where=far)
     np.copyto(change, np.nan, where=reference == 0)
     return change
@@ -41,10 +41,11 @@ def fold_change(
     clip_value: float | None = 20.0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """``target / reference``, with defaults where a mean is 0.
+    """Return ``target / reference``, with defaults where a mean is 0.
 
-    Both 0: 1. Reference 0: `clip_value`. Target 0: ``1 / clip_value``. With ``clip_value=None``:
-    NaN, NaN and 0.
+    The result is 1 where both are 0, `clip_value` where only the reference is 0, and
+    ``1 / clip_value`` where only the target is 0. With ``clip_value=None`` these are NaN, NaN
+    and 0.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def fold_change(
 
 
 def log2_ratio(target: np.ndarray, reference: np.ndarray, pseudocount: float) -> np.ndarray:
-    """``log2((target + pseudocount) / (reference + pseudocount))``, 0 for 0 / 0."""
+    """Return ``log2((target + pseudocount) / (reference + pseudocount))``; 0 for 0 / 0."""
     with np.errstate(over="ignore"):
         target, reference = target + pseudocount, reference + pseudocount
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
@@ -76,10 +77,10 @@ def log2_ratio(target: np.ndarray, reference: np.ndarray, pseudocount: float) ->
 
 
 def log2_of(ratio: np.ndarray, target: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """``log2(ratio)``, also where the ratio of these means overflows or underflows."""
+    """Return ``log2(ratio)``, also where the ratio of the two means overflows or underflows."""
     with np.errstate(divide="ignore", invalid="ignore"):
         change: np.ndarray = np.log2(ratio)
-        far = ~(np.abs(change) < _FAR)  # NaN, too, of infinite means
+        far = ~(np.abs(change) < _FAR)  # includes NaN, which infinite means give
         if far.any():
             far &= (target > 0.0) & (reference > 0.0)
             np.copyto(change, np.log2(target) - np.log2(reference), where=far)

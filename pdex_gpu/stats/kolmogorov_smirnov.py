@@ -1,4 +1,4 @@
-"""Two-sample Kolmogorov-Smirnov test of the target sample against the reference."""
+"""The two-sample Kolmogorov-Smirnov test of the target sample against the reference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .samples import Sides
 
 @dataclass(frozen=True)
 class KolmogorovSmirnov(StatisticalTest):
-    """``scipy.stats.ks_2samp(target, reference)`` from whole-numbered distances.
+    """The test of ``scipy.stats.ks_2samp(target, reference)``, from integer distances.
 
     The statistic is D, D+ (``"greater"``: the target's distribution function lies above) or D-
-    (``"less"``). P-values: of the Kolmogorov distribution at ``D sqrt(n m / (n + m))``, two-sided
-    (Smirnov 1948), and by Hodges' (1957) expansion otherwise, as scipy has it. Tied values make
-    them too large. Other methods run through scipy, pair by pair.
+    (``"less"``). Two-sided p-values come from the Kolmogorov distribution at
+    ``D sqrt(n m / (n + m))`` (Smirnov 1948), one-sided ones from Hodges' (1957) expansion, as in
+    scipy. Tied values make them too large. Other methods run through scipy, pair by pair.
     """
 
     alternative: str = "two-sided"
@@ -34,7 +34,7 @@ class KolmogorovSmirnov(StatisticalTest):
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> KolmogorovSmirnov | None:
-        """The test, or None if scipy itself has to run it."""
+        """Return the test, or None if scipy itself must run it."""
         if not set(options) <= {"alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")

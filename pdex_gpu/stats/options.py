@@ -1,4 +1,4 @@
-"""Options of the tests by name: which there are, which test has one, and what was meant."""
+"""The tests' options by name: which exist, which test has them, and suggestions for typos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import OptionError, close_matches, listing, shown
 
-#: What this package runs itself, by metric.
+#: Options that this package handles itself, by metric.
 OWN = {
     "wilcoxon": ("continuity", "tie_correction", "alternative", "method", "nan_policy"),
     "t-test": ("variance", "alternative", "nan_policy"),
@@ -20,7 +20,7 @@ _SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
 
 
 def scipy_function(metric: str) -> Callable[..., Any]:
-    """The test in scipy."""
+    """Return scipy's function for the test."""
     from scipy import stats
 
     return {
@@ -32,7 +32,7 @@ def scipy_function(metric: str) -> Callable[..., Any]:
 
 
 def scipy_options(metric: str) -> list[str]:
-    """The options that scipy has for a metric."""
+    """Return the options that scipy has for a metric."""
     return [p for p in inspect.signature(scipy_function(metric)).parameters if p not in _SAMPLES]
 
 
@@ -43,19 +43,19 @@ def check_options(metric: str, options: Mapping[str, Any], call: Iterable[str] =
     ----------
     metric : str
     options : mapping
-        Whatever a call was given beside its own parameters: the test's options, and typing errors.
+        Keyword arguments of a call other than its own parameters: the test's options, and typos.
     call : iterable of str
         The parameters of the call.
 
     Raises
     ------
     OptionError
-        The message names close matches among all parameters of the call and of the tests, or the
-        test that has the option.
+        If there is such an option. The message names close matches among all parameters of the
+        call and of the tests, or the test that has the option.
     """
     for name, value in options.items():
         try:
-            repr(value)  # by which options are told apart
+            repr(value)  # options are distinguished by their repr
         except Exception as error:
             raise OptionError(f"{name}={shown(value)} cannot be printed: {error}.") from error
     for name in options:
@@ -80,7 +80,7 @@ def check_options(metric: str, options: Mapping[str, Any], call: Iterable[str] =
 
 
 def _of_whom(name: str, metric: str, call: Iterable[str]) -> str:
-    """A name, and which test it is of if that is another one."""
+    """Return the name, followed by its metric if it belongs to another test."""
     if name in call or name in OWN[metric] or name in scipy_options(metric):
         return repr(name)
     owner = next(m for m in OWN if name in (*OWN[m], *scipy_options(m)))

@@ -1,4 +1,4 @@
-"""The two sides of every comparison of a contrast, as what is known of their cells."""
+"""The two sides of every comparison of a contrast: cell numbers, means and other moments."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import numpy as np
 from ..backends.contract import Moments
 from ..design import Contrast
 
-_CANCELLED = 2.0**-20  # what is left of a difference
+_CANCELLED = 2.0**-20  # a difference below this share of its terms has lost too many digits
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One side. Arrays broadcast to (n_targets, n_genes): what is shared has a first axis of 1.
+    """One side of the comparisons.
+
+    Arrays broadcast to (n_targets, n_genes); values shared by all targets have a first axis of 1.
 
     Attributes
     ----------
     n : numpy.ndarray, shape (n_targets or 1, 1), float64
-        Cells; 0 where NaN is left out and none is left.
+        Number of cells; 0 where NaN is left out and no cell remains.
     n_expressed : numpy.ndarray, int
-        Cells with a value other than zero.
+        Number of cells with a nonzero value.
     mean : numpy.ndarray, float64
     m2 : numpy.ndarray or None, float64
         Sum of squared deviations from the mean.
@@ -39,17 +41,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Sides:
-    """Targets and what each is compared with."""
+    """The targets, and what each is compared with."""
 
     target: Sample
     reference: Sample
 
 
 def sides(moments: Moments, contrast: Contrast) -> Sides:
-    """The sides of a contrast, from the moments of all groups of the design.
+    """Return the sides of a contrast, from the moments of all groups of the design.
 
-    Where NaN was left out (`n_measured`), moments are of one gene: its groups have sizes of their
-    own.
+    Where NaN was left out (`n_measured`), the moments are of a single gene, because group sizes
+    then differ between genes.
     """
     span = contrast.span
     chosen = moments.of_groups(contrast.groups if span is None else span)
@@ -79,16 +81,16 @@ def _sample(moments: Moments, n: np.ndarray) -> Sample:
 
 
 def _others(groups: Moments, n: np.ndarray) -> Sample:
-    """For each group all others together, without subtracting sums from each other.
+    """Pool, for each group, all other groups, without subtracting sums from each other.
 
-    Sums before and after a group are added. Squared deviations are taken from a common centre,
-    then moved to the mean of the others (Chan, Golub and LeVeque 1983).
+    The sums before and after a group are added. Squared deviations are taken from a common centre,
+    then shifted to the mean of the others (Chan, Golub and LeVeque 1983).
     """
     total = n.sum(axis=0, keepdims=True)
     n_others = total - n
 
     def mean_of(mean: np.ndarray | None) -> np.ndarray | None:
-        with np.errstate(invalid="ignore"):  # no cell
+        with np.errstate(invalid="ignore"):  # there may be no cells
             return None if mean is None else _all_but_one(n * _known(mean, n)) / n_others
 
     mean = mean_of(groups.mean)
@@ -105,7 +107,7 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
         cancelled = m2 < moved * _CANCELLED
         np.maximum(m2, 0.0, out=m2)
         low, high = _all_but_one(groups.mean, np.fmin), _all_but_one(groups.mean, np.fmax)
-        constant = (low == high) & (_all_but_one(inside) == 0.0)  # one value shared by all
+        constant = (low == high) & (_all_but_one(inside) == 0.0)  # all cells share one value
         m2[constant] = 0.0
         if cancelled.any():
             for t, j in np.argwhere(cancelled & ~constant).tolist():
@@ -124,12 +126,12 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
 
 
 def _known(values: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """0 in place of the mean of no cells, which counts for nothing."""
+    """Replace the values of groups without cells by 0, so that they add nothing."""
     return values if n.all() else np.where(n > 0.0, values, 0.0)
 
 
 def _all_but_one(values: np.ndarray, combine: np.ufunc = np.add) -> np.ndarray:
-    """For each row all other rows combined: those before it, then those after it."""
+    """Combine, for each row, all other rows: those before it, then those after it."""
     before = combine.accumulate(values[:-1], axis=0)
     after = combine.accumulate(values[:0:-1], axis=0)[::-1]
     found = np.full(values.shape, np.nan)
@@ -139,15 +141,15 @@ def _all_but_one(values: np.ndarray, combine: np.ufunc = np.add) -> np.ndarray:
 
 
 def _without(pool: Sample, target: Sample) -> Sample:
-    """The cells of a pool that are not the target's, by subtraction."""
+    """Return the cells of a pool that are not the target's, by subtraction."""
     n = pool.n - target.n
     n_expressed = pool.n_expressed - target.n_expressed
-    silent = (n_expressed == 0) & (n > 0.0)  # which sums that were rounded do not give
+    silent = (n_expressed == 0) & (n > 0.0)  # the mean is 0, which rounded sums may miss
 
     def mean_of(whole: np.ndarray | None, part: np.ndarray | None) -> np.ndarray | None:
         if whole is None or part is None:
             return None
-        with np.errstate(invalid="ignore", divide="ignore"):  # no cell
+        with np.errstate(invalid="ignore", divide="ignore"):  # there may be no cells
             left = (pool.n * _known(whole, pool.n) - target.n * _known(part, target.n)) / n
         return np.where(silent, 0.0, left)
 
@@ -159,7 +161,7 @@ def _without(pool: Sample, target: Sample) -> Sample:
         with np.errstate(invalid="ignore"):
             apart = np.where(target.n * n > 0.0, target.mean - mean, 0.0)
             m2 = pool.m2 - inside - target.n * n / pool.n * apart**2
-        # Below: rounding of what was subtracted; of one cell nothing else is left.
+        # Anything smaller is rounding error of the subtraction; so is all of it for a single cell.
         m2 = np.where((m2 > 1e-12 * pool.m2) & (n > 1.0) & ~silent, m2, 0.0)
     return Sample(
         n,
@@ -174,12 +176,12 @@ def _without(pool: Sample, target: Sample) -> Sample:
 def pooled_over_strata(
     parts: Sequence[tuple[Sample, np.ndarray]], n_rows: int, n_genes: int
 ) -> Sample:
-    """One side of rows that are made of several strata: all its cells together.
+    """Pool one side of result rows that combine several strata: all its cells together.
 
     Parameters
     ----------
     parts : sequence of (Sample, rows)
-        A side of each stratum, and the row of each of its targets, -1 for none.
+        The side in each stratum, and the row of each of its targets, -1 for none.
     n_rows, n_genes : int
     """
     n = np.zeros((n_rows, 1))
@@ -195,7 +197,7 @@ def pooled_over_strata(
         return found
 
     def per_cell(sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # no stratum has both sides
+        with np.errstate(invalid="ignore"):  # perhaps no stratum has both sides
             found: np.ndarray = sums / n
             return found
 

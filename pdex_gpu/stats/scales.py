@@ -1,4 +1,4 @@
-"""Sides of comparisons; of genes with exact sums, relative to the reference and scaled."""
+"""Sides of comparisons, scaled and relative to the reference for genes with exact sums."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..design import Contrast, Design
 from .exact import UNIT, Sums, quotient
 from .samples import Sample, Sides, sides
 
-#: Differences of means are at most 2 to this in the unit of a row, so that they can be squared.
+#: Differences of means are at most ``2**_REACH`` in the unit of a row, so that they can be squared.
 _REACH = 500
 
 _SMALLEST = 5e-324
@@ -27,16 +27,16 @@ class Scaled:
     Attributes
     ----------
     sides : Sides
-        Where `exponent` is given, mean and squared deviations are those of values less the mean of
-        the reference, over ``2**exponent``.
+        Where `exponent` is given, means and squared deviations are those of the values minus the
+        reference mean, divided by ``2**exponent``.
     shown : Sides
-        The same, of the values as they are, without squared deviations.
+        The sides for the original values, without squared deviations.
     exponent : numpy.ndarray or None, shape (n_targets, 1), int64
-        The same for all contrasts of a row; None for 0.
+        Equal for all contrasts of a row; None means 0.
     difference : numpy.ndarray or None, shape (n_targets, 1), float64
-        Mean of the target less that of the reference, rounded once.
+        Target mean minus reference mean, rounded once.
     pairs : sequence of (Sums, Sums)
-        Of target and reference, where these are exact; None where one of them has NaN.
+        Sums of target and reference, where these are exact; None where one of them has NaN.
     """
 
     sides: Sides
@@ -47,7 +47,7 @@ class Scaled:
 
 
 def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
-    """The sides of each contrast of a design; of one gene, if its sums are exact."""
+    """Return the sides of each contrast of a design; with exact sums, for a single gene."""
     if moments.exact is None:
         plain = [sides(moments, contrast) for contrast in design.contrasts]
         return [Scaled(both, both) for both in plain]
@@ -68,7 +68,7 @@ def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
 
 
 def pooled_means(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], n_rows: int) -> np.ndarray:
-    """Means of target and reference over the strata that have both, shape (2, n_rows, 1)."""
+    """Return target and reference means over the strata that have both, shape (2, n_rows, 1)."""
     total = [[Sums(0, 0, 0), Sums(0, 0, 0)] for _ in range(n_rows)]
     known = np.ones(n_rows, bool)
     for both, its in zip(scaled, rows, strict=True):
@@ -85,7 +85,7 @@ def pooled_means(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], n_rows: i
 
 
 def _pairs(groups: list[Sums | None], against: str) -> list[_Pair | None]:
-    """The sums of each target of a contrast, and of what it is compared with."""
+    """Return the sums of each target of a contrast, and of what it is compared with."""
     first, *targets = groups
     if against == "rest":
         known = [sums for sums in groups if sums is not None]
@@ -102,13 +102,13 @@ def _pairs(groups: list[Sums | None], against: str) -> list[_Pair | None]:
 
 
 def _difference(pair: _Pair) -> tuple[int, int]:
-    """The difference of means in the unit of sums, as a fraction."""
+    """Return the difference of means in the unit of sums, as a fraction."""
     x, y = pair
     return x.total * y.n - y.total * x.n, x.n * y.n
 
 
 def _exponent(pair: _Pair | None) -> int | None:
-    """Of the deviations within both samples; so that their squares neither over- nor underflow."""
+    """Return the exponent that keeps squares of deviations and differences within float64."""
     if pair is None or not (pair[0].n and pair[1].n):
         return None
     x, y = pair
@@ -129,7 +129,7 @@ def _scaled(
     with np.errstate(all="ignore"):
         shown = sides(plain, contrast)
     shape = len(pairs), 1
-    # Of target and reference; then their difference, as it is and scaled.
+    # First axis: target and reference. For differences: unscaled and scaled.
     means, m2 = np.full((2, *shape), np.nan), np.full((2, *shape), np.nan)
     differences = np.full((2, *shape), np.nan)
     for t, (pair, exponent) in enumerate(zip(pairs, exponents, strict=True)):
@@ -139,7 +139,7 @@ def _scaled(
             means[which, t] = sums.mean
             if sums.n:
                 squares = quotient(sums.deviations, sums.n, 2 * (UNIT + exponent))
-                # Beside an immense difference; without any, there would be no test.
+                # Deviations may underflow next to a huge difference; a test needs some, though.
                 m2[which, t] = max(squares, _SMALLEST) if sums.deviations else 0.0
         if pair[0].n and pair[1].n:
             differences[:, t, 0] = [

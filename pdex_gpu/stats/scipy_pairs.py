@@ -1,4 +1,4 @@
-"""Test options that only scipy has: one scipy call a pair, on the reference kernel set."""
+"""Tests with options that only scipy has: one scipy call per pair, on the reference kernel set."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .base import Judged, Measured, StatisticalTest, judged, nan_policy_of
 from .options import scipy_function, scipy_options
 from .samples import Sides
 
-_LARGEST_INTEGER = 2.0**53  # beyond, float64 does not tell integers apart
+_LARGEST_INTEGER = 2.0**53  # beyond this, float64 does not distinguish all integers
 
 
 class ScipyPairs(StatisticalTest):
-    """A scipy test called on every pair of samples with the options as given.
+    """A scipy test, called on every pair of samples with the options as given.
 
-    What NaN does is settled before: samples come without it.
+    NaN is dealt with beforehand: samples arrive without it.
     """
 
     has_log10_p = False
@@ -30,7 +30,7 @@ class ScipyPairs(StatisticalTest):
     def __init__(self, metric: str, options: dict[str, Any]) -> None:
         self.metric = metric
         self.options = options
-        # What this package calls otherwise, and what it adds, scipy does not know.
+        # scipy does not know the names that this package changes or adds.
         renamed = {"continuity": "use_continuity"} if metric == "wilcoxon" else {}
         self._scipy_options = {
             renamed.get(name, name): v for name, v in options.items() if name != "nan_policy"
@@ -46,7 +46,7 @@ class ScipyPairs(StatisticalTest):
         return f"{given}: no compiled kernel does this"
 
     def _check(self) -> None:
-        """Refuse options that scipy does not know, or not with these values."""
+        """Refuse options that scipy does not know, and values that it does not accept."""
         known = scipy_options(self.metric)
         for name in self._scipy_options:
             if name not in known:
@@ -57,7 +57,7 @@ class ScipyPairs(StatisticalTest):
         x = np.linspace(0.0, 3.0, 12)
         try:
             self._call(x, x**2)
-        except Exception as error:  # whatever scipy makes of the values
+        except Exception as error:  # scipy may raise anything for bad values
             raise OptionError(
                 f"scipy refuses the options {shown(self.options)} for metric {self.metric!r}: "
                 f"{shown(error)}."
@@ -83,7 +83,7 @@ class ScipyPairs(StatisticalTest):
     def _call(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         options = copy.deepcopy(
             self._scipy_options
-        )  # a random generator starts alike for every pair
+        )  # so that a random generator starts in the same state for every pair
         with _SILENCE, np.errstate(all="ignore"):
             if self.metric == "anderson":
                 result = self._function([target, reference], **options)
@@ -95,10 +95,10 @@ class ScipyPairs(StatisticalTest):
 def _as_floats(
     target: np.ndarray, reference: np.ndarray, *, ranked: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 samples that give the same test: where values are extreme, others in their place.
+    """Convert samples to float64, replacing extreme values by others that give the same test.
 
-    A t-test is that of values over a power of two, or less one that all share; a test of ranks is
-    that of the ranks.
+    A t-test does not change when values are divided by a power of two, or when a constant is
+    subtracted. A rank test does not change when values are replaced by their ranks.
     """
     both = np.concatenate([target, reference])
     largest = float(np.abs(both.astype(np.float64)).max(initial=0.0))
@@ -116,10 +116,11 @@ def _as_floats(
 
 
 class _Silence:
-    """No warnings while any thread is in it: scipy's are said by the result.
+    """A context without warnings while any thread is in it: the result tells what scipy warns of.
 
-    The filters belong to the process. With a `warnings.catch_warnings` a thread, the first to
-    leave would bring them back for the others, and the last could leave "ignore" behind for good.
+    Warning filters belong to the process. With one `warnings.catch_warnings` per thread, the first
+    thread to leave would restore the filters for the others, and the last could leave "ignore" in
+    force for good.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Two-sample t-test of the target sample against the reference, and its form over strata."""
+"""The two-sample t-test of the target sample against the reference, and its stratified form."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _SMALL = 1e-140  # below this, squared variances lose digits
 
 @dataclass(frozen=True)
 class TTest(StatisticalTest):
-    """``scipy.stats.ttest_ind(target, reference, ...)`` from means and squared deviations.
+    """The test of ``scipy.stats.ttest_ind(target, reference)``, from means and squared deviations.
 
-    Student's test with pooled variance; Welch's; or scanpy's ``t-test_overestim_var``, which is
-    Welch's with the reference taken to have no more cells than the target. Over strata: the
-    coefficient of the target in a linear model with a fixed effect for each stratum.
+    It is Student's test with pooled variance, Welch's test, or scanpy's ``t-test_overestim_var``,
+    which is Welch's test with the reference taken to have as many cells as the target. Over strata,
+    it tests the coefficient of the target in a linear model with a fixed effect for each stratum.
     """
 
     variance: str = "pooled"
@@ -50,7 +50,7 @@ class TTest(StatisticalTest):
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> TTest | None:
-        """The test, or None if scipy itself has to run it."""
+        """Return the test, or None if scipy itself must run it."""
         if not set(options) <= {"variance", "equal_var", "alternative", "nan_policy"}:
             return None
         alternative = options.get("alternative", "two-sided")
@@ -74,7 +74,7 @@ class TTest(StatisticalTest):
         return self._judged(t, df, log10_p)
 
     def statistic(self, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
-        """t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
+        """Return t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
         error, df = standard_error(sides, self.variance)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return (sides.target.mean - sides.reference.mean) / error, df
@@ -108,7 +108,7 @@ class TTest(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> Judged:
-        """t of the target in ``x ~ stratum + target`` by ordinary least squares."""
+        """Test the target's coefficient in ``x ~ stratum + target``, by ordinary least squares."""
         if self.variance != "pooled":
             raise OptionError(
                 f"variance={self.variance!r} has no stratified form: the linear model with an "
@@ -120,7 +120,10 @@ class TTest(StatisticalTest):
 
 
 def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of the difference of means, and its degrees of freedom; as `scipy.stats.ttest_ind`."""
+    """Return the standard error of the difference of means and its degrees of freedom.
+
+    Both are as in `scipy.stats.ttest_ind`.
+    """
     target, reference = sides.target, sides.reference
     assert target.m2 is not None
     assert reference.m2 is not None
@@ -137,7 +140,7 @@ def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]
         df = (of_target + of_reference) ** 2 / (
             of_target**2 / (n - 1.0) + of_reference**2 / (taken - 1.0)
         )
-        # Squares of small variances underflow; those of their shares do not.
+        # Squares of small variances underflow; squares of their shares do not.
         both = of_target + of_reference
         small = (both > 0.0) & (both < _SMALL)
         if small.any():
@@ -151,9 +154,9 @@ def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]
 def fixed_effect(
     strata: Sequence[Stratum], n_rows: int, n_genes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Effect of the target in ``x ~ stratum + target``, its standard error, degrees of freedom.
+    """Return the target's effect in ``x ~ stratum + target``, its standard error and its df.
 
-    The residual sum of squares is what lies within the samples plus ``w (d - effect)^2`` of each
+    The residual sum of squares is the sum within the samples plus ``w (d - effect)^2`` for each
     stratum, with the weights and differences of :func:`difference_over_strata`.
     """
     effect, weights = difference_over_strata(strata, n_rows, n_genes)
@@ -175,10 +178,10 @@ def fixed_effect(
 def difference_over_strata(
     strata: Sequence[Stratum], n_rows: int, n_genes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Effect of the target in ``x ~ stratum + target``, and the sum of its strata's weights.
+    """Return the target's effect in ``x ~ stratum + target``, and the sum of the strata's weights.
 
-    With m target and n reference cells of a stratum and the difference d of their means, the
-    effect is the mean of d weighted by ``w = m n / (m + n)``.
+    With m target and n reference cells in a stratum and the difference d of their means, the
+    effect is the mean of d over strata, weighted by ``w = m n / (m + n)``.
     """
     shape = n_rows, n_genes
     weights, weighted = np.zeros(shape), np.zeros(shape)
@@ -192,6 +195,6 @@ def difference_over_strata(
         weighted[rows] += w[used] * difference
         low[rows] = np.minimum(low[rows], difference)
         high[rows] = np.maximum(high[rows], difference)
-    # Rounding must not lead away from a difference that all strata share.
-    with np.errstate(invalid="ignore"):  # no stratum has both sides
+    # Rounding must not change a difference that all strata share.
+    with np.errstate(invalid="ignore"):  # perhaps no stratum has both sides
         return np.clip(weighted / weights, low, high), weights

@@ -1,4 +1,4 @@
-"""Wilcoxon rank-sum (Mann-Whitney U) test, and van Elteren's test over strata."""
+"""The Wilcoxon rank-sum (Mann-Whitney U) test, and van Elteren's test over strata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .samples import Sides
 #: Up to this many cells on one side, ``method="auto"`` is exact where no values are tied (scipy).
 AUTO_EXACT = 8
 
-# Additions that the exact distribution may take.
+# Largest number of additions allowed for an exact distribution.
 _EXACT_REACH = 500_000_000
 
 _LOG10_2 = np.log10(2.0)
@@ -37,10 +37,11 @@ _LOG10_2 = np.log10(2.0)
 
 @dataclass(frozen=True)
 class Wilcoxon(StatisticalTest):
-    """``scipy.stats.mannwhitneyu(target, reference, ...)`` from U and the tie term.
+    """The test of ``scipy.stats.mannwhitneyu(target, reference, ...)``, from U and the tie term.
 
-    The normal approximation with tie-corrected variance, or the exact distribution of U. Over
-    strata: van Elteren's test (1960), the sum of U / (N + 1), N cells of a stratum, standardised.
+    It uses the normal approximation with tie-corrected variance, or the exact distribution of U.
+    Over strata it is van Elteren's test (1960): the standardised sum of U / (N + 1) over strata
+    of N cells.
     """
 
     continuity: bool = True
@@ -55,7 +56,7 @@ class Wilcoxon(StatisticalTest):
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Wilcoxon | None:
-        """The test, or None if scipy itself has to run it."""
+        """Return the test, or None if scipy itself must run it."""
         known: dict[str, Any] = {
             "continuity": True,
             "tie_correction": True,
@@ -99,14 +100,14 @@ class Wilcoxon(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> Judged:
-        """U of the target sample and its p-value.
+        """Return U of the target sample and its p-value.
 
         Parameters
         ----------
         u2, ties : numpy.ndarray, shape (n_targets, n_genes)
             See :class:`pdex_gpu.backends.contract.RankSums`.
         n_target, n_reference : numpy.ndarray, shape (n_targets or 1, 1), float64
-            Cells.
+            Number of cells.
         """
         n = n_target + n_reference
         pairs = n_target * n_reference
@@ -117,7 +118,7 @@ class Wilcoxon(StatisticalTest):
             tested = pairs - u
             if self.alternative == "two-sided":
                 np.maximum(u, tested, out=tested)
-        # Operations in scipy's order, to agree to the last bits; in place, as arrays are large.
+        # In scipy's order of operations, to agree to the last bits; in place, as arrays are large.
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.tie_correction:
                 spread = ties / (n * (n - 1))
@@ -148,7 +149,7 @@ class Wilcoxon(StatisticalTest):
         return judged(u, p_value, signed, logarithm)
 
     def _signed(self, excess: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """The deviate whose sign is that of the shift; 0 where there is no spread."""
+        """Return the deviate with the sign of the shift; 0 where there is no spread."""
         if self.continuity and self.alternative == "two-sided":
             excess = np.sign(excess) * np.maximum(np.abs(excess) - 0.5, 0.0)
         elif self.continuity:
@@ -158,7 +159,7 @@ class Wilcoxon(StatisticalTest):
         return found
 
     def _log10(self, p_value: np.ndarray, negative: np.ndarray) -> np.ndarray:
-        """log10 of p-values made of minus the deviates."""
+        """Return log10 of p-values, given the negated deviates that they were computed from."""
         doubled = _LOG10_2 if self.alternative == "two-sided" else 0.0
         return log10_of(p_value, lambda far: log10_normal(-negative.ravel()[far]) + doubled)
 
@@ -171,7 +172,7 @@ class Wilcoxon(StatisticalTest):
         n_target: int,
         n_reference: int,
     ) -> None:
-        """Mend the logarithms of exact p-values that underflow."""
+        """Correct the logarithms of exact p-values that underflow."""
         doubled = _LOG10_2 if self.alternative == "two-sided" else 0.0
         m, n = min(n_target, n_reference), max(n_target, n_reference)
         for j in np.flatnonzero(genes & (p_value < 1e-290)).tolist():
@@ -196,7 +197,7 @@ class Wilcoxon(StatisticalTest):
         n_target: np.ndarray,
         n_reference: np.ndarray,
     ) -> dict[int, np.ndarray]:
-        """Put exact p-values in their places; gives these, a mask of genes a target."""
+        """Fill in exact p-values, and return where: a mask of genes per target."""
         found: dict[int, np.ndarray] = {}
         if self.method == "asymptotic":
             return found
@@ -222,11 +223,12 @@ class Wilcoxon(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> Judged:
-        """Van Elteren's weighted sum of U, and its p-value by the normal approximation.
+        """Return van Elteren's weighted sum of U, and its p-value by the normal approximation.
 
-        With m target and n reference cells of a stratum, N = m + n: the statistic is the sum of
-        ``U / (N + 1)``, its expectation that of ``m n / 2 / (N + 1)`` and its variance that of
-        ``m n / 12 (N + 1 - ties / (N (N - 1))) / (N + 1)^2`` (van Elteren 1960; Lehmann 1975).
+        A stratum has m target and n reference cells, N = m + n. The statistic is the sum of
+        ``U / (N + 1)`` over strata, its expectation the sum of ``m n / 2 / (N + 1)``, and its
+        variance the sum of ``m n / 12 (N + 1 - ties / (N (N - 1))) / (N + 1)^2`` (van Elteren 1960;
+        Lehmann 1975).
         """
         if self.method == "exact":
             raise OptionError(

@@ -1,8 +1,9 @@
 """Two-sample Anderson-Darling statistic of every target of a contrast.
 
 A2 (Scholz and Stephens 1987, eq. 7) is a sum over the distinct pooled values. Between two values
-of the target its cumulative count stands still, so one pass over the reference's distinct values
-and one over the target's own serve a pair: no sorting and no search a pair. Their eq. 6 likewise.
+of the target its cumulative count is constant. So a pair takes one pass over the reference's
+distinct values and one over the target's own, without sorting or searching. The same holds for
+their eq. 6.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def _anderson_darling(bits, mode, gene_bounds, n_cells, midrank, a2):
     longest = longest_gene(gene_bounds)
     sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
     equal, middle, occ_code, occ_at, occ_cells = filled
-    # Occurrences sorted by target, then by value.
+    # Occurrences, sorted by target, then by value.
     by_target_at = np.empty(longest + n_groups, np.int64)
     by_target_cells = np.empty(longest + n_groups, np.int64)
     where = np.empty(n_groups + 1, np.int64)
-    target_equal = np.zeros(longest + 2, np.float64)  # zero between pairs
+    target_equal = np.zeros(longest + 2, np.float64)  # stays zero between pairs
     target_below = np.empty(longest + 2 + _STRIDE, np.float64)
     own = np.empty((3, longest + 2), np.float64)
     terms = np.empty(2 * longest + 4, np.float64)
@@ -78,12 +79,12 @@ def _anderson_darling(bits, mode, gene_bounds, n_cells, midrank, a2):
 def _pair(
     equal, middle, at, cells, n_ref, n_target, midrank, target_equal, target_below, own, terms
 ):
-    """A2 of one pair; `at` and `cells` are the target's occurrences by ascending value.
+    """Compute A2 of one pair; `at` and `cells` are the target's occurrences by ascending value.
 
-    `equal` and `middle` end with an entry above all values: no cells, and `n_ref` beneath it.
-    The loop over occurrences has no branch but that of `_fill`; what takes divisions is done
-    afterwards, vectorised. A value adds at most twice its cells times ``n_ref * n_target``, so the
-    order of terms does not matter to their sum.
+    `equal` and `middle` end with an entry above all values, with no cells and `n_ref` below it.
+    The only branch in the loop over occurrences is that of `_fill`. Divisions come afterwards,
+    vectorised. A value adds at most twice its cells times ``n_ref * n_target``; this bounds the
+    terms, so that their sum does not depend on their order.
     """
     n = n_ref + n_target
     n_distinct = equal.size - 1
@@ -140,7 +141,7 @@ def _pair(
 def _fill(array, start, stop, value):
     """Set ``array[start:stop]`` and up to `_STRIDE` entries beyond, which are written later.
 
-    Stretches are short and irregular: whole strides cost fewer mispredicted branches.
+    Stretches are short and irregular, so whole strides cause fewer mispredicted branches.
     """
     for i in range(start, stop, _STRIDE):
         stretch = array[i : i + _STRIDE]

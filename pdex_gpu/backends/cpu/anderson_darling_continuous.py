@@ -1,30 +1,31 @@
 """Two-sample Anderson-Darling statistic that counts equal cells one by one.
 
-Scholz and Stephens 1987, eq. 3: a term for each place j of the n pooled cells of a pair but the
-last, where m of the target's N cells lie beneath the end of the run of equal cells that j is in::
+Scholz and Stephens 1987, eq. 3, has a term for each place j of the n pooled cells of a pair, except
+the last. Of the target's N cells, m come up to the end of the run of equal cells that contains j::
 
     S = sum((n m - j N)**2 / (j (n - j))),     A2 = (S of the target / N + S of the other) / n
 
-Equal cells have places of their own, but the counts of cells not above all of them. So those of
-the two samples do not add up to the place, and each sample has its own sum.
+Equal cells have different places, but share the count of cells up to the end of their run. So the
+counts of the two samples do not add up to the place, and each sample needs its own sum.
 
 As ``1 / (j (n - j)) = (1 / j + 1 / (n - j)) / n``, sums over places are differences of harmonic
-numbers H, and as m changes at the sample's values alone, sums by parts leave ::
+numbers H. As m changes only at the sample's values, summation by parts leaves ::
 
     S = N**2 (n h - (n - 1)) - n sum((change of m**2) (H(a) + v) - 2 N (change of m) v)
 
-over the sample's values, a the pooled cells below one, ``h = H(n - 1)``, ``v = h - H(n - 1 - a)``.
-In a pool the other sample has too many values. There its S is that of the target and::
+over the sample's values, with a pooled cells below the value, ``h = H(n - 1)`` and
+``v = h - H(n - 1 - a)``. In a pool the other sample has too many values for this. There its S is
+the S of the target plus::
 
     sum(w (2 n (j N - n m) e + n**2 e**2)),     w = 1 / (j (n - j)),
 
-e the cells of the run of j that come after j. Of a run with a cells below it, l equal, r above and
-c = a + l, with ``f = H(c) - H(a)`` and ``g = H(r + l - 1) - H(r)``, what is added up are
-``n w e = c f - 1 - r g``, ``w j e = l - 1 - r g`` and ``n w e**2 = c**2 f + r**2 g - l n + r``,
-and where m comes in, by parts as above.
+with e the cells of the run of j that come after j. Take a run of l cells with a cells below it, r
+above, c = a + l, ``f = H(c) - H(a)`` and ``g = H(r + l - 1) - H(r)``. Its sums are
+``n w e = c f - 1 - r g``, ``w j e = l - 1 - r g`` and ``n w e**2 = c**2 f + r**2 g - l n + r``;
+those that contain m are again taken by parts.
 
-These cancel nearly. Harmonic numbers therefore are whole ones, and all sums exact, which
-``anderson_darling_continuous.cu`` gives the same bits of.
+These sums nearly cancel. Therefore harmonic numbers are scaled to whole numbers, and all sums are
+exact. ``anderson_darling_continuous.cu`` gives the same bits.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ from .wide import HALF_BITS, add_multiple, two_product, whole
 
 
 def anderson_darling_continuous(entries: Entries, contrast: Contrast) -> np.ndarray:
-    """A2 of every (target, gene), shape (T, C), NaN where the pair has one distinct value."""
+    """Return A2 of each (target, gene), shape (T, C); NaN where the pair has one distinct value."""
     bits, mode = key_bits(entries.values)
     a2 = np.full((len(entries.n_cells), len(entries.bounds)), np.nan)
-    # Harmonic numbers have up to 6 bits before the point, S three factors of up to n.
+    # Harmonic numbers have up to 6 bits before the binary point, and S has three factors up to n.
     scale = min(118, 188 - 3 * int(contrast.n_pooled).bit_length())
     harmonic = _harmonic_numbers(contrast.n_pooled, scale)
     where = bits, mode, entries.bounds, entries.n_cells
@@ -59,7 +60,7 @@ def anderson_darling_continuous(entries: Entries, contrast: Contrast) -> np.ndar
 
 @jit
 def _harmonic_numbers(n, scale):
-    """``2**scale H(k)`` for k up to n, high and low."""
+    """Return ``2**scale H(k)`` for k up to n, as high and low parts."""
     high, low = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.uint64)
     factor = math.ldexp(1.0, scale - HALF_BITS)
     for i in range(1, n + 1):
@@ -75,7 +76,10 @@ def _harmonic_numbers(n, scale):
 
 @jit
 def _change(own, t, n_sample, a, n, high, low):
-    """What a value adds to the sum in S: t of n_sample cells, above `own` of them and a in all."""
+    """Return what a value adds to the sum in S.
+
+    It has t of the n_sample cells, `own` of them below it, and a pooled cells below it.
+    """
     v_high, v_low = add_multiple(high[n - 1], low[n - 1], -1, high[n - 1 - a], low[n - 1 - a])
     both_high, both_low = add_multiple(v_high, v_low, 1, high[a], low[a])
     return minus(
@@ -91,7 +95,7 @@ def _power_of_two(exponent):
 
 @jit
 def _sum_by_parts(changes, n_sample, n, high, low, scale):
-    """S of a sample, times ``2**scale``."""
+    """Return S of a sample, times ``2**scale``."""
     one = _power_of_two(scale)
     s = minus(
         multiple(widened(high[n - 1], low[n - 1]), np.uint64(n)), multiple(one, np.uint64(n - 1))
@@ -101,7 +105,7 @@ def _sum_by_parts(changes, n_sample, n, high, low, scale):
 
 @jit
 def _rounded(s, n, scale):
-    """S, which is 0 or at least 1 / n**2."""
+    """Return S as a float64; it is 0 or at least 1 / n**2."""
     found = math.ldexp(as_float(s), -scale)
     return 0.0 if found < 0.5 / (np.float64(n) * n) else found
 
@@ -112,7 +116,7 @@ def _against_reference(bits, mode, gene_bounds, n_cells, high, low, scale, a2):
     sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
     equal, middle, occ_code, occ_at, occ_cells = filled
     n_reference = n_cells[0]
-    # By group: cells so far, distinct values of the reference that are done, and sums.
+    # Per group: cells so far, distinct values of the reference that are done, and sums.
     met, done = np.empty(n_groups, np.int64), np.empty(n_groups, np.int64)
     alone = np.empty(n_groups, np.int64)  # distinct values that the reference does not have
     own_sum, other_sum = np.empty((n_groups, 3), np.uint64), np.empty((n_groups, 3), np.uint64)
@@ -153,7 +157,7 @@ def _against_reference(bits, mode, gene_bounds, n_cells, high, low, scale, a2):
 
 @jit
 def _add_reference(start, stop, met, n_reference, n, equal, middle, high, low, total):
-    """Add the changes at the reference's values [start, stop), `met` cells of the target below."""
+    """Add the changes at the reference's values [start, stop), with `met` target cells below."""
     for r in range(start, stop):
         below = np.int64(middle[r] - 0.5 * equal[r])
         t = np.int64(equal[r])
@@ -167,7 +171,7 @@ def _load(x):
 
 @jit
 def _add_to(total, x):
-    """Add to a number in an array."""
+    """Add `x` to a number in an array."""
     total[0], total[1], total[2] = plus(_load(total), x)
 
 
@@ -205,7 +209,7 @@ def _in_pool(bits, mode, gene_bounds, n_cells, n, rest, high, low, scale, a2):
             met[g] += t
         for g in range(0 if rest else 1, n_groups):
             s = _sum_by_parts(_load(own_sum[g]), n_cells[g], n, high, low, scale)
-            # Sum of m n w e, less N times that of w j e.
+            # Sum of m n w e, minus N times the sum of w j e.
             tied = multiple(minus(all_nwe, all_wje), np.uint64(n_cells[g]))
             tied = minus(tied, _load(tied_sum[g]))
             other = plus(s, multiple(minus(all_wee, plus(tied, tied)), np.uint64(n)))
@@ -216,7 +220,7 @@ def _in_pool(bits, mode, gene_bounds, n_cells, n, rest, high, low, scale, a2):
 
 @jit
 def _of_ties(a, ties, n, high, low, scale):
-    """Sums over a run of n w e, w j e and n w e**2, times ``2**scale``."""
+    """Return the sums over a run of n w e, w j e and n w e**2, times ``2**scale``."""
     if ties < 2:
         return ZERO, ZERO, ZERO
     c = a + ties
@@ -226,7 +230,7 @@ def _of_ties(a, ties, n, high, low, scale):
     upto = r + ties - 1
     rg = multiple(widened(*add_multiple(high[upto], low[upto], -1, high[r], low[r])), np.uint64(r))
     squares = plus(multiple(cf, np.uint64(c)), multiple(rg, np.uint64(r)))
-    # ties n - r is not negative.
+    # ties * n - r is not negative.
     return (
         minus(minus(cf, one), rg),
         minus(multiple(one, np.uint64(ties - 1)), rg),

@@ -1,18 +1,18 @@
 """Two-sample Anderson-Darling statistic of every target against the rest of a pool.
 
-The pooled pair of samples is the same for all targets of a gene, the pool, and with it the
+The pooled pair of samples is the pool itself, the same for all targets of a gene. So are the
 places b of its distinct values and their weights w (Scholz and Stephens 1987, eq. 7 and 6). Only
-the target's cumulative count m differs, and ``sum(w (n m - b N)**2)``, N the target's cells, is::
+the target's cumulative count m differs. With N target cells, ``sum(w (n m - b N)**2)`` is::
 
     n**2 sum(w m**2)  -  2 n N sum(w b m)  +  N**2 sum(w b**2)
 
-By summation by parts the first two are sums over the steps of m, each the step of m**2 or of m
-times the sum of w or of w b from there on. So a pair costs its own distinct values, whatever the
-size of the pool.
+By summation by parts, the first two become sums over the steps of m. Each term is the step of
+m**2 or of m, times the sum of w or of w b from there on. So the cost of a pair depends on the
+target's distinct values, not on the size of the pool.
 
-The three sums cancel nearly, by a factor of n or so. Weights therefore become whole numbers of up
-to 120 bits, of one scale a gene; all sums are exact, and meet in double-double arithmetic.
-``anderson_darling_pool.cu`` gives the same bits.
+The three sums nearly cancel, by a factor of about n. Therefore weights become whole numbers of up
+to 120 bits, with one scale per gene. All sums are exact, and are combined in double-double
+arithmetic. ``anderson_darling_pool.cu`` gives the same bits.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .select import Entries, longest_gene, reference_cells
 from .sort import key_bits
 from .wide import HALF_BITS, add, add_multiple, as_double, times, whole
 
-_BITS = np.int64(125)  # of a sum of 4 n**2 weights
+_BITS = np.int64(125)  # of 4 n**2 times the sum of weights
 _ZERO = np.uint64(0)
 
 
 def anderson_darling_pool(entries: Entries, contrast: Contrast, midrank: bool) -> np.ndarray:
-    """A2 of every (target, gene), shape (T, C), NaN where the pool has one distinct value."""
+    """Return A2 of each (target, gene), shape (T, C); NaN where the pool has one distinct value."""
     bits, mode = key_bits(entries.values)
     a2 = np.full((len(entries.n_cells), len(entries.bounds)), np.nan)
     _anderson_darling_pool(
@@ -104,7 +104,7 @@ def _anderson_darling_pool(
             )
             total = math.ldexp(total, -scale - 2)
             if total < 0.5 / (size * size):
-                total = 0.0  # the smallest other is 1 / n**2
+                total = 0.0  # the smallest nonzero value is 1 / n**2
             total = total / n_cells[g] + total / n_reference[g]
             factor = (size - 1.0) / (size * size) if midrank else 1.0 / size
             a2[g, c] = total * factor
@@ -112,7 +112,7 @@ def _anderson_darling_pool(
 
 @jit
 def _combined(sums_high, sums_low, square_high, square_low, n, n_target):
-    """4 ``sum(w (n m - b N)**2)``."""
+    """Return 4 ``sum(w (n m - b N)**2)``."""
     high, low = times(*as_double(sums_high[0], sums_low[0]), n)
     high, low = add(high, low, *times(*as_double(sums_high[1], sums_low[1]), -2.0 * n_target))
     high, low = times(high, low, n)
@@ -123,18 +123,18 @@ def _combined(sums_high, sums_low, square_high, square_low, n, n_target):
 
 @jit
 def _tails(equal, middle, n, midrank, weights, tail_high, tail_low):
-    """Sums of w and 2 w b from each distinct value on; returns scale, and 4 ``sum(w b**2)``."""
+    """Sum w and 2 w b from each distinct value on; return the scale and 4 ``sum(w b**2)``."""
     n_values = equal.size
-    # By eq. 6 the largest value is left out, where b is n.
+    # Eq. 6 leaves out the largest value, where b is n.
     n_terms = n_values if midrank else n_values - 1
     for q in range(n_terms):
         below = middle[q] - 0.5 * equal[q]
         above = n - below - equal[q]
-        if midrank:  # b (n - b) - n ties / 4, without what cancels
+        if midrank:  # b (n - b) - n ties / 4, without cancellation
             weights[q] = equal[q] / (below * above + 0.25 * equal[q] * (below + above))
         else:
             weights[q] = equal[q] / ((below + equal[q]) * above)
-    first, second = folds(16.0 / n, n)  # they add up to less
+    first, second = folds(16.0 / n, n)  # weights add up to less than 16
     high, low = sum_of(weights[:n_terms], first, second)
     scale = _scale(high + low, n)
     factor = math.ldexp(1.0, scale - HALF_BITS)
@@ -158,5 +158,5 @@ def _tails(equal, middle, n, midrank, weights, tail_high, tail_low):
 
 @jit
 def _scale(total, n):
-    """The power of two that weights are multiplied by: 4 n**2 times their sum has `_BITS` bits."""
+    """Return the exponent of the scale of weights: 4 n**2 times their sum then has `_BITS` bits."""
     return _BITS - 3 - exponent_of(n * n * total)

@@ -1,4 +1,4 @@
-"""Copying stored values into the packed dtype, looking at each on the way."""
+"""Copying stored values into the packed dtype and inspecting each on the way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...value_summary import ValueSummary
 from ..contract import LOG1P_EPSILON
 from .float_bits import bits_of_float, float_of_bits
 
-# What was seen: bits of the return value.
+# Flags for what was seen, as bits of the return value.
 UNFIT = 1  # a value that the packed dtype cannot hold, or NaN or infinity
 ZERO = 2  # an explicit zero
 FRACTIONAL = 4  # a fractional part above LOG1P_EPSILON
@@ -21,13 +21,13 @@ _EPSILON = LOG1P_EPSILON
 
 
 class Seen(NamedTuple):
-    """What was seen of some values.
+    """A summary of values, made while copying them.
 
     Attributes
     ----------
     flags : int
     minimum, maximum : float
-        As of :class:`ValueSummary`; they hold for values that were fit.
+        As in :class:`ValueSummary`; they hold for values that fit the packed dtype.
     """
 
     flags: int
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
 
 
 def merged(parts: Iterable[tuple[int, float, float]]) -> Seen:
-    """What was seen of all parts."""
+    """Merge what was seen of all parts."""
     flags, minimum, maximum = 0, 0.0, 0.0
     for some, low, high in parts:
         flags, minimum, maximum = flags | some, min(minimum, low), max(maximum, high)
@@ -48,7 +48,7 @@ def merged(parts: Iterable[tuple[int, float, float]]) -> Seen:
 
 
 def convert(source: np.ndarray, out: np.ndarray) -> tuple[int, float, float]:
-    """Copy `source` into the packed dtype of `out`; returns what :class:`Seen` holds."""
+    """Copy `source` to `out` in the dtype of `out`; return the fields of :class:`Seen`."""
     raise NotImplementedError  # chosen by dtype below
 
 
@@ -74,10 +74,10 @@ def _convert(source, out):
         return to_counts
 
     if is_float:
-        # In the precision of the values, as pdex and the reference compare them.
+        # Compared in the precision of the values, as in pdex and the reference.
         epsilon = np.dtype(source.dtype.name).type(_EPSILON)
-        # Of floats, the bits of positive ones rise with the value as signed integers, those of
-        # negative ones fall with it as unsigned ones: comparing these vectorises.
+        # As signed integers, the bits of positive floats rise with the value; as unsigned
+        # integers, those of negative floats fall with it. Comparing these vectorises.
         signed = np.int32 if source.dtype.name == "float32" else np.int64
         unsigned = np.uint32 if source.dtype.name == "float32" else np.uint64
 

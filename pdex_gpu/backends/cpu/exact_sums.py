@@ -1,10 +1,10 @@
 """Sums of float64 that do not depend on the order of their terms.
 
-Each term is rounded to a multiple of a unit, large enough for all such sums to be exact, and what
-that leaves to a multiple of a second unit, 2**52 / n times smaller (Demmel and Nguyen 2015, with
-two folds). What is left out of n terms of at most `bound` adds up to less than
-``bound * n**3 * 2**-102``: of a million, 2e-13 of the largest. ``exact_sums.cuh`` gives the same
-bits.
+Each term is rounded to a multiple of a unit that is large enough for sums of multiples to be exact.
+The remainder is rounded to a multiple of a second unit, 2**52 / n times smaller (Demmel and Nguyen
+2015, with two folds). For n terms of at most `bound`, what is left out adds up to less than
+``bound * n**3 * 2**-102``: for a million terms, 2e-13 of the largest. ``exact_sums.cuh`` gives the
+same bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HALF_MORE = np.int64(1) << np.int64(51)  # the mantissa of 1.5
 
 @intrinsic
 def add_exactly(typing_context: Any, total: Any, term: Any) -> Any:
-    """``total + term``, to be added in any order: a loop of it is vectorised."""
+    """Return ``total + term``, which may be added in any order, so that a loop is vectorised."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args, flags=("reassoc", "nsz"))
@@ -36,20 +36,20 @@ def add_exactly(typing_context: Any, total: Any, term: Any) -> Any:
 
 @jit
 def folds(bound, n):
-    """The numbers that round a term to the two units once they are added and subtracted.
+    """Return the numbers that, added and subtracted again, round a term to the two units.
 
     Parameters
     ----------
     bound : float64
-        The magnitudes of the terms add up to at most n times that.
+        The magnitudes of the terms add up to at most ``n * bound``.
     n : int or float64
-        Terms, at most.
+        Upper bound on the number of terms.
 
     Returns
     -------
     first, second : float64
-        Zero where terms or their sum are too large for it, or not finite: no order is as good
-        as another then.
+        Zero if the terms or their sum are too large for this, or not finite. The order of terms
+        then matters.
     """
     n_bits = exponent_of(np.float64(n)) + 1
     exponent = exponent_of(bound) + n_bits + 2
@@ -61,30 +61,30 @@ def folds(bound, n):
 
 @jit
 def exponent_of(x):
-    """That of a number that is not negative; 1024 of one that is not finite."""
+    """Return the exponent of a nonnegative number; 1024 if it is not finite."""
     return (bits_of_float(x) >> EXPONENT) - BIAS
 
 
 @jit
 def _fold(exponent):
-    """1.5 times a power of two."""
+    """Return 1.5 times a power of two."""
     return float_of_bits(((max(exponent, _LOWEST) + BIAS) << EXPONENT) + _HALF_MORE)
 
 
 @jit
 def sum_of(x, first, second):
-    """Sum of the values, by `folds` of a bound of theirs, as two float64 that add up to it."""
+    """Sum the values with `folds` of a bound on them; return two float64 that add up to the sum."""
     return _sum_of(x, first, second)
 
 
 def _sum_of(x, first, second):
-    """Chosen by dtype below."""
+    """Sum the values; implemented by dtype below."""
     raise NotImplementedError
 
 
 @overload(_sum_of, jit_options={"nogil": True})
 def _sum_of_overload(x, first, second):
-    if x.dtype.name == "uint16":  # exact either way, and integers add faster
+    if x.dtype.name == "uint16":  # exact in any order, and integers add faster
 
         def of_counts(x, first, second):
             total = 0
@@ -114,12 +114,12 @@ def _sum_of_overload(x, first, second):
 
 @jit
 def extremes(x):
-    """Smallest and largest of at least one value, as float64."""
+    """Return the smallest and the largest of at least one value, as float64."""
     return _extremes(x)
 
 
 def _extremes(x):
-    """Chosen by dtype below."""
+    """Find the extremes; implemented by dtype below."""
     raise NotImplementedError
 
 
@@ -137,8 +137,8 @@ def _extremes_overload(x):
 
         return of_integers
 
-    # As integers, which are compared without a branch: they sort as the floats do once those with
-    # a sign have all other bits turned over.
+    # Compared as integers, without branches: they sort as the floats do once all bits of negative
+    # ones, except the sign, are inverted.
     integer = np.int32 if x.dtype.bitwidth == 32 else np.int64
     sign = x.dtype.bitwidth - 1
     others = integer(np.iinfo(integer).max)

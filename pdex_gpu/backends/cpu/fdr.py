@@ -1,8 +1,8 @@
 """Benjamini-Hochberg adjustment of millions of p-values on several threads.
 
-P-values are dealt into buckets by their leading bits (exponent and some of the mantissa: a
-monotone map that spreads uniform p-values and tiny ones alike), each bucket is sorted on its
-own, and a running minimum per bucket is joined from the top down.
+P-values are assigned to buckets by their leading bits (exponent and part of the mantissa: a
+monotone map that spreads uniform p-values as well as tiny ones). Each bucket is sorted on its own,
+and the running minima of the buckets are joined from the top down.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .sort import BINS, insertion64, sort_spanning64
 
 _MANTISSA_BITS = 52
 _SMALLEST_EXPONENT = 1023 - 64  # smaller p-values share the first bucket
-_A_BUCKET = 14  # log2 of the p-values in a bucket, roughly
+_A_BUCKET = 14  # log2 of the p-values per bucket, roughly
 _A_PART = 1 << 16
 _INSERTION = 64
 
@@ -71,7 +71,7 @@ def benjamini_hochberg(
 
 
 def _even_ranges(starts: np.ndarray, n_parts: int) -> list[tuple[int, int]]:
-    """Ranges of buckets that hold about as many p-values each."""
+    """Return ranges of buckets that hold about equally many p-values."""
     targets = np.linspace(0, starts[-1], n_parts + 1)[1:-1]
     cuts = np.unique(np.concatenate([[0], np.searchsorted(starts, targets), [len(starts) - 1]]))
     return [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
@@ -100,7 +100,7 @@ def _deal(bits, first, last, shift, lowest, cursor, keys, places):
 
 @jit
 def _adjust(keys, places, starts, first, last, n_tests, n_smaller, smallest):
-    """Sort each bucket; keys become ``p n / rank``, from the top down never rising."""
+    """Sort each bucket; keys become the running minimum of ``p n / rank`` from the top down."""
     longest = 0
     for b in range(first, last):
         longest = max(longest, starts[b + 1] - starts[b])

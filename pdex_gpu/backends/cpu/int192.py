@@ -1,7 +1,7 @@
-"""Whole numbers of 192 bits, as three of 64: products of those of 128 bits (`wide`) that are exact.
+"""Whole numbers of 192 bits, as three of 64: exact products of the 128-bit numbers of `wide`.
 
-A number is (high, middle, low), all uint64, in two's complement. What overflows is lost, so a sum
-is exact wherever its end fits.
+A number is (high, middle, low), all uint64, in two's complement. Overflowing bits are lost, so a
+sum is exact whenever its final value fits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _split(context: Any, builder: Any, number: Any) -> Any:
 
 @intrinsic
 def plus(typing_context: Any, x: Any, y: Any) -> Any:
-    """``x + y``."""
+    """Return ``x + y``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _split(context, builder, builder.add(*(_join(builder, arg) for arg in args)))
@@ -48,7 +48,7 @@ def plus(typing_context: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def minus(typing_context: Any, x: Any, y: Any) -> Any:
-    """``x - y``."""
+    """Return ``x - y``."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _split(context, builder, builder.sub(*(_join(builder, arg) for arg in args)))
@@ -58,7 +58,7 @@ def minus(typing_context: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def multiple(typing_context: Any, x: Any, factor: Any) -> Any:
-    """``x * factor`` of a `factor` that is not negative."""
+    """Return ``x * factor`` for a `factor` that is not negative."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, factor = args
@@ -80,13 +80,13 @@ ZERO = (np.uint64(0), np.uint64(0), np.uint64(0))
 
 @jit
 def widened(high, low):
-    """One of 128 bits that is not negative."""
+    """Widen a 128-bit number that is not negative."""
     return np.uint64(0), np.uint64(high), low
 
 
 @jit
 def as_float(x):
-    """The number as float64 within three roundings, 0 if it is negative."""
+    """Return the number as float64, within three roundings; 0 if it is negative."""
     if x[0] >> np.uint64(63):
         return 0.0
     return np.float64(x[0]) * 2.0**128 + np.float64(x[1]) * 2.0**64 + np.float64(x[2])

@@ -1,8 +1,8 @@
-"""What CPU kernels are compiled with: :func:`.compiled.jit`, and prefetching.
+"""The compiler of CPU kernels, :func:`.compiled.jit`, and prefetching.
 
-`parallel=True` costs ten seconds of compiling and is not cacheable here; plain kernels on a
-Python thread pool scale the same. Floating-point arithmetic is left strict (no fastmath), so
-that results are the same bits on every machine and thread count.
+`parallel=True` takes ten seconds to compile and cannot be cached here; plain kernels on a Python
+thread pool scale equally well. Floating-point arithmetic stays strict (no fastmath), so that
+results have the same bits on every machine and with any number of threads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CACHE_LINE = 64
 
 @intrinsic
 def _prefetch(typing_context: Any, array: Any, index: Any, write: Any) -> Any:
-    """Ask for the cache line of ``array[index]``, to write it if `write` is a literal 1."""
+    """Prefetch the cache line of ``array[index]``, for writing if `write` is a literal 1."""
     if not isinstance(write, types.IntegerLiteral):
         return None
     signature = types.void(array, index, write)
@@ -45,11 +45,11 @@ def _prefetch(typing_context: Any, array: Any, index: Any, write: Any) -> Any:
 
 @jit
 def prefetch_ahead(array, index):
-    """Ask for the cache line after that of ``array[index]``, to write it; may lie outside."""
+    """Prefetch the cache line after ``array[index]`` for writing; it may lie outside."""
     _prefetch(array, index + np.uint64(_CACHE_LINE // array.itemsize), 1)
 
 
 @jit
 def prefetch(array, index):
-    """Ask for the cache line of ``array[index]``, to read it; may lie outside."""
+    """Prefetch the cache line of ``array[index]`` for reading; it may lie outside."""
     _prefetch(array, index, 0)

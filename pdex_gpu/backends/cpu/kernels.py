@@ -31,11 +31,11 @@ __all__ = [
 
 
 def entries(block: PackedBlock, gene: int) -> list[np.ndarray]:
-    """Values of each group in a gene; see the contract."""
+    """Return the values of each group in a gene; see the contract."""
     bounds = block.offsets[:, gene].tolist()
     return [block.values[start:stop] for start, stop in pairwise(bounds)]
 
 
 def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
-    """Bytes of a packed gene at most; see the contract."""
+    """Return an upper bound on the bytes of a packed gene; see the contract."""
     return float(native_dtype(dtype).itemsize) * n_entries

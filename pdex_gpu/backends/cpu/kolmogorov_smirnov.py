@@ -1,7 +1,7 @@
 """Kolmogorov-Smirnov distances of every target of a contrast.
 
-Between two values of the target its distribution stands still and the other can only rise, so
-the largest excess of the target is found at its own values, and its largest lag just below them.
+Between two values of the target its distribution is constant and the other can only rise. So the
+largest excess of the target occurs at one of its own values, and its largest lag just below one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def kolmogorov_smirnov(block: PackedBlock, genes: slice, contrast: Contrast) -> 
 
 @jit
 def _distances(bits, mode, gene_bounds, n_cells, n_reference, pool, shared, above, below):
-    """`shared` says that a target's cells are among those counted as the reference."""
+    """Find the distances; `shared` means that a target's cells also count as the reference."""
     n_groups = n_cells.size
     sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
     equal, middle, occ_code, occ_at, occ_cells = filled

@@ -1,7 +1,7 @@
 """Moments of every (group, gene) of a packed block.
 
-Sums do not depend on the order of entries (see `exact_sums`), so the bits depend on nothing but
-the values. Second moment by the corrected two-pass algorithm (Chan, Golub and LeVeque 1983).
+Sums do not depend on the order of entries (see `exact_sums`), so the bits depend only on the
+values. The second moment uses the corrected two-pass algorithm (Chan, Golub and LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def moments(
     mean_log1p = np.full(shape, np.nan) if log1p else None
     where = block.values, block.offsets, genes.start, genes.stop, design.n_cells
     ends = np.full((shape[1], shape[0], 2), np.nan)
-    # All that other types hold can be squared and added.
+    # Values of other dtypes can be squared and added unscaled.
     exponent = np.zeros(shape if block.values.dtype == np.float64 else (0, 0), np.int32)
     _moments(*where, centred, ends, mean, m2, exponent)
     if mean_expm1 is not None:
@@ -67,9 +67,9 @@ def moments(
 
 @jit
 def _moments(values, offsets, j0, j1, n_cells, centred, ends, mean, m2, exponent):
-    """`ends` are the smallest and the largest entry, 0 where there is none.
+    """Compute means, second moments and `ends`: the smallest and largest entry, 0 if there is none.
 
-    Mean and second moment are of values over ``2**exponent``, which stays 0 where there is no room.
+    Mean and second moment are of values over ``2**exponent``; if `exponent` is empty, it is 0.
     """
     for j in range(j0, j1):
         c = j - j0
@@ -107,7 +107,7 @@ def _moments(values, offsets, j0, j1, n_cells, centred, ends, mean, m2, exponent
 
 @jit
 def _scale_exponent(bound):
-    """As :func:`pdex_gpu.backends.contract.scale_exponent`."""
+    """See :func:`pdex_gpu.backends.contract.scale_exponent`."""
     exponent = exponent_of(bound)
     scale = (abs(exponent) + _SAFE - 1) // _STEP * _STEP
     return scale if exponent > 0 else -scale
@@ -123,14 +123,14 @@ def _times(x, factor):
 
 @jit
 def _of_group(x, n, smallest, largest, centred):
-    """Mean and, if asked for, second moment of the entries `x` of `n` cells."""
+    """Return the mean and, if asked for, the second moment of the entries `x` of `n` cells."""
     bound = max(abs(smallest), abs(largest))
     first, second = folds(bound, x.size)
     high, low = sum_of(x, first, second)
     mu = (high + low) / n
     if not centred:
         return mu, 0.0
-    # What rounding of the mean left; zero in exact arithmetic.
+    # Sum of deviations due to rounding of the mean; zero in exact arithmetic.
     product, error = two_product(np.float64(n), mu)
     residual = ((high - product) + low) - error
     squares = _squared_deviations(x, smallest, largest, mu)
@@ -169,7 +169,7 @@ def _mean_of_table(values, offsets, j0, j1, n_cells, table, ends, mean):
 
 @jit
 def _room(offsets, j0, j1):
-    """For the terms of a gene."""
+    """Allocate room for the terms of a gene."""
     longest = 0
     for j in range(j0, j1):
         longest = max(longest, offsets[-1, j] - offsets[0, j])

@@ -1,8 +1,8 @@
-"""Packing: a chunk as stored becomes gene-major values in group order, zeros left out.
+"""Packing: stored chunks become gene-major values in group order, without zeros.
 
 `PackedBlock.values` holds the entries of gene 0, then gene 1, ...; within a gene those of
-group 0, then group 1, ..., each in ascending cell order. ``offsets[g, j]`` says where group g of
-gene j starts, so no code is stored beside a value. Counts that fit are stored as uint16.
+group 0, then group 1, ..., each in ascending cell order. ``offsets[g, j]`` is where group g of
+gene j starts, so values need no group codes. Counts that fit are stored as uint16.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _with_zeros_dropped(
     dtype: np.dtype,
     drop_zeros: bool,
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
-    """Explicit zeros are rare, so they are looked for only once one was met."""
+    """Pack, and pack again without explicit zeros if one was met, which is rare."""
     values, offsets, seen = packer(chunk, design, run, dtype, drop_zeros)
     if seen.flags & ZERO and not seen.flags & UNFIT and not drop_zeros:
         values, offsets, seen = packer(chunk, design, run, dtype, True)
@@ -87,7 +87,7 @@ def _with_zeros_dropped(
 
 
 def native_dtype(dtype: np.dtype) -> np.dtype:
-    """The packed dtype that holds every value of `dtype` exactly."""
+    """Return the packed dtype that holds every value of `dtype` exactly."""
     if dtype.kind == "b" or dtype in (np.uint8, np.uint16):
         return np.dtype(np.uint16)
     if dtype.kind in "iu":
@@ -101,14 +101,14 @@ def native_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def _looks_like_counts(data: np.ndarray) -> bool:
-    """Whether the first values are counts that fit uint16: decides what is tried first."""
+    """Return whether the first values are counts that fit uint16, to decide what to try first."""
     sample = data[:_SAMPLE] if data.ndim == 1 else data[: max(1, _SAMPLE // max(1, data.shape[1]))]
     with np.errstate(invalid="ignore"):
         return bool(np.all((sample >= 0) & (sample <= 65535) & (np.floor(sample) == sample)))
 
 
 def _first_nonfinite(chunk: Chunk, design: Design) -> NonFiniteError:
-    """The first NaN or infinity by cell, then gene."""
+    """Find the first NaN or infinity, ordered by cell, then gene."""
     if isinstance(chunk, DenseChunk):
         cells, genes = np.nonzero(~np.isfinite(chunk.values))
         found = np.asarray(chunk.values[cells, genes])
@@ -116,7 +116,7 @@ def _first_nonfinite(chunk: Chunk, design: Design) -> NonFiniteError:
         at = np.flatnonzero(~np.isfinite(chunk.data))
         found = chunk.data[at]
         if isinstance(chunk, CsrChunk):
-            # Cells may lie in any order, and share entries where a view repeats them.
+            # Cells may lie in any order. They share entries where a view repeats them.
             low, high = np.searchsorted(at, chunk.starts), np.searchsorted(at, chunk.stops)
             cells = np.repeat(np.arange(len(low)), high - low)
             which = np.repeat(high - np.cumsum(high - low), high - low) + np.arange(len(cells))

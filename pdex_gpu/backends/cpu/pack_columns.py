@@ -1,4 +1,4 @@
-"""Packing column-major input, CSC and dense by column: gene by gene, split by genes."""
+"""Packing column-major input (CSC, and dense by column) gene by gene, split by genes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def pack_csc(
 def pack_dense_columns(
     chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
-    """Pack a dense chunk whose columns are contiguous, or nearly."""
-    del drop_zeros  # always
+    """Pack a dense chunk whose columns are contiguous, or nearly so."""
+    del drop_zeros  # always dropped
     x = chunk.values
     if x.dtype.kind == "b":
         x = x.view(np.uint8)
@@ -75,7 +75,7 @@ def _pack_columns(
         pass
     starts = exclusive_sum(counts.sum(axis=0))
     offsets = starts[:-1] + exclusive_sum(counts)
-    values = np.empty(int(starts[-1]), dtype)  # scatter fills it: it writes what was counted
+    values = np.empty(int(starts[-1]), dtype)  # scatter fills it with what was counted
     seen = merged(run(lambda part: columns.scatter(part, values, offsets), parts))
     return values, offsets, seen
 

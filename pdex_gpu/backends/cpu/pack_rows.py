@@ -1,7 +1,7 @@
-"""Packing row-major input, CSR and dense by row: count the entries a gene, then scatter.
+"""Packing row-major input (CSR, and dense by row): count the entries per gene, then scatter.
 
-Both passes are split by cells, each part with cursors of its own, so threads never share a place
-to write.
+Both passes are split by cells. Each part has its own cursors, so threads never write to the same
+place.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from .jit import jit, prefetch, prefetch_ahead
 from .parts import exclusive_sum, split_evenly
 
 _CELLS_A_PART = 1024
-# Cells of a group lie far apart in memory, too irregular for the hardware: while one row is
-# scattered, the row this many cells on is asked for, a cache line of it every so many entries.
+# Cells of a group lie far apart in memory, too irregularly for the hardware prefetcher. While one
+# row is scattered, the row `_ROWS_AHEAD` cells on is prefetched, one cache line every `_STRETCH`
+# entries.
 _ROWS_AHEAD = 2
 _STRETCH = 16
 
@@ -46,8 +47,8 @@ def pack_csr(
 def pack_dense_rows(
     chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
-    """Pack a dense chunk whose rows are contiguous, or nearly."""
-    del drop_zeros  # always
+    """Pack a dense chunk whose rows are contiguous, or nearly so."""
+    del drop_zeros  # always dropped
     x = chunk.values
     if x.dtype.kind == "b":
         x = x.view(np.uint8)
@@ -75,8 +76,8 @@ def _count_and_scatter(
         pass
     starts = exclusive_sum(counts.sum(axis=0))
     cursors = (starts[:-1] + exclusive_sum(counts)[:-1]).astype(np.uint64)
-    values = np.empty(int(starts[-1]), dtype)  # scatter fills it: cursors end where parts begin
-    # Not filled first, as it is large: every group has a first cell, whose part writes its row.
+    values = np.empty(int(starts[-1]), dtype)  # scatter fills it: cursors end where parts start
+    # Large, so not filled first: the part with the first cell of a group writes the group's row.
     offsets = np.empty((design.n_groups + 1, n_genes), np.int64)
     offsets[-1] = starts[1:]
     ends = cursors + counts.astype(np.uint64)
@@ -90,7 +91,7 @@ def _count_and_scatter(
 def _count_csr(
     data, indices, starts, stops, order, first, last, gene_start, n_genes, drop_zeros, counts
 ):
-    """Entries a gene among cells ``order[first:last]``; returns 1 if indices are not canonical."""
+    """Count entries per gene in cells ``order[first:last]``; return 1 if not canonical."""
     bad = np.uint32(0)
     for o in range(first, last):
         cell = order[o]
@@ -122,7 +123,7 @@ def _scatter_csr(
     data, indices, starts, stops, order, groups, first, last, gene_start, drop_zeros,
     cursor, values, offsets,
 ):  # fmt: skip
-    """Write the entries of cells ``order[first:last]``; returns what `convert` saw."""
+    """Write the entries of cells ``order[first:last]``; return what `convert` saw."""
     n_groups = groups.size - 1
     n_genes = cursor.size
     flags, low, high = 0, 0.0, 0.0

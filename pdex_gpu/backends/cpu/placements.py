@@ -1,10 +1,11 @@
 """Sums of squared placements of every target of a contrast.
 
-A target value with t cells that stands above b reference cells and beside e adds
-``t (2 b + e)**2``. Seen from the reference, whose cells have twice-placements ``h = 2 (n - c)``
-where c of the n target cells lie below, its value is two steps: from the cells beneath it, h, to
-those beside it, ``h - t``, and on to those above it, ``h - 2 t``. Squares therefore add up to
-``b (h**2 - (h - t)**2) + (b + e) ((h - t)**2 - (h - 2 t)**2)``. Sums are exact whole numbers.
+A target value with t cells that is above b reference cells and equal to e adds
+``t (2 b + e)**2``. A reference cell with c of the n target cells below it, and none equal, has
+twice the placement ``h = 2 (n - c)``. Along the reference cells a target value lowers this in two
+steps: from h below the value to ``h - t`` at it, and on to ``h - 2 t`` above it. So it adds
+``b (h**2 - (h - t)**2) + (b + e) ((h - t)**2 - (h - 2 t)**2)`` to the sum of squares. Sums are
+exact whole numbers.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placemen
 
 @jit
 def _placements(bits, mode, gene_bounds, n_cells, pool, shared, of_target, of_reference, u2, ties):
-    """`shared` says that a target's cells are among those counted as the reference."""
+    """Compute the sums; `shared` means that a target's cells also count as the reference."""
     n_groups = n_cells.size
     sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
     equal, middle, occ_code, occ_at, occ_cells = filled
     met = np.empty(n_groups, np.int64)  # target cells below
     plain = np.empty(n_groups, np.int64)  # sum of twice the placements
-    # Sums of squares of both samples, and tie terms beyond those of the reference alone.
+    # Sums of squares of both samples, and tie terms in excess of the reference's own.
     high = np.empty((3, n_groups), np.int64)
     low = np.empty((3, n_groups), np.uint64)
     for c in range(gene_bounds.shape[0]):
         n_distinct, n_occ = tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled)
-        alone = 0, np.uint64(0)  # tie term of the reference
+        alone = 0, np.uint64(0)  # tie term of the reference itself
         for r in range(n_distinct):
             e = np.int64(equal[r])
             alone = add_product(*alone, e * e - 1, e)

@@ -1,17 +1,17 @@
 """Mann-Whitney sums of every target of a contrast.
 
-All kernels cost time linear in the entries, whatever the number of groups. Small counts need no
-sorting: a table per gene holds, for each count, twice the reference cells below plus those equal;
-a second one counts the pooled cells, and each cell added to ``n`` equal ones adds
-``(n+1)**3 - (n+1) - (n**3 - n) = 3 n (n + 1)`` to the tie term. All else is sorted once a gene, and
-one scan keeps the number of reference cells below.
+All kernels take time linear in the entries, for any number of groups. Small counts need no
+sorting: a table per gene holds, for each count, twice the reference cells below it plus those equal
+to it. A second table counts the pooled cells; each cell added to ``n`` equal ones adds
+``(n+1)**3 - (n+1) - (n**3 - n) = 3 n (n + 1)`` to the tie term. All other values are sorted once
+per gene, and one scan tracks the number of reference cells below.
 
-Where each target is compared with the rest of a pool that holds its own cells, those are counted
-with the others, and contribute the ``n**2`` of a sample against itself: U is less by that, and
-the ties are those of the pool.
+Where a target is compared with the rest of a pool that contains its own cells, these are counted
+with the others. They contribute the ``n**2`` of a sample against itself, which is subtracted; the
+ties are those of the pool.
 
-Sums are exact. Tie terms outgrow int64 beyond pooled samples of about 2 million cells: from there
-on what an int64 has gained is added to 128 bits before it overflows, and a tie term is rounded to
+Sums are exact. Tie terms outgrow int64 for pooled samples of more than about 2 million cells. From
+there on, an int64 is added to a 128-bit number before it overflows, and a tie term is rounded to
 float64 once.
 """
 
@@ -27,10 +27,10 @@ from .select import longest_gene, select
 from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
 from .wide import add_multiple, add_product, as_float
 
-NARROW = 2_000_000  # pooled cells up to which n**3 fits int64
-MOST_GAINED = 2**63 - 1  # by int64 before it is added to 128 bits
+NARROW = 2_000_000  # most pooled cells for which n**3 fits int64
+MOST_GAINED = 2**63 - 1  # by an int64 before it is added to 128 bits
 
-# A table is worth its size up to this many counts, or a few times the entries.
+# A table is worth its size up to this many counts, plus a few per entry.
 _TABLE = 4096
 _TABLE_PER_ENTRY = 4
 
@@ -40,7 +40,7 @@ def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
     entries = select(block, genes, contrast)
     values, bounds, n_cells = entries.values, entries.bounds, entries.n_cells
     n_genes = genes.stop - genes.start
-    own_ties = contrast.against == "reference"  # each pair has, else a gene
+    own_ties = contrast.against == "reference"  # one tie term per pair, otherwise per gene
     narrow = contrast.n_pooled <= NARROW
     u2 = np.full((contrast.n_targets, n_genes), -1, np.int64)
     ties = np.full((contrast.n_targets if own_ties else 1, n_genes), np.nan)
@@ -55,7 +55,7 @@ def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
         todo = todo[sorted_instead]
     if len(todo):
         bits, mode = key_bits(values)
-        # An entry gains less than n_pooled**2.
+        # An entry adds less than n_pooled**2.
         step = len(bits) + 1 if narrow else max(1, MOST_GAINED // contrast.n_pooled**2)
         if contrast.against == "rest":
             _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties)
@@ -124,7 +124,11 @@ def _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead):
 
 @jit
 def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead):
-    """Targets from group `first` on; the pool is what comes before, or all if nothing does."""
+    """Rank targets against a pool.
+
+    Targets are the groups from `first` on. The pool is the groups before it, or all if there are
+    none.
+    """
     size = 0
     pooled = np.empty((4, size), np.int64)
     twice_rank = np.empty(size, np.int64)
@@ -143,7 +147,7 @@ def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead
         pooled[:, : largest + 1] = 0
         pool = values[bounds[c, 0] : bounds[c, n_in_pool]]
         whole = pool.size - pool.size % 4
-        for i in range(0, whole, 4):  # equal counts are frequent: a table each, not to wait
+        for i in range(0, whole, 4):  # four tables: equal counts are frequent and would stall
             pooled[0, pool[i]] += 1
             pooled[1, pool[i + 1]] += 1
             pooled[2, pool[i + 2]] += 1
@@ -171,9 +175,9 @@ def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead
 
 @jit
 def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties):
-    """Against group 0, or if not `own_ties` against the cells of group 0 that are not one's own.
+    """Rank targets against group 0, or if not `own_ties`, against its cells outside the target.
 
-    Unless sums are `narrow`, int64 adds up tie terms of at most `step` entries.
+    Unless sums are `narrow`, an int64 adds up tie terms of at most `step` entries.
     """
     n_groups = n_cells.size
     longest = longest_gene(bounds)
@@ -219,22 +223,22 @@ _NONE = np.uint64(0)
 
 @jit
 def _with_zeros(high, low, n):
-    """A tie term with that of n zeros."""
+    """Return a tie term plus that of n zeros, as float64."""
     high, low = add_product(high, low, n * n - 1, n)
     return as_float(high, low)
 
 
 @jit
 def _scan(packed, below, narrow, step, u, gained, high, low):
-    """Add sorted entries to `u` and `gained`; returns the reference cells below what follows.
+    """Add sorted entries to `u` and `gained`; return the reference cells below what follows.
 
-    `gained` is a third of the tie term; unless it is narrow, it ends as 0, and all of that has been
-    added to ``(high, low)``.
+    `gained` is a third of the tie term. Unless `narrow`, it ends as 0 and the whole tie term has
+    been added to ``(high, low)``.
 
     Within a run of equal values the reference, code 0, comes first, then each target in turn. So
-    a target's entry has met all equal reference cells: it stands above `start` and beside
-    ``below - start`` of them, and adds ``2 start + (below - start)`` to twice U. It also meets
-    the entries of its own group in the run so far. No branch: runs are short and irregular.
+    all equal reference cells precede a target's entry: it is above `start` of them and equal to
+    ``below - start``, and adds ``2 start + (below - start)`` to twice U. It also meets the earlier
+    entries of its own group in the run. There is no branch, as runs are short and irregular.
     """
     previous = NOTHING
     start = below
@@ -261,7 +265,7 @@ def _scan(packed, below, narrow, step, u, gained, high, low):
 
 @jit
 def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties):
-    """Each group against all others; int64 adds up tie terms of at most `step` entries."""
+    """Rank each group against all others; int64 adds up tie terms of at most `step` entries."""
     n_groups = n_cells.size
     n_pool = n_cells.sum()
     longest = longest_gene(bounds)
@@ -277,7 +281,7 @@ def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties):
         )
         u[:] = 0
         zeros = n_pool - n
-        starts = scratch.view(np.int64)  # what the sort needed it for is done
+        starts = scratch.view(np.int64)  # the sort no longer needs it
         tied = _scan_pool(packed[:n_negative], 0, step, starts, u, 0, _NONE)
         tied = _scan_pool(packed[n_negative:n], n_negative + zeros, step, starts, u, *tied)
         ties[0, c] = _with_zeros(*tied, zeros)
@@ -288,10 +292,11 @@ def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties):
 
 @jit
 def _scan_pool(packed, below, step, starts, u, high, low):
-    """Add to `u` what each entry has below it, twice, and beside it, of all entries.
+    """Add to `u`, for each entry, twice the number of all entries below it plus that of its equals.
 
-    That is the cells below its run and those not above it: one way finds the first, `below` ahead
-    of the entries, the way back the second. Returns ``(high, low)`` with the tie term added.
+    That is the cells below its run plus those not above it. The forward pass finds the first,
+    with `below` cells ahead of the entries, and the backward pass the second. Returns
+    ``(high, low)`` with the tie term added.
     """
     previous = NOTHING
     start = below

@@ -1,9 +1,8 @@
 """A sorted gene as distinct values, and where among them each target has cells.
 
-What two-sample statistics need of a target are its own distinct values, with the reference cells
-below each and equal to it. So all targets of a gene are served by one list of *occurrences*
-(target, value, cells), by ascending value, beside a table of the distinct values of what they are
-compared with.
+From a target, two-sample statistics need its distinct values, with the reference cells below each
+and equal to it. So two tables serve all targets of a gene: a list of *occurrences* (target, value,
+cells) by ascending value, and the distinct values of the cells that targets are compared with.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .sort import CODE, CODE_BITS, DIGIT, NOTHING, sort_gene
 
 @jit
 def sorting_room(gene_bounds):
-    """Arrays that genes are sorted in."""
+    """Allocate the arrays that genes are sorted in."""
     longest = longest_gene(gene_bounds)
     packed, scratch = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
     return packed, scratch, np.empty(2 << DIGIT, np.uint32)
@@ -25,16 +24,16 @@ def sorting_room(gene_bounds):
 
 @jit
 def tables(gene_bounds, n_groups):
-    """Arrays that `tabulate` fills.
+    """Allocate the arrays that `tabulate` fills.
 
     Returns
     -------
     equal, middle : float64, shape (longest gene + 2,)
-        Cells at each distinct value of the reference, and cells below it plus half of those. One
-        entry more stands above all values: no cells, and all of them beneath it.
+        Cells at each distinct value of the reference, and cells below it plus half of those at it.
+        One more entry stands above all values, with no cells at it and all of them below.
     code, at, cells : int64, shape (longest gene + n_groups + 1,)
-        Occurrences: group, place, and cells of the group that have the value. The place is
-        ``2 r + 1`` if it is that of distinct value r, and ``2 r`` between r - 1 and r.
+        Occurrences: group, place, and number of cells of the group that have the value. The place
+        is ``2 r + 1`` at distinct value r, and ``2 r`` between values r - 1 and r.
     """
     longest = longest_gene(gene_bounds)
     equal, middle = np.empty(longest + 2, np.float64), np.empty(longest + 2, np.float64)
@@ -49,13 +48,14 @@ def tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled):
     Parameters
     ----------
     bits, mode
-        As from `key_bits`.
+        From `key_bits`.
     gene_bounds, n_cells : int64
         Entries and cells of groups, as in `select.Entries`.
     pool : bool
-        Whether all groups together are the reference, and each is a target; else group 0 is.
+        If true, all groups together are the reference and each is a target; otherwise group 0 is
+        the reference.
     sorting, filled : tuple of arrays
-        As from `sorting_room` and `tables`.
+        From `sorting_room` and `tables`.
 
     Returns
     -------
@@ -103,8 +103,8 @@ def tabulate(bits, mode, gene_bounds, c, n_cells, pool, sorting, filled):
 def _walk(packed, n_distinct, n_occ, below, equal, middle, occ_code, occ_at, occ_cells):
     """List the distinct values of group 0 and the occurrences of the others.
 
-    No branch, as in the scan of rank_sums: an entry that starts nothing new is written where the
-    next one will be.
+    There are no branches, as in the scan of rank_sums: an entry that starts nothing new is written
+    where the next one will be.
     """
     previous = NOTHING
     shared = 0  # whether the reference has the value
@@ -133,7 +133,7 @@ def _walk(packed, n_distinct, n_occ, below, equal, middle, occ_code, occ_at, occ
 
 @jit
 def _walk_pool(packed, n_distinct, n_occ, below, equal, middle, occ_code, occ_at, occ_cells):
-    """List the distinct values of all groups together and the occurrences of each, likewise."""
+    """List the distinct values of all groups together and the occurrences of each group."""
     previous = NOTHING
     tied = 0  # entries of the value so far
     cells = 0  # and of the group

@@ -1,4 +1,4 @@
-"""The entries of a contrast's groups, as its kernels read them."""
+"""The entries of a contrast's groups, as the kernels read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Entries:
     Attributes
     ----------
     values : numpy.ndarray, shape (n,)
-        Nonzero values, as they are packed.
+        Nonzero values, as packed.
     bounds : numpy.ndarray, shape (C, n_groups + 1), int64
         Entries of group g in gene c are ``values[bounds[c, g]:bounds[c, g + 1]]``.
     n_cells : numpy.ndarray, shape (n_groups,), int64
@@ -30,9 +30,9 @@ class Entries:
 
 
 def select(block: PackedBlock, genes: slice, contrast: Contrast) -> Entries:
-    """Entries of a contrast's groups in the genes `genes`, in the order of ``contrast.groups``.
+    """Select the entries of a contrast's groups in some genes, ordered as ``contrast.groups``.
 
-    A view of the block where the groups follow each other in the design, else a copy.
+    They are a view of the block if the groups follow each other in the design, otherwise a copy.
     """
     n_cells = np.ascontiguousarray(contrast.n_cells, np.int64)
     span = contrast.span
@@ -66,7 +66,7 @@ def _copy(values, starts, bounds, out):
 
 @jit
 def longest_gene(bounds):
-    """Most entries of a gene."""
+    """Return the largest number of entries of any gene."""
     longest = 0
     for c in range(bounds.shape[0]):
         longest = max(longest, bounds[c, -1] - bounds[c, 0])
@@ -74,7 +74,7 @@ def longest_gene(bounds):
 
 
 def reference_cells(contrast: Contrast) -> np.ndarray:
-    """Cells that each group is compared with, 0 for one that is no target, shape (n_groups,)."""
+    """Count the cells that each group is compared with, shape (n_groups,); 0 for non-targets."""
     others = np.zeros(len(contrast.groups), np.int64)
     others[len(others) - contrast.n_targets :] = contrast.n_reference
     return others

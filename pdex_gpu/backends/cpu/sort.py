@@ -1,9 +1,9 @@
-"""Sorting the entries of one gene by value, the group code carried along.
+"""Sorting the entries of one gene by value, together with their group codes.
 
-Values become unsigned keys whose order is theirs. A radix sort on the 22 most significant bits
-that vary within the gene, in two passes of 11 bits, leaves few pairs out of order; an insertion
-pass mends those, and gives up for a full radix sort where keys cluster. The result is packed as
-``key << 32 | code``, ascending; 64-bit keys are replaced by their dense rank first.
+Values become unsigned keys in the same order. A radix sort on the 22 most significant bits that
+vary within the gene, in two passes of 11 bits, leaves few pairs out of order. An insertion pass
+fixes those; where keys cluster, it gives up and a full radix sort follows. The result is packed as
+``key << 32 | code``, ascending. 64-bit keys are first replaced by their dense rank.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BINS = 1 << DIGIT
 _MASK = np.uint64(BINS - 1)
 CODE_BITS = np.uint64(32)
 CODE = np.uint64(0xFFFFFFFF)
-NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # no entry: its code is no group's
+NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # no entry: no group has its code
 
 
 def key_bits(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """The bits of packed values as uint16, uint32 or uint64, and how they become keys."""
+    """Return the bits of packed values as uint16, uint32 or uint64, and how they become keys."""
     if values.dtype == np.uint16:
         return values, UNSIGNED
     if values.dtype.kind == "f":
@@ -62,14 +62,14 @@ def sort_gene(bits, mode, bounds, packed, scratch, histogram):
     bounds : int64, shape (K + 1,)
         Entries of group g are ``bits[bounds[g]:bounds[g + 1]]``.
     packed : uint64, shape (>= n,)
-        Receives ``key << 32 | code`` ascending.
+        Receives ``key << 32 | code``, ascending.
     scratch : uint64, shape (>= n,)
     histogram : uint32, shape (2 * 2048,)
 
     Returns
     -------
     int
-        How many entries are negative.
+        Number of negative entries.
     """
     raise NotImplementedError
 
@@ -150,7 +150,7 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
 
 @jit
 def _insertion(entries, n):
-    """Mend a nearly sorted array; False if that takes too long (a permutation is left)."""
+    """Sort a nearly sorted array; return False, leaving a permutation, if that takes too long."""
     budget = 8 * n
     for i in range(1, n):
         entry = entries[i]
@@ -168,7 +168,7 @@ def _insertion(entries, n):
 
 @jit
 def _radix(entries, scratch, n, width, histogram):
-    """Stable radix sort of `entries` on their `width` key bits."""
+    """Sort `entries` by their `width` key bits, with a stable radix sort."""
     shift = CODE_BITS
     while shift < CODE_BITS + np.uint64(width):
         histogram[:] = 0
@@ -218,7 +218,7 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
 
 @jit
 def sort_spanning64(keys, codes, spare_keys, spare_codes, n, span, counts):
-    """Sort keys in ``[0, span]``, `codes` carried along; equal keys keep their order."""
+    """Sort keys in ``[0, span]`` and move `codes` with them; equal keys keep their order."""
     width = _bit_length(span)
     low = max(0, width - 2 * DIGIT)
     _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts)
@@ -228,7 +228,7 @@ def sort_spanning64(keys, codes, spare_keys, spare_codes, n, span, counts):
 
 @jit
 def _radix64(keys, codes, spare_keys, spare_codes, n, low, width, counts):
-    """Stable radix sort of `keys` on their bits ``[low, width)``, `codes` carried along."""
+    """Sort `keys` by their bits ``[low, width)``, stably, and move `codes` with them."""
     shift = np.uint64(low)
     home = True
     while shift < np.uint64(width):

@@ -1,7 +1,7 @@
 """``expm1`` and ``log1p`` of the entries of a gene.
 
-They are made of additions, multiplications and divisions alone, which are vectorised and round
-alike everywhere: each value is the same bits wherever it stands, and those of ``transforms.cuh``.
+They consist only of additions, multiplications and divisions, which vectorise and round the same
+everywhere. A value's result has the same bits wherever it stands, and those of ``transforms.cuh``.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 from .float_bits import BIAS, EXPONENT, bits_of_float, float_of_bits
 from .jit import jit
 
-# x = k ln 2 + r. The high part of ln 2 has zeros enough behind it for k times it to be exact
+# x = k ln 2 + r. The high part of ln 2 ends in enough zeros for its product with k to be exact
 # (fdlibm, e_exp.c).
 _PER_LN2 = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01
 _LN2_LOW = 1.90821492927058770002e-10
-_TO_INTEGER = 1.5 * 2.0**52  # added, it rounds to an integer, which the lowest bits then are
-_LARGEST = 710.0  # infinite
-_SMALLEST = -50.0  # -1, rounded
+_TO_INTEGER = 1.5 * 2.0**52  # adding it rounds to an integer, held in the lowest bits
+_LARGEST = 710.0  # where expm1 is infinite
+_SMALLEST = -50.0  # where expm1 rounds to -1
 
 
 @jit
 def expm1(x):
-    """``exp(x) - 1`` of a float64, off by 2.4e-16 of it at worst, or by 5e-324; infinite from
-    709.79 on.
+    """Return ``exp(x) - 1`` of a float64; infinite from 709.79 on.
 
-    With ``x = k ln 2 + r``, ``|r| <= ln(2) / 2``: ``2**k expm1(r) + (2**k - 1)``, expm1(r) by its
-    Taylor series up to r^13, what is left out being below 2e-17 of r.
+    The error is at most 2.4e-16 of the result, or 5e-324. With ``x = k ln 2 + r`` and
+    ``|r| <= ln(2) / 2``, the result is ``2**k expm1(r) + (2**k - 1)``. expm1(r) is its Taylor
+    series up to r^13; the remainder is below 2e-17 of r.
     """
     x = _LARGEST if x > _LARGEST else (_SMALLEST if x < _SMALLEST else x)
     rounded = x * _PER_LN2 + _TO_INTEGER
@@ -48,7 +48,7 @@ def expm1(x):
     p = p * r + 1 / 6
     p = p * r + 0.5
     p = p * (r * r) + r
-    # 2**(k - 1), as 2**1024 does not exist.
+    # 2**(k - 1), as float64 has no 2**1024.
     exponent = bits_of_float(rounded) - bits_of_float(_TO_INTEGER) + (BIAS - 1)
     half = float_of_bits(exponent << EXPONENT)
     return 2.0 * (p * half + (half - 0.5))
@@ -60,16 +60,16 @@ _LG1, _LG2, _LG3, _LG4 = (
     2.222219843214978396e-01,
 )  # fmt: skip
 _LG5, _LG6, _LG7 = 1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01
-# Added to the bits of a number, it raises the exponent from sqrt(2) times a power of two on.
+# Added to the bits of a number, this raises the exponent if the significand is at least sqrt(2).
 _FROM_SQRT2 = np.int64(0x0009_5F62_0000_0000)
 
 
 @jit
 def log1p(x):
-    """``log(1 + x)`` of a float64, off by 1.5e-16 of it at worst; -inf at -1, NaN below.
+    """Return ``log(1 + x)`` of a float64; -inf at -1, NaN below.
 
-    ``1 + x = u (1 + c)``, u rounded and c what that left; ``u = 2**k (1 + f)``, 1 + f between
-    sqrt(1 / 2) and sqrt(2).
+    The error is at most 1.5e-16 of the result. ``1 + x = u (1 + c)``, where u is rounded and c
+    corrects for that. ``u = 2**k (1 + f)``, with 1 + f between sqrt(1 / 2) and sqrt(2).
     """
     u = 1.0 + x
     if not u > 0.0:
@@ -91,7 +91,7 @@ def log1p(x):
 
 @jit
 def bound_of_expm1(smallest, largest):
-    """What no ``expm1`` of a value between the two exceeds in magnitude, within 4 times."""
+    """Bound the magnitude of ``expm1`` between two values, at most 4 times too large."""
     if largest < 1.0:
         return 2.0 * max(min(abs(smallest), 1.0), abs(largest))
     exponent = np.int64(min(largest, _LARGEST) * _PER_LN2) + 1
@@ -100,7 +100,7 @@ def bound_of_expm1(smallest, largest):
 
 @jit
 def bound_of_log1p(smallest, largest):
-    """What no ``log1p`` of a value between the two exceeds in magnitude, within 1500 times."""
+    """Bound the magnitude of ``log1p`` between two values, at most 1500 times too large."""
     if smallest <= -1.0:
         return np.inf
     if smallest < -0.5:
@@ -110,28 +110,28 @@ def bound_of_log1p(smallest, largest):
 
 @jit
 def expm1_of(x, out):
-    """``expm1`` of each value, as float64, into ``out[:x.size]``."""
+    """Write ``expm1`` of each value, as float64, to ``out[:x.size]``."""
     for i in range(x.size):
         out[i] = expm1(np.float64(x[i]))
 
 
 @jit
 def log1p_of(x, out):
-    """``log1p`` likewise: NaN below -1, -inf at -1."""
+    """Write ``log1p`` of each value to ``out[:x.size]``: NaN below -1, -inf at -1."""
     for i in range(x.size):
         out[i] = log1p(np.float64(x[i]))
 
 
 @jit
 def look_up(counts, table, out):
-    """``table[count]`` of each count, into ``out[:counts.size]``."""
+    """Write ``table[count]`` of each count to ``out[:counts.size]``."""
     for i in range(counts.size):
         out[i] = table[counts[i]]
 
 
 @lru_cache(maxsize=1)
 def log1p_of_counts() -> np.ndarray:
-    """``log1p`` of every uint16, float64."""
+    """Return ``log1p`` of every uint16, as float64."""
     table = np.full(65536, np.nan)
     log1p_of(np.arange(65536.0), table)
     return table

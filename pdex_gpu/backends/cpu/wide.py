@@ -1,7 +1,7 @@
-"""Whole numbers of 128 bits, as two of 64: sums of products that are exact.
+"""Whole numbers of 128 bits, as two of 64: exact sums of products.
 
-A number is (high, low): ``high * 2**64 + low``, high an int64 and low a uint64. What overflows is
-lost, as with numba's own integers, so a sum is exact wherever its end fits.
+A number is (high, low): ``high * 2**64 + low``, high an int64 and low a uint64. Overflowing bits
+are lost, as with numba's own integers, so a sum is exact whenever its final value fits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _split(context: Any, builder: Any, number: Any) -> Any:
 
 @intrinsic
 def add_product(typing_context: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
-    """``(high, low) + a * b`` of int64 `a` and `b`."""
+    """Return ``(high, low) + a * b`` for int64 `a` and `b`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         high, low, a, b = args
@@ -47,7 +47,7 @@ def add_product(typing_context: Any, high: Any, low: Any, a: Any, b: Any) -> Any
 def add_multiple(
     typing_context: Any, high: Any, low: Any, a: Any, of_high: Any, of_low: Any
 ) -> Any:
-    """``(high, low) + a * (of_high, of_low)`` of an int64 `a`."""
+    """Return ``(high, low) + a * (of_high, of_low)`` for an int64 `a`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         high, low, a, of_high, of_low = args
@@ -58,14 +58,14 @@ def add_multiple(
     return _PAIR(*pair, types.int64, *pair), codegen
 
 
-HALF_BITS = 60  # of a number in the lower of two parts
+HALF_BITS = 60  # of the lower of a number's two parts
 _LOWER_HALF = 2.0**HALF_BITS
 _UPPER_HALF = np.uint64(1 << HALF_BITS)
 
 
 @jit
 def whole(x, factor):
-    """``floor(x * factor * 2**60)`` of float64 that are not negative, `factor` a power of two."""
+    """Return ``floor(x * factor * 2**60)`` for float64 `x >= 0`; `factor` is a power of two."""
     upper = x * factor
     high = math.floor(upper)
     return add_multiple(0, np.uint64((upper - high) * _LOWER_HALF), np.int64(high), 0, _UPPER_HALF)
@@ -73,12 +73,12 @@ def whole(x, factor):
 
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_LAST_BITS = np.uint64(2047)  # of 64, those that float64 may have no room for
+_LAST_BITS = np.uint64(2047)  # those of 64 bits that float64 may have no room for
 
 
 @jit
 def as_float(high, low):
-    """The number, not negative and below 2**96, as the float64 next to it."""
+    """Return the float64 nearest to the number, which is not negative and below 2**96."""
     top = np.uint64(high) << _HALF | low >> _HALF
     rest = np.float64(top & _LAST_BITS) * 2.0**32 + np.float64(low & _LOW_HALF)
     return np.float64(top & ~_LAST_BITS) * 2.0**32 + rest  # both exact: one rounding
@@ -86,7 +86,7 @@ def as_float(high, low):
 
 @jit
 def as_double(high, low):
-    """The number, not negative, as the sum of two float64."""
+    """Return the number, which is not negative, as the sum of two float64."""
     top = np.uint64(high)
     s, e = two_sum(np.float64(top >> _HALF) * 2.0**96, np.float64(top & _LOW_HALF) * 2.0**64)
     s, e = add(s, e, np.float64(low >> _HALF) * 2.0**32, 0.0)
@@ -98,7 +98,7 @@ def as_double(high, low):
 
 @jit
 def two_sum(a, b):
-    """``a + b`` and its rounding error."""
+    """Return ``a + b`` and its rounding error."""
     s = a + b
     t = s - a
     return s, (a - (s - t)) + (b - t)
@@ -109,7 +109,7 @@ _SPLITTER = 134217729.0  # 2**27 + 1
 
 @jit
 def two_product(a, b):
-    """``a * b`` and its rounding error, for magnitudes below 1e300."""
+    """Return ``a * b`` and its rounding error, for magnitudes below 1e300."""
     p = a * b
     c = _SPLITTER * a
     a_high = c - (c - a)
@@ -121,13 +121,13 @@ def two_product(a, b):
 
 @jit
 def add(a_high, a_low, b_high, b_low):
-    """Sum of two such numbers, off by a few 2**-106 of the larger one."""
+    """Return the sum of two such pairs, off by a few 2**-106 of the larger one."""
     s, e = two_sum(a_high, b_high)
     return two_sum(s, e + (a_low + b_low))
 
 
 @jit
 def times(high, low, factor):
-    """Such a number times a float64."""
+    """Return such a pair times a float64."""
     p, e = two_product(high, factor)
     return two_sum(p, e + low * factor)

@@ -1,4 +1,4 @@
-"""Two-sample Anderson-Darling statistics of a contrast; anderson_darling*.cu say how."""
+"""Two-sample Anderson-Darling statistics of a contrast; for the method see anderson_darling*.cu."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .block import Slice
 from .matrix import send_small
 from .sides import Sides, launch_pairs, sides_of
 
-_TARGETS_A_BLOCK = 64  # nothing is loaded for all of them, so blocks may be small
+_TARGETS_A_BLOCK = 64  # they share no loaded keys, so blocks can be small
 CHUNK = 8  # as in prefix_sums.cuh
-SUMS = 3  # of a chunk of a pool's distinct values
-SUM_WORDS = 3  # of 64 bits, at most
+SUMS = 3  # per chunk of a pool's distinct values
+SUM_WORDS = 3  # 64-bit words per sum, at most
 
 
 def anderson_darling(part: Slice, contrast: Contrast, variant: str = "midrank") -> np.ndarray:
@@ -25,11 +25,12 @@ def anderson_darling(part: Slice, contrast: Contrast, variant: str = "midrank") 
 
 
 def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceArray:
-    """Queue the kernels; A2 as it will be."""
+    """Queue the kernels; return the array that will hold A2."""
     sides, stream = sides_of(part, contrast), part.lane.stream
     a2 = stream.empty(sides.n_targets * part.n_genes, np.float64)
     distinct = _distinct(part, sides)
-    # What kernels take beside distinct values; the kernel before, for a pool, and the last one.
+    # `given`: kernel arguments other than the distinct values. `before`: a kernel that only a pool
+    # needs. `last`: the kernel that computes A2.
     given: tuple[Any, ...]
     if variant == "continuous":
         given = _harmonic(part, contrast.n_pooled)
@@ -41,7 +42,7 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
     if sides.pooled:
         n_chunks = int(sides.bounds.sum()) // CHUNK + part.n_genes
         sums: tuple[DeviceArray, ...] = (stream.empty(SUM_WORDS * SUMS * n_chunks, np.uint64),)
-        if variant != "continuous":  # and the power of two that weights are multiplied by
+        if variant != "continuous":  # and the power of two that scales the weights
             sums += (stream.empty(part.n_genes, np.int32),)
         part.run(
             source, before, part.n_genes, *sides.arguments, np.int32(part.kind),
@@ -59,7 +60,7 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
 
 
 def _distinct(part: Slice, sides: Sides) -> tuple[DeviceArray, ...]:
-    """Distinct values of the reference or the pool: places, values, first entries, numbers."""
+    """Find the distinct values of the reference or pool: places, values, first entries, counts."""
     stream, n_genes = part.lane.stream, part.n_genes
     places = send_small(np.concatenate([[0], np.cumsum(sides.bounds)]).astype(np.int64), stream)
     distinct = stream.empty(int(sides.bounds.sum()), part.keys.dtype)
@@ -73,10 +74,10 @@ def _distinct(part: Slice, sides: Sides) -> tuple[DeviceArray, ...]:
 
 
 def _harmonic(part: Slice, n: int) -> tuple[DeviceArray, np.int32]:
-    """Harmonic numbers up to that of `n`, one a chunk, and the power of two they are times."""
+    """Return harmonic numbers up to H(n), one per chunk, and the power of two that scales them."""
     stream = part.lane.stream
     sums = stream.empty(2 * (n // CHUNK + 1), np.uint64)
-    # They have up to 6 bits before the point, S three factors of up to n.
+    # Harmonic numbers have up to 6 integer bits, and S has three factors of up to n.
     scale = np.int32(min(118, 188 - 3 * int(n).bit_length()))
     n_threads = part.lane.shapes.n_threads
     stream.launch(

@@ -1,13 +1,13 @@
-"""The seam between the CUDA backend and a device: all that the backend asks of one.
+"""The interface between the CUDA backend and a device: everything the backend needs from one.
 
-:mod:`.device` provides it through CuPy. Whatever else provides it can stand in for a device: the
-test suite runs the same kernels and the same code on an emulated one.
+:mod:`.device` implements it with CuPy. Anything else that implements it can stand in for a device:
+the test suite runs the same kernels and the same code on an emulated one.
 
-Work is queued on streams. What is queued on one stream runs in order; streams run side by side;
-the host waits only in :meth:`Stream.synchronize` and :meth:`Stream.empty` may wait for memory.
-Host arrays given to :meth:`Stream.upload` and :meth:`Stream.download` must neither be changed nor
-read until the stream was synchronized, and arrays from :meth:`Stream.empty` are used on that
-stream, or on another one after it waited for an event.
+Work is queued on streams. Work on one stream runs in order; streams run concurrently. The host
+waits only in :meth:`Stream.synchronize`, except that :meth:`Stream.empty` may wait for memory.
+Host arrays passed to :meth:`Stream.upload` and :meth:`Stream.download` must not be changed or read
+until the stream has been synchronized. Arrays from :meth:`Stream.empty` are used on that stream,
+or on another one after it has waited for an event.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 class DeviceArray(Protocol):
     """A one-dimensional contiguous array on a device.
 
-    A slice with unit step is a view. Nothing else can be done with it on the host.
+    A slice with unit step is a view. The host can do nothing else with the array.
     """
 
     @property
@@ -36,19 +36,19 @@ class DeviceArray(Protocol):
 
 
 class Event(Protocol):
-    """A place in a stream; see :meth:`Stream.record`."""
+    """A point in a stream; see :meth:`Stream.record`."""
 
 
 class Stream(Protocol):
-    """A queue of work on a device. Every method but `synchronize` may return before it is done."""
+    """A queue of work on a device. All methods but `synchronize` may return before it is done."""
 
     def empty(self, size: int, dtype: np.dtype | type) -> DeviceArray:
-        """An array of `size` items, not initialised.
+        """Return an uninitialised array of `size` items.
 
         Raises
         ------
         pdex_gpu.errors.DeviceMemoryError
-            If the device, or the limit it was opened with, has no room.
+            If there is no room on the device, or within the limit it was opened with.
         """
         ...
 
@@ -57,11 +57,11 @@ class Stream(Protocol):
         ...
 
     def upload(self, host: np.ndarray, array: DeviceArray) -> None:
-        """Copy a contiguous host array of the same size and dtype to the device."""
+        """Copy a contiguous host array to a device array of the same size and dtype."""
         ...
 
     def download(self, array: DeviceArray, host: np.ndarray) -> None:
-        """Copy to a contiguous host array of the same size and dtype."""
+        """Copy a device array to a contiguous host array of the same size and dtype."""
         ...
 
     def launch(
@@ -76,35 +76,35 @@ class Stream(Protocol):
         kernel : str
             Name of its ``extern "C"`` function.
         n_blocks, n_threads : int
-            Blocks of the one-dimensional grid; threads of a block, a multiple of 32.
+            Blocks of the one-dimensional grid; threads per block, a multiple of 32.
         *args : DeviceArray or numpy scalar
-            Arguments as the kernel declares them: an array for a pointer, a numpy scalar of the
-            very type for a value, None for a null pointer.
+            Arguments as the kernel declares them: an array for a pointer, a numpy scalar of
+            exactly the declared type for a value, None for a null pointer.
         shared : int
-            Bytes of dynamic shared memory a block.
+            Bytes of dynamic shared memory per block.
 
         Raises
         ------
         pdex_gpu.errors.KernelError
-            If the kernel cannot be loaded, or not be started in this shape.
+            If the kernel cannot be loaded, or cannot be started in this shape.
         """
         ...
 
     def record(self) -> Event:
-        """An event that happens when all that was queued so far is done."""
+        """Return an event that happens when everything queued so far is done."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Let what is queued from here on run after `event`, also one of another stream."""
+        """Make work queued from here on run after `event`, which may be of another stream."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until all that was queued is done.
+        """Wait until everything queued is done.
 
         Raises
         ------
         pdex_gpu.errors.DeviceLostError
-            If the device failed since.
+            If the device failed in the meantime.
         pdex_gpu.errors.KernelError
             If a kernel failed.
         """
@@ -112,7 +112,7 @@ class Stream(Protocol):
 
 
 class Device(Protocol):
-    """A CUDA device, opened with a limit on the memory it hands out. Safe to use from threads.
+    """A CUDA device, opened with a limit on the memory it hands out. Thread-safe.
 
     Attributes
     ----------
@@ -125,24 +125,24 @@ class Device(Protocol):
     description: str
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that can be had now (within the limit), and bytes of the whole device."""
+        """Return the bytes available now (within the limit) and the bytes of the whole device."""
         ...
 
     def stream(self) -> Stream:
-        """A new stream."""
+        """Return a new stream."""
         ...
 
     def pinned(self, n_bytes: int) -> np.ndarray:
-        """Page-locked host memory, uint8: copies to and from it overlap with kernels.
+        """Return page-locked host memory, uint8: copies to and from it overlap with kernels.
 
-        Pageable memory, with a warning in the log, where the system has no more to lock.
+        If the system can lock no more, log a warning and return pageable memory.
         """
         ...
 
     def adopt(self, array: Any) -> DeviceArray:
-        """An array that is on this device already, used in place and kept alive.
+        """Use an array that is already on this device, in place, and keep it alive.
 
-        Waits until whoever made it has written it.
+        Waits until the array has been written.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
-"""Compiled CUDA sources: the options they are made with, and the folder they are kept in.
+"""Compiled CUDA sources: their compiler options, and the folder that keeps them.
 
 CuPy's own cache is not used because CuPy compiles everything with ``-ftz=true``: the device would
-take float32 subnormals for zeros, and no other kernel set does. Its folder is: whoever moved it
-with ``CUPY_CACHE_DIR`` moved ours too.
+treat float32 subnormals as zeros, and no other kernel set does. Our folder lies inside CuPy's, so
+``CUPY_CACHE_DIR`` moves both.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from . import sources
 
 logger = logging.getLogger("pdex_gpu")
 
-# Products and sums are rounded one by one, as on the CPU; a kernel that wants fma() can call it.
+# Each product and sum is rounded, as on the CPU; a kernel that wants fma() can call it.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
-_OWNER_ALONE = 0o700  # who may write to the folder says what runs on the device
+_OWNER_ALONE = 0o700  # anyone who can write to the folder decides what runs on the device
 
 
 def folder() -> Path:
-    """Where compiled sources are kept."""
+    """Return the folder where compiled sources are kept."""
     cupy_cache = os.environ.get("CUPY_CACHE_DIR") or "~/.cupy/kernel_cache"
     return Path(cupy_cache).expanduser() / "pdex_gpu"
 
@@ -41,10 +41,10 @@ def find_or_make(
     version: tuple[int, int],
     compiler: Callable[[str, str, tuple[str, ...]], bytes],
 ) -> tuple[Path, bool]:
-    """A compiled source, from the folder or made now.
+    """Find a compiled source in the folder, or compile it now.
 
-    A file is named for what it was made from and for what is in it. One that was damaged or cut
-    short since is made again.
+    The name of a file identifies its source and its contents. A file that has since been damaged
+    or truncated is compiled again.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def find_or_make(
         ``"sm_90"`` for machine code; ``"compute_90"`` for PTX, which drivers can translate for
         later architectures.
     version : tuple of int
-        Of the compiler; a binary of another version is not used.
+        Version of the compiler; binaries from another version are not used.
     compiler : callable
-        Takes the text, a file name for messages, and options; gives the binary.
+        Takes the text, a file name for messages, and options; returns the binary.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def _file_name(stem: str, binary: bytes, suffix: str) -> str:
 
 
 def _find(stem: str, suffix: str) -> Path | None:
-    """A file of the folder that holds what its name says; None if there is none."""
+    """Return a file in the folder whose contents match its name; None if there is none."""
     for path in sorted(folder().glob(f"{stem}-*.{suffix}")):
         try:
             binary = path.read_bytes()
@@ -106,7 +106,7 @@ def _find(stem: str, suffix: str) -> Path | None:
 
 
 def _store(path: Path, binary: bytes) -> None:
-    """Write a file that other processes see whole or not at all."""
+    """Write a file so that other processes see it whole or not at all."""
     path.parent.mkdir(_OWNER_ALONE, parents=True, exist_ok=True)
     with temporary_file(path.parent) as part:
         part.write_bytes(binary)
@@ -115,7 +115,7 @@ def _store(path: Path, binary: bytes) -> None:
 
 @cache
 def _temporary() -> Path:
-    """A folder for this process, where the folder above cannot be written."""
+    """Return a folder for this process, for use when the folder above cannot be written."""
     left_open = ExitStack()
     atexit.register(left_open.close)
     return left_open.enter_context(temporary_folder(None, "pdex_gpu-cuda-"))

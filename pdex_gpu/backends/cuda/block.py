@@ -22,12 +22,12 @@ from .staging import Staging
 from .tiles import Tiles, plan_tiles
 
 _NOWHERE = np.uint64(2**64 - 1)
-# Places in status.
+# Positions in `status`.
 _BAD_INDEX, _FRACTIONAL = 0, 1
 _FIRST = slice(2, 5)  # NaN, infinity and -infinity
 _SMALLEST, _LARGEST = 5, 6
 _NON_FINITE = (np.nan, np.inf, -np.inf)
-_PIECE = 1 << 13  # entries of a column that a block of threads takes
+_PIECE = 1 << 13  # entries of a column per block of threads
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cells:
     order : DeviceArray, int32
         Cells in group order.
     n_cells : DeviceArray, int64
-        Cells a group.
+        Cells per group.
     """
 
     codes: DeviceArray
@@ -67,7 +67,7 @@ class CudaBlock:
     cells : Cells
     tiles : Tiles
     entries : numpy.ndarray, shape (n_genes,), int64
-        Entries a gene, zeros and cells of no group left out.
+        Entries per gene, without zeros and without cells that are in no group.
     """
 
     gene_start: int
@@ -158,22 +158,22 @@ def _launch(stream: Stream, shapes: Shapes, kernel: str, n_blocks: int, *args: A
 
 @dataclass
 class Slice:
-    """Genes as keys, gene by gene, within a gene group by group, each group ascending.
+    """Keys of genes, ordered by gene, then by group, and ascending within each group.
 
     Attributes
     ----------
     lane : Lane
-        Stream that owns the arrays.
+        The lane whose stream owns the arrays.
     n_genes, n_groups : int
     entries : numpy.ndarray, shape (n_genes,), int64
-        Entries a gene.
+        Entries per gene.
     kind, bits : int
-        Of the keys; see :class:`.types.ValueType`.
+        Kind and width of the keys; see :class:`.types.ValueType`.
     keys : DeviceArray
     starts : DeviceArray, int64
         Where each (group, gene) begins, shape (n_groups + 1, n_genes).
     n_cells : DeviceArray, int64
-        Cells a group.
+        Cells per group.
     tiles : Tiles
     compared : tuple or None
         The contrast that kernels asked for last, and its :class:`.sides.Sides`.
@@ -192,11 +192,11 @@ class Slice:
     compared: tuple[Contrast, Any] | None = None
 
     def launch(self, source: str, kernel: str, n_blocks: int, *args: Any, shared: int = 0) -> None:
-        """Launch the version of a kernel for these keys, first arguments keys and starts."""
+        """Launch a kernel for keys of this width; its first arguments are the keys and starts."""
         self.run(source, kernel, n_blocks, self.keys, self.starts, *args, shared=shared)
 
     def run(self, source: str, kernel: str, n_blocks: int, *args: Any, shared: int = 0) -> None:
-        """Launch the version of a kernel for keys as wide as these."""
+        """Launch the version of a kernel for keys of this width."""
         if n_blocks:
             self.lane.stream.launch(
                 source, f"{kernel}_{self.bits}", n_blocks, self.lane.shapes.n_threads, *args,
@@ -206,7 +206,7 @@ class Slice:
 
 @contextmanager
 def make_slice(block: CudaBlock, genes: slice, lane: Lane) -> Iterator[Slice]:
-    """Genes of a block as keys, not sorted yet; their memory goes when the context ends."""
+    """Yield genes of a block as unsorted keys; their memory is freed when the context ends."""
     stream, shapes, matrix = lane.stream, lane.shapes, block.matrix
     n_groups, n_genes = block.cells.n_cells.size, genes.stop - genes.start
     entries = block.entries[genes]
@@ -227,7 +227,7 @@ def make_slice(block: CudaBlock, genes: slice, lane: Lane) -> Iterator[Slice]:
 
 
 def _walk(block: CudaBlock, genes: slice, lane: Lane) -> Any:
-    """A function that launches a kernel over the entries of these genes."""
+    """Return a function that launches a kernel over the entries of these genes."""
     stream, shapes, matrix, cells = lane.stream, lane.shapes, block.matrix, block.cells
     first, n_genes = np.int64(genes.start), genes.stop - genes.start
     n_selected = cells.order.size

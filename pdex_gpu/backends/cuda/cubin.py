@@ -1,4 +1,4 @@
-"""The binaries that NVRTC makes: ELF files of 64 bits, whose headers tell how long they are."""
+"""The binaries that NVRTC makes: 64-bit ELF files with headers that give their length."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import struct
 
 from ...errors import BackendError
 
-_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the least significant byte first
+_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _NO_BITS = 8  # SHT_NOBITS: a section that takes no room in the file
 
 
 def completed(binary: bytes, filename: str) -> bytes:
-    """A cubin with all its bytes.
+    """Return a cubin with all its bytes.
 
-    ``getCUBIN`` of CuPy (13.6 to 14.2) leaves out the last byte, which it takes for the NUL at the
-    end of a text. The tables of the headers stand last, and what they end in is the most
-    significant byte of a 64-bit alignment or size: 0. So it can be put back.
+    ``getCUBIN`` of CuPy (13.6 to 14.2) drops the last byte because it takes it for the NUL at the
+    end of a text. The header tables come last in the file, and they end in the most significant
+    byte of a 64-bit alignment or size, which is 0. So the byte can be restored.
 
     Parameters
     ----------
     binary : bytes
-        As CuPy gives it.
+        The cubin as CuPy returns it.
     filename : str
-        Of the source, for the error.
+        Name of the source file, for the error.
 
     Raises
     ------
@@ -47,12 +47,12 @@ def completed(binary: bytes, filename: str) -> bytes:
 
 
 def _ends(binary: bytes) -> tuple[int, int]:
-    """Where an ELF file ends by its headers, and where the last of their tables does.
+    """Return where an ELF file ends by its headers, and where the last of their tables ends.
 
     Raises
     ------
     ValueError, struct.error
-        If these are not the bytes of one up to there, tables included.
+        If the bytes are not an ELF file, or end before its tables do.
     """
     if not binary.startswith(_MAGIC):
         raise ValueError("not a 64-bit ELF file")

@@ -1,8 +1,8 @@
-"""The seam of :mod:`.base` on CuPy. No other module imports CuPy.
+"""The interface of :mod:`.base`, implemented with CuPy. No other module imports CuPy.
 
-CuPy's current device and current stream belong to a thread, and calls come from several: every
-method sets both. Memory that other streams may still use, and host arrays that copies may still
-read or write, are held until the stream was synchronized.
+CuPy's current device and current stream are set per thread, and calls come from several threads,
+so every method sets both. Memory that other streams may still use, and host arrays that copies may
+still read or write, are held until the stream has been synchronized.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ def open_device(index: int | None = None, memory: int | None = None) -> CupyDevi
     Parameters
     ----------
     index : int, optional
-        Which one; the first by default.
+        Number of the device; the first by default.
     memory : int, optional
-        Most bytes that all its arrays together may take. By default as much as there is, or as
+        Most bytes that all its arrays together may take. The default is the whole device, or what
         ``CUPY_GPU_MEMORY_LIMIT`` allows.
     """
     return CupyDevice(index or 0, memory)
 
 
 def runtime_version() -> tuple[int, int]:
-    """The CUDA version that the installed CuPy was built for."""
+    """Return the CUDA version that the installed CuPy was built for."""
     version = cupy.cuda.runtime.runtimeGetVersion()
     return version // 1000, version % 1000 // 10
 
 
 def cupy_version() -> str:
-    """The version of CuPy."""
+    """Return the version of CuPy."""
     return str(cupy.__version__)
 
 
 class CupyArray:
-    """A :class:`.base.DeviceArray`: a CuPy array, and the stream whose memory it is."""
+    """A :class:`.base.DeviceArray`: a CuPy array, and the stream that owns its memory."""
 
     def __init__(self, array: Any, home: CupyStream | None) -> None:
         self.array = array
-        self.home = home  # None: memory of somebody else
+        self.home = home  # None: memory that no stream of ours owns
 
     @property
     def dtype(self) -> np.dtype:
@@ -85,7 +85,7 @@ class CupyStream:
     def __init__(self, device: CupyDevice) -> None:
         self._device = device
         self._held: list[Any] = []
-        self._last = ""  # what was started last: what goes wrong on a device is told later
+        self._last = ""  # the last launch: errors on a device are reported late
         with device.using("making a stream"):
             self._stream = cupy.cuda.Stream(non_blocking=True)
 
@@ -97,7 +97,7 @@ class CupyStream:
             try:
                 pointer = self._allocate(n_bytes)
             except cupy.cuda.memory.OutOfMemoryError:
-                # The limit also counts what the pool keeps for other sizes and streams.
+                # The limit also counts memory that the pool keeps for other sizes and streams.
                 self._stream.synchronize()
                 self._held.clear()
                 self._device.pool.free_all_blocks()
@@ -105,7 +105,7 @@ class CupyStream:
             return CupyArray(cupy.ndarray((size,), dtype, memptr=pointer), self)
 
     def _allocate(self, n_bytes: int) -> Any:
-        with self._stream:  # the pool keeps free memory by stream
+        with self._stream:  # the pool keeps free memory per stream
             return self._device.pool.malloc(n_bytes)
 
     def zero(self, array: DeviceArray) -> None:
@@ -132,7 +132,7 @@ class CupyStream:
         self, source: str, kernel: str, n_blocks: int, n_threads: int, *args: Any, shared: int = 0
     ) -> None:
         if n_blocks < 1 or n_threads < 32 or n_threads % 32:
-            # CuPy would make one block of none.
+            # CuPy would turn zero blocks into one.
             raise ValueError(
                 f"{kernel} needs at least one block of a multiple of 32 threads; got {n_blocks} x "
                 f"{n_threads}."
@@ -180,7 +180,7 @@ class CupyStream:
         return array.array.data
 
     def _hold(self, array: CupyArray) -> None:
-        """Keep memory of another stream: once free, that stream could hand it out at once."""
+        """Keep another stream's memory alive: once freed, that stream could reuse it at once."""
         if array.home is not self:
             self._held.append(array)
 
@@ -224,12 +224,11 @@ class CupyDevice:
         if n_bytes == 0:
             return np.empty(0, np.uint8)
         with self.using(f"page-locking {n_bytes:,} bytes of host memory"):
-            # From CuPy's pool, which keeps it for the next run: page-locking takes longer than a
-            # small run does.
+            # CuPy's pool keeps it for the next run: page-locking takes longer than a small run.
             try:
                 memory = cupy.cuda.alloc_pinned_memory(n_bytes)
             except cupy.cuda.runtime.CUDARuntimeError as error:
-                # Host memory has run short, not the device's: less work at a time is no help.
+                # Host memory is short, not device memory: less work at a time would not help.
                 if error.status not in NO_PINNED_MEMORY:
                     raise
                 self._warn_pageable(n_bytes, error)
@@ -262,13 +261,13 @@ class CupyDevice:
                 )
             if adopted.data.ptr != array.__cuda_array_interface__["data"][0]:
                 raise ValueError(f"CuPy cannot use this {type(array).__name__} in place.")
-            # Whoever made it may still be writing to it, on a stream that ours do not wait for.
+            # The array may still be being written, on a stream that ours do not wait for.
             cupy.cuda.Device(self.index).synchronize()
         return CupyArray(adopted, None)
 
     @contextmanager
     def using(self, doing: str) -> Iterator[None]:
-        """Make this the current device; what CUDA raises becomes an error of this package."""
+        """Make this the current device, and turn CUDA errors into errors of this package."""
         try:
             with cupy.cuda.Device(self.index):
                 yield
@@ -297,7 +296,7 @@ class CupyDevice:
         )
 
     def function(self, source: str, kernel: str) -> Any:
-        """A kernel, compiled if need be. This must be the current device."""
+        """Return a kernel, compiled if necessary. This must be the current device."""
         key = (self.index, source, kernel)
         found = _functions.get(key)
         if found is None:
@@ -305,14 +304,14 @@ class CupyDevice:
                 found = _functions.get(key)
                 if found is None:
                     found = self._module(source).get_function(kernel)
-                    # What a block may have at all, less what the kernel declares itself.
+                    # The most a block may have, less what the kernel itself declares.
                     most = self.shared_memory - found.shared_size_bytes
                     found.max_dynamic_shared_size_bytes = most
                     _functions[key] = found
         return found
 
     def _module(self, source: str) -> Any:
-        """A compiled source, loaded; CuPy keeps it loaded."""
+        """Load a source, compiled if necessary; CuPy keeps it loaded."""
         architecture = _architecture(self.index)
         path, _ = binaries.find_or_make(source, architecture, nvrtc_version(), _compile)
         module = cupy.RawModule(path=str(path))
@@ -346,7 +345,7 @@ def compile_for(architecture: str) -> list[tuple[str, str, bool]]:
     Returns
     -------
     list of tuple
-        As of :func:`compile_all`.
+        As for :func:`compile_all`.
 
     Raises
     ------
@@ -367,7 +366,7 @@ def compile_for(architecture: str) -> list[tuple[str, str, bool]]:
 
 
 def nvrtc_version() -> tuple[int, int]:
-    """The version of NVRTC, CUDA's compiler as a library.
+    """Return the version of NVRTC, CUDA's compiler library.
 
     Raises
     ------
@@ -390,7 +389,7 @@ def _known_architectures() -> list[int]:
 
 
 def _architecture(index: int) -> str:
-    """What to compile for: the device's own machine code, or PTX for the nearest below."""
+    """Return the target to compile for: the device itself, or PTX for the nearest one below."""
     version = nvrtc_version()
     capability = int(cupy.cuda.Device(index).compute_capability)
     known = [a for a in _known_architectures() if a <= capability]

@@ -1,6 +1,6 @@
-"""What the NVIDIA driver says, asked directly: needs no CuPy, and is quick where there is none.
+"""Direct queries to the NVIDIA driver: they need no CuPy, and are quick where there is no driver.
 
-Asking starts the driver in this process (`cuInit`) but makes no context and takes no memory.
+A query starts the driver in this process (`cuInit`) but creates no context and takes no memory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
-#: How to install CuPy and the CUDA runtime for a major version of CUDA. The package itself, not an
-#: extra of ours: right however pdex_gpu was installed.
+#: Command that installs CuPy and the CUDA runtime for a major version of CUDA. It names the package
+#: itself, not an extra of ours, so it is right however pdex_gpu was installed.
 INSTALL = 'pip install "cupy-cuda{}x[ctk]>=14"'
 
 
@@ -33,7 +33,7 @@ class DriverDevice:
 
 @dataclass(frozen=True)
 class Driver:
-    """What the driver says.
+    """The driver's answer.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Driver:
     devices : tuple of DriverDevice
         The devices this process can see.
     problem : str
-        Why there is no driver, or no device; empty if there are some.
+        Why there is no driver or no device; empty if there are devices.
     """
 
     version: tuple[int, int] | None
@@ -108,7 +108,7 @@ def _load(name: str) -> Any:
 
 
 def _integer(library: Any, function: Any, *args: int) -> int:
-    """The int that `function` writes to its first argument."""
+    """Return the int that `function` writes to its first argument."""
     value = ctypes.c_int()
     _check(library, function(ctypes.byref(value), *args))
     return value.value

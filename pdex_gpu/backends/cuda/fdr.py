@@ -1,4 +1,4 @@
-"""Benjamini-Hochberg adjustment on the device; benjamini_hochberg.cu says how."""
+"""Benjamini-Hochberg adjustment on the device; for the method see benjamini_hochberg.cu."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def benjamini_hochberg(
     if flat.size == 0:
         return fdr.reshape(p_value.shape)
     n, n_threads, tile = flat.size, shapes.n_threads, shapes.tile(8)
-    bits = flat.view(np.uint64)  # of numbers that are not negative: they sort as the numbers do
+    bits = flat.view(np.uint64)  # bits of non-negative numbers sort as the numbers do
     p, keys, spare = (stream.empty(n, np.uint64) for _ in range(3))
     staging.send(lambda first, last: (bits[first:last],), (p,), run)
-    # One segment of one gene: the sorting kernels know no difference.
+    # To the sorting kernels, the p-values are one segment of one gene.
     starts = send_small(np.array([0, n], np.int64), stream)
     n_tiles = -(-n // tile)
     tiles = np.stack([np.zeros(n_tiles, np.int32), np.arange(n_tiles, dtype=np.int32)], axis=1)

@@ -38,14 +38,14 @@ logger = logging.getLogger("pdex_gpu")
 def open_kernels(
     device: int | None = None, device_memory: str | float | int | None = None
 ) -> CudaKernels:
-    """The kernel set on a device.
+    """Open the kernel set of a device.
 
     Parameters
     ----------
     device : int, optional
         Number of the device; the first by default.
     device_memory : str, int or float, optional
-        Device memory that may be used: ``"8GiB"``, bytes, or a fraction of what is free there.
+        Device memory that may be used: ``"8GiB"``, bytes, or a fraction of the free memory.
     """
     from .device import open_device
 
@@ -79,25 +79,25 @@ class CudaKernels:
 
     @property
     def devices(self) -> tuple[StreamedKernelSet, ...]:
-        """See :class:`pdex_gpu.backends.contract.DeviceKernels`; this one."""
+        """Return this kernel set, the only one; see the contract."""
         return (self,)
 
     def give_up(self, kernels: StreamedKernelSet, error: Exception) -> bool:
-        """See :class:`pdex_gpu.backends.contract.DeviceKernels`; there is no other."""
+        """Return False, as there is no other device; see the contract."""
         return False
 
     @contextmanager
     def _stream(self) -> Iterator[Stream]:
-        """A stream for the time of the context; one used before if there is, with its memory."""
+        """Yield a stream for this context: an earlier one, with its memory, if one is free."""
         try:
             stream = self._streams.get_nowait()
         except queue.Empty:
             stream = self.device.stream()
         yield stream
-        self._streams.put(stream)  # not after an error: work may be left in it
+        self._streams.put(stream)  # not after an error: work may be left on it
 
     def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
-        """Host memory: none, a packed gene lies on the device."""
+        """Return 0 bytes of host memory: a packed gene lies on the device."""
         return 0.0
 
     def most_genes(self, source: Source, n_ranges: int) -> int:
@@ -106,7 +106,7 @@ class CudaKernels:
         return most_genes(free, source, n_ranges)
 
     def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CudaBlock:
-        """See the contract; the block lies on the device as long as it is referred to."""
+        """Pack a chunk; see the contract. The block stays on the device while it is referenced."""
         with self._stream() as stream:
             return make_block(
                 chunk, design, self.device, stream, self._staging, self.shapes, run, finite=finite
@@ -126,7 +126,7 @@ class CudaKernels:
         *,
         alone: bool = False,
     ) -> Iterator[Slice]:
-        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`; holds one of few lanes."""
+        """Yield genes as sorted keys, holding one of few lanes; see the contract."""
         if isinstance(block, Slice):
             if genes != slice(0, block.n_genes):
                 raise ValueError(f"genes {genes} of a part of {block.n_genes}")
@@ -203,7 +203,7 @@ class CudaKernels:
         n_smaller: int = 0,
         ceiling: float = 1.0,
     ) -> np.ndarray:
-        """See the contract; on the host where the device has too little memory for it."""
+        """Adjust p-values, on the host if the device has too little memory; see the contract."""
         try:
             with self._stream() as stream:
                 return fdr.benjamini_hochberg(

@@ -1,4 +1,4 @@
-"""Kolmogorov-Smirnov distances of a contrast; kolmogorov_smirnov.cu says how."""
+"""Kolmogorov-Smirnov distances of a contrast; for the method see kolmogorov_smirnov.cu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import DeviceArray
 from .block import Slice
 from .sides import launch_pairs, sides_of
 
-_TARGETS_A_BLOCK = 512  # share what a block of threads loads of the reference
+_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def kolmogorov_smirnov(part: Slice, contrast: Contrast) -> Distances:
@@ -19,7 +19,7 @@ def kolmogorov_smirnov(part: Slice, contrast: Contrast) -> Distances:
 
 
 def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
-    """Queue the kernel; `above` and `below` as they will be."""
+    """Queue the kernel; return the arrays that will hold `above` and `below`."""
     sides, stream = sides_of(part, contrast), part.lane.stream
     above, below = (stream.empty(sides.n_targets * part.n_genes, np.int64) for _ in range(2))
     launch_pairs(

@@ -1,4 +1,4 @@
-"""Lanes: slices of genes are computed side by side, each on a stream with buffers of its own."""
+"""Lanes, which compute slices of genes concurrently, each with its own stream and buffers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALIGNMENT = 64
 
 
 class Lane:
-    """A stream, and a page-locked buffer for what comes back from it.
+    """A stream, and a page-locked buffer for the results it returns.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class Lane:
         self.shapes = shapes
 
     def fetch(self, arrays: Sequence[DeviceArray], shape: tuple[int, int]) -> list[np.ndarray]:
-        """Copies of device arrays, each of that shape; waits for the stream."""
+        """Return copies of device arrays, each of shape `shape`; waits for the stream."""
         sizes = [-(-a.nbytes // _ALIGNMENT) * _ALIGNMENT for a in arrays]
-        if sum(sizes) > self._buffer.size:  # seldom: page-locking takes long
+        if sum(sizes) > self._buffer.size:  # rare, as page-locking is slow
             self._buffer = self._device.pinned(1 << sum(sizes).bit_length())
         views, at = [], 0
         for array, size in zip(arrays, sizes, strict=True):
@@ -46,7 +46,7 @@ class Lane:
 
 
 class Lanes:
-    """A fixed number of lanes; whoever finds none free waits."""
+    """A fixed number of lanes; callers wait while none is free."""
 
     def __init__(self, device: Device, shapes: Shapes) -> None:
         self._device = device
@@ -58,14 +58,14 @@ class Lanes:
 
     @contextmanager
     def lane(self) -> Iterator[Lane]:
-        """A lane for the time of the context."""
+        """Yield a lane for the duration of the context."""
         lane = self._free.get()
         try:
             if lane is None:
                 lane = Lane(self._device, self._shapes)
             yield lane
         except BaseException:
-            if lane is not None:  # what is still queued holds memory, that of the block too
+            if lane is not None:  # queued work holds memory, that of the block too
                 with suppress(Exception):
                     lane.stream.synchronize()
             raise
@@ -74,7 +74,7 @@ class Lanes:
 
     @contextmanager
     def all(self) -> Iterator[Lane]:
-        """A lane, and for the time of the context no other for anybody else."""
+        """Yield a lane; nobody else holds one until the context ends."""
         with self._one_at_a_time, ExitStack() as stack:
             lanes = [stack.enter_context(self.lane()) for _ in range(self._shapes.n_lanes)]
             yield lanes[0]

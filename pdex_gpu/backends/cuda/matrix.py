@@ -1,4 +1,4 @@
-"""A range of genes on the device, as it is stored: rows, columns or dense."""
+"""A range of genes on the device in its stored form: rows, columns or dense."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .base import Device, DeviceArray, Stream
 from .staging import Get, Staging, travel_dtypes
 from .types import INDEX_TYPES, ValueType, index_type, value_type
 
-_SAMPLE = 1 << 16  # values looked at to guess in which type they travel
+_SAMPLE = 1 << 16  # values inspected to guess the dtype to send them in
 
 
 @dataclass(frozen=True)
 class DeviceMatrix:
-    """Values of cells x genes on a device.
+    """A cells x genes matrix on a device.
 
     Attributes
     ----------
@@ -37,12 +37,12 @@ class DeviceMatrix:
     indices : DeviceArray or None
         Genes ("rows") or cells ("columns") of the entries, counted from the first of the range.
     pointers : DeviceArray or None, int64
-        Where each row or column begins; one more for the end.
+        Where each row or column begins, plus the end of the last one.
     index_type : int
     longest : int
         Entries of the longest column.
     strides : (int, int)
-        From cell to cell and from gene to gene, in items, of a dense matrix.
+        Strides of a dense matrix from cell to cell and from gene to gene, in items.
     """
 
     form: str
@@ -57,7 +57,7 @@ class DeviceMatrix:
     strides: tuple[int, int] = (0, 0)
 
     def sparse_arguments(self) -> tuple[Any, ...]:
-        """Values, indices and pointers as the kernels take them."""
+        """Return values, indices and pointers as the kernels take them."""
         return (
             *self.value_arguments(), self.indices, np.int32(self.index_type), self.pointers,
         )  # fmt: skip
@@ -69,9 +69,9 @@ class DeviceMatrix:
 def upload(
     chunk: Chunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
 ) -> DeviceMatrix:
-    """Bring a chunk to the device; one that is there already is used in place.
+    """Copy a chunk to the device; a chunk that is already there is used in place.
 
-    `stream` owns the memory and has done all it was asked for.
+    `stream` owns the memory and has no work left on return.
     """
     if isinstance(chunk, DenseChunk):
         matrix = _dense(chunk, n_cells, device, stream, staging, run)
@@ -129,7 +129,7 @@ def _rows(
 
 
 def _positions(pointers: np.ndarray, starts: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Where entries [first, last), counted without the gaps between rows, lie in the arrays."""
+    """Return array positions of entries [first, last), counted without the gaps between rows."""
     a = int(np.searchsorted(pointers, first, side="right")) - 1
     b = int(np.searchsorted(pointers, last, side="left"))
     edges = np.clip(pointers[a : b + 1], first, last)
@@ -189,7 +189,7 @@ def _send(
     staging: Staging,
     run: Map,
 ) -> tuple[DeviceArray, ...]:
-    """`size` values, narrowed if all of them allow it, and indices beside them."""
+    """Send `size` values, narrowed if all of them allow it, along with their indices."""
     sample = get(0, min(size, _SAMPLE))[0].astype(dtype, copy=False)
     for travel in travel_dtypes(sample):
         array = stream.empty(size, travel)
@@ -206,7 +206,7 @@ def _send(
 
 
 class _Flat:
-    """All memory from the first to the last item of a dense device array, as one dimension."""
+    """The memory of a dense device array from its first to its last item, as one dimension."""
 
     def __init__(self, array: Any, size: int) -> None:
         facts = dict(array.__cuda_array_interface__)
@@ -261,7 +261,7 @@ def _in_place(
 
 
 def fetch_small(array: DeviceArray, stream: Stream) -> np.ndarray:
-    """A copy of a small device array on the host; waits for it."""
+    """Copy a small device array to the host; waits for the copy."""
     host = np.empty(array.size, array.dtype)
     stream.download(array, host)
     stream.synchronize()
@@ -269,7 +269,7 @@ def fetch_small(array: DeviceArray, stream: Stream) -> np.ndarray:
 
 
 def send_small(host: np.ndarray, stream: Stream) -> DeviceArray:
-    """A copy of a small host array on the device; waits for it."""
+    """Copy a small host array to the device; waits for the copy."""
     array = stream.empty(host.size, host.dtype)
     stream.upload(np.ascontiguousarray(host), array)
     stream.synchronize()

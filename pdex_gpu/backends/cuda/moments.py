@@ -1,4 +1,4 @@
-"""Moments of every (group, gene) of a slice; moments.cu says how."""
+"""Moments of every (group, gene) of a slice; for the method see moments.cu."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def moments(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> 
 
 
 def queue(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> list[DeviceArray]:
-    """Queue the kernels; number of entries, mean and what was asked for, as they will be.
+    """Queue the kernels; return arrays for entry counts, means and what was asked for.
 
-    Last of float64, of which mean and second moment are scaled, the exponent.
+    For float64 keys the exponent comes last; their mean and second moment are scaled by it.
     """
     stream, shapes = part.lane.stream, part.lane.shapes
     size = part.n_groups * part.n_genes
@@ -34,7 +34,7 @@ def queue(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> li
     m2 = stream.empty(size, np.float64) if centred else None
     mean_expm1 = stream.empty(size, np.float64) if expm1 else None
     mean_log1p = stream.empty(size, np.float64) if log1p else None
-    # All that other types hold can be squared and added.
+    # Values of all other types can be squared and added unscaled.
     exponent = stream.empty(size, np.int32) if (part.kind, part.bits) == (FLOATING, 64) else None
     given = part.n_cells, np.int64(part.n_groups), np.int64(part.n_genes), np.int32(part.kind)
     n_blocks = shapes.blocks(size, 32)

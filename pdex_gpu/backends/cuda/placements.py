@@ -1,4 +1,4 @@
-"""Sums of squared placements of a contrast; placements.cu says how."""
+"""Sums of squared placements of a contrast; for the method see placements.cu."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .block import Slice
 from .rank_sums import rank_sums
 from .sides import launch_pairs, sides_of
 
-_TARGETS_A_BLOCK = 512  # share what a block of threads loads of the reference
+_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def placements(part: Slice, contrast: Contrast) -> Placements:
@@ -22,7 +22,7 @@ def placements(part: Slice, contrast: Contrast) -> Placements:
 
 
 def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
-    """Queue the kernel; sums over target and over reference cells as they will be."""
+    """Queue the kernel; return arrays for the sums over target and over reference cells."""
     sides, stream = sides_of(part, contrast), part.lane.stream
     target, other = (stream.empty(sides.n_targets * part.n_genes, np.float64) for _ in range(2))
     launch_pairs(

@@ -1,7 +1,7 @@
-"""Whether the CUDA backend can run here; if not, every cause that can be found, and what to do.
+"""A check that the CUDA backend can run here; if not, every cause found, and what to do.
 
-Causes that need no CuPy come first, and CuPy is imported only where a driver answers: on a machine
-without a device the answer takes no time.
+Checks that need no CuPy come first, and CuPy is imported only where a driver answers, so the answer
+takes no time on a machine without a device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MINIMUM_CUDA = (12, 0)
 MINIMUM_CAPABILITY = (7, 0)
 MINIMUM_FREE = 256 * 2**20
 
-# CUDA 13 compiles for none below.
+# CUDA 13 compiles for no device below this.
 _CUDA_13_CAPABILITY = (7, 5)
 
 _N_PROBED = 1000
@@ -32,7 +32,7 @@ _probing = threading.Lock()
 
 
 def probe(index: int | None = None) -> tuple[bool, str, str]:
-    """Whether a device can be used.
+    """Return whether a device can be used.
 
     Parameters
     ----------
@@ -43,20 +43,20 @@ def probe(index: int | None = None) -> tuple[bool, str, str]:
     -------
     usable : bool
     reason : str
-        What was found, or every cause why it cannot be used and what to do.
+        What was found; or every reason why it cannot be used, and what to do.
     device : str
         ``"NVIDIA H200, device 0"``; empty if none can be used.
 
     Notes
     -----
-    Only a device that can be used is remembered: a cause may pass.
+    Only a usable device is remembered, because the cause of a failure may pass.
     """
     device, reason = _find(index)
     return device is not None, reason, "" if device is None else str(device)
 
 
 def usable_device(index: int | None = None) -> int:
-    """The index of the device that :func:`probe` found.
+    """Return the index of the device that :func:`probe` found.
 
     Raises
     ------
@@ -71,18 +71,19 @@ def usable_device(index: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class Several:
-    """Devices that were asked for, and what was found.
+    """The result of probing several devices.
 
     Attributes
     ----------
     usable : bool
-        Whether a run can use what was asked for: each that was named, or some of all.
+        Whether a run can use what was asked for: every device named, or at least one if all were
+        asked for.
     indices : tuple of int
-        Those that can be used.
+        The devices that can be used.
     devices : tuple of str
-        What they are: ``"NVIDIA H200, device 0"``.
+        Their descriptions: ``"NVIDIA H200, device 0"``.
     causes : str
-        Why others cannot be used, and what to do; empty if there are no others.
+        Why the others cannot be used, and what to do; empty if there are no others.
     """
 
     usable: bool
@@ -92,12 +93,12 @@ class Several:
 
 
 def device_numbers() -> tuple[int, ...]:
-    """Numbers of the devices that the driver sees, whether they can be used or not."""
+    """Return the numbers of the devices that the driver sees, usable or not."""
     return tuple(device.index for device in nvidia.ask().devices)
 
 
 def probe_several(indices: Sequence[int] | None = None) -> Several:
-    """Which of several devices can be used; see :func:`probe`.
+    """Find out which of several devices can be used; see :func:`probe`.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def probe_several(indices: Sequence[int] | None = None) -> Several:
         return Several(False, (), (), probe()[1])
     found = [(index, *probe(index)) for index in asked]
     fit = [(index, device) for index, usable, _, device in found if usable]
-    # What all of them lack is said once.
+    # A cause that several devices share is stated once.
     why = dict.fromkeys(reason.rstrip(".") for _, usable, reason, _ in found if not usable)
     return Several(
         bool(fit) if indices is None else not why,
@@ -120,7 +121,7 @@ def probe_several(indices: Sequence[int] | None = None) -> Several:
 
 
 def install_command(driver: Driver | None = None) -> str:
-    """How to install the right CuPy, as far as the driver tells."""
+    """Return the command that installs the right CuPy, as far as the driver tells."""
     commands = {cuda: nvidia.INSTALL.format(cuda) for cuda in (12, 13)}
     if driver is None or driver.version is None or driver.version < MINIMUM_CUDA:
         return f"{commands[13]} (for a driver with CUDA 13) or {commands[12]} (CUDA 12)"
@@ -160,7 +161,7 @@ def _look(index: int | None) -> tuple[DriverDevice | None, str]:
 
 
 def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], list[str]]:
-    """Devices that may do, and why the others do not."""
+    """Return the devices that may be usable, and why the others are not."""
     if not driver.devices:
         return [], []
     if index is None:
@@ -180,7 +181,7 @@ def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], 
 
 
 def _try(driver: Driver, candidates: list[DriverDevice]) -> tuple[DriverDevice | None, list[str]]:
-    """The first candidate that runs a kernel, with what was found; or none, with the causes."""
+    """Return the first candidate that runs a kernel and what was found, or None and the causes."""
     try:
         from . import device as module
     except Exception as error:
@@ -209,7 +210,7 @@ def _try(driver: Driver, candidates: list[DriverDevice]) -> tuple[DriverDevice |
 
 
 def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, str]:
-    """Why a kernel does not run on a device, or None; and its free memory."""
+    """Return why a kernel does not run on a device, or None; and its free memory."""
     text = ""
     try:
         opened = module.open_device(candidate.index)
@@ -241,7 +242,7 @@ def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, str]:
 
 
 def _root(error: BaseException) -> str:
-    """The error that all others came of: CuPy wraps the one that counts in a page of advice."""
+    """Return the text of the original error, which CuPy wraps in a page of advice."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return f"{type(error).__name__}: {_short(error)}"

@@ -1,4 +1,4 @@
-"""Mann-Whitney sums of every (target, gene) of a contrast; rank_sums.cu says how."""
+"""Mann-Whitney sums of every (target, gene) of a contrast; for the method see rank_sums.cu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import DeviceArray
 from .block import Slice
 from .sides import launch_pairs, sides_of
 
-_TARGETS_A_BLOCK = 512  # share what a block of threads loads of the reference
+_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def rank_sums(part: Slice, contrast: Contrast) -> RankSums:
@@ -24,7 +24,7 @@ def rank_sums(part: Slice, contrast: Contrast) -> RankSums:
 
 
 def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
-    """Queue the kernels; u2 and ties as they will be, ties one a gene where targets share them."""
+    """Queue the kernels; return arrays for u2 and ties (one per gene if targets share them)."""
     sides, stream, n_genes = sides_of(part, contrast), part.lane.stream, part.n_genes
     u2 = stream.empty(sides.n_targets * n_genes, np.int64)
     ties = stream.empty(n_genes if sides.pooled else u2.size, np.float64)

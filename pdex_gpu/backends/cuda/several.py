@@ -20,14 +20,14 @@ logger = logging.getLogger("pdex_gpu")
 def open_several(
     devices: Sequence[int], device_memory: str | float | int | None = None
 ) -> SeveralDevices:
-    """The kernel sets of some devices; those that are lost while they are opened are left out.
+    """Open the kernel sets of some devices, leaving out those that are lost while being opened.
 
     Parameters
     ----------
     devices : sequence of int
         Numbers of the devices, at least one.
     device_memory : str, int or float, optional
-        Of each; see :func:`.kernels.open_kernels`.
+        Memory of each device; see :func:`.kernels.open_kernels`.
 
     Raises
     ------
@@ -49,12 +49,12 @@ def open_several(
 
 
 class SeveralDevices:
-    """What a run asks of several devices together; safe to call from several threads.
+    """Several devices, used by a run as one; safe to call from several threads.
 
     Parameters
     ----------
     kernels : sequence of StreamedKernelSet
-        One a device, at least one.
+        One per device, at least one.
     """
 
     name = "cuda"
@@ -69,7 +69,7 @@ class SeveralDevices:
         return self._left
 
     def give_up(self, kernels: StreamedKernelSet, error: Exception) -> bool:
-        """See the contract; the first time, a warning says so."""
+        """Give up a device, with a warning the first time; see the contract."""
         with self._lock:
             left = tuple(k for k in self._left if k is not kernels)
             is_new = 0 < len(left) < len(self._left)
@@ -80,11 +80,11 @@ class SeveralDevices:
         return bool(left)
 
     def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
-        """Host memory: none, packed genes lie on the devices."""
+        """Return 0 bytes of host memory: packed genes lie on the devices."""
         return 0.0
 
     def most_genes(self, source: Source, n_ranges: int) -> int:
-        """See the contract: what fits on the smallest, as any device may get any range."""
+        """Return what fits on the smallest device, as any may get any range; see the contract."""
         found: list[int] = []
         for kernels in self.devices:
             try:
@@ -103,7 +103,7 @@ class SeveralDevices:
         n_smaller: int = 0,
         ceiling: float = 1.0,
     ) -> np.ndarray:
-        """See the contract; on the first device that is not lost."""
+        """Adjust p-values on the first device that is not lost; see the contract."""
         while True:
             kernels = self.devices[0]
             try:
@@ -116,7 +116,7 @@ class SeveralDevices:
 
 
 def _why(error: Exception) -> str:
-    # An error of this package tells what to do where a run ends; this one goes on.
+    # The package's own errors advise on a run that ended, but this run goes on: show the cause.
     return str(error.__cause__ or error).rstrip(".")
 
 

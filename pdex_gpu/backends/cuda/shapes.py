@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Threads of a block, at most. A device has 65,536 registers for a block and a thread takes up to
-#: 255 of them, so that blocks of this size can always be started; larger ones cannot.
+#: Most threads per block. A device has 65,536 registers per block and a thread takes up to 255 of
+#: them, so blocks of this size can always be started; larger ones cannot.
 MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """How kernels are launched.
+    """The sizes with which kernels are launched.
 
     Attributes
     ----------
     n_threads : int
-        Threads of a block, a multiple of 32 up to :data:`MOST_THREADS`.
+        Threads per block, a multiple of 32 up to :data:`MOST_THREADS`.
     shared_bytes : int
-        Dynamic shared memory that a block may use for keys; at least 8 KiB, a power of two.
+        Dynamic shared memory that a block may use for keys; a power of two, at least 8 KiB.
     n_lanes : int
-        Slices of genes in work at once, each with a stream and buffers of its own.
+        Slices of genes computed at once, each with its own stream and buffers.
     n_buffers, buffer_bytes : int
-        Page-locked buffers on the way to the device, of at least 64 bytes.
+        Number and size of the page-locked buffers for transfers; at least 64 bytes each.
     slice_bytes : int
-        Device memory of a slice of genes, at most, where it has several genes.
+        Most device memory of a slice of several genes.
     """
 
     n_threads: int = 256
@@ -41,9 +41,9 @@ class Shapes:
             )
 
     def tile(self, key_bytes: int) -> int:
-        """Keys of a tile: two of them fit in shared memory."""
+        """Return the keys per tile: two tiles fit in shared memory."""
         return self.shared_bytes // (2 * key_bytes)
 
     def blocks(self, n_items: int, threads_an_item: int = 1) -> int:
-        """Blocks for `n_items` items of so many threads each."""
+        """Return the blocks needed for `n_items` items of `threads_an_item` threads each."""
         return -(-n_items * threads_an_item // self.n_threads)

@@ -1,4 +1,4 @@
-"""What a contrast compares, on the device: targets, and the sorted keys each is compared with."""
+"""The sides of a contrast on the device: targets, and the sorted keys they are compared with."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .sort import sort_pool
 
 @dataclass(frozen=True)
 class Sides:
-    """See ``Sides`` in contrast.cuh.
+    """The targets of a contrast and the keys they are compared with; ``Sides`` in contrast.cuh.
 
     Attributes
     ----------
     groups : DeviceArray or None, int32
-        Groups of the targets; None where they are those from `first` on.
+        Groups of the targets; None if they are consecutive, from `first` on.
     first, n_targets : int
     keys : DeviceArray
-        Of the reference or the pool.
+        Keys of the reference or the pool.
     starts, ends : DeviceArray, int64
-        Where those of each gene begin and end.
+        Where the keys of each gene begin and end.
     bounds : numpy.ndarray, shape (n_genes,), int64
-        How many they are at most.
+        Most keys that each gene can have there.
     n_cells : int
         Cells of the reference or the pool.
     pooled : bool
-        Whether the targets' own cells are among them.
+        Whether the targets' own cells are among these cells.
     """
 
     groups: DeviceArray | None
@@ -48,7 +48,7 @@ class Sides:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """``SIDES_PARAMETERS``."""
+        """Return the kernel arguments for ``SIDES_PARAMETERS``."""
         return (
             self.groups, np.int64(self.first), np.int64(self.n_targets), self.keys, self.starts,
             self.ends, np.int64(self.n_cells), np.int32(self.pooled),
@@ -56,9 +56,9 @@ class Sides:
 
 
 def sides_of(part: Slice, contrast: Contrast) -> Sides:
-    """What `contrast` compares; kept with the part, for kernels that ask one after another."""
+    """Return the sides of `contrast`, kept with the part because several kernels need them."""
     if part.compared is None or part.compared[0] is not contrast:
-        part.compared = None  # before another pool takes memory
+        part.compared = None  # free it before another pool takes memory
         part.compared = contrast, _sides(part, contrast)
     found: Sides = part.compared[1]
     return found
@@ -82,7 +82,7 @@ def _sides(part: Slice, contrast: Contrast) -> Sides:
 
 
 def _targets(part: Slice, contrast: Contrast) -> tuple[DeviceArray | None, int]:
-    """Groups of the targets, if they do not follow each other, and the first of them."""
+    """Return the groups of the targets, or None if they are consecutive, and the first group."""
     groups = contrast.targets
     first = int(groups[0]) if len(groups) else 0
     if np.array_equal(groups, np.arange(first, first + len(groups))):
@@ -93,7 +93,7 @@ def _targets(part: Slice, contrast: Contrast) -> tuple[DeviceArray | None, int]:
 def _pool(
     part: Slice, contrast: Contrast, groups: DeviceArray | None, bounds: np.ndarray
 ) -> tuple[DeviceArray, DeviceArray]:
-    """All cells of a contrast as one sorted segment a gene: keys, and where segments lie."""
+    """Sort all cells of a contrast into one segment per gene: keys, and where segments lie."""
     stream, n_genes = part.lane.stream, np.int64(part.n_genes)
     places = stream.empty(2 * part.n_genes, np.int64)
     pool = stream.empty(part.keys.size, part.keys.dtype)
@@ -129,11 +129,11 @@ def launch_pairs(
     Parameters
     ----------
     *outputs : DeviceArray
-        The last arguments.
+        The kernel's last arguments.
     targets_a_block : int
-        How many targets share what a block of threads loads, about.
+        About how many targets share the keys that a block of threads loads.
     samples : bool
-        Whether it searches in shared memory.
+        Whether the kernel searches in shared memory.
     before : tuple
         Arguments before the outputs.
     """
@@ -148,5 +148,5 @@ def launch_pairs(
 
 
 def parts_of_targets(n_targets: int, a_block: int, shapes: Shapes) -> int:
-    """Blocks of threads that share out the targets of a gene, about `a_block` each."""
+    """Return how many blocks of threads share the targets of a gene, about `a_block` each."""
     return max(1, n_targets // max(a_block, shapes.n_threads // 32))

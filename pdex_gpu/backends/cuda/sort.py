@@ -1,4 +1,4 @@
-"""Sorting the segments of a slice; sort.cu says how."""
+"""Sorting of the segments of a slice; for the method see sort.cu."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def sort_slice(part: Slice) -> None:
 def sort_pool(
     part: Slice, keys: DeviceArray, pool: DeviceArray, places: DeviceArray, longest: int
 ) -> None:
-    """Sort one segment a gene.
+    """Sort one segment per gene.
 
     Parameters
     ----------
     keys, pool : DeviceArray
-        From where and to where, at the same places; may be one array.
+        Source and destination, at the same places; may be the same array.
     places : DeviceArray, int64
-        Where each begins and ends, shape (2, n_genes).
+        Where each segment begins and ends, shape (2, n_genes).
     longest : int
-        Keys of the longest, at most.
+        Most keys that a segment can have.
     """
     if longest == 0:
         return
@@ -56,9 +56,9 @@ def _sort_long(
     items: DeviceArray,
     n_passes: int,
 ) -> None:
-    """Sort segments of several tiles, from `keys` to `result`, which may be the same array."""
+    """Sort segments of several tiles, from `keys` into `result`, which may be the same array."""
     stream, shapes, size = part.lane.stream, part.lane.shapes, part.tiles.size
-    # Back and forth: each pass doubles the runs, and the last one ends in `result`.
+    # Passes alternate between two buffers. Each doubles the runs; the last one ends in `result`.
     source, other = (result, spare) if n_passes % 2 == 0 else (spare, result)
     _sort_tiles(part, keys, source, starts, items, 0)
     for k in range(n_passes):

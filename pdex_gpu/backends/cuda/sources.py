@@ -1,4 +1,4 @@
-"""The CUDA sources: where they are, and their text."""
+"""The location and the text of the CUDA sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 
 @cache
 def folder() -> Path:
-    """The folder of the sources: inside the installed package, or at the root of a checkout."""
+    """Return the sources' folder: inside the installed package, or at the root of a checkout."""
     candidates = (_PACKAGE / "kernels", _PACKAGE.parent / "kernels")
     for candidate in candidates:
         if (candidate / "common.cuh").is_file():
@@ -26,13 +26,13 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Stems of all sources that hold kernels, sorted."""
+    """Return the stems of all sources that hold kernels, sorted."""
     return sorted(path.stem for path in folder().glob("*.cu"))
 
 
 @cache
 def text(name: str) -> str:
-    """The source `name` with its headers put in place, so that compilers' caches see them."""
+    """Return the source `name` with its headers inserted, so that compiler caches see them."""
     return _expand((folder() / f"{name}.cu").read_text())
 
 

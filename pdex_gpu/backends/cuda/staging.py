@@ -1,8 +1,8 @@
-"""Host arrays on their way to the device: narrowed, through page-locked buffers, side by side.
+"""Transfers of host arrays to the device: narrowed, through several page-locked buffers at once.
 
-The bus is what a matrix in host memory waits for. So whole numbers travel as the smallest integer
-type that holds them, gene indices as uint16 where they fit, and while one buffer is on the bus
-others are filled.
+The bus is the bottleneck for a matrix in host memory. So whole numbers are sent as the smallest
+integer type that holds them, and gene indices as uint16 where they fit. While one buffer is on the
+bus, others are filled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from ...pools import Map
 from .base import Device, DeviceArray, Stream
 
-#: Items [first, last) of each of the arrays that are sent together.
+#: Returns items [first, last) of each of the arrays that are sent together.
 Get = Callable[[int, int], tuple[np.ndarray, ...]]
 
 _ALIGNMENT = 8
@@ -37,7 +37,7 @@ class Staging:
     device : Device
     n_buffers : int
     n_bytes : int
-        Of a buffer.
+        Size of a buffer.
     """
 
     def __init__(self, device: Device, n_buffers: int, n_bytes: int) -> None:
@@ -51,20 +51,20 @@ class Staging:
     def _buffer(self) -> Iterator[_Buffer]:
         buffer = self._free.get()
         try:
-            if buffer is None:  # page-locking takes long: only as many as are needed
+            if buffer is None:  # page-locking is slow: make only as many as needed
                 buffer = _Buffer(self._device.pinned(self._n_bytes), self._device.stream())
             yield buffer
         finally:
             self._free.put(buffer)
 
     def send(self, get: Get, to: Sequence[DeviceArray], run: Map) -> set[int]:
-        """Copy items to device arrays of one size, each as its dtype, `run` spreading the work.
+        """Copy items to device arrays of equal size and any dtypes; `run` spreads the work.
 
         Returns
         -------
         set of int
-            The arrays of `to`, by position, that cannot hold their items exactly: copying ended
-            when one was found, and all are of no use.
+            Positions in `to` of arrays that cannot hold their items exactly. Copying stopped when
+            one was found, and then none of the arrays is usable.
         """
         room = self._n_bytes - _ALIGNMENT * len(to)
         step = max(1, room // sum(array.dtype.itemsize for array in to))
@@ -91,7 +91,7 @@ class Staging:
         return lost
 
     def receive(self, array: DeviceArray, to: np.ndarray, stream: Stream, run: Map) -> None:
-        """Copy a device array to a host array, once `stream` has done what was asked of it."""
+        """Copy a device array to a host array, once the work queued on `stream` is done."""
         done = stream.record()
         step = max(1, self._n_bytes // to.itemsize)
 
@@ -109,9 +109,9 @@ class Staging:
 
 
 def copy_exactly(values: np.ndarray, out: np.ndarray) -> bool:
-    """Copy `values` to `out`, of another type perhaps; whether nothing was lost.
+    """Copy `values` to `out`, perhaps of another dtype; return whether nothing was lost.
 
-    NaN and infinity are lost in integers.
+    NaN and infinity are lost in integer types.
     """
     if values.dtype == out.dtype:
         out[...] = values
@@ -127,10 +127,10 @@ def copy_exactly(values: np.ndarray, out: np.ndarray) -> bool:
 
 
 def travel_dtypes(sample: np.ndarray) -> list[np.dtype]:
-    """Types to try in turn for values of which `sample` are some; the last holds them all.
+    """Return the dtypes to try in turn for the sampled values; the last one holds them all.
 
-    Floats become unsigned integers of at most 16 bits if they are all whole and not negative:
-    counts. Integers become the shortest that hold them.
+    Floats become unsigned integers of at most 16 bits if all are whole and non-negative: counts.
+    Integers become the shortest type that holds them.
     """
     own = np.dtype(np.uint8) if sample.dtype.kind == "b" else sample.dtype
     if sample.size == 0:

@@ -1,4 +1,4 @@
-"""What a CUDA status means for the caller: whose fault it is, and what can be done.
+"""The meaning of CUDA statuses for the caller: what is at fault, and what can be done.
 
 The numbers are those of ``cudaError_t``, which the runtime and the driver share.
 """
@@ -10,10 +10,10 @@ from .driver import INSTALL
 
 OUT_OF_MEMORY = 2
 
-#: Page-locked host memory: none left, the operating system refuses it, or does not know it.
+#: No page-locked host memory: none is left, or the operating system refuses or does not support it.
 NO_PINNED_MEMORY = {2, 304, 801}
 
-# The device or its driver failed, or is held by others: the same call may work later or elsewhere.
+# The device or its driver failed, or others hold it: the same call may work later or elsewhere.
 _LOST = {
     3,  # initialization
     46,  # busy or unavailable
@@ -29,7 +29,7 @@ _LOST = {
     999,  # unknown
 }  # fmt: skip
 
-_TIMED_OUT = 702  # of displays: a kernel may take so long and no longer
+_TIMED_OUT = 702  # a device with a display limits how long a kernel may take
 
 # A kernel failed. Its process can no longer use the device.
 _KERNEL_FAULTS = {
@@ -43,22 +43,22 @@ _KERNEL_FAULTS = {
     721,  # tensor memory leak
 }
 
-# What was compiled is not for this device or driver.
+# The compiled code is not for this device or driver.
 _LOADING = {
     98,  # no such kernel for the device
     200,  # no valid binary
     209,  # no binary for the device
     218,  # PTX does not compile
-    221, 223,  # the driver has no compiler for PTX, or is not to use it
+    221, 223,  # the driver has no compiler for PTX, or must not use it
     222,  # PTX of a newer CUDA
-    225,  # synchronization that the device does not have
+    225,  # synchronization that the device does not support
     300, 301, 302, 303,  # source, file, symbol or library of a binary
     500,  # no such symbol
 }  # fmt: skip
 
 # Driver, device and CUDA do not fit each other, or the device is not available.
 _SETUP = {
-    34,  # a stub in place of the driver
+    34,  # a stub instead of the driver
     35, 36,  # driver older than the runtime
     100, 101, 102,  # no device, no such device, no licence
     216,  # held by another process
@@ -67,7 +67,7 @@ _SETUP = {
 
 
 def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuError:
-    """The error to raise for a status other than out of memory.
+    """Return the error to raise for a status other than out of memory.
 
     Parameters
     ----------
@@ -75,16 +75,16 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
     device : str
         ``"NVIDIA H200, device 0"``.
     doing : str
-        What was under way: ``"computing"``; of a launch, the kernel and its shape.
+        What was under way: ``"computing"``; for a launch, the kernel and its shape.
     cause : Exception
         As CuPy raised it.
 
     Returns
     -------
     DeviceLostError
-        The device or its driver failed: others may go on.
+        The device or its driver failed; other devices can go on.
     KernelError
-        A kernel cannot be loaded or started, or failed. It would on any such device.
+        A kernel cannot be loaded or started, or failed, as it would on any device of this kind.
     BackendError
         The driver does not fit, or the device is not available.
     """

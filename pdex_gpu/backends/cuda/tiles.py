@@ -1,7 +1,7 @@
-"""Which groups may have segments that no warp can sort, and the tiles these are sorted in.
+"""Tiles for sorting groups whose segments may be too long for a warp.
 
-The numbers of cells tell: a gene has at most as many entries in a group as the group has cells. So
-nothing has to come back from the device before it sorts.
+The numbers of cells decide which groups these are: a gene has at most as many entries in a group
+as the group has cells. So nothing must come back from the device before it sorts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Tiles:
     Attributes
     ----------
     size : int
-        Keys of a tile.
+        Keys per tile.
     single : DeviceArray
         Groups whose segments fit in one tile.
     several : DeviceArray
-        Every tile of the groups whose segments may not.
+        All tiles of the groups whose segments may not fit in one.
     n_passes : int
-        How often runs of tiles have to be merged pairwise.
+        Passes that merge runs of tiles pairwise.
     """
 
     size: int
@@ -39,7 +39,7 @@ class Tiles:
 
 
 def plan_tiles(n_cells: np.ndarray, size: int, stream: Stream) -> Tiles:
-    """The tiles of `size` keys for groups of `n_cells` cells."""
+    """Return the tiles of `size` keys for groups of `n_cells` cells."""
     n_tiles = -(-n_cells // size)
     single = np.flatnonzero((n_cells > SORTED_BY_WARP) & (n_tiles == 1))
     beyond = np.flatnonzero(n_tiles > 1)

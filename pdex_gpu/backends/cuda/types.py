@@ -1,4 +1,4 @@
-"""Types of stored values and indices on a device, and the keys that values become."""
+"""Types of stored values and indices on a device, and the keys made from values."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _SIGNED, _UNSIGNED, FLOATING = range(3)
 
 @dataclass(frozen=True)
 class ValueType:
-    """How values are stored on the device.
+    """The type of values stored on the device, and of their keys.
 
     Attributes
     ----------
     code : int
         Position in `VALUE_TYPES`.
     kind : int
-        What a key is made from, ``Kind`` in common.cuh.
+        What a key is made from; ``Kind`` in common.cuh.
     bits : int
-        Bits of a key, 32 or 64.
+        Bits per key, 32 or 64.
     """
 
     code: int
@@ -36,11 +36,11 @@ class ValueType:
 
     @property
     def zero_key(self) -> int:
-        """The key of 0."""
+        """Return the key of 0."""
         return 0 if self.kind == _UNSIGNED else 1 << (self.bits - 1)
 
     def value_of(self, key: int) -> float:
-        """The value that a key was made from, ``value_of`` in common.cuh."""
+        """Return the value that a key was made from; ``value_of`` in common.cuh."""
         top, mask = 1 << (self.bits - 1), (1 << self.bits) - 1
         if self.kind == _UNSIGNED:
             return float(key)
@@ -51,7 +51,7 @@ class ValueType:
 
 
 def values_of(keys: np.ndarray, kind: int) -> np.ndarray:
-    """The values that keys were made from, float64, int64 or uint64."""
+    """Return the values that keys were made from, as float64, int64 or uint64."""
     bits = 8 * keys.itemsize
     if kind == _UNSIGNED:
         return keys.astype(np.uint64)
@@ -63,7 +63,7 @@ def values_of(keys: np.ndarray, kind: int) -> np.ndarray:
 
 
 def value_type(dtype: np.dtype) -> ValueType:
-    """The type of values of `dtype`, one of `VALUE_TYPES`."""
+    """Return the type of values of `dtype`, one of `VALUE_TYPES`."""
     if dtype.kind == "b":
         dtype = np.dtype(np.uint8)
     bits = 64 if dtype.itemsize == 8 else 32
@@ -77,5 +77,5 @@ def value_type(dtype: np.dtype) -> ValueType:
 
 
 def index_type(dtype: np.dtype) -> int:
-    """Position in `INDEX_TYPES`."""
+    """Return the position of `dtype` in `INDEX_TYPES`."""
     return INDEX_TYPES.index(dtype.str[1:])

@@ -1,1 +1,1 @@
-"""One module a command; each imports what is heavy when it runs."""
+"""One module per command; each imports heavy modules only when it runs."""

@@ -1,4 +1,4 @@
-"""``pdex-gpu calibrate``: how far the p-values of a screen can be believed."""
+"""``pdex-gpu calibrate``: how far the p-values of a screen can be trusted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Output = Annotated[
 ]
 Plot = Annotated[Path | None, o.option("--plot", "FILE", "QQ plot: .png, .svg or .pdf", o.OUTPUT)]
 
-# Of the summary: what it is called here.
+# Entries of the summary, and their names on the command line.
 _SHOWN = {
     "metric": "test",
     "reference": "control cells of",
@@ -177,7 +177,7 @@ def command(
 
 
 def _value(name: str, value: Any) -> str | Cell:
-    """A number of the summary, coloured where it says that p-values are off."""
+    """Format a number of the summary, coloured if it shows that p-values are off."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, int):

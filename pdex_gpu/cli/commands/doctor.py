@@ -1,4 +1,4 @@
-"""``pdex-gpu doctor``: what was found, what is missing, and how to mend it."""
+"""``pdex-gpu doctor``: what was found, what is missing, and how to fix it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pdex-gpu plan``: what a run would take, and what would run out, before it is started."""
+"""``pdex-gpu plan``: what a run would need, and what would run out, before it starts."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def command(
 
 
 def _document(found: Estimate) -> dict[str, Any]:
-    """All fields; seconds in all and by phase."""
+    """Return all fields of an estimate, with the seconds in total and by phase."""
     document = asdict(found)
     phases = document.pop("phases")
     document["seconds"] = None if found.seconds is None else {"total": found.seconds, **phases}
@@ -195,7 +195,7 @@ def _rows(found: Estimate) -> list[list[str | Cell]]:
 
 
 def _duration(seconds: float) -> str:
-    """``0.35 s``, ``12 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    """Format a duration as ``0.35 s``, ``12 s``, ``3 min 5 s`` or ``2 h 10 min``."""
     if seconds < 10:
         return f"{seconds:.2g} s"
     whole = round(seconds)

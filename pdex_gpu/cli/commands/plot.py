@@ -22,7 +22,7 @@ HELP = "Draw a figure of results."
 
 @dataclass(frozen=True)
 class Kind:
-    """A figure: the function of `pdex_gpu.pl`, and which options it has."""
+    """A kind of figure: its function in `pdex_gpu.pl`, and the options that it has."""
 
     function: str
     options: tuple[str, ...]
@@ -139,7 +139,7 @@ def command(
 def _arguments(
     kind: str, targets: list[str], given: dict[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
-    """What the function takes, positional and by name."""
+    """Return the positional and keyword arguments of the plot function."""
     what = KINDS[kind]
     for name in given:
         if name not in what.options:

@@ -107,7 +107,7 @@ def _cells(row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cel
 
 
 def p_value_text(p_value: float, log10_p: float | None = None) -> str:
-    """A p-value with three digits; of one that underflows to 0, what its logarithm says."""
+    """Format a p-value with three digits; one that underflows to 0 comes from its logarithm."""
     if p_value > 0.0 or log10_p is None or not math.isfinite(log10_p):
         return number_text(p_value, ".2e")
     exponent = math.floor(log10_p)
