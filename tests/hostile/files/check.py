@@ -368,7 +368,7 @@ _RESULT_ENTRIES: dict[str, Callable[[Path], Any]] = {
     "to_pandas": _to_pandas,
     "report": _report,
     "top": lambda path: _top(pdex_gpu.open_result(path)),
-    "command top": _of_command("top", "STAT1", "--json"),
+    "command top": _of_command("top", "--json"),
     "command report": _of_command("report", "-o", "FOLDER/made.html", "--quiet"),
     "command plot": _of_command("plot p-values", "-o", "FOLDER/made.svg", "--quiet"),
     "command doctor": _of_command("doctor"),
