@@ -279,6 +279,8 @@ def _parquet(case: Case, folder: Path) -> Verdict:
     done = change(case, path)
     result = made.result(case.form)
     call = _RESULT_ENTRIES[case.entry]
+    if case.entry == "command top" and result.within is not None:  # one of two comparisons
+        call = _of_command("top", "STAT1", "--within", str(result.within[1][0]), "--json")
 
     def right() -> Any:
         if case.entry in ("load", "rows", "blocks", "to_pandas"):
@@ -368,7 +370,7 @@ _RESULT_ENTRIES: dict[str, Callable[[Path], Any]] = {
     "to_pandas": _to_pandas,
     "report": _report,
     "top": lambda path: _top(pdex_gpu.open_result(path)),
-    "command top": _of_command("top", "--json"),
+    "command top": _of_command("top", "STAT1", "--json"),
     "command report": _of_command("report", "-o", "FOLDER/made.html", "--quiet"),
     "command plot": _of_command("plot p-values", "-o", "FOLDER/made.svg", "--quiet"),
     "command doctor": _of_command("doctor"),
