@@ -61,7 +61,7 @@ _STRATIFIED = ("wilcoxon", "wilcoxon, normal, less", "t-test", "anderson")
 
 
 def data_of(values: np.ndarray, form: str, folder: Path) -> Any:
-    """The screen of these values, in a form of storage."""
+    """Return the screen with these values, in one form of storage."""
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(_N_CELLS)])
     rng = np.random.default_rng(5)
     obs["group"] = rng.choice(_GROUPS, _N_CELLS, p=[0.35, 0.25, 0.2, 0.15, 0.05])
@@ -75,7 +75,7 @@ def data_of(values: np.ndarray, form: str, folder: Path) -> Any:
 
 
 def matrices() -> dict[str, np.ndarray]:
-    """Counts, the logarithms of what is made of them, and values of both signs."""
+    """Return counts, log1p of scaled counts, large integers, and values of both signs."""
     rng = np.random.default_rng(3)
     rates = rng.gamma(0.6, 3.0, _N_GENES)
     counts = rng.poisson(rates, (_N_CELLS, _N_GENES)).astype(np.float32)
@@ -90,7 +90,7 @@ def matrices() -> dict[str, np.ndarray]:
 
 
 def calls() -> dict[str, tuple[str, dict[str, Any]]]:
-    """By name, the matrix and the options of every call."""
+    """Return the matrix and the options of every call, by name."""
     found = {}
     for design, options in _DESIGNS.items():
         for test, of_test in _TESTS.items():
@@ -107,7 +107,7 @@ def calls() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def result_of(data: Any, kind: str, options: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Columns of values by name, and the labels of rows as one."""
+    """Run a call; return its columns of values by name, and the joined labels of each row."""
     options = {
         "groupby": "group", "columns": "all", "is_log1p": kind == "log1p", "backend": "cpu",
         "progress": False,
@@ -121,7 +121,7 @@ def result_of(data: Any, kind: str, options: dict[str, Any]) -> dict[str, np.nda
 
 
 def results(form: str, select: Callable[[str], bool] = bool) -> Iterator[tuple[str, Any]]:
-    """Each call that is selected by its name, with its result."""
+    """Yield the name and the result of each selected call."""
     stored: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, options) in calls().items():
@@ -137,7 +137,7 @@ def results(form: str, select: Callable[[str], bool] = bool) -> Iterator[tuple[s
 
 
 def recorded() -> dict[str, dict[str, np.ndarray]]:
-    """The results that are kept, by the names of calls."""
+    """Read the recorded results, by call name."""
     table = pq.read_table(RECORD)
     found: dict[str, dict[str, np.ndarray]] = {}
     starts = np.flatnonzero(np.append(True, np.diff(table["call"].combine_chunks().indices)))
@@ -153,7 +153,7 @@ def recorded() -> dict[str, dict[str, np.ndarray]]:
 
 
 def record() -> None:
-    """Keep the results of all calls."""
+    """Record the results of all calls."""
     tables = [
         pa.table({"call": [name] * len(found["rows"]), **found})
         for name, found in results(RECORDED_FROM)
@@ -164,7 +164,7 @@ def record() -> None:
 
 
 def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
-    """Columns in which two results differ."""
+    """Return the columns in which the bits of two results differ."""
     return [
         name
         for name in dict.fromkeys([*one, *other])
