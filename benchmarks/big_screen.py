@@ -26,7 +26,7 @@ from data import CACHE, HERE
 from gpu_files import start_h5ad
 from gpu_screen import FULL, QUICK, Drawing, Sizes
 
-from pdex_gpu.machine import cpu_count
+from pdex_gpu.utils.resources import cpu_count
 
 BIG, BIG_QUICK = FULL, QUICK
 TRIPLE, TRIPLE_QUICK = (Sizes(3 * s.cells, s.genes, s.perturbations) for s in (BIG, BIG_QUICK))

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from gpu_screen import GROUPBY
 
-from pdex_gpu.cluster.split_files import SplitFiles
+from pdex_gpu.engines.dask.split_files import SplitFiles
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.dataset import open_dataset
-from pdex_gpu.sources.row_sources import rows_of
-from pdex_gpu.sources.row_split import Ranges, join_range, split_block
+from pdex_gpu.sources.rechunk.split import Ranges, join_range, split_block
+from pdex_gpu.sources.views.row_blocks import rows_of
 
 Checks = list[tuple[int, float]]
 

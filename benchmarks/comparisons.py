@@ -26,7 +26,7 @@ from record import REPOSITORY, Record, Target, at_least, at_most, paired_ratio  
 from tasks import OURS, Entry, Run, Settings, agree, interleave, sample_pairs  # noqa: E402
 
 sys.path.insert(0, str(REPOSITORY))
-from pdex_gpu.schema import EXTRA  # noqa: E402
+from pdex_gpu.results.schema import EXTRA  # noqa: E402
 
 NEW_PDEX = "pdex-0.3"
 VALUES = ("log1p", "counts")

@@ -33,8 +33,8 @@ from gpu_screen import FULL, QUICK, Sizes, simulate  # noqa: E402
 
 import pdex_gpu  # noqa: E402
 from pdex_gpu.backends.cuda import probe  # noqa: E402
-from pdex_gpu.machine import cpu_count  # noqa: E402
-from pdex_gpu.pools import pool_map  # noqa: E402
+from pdex_gpu.utils.parallel import pool_map  # noqa: E402
+from pdex_gpu.utils.resources import cpu_count  # noqa: E402
 
 FAILED, WRONG_OPTIONS, UNMET, NO_DEVICE, WRONG_RESULTS = 1, 2, 3, 4, 5
 SMALL_MEMORY = "8GiB"
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_emulated() -> bool:
     """Whether the device that calls will use is another than the one that CuPy drives."""
-    return not hasattr(importlib.import_module("pdex_gpu.backends.cuda.device"), "CupyDevice")
+    return not hasattr(importlib.import_module("pdex_gpu.backends.cuda.cupy_device"), "CupyDevice")
 
 
 def _versions() -> dict[str, Any]:

@@ -13,12 +13,12 @@ from gpu_meter import Meter
 from gpu_screen import REFERENCE, Screen
 from scipy import sparse
 
-from pdex_gpu.backends import reference
-from pdex_gpu.comparisons import make_design
-from pdex_gpu.design import Design
-from pdex_gpu.machine import cpu_count
+from pdex_gpu.backends.numpy import kernel_set
+from pdex_gpu.design.build import make_design
+from pdex_gpu.design.contrasts import Design
 from pdex_gpu.sources.base import Chunk, DenseChunk
-from pdex_gpu.sources.memory import from_array
+from pdex_gpu.sources.memory.arrays import from_array
+from pdex_gpu.utils.resources import cpu_count
 
 METRICS = ("wilcoxon", "t-test", "anderson")
 
@@ -110,7 +110,7 @@ def make_truth(screen: Screen) -> Truth:
     def compute(job: tuple[str, int]) -> Outputs:
         name, j = job
         chunk = DenseChunk(dense[name][:, j : j + 1], 0)
-        return outputs(reference, chunk, design, map)
+        return outputs(kernel_set, chunk, design, map)
 
     jobs = [(name, j) for name in dense for j in range(len(genes))]
     with ThreadPoolExecutor(cpu_count()) as pool:
@@ -269,7 +269,7 @@ def check_u(result: Any, truth: Truth, values: str) -> None:
 
 def check_fdr(result: Any, findings: Findings) -> None:
     """Hold the adjusted p-values to scipy's."""
-    expected = reference.benjamini_hochberg(result["p_value"], map)
+    expected = kernel_set.benjamini_hochberg(result["p_value"], map)
     findings.exact("FDR against scipy", "fdr", result["fdr"], expected)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from gpu_screen import Screen
 
 from pdex_gpu.backends.cuda import anderson_darling, moments, rank_sums
-from pdex_gpu.backends.cuda.block import make_slice
-from pdex_gpu.backends.cuda.lanes import Lane
+from pdex_gpu.backends.cuda.packed import make_slice
 from pdex_gpu.backends.cuda.sort import sort_slice
-from pdex_gpu.design import Contrast, Design
-from pdex_gpu.stats.wilcoxon import Wilcoxon
+from pdex_gpu.backends.cuda.stream_slots import Lane
+from pdex_gpu.design.contrasts import Contrast, Design
+from pdex_gpu.stats.two_sample.wilcoxon import Wilcoxon
 
 PHASES = ("layout", "sort", "rank sums", "moments", "moments with m2", "Anderson-Darling")
 

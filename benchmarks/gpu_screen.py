@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse, special
 
-from pdex_gpu.comparisons import make_design
-from pdex_gpu.design import Design
-from pdex_gpu.machine import cpu_count
+from pdex_gpu.design.build import make_design
+from pdex_gpu.design.contrasts import Design
 from pdex_gpu.sources.dataset import Dataset, Labels, object_array
-from pdex_gpu.sources.memory import from_array
+from pdex_gpu.sources.memory.arrays import from_array
+from pdex_gpu.utils.resources import cpu_count
 
 REFERENCE = "non-targeting"
 GROUPBY = "target_gene"

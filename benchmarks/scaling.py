@@ -31,8 +31,8 @@ from gpu_screen import GROUPBY, Sizes  # noqa: E402
 from record import Record, Target, at_most, summary  # noqa: E402
 
 import pdex_gpu  # noqa: E402
-from pdex_gpu.cost.model import Rates  # noqa: E402
-from pdex_gpu.estimation import Estimate  # noqa: E402
+from pdex_gpu.estimation.estimate import Estimate  # noqa: E402
+from pdex_gpu.estimation.model import Rates  # noqa: E402
 
 MEMORY = "2GB"
 FACTOR = 1.3  # by which a prediction may be off

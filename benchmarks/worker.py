@@ -435,7 +435,7 @@ class Worker:
 
     def digest(self) -> dict[str, Any]:
         """A digest of each column of values of the last result of pdex_gpu."""
-        from pdex_gpu.schema import VALUES
+        from pdex_gpu.results.schema import VALUES
 
         return {"columns": {
             name: hashlib.sha256(np.ascontiguousarray(self.result[name])).hexdigest()

@@ -1,5 +1,5 @@
 // Whole numbers of 128 bits: exact sums of products. Overflowing bits are lost, so a sum is exact
-// whenever its final value fits. pdex_gpu/backends/cpu/wide.py does the same.
+// whenever its final value fits. pdex_gpu/backends/cpu/int128.py does the same.
 
 #ifndef PDEX_GPU_INT128
 #define PDEX_GPU_INT128

@@ -9,36 +9,36 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import pl
-    from .aggregate import pseudobulk
+    from .aggregation.aggregate import pseudobulk
+    from .aggregation.deseq2 import pseudobulk_dex
     from .api import differential_expression
     from .backends.registry import backends
-    from .calibration import calibrate
-    from .calibration_result import Calibration
-    from .compat import parallel_differential_expression
-    from .compat_modes import pdex
-    from .compat_scanpy import rank_genes_groups
-    from .deseq import pseudobulk_dex
-    from .estimation import Estimate, estimate
-    from .result import DEResult
-    from .result_file import ResultFile, open_result
+    from .calibration.result import Calibration
+    from .calibration.run import calibrate
+    from .compat.pdex_0_1 import parallel_differential_expression
+    from .compat.pdex_0_3 import pdex
+    from .compat.scanpy import rank_genes_groups
+    from .estimation.estimate import Estimate, estimate
+    from .results.file import ResultFile, open_result
+    from .results.memory import DEResult
 
 # Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
-    "Calibration": "calibration_result",
-    "DEResult": "result",
-    "Estimate": "estimation",
-    "ResultFile": "result_file",
+    "Calibration": "calibration.result",
+    "DEResult": "results.memory",
+    "Estimate": "estimation.estimate",
+    "ResultFile": "results.file",
     "backends": "backends",
-    "calibrate": "calibration",
+    "calibrate": "calibration.run",
     "differential_expression": "api",
-    "estimate": "estimation",
-    "open_result": "result_file",
-    "parallel_differential_expression": "compat",
-    "pdex": "compat_modes",
+    "estimate": "estimation.estimate",
+    "open_result": "results.file",
+    "parallel_differential_expression": "compat.pdex_0_1",
+    "pdex": "compat.pdex_0_3",
     "pl": "pl",
-    "pseudobulk": "aggregate",
-    "pseudobulk_dex": "deseq",
-    "rank_genes_groups": "compat_scanpy",
+    "pseudobulk": "aggregation.aggregate",
+    "pseudobulk_dex": "aggregation.deseq2",
+    "rank_genes_groups": "compat.scanpy",
 }
 
 __all__ = [

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 
-from .analysis import Analysis, make_analysis
 from .backends.contract import KernelSet, NonFiniteError
 from .backends.registry import BackendInfo, backends, load_engine, load_kernels, n_devices
-from .correction import StoredCorrection
-from .design import Design
-from .disk import writing
+from .backends.value_summary import ValueSummary
+from .columns.filters import Filters, find_kept
+from .columns.finish import Scale, StoredFinish, finish, read_stored
+from .columns.measure import Analysis, make_analysis
+from .design.contrasts import Design
+from .design.naming import Within
+from .design.own_genes import own_genes
 from .engines.base import Job
+from .engines.schedule import choose_backend_for, choose_engine, make_schedule
 from .errors import (
     DataError,
     DuplicateGeneWarning,
@@ -30,39 +34,35 @@ from .errors import (
     listing,
     warn,
 )
-from .fdr import FileColumn
-from .finish import Scale, StoredFinish, finish, read_stored
-from .identity import run_identity
-from .kept import Filters, find_kept
-from .machine import cpu_count, memory_budget
-from .naming import Within
-from .on_target import own_genes
-from .opening import design_of, open_screen
-from .output import check_output, check_space, input_file, write_output
-from .pools import Map, pool_map
-from .progress import Progress, Tracker
-from .provenance import make_provenance
-from .result import DEResult
-from .result_file import ResultFile
-from .schedule import choose_backend_for, choose_engine, make_schedule
-from .schema import HIT_FDR
-from .settings import Settings, check_settings
+from .pipeline.identity import run_identity
+from .pipeline.output import check_output, check_space, input_file, write_output
+from .pipeline.provenance import make_provenance
+from .pipeline.value_scale import ValueScale, doubt, value_scale
+from .request.options import Settings, check_settings
+from .request.screen import design_of, open_screen
+from .results.file import ResultFile
+from .results.memory import DEResult
+from .results.schema import HIT_FDR
+from .results.table import Table
 from .sinks.checkpoint import Checkpoint, open_checkpoint
-from .sinks.files import CheckpointSink, StoredResults
+from .sinks.checkpoint_sink import CheckpointSink, StoredResults
 from .sinks.memory import MemorySink, check_result_size
 from .sources.base import NotCanonicalError, Reading, Source, UnevenError
 from .sources.dataset import Dataset
 from .sources.sizes import left_for_plan
-from .stats.base import StatisticalTest, make_test
-from .table import Table
-from .value_scale import ValueScale, doubt, value_scale
-from .value_summary import ValueSummary
+from .stats.multitest.correction import StoredCorrection
+from .stats.multitest.external_sort import FileColumn
+from .stats.two_sample.base import StatisticalTest, make_test
+from .utils.atomic_files import writing
+from .utils.parallel import Map, pool_map
+from .utils.progress import Progress, Tracker
+from .utils.resources import cpu_count, memory_budget
 
 if TYPE_CHECKING:
     import anndata
     import pyarrow
 
-    from .cluster.run import Cluster
+    from .engines.dask.cluster import Cluster
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -177,9 +177,9 @@ def differential_expression(
         comparisons are combined (van Elteren's test for Wilcoxon, a fixed effect of the stratum
         for t, the sum of A2 for Anderson-Darling). Strata that lack one of the sides are skipped.
     columns : iterable of str or "all"
-        Further columns of the result, see :data:`pdex_gpu.schema.EXTRA_COLUMNS`: numbers and
-        fractions of cells, means, fold changes as in other tools, effect sizes with confidence
-        intervals, ``z``, ``log10_p``.
+        Further columns of the result, see :data:`pdex_gpu.results.schema.EXTRA_COLUMNS`: numbers
+        and fractions of cells, means, fold changes as in other tools, effect sizes with
+        confidence intervals, ``z``, ``log10_p``.
     confidence : float
         Level of confidence intervals.
     pseudocount : float
@@ -262,7 +262,7 @@ def differential_expression(
         With None these are NaN and 0.
     progress : bool or callable
         Show a progress bar on long runs; or a function that is called now and then with a
-        :class:`pdex_gpu.progress.Progress`.
+        :class:`pdex_gpu.utils.progress.Progress`.
     **test_options
         Options of the test. Wilcoxon: ``continuity``, ``tie_correction`` (both True),
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|
@@ -507,10 +507,10 @@ def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
     if settings.engine != "dask":
         yield None
         return
-    from .cluster.connect import connected
+    from .engines.dask.connect import connected
 
     with connected(settings.client) as client:
-        from .cluster.run import Cluster
+        from .engines.dask.cluster import Cluster
 
         with Cluster(client) as cluster:
             yield cluster

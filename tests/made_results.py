@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pdex_gpu.result import DEResult
-from pdex_gpu.result_base import Result
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.base import Result
+from pdex_gpu.results.memory import DEResult
+from pdex_gpu.results.schema import VALUES
 
 PROVENANCE: dict[str, Any] = {
     "metric": "wilcoxon",

@@ -35,7 +35,7 @@ from scipy import sparse
 import pdex_gpu
 from pdex_gpu import pl
 from pdex_gpu.errors import PdexGpuError
-from pdex_gpu.exits import Exit
+from pdex_gpu.utils.exit_codes import Exit
 
 GROUPBY, REFERENCE = "gene", "non-targeting"
 METRICS = ("wilcoxon", "t-test", "anderson", "ks")

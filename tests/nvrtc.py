@@ -14,7 +14,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from pdex_gpu.backends.cuda import binaries, sources
+from pdex_gpu.backends.cuda import compile_cache, sources
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_90")
 
@@ -92,7 +92,7 @@ def compile_text(
     text: str,
     architecture: str,
     *more: str,
-    options: tuple[str, ...] = binaries.OPTIONS,
+    options: tuple[str, ...] = compile_cache.OPTIONS,
     filename: str = "toy.cu",
     verbose: bool = True,
 ) -> Compiled:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.schema import VALUES
 
 GROUPBY = "perturbation"
 REFERENCE = "ctl"

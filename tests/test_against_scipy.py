@@ -17,7 +17,7 @@ from scipy import stats
 from screens import KERNEL_SETS, as_anndata, backend_of
 
 from pdex_gpu import differential_expression
-from pdex_gpu.stats.anderson import _sigma
+from pdex_gpu.stats.two_sample.anderson_darling import _sigma
 
 # Ranks and moments are compared, of values on any scale.
 pytestmark = pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdex_gpu.errors import OptionError
-from pdex_gpu.stats import anderson_limit
-from pdex_gpu.stats.anderson_limit import M_MAX, log_survival
+from pdex_gpu.stats.distributions import anderson_darling
+from pdex_gpu.stats.distributions.anderson_darling import M_MAX, log_survival
 
 # Strata, x and log P(Z > x), computed with 60 digits. To some x where P is 1e-30, the inversion of
 # the characteristic function on the imaginary axis, from the product of gamma functions that D is
@@ -198,12 +198,12 @@ def test_the_rule_has_converged(m: int, monkeypatch: pytest.MonkeyPatch) -> None
     Worst seen, but for an ulp: the rule 7e-16; the table 3e-13, and with 1000 strata 3e-12.
     """
     x = m * np.concatenate([np.geomspace(0.05, 1e4, 150), 1 + np.linspace(-0.2, 0.2, 51)])
-    log_p = anderson_limit._scaled(x, m) - x
+    log_p = anderson_darling._scaled(x, m) - x
     table = log_survival(x, m)
-    monkeypatch.setattr(anderson_limit, "_FINE", anderson_limit._FINE / 2)
-    monkeypatch.setattr(anderson_limit, "_TERMS", anderson_limit._TERMS * 4)
+    monkeypatch.setattr(anderson_darling, "_FINE", anderson_darling._FINE / 2)
+    monkeypatch.setattr(anderson_darling, "_TERMS", anderson_darling._TERMS * 4)
     limit = 2e-13 + 1e-14 * m + 4 * np.spacing(x)
-    finer = anderson_limit._scaled(x, m) - x
+    finer = anderson_darling._scaled(x, m) - x
     np.testing.assert_array_less(np.abs(log_p - finer), 1e-14 + 2 * np.spacing(x))
     np.testing.assert_array_less(np.abs(table - finer), limit)
 
@@ -211,7 +211,7 @@ def test_the_rule_has_converged(m: int, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("m", [1, 2, 7, 128, 300])
 def test_no_steps_between_pieces(m: int) -> None:
     """Floats next to each other at each border. Worst seen: 2e-12, far out with 300 strata."""
-    n = anderson_limit._table(m).shape[1]
+    n = anderson_darling._table(m).shape[1]
     border = m * n / np.arange(1, n) - m
     around = np.stack([np.nextafter(border, 0), border, np.nextafter(border, np.inf)])
     log_p = log_survival(around, m)

@@ -30,7 +30,7 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.stats.base import METRICS
+from pdex_gpu.stats.two_sample.base import METRICS
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +257,7 @@ def test_importing_and_running_configure_no_logging():
 import logging, sys
 before = (logging.root.handlers[:], logging.root.level)
 sys.path.insert(0, sys.argv[1])
-import pdex_gpu, pdex_gpu.api, pdex_gpu.compat, pdex_gpu.cli
+import pdex_gpu, pdex_gpu.api, pdex_gpu.compat.pdex_0_1, pdex_gpu.cli
 from stored_screens import GROUPBY, REFERENCE, screen
 pdex_gpu.differential_expression(screen(), GROUPBY, reference=REFERENCE, progress=False)
 assert (logging.root.handlers, logging.root.level) == before, logging.root.handlers

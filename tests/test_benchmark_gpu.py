@@ -35,7 +35,7 @@ import gpu_screen  # noqa: E402
 import gpu_times  # noqa: E402
 from gpu_record import RESULTS, TARGETS  # noqa: E402
 
-from pdex_gpu.backends.cuda import kernels as cuda_kernels  # noqa: E402
+from pdex_gpu.backends.cuda import kernel_set as cuda_kernels  # noqa: E402
 from pdex_gpu.backends.cuda import probe  # noqa: E402
 
 TINY = ["--cells", "400", "--genes", "24", "--perturbations", "4", "--slow-rounds", "2"]

@@ -18,8 +18,8 @@ import big_screen  # noqa: E402
 import scaling  # noqa: E402
 from gpu_screen import Sizes  # noqa: E402
 
-from pdex_gpu.cost import calibration  # noqa: E402
-from pdex_gpu.cost.model import PHASES, Rates  # noqa: E402
+from pdex_gpu.estimation import benchmark  # noqa: E402
+from pdex_gpu.estimation.model import PHASES, Rates  # noqa: E402
 
 TINY = Sizes(500, 60, 5)
 
@@ -40,10 +40,10 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The record of two runs, one to fit and one to judge."""
     folder = tmp_path_factory.mktemp("scaling")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "_ENTRIES", 3_000)
-        patch.setattr(calibration, "_WARM_ENTRIES", 500)
-        patch.setattr(calibration, "_ROWS", 4_000)
-        patch.setattr(calibration, "_REPEATS", 1)
+        patch.setattr(benchmark, "_ENTRIES", 3_000)
+        patch.setattr(benchmark, "_WARM_ENTRIES", 500)
+        patch.setattr(benchmark, "_ROWS", 4_000)
+        patch.setattr(benchmark, "_REPEATS", 1)
         patch.setattr(scaling, "cases", lambda **_: [
             scaling.Case(TINY, True, True, 2), scaling.Case(TINY, False, False, 1)
         ])  # fmt: skip

@@ -17,7 +17,8 @@ from scipy import sparse, stats
 
 import pdex_gpu
 from pdex_gpu import Calibration, calibrate, differential_expression
-from pdex_gpu.calibration_result import LEVELS, distribution, quantiles
+from pdex_gpu.calibration.mock_groups import CONTROL, LEFT_OUT, split_controls
+from pdex_gpu.calibration.result import LEVELS, distribution, quantiles
 from pdex_gpu.errors import (
     ColumnError,
     LabelError,
@@ -25,7 +26,6 @@ from pdex_gpu.errors import (
     OptionError,
     UnknownGroupWarning,
 )
-from pdex_gpu.mock_groups import CONTROL, LEFT_OUT, split_controls
 from pdex_gpu.report.calibration import calibration_part
 
 SIZES = {"a": 30, "b": 12, "c": 55, "d": 8}

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 import pdex_gpu
 from pdex_gpu import Calibration, calibrate
-from pdex_gpu.calibration_result import Distribution, Quantiles
+from pdex_gpu.calibration.result import Distribution, Quantiles
 from pdex_gpu.errors import FileFormatError, MemoryBudgetError, OptionError, OutputError
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 
@@ -285,6 +285,6 @@ def test_what_could_hang_or_fill_memory(path: Path, monkeypatch: pytest.MonkeyPa
     for place in (path.with_name("pipe.json"), Path("/dev/zero")):
         with pytest.raises(FileFormatError, match=r"is a (pipe|device), where a file"):
             Calibration.from_json(place)
-    monkeypatch.setattr("pdex_gpu.calibration_json.available_memory", lambda: 100)
+    monkeypatch.setattr("pdex_gpu.calibration.serialize.available_memory", lambda: 100)
     with pytest.raises(MemoryBudgetError, match="more than can be read"):
         Calibration.from_json(path)

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import pdex_gpu
-from pdex_gpu import result_footer, table
 from pdex_gpu.cli import main
 from pdex_gpu.errors import FileFormatError, MemoryBudgetError, PdexGpuError
-from pdex_gpu.exits import Exit
-from pdex_gpu.schema import VALUES
-from pdex_gpu.table import DIGESTS_KEY, LAYOUT_KEY, METADATA_KEY
+from pdex_gpu.results import footer, table
+from pdex_gpu.results.schema import VALUES
+from pdex_gpu.results.table import DIGESTS_KEY, LAYOUT_KEY, METADATA_KEY
+from pdex_gpu.utils.exit_codes import Exit
 
 N, G = 6, 15
 CHANGED = r"was changed after pdex-gpu wrote it: .*"
@@ -376,7 +376,7 @@ def test_more_than_memory_holds(path: Path, result: Any, monkeypatch: pytest.Mon
 
 def test_codes_beyond_the_labels():
     """Arrow does not look at them."""
-    from pdex_gpu.table_rows import OtherRowsError, decoded
+    from pdex_gpu.results.row_index import OtherRowsError, decoded
 
     column = pa.DictionaryArray.from_arrays(
         pa.array([0, 7], pa.int32()), pa.array(["a"]), safe=False
@@ -459,6 +459,6 @@ def test_many_damaged_bytes(path: Path, result: Any, seed: int):
 
 
 def test_a_fault_of_ours_passes(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(result_footer, "_BYTES_A_VALUE", "x")
+    monkeypatch.setattr(footer, "_BYTES_A_VALUE", "x")
     with pytest.raises(TypeError):
         pdex_gpu.open_result(path)

@@ -26,16 +26,18 @@ from scipy import sparse
 from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu import api, correction, errors, schedule
-from pdex_gpu.backends.cpu import kernels
+from pdex_gpu import api, errors
+from pdex_gpu.backends.cpu import kernel_set
+from pdex_gpu.backends.value_summary import ValueSummary
+from pdex_gpu.engines import schedule
+from pdex_gpu.engines.plan import Plan
 from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError, ScaleWarning
-from pdex_gpu.output import WRITERS
-from pdex_gpu.plan import Plan
+from pdex_gpu.pipeline.output import WRITERS
 from pdex_gpu.sinks.base import RangeResult
 from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint
-from pdex_gpu.sinks.differences import differences
-from pdex_gpu.sinks.files import CheckpointSink, StoredPValues, StoredResults
-from pdex_gpu.value_summary import ValueSummary
+from pdex_gpu.sinks.checkpoint_sink import CheckpointSink, StoredPValues, StoredResults
+from pdex_gpu.sinks.identity_diff import differences
+from pdex_gpu.stats.multitest import correction
 
 FORMATS = ["parquet", "csv"]
 N_RANGES = len(GENES)  # with one gene in each
@@ -110,7 +112,7 @@ def test_a_failure_in_any_range(tmp_path, monkeypatch, whole, suffix, n_done):
     out = tmp_path / f"de.{suffix}"
     expected = whole(suffix)
     with monkeypatch.context() as patch:
-        stop_at(patch, kernels, "pack", n_done)
+        stop_at(patch, kernel_set, "pack", n_done)
         if n_done < N_RANGES:
             with pytest.raises(Stop) as caught:
                 run(out)
@@ -124,7 +126,7 @@ def test_a_failure_in_any_range(tmp_path, monkeypatch, whole, suffix, n_done):
                 assert len(ranges(out)) == n_done
             else:
                 assert (notes, names(tmp_path)) == ([], [])
-    packed = stop_at(monkeypatch, kernels, "pack", N_RANGES)
+    packed = stop_at(monkeypatch, kernel_set, "pack", N_RANGES)
     result = run(out)
     assert len(packed) == N_RANGES - n_done % N_RANGES
     assert out.read_bytes() == expected
@@ -151,14 +153,14 @@ def test_a_failure_in_any_engine(tmp_path, whole, engine):
 def test_another_cut_of_the_genes(tmp_path, whole, options):
     out = tmp_path / "de.parquet"
     with pytest.MonkeyPatch.context() as patch:  # a hole in the middle
-        real = kernels.pack
+        real = kernel_set.pack
 
         def pack(chunk, *args, **more):
             if chunk.gene_start == 5:
                 raise Stop
             return real(chunk, *args, **more)
 
-        patch.setattr(kernels, "pack", pack)
+        patch.setattr(kernel_set, "pack", pack)
         with pytest.raises(Stop):
             run(out, gene_chunk_size=2, engine="threads", n_workers=1)
     assert ranges(out)
@@ -182,7 +184,7 @@ def test_nothing_is_read_again_if_all_is_computed(tmp_path, monkeypatch, whole):
         with pytest.raises(Stop):
             run(out)
     assert len(ranges(out)) == N_RANGES
-    stop_at(monkeypatch, kernels, "pack", 0)
+    stop_at(monkeypatch, kernel_set, "pack", 0)
     run(out)
     assert out.read_bytes() == expected
 
@@ -268,7 +270,7 @@ def test_a_matrix_that_is_not_canonical(tmp_path, monkeypatch):
     assert len(started_over) == 1
     assert len(ranges(out)) == 4
     assert json.loads((checkpoint_folder(out) / "run.json").read_text())["canonical"] is True
-    packed = stop_at(monkeypatch, kernels, "pack", N_RANGES)
+    packed = stop_at(monkeypatch, kernel_set, "pack", N_RANGES)
     result = run(out, data)
     assert len(packed) == N_RANGES - 4
     assert len(started_over) == 1
@@ -304,7 +306,7 @@ def test_stopped_while_writing(tmp_path, monkeypatch, whole, suffix, there_befor
     out = tmp_path / f"de.{suffix}"
     if there_before:
         out.write_text("precious")
-    monkeypatch.setattr("pdex_gpu.table.ROWS_PER_GROUP", 9)  # a block a target
+    monkeypatch.setattr("pdex_gpu.results.table.ROWS_PER_GROUP", 9)  # a block a target
     expected = tmp_path / "expected"
     expected.mkdir()
     run(expected / out.name)
@@ -327,7 +329,7 @@ def test_stopped_while_cleaning_up(tmp_path, monkeypatch, whole):
         patch.setattr(Checkpoint, "remove", lambda self: None)
         run(out)
     (checkpoint_folder(out) / ranges(out)[2]).unlink()  # some are gone by then
-    stop_at(monkeypatch, kernels, "pack", 0)
+    stop_at(monkeypatch, kernel_set, "pack", 0)
     before = out.stat()
     result = run(out)
     assert out.stat().st_ino == before.st_ino
@@ -354,7 +356,7 @@ def test_another_file_in_place_of_the_output_is_not_taken_for_it(tmp_path, monke
 CHILD = """
 import os, random, signal, sys, threading
 from pathlib import Path
-import pdex_gpu, pdex_gpu.api, pdex_gpu.disk
+import pdex_gpu, pdex_gpu.api, pdex_gpu.utils.atomic_files
 path, out, how, amount = sys.argv[1:]
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -566,9 +568,13 @@ def test_another_call_is_refused(tmp_path, whole, options, says, there_before):
 @pytest.mark.parametrize(
     ("place", "name", "says"),
     [
-        ("pdex_gpu.identity.__version__", "9.9", "version of pdex_gpu: "),
-        ("pdex_gpu.identity.version", lambda package: "0.1", "version of numpy: "),
-        ("pdex_gpu.identity.compiler", lambda backend: {"numba": "0"}, "version of numba: "),
+        ("pdex_gpu.pipeline.identity.__version__", "9.9", "version of pdex_gpu: "),
+        ("pdex_gpu.pipeline.identity.version", lambda package: "0.1", "version of numpy: "),
+        (
+            "pdex_gpu.pipeline.identity.compiler",
+            lambda backend: {"numba": "0"},
+            "version of numba: ",
+        ),
         (platform.machine, "riscv", "machine: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -642,7 +648,7 @@ def test_restart(tmp_path, monkeypatch, whole):
     out = tmp_path / "de.parquet"
     interrupted(out, 3, metric="t-test")
     with monkeypatch.context() as patch:
-        packed = stop_at(patch, kernels, "pack", N_RANGES)
+        packed = stop_at(patch, kernel_set, "pack", N_RANGES)
         run(out, restart=True)
     assert len(packed) == N_RANGES
     assert out.read_bytes() == whole()
@@ -811,7 +817,7 @@ def test_a_disk_that_is_full(tmp_path, suffix):
 def test_too_little_room_is_found_before_work(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    packed = stop_at(monkeypatch, kernels, "pack", 0)
+    packed = stop_at(monkeypatch, kernel_set, "pack", 0)
     with pytest.raises(OutputError) as caught:
         run(tmp_path / "de.parquet")
     # 9 genes: means, statistics and p-values of 3 targets, the mean of the reference; 27 rows

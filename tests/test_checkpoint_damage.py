@@ -17,14 +17,14 @@ import pytest
 from stored_screens import GENES
 from test_checkpoint import interrupted, names, ranges, run, stop_at
 
-from pdex_gpu import correction
-from pdex_gpu.backends.cpu import kernels
-from pdex_gpu.checksums import crc32
+from pdex_gpu.backends.cpu import kernel_set
+from pdex_gpu.backends.value_summary import ValueSummary
 from pdex_gpu.errors import CheckpointError, DamagedCheckpointWarning, OptionError
 from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint, write_range
-from pdex_gpu.sinks.files import StoredResults
+from pdex_gpu.sinks.checkpoint_sink import StoredResults
 from pdex_gpu.sinks.range_file import DamagedRangeError, RangeFile
-from pdex_gpu.value_summary import ValueSummary
+from pdex_gpu.stats.multitest import correction
+from pdex_gpu.utils.checksums import crc32
 
 N_RANGES = len(GENES)
 N_DONE = 5
@@ -143,7 +143,7 @@ def test_damaged_ranges_alone_are_computed_again(out, expected, monkeypatch, cap
     damage, n_damaged = DAMAGES[kind]
     one, other = (checkpoint_folder(out) / ranges(out)[k] for k in (1, 3))
     damage(one, other)
-    packed = stop_at(monkeypatch, kernels, "pack", N_RANGES)
+    packed = stop_at(monkeypatch, kernel_set, "pack", N_RANGES)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(out)
@@ -254,7 +254,7 @@ def test_damage_while_it_is_needed(tmp_path, monkeypatch, expected, kind):
         if link.is_symlink():
             link.unlink()
     n_damaged = {"exchanged": 2, "gone": 0, "a link": 0}.get(kind, 1)
-    packed = stop_at(monkeypatch, kernels, "pack", N_RANGES)
+    packed = stop_at(monkeypatch, kernel_set, "pack", N_RANGES)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(out)
@@ -295,7 +295,7 @@ def refused(out: Path, says: str, **options: object) -> None:
 
 
 def starts_over(out: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = stop_at(monkeypatch, kernels, "pack", N_RANGES)
+    packed = stop_at(monkeypatch, kernel_set, "pack", N_RANGES)
     run(out, restart=True)
     assert len(packed) == N_RANGES
     assert out.read_bytes() == expected
@@ -584,7 +584,7 @@ def test_a_note_without_the_rest(tmp_path, monkeypatch, expected, name):
             path.unlink()
     if "run.json" in name:
         (folder / "run.json").unlink()
-    stop_at(monkeypatch, kernels, "pack", 0)
+    stop_at(monkeypatch, kernel_set, "pack", 0)
     inode = out.stat().st_ino
     result = run(out)
     assert out.stat().st_ino == inode
@@ -601,7 +601,7 @@ def test_filters_need_the_ranges(tmp_path, monkeypatch):
     folder = left(out, min_fraction=0.5)
     (folder / ranges(out)[2]).unlink()
     flip(folder / ranges(out)[4], 128)
-    packed = stop_at(monkeypatch, kernels, "pack", N_RANGES)
+    packed = stop_at(monkeypatch, kernel_set, "pack", N_RANGES)
     with pytest.warns(DamagedCheckpointWarning, match="1 of 8 ranges will be computed again"):
         result = run(out, min_fraction=0.5)
     assert len(packed) == 2

@@ -17,13 +17,14 @@ import pandas as pd
 import pytest
 
 import pdex_gpu
-from pdex_gpu import errors, output
+from pdex_gpu import errors
 from pdex_gpu.backends import registry
 from pdex_gpu.backends.registry import backends
 from pdex_gpu.cli import main
-from pdex_gpu.cli.values import memory_size
-from pdex_gpu.exits import Exit, exit_code
+from pdex_gpu.cli.parsers import memory_size
+from pdex_gpu.pipeline import output
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
+from pdex_gpu.utils.exit_codes import Exit, exit_code
 
 N_PERTURBATIONS = 4
 
@@ -191,7 +192,7 @@ def test_summary_on_a_terminal(screen: Path, tmp_path: Path, quiet: bool):
 def test_resuming_is_said_on_a_terminal(run, tmp_path: Path, monkeypatch, quiet: bool):
     out = tmp_path / "de.csv"
     with monkeypatch.context() as patch:
-        patch.setattr("pdex_gpu.correction.adjust", lambda *_, **__: 1 / 0)
+        patch.setattr("pdex_gpu.stats.multitest.correction.adjust", lambda *_, **__: 1 / 0)
         run("-o", out)
     monkeypatch.setattr("pdex_gpu.cli.help.on_terminal", lambda stream: True)
     code, err = run("-o", out, *(["-q"] if quiet else []))
@@ -523,7 +524,7 @@ def test_output_options_reach_the_call(run, tmp_path: Path, monkeypatch):
 def test_a_checkpoint_of_another_run(run, tmp_path: Path, monkeypatch):
     out = tmp_path / "de.csv"
     with monkeypatch.context() as patch:
-        patch.setattr("pdex_gpu.correction.adjust", lambda *_, **__: 1 / 0)
+        patch.setattr("pdex_gpu.stats.multitest.correction.adjust", lambda *_, **__: 1 / 0)
         assert run("-o", out)[0] == Exit.UNEXPECTED
     code, err = run("-o", out, "--metric", "t-test")
     assert code == Exit.USAGE

@@ -13,10 +13,9 @@ import pandas as pd
 import pytest
 
 import pdex_gpu
-from pdex_gpu import console
-from pdex_gpu.cli import ending, main
-from pdex_gpu.exits import Exit
+from pdex_gpu.cli import console, ending, main
 from pdex_gpu.simulate import simulate_screen
+from pdex_gpu.utils.exit_codes import Exit
 
 AUTO = "auto: compiled; cuda not usable: no NVIDIA driver: install one; CuPy is not installed"
 
@@ -151,7 +150,7 @@ def test_the_program_is_named_as_it_was_called(place: str, tmp_path: Path, monke
 
 
 def test_the_program_as_a_module():
-    script = "from pdex_gpu.console import command_line as c; print(c('doctor'))"
+    script = "from pdex_gpu.cli.console import command_line as c; print(c('doctor'))"
     run = f"import sys, pdex_gpu; sys.argv[0] = pdex_gpu.__path__[0] + '/__main__.py'; {script}"
     done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
     assert done.stdout.endswith(" -m pdex_gpu doctor\n")

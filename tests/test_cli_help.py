@@ -14,9 +14,9 @@ from rich.cells import cell_len
 from pdex_gpu.backends.registry import _BACKENDS, ENGINES
 from pdex_gpu.cli import main, options
 from pdex_gpu.cli.app import make_app
-from pdex_gpu.comparisons import COMPARISONS
-from pdex_gpu.exits import Exit
+from pdex_gpu.design.build import COMPARISONS
 from pdex_gpu.sources import allowed
+from pdex_gpu.utils.exit_codes import Exit
 
 COMMANDS = ["run", "plan", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
 
@@ -137,9 +137,9 @@ def test_choices_are_those_of_the_library():
 )
 def test_choices_are_accepted(name: str, choices: tuple[str, ...], metric: str | None):
     """By the library, which refuses others."""
-    from pdex_gpu.correction import Correction
     from pdex_gpu.errors import OptionError
-    from pdex_gpu.stats.base import make_test
+    from pdex_gpu.stats.multitest.correction import Correction
+    from pdex_gpu.stats.two_sample.base import make_test
 
     def check(value: str) -> None:
         if name == "metric":

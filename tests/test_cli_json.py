@@ -18,9 +18,9 @@ import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends import registry
 from pdex_gpu.cli import main
-from pdex_gpu.cli.document import plain, write_json
-from pdex_gpu.exits import Exit
+from pdex_gpu.cli.json_output import plain, write_json
 from pdex_gpu.simulate import GROUPBY, simulate_screen
+from pdex_gpu.utils.exit_codes import Exit
 
 
 @dataclass

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 import pdex_gpu
-from pdex_gpu import errors, plan
+from pdex_gpu import errors
 from pdex_gpu.cli import main
 from pdex_gpu.cli.commands.plan import _duration
-from pdex_gpu.cost import calibration
-from pdex_gpu.cost.model import PHASES, Rates
-from pdex_gpu.exits import Exit
+from pdex_gpu.engines import plan
+from pdex_gpu.estimation import benchmark
+from pdex_gpu.estimation.model import PHASES, Rates
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 from pdex_gpu.sinks import memory
+from pdex_gpu.utils.exit_codes import Exit
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +53,24 @@ def given(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants are measured, on next to nothing."""
-    monkeypatch.setattr(calibration, "_ENTRIES", 3_000)
-    monkeypatch.setattr(calibration, "_WARM_ENTRIES", 500)
-    monkeypatch.setattr(calibration, "_ROWS", 4_000)
-    monkeypatch.setattr(calibration, "_REPEATS", 1)
+    monkeypatch.setattr(benchmark, "_ENTRIES", 3_000)
+    monkeypatch.setattr(benchmark, "_WARM_ENTRIES", 500)
+    monkeypatch.setattr(benchmark, "_ROWS", 4_000)
+    monkeypatch.setattr(benchmark, "_REPEATS", 1)
 
 
 # --- options --------------------------------------------------------------------------------
 
 
 def test_every_parameter_is_an_option(given):
-    known = inspect.signature(pdex_gpu.estimation.estimate).parameters
+    known = inspect.signature(pdex_gpu.estimation.estimate.estimate).parameters
     passed = given("--groupby", "g", "--reference", "NT", "--groups", "A")
     # Ranges in flight hardly change what is told, and rates are no text.
     assert set(passed) == set(known) - {"data", "rates", "test_options"}
 
 
 def test_defaults_are_those_of_the_library(given):
-    known = inspect.signature(pdex_gpu.estimation.estimate).parameters
+    known = inspect.signature(pdex_gpu.estimation.estimate.estimate).parameters
     passed = given("--groupby", "g")
     for name, value in passed.items():
         if name not in ("groupby", "columns"):

@@ -19,11 +19,11 @@ from pdex_gpu import pl
 from pdex_gpu.cli import main
 from pdex_gpu.cli.commands import plot as plot_command
 from pdex_gpu.cli.commands.top import p_value_text
-from pdex_gpu.exits import Exit
-from pdex_gpu.result import DEResult
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.memory import DEResult
+from pdex_gpu.results.schema import VALUES
+from pdex_gpu.results.table import LAYOUT_KEY
 from pdex_gpu.simulate import GROUPBY, simulate_screen
-from pdex_gpu.table import LAYOUT_KEY
+from pdex_gpu.utils.exit_codes import Exit
 
 NASTY = '[red]a[/red], "b" <script> \U0001f9ec'
 

@@ -11,9 +11,9 @@ import pytest
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.cli import main, values
-from pdex_gpu.exits import Exit
+from pdex_gpu.cli import main, parsers
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
+from pdex_gpu.utils.exit_codes import Exit
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +146,9 @@ def test_usage(argv: list[str], says: str, capsys):
 def test_tables_of_pairs(tmp_path: Path):
     (tmp_path / "a.csv").write_text('reference,x,target\nNT,1,"A,B"\n\nC:D,2,E\n')
     (tmp_path / "b.tsv").write_text("﻿target\treference\nF\tG\n", encoding="utf-8")
-    found = values.pairs([f"{tmp_path}/a.csv", "H:I", f"{tmp_path}/b.tsv"])
+    found = parsers.pairs([f"{tmp_path}/a.csv", "H:I", f"{tmp_path}/b.tsv"])
     assert found == [("A,B", "NT"), ("E", "C:D"), ("H", "I"), ("F", "G")]
-    assert values.pairs([]) is None
+    assert parsers.pairs([]) is None
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_tables_that_are_none(tmp_path: Path, text: str | bytes, says: str):
     path = tmp_path / "pairs.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(errors.OptionError, match=says):
-        values.pairs([str(path)])
+        parsers.pairs([str(path)])
 
 
 def test_no_table_of_pairs(capsys):

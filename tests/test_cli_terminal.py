@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from pdex_gpu.cli import bar, show
-from pdex_gpu.cli.show import Cell, printable, show_line, show_table
-from pdex_gpu.console import format_table, messages
-from pdex_gpu.progress import Progress
+from pdex_gpu.cli import progress_bar, tables
+from pdex_gpu.cli.console import format_table, messages
+from pdex_gpu.cli.tables import Cell, printable, show_line, show_table
 from pdex_gpu.simulate import GROUPBY, simulate_screen
+from pdex_gpu.utils.progress import Progress
 
 pty = pytest.importorskip("pty")
 
@@ -233,7 +233,7 @@ def progress(**changes: object) -> Progress:
     ],
 )
 def test_beside_the_bar(changes: dict, text: str):
-    assert bar.describe(progress(**changes)) == text
+    assert progress_bar.describe(progress(**changes)) == text
 
 
 class Screen(io.StringIO):
@@ -250,7 +250,7 @@ def test_the_bar_leaves_nothing_behind(monkeypatch, error: type[BaseException] |
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     ends = nullcontext() if error is None else pytest.raises(error)
-    with ends, bar.progress_bar("[b]w[/b]", shown=True) as draw:
+    with ends, progress_bar.progress_bar("[b]w[/b]", shown=True) as draw:
         assert callable(draw)
         draw(progress(seconds=0.1))
         assert screen.getvalue() == ""  # too early
@@ -274,7 +274,7 @@ def test_what_follows_a_run_does_not_land_on_its_bar(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
-    with bar.progress_bar("w", shown=True) as draw:
+    with progress_bar.progress_bar("w", shown=True) as draw:
         draw(progress())
         assert "\x1b[?25l" in screen.getvalue()
         draw(progress(fraction=1.0))
@@ -304,7 +304,7 @@ def test_a_text_goes_on_below_its_beginning(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "40")
     text = "/usr/lib/libcuda.so.1: no such file or directory was found here"
-    show.show_entry(["note  "], text)
+    tables.show_entry(["note  "], text)
     lines = capsys.readouterr().out.splitlines()
     assert [line[:6] for line in lines] == ["note  ", " " * 6]
     assert " ".join(line[6:] for line in lines) == text
@@ -312,7 +312,7 @@ def test_a_text_goes_on_below_its_beginning(capsys, monkeypatch):
 
 
 def test_no_bar_where_nobody_looks():
-    with bar.progress_bar("w", shown=False) as draw:
+    with progress_bar.progress_bar("w", shown=False) as draw:
         assert draw is False
 
 
@@ -369,5 +369,5 @@ def test_json_on_a_terminal_is_alone(screen_file: Path, tmp_path: Path):
 
 
 def test_console_is_literal(capsys):
-    show.open_console().print("[bold]x[/bold] :smile:")
+    tables.open_console().print("[bold]x[/bold] :smile:")
     assert capsys.readouterr().out == "[bold]x[/bold] :smile:\n"

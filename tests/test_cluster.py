@@ -27,9 +27,10 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.cluster import run as cluster_run
-from pdex_gpu.cluster import split_files, tasks, work, workers
-from pdex_gpu.cluster.split_files import SplitFiles, SplitFolder
+from pdex_gpu.backends.value_summary import ValueSummary
+from pdex_gpu.engines.dask import cluster as cluster_run
+from pdex_gpu.engines.dask import split_files, survey, tasks, worker_state
+from pdex_gpu.engines.dask.split_files import SplitFiles, SplitFolder
 from pdex_gpu.errors import (
     CheckpointError,
     ClusterError,
@@ -43,8 +44,7 @@ from pdex_gpu.errors import (
     UnsupportedDataError,
 )
 from pdex_gpu.sinks.checkpoint import checkpoint_folder, open_checkpoint, write_range
-from pdex_gpu.sources.row_split import Ranges, split_block
-from pdex_gpu.value_summary import ValueSummary
+from pdex_gpu.sources.rechunk.split import Ranges, split_block
 
 distributed = pytest.importorskip("distributed")
 import dask  # noqa: E402
@@ -318,9 +318,9 @@ def test_nothing_is_left_on_workers(files: Any, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(DataError):
             run(screen(sparse.csr_matrix(np.full((len(LABELS), 9), np.nan, np.float32))), client)
         until = time.monotonic() + 10
-        while work.n_open() and time.monotonic() < until:  # tasks that were under way
+        while worker_state.n_open() and time.monotonic() < until:  # tasks that were under way
             time.sleep(0.01)
-        assert work.n_open() == 0
+        assert worker_state.n_open() == 0
         scheduler = client.cluster.scheduler
         while scheduler.tasks and time.monotonic() < until:
             time.sleep(0.01)
@@ -369,7 +369,7 @@ class Stop(Exception):
 @pytest.fixture(autouse=True)
 def every_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is told at every step, however fast."""
-    monkeypatch.setattr("pdex_gpu.progress._INTERVAL", 0.0)
+    monkeypatch.setattr("pdex_gpu.utils.progress._INTERVAL", 0.0)
 
 
 def stopped(n_genes: int) -> Callable[[Any], None]:
@@ -703,7 +703,7 @@ def test_workers_without_a_say(client: Any, files: Any):
 def test_an_address_that_nothing_answers_at(
     address: str, files: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pdex_gpu.cluster.connect._TIMEOUT", 0.5)
+    monkeypatch.setattr("pdex_gpu.engines.dask.connect._TIMEOUT", 0.5)
     with pytest.raises(ClusterError, match=rf"No Dask scheduler answers at client='{address}'"):
         run(files("h5ad csr"), address)
 
@@ -743,7 +743,7 @@ def test_no_package(files: Any, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_path_that_a_worker_cannot_see(client: Any, files: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "_exists", lambda path: False)
+    monkeypatch.setattr(survey, "_exists", lambda path: False)
     path = str(files("h5ad csr"))
     with pytest.raises(ClusterError) as caught:
         run(path, client)
@@ -766,7 +766,7 @@ def test_another_file_at_the_same_path(client: Any, files: Any, monkeypatch: pyt
 def test_a_scratch_folder_that_a_worker_cannot_see(
     client: Any, files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr(workers, "_exists", lambda path: "pdex_gpu-" not in str(path))
+    monkeypatch.setattr(survey, "_exists", lambda path: "pdex_gpu-" not in str(path))
     with pytest.raises(ClusterError, match=r"cannot see the shared folder .*name a folder there"):
         run(files("h5ad csr"), client, scratch=tmp_path)
 
@@ -797,7 +797,7 @@ def test_a_scratch_folder_that_cannot_be_written_to(
 def test_too_little_memory_for_a_gene(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: bool
 ):
-    monkeypatch.setattr("pdex_gpu.plan.SPARE", 0)
+    monkeypatch.setattr("pdex_gpu.engines.plan.SPARE", 0)
     path = tmp_path / "screen.h5ad"
     screen(sparse.csr_matrix(logged())).write_h5ad(path)
     options = {"out": tmp_path / "de.parquet"} if out else {}
@@ -810,20 +810,20 @@ def test_too_little_memory_for_a_gene(
 
 def test_what_dask_allows_a_worker_counts(files: Any):
     with cluster(2, memory_limit="100MB") as client:
-        seen = workers.survey(
+        seen = survey.survey(
             client, cluster_run.replace(_settings(), memory="50GB"), _test(), None, ()
         )
     assert [facts.budget for facts in seen.facts] == [60_000_000] * 2
 
 
 def _settings(**options: Any) -> Any:
-    from pdex_gpu.settings import Settings
+    from pdex_gpu.request.options import Settings
 
     return Settings(GROUPBY, reference=REFERENCE, **options)
 
 
 def _test() -> Any:
-    from pdex_gpu.stats.base import make_test
+    from pdex_gpu.stats.two_sample.base import make_test
 
     return make_test("wilcoxon", {})
 
@@ -883,8 +883,8 @@ def test_what_only_this_process_has_open(client: Any, files: Any):
 
 
 def test_other_versions(client: Any, files: Any, monkeypatch: pytest.MonkeyPatch):
-    own = work.own_versions()
-    monkeypatch.setattr(workers, "own_versions", lambda: own | {"numpy": "1.0", "python": "2.7"})
+    own = worker_state.own_versions()
+    monkeypatch.setattr(survey, "own_versions", lambda: own | {"numpy": "1.0", "python": "2.7"})
     with pytest.raises(ClusterError) as caught:
         run(files("h5ad csr"), client)
     text = str(caught.value)
@@ -894,15 +894,15 @@ def test_other_versions(client: Any, files: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_missing_package(client: Any, files: Any, monkeypatch: pytest.MonkeyPatch):
-    own = work.own_versions()
-    monkeypatch.setattr(workers, "own_versions", lambda: own | {"no_such_package": "1.0"})
+    own = worker_state.own_versions()
+    monkeypatch.setattr(survey, "own_versions", lambda: own | {"no_such_package": "1.0"})
     with pytest.raises(MissingDependencyError, match=r"lack packages: no_such_package on 'inproc:"):
         run(files("h5ad csr"), client)
 
 
 def test_a_worker_that_came_later_with_other_versions():
     with pytest.raises(ClusterError, match=r"numpy .* \(the client has 1\.0\).*same versions"):
-        work.check_versions(work.own_versions() | {"numpy": "1.0"})
+        worker_state.check_versions(worker_state.own_versions() | {"numpy": "1.0"})
 
 
 def test_a_backend_that_a_worker_has_not(client: Any, files: Any):
@@ -950,7 +950,7 @@ def test_dask_is_not_imported_otherwise():
         "import sys, pdex_gpu; from pdex_gpu.simulate import simulate_screen as s;"
         "a = s(60, 9, 2, seed=0).to_anndata(); a.write_h5ad = None;"
         "pdex_gpu.differential_expression(a, 'target_gene', progress=False);"
-        "assert 'distributed' not in sys.modules and 'pdex_gpu.cluster' not in sys.modules"
+        "assert 'distributed' not in sys.modules and 'pdex_gpu.engines.dask' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

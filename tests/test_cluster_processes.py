@@ -42,7 +42,7 @@ def client() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def every_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is told at every step, however fast."""
-    monkeypatch.setattr("pdex_gpu.progress._INTERVAL", 0.0)
+    monkeypatch.setattr("pdex_gpu.utils.progress._INTERVAL", 0.0)
 
 
 def run(data: Any, client: Any = None, **options: Any) -> Any:
@@ -78,11 +78,11 @@ def _emulate() -> None:
 
 def _used() -> int:
     """On a worker: how many devices were opened, which a run does once."""
-    from pdex_gpu.backends.cuda import kernels
+    from pdex_gpu.backends.cuda import kernel_set
 
-    module = sys.modules.get("pdex_gpu.backends.cuda.device")
+    module = sys.modules.get("pdex_gpu.backends.cuda.cupy_device")
     owner = getattr(getattr(module, "open_device", None), "__self__", None)
-    assert kernels is not None
+    assert kernel_set is not None
     return len(owner.opened) if owner is not None else 0
 
 
@@ -245,7 +245,7 @@ def _die(*_: Any) -> None:
 
 def _deadly() -> None:
     """On a worker: testing genes ends it."""
-    from pdex_gpu.cluster import tasks
+    from pdex_gpu.engines.dask import tasks
 
     tasks.test_genes = _die  # type: ignore[assignment]
 
@@ -300,7 +300,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
 def test_the_scheduler_is_lost(
     stage: str, larger: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pdex_gpu.cluster.connect._TIMEOUT", 4.0)
+    monkeypatch.setattr("pdex_gpu.engines.dask.connect._TIMEOUT", 4.0)
     out = tmp_path / "de.parquet"
     folder = tmp_path / "cluster"
     folder.mkdir()

@@ -14,7 +14,7 @@ from scipy import special, stats
 from test_strata import r_screen, r_truths
 
 from pdex_gpu.errors import OptionError
-from pdex_gpu.schema import EXTRA, INTEGERS
+from pdex_gpu.results.schema import EXTRA, INTEGERS
 
 ASKED: dict[str, dict[str, Any]] = {
     "reference": {},

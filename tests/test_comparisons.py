@@ -17,7 +17,7 @@ from scipy import sparse, stats
 
 import pdex_gpu
 from pdex_gpu.errors import LabelError, OptionError, PdexGpuError, SkippedWarning
-from pdex_gpu.schema import EXTRA
+from pdex_gpu.results.schema import EXTRA
 
 N_CELLS_COLUMNS = ("target_n_cells", "reference_n_cells", "n_strata")
 

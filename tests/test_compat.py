@@ -31,9 +31,9 @@ from stored_screens import (
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.compat import parallel_differential_expression
+from pdex_gpu.compat.pdex_0_1 import parallel_differential_expression
 from pdex_gpu.engines import shared_memory, streams, threads
-from pdex_gpu.stats.base import METRICS
+from pdex_gpu.stats.two_sample.base import METRICS
 
 COLUMNS = [
     "target", "reference", "feature", "target_mean", "reference_mean", "percent_change",
@@ -323,7 +323,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     monkeypatch.setattr(threads, "run", recorder("threads"))
     monkeypatch.setattr(shared_memory, "run", recorder("shared_memory"))
     monkeypatch.setattr(streams, "run", recorder("streams", on_device))
-    monkeypatch.setattr("pdex_gpu.schedule.cpu_count", lambda: 6)
+    monkeypatch.setattr("pdex_gpu.engines.schedule.cpu_count", lambda: 6)
     return made
 
 

@@ -22,7 +22,7 @@ from scipy import sparse, stats
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.compat_modes import COLUMNS, MODES
+from pdex_gpu.compat.pdex_0_3 import COLUMNS, MODES
 
 TRUTH = Path(__file__).parent / "data" / "pdex_modes.npz"  # see make_pdex_modes.py there
 CALLS = json.loads(str(np.load(TRUTH)["calls"]))

@@ -39,11 +39,11 @@ from screens import (
     with_explicit_zeros,
 )
 
-from pdex_gpu.backends import reference
 from pdex_gpu.backends.contract import NonFiniteError, scale_exponent
-from pdex_gpu.design import Contrast
+from pdex_gpu.backends.numpy import kernel_set as reference
+from pdex_gpu.design.contrasts import Contrast
 from pdex_gpu.sources.base import Chunk, NotCanonicalError
-from pdex_gpu.stats.anderson import _sigma
+from pdex_gpu.stats.two_sample.anderson_darling import _sigma
 
 # A few groups, one of a single cell, and more than one value in each.
 SIZES = [9, 5, 1, 12]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from screens import as_chunk, make_case
 
-from pdex_gpu.backends.cpu import int192, kernels, wide
+from pdex_gpu.backends.cpu import int128, int192, kernel_set
 from pdex_gpu.backends.cpu.anderson_darling_continuous import _harmonic_numbers
-from pdex_gpu.backends.cpu.select import reference_cells, select
+from pdex_gpu.backends.cpu.contrast_entries import reference_cells, select
 from pdex_gpu.backends.cpu.transforms import expm1_of, log1p_of, log1p_of_counts, look_up
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -24,12 +24,12 @@ INT128 = st.integers(-(2**127), 2**127 - 1)
 
 @numba.njit
 def add_multiple(high, low, a, of_high, of_low):
-    return wide.add_multiple(high, low, a, of_high, of_low)
+    return int128.add_multiple(high, low, a, of_high, of_low)
 
 
 @numba.njit
 def add_product(high, low, a, b):
-    return wide.add_product(high, low, a, b)
+    return int128.add_product(high, low, a, b)
 
 
 def halves(number: int) -> tuple[np.int64, np.uint64]:
@@ -76,7 +76,7 @@ def test_widened(number: int) -> None:
 
 @given(x=st.floats(0, 1), scale=st.integers(0, 118))
 def test_whole_numbers_of_a_scale(x: float, scale: int) -> None:
-    found = wide.whole(x, 2.0 ** (scale - wide.HALF_BITS))
+    found = int128.whole(x, 2.0 ** (scale - int128.HALF_BITS))
     assert found == halves(math.floor(Fraction(x) * 2**scale))
 
 
@@ -95,8 +95,8 @@ def test_harmonic_numbers(scale: int) -> None:
 @given(number=st.integers(0, 2**127 - 1))
 def test_wide_numbers_as_floats(number: int) -> None:
     for fits in (number, number >> 31, number >> 60, (number >> 85 << 54) + (1 << 53)):
-        assert wide.as_float(*halves(fits & (2**96 - 1))) == float(fits & (2**96 - 1))
-    high, low = wide.as_double(*halves(number))
+        assert int128.as_float(*halves(fits & (2**96 - 1))) == float(fits & (2**96 - 1))
+    high, low = int128.as_double(*halves(number))
     with mpmath.workprec(200):
         exact = mpmath.mpf(number)
         # Worst seen: 2**-106 of it.
@@ -106,14 +106,14 @@ def test_wide_numbers_as_floats(number: int) -> None:
 
 @given(a=st.floats(-1e30, 1e30), b=st.floats(-1e30, 1e30), factor=st.floats(-1e9, 1e9).map(np.rint))
 def test_double_double_arithmetic(a: float, b: float, factor: float) -> None:
-    one = wide.two_sum(a, a * 2.0**-60)
-    two = wide.two_sum(b, -b * 2.0**-55)
+    one = int128.two_sum(a, a * 2.0**-60)
+    two = int128.two_sum(b, -b * 2.0**-55)
     with mpmath.workprec(400):
         exact = [mpmath.mpf(x) + mpmath.mpf(y) for x, y in (one, two)]
-        added = sum(map(mpmath.mpf, wide.add(*one, *two)))
+        added = sum(map(mpmath.mpf, int128.add(*one, *two)))
         larger = max(abs(exact[0]), abs(exact[1]))
         assert abs(added - (exact[0] + exact[1])) <= 2.0**-103 * larger
-        scaled = sum(map(mpmath.mpf, wide.times(*one, factor)))
+        scaled = sum(map(mpmath.mpf, int128.times(*one, factor)))
         assert abs(scaled - exact[0] * factor) <= 2.0**-103 * abs(exact[0] * factor) + 1e-300
 
 
@@ -173,7 +173,7 @@ def test_log1p_of_counts_and_of_any_value() -> None:
 @pytest.mark.parametrize("genes", [slice(0, 3), slice(1, 2), slice(2, 3)])
 def test_entries_of_a_contrast(dtype: str, genes: slice) -> None:
     case = make_case([9, 5, 1, 12], ["counts", "zeros", "binary"], dtype, 1, 3, "everything")
-    block = kernels.pack(as_chunk(case.values, "C"), case.design, map)
+    block = kernel_set.pack(as_chunk(case.values, "C"), case.design, map)
     for contrast in case.design.contrasts:
         entries = select(block, genes, contrast)
         assert (entries.values.base is block.values) == (contrast.span is not None)

@@ -15,8 +15,8 @@ from scipy import stats
 
 import pdex_gpu
 from pdex_gpu.backends.registry import load_kernels
-from pdex_gpu.correction import METHODS, SCOPES, Correction, correct
 from pdex_gpu.errors import OptionError
+from pdex_gpu.stats.multitest.correction import METHODS, SCOPES, Correction, correct
 
 FILTERS: dict[str, dict[str, Any]] = {
     "none": {},

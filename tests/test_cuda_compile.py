@@ -12,7 +12,7 @@ import nvrtc
 import pytest
 
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.backends.cuda.shapes import MOST_THREADS, Shapes
+from pdex_gpu.backends.cuda.launch_config import MOST_THREADS, Shapes
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library_path() is None, reason="the wheel nvidia-cuda-nvrtc is not installed"

@@ -18,7 +18,7 @@ import nvrtc
 import pytest
 
 import pdex_gpu.backends.cuda as package
-from pdex_gpu.backends.cuda import binaries, probe, sources
+from pdex_gpu.backends.cuda import compile_cache, probe, sources
 from pdex_gpu.backends.cuda.cubin import completed
 from pdex_gpu.backends.cuda.staging import Staging
 from pdex_gpu.errors import (
@@ -29,7 +29,7 @@ from pdex_gpu.errors import (
     OptionError,
 )
 
-MODULE = "pdex_gpu.backends.cuda.device"
+MODULE = "pdex_gpu.backends.cuda.cupy_device"
 
 
 def elf(data: bytes) -> bytes:
@@ -115,7 +115,7 @@ class Array:
 
 
 class FakeCupy(SimpleNamespace):
-    """What :mod:`pdex_gpu.backends.cuda.device` uses, with checks of what belongs to a thread."""
+    """The part of CuPy that the backend uses, with checks of what belongs to a thread."""
 
     def __init__(self) -> None:
         self.local = threading.local()
@@ -710,7 +710,9 @@ def test_no_context_for_lack_of_memory(module, cupy, monkeypatch):
 
 
 def make(architecture="sm_90", version=(13, 0)) -> tuple[Path, bool]:
-    return binaries.find_or_make("probe", architecture, version, lambda *args: repr(args).encode())
+    return compile_cache.find_or_make(
+        "probe", architecture, version, lambda *args: repr(args).encode()
+    )
 
 
 def test_binaries_are_kept(cache):
@@ -744,7 +746,7 @@ def test_nothing_is_left_of_a_failed_write(cache, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(binaries.os, "replace", fail)
+    monkeypatch.setattr(compile_cache.os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
         make()
     assert list(cache.iterdir()) == []

@@ -29,14 +29,14 @@ from screens import (
     make_gene,
 )
 
-from pdex_gpu.backends import reference
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.backends.cuda.block import CudaBlock, Slice
-from pdex_gpu.backends.cuda.kernels import CudaKernels
-from pdex_gpu.backends.cuda.memory import _SLICE_BYTES_PER_CELL, _bytes_a_gene
-from pdex_gpu.backends.cuda.shapes import Shapes
-from pdex_gpu.backends.cuda.sides import sides_of
-from pdex_gpu.design import Contrast, Design
+from pdex_gpu.backends.cuda.comparands import sides_of
+from pdex_gpu.backends.cuda.kernel_set import CudaKernels
+from pdex_gpu.backends.cuda.launch_config import Shapes
+from pdex_gpu.backends.cuda.memory_model import _SLICE_BYTES_PER_CELL, _bytes_a_gene
+from pdex_gpu.backends.cuda.packed import CudaBlock, Slice
+from pdex_gpu.backends.numpy import kernel_set
+from pdex_gpu.design.contrasts import Contrast, Design
 from pdex_gpu.errors import DeviceMemoryError
 from pdex_gpu.sources.base import CscChunk
 
@@ -236,7 +236,7 @@ def test_references_beyond_shared_memory(n_reference: int, dtype: str) -> None:
     design = design_of(codes, 4)
     kernels = make_kernels()
     found = outputs(kernels, as_chunk(values, "F"), design, 6)
-    assert_agree(found, outputs(reference, as_chunk(values, "C"), design, 6))
+    assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 6))
 
 
 def test_empty_references_and_targets() -> None:
@@ -253,7 +253,7 @@ def test_empty_references_and_targets() -> None:
     design = design_of(codes, 4)
     for shapes in ("small", "default"):
         found = outputs(make_kernels(shapes), as_chunk(values, "csr-int32"), design, 6)
-        assert_agree(found, outputs(reference, as_chunk(values, "C"), design, 6))
+        assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 6))
         assert np.isnan(found["a2"][:, 3]).all()
 
 
@@ -267,7 +267,7 @@ def test_more_targets_than_a_block_takes(shapes: str) -> None:
     values = values.astype(np.float32)
     design = design_of(codes, n_targets + 1)
     found = outputs(make_kernels(shapes), as_chunk(values, "csc-int32"), design, 2)
-    assert_agree(found, outputs(reference, as_chunk(values, "C"), design, 2))
+    assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 2))
 
 
 def test_tie_terms_beyond_64_bits() -> None:
@@ -372,11 +372,11 @@ def compare(case: Case, contrasts: list[Contrast], shapes: str | Shapes = "small
     """Hold every kernel on pairs to the reference, all contrasts on one part."""
     kernels = make_kernels(shapes)
     block = kernels.pack(as_chunk(case.values, "csr-int32"), case.design, map)
-    plain = reference.pack(as_chunk(case.values, "C"), case.design, map)
+    plain = kernel_set.pack(as_chunk(case.values, "C"), case.design, map)
     with kernels.part(block, case.genes, case.design) as part:
         for contrast in contrasts:
             found = of_pairs(kernels, part, case.genes, contrast)
-            assert_pairs_agree(found, of_pairs(reference, plain, case.genes, contrast))
+            assert_pairs_agree(found, of_pairs(kernel_set, plain, case.genes, contrast))
     return kernels
 
 
@@ -578,8 +578,8 @@ def test_targets_of_a_large_contrast_are_shared_out() -> None:
         others = values[codes != g, 0]
         pair = Case(np.concatenate([others, own])[:, None],
                     design_of(np.repeat([0, 1], [len(others), 3]), 2))  # fmt: skip
-        plain = reference.pack(as_chunk(pair.values, "C"), pair.design, map)
-        expected = of_pairs(reference, plain, slice(0, 1), pair.design.contrasts[0])
+        plain = kernel_set.pack(as_chunk(pair.values, "C"), pair.design, map)
+        expected = of_pairs(kernel_set, plain, slice(0, 1), pair.design.contrasts[0])
         assert_pairs_agree({name: a[g : g + 1] for name, a in found.items()}, expected)
 
 
@@ -653,7 +653,7 @@ def test_anderson_darling_around_a_warp(n_distinct: int, n_targets: int) -> None
     ).astype(np.float32)
     design = design_of(codes, len(sizes))
     found = outputs(make_kernels(), as_chunk(values, "csr-int32"), design, 3)
-    assert_agree(found, outputs(reference, as_chunk(values, "C"), design, 3))
+    assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 3))
 
 
 @pytest.mark.parametrize("values", ["one tie of nearly all", "no ties", "halves"])
@@ -673,7 +673,7 @@ def test_anderson_darling_with_huge_ties_and_none(values: str) -> None:
     # Worst seen: 4e-16.
     np.testing.assert_allclose(
         kernels.anderson_darling(block, case.genes, case.design.contrasts[0])[0, 0],
-        reference._a2_midrank((target, control), np.sort(np.concatenate([target, control]))),
+        kernel_set._a2_midrank((target, control), np.sort(np.concatenate([target, control]))),
         rtol=1e-10,
     )
 
@@ -697,7 +697,7 @@ def test_moments_do_not_depend_on_the_order_of_the_cells(n: int) -> None:
         found.append(outputs(make_kernels(), chunk, design, 3))
     for name, array in found[0].items():
         assert array.tobytes() == found[1][name].tobytes(), name
-    expected = outputs(reference, as_chunk(values, "C"), design_of(codes, 3), 3)
+    expected = outputs(kernel_set, as_chunk(values, "C"), design_of(codes, 3), 3)
     size = np.abs(values).mean()
     # Worst seen: relative 3.5e-14, of a mean near zero.
     np.testing.assert_allclose(found[0]["mean"], expected["mean"], rtol=1e-12, atol=1e-15 * size)
@@ -713,7 +713,7 @@ def test_logarithms(dtype: str) -> None:
     values = counts.astype(dtype)
     codes = np.repeat([0, 1, 2], [5, 1200, 795])
     found = outputs(make_kernels(), as_chunk(values, "csr-int32"), design_of(codes, 3), 4)
-    expected = outputs(reference, as_chunk(values, "C"), design_of(codes, 3), 4)
+    expected = outputs(kernel_set, as_chunk(values, "C"), design_of(codes, 3), 4)
     assert np.isnan(expected["mean_log1p"]).sum() == 1
     assert np.isneginf(expected["mean_log1p"][:, 1]).all()
     # Worst seen: 1.8e-15.
@@ -804,7 +804,7 @@ def test_indices_on_both_sides_of_16_bits(form: str, n_minor: int, dtype: str) -
     codes = np.arange(n_cells) % 3
     design = design_of(codes, 3)
     kernels = make_kernels("default")
-    from pdex_gpu.sources.memory import from_array
+    from pdex_gpu.sources.memory.arrays import from_array
 
     with from_array(matrix, what="X").open([0, n_genes], 1 << 30) as reader:
         block: CudaBlock = kernels.pack(reader.read(0), design, map)
@@ -848,7 +848,7 @@ def test_a_gene_in_several_pieces(n_entries: int) -> None:
     design = design_of(codes, 3)
     kernels = make_kernels("192 threads")
     found = outputs(kernels, as_chunk(values, "csc-int32"), design, 3)
-    assert_agree(found, outputs(reference, as_chunk(values, "C"), design, 3))
+    assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 3))
 
 
 @pytest.mark.parametrize(

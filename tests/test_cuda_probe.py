@@ -19,7 +19,7 @@ from pdex_gpu.backends.registry import choose_backend, compile_kernels
 from pdex_gpu.errors import BackendError, DeviceLostError, OptionError
 
 GIB = 2**30
-DEVICE_MODULE = "pdex_gpu.backends.cuda.device"
+DEVICE_MODULE = "pdex_gpu.backends.cuda.cupy_device"
 
 H200 = ("NVIDIA H200", (9, 0))
 K80 = ("Tesla K80", (3, 7))

@@ -25,9 +25,10 @@ import zarr
 from pdex_gpu import calibrate, differential_expression, estimate, pseudobulk
 from pdex_gpu.errors import FileFormatError, MemoryBudgetError, PdexGpuError
 from pdex_gpu.simulate import simulate_screen
-from pdex_gpu.sources import encoded, sizes
-from pdex_gpu.sources.h5ad import open_h5ad
-from pdex_gpu.sources.zarr_store import ZarrArray
+from pdex_gpu.sources import sizes
+from pdex_gpu.sources.anndata_files.h5ad import open_h5ad
+from pdex_gpu.sources.anndata_files.zarr import ZarrArray
+from pdex_gpu.sources.stored import encoded
 
 N_CELLS, N_GENES = 120, 20
 COLUMN = "target_gene"
@@ -366,7 +367,9 @@ def test_what_other_bytes_say(codec: str, content: bytes) -> None:
 
 def test_one_name_is_read_alone(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_h5ad(sound / "sound.h5ad", COLUMN) as dataset:
-        monkeypatch.setattr("pdex_gpu.sources.hdf5.read_texts", lambda *_: pytest.fail("all read"))
+        monkeypatch.setattr(
+            "pdex_gpu.sources.stored.hdf5.read_texts", lambda *_: pytest.fail("all read")
+        )
         assert dataset.cell_name(7) == "cell_7"
 
 
@@ -397,7 +400,7 @@ def test_a_plan_gets_what_claims_leave() -> None:
 
 
 def test_without_a_call_half_of_the_free_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pdex_gpu.machine.available_memory", lambda: 2000)
+    monkeypatch.setattr("pdex_gpu.utils.resources.available_memory", lambda: 2000)
     sizes.claim(1000 + sizes.SPARE, "labels")
     with pytest.raises(MemoryBudgetError, match="memory= allows 1,000 bytes"):
         sizes.claim(1001 + sizes.SPARE, "labels")

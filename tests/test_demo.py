@@ -11,9 +11,9 @@ import pytest
 
 from pdex_gpu import differential_expression
 from pdex_gpu.cli import main
-from pdex_gpu.demo import on_target, run_demo, strongest_hits
-from pdex_gpu.exits import Exit
+from pdex_gpu.cli.demo import on_target, run_demo, strongest_hits
 from pdex_gpu.simulate import simulate_screen
+from pdex_gpu.utils.exit_codes import Exit
 
 SIZE = {"n_cells": 1_500, "n_genes": 120, "n_perturbations": 5}
 

@@ -16,10 +16,10 @@ import pytest
 from pdex_truth import CALLS, GROUPBY, NUMBERS, TRUTH, screen
 from scipy import sparse
 
-import pdex_gpu.deseq
+import pdex_gpu.aggregation.deseq2
 from pdex_gpu import pseudobulk_dex
-from pdex_gpu.aggregate import find_samples
-from pdex_gpu.deseq_model import Model, make_model
+from pdex_gpu.aggregation.aggregate import find_samples
+from pdex_gpu.aggregation.deseq2_model import Model, make_model
 from pdex_gpu.errors import (
     ColumnError,
     DataError,
@@ -260,7 +260,9 @@ def test_empty_matrix(adata: ad.AnnData):
 
 
 def test_nothing_is_read_for_a_wrong_label(adata: ad.AnnData, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pdex_gpu.deseq, "aggregate", lambda *_, **__: pytest.fail("was read"))
+    monkeypatch.setattr(
+        pdex_gpu.aggregation.deseq2, "aggregate", lambda *_, **__: pytest.fail("was read")
+    )
     with pytest.raises(LabelError):
         pseudobulk_dex(adata, GROUPBY, reference="none")
 

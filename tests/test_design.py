@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdex_gpu.comparisons import make_design
+from pdex_gpu.design.build import make_design
 from pdex_gpu.errors import LabelError, MissingLabelWarning, UnknownGroupWarning
 
 

@@ -17,9 +17,9 @@ from scipy import sparse
 from pdex_gpu import DEResult, differential_expression
 from pdex_gpu.backends.cuda.probe import probe
 from pdex_gpu.errors import DataError
-from pdex_gpu.schema import EXTRA, VALUES
+from pdex_gpu.results.schema import EXTRA, VALUES
 from pdex_gpu.sources.dataset import Dataset, Labels
-from pdex_gpu.sources.memory import from_array
+from pdex_gpu.sources.memory.arrays import from_array
 
 METRICS = ["wilcoxon", "t-test", "anderson", "ks"]
 STORAGE = ["csr", "csc", "C", "F"]

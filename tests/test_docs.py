@@ -16,7 +16,8 @@ from urllib.parse import unquote, urldefrag, urlparse
 import pytest
 
 import pdex_gpu
-from pdex_gpu import errors, schema
+from pdex_gpu import errors
+from pdex_gpu.results import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -193,8 +194,12 @@ def test_every_public_name_is_in_the_reference(site):
     wanted = {f"pdex_gpu.{name}" for name in pdex_gpu.__all__} - {"pdex_gpu.__version__"}
     wanted |= {f"pdex_gpu.pl.{name}" for name in pdex_gpu.pl.__all__}
     wanted |= {f"pdex_gpu.errors.{name}" for name in _classes(errors)}
-    wanted |= {"pdex_gpu.schema", "pdex_gpu.schema.COLUMNS", "pdex_gpu.schema.EXTRA_COLUMNS"}
-    wanted |= {"pdex_gpu.progress.Progress"}
+    wanted |= {
+        "pdex_gpu.results.schema",
+        "pdex_gpu.results.schema.COLUMNS",
+        "pdex_gpu.results.schema.EXTRA_COLUMNS",
+    }
+    wanted |= {"pdex_gpu.utils.progress.Progress"}
     assert wanted <= inventory.keys(), sorted(wanted - inventory.keys())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from pdex_gpu.cli import values
+from pdex_gpu.cli import parsers
 from pdex_gpu.cli.app import make_app
 from pdex_gpu.errors import OptionError
 
@@ -82,7 +82,7 @@ def wrong(line: str, whole: bool) -> str | None:
     try:
         with app.make_context("pdex-gpu", ["--version"], resilient_parsing=True) as parent:
             context = app.commands[name].make_context(name, arguments, parent=parent)
-        values.architectures(context.params.get("arch") or ())
+        parsers.architectures(context.params.get("arch") or ())
     except (USAGE_ERROR, OptionError) as error:
         if type(error).__name__ == "MissingParameter" and not whole:
             return None  # a part of a line, in a sentence

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 import pdex_gpu
-from pdex_gpu import errors, pl, progress, schema, simulate
+from pdex_gpu import errors, pl, simulate
 from pdex_gpu.backends.registry import BackendInfo
-from pdex_gpu.calibration_result import Distribution, Quantiles
-from pdex_gpu.cost.model import Rates
-from pdex_gpu.result_base import Result
+from pdex_gpu.calibration.result import Distribution, Quantiles
+from pdex_gpu.estimation.model import Rates
+from pdex_gpu.results import schema
+from pdex_gpu.results.base import Result
+from pdex_gpu.utils import progress
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FLAGS = doctest.NORMALIZE_WHITESPACE

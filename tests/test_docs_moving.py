@@ -24,8 +24,9 @@ import pytest
 from scipy import sparse
 
 import pdex_gpu
-from pdex_gpu import errors, schema
-from pdex_gpu.stats.wilcoxon import Wilcoxon
+from pdex_gpu import errors
+from pdex_gpu.results import schema
+from pdex_gpu.stats.two_sample.wilcoxon import Wilcoxon
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).parent / "data"

@@ -13,13 +13,13 @@ import pytest
 
 import pdex_gpu
 from pdex_gpu import doctor
-from pdex_gpu import machine as limits
 from pdex_gpu.backends.cuda.driver import INSTALL, Driver, DriverDevice
 from pdex_gpu.backends.registry import BackendInfo
 from pdex_gpu.cli import main
 from pdex_gpu.doctor import Check, caches, cuda, diagnose, healthy, machine, packages, variables
 from pdex_gpu.doctor.packages import Requirement
-from pdex_gpu.exits import Exit
+from pdex_gpu.utils import resources as limits
+from pdex_gpu.utils.exit_codes import Exit
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -450,7 +450,7 @@ def test_compiler(monkeypatch):
     def fail() -> tuple[int, int]:
         raise BackendError("NVRTC cannot be loaded (x). Run: pip install y")
 
-    name = "pdex_gpu.backends.cuda.device"
+    name = "pdex_gpu.backends.cuda.cupy_device"
     for call, status, says, fix in (
         (lambda: (12, 9), "ok", "12.9", None),
         (fail, "problem", "cannot be loaded (x).", "pip install y"),

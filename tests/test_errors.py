@@ -23,7 +23,7 @@ from stored_screens import BACKED, GENES, GROUPBY, LABELS, MEMORY, REFERENCE, co
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.stats.base import METRICS
+from pdex_gpu.stats.two_sample.base import METRICS
 
 
 @pytest.fixture(
@@ -610,7 +610,7 @@ def test_labels_that_cannot_be_labels(name, value):
 
 
 def test_exact_distribution_out_of_reach():
-    from pdex_gpu.stats.wilcoxon import Wilcoxon
+    from pdex_gpu.stats.two_sample.wilcoxon import Wilcoxon
 
     n = np.full((1, 1), 2000.0)
     with pytest.raises(errors.OptionError, match=r"out of reach for groups of 2000 and 2000 cells"):

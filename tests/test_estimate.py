@@ -21,15 +21,16 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import pdex_gpu
-from pdex_gpu import errors, estimation
-from pdex_gpu.analysis import make_analysis
+from pdex_gpu import errors
 from pdex_gpu.backends.registry import load_kernels
-from pdex_gpu.comparisons import Levels, make_design
-from pdex_gpu.cost import calibration as cost_calibration
-from pdex_gpu.cost import tables as cost_tables
-from pdex_gpu.cost.calibration import Sample, measure_rates, solve
-from pdex_gpu.cost.made import made_chunk, made_entries, smaller_design
-from pdex_gpu.cost.model import (
+from pdex_gpu.columns.measure import make_analysis
+from pdex_gpu.design.build import Levels, make_design
+from pdex_gpu.estimation import benchmark as cost_calibration
+from pdex_gpu.estimation import estimate as estimation
+from pdex_gpu.estimation import tables as cost_tables
+from pdex_gpu.estimation.benchmark import Sample, measure_rates, solve
+from pdex_gpu.estimation.estimate import CLUSTER_START, estimate, size_text
+from pdex_gpu.estimation.model import (
     BY_RANGES,
     IN_MEMORY,
     PHASES,
@@ -40,15 +41,15 @@ from pdex_gpu.cost.model import (
     Work,
     predict,
 )
-from pdex_gpu.cost.storage import StoredLike, gzip_storage, storage_of, stored_like
-from pdex_gpu.estimation import CLUSTER_START, estimate, size_text
-from pdex_gpu.pools import pool_map
+from pdex_gpu.estimation.storage import StoredLike, gzip_storage, storage_of, stored_like
+from pdex_gpu.estimation.synthetic import made_chunk, made_entries, smaller_design
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 from pdex_gpu.sinks import checkpoint as checkpoints
-from pdex_gpu.sources import hdf5
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.row_store import RowStore
-from pdex_gpu.stats.base import make_test
+from pdex_gpu.sources.rechunk.store import RowStore
+from pdex_gpu.sources.stored import hdf5
+from pdex_gpu.stats.two_sample.base import make_test
+from pdex_gpu.utils.parallel import pool_map
 
 N_CELLS, N_GENES, N_TARGETS = 600, 50, 5
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}
@@ -222,11 +223,11 @@ def test_split_rows_take_what_is_said(kind, tmp_path):
     adata.write_h5ad(path)
     edges = sorted({0, 7, min(250, adata.n_vars), adata.n_vars})
     with (
-        pdex_gpu.opening.open_dataset(str(path), GROUPBY) as dataset,
+        pdex_gpu.request.screen.open_dataset(str(path), GROUPBY) as dataset,
         RowStore(dataset.source.arrays, edges, 1 << 40, Reading()) as store,
     ):
         kept = sum(array.nbytes for block in store._blocks for array in block.arrays)
-    plan = pdex_gpu.plan.Plan(tuple(edges), 0, 1, 1)
+    plan = pdex_gpu.engines.plan.Plan(tuple(edges), 0, 1, 1)
     least, most = _counted(path).scratch_bytes(plan)
     # The store keeps a few numbers beside: where the table of each cell begins.
     tables = 0 if kind in ("uint16", "few entries") else 8 * 301
@@ -236,9 +237,9 @@ def test_split_rows_take_what_is_said(kind, tmp_path):
 
 def _counted(path: Path, workers: int | None = None):
     """What `estimate` counts with."""
-    from pdex_gpu.cost.work import Counted
-    from pdex_gpu.opening import design_of, open_screen
-    from pdex_gpu.settings import Settings
+    from pdex_gpu.estimation.workload import Counted
+    from pdex_gpu.request.options import Settings
+    from pdex_gpu.request.screen import design_of, open_screen
 
     settings = Settings(GROUPBY)
     with open_screen(str(path), settings) as dataset:
@@ -254,7 +255,7 @@ def _counted(path: Path, workers: int | None = None):
 
 def test_scratch_is_what_memory_does_not_hold(files):
     path = files["csr-gzip"]
-    plans = [pdex_gpu.plan.Plan((0, 25, 50), budget, 1, 1) for budget in (0, 1_000, 10**9)]
+    plans = [pdex_gpu.engines.plan.Plan((0, 25, 50), budget, 1, 1) for budget in (0, 1_000, 10**9)]
     nnz = counted(path).n_stored
     counts = 2 * N_CELLS * 2
     got = [_counted(path).scratch_bytes(plan) for plan in plans]
@@ -331,7 +332,7 @@ def small_disks(monkeypatch, **free: int) -> None:
 
 
 def test_too_little_memory(files, monkeypatch):
-    from pdex_gpu import plan
+    from pdex_gpu.engines import plan
     from pdex_gpu.sinks import memory
 
     monkeypatch.setattr(memory, "_SPARE", 0)
@@ -356,7 +357,7 @@ def test_too_little_memory(files, monkeypatch):
 
 
 def test_too_little_memory_of_workers(files, monkeypatch, tmp_path):
-    from pdex_gpu import plan
+    from pdex_gpu.engines import plan
 
     monkeypatch.setattr(plan, "SPARE", 0)
     found = counted(files["csr-gzip"], memory=10_000, workers=2, out=tmp_path / "de.parquet")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pdex_gpu.stats.exact_u import survival
+from pdex_gpu.stats.distributions.exact_u import survival
 
 SMALL = [(m, n) for m in range(1, 6) for n in range(1, 7)]
 

@@ -16,7 +16,7 @@ from stored_screens import GENES, GROUPBY, REFERENCE, counts, logged, screen
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.schema import INTEGERS
+from pdex_gpu.results.schema import INTEGERS
 
 AWKWARD = ["a,b", 'say "no"', "<script>", "🧬", "x" * 200, "g\nh", "$\\alpha$", "[red]", "plain"]
 

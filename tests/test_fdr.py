@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 from screens import KERNEL_SETS, kernel_set
 
-from pdex_gpu import fdr
 from pdex_gpu.errors import CoverageError, DataError, FileFormatError
-from pdex_gpu.pools import pool_map
+from pdex_gpu.stats.multitest import external_sort
+from pdex_gpu.utils.parallel import pool_map
 
 
 @pytest.fixture(scope="module", params=KERNEL_SETS)
@@ -183,20 +183,22 @@ class Once:
 def cut_finely(piece: int, bucket_bits: int) -> Iterator[None]:
     """Pieces and histograms that are small enough for small tables to have many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fdr, "_PIECE", piece)
-        patch.setattr(fdr, "_BUCKET_BITS", bucket_bits)
+        patch.setattr(external_sort, "_PIECE", piece)
+        patch.setattr(external_sort, "_BUCKET_BITS", bucket_bits)
         yield
 
 
 def budget_of(n: int) -> int:
     """A budget that `n` p-values fit in, and no more."""
-    return n * fdr._BYTES
+    return n * external_sort._BYTES
 
 
 def adjust_within(kernels: Any, p: np.ndarray, capacity: int, run: Any = map) -> list[int]:
     """Check `adjust` with room for `capacity` p-values; returns how many were sorted at a time."""
     column, watched, before = Once(len(p)), Watched(kernels), p.copy()
-    fdr.adjust(fdr.ArrayColumn(p), column, watched, run, budget=budget_of(capacity))
+    external_sort.adjust(
+        external_sort.ArrayColumn(p), column, watched, run, budget=budget_of(capacity)
+    )
     assert column.values.tobytes() == false_discovery_control(p + 0.0).tobytes()
     assert p.tobytes() == before.tobytes(), "the p-values were changed"
     assert max(watched.sizes, default=0) <= capacity
@@ -221,8 +223,12 @@ def test_adjust_any_p_values(
 @pytest.mark.parametrize("budget", [0, 1 << 20])
 def test_adjust_next_to_nothing(kernels: ModuleType, n: int, budget: int) -> None:
     found = np.full(n, np.nan)
-    fdr.adjust(
-        fdr.ArrayColumn(np.full(n, 0.3)), fdr.ArrayColumn(found), kernels, map, budget=budget
+    external_sort.adjust(
+        external_sort.ArrayColumn(np.full(n, 0.3)),
+        external_sort.ArrayColumn(found),
+        kernels,
+        map,
+        budget=budget,
     )
     assert found.tolist() == [0.3] * n
 
@@ -282,7 +288,7 @@ def test_if_all_fits_everything_is_read_once_and_written_once() -> None:
     p_values, column = Once(len(p)), Once(len(p))
     p_values.write(0, p)
     with cut_finely(300, 18):
-        fdr.adjust(p_values, column, kernel_set("cpu"), map, budget=budget_of(len(p)))
+        external_sort.adjust(p_values, column, kernel_set("cpu"), map, budget=budget_of(len(p)))
     assert column.values.tobytes() == false_discovery_control(p).tobytes()
     assert (p_values.n_reads, column.n_reads) == (4, 0)
 
@@ -292,7 +298,7 @@ def test_if_all_fits_everything_is_read_once_and_written_once() -> None:
 def test_adjust_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capacity: int, positions: bool
 ) -> None:
-    monkeypatch.setattr("pdex_gpu.sources.raw_file._HAS_POSITIONS", positions)
+    monkeypatch.setattr("pdex_gpu.utils.raw_file._HAS_POSITIONS", positions)
     p = awkward(40_000)
     with (
         (tmp_path / "p").open("w+b", buffering=0) as p_file,
@@ -300,9 +306,14 @@ def test_adjust_files(
         ThreadPoolExecutor(4) as pool,
         cut_finely(1009, 18),
     ):
-        p_values, column = fdr.FileColumn(p_file, len(p)), fdr.FileColumn(fdr_file, len(p))
+        p_values, column = (
+            external_sort.FileColumn(p_file, len(p)),
+            external_sort.FileColumn(fdr_file, len(p)),
+        )
         p_values.write(0, p)
-        fdr.adjust(p_values, column, kernel_set("cpu"), pool_map(pool), budget=budget_of(capacity))
+        external_sort.adjust(
+            p_values, column, kernel_set("cpu"), pool_map(pool), budget=budget_of(capacity)
+        )
         found = column.read(0, len(p))
     assert found.tobytes() == false_discovery_control(p + 0.0).tobytes()
     assert (tmp_path / "p").read_bytes() == p.tobytes()
@@ -317,10 +328,10 @@ def test_adjust_stays_within_its_budget(in_file: bool, tmp_path: Path) -> None:
     p[rng.random(n) < 0.3] = 1.0
     found, watched = np.full(n, np.nan), Watched(kernel_set("reference"))
     with (tmp_path / "fdr").open("w+b", buffering=0) as file:
-        column = fdr.FileColumn(file, n) if in_file else fdr.ArrayColumn(found)
+        column = external_sort.FileColumn(file, n) if in_file else external_sort.ArrayColumn(found)
         tracemalloc.start()
         try:
-            fdr.adjust(fdr.ArrayColumn(p), column, watched, map, budget=budget)
+            external_sort.adjust(external_sort.ArrayColumn(p), column, watched, map, budget=budget)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -344,7 +355,7 @@ def test_what_a_p_value_takes(name: str, n: int) -> None:
         tracemalloc.stop()
     itself = 8
     second = 12 if name == "cpu" else 0  # key and place, in compiled code that is not traced
-    assert peak / n + itself + second < fdr._BYTES
+    assert peak / n + itself + second < external_sort._BYTES
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -np.nan, -1e-9, 1.0000001, np.inf])
@@ -352,13 +363,15 @@ def test_adjust_refuses_what_is_no_p_value(wrong: float) -> None:
     p = np.linspace(0, 1, 100)
     p[41] = wrong
     with pytest.raises(DataError, match=r"100 p-values in \[0.0, 1.0\].* 99 "):
-        fdr.adjust(fdr.ArrayColumn(p), Once(100), kernel_set("cpu"), map, budget=budget_of(50))
+        external_sort.adjust(
+            external_sort.ArrayColumn(p), Once(100), kernel_set("cpu"), map, budget=budget_of(50)
+        )
 
 
 @pytest.mark.parametrize("ties", [0.0, 1.0])
 @pytest.mark.parametrize("n_reads", range(1, 6))
 def test_adjust_notices_p_values_that_change(n_reads: int, ties: float) -> None:
-    class Changing(fdr.ArrayColumn):
+    class Changing(external_sort.ArrayColumn):
         left = n_reads
 
         def read(self, first: int, last: int) -> np.ndarray:
@@ -368,22 +381,22 @@ def test_adjust_notices_p_values_that_change(n_reads: int, ties: float) -> None:
     p = np.random.default_rng(11).random(1000)
     p[:500] = ties
     p[500] = 1e-30  # the last to be taken, before zeros
-    p_values, found = Changing(p), fdr.ArrayColumn(np.zeros(1000))
+    p_values, found = Changing(p), external_sort.ArrayColumn(np.zeros(1000))
     with pytest.raises(CoverageError, match="P-values changed while they were adjusted"):
-        fdr.adjust(p_values, found, kernel_set("cpu"), map, budget=budget_of(150))
+        external_sort.adjust(p_values, found, kernel_set("cpu"), map, budget=budget_of(150))
 
 
 def test_adjust_notices_ties_that_change() -> None:
-    class Changing(fdr.ArrayColumn):
+    class Changing(external_sort.ArrayColumn):
         n_reads = 0
 
         def read(self, first: int, last: int) -> np.ndarray:
             self.n_reads += 1
             return super().read(first, last) / self.n_reads
 
-    p_values, found = Changing(np.ones(100)), fdr.ArrayColumn(np.zeros(100))
+    p_values, found = Changing(np.ones(100)), external_sort.ArrayColumn(np.zeros(100))
     with pytest.raises(CoverageError, match="P-values changed while they were adjusted"):
-        fdr.adjust(p_values, found, kernel_set("cpu"), map, budget=budget_of(99))
+        external_sort.adjust(p_values, found, kernel_set("cpu"), map, budget=budget_of(99))
 
 
 # --- columns ---------------------------------------------------------------------------------
@@ -391,7 +404,7 @@ def test_adjust_notices_ties_that_change() -> None:
 
 def test_an_array_is_read_without_copying_it_and_cannot_be_changed() -> None:
     array = np.arange(10.0)
-    column = fdr.ArrayColumn(array)
+    column = external_sort.ArrayColumn(array)
     view = column.read(2, 5)
     assert np.shares_memory(view, array)
     with pytest.raises(ValueError, match="read-only"):
@@ -404,18 +417,18 @@ def test_an_array_is_read_without_copying_it_and_cannot_be_changed() -> None:
 @pytest.fixture(params=["positioned", "in turns", "a few bytes at a time"])
 def file_column(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[fdr.FileColumn]:
+) -> Iterator[external_sort.FileColumn]:
     if request.param == "in turns":
-        monkeypatch.setattr("pdex_gpu.sources.raw_file._HAS_POSITIONS", False)
+        monkeypatch.setattr("pdex_gpu.utils.raw_file._HAS_POSITIONS", False)
     elif request.param == "a few bytes at a time":
         read, write = os.preadv, os.pwrite
         monkeypatch.setattr(os, "preadv", lambda fd, buffers, at: read(fd, [buffers[0][:13]], at))
         monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:13], at))
     with (tmp_path / "column").open("w+b", buffering=0) as file:
-        yield fdr.FileColumn(file, 1000)
+        yield external_sort.FileColumn(file, 1000)
 
 
-def test_a_file_in_any_order(file_column: fdr.FileColumn) -> None:
+def test_a_file_in_any_order(file_column: external_sort.FileColumn) -> None:
     values = np.random.default_rng(12).random(1000)
     for first in (600, 0, 300):
         last = min(first + 300, 1000) if first < 600 else 1000
@@ -427,7 +440,7 @@ def test_a_file_in_any_order(file_column: fdr.FileColumn) -> None:
     assert file_column.read(7, 7).shape == (0,)
 
 
-def test_a_file_from_many_threads(file_column: fdr.FileColumn) -> None:
+def test_a_file_from_many_threads(file_column: external_sort.FileColumn) -> None:
     def write_and_read(k: int) -> bool:
         mine = np.full(10, float(k))
         file_column.write(10 * k, mine)
@@ -438,7 +451,7 @@ def test_a_file_from_many_threads(file_column: fdr.FileColumn) -> None:
     assert (file_column.read(0, 1000) == np.arange(1000) // 10).all()
 
 
-def test_a_file_that_ends_early(file_column: fdr.FileColumn) -> None:
+def test_a_file_that_ends_early(file_column: external_sort.FileColumn) -> None:
     file_column.write(0, np.zeros(500))
     with pytest.raises(FileFormatError, match=r"Values 400 to 700 of a column of 1,000") as caught:
         file_column.read(400, 700)

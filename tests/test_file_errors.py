@@ -27,8 +27,9 @@ from stored_screens import assert_same_bits
 from pdex_gpu import differential_expression
 from pdex_gpu.cli import main
 from pdex_gpu.errors import FileFormatError
-from pdex_gpu.exits import Exit
-from pdex_gpu.sources import hdf5, row_store
+from pdex_gpu.sources.rechunk import store
+from pdex_gpu.sources.stored import hdf5
+from pdex_gpu.utils.exit_codes import Exit
 
 N_CELLS, N_GENES = 220, 40
 SMALL, LARGE = 1, 1 << 30  # budgets: a scratch file, and none
@@ -44,7 +45,7 @@ def nothing_left(
 ) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", 200)
+    monkeypatch.setattr(store, "_SMALLEST_BLOCK", 200)
     yield
     assert list(folder.iterdir()) == []
     if os.path.isdir("/proc/self/fd"):  # a scratch file has no name, but is open until closed

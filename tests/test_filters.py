@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdex_gpu.errors import FileFormatError, MissingDependencyError, UnsupportedDataError
-from pdex_gpu.sources import hdf5
-from pdex_gpu.sources.filters import Decoder, DecodingError, make_decoder
-from pdex_gpu.sources.hdf5 import Hdf5Array, open_hdf5_array
+from pdex_gpu.sources.stored import hdf5
+from pdex_gpu.sources.stored.filters import Decoder, DecodingError, make_decoder
+from pdex_gpu.sources.stored.hdf5 import Hdf5Array, open_hdf5_array
 
 DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">i2", ">u8",
           ">f2", ">f4", ">f8"]  # fmt: skip

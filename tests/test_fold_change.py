@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pdex_gpu.backends import reference as reference_kernels
-from pdex_gpu.comparisons import make_design
-from pdex_gpu.correction import Correction
-from pdex_gpu.finish import Scale, finish
-from pdex_gpu.kept import Filters
+from pdex_gpu.backends.numpy import kernel_set as reference_kernels
+from pdex_gpu.columns.filters import Filters
+from pdex_gpu.columns.finish import Scale, finish
+from pdex_gpu.design.build import make_design
 from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.stats.fold_change import expm1_in_place, fold_change, percent_change
+from pdex_gpu.stats.multitest.correction import Correction
 
 #           both 0, reference 0, target 0, neither
 TARGET = np.array([[0.0, 3.0, 0.0, 3.0], [0.0, -1.0, -0.0, -6.0]])

@@ -21,7 +21,7 @@ from scipy import sparse, stats
 from screens import backend_of
 
 from pdex_gpu import differential_expression
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.schema import VALUES
 
 pytestmark = pytest.mark.real_data
 

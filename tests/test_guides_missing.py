@@ -16,7 +16,7 @@ from stored_screens import assert_same_bits
 
 from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError, LabelError, MissingLabelWarning
-from pdex_gpu.sources import guides
+from pdex_gpu.request import guides
 
 N_CELLS, N_GENES = 90, 3
 NAMES = ["a", "b", "nt"]

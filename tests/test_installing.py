@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdex_gpu.installing import EXTRAS, UPDATE, how_to_install
+from pdex_gpu.utils.install_hints import EXTRAS, UPDATE, how_to_install
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = {".git", ".venv", "_build", "shared", "tests"}

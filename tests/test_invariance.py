@@ -20,7 +20,7 @@ from scipy import sparse
 from screens import as_anndata, backend_of
 
 from pdex_gpu import DEResult, differential_expression
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.schema import VALUES
 
 METRICS = ["wilcoxon", "t-test", "anderson"]
 N_CELLS, N_GENES = 2600, 23  # more cells and genes than one task takes

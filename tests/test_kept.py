@@ -15,6 +15,7 @@ import pytest
 from brute_force import BACKENDS, frame, rows_of, run, screen
 
 from pdex_gpu import open_result
+from pdex_gpu.design.own_genes import own_genes_of
 from pdex_gpu.errors import (
     ColumnError,
     DuplicateGeneWarning,
@@ -22,8 +23,7 @@ from pdex_gpu.errors import (
     OptionError,
     SkippedWarning,
 )
-from pdex_gpu.on_target import own_genes_of
-from pdex_gpu.schema import INTEGERS
+from pdex_gpu.results.schema import INTEGERS
 
 N_GENES = 30
 #: Of "c" there is no gene in the matrix, of "safe" no gene at all.

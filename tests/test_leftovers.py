@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import pdex_gpu
-from pdex_gpu import leftovers
-from pdex_gpu.disk import write_beside
-from pdex_gpu.leftovers import temporary_file, temporary_folder
+from pdex_gpu.utils import leftovers
+from pdex_gpu.utils.atomic_files import write_beside
+from pdex_gpu.utils.leftovers import temporary_file, temporary_folder
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there, what is left stays")
 
@@ -24,7 +24,7 @@ ROOT = Path(pdex_gpu.__file__).parents[1]
 CHILD = """
 import sys, time
 from pathlib import Path
-from pdex_gpu.leftovers import temporary_file, temporary_folder
+from pdex_gpu.utils.leftovers import temporary_file, temporary_folder
 folder = Path(sys.argv[1])
 with temporary_file(folder) as file, temporary_folder(folder, "pdex_gpu-some-") as own:
     file.write_text("half")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from pdex_gpu.stats import log_tails
-from pdex_gpu.stats.log_tails import (
+from pdex_gpu.stats.distributions import log_tails
+from pdex_gpu.stats.distributions.log_tails import (
     FAR_BELOW,
     log10_kolmogorov,
     log10_normal,

@@ -14,9 +14,9 @@ import pytest
 
 import pdex_gpu
 from pdex_gpu.cli import main
+from pdex_gpu.design.lone_surrogates import writable, writable_labels
 from pdex_gpu.errors import LabelError, TextEncodingWarning
-from pdex_gpu.exits import Exit
-from pdex_gpu.lone_surrogates import writable, writable_labels
+from pdex_gpu.utils.exit_codes import Exit
 
 LONE, ESCAPE = "\udcff", "\\udcff"
 N = 60

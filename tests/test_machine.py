@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdex_gpu import machine
 from pdex_gpu.errors import OptionError
-from pdex_gpu.machine import available_memory, cpu_count, memory_budget
+from pdex_gpu.utils import resources
+from pdex_gpu.utils.resources import available_memory, cpu_count, memory_budget
 
 
 def write(root: Path, **files: str) -> Path:
@@ -95,7 +95,7 @@ def test_systems_without_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def a_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_machine_memory", lambda: 10**9)
+    monkeypatch.setattr(resources, "_machine_memory", lambda: 10**9)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_whole_numbers_are_bytes(n: int) -> None:
 def test_fractions_are_of_what_is_free(
     memory: float | None, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
+    monkeypatch.setattr(resources, "available_memory", lambda: 1000)
     assert memory_budget(memory) == size
 
 

@@ -14,8 +14,8 @@ from brute_force import run
 from scipy import special
 from screens import backend_of
 
-from pdex_gpu.backends.cuda.types import value_type, values_of
-from pdex_gpu.stats.exact import UNIT, Sums
+from pdex_gpu.backends.cuda.dtypes import value_type, values_of
+from pdex_gpu.stats.exact_moments import UNIT, Sums
 
 LARGEST = np.finfo(np.float64).max
 N_CELLS = 24

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import pdex_gpu
 from pdex_gpu.cli import main
+from pdex_gpu.design.naming import joined, level_text, pool_name
 from pdex_gpu.errors import LabelError, OptionError, PdexGpuError
-from pdex_gpu.naming import joined, level_text, pool_name
-from pdex_gpu.schema import EXTRA, LABELS, VALUES
+from pdex_gpu.results.schema import EXTRA, LABELS, VALUES
 
 N = 96
 
@@ -354,7 +354,7 @@ def test_samples_whose_names_would_be_one():
     st.tuples(words, words).filter(lambda names: names[0] != names[1]),
 )
 def test_names_of_samples_are_unique(levels: list[tuple[str, str]], columns: tuple[str, str]):
-    from pdex_gpu.aggregate import Samples
+    from pdex_gpu.aggregation.aggregate import Samples
 
     arrays = [np.fromiter(column, object) for column in zip(*levels, strict=True)]
     none = np.zeros(0, np.int64)

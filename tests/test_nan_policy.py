@@ -13,7 +13,7 @@ from scipy import stats
 
 import pdex_gpu
 from pdex_gpu.errors import DataError, OptionError
-from pdex_gpu.schema import INTEGERS
+from pdex_gpu.results.schema import INTEGERS
 
 N_GENES = 7
 #: Of one gene nothing was measured in group "a", of another only in one cell of it.

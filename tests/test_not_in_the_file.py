@@ -26,7 +26,7 @@ from stored_screens import assert_same_bits
 from pdex_gpu import differential_expression, estimate, open_result, pseudobulk
 from pdex_gpu.cli import main
 from pdex_gpu.errors import DataError, FileFormatError, OptionError
-from pdex_gpu.exits import Exit
+from pdex_gpu.utils.exit_codes import Exit
 
 N_CELLS, N_GENES = 60, 12
 NODES = ["X/data", "X/indices", "X/indptr", "obs/group/codes", "layers/dense"]

@@ -13,9 +13,10 @@ import pytest
 from stored_screens import GROUPBY, REFERENCE, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu import errors, result_base, table
-from pdex_gpu.schema import INTEGERS, VALUES
-from pdex_gpu.table import LAYOUT_KEY
+from pdex_gpu import errors
+from pdex_gpu.results import base, table
+from pdex_gpu.results.schema import INTEGERS, VALUES
+from pdex_gpu.results.table import LAYOUT_KEY
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -60,7 +61,7 @@ def assert_same(opened: Any, result: pdex_gpu.DEResult) -> None:
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "many blocks":
         monkeypatch.setattr(table, "ROWS_PER_GROUP", 10)
-        monkeypatch.setattr(result_base, "_BLOCK_VALUES", 30)
+        monkeypatch.setattr(base, "_BLOCK_VALUES", 30)
 
 
 @pytest.mark.parametrize("case", CASES)

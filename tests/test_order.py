@@ -24,10 +24,12 @@ from stored_screens import GROUPBY, LABELS, REFERENCE, assert_same_bits, logged,
 
 from pdex_gpu import calibrate, differential_expression, pseudobulk
 from pdex_gpu.errors import DataError
-from pdex_gpu.sources import order, row_store, stored_sparse
+from pdex_gpu.sources import order
+from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import NotCanonicalError, Reading
-from pdex_gpu.sources.nodes import from_node
 from pdex_gpu.sources.order import close_gaps, in_order, put_in_order
+from pdex_gpu.sources.rechunk import store
+from pdex_gpu.sources.stored import sparse as stored_sparse
 
 KINDS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 
@@ -113,7 +115,7 @@ def test_whole_numbers_that_do_not_fit_are_told():
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines are sorted, and blocks split, a few at a time."""
-    monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", 60)
+    monkeypatch.setattr(store, "_SMALLEST_BLOCK", 60)
     monkeypatch.setattr(stored_sparse, "_PIECE", 50)
     monkeypatch.setattr(order, "SORTED_AT_ONCE", 20)
 

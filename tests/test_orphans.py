@@ -18,7 +18,7 @@ import pytest
 from sessions import living, shared_files, wait_until, workers
 
 import pdex_gpu
-from pdex_gpu.engines import processes, segments
+from pdex_gpu.engines import shared_segments, worker_processes
 from pdex_gpu.errors import WorkerError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -168,9 +168,9 @@ def double(argument: int, item: int) -> int:
 
 
 def test_every_item_has_its_answer():
-    found = dict(processes.results(3, double, 10, range(17)))
+    found = dict(worker_processes.results(3, double, 10, range(17)))
     assert found == {item: 10 * item for item in range(17)}
-    assert list(processes.results(2, double, 10, [])) == []
+    assert list(worker_processes.results(2, double, 10, [])) == []
 
 
 def long_answer(folder: Path, item: int) -> bytes:
@@ -182,7 +182,7 @@ def long_answer(folder: Path, item: int) -> bytes:
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_an_answer(tmp_path: Path):
-    answers = processes.results(2, long_answer, tmp_path, [0, 1])
+    answers = worker_processes.results(2, long_answer, tmp_path, [0, 1])
     assert next(answers) == (0, b"short")
     (tmp_path / "go").touch()
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "pid")
@@ -223,19 +223,19 @@ class Unsendable(Exception):
 )
 def test_how_a_worker_ended_is_told(how: str, says: str):
     with pytest.raises(WorkerError, match=says):
-        list(processes.results(2, ended, how, [0, 1, 2]))
+        list(worker_processes.results(2, ended, how, [0, 1, 2]))
 
 
 def test_an_error_has_its_traceback_in_the_worker():
     with pytest.raises(ValueError, match="no") as caught:
-        list(processes.results(1, ended, "plain", [0]))
+        list(worker_processes.results(1, ended, "plain", [0]))
     assert "in ended" in str(caught.value.__cause__)
 
 
 # --- shared memory ---------------------------------------------------------------------------
 
 
-def total(segment: segments.Segment, item: int) -> int:
+def total(segment: shared_segments.Segment, item: int) -> int:
     return int(np.frombuffer(segment.buffer, np.uint8, segment.size).sum()) + item
 
 
@@ -243,27 +243,31 @@ def total(segment: segments.Segment, item: int) -> int:
 def segment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """As on Linux, as on macOS, and as on Windows."""
     if request.param == "no mount":
-        monkeypatch.setattr(segments, "MOUNT", Path("/nowhere"))
+        monkeypatch.setattr(shared_segments, "MOUNT", Path("/nowhere"))
     if request.param == "named":
         memory = SharedMemory(create=True, size=1000)
-        yield segments.NamedSegment(memory)
+        yield shared_segments.NamedSegment(memory)
         memory.close()
         with suppress(FileNotFoundError):
             memory.unlink()
     else:
-        made = segments.make_segment(1000)
+        made = shared_segments.make_segment(1000)
         yield made
         made.close()
 
 
-def test_memory_is_shared(segment: segments.Segment):
+def test_memory_is_shared(segment: shared_segments.Segment):
     segment.buffer[:1000] = bytes([3]) * 1000
-    assert dict(processes.results(2, total, segment, [0, 1, 2])) == {0: 3000, 1: 3001, 2: 3002}
+    assert dict(worker_processes.results(2, total, segment, [0, 1, 2])) == {
+        0: 3000,
+        1: 3001,
+        2: 3002,
+    }
 
 
 def test_a_worker_knows_its_parent():
     assert parent_process() is None
-    assert dict(processes.results(1, who, None, [1])) == {1: os.getpid()}
+    assert dict(worker_processes.results(1, who, None, [1])) == {1: os.getpid()}
 
 
 def who(_: None, item: int) -> int:

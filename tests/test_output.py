@@ -17,9 +17,10 @@ from scipy import sparse
 from stored_screens import GENES, GROUPBY, REFERENCE, assert_same_bits, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu import errors, table
+from pdex_gpu import errors
 from pdex_gpu.engines import serial
-from pdex_gpu.schema import LABELS, VALUES
+from pdex_gpu.results import table
+from pdex_gpu.results.schema import LABELS, VALUES
 from pdex_gpu.sinks.checkpoint import checkpoint_folder
 
 
@@ -336,7 +337,7 @@ def test_errors_of_the_data_leave_nothing(tmp_path):
 
 
 def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
-    monkeypatch.setattr("pdex_gpu.schedule.RESULTS_PER_RANGE", 4 * 2 + 3)  # 4 groups
+    monkeypatch.setattr("pdex_gpu.engines.schedule.RESULTS_PER_RANGE", 4 * 2 + 3)  # 4 groups
     seen = []
 
     def look(progress: Any) -> None:
@@ -344,7 +345,7 @@ def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
         seen.append(sorted(p.name[:21] for p in folder.glob("genes-*.npy")))
 
     run(out=tmp_path / "de.csv", progress=look, engine="serial")
-    monkeypatch.setattr("pdex_gpu.progress._INTERVAL", 0)
+    monkeypatch.setattr("pdex_gpu.utils.progress._INTERVAL", 0)
     widths = []
     real = serial.run
     monkeypatch.setattr(
@@ -360,7 +361,8 @@ def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
 def test_a_block_at_a_time_is_made(tmp_path, monkeypatch):
     """One that is written, and one ahead of it."""
     monkeypatch.setattr(table, "ROWS_PER_GROUP", 9)
-    from pdex_gpu import api, finish
+    from pdex_gpu import api
+    from pdex_gpu.columns import finish
 
     made, written, most = [], [], []
     real_columns, real_wrote = finish._columns, api.Tracker.wrote

@@ -16,7 +16,7 @@ from pl_results import ODD_NAMES, constant, objects, result
 
 from pdex_gpu import DEResult, pl
 from pdex_gpu.errors import FileFormatError, LabelError, MissingDependencyError, OptionError
-from pdex_gpu.pl.canvas import shown
+from pdex_gpu.pl.axes import shown
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -152,7 +152,10 @@ def test_bad_fdr(name: str, fdr: Any):
         (lambda r: pl.heatmap(r, value="log2_fold_chang"), "'log2_fold_change'"),
         (lambda r: pl.heatmap(r, value=3), "Unknown column '3'"),
         (lambda r: pl.heatmap(r, targets=3), "3 must be a list of names"),
-        (lambda r: pl.calibration(r), "made of a Calibration, not of a pdex_gpu.result.DEResult"),
+        (
+            lambda r: pl.calibration(r),
+            "made of a Calibration, not of a pdex_gpu.results.memory.DEResult",
+        ),
     ],
 )
 def test_bad_options(draw: Callable[[Any], Any], says: str):

@@ -12,7 +12,7 @@ from pl_results import result
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from pdex_gpu import DEResult, pl
-from pdex_gpu.schema import EXTRA_COLUMNS
+from pdex_gpu.results.schema import EXTRA_COLUMNS
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")

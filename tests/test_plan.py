@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pdex_gpu.engines.plan import make_plan
 from pdex_gpu.errors import MemoryBudgetError, OptionError
-from pdex_gpu.plan import make_plan
 
 N_GROUPS = 12
 A_PAIR = 64  # bytes, as in the plan

@@ -15,7 +15,7 @@ from stored_screens import GROUPBY, REFERENCE, screen
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.engines import processes
+from pdex_gpu.engines import worker_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,12 +94,12 @@ def test_other_processes_that_cannot_start_any(where, name, value, says, monkeyp
     if where == "process":
         monkeypatch.setattr(multiprocessing.current_process(), name, value, raising=False)
     else:
-        monkeypatch.setattr(processes, "get_executable", lambda: None)
-    assert says in str(processes.why_no_processes())
+        monkeypatch.setattr(worker_processes, "get_executable", lambda: None)
+    assert says in str(worker_processes.why_no_processes())
 
 
 def test_a_process_that_may_start_others():
-    assert processes.why_no_processes() is None
+    assert worker_processes.why_no_processes() is None
 
 
 class _Label(str):
@@ -166,7 +166,7 @@ def test_a_compiler_that_cannot_be_imported(monkeypatch):
 
 _KERNEL = textwrap.dedent(
     """
-    from pdex_gpu.compiled import jit
+    from pdex_gpu.utils.jit import jit
 
     @jit
     def double(x):

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdex_gpu import progress
-from pdex_gpu.compiling import compiling, listening
 from pdex_gpu.errors import OptionError
-from pdex_gpu.progress import Progress, Tracker, check_progress
+from pdex_gpu.utils import progress
+from pdex_gpu.utils.compile_events import compiling, listening
+from pdex_gpu.utils.progress import Progress, Tracker, check_progress
 
 
 class Clock:
@@ -59,7 +59,7 @@ def test_anything_else_is_an_error(value):
         check_progress(value)
     assert str(caught.value) == (
         f"progress={value!r} must be True, False, or a function that is called with a "
-        f"pdex_gpu.progress.Progress, not {type(value).__name__}."
+        f"pdex_gpu.utils.progress.Progress, not {type(value).__name__}."
     )
     with pytest.raises(OptionError, match="must be True, False, or a function"):
         tracker(value)
@@ -329,13 +329,13 @@ print(*sorted(phases))
 
 
 def test_cuda_compiling_is_seen_and_what_is_kept_is_not(tmp_path, monkeypatch):
-    from pdex_gpu.backends.cuda import binaries
+    from pdex_gpu.backends.cuda import compile_cache
 
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     heard: list[bool] = []
     with listening(heard.append):
         for _ in range(2):
-            binaries.find_or_make("probe", "sm_90", (13, 0), lambda *_: b"\x7fELF")
+            compile_cache.find_or_make("probe", "sm_90", (13, 0), lambda *_: b"\x7fELF")
     assert heard == [True, False]
 
 
@@ -778,7 +778,7 @@ def test_nothing_is_written_where_no_bar_is_asked_for(capfd, at_clock, show):
 def test_tqdm_is_imported_for_a_bar_alone():
     script = """
 import sys
-from pdex_gpu.progress import Tracker
+from pdex_gpu.utils.progress import Tracker
 for show in (False, print, True):
     with Tracker(show, description="", total_bytes=0, total_genes=1):
         print("tqdm" in sys.modules)

@@ -21,7 +21,7 @@ from pdex_truth import screen as pdex_screen
 from scipy import sparse
 from screens import DTYPES, gene_kinds, make_gene
 
-import pdex_gpu.aggregate
+import pdex_gpu.aggregation.aggregate
 from pdex_gpu import pseudobulk
 from pdex_gpu.errors import (
     ColumnError,
@@ -83,8 +83,8 @@ def by_pandas(adata: ad.AnnData, x: np.ndarray, columns: list[str], method: str)
 
 def cut(monkeypatch: pytest.MonkeyPatch, genes: int) -> None:
     """Have ranges of at most so many genes."""
-    plan = functools.partial(pdex_gpu.aggregate.make_plan, gene_chunk_size=genes)
-    monkeypatch.setattr(pdex_gpu.aggregate, "make_plan", plan)
+    plan = functools.partial(pdex_gpu.aggregation.aggregate.make_plan, gene_chunk_size=genes)
+    monkeypatch.setattr(pdex_gpu.aggregation.aggregate, "make_plan", plan)
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> None:
@@ -120,7 +120,7 @@ def test_as_pandas(
     adata = make_screen(x, layout=LAYOUTS[layout])
     with pytest.MonkeyPatch.context() as patch:
         cut(patch, width)
-        patch.setattr("pdex_gpu.sample_values._PIECE", piece)
+        patch.setattr("pdex_gpu.aggregation.sample_values._PIECE", piece)
         bulk = pseudobulk(adata, columns, method=method)
     expected = by_pandas(adata, x, columns, method)
     assert bulk.X.dtype == np.float64
@@ -156,7 +156,7 @@ def test_bits_depend_on_neither_ranges_nor_layout(
     x = counts(300, 23, density=0.55)
     expected = pseudobulk(make_screen(x), ["target", "donor"], method=method)
     cut(monkeypatch, 4)
-    monkeypatch.setattr("pdex_gpu.sample_values._PIECE", 37)
+    monkeypatch.setattr("pdex_gpu.aggregation.sample_values._PIECE", 37)
     found = pseudobulk(make_screen(x, layout=LAYOUTS[layout]), ["target", "donor"], method=method)
     same_bits(found.X, expected.X)
     if method == "median":
@@ -483,22 +483,24 @@ def test_data_of_another_kind():
 
 
 def test_a_matrix_on_a_device(monkeypatch: pytest.MonkeyPatch):
-    opened = pdex_gpu.aggregate.open_dataset
+    opened = pdex_gpu.aggregation.aggregate.open_dataset
 
     def on_device(*arguments: Any) -> Any:
         dataset = opened(*arguments)
         dataset.source.on_device = True  # type: ignore[misc]
         return dataset
 
-    monkeypatch.setattr(pdex_gpu.aggregate, "open_dataset", on_device)
+    monkeypatch.setattr(pdex_gpu.aggregation.aggregate, "open_dataset", on_device)
     with pytest.raises(UnsupportedDataError, match=r"^X is on a CUDA device .* adata\.X\.get\(\)"):
         pseudobulk(make_screen(counts(9, 2)), "donor")
 
 
 def test_a_file_that_changes_between_obs_and_matrix():
-    samples = pdex_gpu.aggregate.find_samples(make_screen(counts(9, 2)), ["donor"], None, (), None)
+    samples = pdex_gpu.aggregation.aggregate.find_samples(
+        make_screen(counts(9, 2)), ["donor"], None, (), None
+    )
     with pytest.raises(FileFormatError, match="has 8 cells, but had 9 when its obs was read"):
-        pdex_gpu.aggregate.aggregate(
+        pdex_gpu.aggregation.aggregate.aggregate(
             make_screen(counts(8, 2)), samples, layer=None, allow=(), method="sum", memory=None
         )
 
@@ -507,14 +509,14 @@ def test_ranges_that_were_planned_too_large(
     wide: np.ndarray, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
     """The source says so once it has counted; the plan is made anew."""
-    real, plans = pdex_gpu.aggregate.make_plan, []
+    real, plans = pdex_gpu.aggregation.aggregate.make_plan, []
 
     def plan(*arguments: Any, **options: Any) -> Any:
         made = real(*arguments, **options, gene_chunk_size=100)
         plans.append(made)
         return replace(made, most_entries=10) if len(plans) == 1 else made
 
-    monkeypatch.setattr(pdex_gpu.aggregate, "make_plan", plan)
+    monkeypatch.setattr(pdex_gpu.aggregation.aggregate, "make_plan", plan)
     found = pseudobulk(files["csr"], ["donor", "target"])
     assert len(plans) == 2
     same_bits(found.X, pseudobulk(make_screen(wide), ["donor", "target"]).X)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pdex_gpu.errors import FileFormatError
-from pdex_gpu.sources import raw_file
-from pdex_gpu.sources.raw_file import RawFile, read_at, read_into, write_at
+from pdex_gpu.utils import raw_file
+from pdex_gpu.utils.raw_file import RawFile, read_at, read_into, write_at
 
 CONTENT = bytes(range(256)) * 40
 

@@ -14,7 +14,7 @@ from stored_screens import GROUPBY, LABELS, REFERENCE, screen
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.cli import main
-from pdex_gpu.exits import Exit
+from pdex_gpu.utils.exit_codes import Exit
 
 
 def run(data=None, **options):
@@ -256,7 +256,7 @@ def test_what_fails_while_it_is_written_is_named_as_it_was_given(folder, monkeyp
     def fail(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pdex_gpu.disk.sync", fail)
+    monkeypatch.setattr("pdex_gpu.utils.atomic_files.sync", fail)
     text = refused(run, out=folder / "de.parquet")
     assert text.startswith(f"The checkpoint of the output '{folder / 'de.parquet'}' could not be")
     assert f"permission is missing in the folder '{folder}'" in text

@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_results import ODD_NAMES, PROVENANCE, Streamed, made
 
-from pdex_gpu import errors, result_base
-from pdex_gpu.calibration_result import Calibration
-from pdex_gpu.effect import DIFFERENCE, RATIO
-from pdex_gpu.pl.values import LARGEST
-from pdex_gpu.report import carried, write_report
+from pdex_gpu import errors
+from pdex_gpu.calibration.result import Calibration
+from pdex_gpu.report import payload, write_report
 from pdex_gpu.report.bins import Background, Ranges, in_bins
-from pdex_gpu.report.carried import carry, share
 from pdex_gpu.report.encode import coded, json_text, label, pack, unpack, whole
 from pdex_gpu.report.notes import notes
+from pdex_gpu.report.payload import carry, share
+from pdex_gpu.report.provenance_table import settings, worded
 from pdex_gpu.report.row_codes import decode_rows, encode_rows
-from pdex_gpu.report.settings import settings, worded
+from pdex_gpu.results import base
+from pdex_gpu.results.effect import DIFFERENCE, RATIO
+from pdex_gpu.results.plot_values import LARGEST
 from pdex_gpu.simulate import simulate_screen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ def meta_of(path: Path) -> dict[str, Any]:
     return json.loads(found[1])
 
 
-def said(result: result_base.Result, fdr: float = 0.05, **options: Any) -> list[tuple[str, str]]:
+def said(result: base.Result, fdr: float = 0.05, **options: Any) -> list[tuple[str, str]]:
     calibration = options.pop("calibration", None)
     return [
         (note.level, note.text)
@@ -49,7 +50,7 @@ def said(result: result_base.Result, fdr: float = 0.05, **options: Any) -> list[
     ]
 
 
-def says(result: result_base.Result, words: str, **options: Any) -> bool:
+def says(result: base.Result, words: str, **options: Any) -> bool:
     return any(words in text for _, text in said(result, **options))
 
 
@@ -115,19 +116,19 @@ _FLOATS = arrays(
 def test_rows_come_back_to_the_bit(data: st.DataObject):
     n_genes = data.draw(st.integers(1, 5))
     gene = data.draw(arrays(np.int64, 12, elements=st.integers(0, n_genes - 1)))
-    values = {name: data.draw(_FLOATS).view(np.float32) for name in carried.VALUES}
-    rows = carried.Rows(np.array([12]), np.array([0]), gene, values)
+    values = {name: data.draw(_FLOATS).view(np.float32) for name in payload.VALUES}
+    rows = payload.Rows(np.array([12]), np.array([0]), gene, values)
     effect = data.draw(st.sampled_from([RATIO, DIFFERENCE]))
     found_gene, found = decode_rows(encode_rows(rows, n_genes, effect), n_genes, effect)
     np.testing.assert_array_equal(found_gene, gene)
-    for name in carried.VALUES:
+    for name in payload.VALUES:
         np.testing.assert_array_equal(found[name].view(np.uint32), values[name].view(np.uint32))
 
 
 def test_a_ratio_that_is_not_a_number_counts_as_zero():
-    values = {name: np.zeros(1, np.float32) for name in carried.VALUES}
+    values = {name: np.zeros(1, np.float32) for name in payload.VALUES}
     values["effect"] = np.ones(1, np.float32)
-    rows = carried.Rows(np.array([1]), np.array([0]), np.array([0]), values)
+    rows = payload.Rows(np.array([1]), np.array([0]), np.array([0]), values)
     steps = unpack(encode_rows(rows, 1, RATIO)["row_effect"])
     assert steps.tolist() == [2 * 0x3F800000]  # as the page has it, whatever the bits of 0 / 0
 
@@ -145,7 +146,7 @@ def test_a_shared_reference_and_ratios_cost_little():
 # What is carried
 
 
-def described(result: result_base.Result, fdr: float, most: int) -> None:
+def described(result: base.Result, fdr: float, most: int) -> None:
     """Every row is carried or counted, exactly once; and the right ones are carried."""
     data = carry(result, fdr, most)
     n, n_genes = len(result.targets), len(result.features)
@@ -250,7 +251,7 @@ KEPT = np.random.default_rng(5).random((6, 40)) < 0.5
 @pytest.mark.parametrize("most", [1_000_000, 50, 3])
 def test_every_row_is_carried_or_counted(result: Any, most: int, monkeypatch: pytest.MonkeyPatch):
     described(result, 0.05, most)
-    monkeypatch.setattr(result_base, "_BLOCK_VALUES", 600)  # a few comparisons a block
+    monkeypatch.setattr(base, "_BLOCK_VALUES", 600)  # a few comparisons a block
     described(result, 0.05, most)
 
 
@@ -528,7 +529,7 @@ def test_memory_file_and_path_give_the_same_page(tmp_path: Path, monkeypatch: py
     result = made(kept=KEPT, extra=("log10_p", "target_n_cells", "reference_n_cells"))
     result.to_parquet(tmp_path / "r.parquet")
     pages = [write_report(result, tmp_path / "0.html").read_bytes()]
-    monkeypatch.setattr(result_base, "_BLOCK_VALUES", 600)
+    monkeypatch.setattr(base, "_BLOCK_VALUES", 600)
     opened = open_result(tmp_path / "r.parquet")
     for k, source in enumerate((result, opened, opened.path, str(opened.path)), 1):
         pages.append(write_report(source, tmp_path / f"{k}.html").read_bytes())

@@ -16,7 +16,7 @@ from browser import browser, opened, until
 from made_results import ODD_NAMES, PROVENANCE, Streamed, made
 
 from pdex_gpu.report import write_report
-from pdex_gpu.result import DEResult
+from pdex_gpu.results.memory import DEResult
 
 __all__ = ["browser"]  # a fixture
 

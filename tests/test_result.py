@@ -17,9 +17,9 @@ from stored_screens import assert_same_bits
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.result import DEResult
-from pdex_gpu.schema import COLUMNS, LABELS, VALUES
-from pdex_gpu.table import METADATA_KEY
+from pdex_gpu.results.memory import DEResult
+from pdex_gpu.results.schema import COLUMNS, LABELS, VALUES
+from pdex_gpu.results.table import METADATA_KEY
 
 NAMES = [
     "target", "reference", "feature", "target_mean", "reference_mean", "percent_change",
@@ -210,7 +210,7 @@ def test_repeated_gene_names_keep_their_rows():
 def parts(request, monkeypatch):
     """Large results are written part by part: made to happen to small ones."""
     if request.param == "many parts":
-        monkeypatch.setattr("pdex_gpu.table.ROWS_PER_GROUP", 5)
+        monkeypatch.setattr("pdex_gpu.results.table.ROWS_PER_GROUP", 5)
     return request.param
 
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from pdex_gpu.pools import pool_map
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.row_store import RowStore
+from pdex_gpu.sources.rechunk.store import RowStore
+from pdex_gpu.utils.parallel import pool_map
 
 
 class Blocks:

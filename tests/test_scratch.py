@@ -18,8 +18,8 @@ from screens import as_anndata
 
 from pdex_gpu import differential_expression
 from pdex_gpu.errors import ScratchError
-from pdex_gpu.sources import scratch as module
-from pdex_gpu.sources.scratch import Scratch
+from pdex_gpu.sources.rechunk import scratch as module
+from pdex_gpu.sources.rechunk.scratch import Scratch
 
 posix = pytest.mark.skipif(os.name == "nt", reason="files with a name are deleted when closed")
 Usage = namedtuple("Usage", "total used free")

@@ -45,8 +45,8 @@ from test_device_runs import (
 from pdex_gpu import differential_expression, open_result
 from pdex_gpu.backends import registry
 from pdex_gpu.backends.cuda import driver, probe
-from pdex_gpu.backends.cuda.several import SeveralDevices
-from pdex_gpu.backends.cuda.shapes import Shapes
+from pdex_gpu.backends.cuda.launch_config import Shapes
+from pdex_gpu.backends.cuda.multi_device import SeveralDevices
 from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_kernels, models
 from pdex_gpu.cli import main
 from pdex_gpu.engines import streams
@@ -59,8 +59,8 @@ from pdex_gpu.errors import (
     OptionError,
     UnsupportedDataError,
 )
-from pdex_gpu.exits import Exit
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.schema import VALUES
+from pdex_gpu.utils.exit_codes import Exit
 
 BOTH = [0, 1]
 HANGING = 120  # seconds

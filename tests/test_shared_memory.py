@@ -32,10 +32,10 @@ from stored_screens import (
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.backends import reference as reference_kernels
 from pdex_gpu.backends.contract import NonFiniteError
+from pdex_gpu.backends.numpy import kernel_set as reference_kernels
 from pdex_gpu.engines import shared_memory
-from pdex_gpu.engines.segments import make_segment
+from pdex_gpu.engines.shared_segments import make_segment
 from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.sources.base import NotCanonicalError
 

@@ -16,10 +16,10 @@ from test_sources_memory import DTYPES, EDGES, N_CELLS, N_GENES, example, read_b
 
 from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError, UnsupportedDataError
-from pdex_gpu.pools import pool_map
 from pdex_gpu.sources.base import Reading, UnevenError
-from pdex_gpu.sources.dask_array import from_dask
+from pdex_gpu.sources.dask_arrays.array import from_dask
 from pdex_gpu.sources.dataset import open_dataset
+from pdex_gpu.utils.parallel import pool_map
 
 da = pytest.importorskip("dask.array")
 import dask  # noqa: E402
@@ -136,7 +136,8 @@ def test_no_block_is_computed_twice():
 
 def test_blocks_in_flight_are_bounded(monkeypatch):
     """As many lines of blocks as there are threads, whatever the number of blocks."""
-    from pdex_gpu.sources import dask_array, row_store
+    from pdex_gpu.sources.dask_arrays import array as dask_array
+    from pdex_gpu.sources.rechunk import store as row_store
 
     monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", 1)
     monkeypatch.setattr(dask_array, "_DENSE", 1)
@@ -167,7 +168,7 @@ def test_blocks_in_flight_are_bounded(monkeypatch):
 
 def test_what_is_kept_in_memory_is_bounded(monkeypatch, tmp_path):
     """The estimate of entries may be far off: what does not fit goes to the scratch file."""
-    from pdex_gpu.sources import row_store
+    from pdex_gpu.sources.rechunk import store as row_store
 
     monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", 1)
     values = np.random.default_rng(0).random((1000, 40))

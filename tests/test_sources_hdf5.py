@@ -19,10 +19,13 @@ from test_sources_memory import DTYPES, EDGES, N_CELLS, N_GENES, dense_of, examp
 
 from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError, FileFormatError, ScratchError, UnsupportedDataError
-from pdex_gpu.sources import hdf5, raw_file, row_store, stored_sparse
-from pdex_gpu.sources import scratch as scratch_module
+from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.nodes import from_node
+from pdex_gpu.sources.rechunk import scratch as scratch_module
+from pdex_gpu.sources.rechunk import store
+from pdex_gpu.sources.stored import hdf5
+from pdex_gpu.sources.stored import sparse as stored_sparse
+from pdex_gpu.utils import raw_file
 
 TINY = 1  # a budget that nothing fits in: blocks of one HDF5 chunk, and the scratch file
 AMPLE = 1 << 30
@@ -208,7 +211,7 @@ def test_every_byte_is_read_once(file, bytes_read, layout, budget, edges):
 
 @pytest.mark.parametrize("length", [1, 7, 64])
 def test_blocks_share_no_more_than_the_chunk_between_them(file, bytes_read, monkeypatch, length):
-    monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", length)
+    monkeypatch.setattr(store, "_SMALLEST_BLOCK", length)
     matrix = sparse.random(90, 40, density=0.3, random_state=0, format="csr", dtype=np.float32)
     options = {"chunks": (16,), "compression": "gzip"}
     node = write_sparse(file.create_group("X"), matrix, "csr_matrix", **options)
@@ -250,7 +253,7 @@ def test_a_range_of_genes_of_a_csc_file_reads_no_more_than_itself(file, bytes_re
 @pytest.mark.parametrize("chunk", [1, 3, 64, 100_000])
 def test_scratch_file_equals_memory(file, scratch, monkeypatch, chunk):
     """Blocks that end anywhere in a row: same entries, in the same order, as from memory."""
-    monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", 50)
+    monkeypatch.setattr(store, "_SMALLEST_BLOCK", 50)
     rng = np.random.default_rng(0)
     matrix = sparse.random(60, 40, density=0.4, random_state=rng, format="csr", dtype=np.float32)
     matrix.data[:] = np.arange(1, matrix.nnz + 1)
@@ -439,7 +442,7 @@ SHAPES = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_odd_shapes(file, monkeypatch, shape, layout, budget):
-    monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", 8)  # shorter than a full row
+    monkeypatch.setattr(store, "_SMALLEST_BLOCK", 8)  # shorter than a full row
     matrix = SHAPES[shape]
     source = from_node(write(file, matrix.toarray(), layout), what="X")
     n = matrix.shape[1]
@@ -511,7 +514,7 @@ def test_every_file_gives_the_results_of_memory(
     memory, threads, gene_chunk_size,
 ):  # fmt: skip
     values, codes, metric, expected = screens[which]
-    monkeypatch.setattr(row_store, "_SMALLEST_BLOCK", block)
+    monkeypatch.setattr(store, "_SMALLEST_BLOCK", block)
     path = tmp_path / "screen.h5ad"
     path.unlink(missing_ok=True)
     if options.get("compression") == "szip":  # takes eight numbers at a time

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from pdex_gpu.errors import DataError, UnsupportedDataError
 from pdex_gpu.sources.base import CscChunk, CsrChunk, DenseChunk
-from pdex_gpu.sources.memory import from_array, row_positions
+from pdex_gpu.sources.memory.arrays import from_array, row_positions
 
 DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
 N_CELLS, N_GENES = 23, 11
@@ -266,9 +266,10 @@ def test_other_than_two_dimensions_are_refused(matrix):
 
 def test_imports_stay_light():
     code = (
-        "import sys, pdex_gpu.sources.base, pdex_gpu.sources.memory, pdex_gpu.sources.dataset\n"
+        "import sys, pdex_gpu.sources.base, pdex_gpu.sources.memory.arrays\n"
+        "import pdex_gpu.sources.dataset\n"
         "assert not {'scipy', 'h5py', 'pandas', 'anndata'} & set(sys.modules)\n"
-        "import pdex_gpu.sources.hdf5, pdex_gpu.sources.h5ad\n"
+        "import pdex_gpu.sources.stored.hdf5, pdex_gpu.sources.anndata_files.h5ad\n"
         "assert not {'numba', 'cupy', 'pandas', 'anndata'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

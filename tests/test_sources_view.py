@@ -22,11 +22,11 @@ from test_sources_memory import N_CELLS, N_GENES, example, read_back
 
 from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError
-from pdex_gpu.sources import view_columns, view_dense
+from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.dataset import open_dataset
-from pdex_gpu.sources.nodes import from_node
-from pdex_gpu.sources.view import select
+from pdex_gpu.sources.views import csc, dense
+from pdex_gpu.sources.views.view import select
 
 TINY, AMPLE = 1, 1 << 30
 LAYOUTS = ["dense", "csr", "csc"]
@@ -185,8 +185,8 @@ def test_any_selection(tmp_path_factory, layout, selection, budget, data):
 @pytest.mark.parametrize("piece", [1, 64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_small_pieces(file, monkeypatch, layout, piece):
-    monkeypatch.setattr(view_columns, "_PIECE", piece)
-    monkeypatch.setattr(view_dense, "_PIECE", piece)
+    monkeypatch.setattr(csc, "_PIECE", piece)
+    monkeypatch.setattr(dense, "_PIECE", piece)
     chunks = (4, 3) if layout == "dense" else (5,)
     node = write(file, example(), layout, chunks=chunks, compression="gzip")
     rows, columns = np.array([20, 3, 3, 9, 22, 0]), np.array([7, 2, 2, 10])

@@ -27,11 +27,11 @@ from pdex_gpu.errors import (
     MissingDependencyError,
     UnsupportedDataError,
 )
-from pdex_gpu.pools import pool_map
-from pdex_gpu.sources import zarr_store
+from pdex_gpu.sources.anndata_files import zarr as zarr_store
+from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.dataset import open_dataset
-from pdex_gpu.sources.nodes import from_node
+from pdex_gpu.utils.parallel import pool_map
 
 zarr = pytest.importorskip("zarr")
 V3 = int(zarr.__version__.split(".")[0]) >= 3

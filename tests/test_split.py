@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from screens import KERNEL_SETS, LAYOUTS, as_chunk, kernel_set, make_case
 
 from pdex_gpu.sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
-from pdex_gpu.sources.split import halves
+from pdex_gpu.sources.chunk_ops import halves
 
 
 def dense_of(chunk: Chunk, n_cells: int) -> np.ndarray:

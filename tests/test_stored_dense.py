@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdex_gpu.errors import FileFormatError
-from pdex_gpu.pools import pool_map
-from pdex_gpu.sources import hdf5, stored_dense
-from pdex_gpu.sources import scratch as scratch_module
+from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.nodes import from_node
+from pdex_gpu.sources.rechunk import scratch as scratch_module
+from pdex_gpu.sources.stored import dense, hdf5
+from pdex_gpu.utils.parallel import pool_map
 
 SHAPE = (37, 23)
 VALUES = np.arange(37 * 23, dtype="f4").reshape(SHAPE)
@@ -40,7 +40,7 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def short_bands(monkeypatch):
-    monkeypatch.setattr(stored_dense, "_BAND", 400)
+    monkeypatch.setattr(dense, "_BAND", 400)
 
 
 def write(path, chunks, **options):

@@ -29,7 +29,7 @@ from test_sources_device import DeviceArray, DeviceSparse
 
 from pdex_gpu import DEResult, api, differential_expression
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.backends.cuda.shapes import Shapes
+from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.cli import main
 from pdex_gpu.errors import (
     DataError,
@@ -38,9 +38,9 @@ from pdex_gpu.errors import (
     OptionError,
     UnsupportedDataError,
 )
-from pdex_gpu.exits import Exit
-from pdex_gpu.progress import Tracker
-from pdex_gpu.schema import VALUES
+from pdex_gpu.results.schema import VALUES
+from pdex_gpu.utils.exit_codes import Exit
+from pdex_gpu.utils.progress import Tracker
 
 # Some values are of every sign and size, to be sorted as they are.
 pytestmark = pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")

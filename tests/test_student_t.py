@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from pdex_gpu.stats import student_t
-from pdex_gpu.stats.student_t import DF_MAX, DF_MIN, S_MAX, Y_MAX, survival
+from pdex_gpu.stats.distributions import student_t
+from pdex_gpu.stats.distributions.student_t import DF_MAX, DF_MIN, S_MAX, Y_MAX, survival
 
 # df, t and P(T > t), computed with 50 digits from the continued fraction of the incomplete beta
 # function; integrals of the density agree to 40 digits.

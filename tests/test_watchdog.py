@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pdex_gpu import watchdog
 from pdex_gpu.cli import main
 from pdex_gpu.errors import OptionError
-from pdex_gpu.exits import Exit
 from pdex_gpu.simulate import simulate_screen
-from pdex_gpu.watchdog import STUCK_SECONDS, Watchdog, stuck_seconds, watched
+from pdex_gpu.utils import watchdog
+from pdex_gpu.utils.exit_codes import Exit
+from pdex_gpu.utils.watchdog import STUCK_SECONDS, Watchdog, stuck_seconds, watched
 
 A_HEAP, HEADER, ENTRY = b"GCOL", 16, 16
 
@@ -106,7 +106,7 @@ def test_waiting_is_not_computing(tmp_path: Path) -> None:
     """Storage may be as slow as it likes: a block that sleeps goes on."""
     code = """
 import time
-from pdex_gpu.watchdog import Watchdog, watched
+from pdex_gpu.utils.watchdog import Watchdog, watched
 with Watchdog(lambda text: (text.encode(), True)):
     with watched("a slow file"):
         time.sleep(1.5)
@@ -124,7 +124,7 @@ print("done")
 def test_what_is_read_last_is_named() -> None:
     """Each call that ends is progress; the clock starts again for the one around it."""
     code = """
-from pdex_gpu.watchdog import Watchdog, watched
+from pdex_gpu.utils.watchdog import Watchdog, watched
 with Watchdog(lambda text: (text.encode(), True)), watched("the file"):
     with watched("X"):
         pass

@@ -11,8 +11,8 @@ from typing import Any
 
 import tables
 
-from pdex_gpu.cost.model import SPLIT, Crew, Rates, Work, predict
-from pdex_gpu.schedule import RESULTS_PER_RANGE
+from pdex_gpu.engines.schedule import RESULTS_PER_RANGE
+from pdex_gpu.estimation.model import SPLIT, Crew, Rates, Work, predict
 
 _UNITS = {
     "start": ("s", 1.0, "opening the file, reading labels"),

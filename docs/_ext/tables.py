@@ -53,7 +53,7 @@ def code(text: str) -> str:
 
 def columns(which: str) -> str:
     """The columns of results, ``"always"`` or ``"extra"``: meaning, NaN, formula, source."""
-    from pdex_gpu import schema
+    from pdex_gpu.results import schema
 
     known = load("columns")
     rows = []
@@ -317,7 +317,7 @@ def message_lists() -> str:
 def error_classes() -> str:
     """Every error class: what it is, what else catches it, and its exit code."""
     from pdex_gpu import errors
-    from pdex_gpu.exits import exit_code
+    from pdex_gpu.utils.exit_codes import exit_code
 
     rows = []
     for name, kind in vars(errors).items():

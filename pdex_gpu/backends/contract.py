@@ -35,11 +35,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..design import Contrast, Design
+from ..design.contrasts import Contrast, Design
 from ..errors import DataError
-from ..pools import Map
 from ..sources.base import Chunk, Source
-from ..value_summary import ValueSummary
+from ..utils.parallel import Map
+from .value_summary import ValueSummary
 
 #: With ``is_log1p=None``, a fractional part above this makes a matrix "log-transformed" (as in
 #: pdex).
@@ -90,8 +90,9 @@ class Moments:
         divide the values by ``2**exponent``. `mean` is still right there; `m2` is infinite or 0.
         None if all exponents are 0. See :func:`scale_exponent`.
     exact : numpy.ndarray or None, shape (K, C), object
-        Sums without rounding (:class:`pdex_gpu.stats.exact.Sums`) for genes where float64 loses
-        too many digits, None elsewhere. :mod:`pdex_gpu.stats.exact` adds it, not the kernels.
+        Sums without rounding (:class:`pdex_gpu.stats.exact_moments.Sums`) for genes where float64
+        loses too many digits, None elsewhere. :mod:`pdex_gpu.stats.exact_moments` adds it, not the
+        kernels.
     """
 
     n_expressed: np.ndarray

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ..checks import is_whole
 from ..errors import BackendError, OptionError, shown, unknown
+from ..utils.checks import is_whole
 
 ENVIRONMENT = "PDEX_GPU_BACKEND"
 
@@ -110,13 +110,16 @@ _CUDA_ENGINES = ("streams",)
 _BACKENDS = {
     b.name: b
     for b in (
-        _Backend("cuda", "pdex_gpu.backends.cuda.kernels", _CUDA_ENGINES, _probe_cuda),
-        _Backend("cpu", "pdex_gpu.backends.cpu.kernels", _CPU_ENGINES, _probe_cpu),
-        _Backend("reference", "pdex_gpu.backends.reference", _CPU_ENGINES, _probe_reference),
+        _Backend("cuda", "pdex_gpu.backends.cuda.kernel_set", _CUDA_ENGINES, _probe_cuda),
+        _Backend("cpu", "pdex_gpu.backends.cpu.kernel_set", _CPU_ENGINES, _probe_cpu),
+        _Backend("reference", "pdex_gpu.backends.numpy.kernel_set", _CPU_ENGINES, _probe_reference),
     )
 }
 # Dask runs any backend that its workers have.
-ENGINES = {name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES, "dask")}
+ENGINES = {
+    **{name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES)},
+    "dask": "pdex_gpu.engines.dask.engine",
+}
 
 
 def backends() -> list[BackendInfo]:
@@ -291,7 +294,7 @@ def load_kernels(
         raise BackendError(f"The CUDA backend cannot run here: {found.causes}")
     if len(found.indices) == 1:
         return module.open_kernels(found.indices[0], device_memory)
-    from .cuda.several import open_several
+    from .cuda.multi_device import open_several
 
     return open_several(found.indices, device_memory)
 
@@ -326,7 +329,7 @@ def compile_kernels(
     elif importlib.util.find_spec("cupy") is None:
         raise BackendError(f"CuPy is not installed: run {probe.install_command()}")
     try:
-        from .cuda import device as cuda
+        from .cuda import cupy_device as cuda
     except ImportError as error:
         raise BackendError(f"CuPy is installed but cannot be imported: {error}") from error
     if not architectures:

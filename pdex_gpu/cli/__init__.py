@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeGuard
 
 from .. import errors
-from ..console import PROGRAM
-from ..exits import Exit, exit_code
-from ..watchdog import Watchdog
+from ..utils.exit_codes import Exit, exit_code
+from ..utils.watchdog import Watchdog
+from .console import PROGRAM
 
 #: The environment variable by which a shell asks for completions.
 _COMPLETE = "_PDEX_GPU_COMPLETE"
@@ -97,7 +97,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     """Print what went wrong and return the exit code."""
     code, name, text = _explained(error)
     if as_json:
-        from .document import error_document, write_json
+        from .json_output import error_document, write_json
 
         write_json(error_document(code, name, text))
     elif isinstance(error, KeyboardInterrupt):
@@ -110,7 +110,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
 def _of_watchdog(text: str, as_json: bool) -> tuple[bytes, bool]:
     """Return what the watchdog writes instead of `_report`, and whether to standard error."""
     if as_json:
-        from .document import error_document, json_line
+        from .json_output import error_document, json_line
 
         document = error_document(Exit.INPUT, errors.FileFormatError.__name__, text)
         return json_line(document).encode(), False

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..console import PROGRAM
-from ..exits import EXIT_CODES
+from ..utils.exit_codes import EXIT_CODES
 from .commands import backends, calibrate, demo, doctor, plan, plot, report, run, top
+from .console import PROGRAM
 from .help import HelpfulCommand, HelpfulGroup
 
 _HELP = "Differential expression for single-cell perturbation screens."

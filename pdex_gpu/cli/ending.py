@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import PROGRAM, command_line, describe_backend, describe_hits, describe_values
+from ..design.naming import level_text
 from ..errors import LabelError
-from ..naming import level_text
-from .show import printable
+from .console import PROGRAM, command_line, describe_backend, describe_hits, describe_values
+from .tables import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..result_base import Result
-    from ..result_file import ResultFile
+    from ..results.base import Result
+    from ..results.file import ResultFile
 
 
 def end_of_run(result: ResultFile, seconds: float) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDependencyError
-from ..installing import how_to_install
+from ..utils.install_hints import how_to_install
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -32,7 +32,7 @@ def save_figure(axes: Any, path: Path, *, dpi: int = 200) -> None:
     """Write the figure of some axes, completely or not at all, and close it."""
     import matplotlib.pyplot as plt
 
-    from ..disk import write_beside
+    from ..utils.atomic_files import write_beside
 
     figure = axes.figure
     try:

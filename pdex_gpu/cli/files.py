@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..checks import check_path
-from ..disk import check_place, is_folder, mode_of
 from ..errors import OptionError, shown
+from ..utils.atomic_files import check_place, is_folder, mode_of
+from ..utils.checks import check_path
 
 
 def check_folder(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from ..console import PROGRAM, messages, on_terminal
+from .console import PROGRAM, messages, on_terminal
 
 _MOST_COLUMNS = 100  # longer lines are hard to read
 
@@ -44,7 +44,7 @@ class HelpfulGroup(TyperGroup):
 
 
 def _page(command: Any, ctx: Any) -> str:
-    from .show import open_console
+    from .tables import open_console
 
     console = open_console()
     console.width = min(console.width, _MOST_COLUMNS)

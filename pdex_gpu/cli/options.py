@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import values
+from . import parsers
 
 COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
     "Compare",
@@ -63,7 +63,7 @@ def choice(names: str, choices: tuple[str, ...], help: str, panel: str) -> Any:
         "NAME",
         help,
         panel,
-        parser=values.one_of(*choices),
+        parser=parsers.one_of(*choices),
         autocompletion=_completer(choices),
     )
 
@@ -76,7 +76,7 @@ def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 
 def _complete_columns(incomplete: str) -> list[str]:
-    from ..schema import EXTRA
+    from ..results.schema import EXTRA
 
     done, comma, begun = incomplete.rpartition(",")
     return [done + comma + name for name in ("all", *EXTRA) if name.startswith(begun)]
@@ -159,7 +159,7 @@ NoExpPostAgg = Annotated[
 ClipValue = Annotated[
     Any,
     option("--clip-value", "X", "fold change where a mean is 0; or none", TEST,
-           parser=values.number_or_none),
+           parser=parsers.number_or_none),
 ]  # fmt: skip
 
 # Rows and columns of the table.
@@ -169,11 +169,11 @@ Columns = Annotated[
            autocompletion=_complete_columns),
 ]  # fmt: skip
 Confidence = Annotated[
-    float, option("--confidence", "X", "level of confidence intervals", ROWS, parser=values.number)
+    float, option("--confidence", "X", "level of confidence intervals", ROWS, parser=parsers.number)
 ]
 Pseudocount = Annotated[
     float,
-    option("--pseudocount", "X", "of log2_fold_change_geometric", ROWS, parser=values.number),
+    option("--pseudocount", "X", "of log2_fold_change_geometric", ROWS, parser=parsers.number),
 ]
 FdrMethod = Annotated[
     str, choice("--fdr-method", FDR_METHODS, "or benjamini-yekutieli, bonferroni", ROWS)
@@ -184,21 +184,21 @@ FdrScope = Annotated[
 MinCells = Annotated[
     int,
     option("--min-cells", "N", "cells a side that a comparison needs", ROWS,
-           parser=values.at_least_one),
+           parser=parsers.at_least_one),
 ]  # fmt: skip
 MinFraction = Annotated[
     float | None,
     option("--min-fraction", "X", "rows expressed in this share of cells, or more", ROWS,
-           parser=values.number),
+           parser=parsers.number),
 ]  # fmt: skip
 MinCpm = Annotated[
     float | None,
     option("--min-cpm", "X", "rows with more counts per million", ROWS,
-           parser=values.number),
+           parser=parsers.number),
 ]  # fmt: skip
 
 # Where to run.
-Backend = Annotated[str, choice("--backend", BACKENDS, f'see "{values.PROGRAM} backends"', RUN)]
+Backend = Annotated[str, choice("--backend", BACKENDS, f'see "{parsers.PROGRAM} backends"', RUN)]
 Engine = Annotated[
     str, choice("--engine", ENGINES, "threads, shared_memory, serial, streams, dask", RUN)
 ]
@@ -208,21 +208,21 @@ Client = Annotated[
 Threads = Annotated[
     int | None,
     option("--threads", "N", "threads on each range of genes [all there are]", RUN,
-           parser=values.at_least_one),
+           parser=parsers.at_least_one),
 ]  # fmt: skip
 Workers = Annotated[
     int | None,
     option("--workers", "N", "ranges of genes (processes) at once", RUN,
-           parser=values.at_least_one),
+           parser=parsers.at_least_one),
 ]  # fmt: skip
 GeneChunkSize = Annotated[
     int | None,
-    option("--gene-chunk-size", "N", "most genes in a range", RUN, parser=values.at_least_one),
+    option("--gene-chunk-size", "N", "most genes in a range", RUN, parser=parsers.at_least_one),
 ]
 Memory = Annotated[
     int | None,
     option("--memory", "SIZE", "to use, as 4GB [half of what is free]", RUN,
-           parser=values.memory_size),
+           parser=parsers.memory_size),
 ]  # fmt: skip
 Scratch = Annotated[
     Path | None,
@@ -231,16 +231,16 @@ Scratch = Annotated[
 Device = Annotated[
     Any | None,
     option("--device", "N,...|all", "numbers of CUDA devices [first usable]", RUN,
-           parser=values.devices),
+           parser=parsers.devices),
 ]  # fmt: skip
 DeviceMemory = Annotated[
     int | None,
     option("--device-memory", "SIZE", "to use on each device, as 40GB [90 % of free]", RUN,
-           parser=values.memory_size),
+           parser=parsers.memory_size),
 ]  # fmt: skip
 
 Fdr = Annotated[
-    float, option("--fdr", "X", "false discovery rate of a hit", SHOW, parser=values.fraction)
+    float, option("--fdr", "X", "false discovery rate of a hit", SHOW, parser=parsers.fraction)
 ]
 Force = Annotated[bool, flag("--force", "replace an existing output", OUTPUT)]
 

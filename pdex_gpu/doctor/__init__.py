@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from . import caches, cuda, machine, packages, variables
-from .check import PROBLEM, Check
+from .base import PROBLEM, Check
 
 __all__ = ["Check", "diagnose", "healthy"]
 

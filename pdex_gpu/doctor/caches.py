@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..backends.cuda import binaries
-from .check import NOTE, OK, Check
+from ..backends.cuda import compile_cache
+from .base import NOTE, OK, Check
 from .cuda import found_cupy
 
 TOPIC = "Caches"
@@ -20,7 +20,7 @@ def checks() -> Iterator[Check]:
     """Check the cache of CPU kernels, and that of CUDA kernels where CuPy is installed."""
     yield cpu_cache(os.environ)
     if found_cupy():
-        yield cuda_cache(binaries.folder())
+        yield cuda_cache(compile_cache.folder())
 
 
 def cpu_cache(

@@ -12,7 +12,7 @@ from ..backends.cuda import driver as nvidia
 from ..backends.cuda.driver import Driver
 from ..backends.cuda.probe import MINIMUM_CUDA, install_command
 from ..backends.registry import backends
-from .check import NOTE, OK, PROBLEM, Check
+from .base import NOTE, OK, PROBLEM, Check
 from .machine import in_container
 from .packages import installed, older
 
@@ -89,7 +89,7 @@ def compiler_check() -> Check:
     from ..errors import BackendError
 
     try:
-        from ..backends.cuda import device
+        from ..backends.cuda import cupy_device as device
     except Exception as error:
         text = " ".join(f"CuPy cannot be imported ({type(error).__name__}: {error})".split())
         return Check(TOPIC, "NVRTC", PROBLEM, text, install_command())

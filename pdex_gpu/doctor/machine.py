@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..machine import available_memory, cpu_count, memory_budget
-from .check import NOTE, OK, PROBLEM, Check
+from ..utils.resources import available_memory, cpu_count, memory_budget
+from .base import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Machine"
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import __version__
-from .check import NOTE, OK, PROBLEM, Check
+from .base import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Packages"
 

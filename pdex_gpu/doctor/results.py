@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..console import PROGRAM
-from ..disk import is_folder
+from ..cli.console import PROGRAM
 from ..errors import FileFormatError, OptionError, listing, shown
-from ..result_file import ResultFile, open_result
-from .check import NOTE, OK, PROBLEM, Check
+from ..results.file import ResultFile, open_result
+from ..utils.atomic_files import is_folder
+from .base import NOTE, OK, PROBLEM, Check
 from .machine import size
 
 _SCREENS = (".h5ad", ".h5mu", ".h5", ".zarr", ".loom")

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend, compiling_is_off
-from ..disk import UMASK
 from ..errors import PdexGpuError
-from ..watchdog import STUCK_SECONDS, stuck_seconds
-from .check import NOTE, OK, PROBLEM, Check
+from ..utils.atomic_files import UMASK
+from ..utils.watchdog import STUCK_SECONDS, stuck_seconds
+from .base import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Environment"
 

@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..analysis import Analysis
 from ..backends.contract import KernelSet, Moments
-from ..design import Design
-from ..plan import Plan
-from ..pools import Map
+from ..backends.value_summary import ValueSummary
+from ..columns.measure import Analysis
+from ..design.contrasts import Design
 from ..sinks.base import RangeResult, Sink
 from ..sources.base import Reader, Reading, Source
-from ..stats.exact import with_exact_sums
-from ..value_summary import ValueSummary
+from ..stats.exact_moments import with_exact_sums
+from ..utils.parallel import Map
+from .plan import Plan
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64

@@ -18,15 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..backends.value_summary import ValueSummary
 from ..errors import OptionError, SharedMemoryError, WorkerError, shown
-from ..pools import pool_map
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
-from ..sources.memory import MemorySource
-from ..value_summary import ValueSummary
-from . import processes
+from ..sources.memory.arrays import MemorySource
+from ..utils.parallel import pool_map
+from . import worker_processes
 from .base import Job, run_range
-from .segments import MOUNT, Segment, make_segment
+from .shared_segments import MOUNT, Segment, make_segment
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Task:
 def run(job: Job) -> None:
     """Run every range of the job in worker processes."""
     source = job.source
-    why = processes.why_no_processes()
+    why = worker_processes.why_no_processes()
     if why is not None:
         raise WorkerError(
             f"engine='shared_memory' cannot start worker processes here: {why}. Use "
@@ -88,7 +88,7 @@ def _run_workers(job: Job, task: _Task) -> None:
             f"engine='shared_memory' cannot send the options {shown(job.analysis.test.options)} to "
             f"worker processes: {shown(error)}. Use engine='threads'."
         ) from error
-    done = processes.results(job.plan.n_workers, _run_range, task, job.plan.todo)
+    done = worker_processes.results(job.plan.n_workers, _run_range, task, job.plan.todo)
     with closing(done):
         for k, (results, summary) in done:
             for result in results:

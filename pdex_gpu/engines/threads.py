@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from ..pools import pool_map
+from ..utils.parallel import pool_map
 from .base import Job, run_range
 
 

@@ -13,11 +13,11 @@ which the figure is saved.
 
 from __future__ import annotations
 
-from .clouds import ma, volcano
-from .expression_left import on_target
-from .hit_counts import hits
-from .matrix import heatmap
-from .p_value_histogram import p_values
-from .quantile_plot import calibration
+from .calibration import calibration
+from .heatmap import heatmap
+from .hits import hits
+from .on_target import on_target
+from .p_values import p_values
+from .volcano_ma import ma, volcano
 
 __all__ = ["calibration", "heatmap", "hits", "ma", "on_target", "p_values", "volcano"]

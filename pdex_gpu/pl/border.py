@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..result_base import Result
-from .values import minus_log10_p, p_columns
+from ..results.base import Result
+from ..results.plot_values import minus_log10_p, p_columns
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError
-from ..installing import how_to_install
-from .canvas import LINE, LITERAL, shown
+from ..utils.install_hints import how_to_install
+from .axes import LINE, LITERAL, shown
 
 # The most points that names avoid: more would take longer and leave no room.
 _MOST_OBSTACLES = 500

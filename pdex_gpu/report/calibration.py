@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration_result import LEVELS, Calibration
-from ..console import number_text
+from ..calibration.result import LEVELS, Calibration
+from ..cli.console import number_text
 from .encode import label
 
 

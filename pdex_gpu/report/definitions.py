@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..effect import Effect
-from .carried import FEWEST_ROWS, MOST_ROWS
-from .settings import worded
+from ..results.effect import Effect
+from .payload import FEWEST_ROWS, MOST_ROWS
+from .provenance_table import worded
 
 TESTS = {
     "wilcoxon": "Wilcoxon rank-sum test",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..calibration_result import Calibration
-from ..pl.values import count
-from ..result_base import Result
-from .carried import Carried
+from ..calibration.result import Calibration
+from ..results.base import Result
+from ..results.plot_values import count
 from .encode import label
+from .payload import Carried
 
 #: Fewer cells per side than this are pointed out.
 FEW_CELLS = 10

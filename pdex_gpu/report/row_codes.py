@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..effect import Effect
-from .carried import Rows
+from ..results.effect import Effect
 from .encode import Packed, pack, unpack, whole
+from .payload import Rows
 
 
 def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:

@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..calibration_result import Calibration
-from ..checks import check_flag, check_path, check_text, kind
-from ..disk import check_place, is_folder, mode_of, write_beside
+from ..calibration.result import Calibration
 from ..errors import OptionError
-from ..pl.given import check_fdr
-from ..result_base import Result
-from ..result_file import open_result
-from .carried import MOST_ROWS, carry
-from .document import document
+from ..pl.arguments import check_fdr
+from ..results.base import Result
+from ..results.file import open_result
+from ..utils.atomic_files import check_place, is_folder, mode_of, write_beside
+from ..utils.checks import check_flag, check_path, check_text, kind
 from .page import page
+from .page_data import document
+from .payload import MOST_ROWS, carry
 
 _SUFFIXES = (".html", ".htm")
 

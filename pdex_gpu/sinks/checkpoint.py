@@ -24,7 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from ..disk import (
+from ..backends.value_summary import ValueSummary
+from ..errors import (
+    CheckpointError,
+    DamagedCheckpointWarning,
+    FileFormatError,
+    OutputError,
+    shown,
+    warn,
+)
+from ..utils.atomic_files import (
     CHECKPOINT,
     create,
     is_strangers,
@@ -37,19 +46,10 @@ from ..disk import (
     write_whole,
     writing,
 )
-from ..errors import (
-    CheckpointError,
-    DamagedCheckpointWarning,
-    FileFormatError,
-    OutputError,
-    shown,
-    warn,
-)
-from ..gate import reading
-from ..pools import Map
-from ..sources.raw_file import read_at
-from ..value_summary import ValueSummary
-from .differences import differences
+from ..utils.foreign_errors import reading
+from ..utils.parallel import Map
+from ..utils.raw_file import read_at
+from .identity_diff import differences
 from .range_file import DamagedRangeError, RangeFile
 
 logger = logging.getLogger("pdex_gpu")

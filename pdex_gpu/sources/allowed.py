@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..checks import check_choice, kind
 from ..errors import FileFormatError, OptionError, shown
+from ..utils.checks import check_choice, kind
 
 #: external: other files that the file refers to; unwritten: fill values for missing data.
 NAMES = ("external", "unwritten")

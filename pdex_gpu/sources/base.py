@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import DataError, PdexGpuError
-from ..pools import Map
+from ..utils.parallel import Map
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_label, check_path, kind
 from ..errors import (
     ColumnError,
     DataError,
@@ -21,14 +20,15 @@ from ..errors import (
     shown,
     unknown,
 )
+from ..utils.checks import check_label, check_path, kind
 from .allowed import Allowed
+from .anndata_files.multimodal import is_multimodal, many_modalities
+from .anndata_files.nodes import StoredSource, from_node, is_node
 from .base import Source
-from .columns import Column, Values, as_labels, as_values, native_labels
-from .columns import Labels as Labels
-from .columns import object_array as object_array
-from .memory import from_array, no_matrix
-from .multimodal import is_multimodal, many_modalities
-from .nodes import StoredSource, from_node, is_node
+from .memory.arrays import from_array, no_matrix
+from .obs_columns import Column, Values, as_labels, as_values, native_labels
+from .obs_columns import Labels as Labels
+from .obs_columns import object_array as object_array
 from .text import decode_texts
 from .whole_numbers import for_scipy
 
@@ -53,7 +53,7 @@ class Dataset:
         Returns the labels in another column of obs, given its name; raises ColumnError.
     matrix : callable
         Returns a matrix in obsm and its column names (None if it has none), given its name. For a
-        data frame the matrix is a list of its columns, as :class:`.columns.Values`.
+        data frame the matrix is a list of its columns, as :class:`.obs_columns.Values`.
     pools : mapping, optional
         With guides: maps each guide's label to the label of the cells it is compared with.
     matrices : callable
@@ -111,7 +111,7 @@ def open_dataset(
         check_path("data", data)
         return _open_path(os.fspath(data), groupby, layer, allow)  # not as a Path: it may be a URL
     if hasattr(data, "read") and hasattr(data, "seek"):
-        from .h5ad import open_h5ad
+        from .anndata_files.h5ad import open_h5ad
 
         return open_h5ad(data, groupby, layer, allow)
     # A caller with an AnnData has imported anndata; importing it here would cost seconds.
@@ -148,11 +148,11 @@ def _no_column(name: str) -> Labels:
 
 
 def _open_path(path: str, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
-    from .zarr_store import is_zarr_path, open_zarr
+    from .anndata_files.zarr import is_zarr_path, open_zarr
 
     if is_zarr_path(path):
         return open_zarr(path, groupby, layer, allow)
-    from .h5ad import open_h5ad
+    from .anndata_files.h5ad import open_h5ad
 
     return open_h5ad(path, groupby, layer, allow)
 
@@ -264,15 +264,15 @@ def _anndata_source(adata: Any, layer: str | None, allow: Allowed) -> Source:
         return source_of(matrix, what, allow)
     if not _is_stored(matrix):
         return source_of(_selected(adata, matrix, layer, what), what)
-    from .view import select
+    from .views.view import select
 
     return select(_from_stored(matrix, what, allow), *_selection(adata))
 
 
 def _check_backed(adata: Any, allow: Allowed) -> None:
     """Raise FileFormatError if X is not in the file, though anndata has opened it."""
-    from .hdf5 import reading
-    from .hdf5_group import StoredGroup
+    from .stored.hdf5 import reading
+    from .stored.hdf5_group import StoredGroup
 
     with reading(f"X of {adata.filename}"):
         StoredGroup(adata.file["/"], allow).get("X")
@@ -323,7 +323,7 @@ def source_of(matrix: Any, what: str, allow: Allowed = frozenset()) -> Source:
     if _is_stored(matrix):
         return _from_stored(matrix, what, allow)
     if is_dask(matrix):
-        from .dask_array import from_dask
+        from .dask_arrays.array import from_dask
 
         return from_dask(matrix, what=what)
     return from_array(matrix, what=what)

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from math import prod
 
 from ..errors import FileFormatError, MemoryBudgetError
-from ..machine import memory_budget
+from ..utils.resources import memory_budget
 
 #: Bytes per cell: label, code, position in group order and row pointer.
 BYTES_PER_CELL = 48

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, FileFormatError
-from .stored import Origin, StoredArray, Where, position
+from .stored.base import Origin, StoredArray, Where, position
 
 
 class WholeNumbers:
-    """A stored array of floats read as int64; see :class:`.stored.StoredArray`."""
+    """A stored array of floats read as int64; see :class:`.stored.base.StoredArray`."""
 
     def __init__(self, array: StoredArray) -> None:
         self._array = array
@@ -22,11 +22,11 @@ class WholeNumbers:
 
     @property
     def file(self) -> Origin | None:
-        """See :class:`.stored.StoredArray`."""
+        """See :class:`.stored.base.StoredArray`."""
         return self._array.file
 
     def read(self, where: Where, out: np.ndarray) -> int:
-        """See :meth:`.stored.StoredArray.read`; also raises FileFormatError for fractions."""
+        """See :meth:`.stored.base.StoredArray.read`; also raises FileFormatError for fractions."""
         found = np.empty(out.shape, self._array.dtype)  # filled by read
         n_bytes = self._array.read(where, found)
         fault = _fault(found)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .base import METRICS, StatisticalTest, make_test
+from .two_sample.base import METRICS, StatisticalTest, make_test
 
 __all__ = ["METRICS", "StatisticalTest", "make_test"]

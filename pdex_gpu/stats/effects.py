@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from .log_tails import _log_half_step
+from .distributions.log_tails import _log_half_step
 from .samples import Sides
-from .t_test import standard_error
+from .two_sample.t_test import standard_error
 
 # From this df on, quantiles of Student's t are evaluated as a polynomial in 1 / df.
 _FITTED_FROM, _DEGREE, _MOST_LEVEL = 8.0, 16, 0.9999

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backends.contract import Moments
-from ..design import Contrast
+from ..design.contrasts import Contrast
 
 _CANCELLED = 2.0**-20  # a difference below this share of its terms has lost too many digits
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..backends.contract import Moments
-from ..design import Contrast, Design
-from .exact import UNIT, Sums, quotient
+from ..design.contrasts import Contrast, Design
+from .exact_moments import UNIT, Sums, quotient
 from .samples import Sample, Sides, sides
 
 #: Differences of means are at most ``2**_REACH`` in the unit of a row, so that they can be squared.

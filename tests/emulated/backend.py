@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pdex_gpu.backends.cuda import kernels, probe
-from pdex_gpu.backends.cuda.shapes import Shapes
+from pdex_gpu.backends.cuda import kernel_set, probe
+from pdex_gpu.backends.cuda.launch_config import Shapes
 
 from .device import EmulatedDevice
 
@@ -56,11 +56,11 @@ class EmulatedCuda:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put the emulated device in the place of the one that CuPy drives."""
-        module = ModuleType("pdex_gpu.backends.cuda.device")
+        module = ModuleType("pdex_gpu.backends.cuda.cupy_device")
         module.open_device = self.open_device  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr("pdex_gpu.backends.cuda.device", module, raising=False)
+        monkeypatch.setattr("pdex_gpu.backends.cuda.cupy_device", module, raising=False)
         monkeypatch.setattr(probe, "probe", self.probe)
         monkeypatch.setattr(probe, "device_numbers", lambda: tuple(range(self.n_devices)))
         monkeypatch.setattr(probe, "usable_device", lambda index=None: index or 0)
-        monkeypatch.setattr(kernels, "Shapes", lambda: self.shapes)
+        monkeypatch.setattr(kernel_set, "Shapes", lambda: self.shapes)

@@ -1,4 +1,4 @@
-"""The emulated device and its streams: what :mod:`pdex_gpu.backends.cuda.base` asks of a device.
+"""The emulated device and its streams, which implement :mod:`pdex_gpu.backends.cuda.device_api`.
 
 Streams are lazy: nothing that is queued happens before the host waits for it. A host array that
 is changed too early, a result that is read too early, or an event that nobody waits for is then

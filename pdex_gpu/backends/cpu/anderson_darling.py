@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
 from .anderson_darling_continuous import anderson_darling_continuous
 from .anderson_darling_pool import anderson_darling_pool
+from .contrast_entries import longest_gene, select
+from .distinct_values import sorting_room, tables, tabulate
 from .exact_sums import folds, sum_of
 from .jit import jit
 from .pack import PackedBlock
-from .runs import sorting_room, tables, tabulate
-from .select import longest_gene, select
 from .sort import key_bits
 
 _STRIDE = 16

@@ -34,13 +34,13 @@ import math
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
+from .contrast_entries import Entries, longest_gene
+from .distinct_values import sorting_room, tables, tabulate
+from .int128 import HALF_BITS, add_multiple, two_product, whole
 from .int192 import ZERO, as_float, minus, multiple, plus, widened
 from .jit import jit
-from .runs import sorting_room, tables, tabulate
-from .select import Entries, longest_gene
 from .sort import key_bits
-from .wide import HALF_BITS, add_multiple, two_product, whole
 
 
 def anderson_darling_continuous(entries: Entries, contrast: Contrast) -> np.ndarray:

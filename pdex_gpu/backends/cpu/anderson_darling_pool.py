@@ -21,13 +21,13 @@ import math
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
+from .contrast_entries import Entries, longest_gene, reference_cells
+from .distinct_values import sorting_room, tables, tabulate
 from .exact_sums import exponent_of, folds, sum_of
+from .int128 import HALF_BITS, add, add_multiple, as_double, times, whole
 from .jit import jit
-from .runs import sorting_room, tables, tabulate
-from .select import Entries, longest_gene, reference_cells
 from .sort import key_bits
-from .wide import HALF_BITS, add, add_multiple, as_double, times, whole
 
 _BITS = np.int64(125)  # of 4 n**2 times the sum of weights
 _ZERO = np.uint64(0)

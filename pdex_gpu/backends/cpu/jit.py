@@ -1,4 +1,4 @@
-"""The compiler of CPU kernels, :func:`.compiled.jit`, and prefetching.
+"""The compiler of CPU kernels, :func:`.utils.jit.jit`, and prefetching.
 
 `parallel=True` takes ten seconds to compile and cannot be cached here; plain kernels on a Python
 thread pool scale equally well. Floating-point arithmetic stays strict (no fastmath), so that
@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ...compiled import jit as jit
+from ...utils.jit import jit as jit
 
 _CACHE_LINE = 64
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
 from ..contract import Distances
+from .contrast_entries import reference_cells, select
+from .distinct_values import sorting_room, tables, tabulate
 from .jit import jit
 from .pack import PackedBlock
-from .runs import sorting_room, tables, tabulate
-from .select import reference_cells, select
 from .sort import key_bits
 
 

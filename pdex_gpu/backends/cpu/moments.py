@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Design
+from ...design.contrasts import Design
 from ..contract import SAFE_EXPONENT, Moments
 from .exact_sums import add_exactly, exponent_of, extremes, folds, sum_of
 from .float_bits import BIAS, EXPONENT, float_of_bits
+from .int128 import two_product
 from .jit import jit
 from .pack import PackedBlock
-from .transforms import (
-    bound_of_expm1,
-    bound_of_log1p,
-    expm1_of,
-    log1p_of,
-    log1p_of_counts,
-    look_up,
-)
-from .wide import two_product
+from .transforms import bound_of_expm1, bound_of_log1p, expm1_of, log1p_of, log1p_of_counts, look_up
 
 _SAFE = SAFE_EXPONENT
 _STEP = 2 * SAFE_EXPONENT

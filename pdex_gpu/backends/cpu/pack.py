@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...design import Design
+from ...design.contrasts import Design
 from ...errors import UnsupportedDataError
-from ...pools import Map
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk
-from ...value_summary import ValueSummary
+from ...utils.parallel import Map
 from ..contract import NonFiniteError
+from ..value_summary import ValueSummary
 from .convert import UNFIT, ZERO, Seen
 from .pack_columns import pack_csc, pack_dense_columns
 from .pack_rows import pack_csr, pack_dense_rows

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...design import Design
-from ...pools import Map
+from ...design.contrasts import Design
 from ...sources.base import CscChunk, DenseChunk, NotCanonicalError
+from ...utils.parallel import Map
 from .convert import Seen, convert, merged
 from .jit import jit
-from .parts import exclusive_sum, split_evenly
+from .work_split import exclusive_sum, split_evenly
 
 
 def pack_csc(

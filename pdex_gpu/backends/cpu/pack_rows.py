@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ...design import Design
-from ...pools import Map
+from ...design.contrasts import Design
 from ...sources.base import CsrChunk, DenseChunk, NotCanonicalError
+from ...utils.parallel import Map
 from .convert import Seen, convert, merged
 from .jit import jit, prefetch, prefetch_ahead
-from .parts import exclusive_sum, split_evenly
+from .work_split import exclusive_sum, split_evenly
 
 _CELLS_A_PART = 1024
 # Cells of a group lie far apart in memory, too irregularly for the hardware prefetcher. While one

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
 from ..contract import Placements, RankSums
+from .contrast_entries import select
+from .distinct_values import sorting_room, tables, tabulate
+from .int128 import add_multiple, add_product, as_float
 from .jit import jit
 from .pack import PackedBlock
-from .runs import sorting_room, tables, tabulate
-from .select import select
 from .sort import key_bits
-from .wide import add_multiple, add_product, as_float
 
 
 def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placements:

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
 from ..contract import RankSums
+from .contrast_entries import longest_gene, select
+from .int128 import add_multiple, add_product, as_float
 from .jit import jit
 from .pack import PackedBlock
-from .select import longest_gene, select
 from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
-from .wide import add_multiple, add_product, as_float
 
 NARROW = 2_000_000  # most pooled cells for which n**3 fits int64
 MOST_GAINED = 2**63 - 1  # by an int64 before it is added to 128 bits

@@ -1,1 +1,1 @@
-"""The CUDA backend: kernels in `kernels/*.cu`, driven through the interface in :mod:`.base`."""
+"""The CUDA backend: kernels in `kernels/*.cu`, driven through the interface :mod:`.device_api`."""

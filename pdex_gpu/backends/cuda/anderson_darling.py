@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ...design import Contrast
-from .base import DeviceArray
-from .block import Slice
-from .matrix import send_small
-from .sides import Sides, launch_pairs, sides_of
+from ...design.contrasts import Contrast
+from .comparands import Sides, launch_pairs, sides_of
+from .device_api import DeviceArray
+from .device_matrix import send_small
+from .packed import Slice
 
 _TARGETS_A_BLOCK = 64  # they share no loaded keys, so blocks can be small
 CHUNK = 8  # as in prefix_sums.cuh

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
 from ..contract import Distances
-from .base import DeviceArray
-from .block import Slice
-from .sides import launch_pairs, sides_of
+from .comparands import launch_pairs, sides_of
+from .device_api import DeviceArray
+from .packed import Slice
 
 _TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
 

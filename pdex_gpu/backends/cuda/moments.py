@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..contract import Moments
-from .base import DeviceArray
-from .block import Slice
-from .types import FLOATING
+from .device_api import DeviceArray
+from .dtypes import FLOATING
+from .packed import Slice
 
 
 def moments(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> Moments:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...design import Contrast
+from ...design.contrasts import Contrast
 from ..contract import Placements
-from .base import DeviceArray
-from .block import Slice
+from .comparands import launch_pairs, sides_of
+from .device_api import DeviceArray
+from .packed import Slice
 from .rank_sums import rank_sums
-from .sides import launch_pairs, sides_of
 
 _TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
 

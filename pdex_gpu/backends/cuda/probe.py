@@ -183,7 +183,7 @@ def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], 
 def _try(driver: Driver, candidates: list[DriverDevice]) -> tuple[DriverDevice | None, list[str]]:
     """Return the first candidate that runs a kernel and what was found, or None and the causes."""
     try:
-        from . import device as module
+        from . import cupy_device as module
     except Exception as error:
         return None, [
             f"CuPy is installed but cannot be imported ({_root(error)}): run "

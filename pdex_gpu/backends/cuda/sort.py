@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import DeviceArray
-from .block import Slice
-from .matrix import send_small
+from .device_api import DeviceArray
+from .device_matrix import send_small
+from .packed import Slice
 
 
 def sort_slice(part: Slice) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...pools import Map
-from .base import Device, DeviceArray, Stream
+from ...utils.parallel import Map
+from .device_api import Device, DeviceArray, Stream
 
 #: Returns items [first, last) of each of the arrays that are sent together.
 Get = Callable[[int, int], tuple[np.ndarray, ...]]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import DeviceArray, Stream
-from .matrix import send_small
+from .device_api import DeviceArray, Stream
+from .device_matrix import send_small
 
 SORTED_BY_WARP = 512  # WARP_MOST in sort.cu
 

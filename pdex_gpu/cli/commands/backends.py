@@ -6,11 +6,11 @@ import time
 from typing import Annotated
 
 from ... import errors
-from ...console import PROGRAM
 from .. import options as o
-from .. import values
-from ..document import write_json
-from ..show import Cell, show_line, show_table
+from .. import parsers
+from ..console import PROGRAM
+from ..json_output import write_json
+from ..tables import Cell, show_line, show_table
 
 HELP = "List the backends, and why each can or cannot run here."
 
@@ -30,7 +30,7 @@ Compile = Annotated[
 Device = Annotated[
     int | None,
     o.option(
-        "--device", "N", "with --compile: for this device", o.RUN, parser=values.device_number
+        "--device", "N", "with --compile: for this device", o.RUN, parser=parsers.device_number
     ),
 ]
 Arch = Annotated[
@@ -49,7 +49,7 @@ def command(
     debug: o.Debug = False,
 ) -> None:
     """List, or compile."""
-    wanted = values.architectures(arch or ())
+    wanted = parsers.architectures(arch or ())
     if compile:
         _compile(device, wanted, quiet=quiet, json=json)
         return

@@ -7,15 +7,15 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from ...console import PROGRAM, number_text, on_terminal
 from .. import options as o
-from .. import values
-from ..bar import progress_bar
-from ..comparison import groups_of_cells, is_log1p, need_groupby, test_options
-from ..document import write_json
+from .. import parsers
+from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
+from ..console import PROGRAM, number_text, on_terminal
 from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
-from ..show import Cell, printable, show_table
+from ..json_output import write_json
+from ..progress_bar import progress_bar
+from ..tables import Cell, printable, show_table
 
 HELP = "Find out from control cells how far p-values can be believed."
 
@@ -36,13 +36,13 @@ Units = Annotated[
     str | None, o.option("--units", "COL", "cells that belong together, as the guide", _MOCK)
 ]
 Repeats = Annotated[
-    int, o.option("--repeats", "N", "random splits", _MOCK, parser=values.at_least_one)
+    int, o.option("--repeats", "N", "random splits", _MOCK, parser=parsers.at_least_one)
 ]
 Seed = Annotated[
-    int, o.option("--seed", "N", "of the random splits", _MOCK, parser=values.at_least_zero)
+    int, o.option("--seed", "N", "of the random splits", _MOCK, parser=parsers.at_least_zero)
 ]
 Alpha = Annotated[
-    float, o.option("--alpha", "X", "FDR at which hits are counted", _MOCK, parser=values.fraction)
+    float, o.option("--alpha", "X", "FDR at which hits are counted", _MOCK, parser=parsers.fraction)
 ]
 Output = Annotated[
     Path | None,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 from ... import errors
-from ...console import PROGRAM, on_terminal
 from .. import options as o
-from .. import values
-from ..bar import progress_bar
-from ..document import write_json
+from .. import parsers
+from ..console import PROGRAM, on_terminal
 from ..files import check_folder
-from ..show import show_line, show_table
+from ..json_output import write_json
+from ..progress_bar import progress_bar
+from ..tables import show_line, show_table
 
 HELP = "Simulate a screen, analyse it and show the strongest hits."
 
@@ -29,13 +29,13 @@ _SCREEN = "Screen"
 Folder = Annotated[
     Path, o.option("--output -o", "DIR", "folder for the screen and the results", o.OUTPUT)
 ]
-Cells = Annotated[int, o.option("--cells", "N", "cells", _SCREEN, parser=values.at_least_one)]
-Genes = Annotated[int, o.option("--genes", "N", "genes", _SCREEN, parser=values.at_least_one)]
+Cells = Annotated[int, o.option("--cells", "N", "cells", _SCREEN, parser=parsers.at_least_one)]
+Genes = Annotated[int, o.option("--genes", "N", "genes", _SCREEN, parser=parsers.at_least_one)]
 Perturbations = Annotated[
-    int, o.option("--perturbations", "N", "perturbations", _SCREEN, parser=values.at_least_one)
+    int, o.option("--perturbations", "N", "perturbations", _SCREEN, parser=parsers.at_least_one)
 ]
 Seed = Annotated[
-    int, o.option("--seed", "N", "of the simulation", _SCREEN, parser=values.at_least_zero)
+    int, o.option("--seed", "N", "of the simulation", _SCREEN, parser=parsers.at_least_zero)
 ]
 
 
@@ -62,7 +62,7 @@ def command(
             f"reference; use at least {2 * (perturbations + 1)}."
         )
     check_folder(output)
-    from ...demo import (
+    from ..demo import (  # fmt: skip
         FDR,
         REPORT,
         RESULTS,
@@ -71,7 +71,7 @@ def command(
         on_target,
         run_demo,
         strongest_rows,
-    )  # fmt: skip
+    )
 
     started = time.perf_counter()
     silent = quiet or json

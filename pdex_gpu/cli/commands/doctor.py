@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ...console import PROGRAM
-from ...exits import Exit
+from ...utils.exit_codes import Exit
 from .. import options as o
-from ..document import write_json
-from ..show import Cell, printable, show_entry, show_line
+from ..console import PROGRAM
+from ..json_output import write_json
+from ..tables import Cell, printable, show_entry, show_line
 
 HELP = "Examine this machine or a file of results, and name the fix."
 

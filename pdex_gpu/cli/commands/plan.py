@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...console import PROGRAM
-from ...exits import Exit
+from ...utils.exit_codes import Exit
 from .. import options as o
-from .. import values
-from ..comparison import groups_of_cells, is_log1p, need_groupby
-from ..document import write_json
-from ..show import Cell, printable, show_line, show_table
+from .. import parsers
+from ..arguments import groups_of_cells, is_log1p, need_groupby
+from ..console import PROGRAM
+from ..json_output import write_json
+from ..tables import Cell, printable, show_line, show_table
 
 if TYPE_CHECKING:
-    from ...estimation import Estimate
+    from ...estimation.estimate import Estimate
 
 HELP = "Tell what a run would take: memory, disk, time. X is not read."
 
@@ -40,17 +40,17 @@ Engine = Annotated[
 DaskWorkers = Annotated[
     int | None,
     o.option("--dask-workers", "N", "workers of a Dask cluster", o.RUN,
-             parser=values.at_least_one),
+             parser=parsers.at_least_one),
 ]  # fmt: skip
 Threads = Annotated[
     int | None,
     o.option("--threads", "N", "threads [all there are; 1 a Dask worker]", o.RUN,
-             parser=values.at_least_one),
+             parser=parsers.at_least_one),
 ]  # fmt: skip
 Density = Annotated[
     float | None,
     o.option("--density", "X", "share of nonzeros of a dense matrix [0.2]", o.RUN,
-             parser=values.number),
+             parser=parsers.number),
 ]  # fmt: skip
 NoTiming = Annotated[bool, o.flag("--no-timing", "measure nothing: no seconds", o.RUN)]
 
@@ -105,10 +105,10 @@ def command(
         file,
         **groups_of_cells(groupby, reference, groups),
         comparison=comparison or ("pairs" if pairs else "reference"),
-        pairs=values.pairs(pairs),
+        pairs=parsers.pairs(pairs),
         guides=guides,
         strata=strata,
-        columns=values.split(columns),
+        columns=parsers.split(columns),
         min_cells=min_cells,
         metric=metric,
         layer=layer,
@@ -151,7 +151,7 @@ def _show(found: Estimate) -> None:
 
 
 def _rows(found: Estimate) -> list[list[str | Cell]]:
-    from ...estimation import size_text as size
+    from ...estimation.estimate import size_text as size
 
     n_cells, n_genes = found.n_cells, found.n_genes
     rows: list[list[str | Cell]] = [

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ...console import PROGRAM
 from ...errors import OptionError, unknown
 from .. import options as o
-from .. import values
-from ..document import write_json
+from .. import parsers
+from ..console import PROGRAM
 from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
+from ..json_output import write_json
 
 HELP = "Draw a figure of results."
 
@@ -74,22 +74,22 @@ Within = Annotated[
 ]
 Fdr = Annotated[
     float | None,
-    o.option("--fdr", "X", "false discovery rate of a hit [0.05]", _WHAT, parser=values.fraction),
+    o.option("--fdr", "X", "false discovery rate of a hit [0.05]", _WHAT, parser=parsers.fraction),
 ]
 Labels = Annotated[
     int | None,
-    o.option("--labels", "N", "volcano, ma: genes named [10]", _WHAT, parser=values.at_least_zero),
+    o.option("--labels", "N", "volcano, ma: genes named [10]", _WHAT, parser=parsers.at_least_zero),
 ]
 Number = Annotated[
     int | None,
     o.option("-n", "N", "hits: perturbations; heatmap: genes [50]", _WHAT,
-             parser=values.at_least_one),
+             parser=parsers.at_least_one),
 ]  # fmt: skip
 Output = Annotated[
     Path, o.option("--output -o", "FILE", "the figure: .png, .svg or .pdf", o.OUTPUT)
 ]
 Dpi = Annotated[
-    int, o.option("--dpi", "N", "dots an inch of a .png", o.OUTPUT, parser=values.at_least_one)
+    int, o.option("--dpi", "N", "dots an inch of a .png", o.OUTPUT, parser=parsers.at_least_one)
 ]
 
 

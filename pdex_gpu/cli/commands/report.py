@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from ...console import PROGRAM, on_terminal
 from .. import options as o
-from .. import values
-from ..document import write_json
+from .. import parsers
+from ..console import PROGRAM, on_terminal
 from ..files import check_new_file
+from ..json_output import write_json
 
 HELP = "Write results as one HTML page that opens offline."
 
@@ -32,7 +32,7 @@ Calibration = Annotated[
 Title = Annotated[str | None, o.option("--title", "TEXT", "title of the page", _PAGE)]
 Fdr = Annotated[
     float,
-    o.option("--fdr", "X", "false discovery rate of a hit", _PAGE, parser=values.fraction),
+    o.option("--fdr", "X", "false discovery rate of a hit", _PAGE, parser=parsers.fraction),
 ]
 
 

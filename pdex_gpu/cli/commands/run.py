@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from ...console import PROGRAM, on_terminal
 from .. import options as o
-from .. import values
-from ..bar import progress_bar
-from ..comparison import groups_of_cells, is_log1p, need_groupby, test_options
-from ..document import write_json
+from .. import parsers
+from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
+from ..console import PROGRAM, on_terminal
+from ..json_output import write_json
+from ..progress_bar import progress_bar
 
 HELP = "Compare groups of cells, gene by gene: a screen in, a table out."
 
@@ -107,11 +107,11 @@ def command(
             file,
             **groups_of_cells(groupby, reference, groups),
             comparison=comparison or ("pairs" if pairs else "reference"),
-            pairs=values.pairs(pairs),
+            pairs=parsers.pairs(pairs),
             guides=guides,
             on_target=on_target,
             strata=strata,
-            columns=values.split(columns),
+            columns=parsers.split(columns),
             confidence=confidence,
             pseudocount=pseudocount,
             fdr_method=fdr_method,

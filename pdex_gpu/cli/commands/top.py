@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...console import PROGRAM, number_text
 from .. import options as o
-from .. import values
-from ..document import write_json
-from ..show import Cell, printable, show_line, show_table
+from .. import parsers
+from ..console import PROGRAM, number_text
+from ..json_output import write_json
+from ..tables import Cell, printable, show_line, show_table
 
 if TYPE_CHECKING:
-    from ...effect import Effect
+    from ...results.effect import Effect
 
 HELP = "Show the strongest genes of a perturbation."
 
@@ -29,7 +29,7 @@ examples:
 _WHICH = "Which"
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="the perturbation")]
-Number = Annotated[int, o.option("-n", "N", "rows", _WHICH, parser=values.at_least_one)]
+Number = Annotated[int, o.option("-n", "N", "rows", _WHICH, parser=parsers.at_least_one)]
 Reference = Annotated[
     str | None, o.option("--reference", "NAME", "compared with, if there are several", _WHICH)
 ]
@@ -37,7 +37,7 @@ Within = Annotated[
     str | None, o.option("--within", "LEVEL", "level compared in, if there are several", _WHICH)
 ]
 Fdr = Annotated[
-    float, o.option("--fdr", "X", "rows up to this are coloured", _WHICH, parser=values.fraction)
+    float, o.option("--fdr", "X", "rows up to this are coloured", _WHICH, parser=parsers.fraction)
 ]
 
 
@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """A table of the smallest p-values."""
     from ... import open_result
-    from ...effect import effect_of
-    from ...naming import level_text
+    from ...design.naming import level_text
+    from ...results.effect import effect_of
 
     result = open_result(results)
     effect = effect_of(result)
@@ -92,7 +92,7 @@ def command(
 
 
 def _cells(row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cell]:
-    from ...effect import direction
+    from ...results.effect import direction
 
     hit = row["fdr"] <= fdr
     colour = {1: "red", -1: "blue"}.get(int(direction(row)), "") if hit else ""

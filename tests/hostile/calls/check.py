@@ -18,7 +18,7 @@ from scipy import stats
 
 import pdex_gpu
 from pdex_gpu.errors import PdexGpuError
-from pdex_gpu.schema import EXTRA, VALUES
+from pdex_gpu.results.schema import EXTRA, VALUES
 
 from ..verdict import RIGHT, Verdict, foreign
 from .draw import TAKEN, Case, draw

@@ -210,7 +210,7 @@ def _differential(case: dict[str, Any], folder: Path, asked: dict[str, Any]) -> 
     import numpy as np
 
     import pdex_gpu
-    from pdex_gpu.schema import VALUES
+    from pdex_gpu.results.schema import VALUES
 
     _emulated(case)
     options = _options(case)

@@ -19,8 +19,8 @@ import anndata as ad
 import numpy as np
 
 import pdex_gpu
-from pdex_gpu.cost.model import Rates
 from pdex_gpu.errors import PdexGpuError
+from pdex_gpu.estimation.model import Rates
 
 from ..verdict import RIGHT, UNDETECTABLE, Verdict, foreign
 from . import documents, made
@@ -234,7 +234,7 @@ def _estimate(data: Any, labels: str, metric: str, layer: str | None) -> Any:
 def _plan(data: Any, labels: str, metric: str, layer: str | None) -> Any:
     if isinstance(data, ad.AnnData):
         return {}
-    with patch("pdex_gpu.cost.calibration.measure_rates", lambda *_, **__: _RATES):
+    with patch("pdex_gpu.estimation.benchmark.measure_rates", lambda *_, **__: _RATES):
         more = [] if layer is None else ["--layer", layer]
         command("plan", data, "--groupby", GROUP, "--comparison", "rest", "--metric", metric, *more)
     return {}

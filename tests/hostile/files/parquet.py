@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pdex_gpu.table import LAYOUT_KEY, METADATA_KEY
+from pdex_gpu.results.table import LAYOUT_KEY, METADATA_KEY
 
 from . import documents
 from .damage import Rng

@@ -1,0 +1,1 @@
+"""Pseudobulk: cells aggregated into samples, and DESeq2 on these samples."""

@@ -1,0 +1,416 @@
+"""Pseudobulk: cells are aggregated into samples, one per combination of levels of obs columns."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from ..backends.contract import NonFiniteError
+from ..design.lone_surrogates import writable, writable_labels
+from ..design.naming import quoted
+from ..engines.plan import Plan, make_plan
+from ..errors import (
+    DataError,
+    FileFormatError,
+    LabelError,
+    MemoryBudgetError,
+    MissingLabelWarning,
+    OptionError,
+    ScaleWarning,
+    UnsupportedDataError,
+    listing,
+    shown,
+    warn,
+)
+from ..pipeline.value_scale import elsewhere
+from ..sources.allowed import check_allow
+from ..sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
+from ..sources.dataset import frame_in_memory, object_array, open_dataset
+from ..sources.sizes import left_for_plan, within
+from ..utils.arrays import nan_filled
+from ..utils.checks import check_choice, check_text, listed
+from ..utils.parallel import Map, pool_map
+from ..utils.resources import cpu_count, memory_budget
+from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
+
+if TYPE_CHECKING:
+    import anndata
+
+logger = logging.getLogger("pdex_gpu")
+
+METHODS = ("sum", "mean", "median")
+N_CELLS = "n_cells"  # a column of obs in the result
+
+
+def pseudobulk(
+    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    groupby: str | Iterable[str],
+    *,
+    layer: str | None = None,
+    allow: str | Collection[str] = (),
+    method: str = "sum",
+    memory: str | float | int | None = None,
+) -> anndata.AnnData:
+    """Aggregate cells into samples: one observation for each combination of levels that occurs.
+
+    Parameters
+    ----------
+    data : anndata.AnnData, str, os.PathLike or file object
+        As in :func:`pdex_gpu.differential_expression`: an AnnData in memory or backed, or a view
+        of one; the path of an h5ad file or a zarr store; an open h5ad file. Files are read in
+        ranges of genes and may be larger than memory.
+    groupby : str or iterable of str
+        Columns of obs. Cells that lack a label in any of them are left out.
+    layer : str, optional
+        Layer to use instead of X.
+    allow : {"external", "unwritten"} or list of these
+        As in :func:`pdex_gpu.differential_expression`.
+    method : {"sum", "mean", "median"}
+        How the values of a sample's cells are combined, zeros included. Medians are those of
+        `numpy.median`: for an even number of cells, the mean of the two middle values.
+    memory : str, int or float, optional
+        Memory to use, not counting an input that is already in memory: ``"4GB"``, bytes, or a
+        fraction of the free memory (default 0.5). The result must fit in it.
+
+    Returns
+    -------
+    anndata.AnnData
+        X is dense float64 of shape (n_samples, n_genes); sums of whole numbers are exact up to
+        2**53 for every input dtype. obs has the columns of `groupby` as categoricals, in
+        alphabetical order, and ``n_cells``. var is that of the input (for files, only the names).
+
+        Samples are sorted by the levels of the first column, then of the second and so on, with
+        columns in alphabetical order and levels sorted by value (not by category order). They are
+        named ``column.level-column.level``: ``"donor.d1-target_gene.MYC"``. Order and names are
+        those of ADPBulk 0.1.4. If two samples would share a name, all levels are quoted.
+
+    Raises
+    ------
+    pdex_gpu.errors.PdexGpuError
+        One of its subclasses, for any input that cannot be used; see :mod:`pdex_gpu.errors`.
+
+    Examples
+    --------
+    >>> from pdex_gpu import pseudobulk
+    >>> from pdex_gpu.simulate import simulate_screen
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
+    >>> adata.obs["donor"] = [f"d{i % 3}" for i in range(adata.n_obs)]
+    >>> bulk = pseudobulk(adata, ["donor", "target_gene"])
+    >>> bulk.shape
+    (15, 60)
+    >>> bulk.obs_names[0], int(bulk.obs["n_cells"].iloc[0])
+    ('donor.d0-target_gene.GENE00031', 99)
+    """
+    columns = sorted(sample_columns(groupby))
+    check_choice("method:", method, METHODS)
+    if N_CELLS in columns:
+        raise OptionError(
+            f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
+            "Rename the column of obs."
+        )
+    samples = find_samples(data, columns, layer, allow, memory)
+    found = aggregate(data, samples, layer=layer, allow=allow, method=method, memory=memory)
+    levels = {writable(name): writable_labels(of_name) for name, of_name in samples.levels.items()}
+    samples = replace(samples, levels=levels)
+    if method == "sum" and found.minimum < 0.0:
+        what = "X" if layer is None else f"Layer {layer!r}"
+        warn(
+            f"{what} has negative values, down to {found.minimum:.6g}: they are not counts, so "
+            "their sums are not counts either. Give counts, as X or with layer=, or use "
+            f"method='mean'. {elsewhere(found.matrices)}",
+            ScaleWarning,
+        )
+
+    import anndata
+    import pandas as pd
+
+    obs: dict[str, Any] = {
+        column: pd.Categorical(
+            levels, categories=pd.Index(in_order(set(levels)), tupleize_cols=False)
+        )
+        for column, levels in samples.levels.items()
+    }
+    obs[N_CELLS] = samples.n_cells
+    var = pd.DataFrame(index=found.genes)
+    if isinstance(data, anndata.AnnData):
+        var = frame_in_memory(data.var).copy()
+    names = var.index.to_numpy(object)
+    genes = writable_labels(names)
+    if genes is not names:
+        var.index = pd.Index(genes, name=var.index.name)
+    return anndata.AnnData(X=found.values, obs=pd.DataFrame(obs, index=samples.names), var=var)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The sample that each cell belongs to. Samples are in the order of :func:`pseudobulk`.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray, shape (n_cells,), int64
+        Sample of each cell, -1 if a label is missing.
+    levels : dict of str to numpy.ndarray, shape (n_samples,), object
+        For each column, in alphabetical order, the level of each sample.
+    n_cells : numpy.ndarray, shape (n_samples,), int64
+    first_cell : numpy.ndarray, shape (n_samples,), int64
+        Row of the first cell of each sample.
+    """
+
+    codes: np.ndarray
+    levels: dict[str, np.ndarray]
+    n_cells: np.ndarray
+    first_cell: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """Return ``column.level-column.level`` per sample; levels are quoted if two names clash."""
+        names = self._names(str)
+        return names if len(set(names)) == len(names) else self._names(quoted)
+
+    def _names(self, text: Callable[[object], str]) -> list[str]:
+        parts = [[f"{column}.{text(level)}" for level in ls] for column, ls in self.levels.items()]
+        return ["-".join(sample) for sample in zip(*parts, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.n_cells)
+
+
+def sample_columns(groupby: str | Iterable[str]) -> list[str]:
+    """Return the requested columns, each once; raise OptionError if they are not names."""
+    try:
+        columns = [groupby] if isinstance(groupby, str) else listed(groupby)
+    except TypeError:
+        columns = []
+    if not columns or not all(isinstance(column, str) for column in columns):
+        raise OptionError(
+            f"groupby={shown(groupby)} must be the name of a column of obs, or a list of such "
+            "names."
+        )
+    return list(dict.fromkeys(columns))
+
+
+def find_samples(
+    data: Any,
+    columns: Sequence[str],
+    layer: str | None,
+    allow: Any,
+    memory: str | float | int | None,
+) -> Samples:
+    """Find the samples from columns of obs, without reading the rest of the data.
+
+    Public functions must call this directly: warnings are attributed to their callers.
+
+    Raises
+    ------
+    ColumnError, LayerError
+        The column or layer does not exist.
+    DataError
+        The matrix has no cells or no genes.
+    LabelError
+        No cell has a label in all columns.
+    """
+    check_text("layer", layer, may_be_none=True)
+    allowed = check_allow(allow)
+    codes = np.zeros(0, np.int64)
+    ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
+    for column in columns:
+        with within(memory), open_dataset(data, column, layer, allowed) as dataset:
+            source, labels = dataset.source, dataset.labels
+            if source.n_genes == 0 or source.n_cells == 0:
+                raise DataError(
+                    f"The matrix is empty: {source.n_cells} cells x {source.n_genes} genes "
+                    f"({dataset.description}). Check the filters that were applied to it."
+                )
+        used = np.unique(labels.codes[labels.codes >= 0])
+        names = labels.categories[used].tolist()
+        ordered = in_order(set(names))
+        position = {label: i for i, label in enumerate(ordered)}
+        rank = np.full(len(labels.categories) + 1, -1, np.int64)  # the last one is for code -1
+        rank[used] = [position[label] for label in names]
+        ranks = rank[labels.codes]
+        if not ranked:
+            codes = np.zeros(len(ranks), np.int64)
+        missing = (codes < 0) | (ranks < 0)
+        codes = np.where(missing, -1, codes * len(ordered) + ranks)
+        # Renumbered for each column, so that products over many columns stay small.
+        codes[~missing] = np.unique(codes[~missing], return_inverse=True)[1]
+        ranked[column] = ranks, ordered
+
+    kept = np.flatnonzero(codes >= 0)
+    if len(kept) < len(codes):
+        warn(
+            f"{len(codes) - len(kept)} of {len(codes)} cells have no label in "
+            f"{listing(columns)} and are left out.",
+            MissingLabelWarning,
+        )
+    if not len(kept):
+        raise LabelError(f"No cell has a label in {listing(columns)}: there is no sample.")
+    _, first, n_cells = np.unique(codes[kept], return_index=True, return_counts=True)
+    first_cell = kept[first].astype(np.int64)
+    levels = {
+        column: object_array(ordered[rank] for rank in ranks[first_cell])
+        for column, (ranks, ordered) in ranked.items()
+    }
+    return Samples(codes, levels, n_cells.astype(np.int64), first_cell)
+
+
+def in_order(labels: Iterable[Any]) -> list[Any]:
+    """Sort labels by value, or by their text if they are of mixed types."""
+    labels = list(labels)
+    try:
+        return sorted(labels)
+    except TypeError:  # labels of mixed types
+        return sorted(labels, key=str)
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """Cells aggregated into samples.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (n_samples, n_genes), float64
+    genes : numpy.ndarray, shape (n_genes,), object
+        Names.
+    minimum : float
+        The smallest value among the cells of all samples, or 0 if none is negative.
+    matrices : list of str
+        The other matrices of the data; see :class:`.dataset.Dataset`.
+    """
+
+    values: np.ndarray
+    genes: np.ndarray
+    minimum: float
+    matrices: list[str]
+
+
+def aggregate(
+    data: Any,
+    samples: Samples,
+    *,
+    layer: str | None,
+    allow: Any,
+    method: str,
+    memory: str | float | int | None,
+) -> Aggregated:
+    """Read the matrix and aggregate it into samples.
+
+    Raises
+    ------
+    DataError
+        A cell of a sample holds NaN or infinity, a sum exceeds the range of float64, or the
+        matrix is malformed.
+    MemoryBudgetError
+        The result, or the memory needed for reading, does not fit in `memory`.
+    UnsupportedDataError
+        The matrix is on a device.
+    """
+    budget, allowed = memory_budget(memory), check_allow(allow)
+    column = next(iter(samples.levels))
+    with (
+        within(memory),
+        open_dataset(data, column, layer, allowed) as dataset,
+        ThreadPoolExecutor(cpu_count()) as pool,
+    ):
+        source = dataset.source
+        what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
+        if source.on_device:
+            raise UnsupportedDataError(
+                f"{what} is on a CUDA device ({source.description}); samples are made in host "
+                f"memory. Move it: adata.{place} = adata.{place}.get()."
+            )
+        if source.n_cells != len(samples.codes):
+            raise FileFormatError(
+                f"{dataset.description} has {source.n_cells} cells, but had {len(samples.codes)} "
+                "when its obs was read. Start again once nothing writes to it."
+            )
+        try:
+            left = left_for_plan(budget, source.n_cells)
+            values, minimum = _read(source, samples, method, left, pool_map(pool))
+        except NonFiniteError as error:
+            raise DataError(
+                f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
+                f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
+                "Samples need finite values: replace it or remove the cell or gene."
+            ) from error
+        if np.isinf(values).any():
+            i, j = np.argwhere(np.isinf(values))[0]
+            raise DataError(
+                f"The sum of sample {samples.names[i]!r} in gene {str(dataset.genes[j])!r} (column "
+                f"{j}) is too large for any number that a computer stores as float64 (above "
+                "1.8e308). Values that large are no counts: check the matrix, or use "
+                "method='mean'."
+            )
+        return Aggregated(values, dataset.genes, minimum, dataset.matrices())
+
+
+def _read(
+    source: Source, samples: Samples, method: str, budget: int, run: Map
+) -> tuple[np.ndarray, float]:
+    """Aggregate range by range; return the values of samples and the smallest value of a cell."""
+
+    def reduce(chunk: Chunk) -> tuple[np.ndarray, float]:
+        if method == "median":
+            return medians(chunk, samples.codes, samples.n_cells)
+        return sums(chunk, samples.codes, samples.n_cells, mean=method == "mean")
+
+    tidy = False
+    while True:
+        plan = _plan(source, samples, method, budget, run)
+        logger.info(
+            "pseudobulk: %s of %d samples, %d cells x %d genes (%s), %d ranges",
+            method, len(samples), source.n_cells, source.n_genes, source.description,
+            plan.n_ranges,
+        )  # fmt: skip
+        reading = Reading(
+            run=run, n_threads=plan.n_threads, work=plan.work, most_entries=plan.most_entries
+        )
+        values, minimum = nan_filled((len(samples), source.n_genes), run), 0.0
+        try:
+            with source.open(plan.edges, plan.budget, reading) as reader:
+                for k in plan.todo:
+                    values[:, plan.genes(k)], smallest = reduce(reader.read(k))
+                    minimum = min(minimum, smallest)
+        except UnevenError as error:
+            logger.info("%s: planning anew from what was counted, and reading again", error)
+            continue
+        except NotCanonicalError as error:
+            if tidy:
+                raise
+            logger.info("%s: sorting a copy and summing duplicates, then starting over", error)
+            source, tidy = source.canonical(), True
+            continue
+        return values, minimum
+
+
+def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) -> Plan:
+    """Plan ranges of genes that are read one at a time, with the result held in memory."""
+
+    def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
+        return MEDIAN_BYTES_PER_ENTRY * n_entries if method == "median" else 0.0
+
+    needed = 8 * len(samples) * source.n_genes
+    try:
+        return make_plan(
+            source,
+            len(samples),
+            packed_bytes=packed_bytes,
+            budget=budget,
+            n_workers=1,
+            n_threads=None,
+            processors=cpu_count(),
+            reserved=needed,
+            run=run,
+        )
+    except MemoryBudgetError as error:
+        raise MemoryBudgetError(
+            f"memory= allows {budget:,} bytes, too few for the {method} of {source.n_cells:,} "
+            f"cells x {source.n_genes:,} genes in {len(samples):,} samples: the result alone takes "
+            f"{needed:,}. Give more with memory=."
+        ) from error

@@ -1,0 +1,41 @@
+"""The numba kernel set; see :class:`pdex_gpu.backends.contract.KernelSet`."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from .anderson_darling import anderson_darling
+from .benjamini_hochberg import benjamini_hochberg
+from .kolmogorov_smirnov import kolmogorov_smirnov
+from .moments import moments
+from .pack import PackedBlock, native_dtype, pack
+from .placements import placements
+from .rank_sums import rank_sums
+
+name = "cpu"
+
+__all__ = [
+    "anderson_darling",
+    "benjamini_hochberg",
+    "entries",
+    "kolmogorov_smirnov",
+    "moments",
+    "name",
+    "pack",
+    "packed_bytes",
+    "placements",
+    "rank_sums",
+]
+
+
+def entries(block: PackedBlock, gene: int) -> list[np.ndarray]:
+    """Return the values of each group in a gene; see the contract."""
+    bounds = block.offsets[:, gene].tolist()
+    return [block.values[start:stop] for start, stop in pairwise(bounds)]
+
+
+def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
+    """Return an upper bound on the bytes of a packed gene; see the contract."""
+    return float(native_dtype(dtype).itemsize) * n_entries

@@ -1,0 +1,217 @@
+"""The CUDA kernel set; see :class:`pdex_gpu.backends.contract.KernelSet`."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ...design.contrasts import Contrast, Design
+from ...errors import DeviceMemoryError
+from ...sources.base import Chunk, Source
+from ...utils.parallel import Map
+from ...utils.resources import memory_budget
+from ..contract import Distances, Moments, Placements, RankSums, StreamedKernelSet
+from ..numpy import kernel_set
+from . import anderson_darling as _anderson_darling
+from . import benjamini_hochberg as fdr
+from . import kolmogorov_smirnov as _kolmogorov_smirnov
+from . import moments as _moments
+from . import placements as _placements
+from . import rank_sums as _rank_sums
+from .device_api import Device, Stream
+from .device_matrix import fetch_small
+from .dtypes import values_of
+from .launch_config import Shapes
+from .memory_model import most_genes, slices
+from .packed import CudaBlock, Slice, make_block, make_slice
+from .sort import sort_slice
+from .staging import Staging
+from .stream_slots import Lanes
+
+logger = logging.getLogger("pdex_gpu")
+
+
+def open_kernels(
+    device: int | None = None, device_memory: str | float | int | None = None
+) -> CudaKernels:
+    """Open the kernel set of a device.
+
+    Parameters
+    ----------
+    device : int, optional
+        Number of the device; the first by default.
+    device_memory : str, int or float, optional
+        Device memory that may be used: ``"8GiB"``, bytes, or a fraction of the free memory.
+    """
+    from .cupy_device import open_device
+
+    free, _ = open_device(device).memory()
+    limit = memory_budget(0.9 if device_memory is None else device_memory, free)
+    return CudaKernels(open_device(device, limit))
+
+
+class CudaKernels:
+    """Kernels on one device; safe to call from several threads.
+
+    Parameters
+    ----------
+    device : Device
+    shapes : Shapes
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: Device, shapes: Shapes | None = None) -> None:
+        self.device = device
+        self.shapes = shapes or Shapes()
+        self._staging = Staging(device, self.shapes.n_buffers, self.shapes.buffer_bytes)
+        self._lanes = Lanes(device, self.shapes)
+        self._streams: queue.LifoQueue[Stream] = queue.LifoQueue()
+
+    @property
+    def description(self) -> str:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
+        return self.device.description
+
+    @property
+    def devices(self) -> tuple[StreamedKernelSet, ...]:
+        """Return this kernel set, the only one; see the contract."""
+        return (self,)
+
+    def give_up(self, kernels: StreamedKernelSet, error: Exception) -> bool:
+        """Return False, as there is no other device; see the contract."""
+        return False
+
+    @contextmanager
+    def _stream(self) -> Iterator[Stream]:
+        """Yield a stream for this context: an earlier one, with its memory, if one is free."""
+        try:
+            stream = self._streams.get_nowait()
+        except queue.Empty:
+            stream = self.device.stream()
+        yield stream
+        self._streams.put(stream)  # not after an error: work may be left on it
+
+    def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
+        """Return 0 bytes of host memory: a packed gene lies on the device."""
+        return 0.0
+
+    def most_genes(self, source: Source, n_ranges: int) -> int:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
+        free, _ = self.device.memory()
+        return most_genes(free, source, n_ranges)
+
+    def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CudaBlock:
+        """Pack a chunk; see the contract. The block stays on the device while it is referenced."""
+        with self._stream() as stream:
+            return make_block(
+                chunk, design, self.device, stream, self._staging, self.shapes, run, finite=finite
+            )
+
+    def tasks(self, block: CudaBlock, design: Design) -> list[slice]:
+        """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
+        free, _ = self.device.memory()
+        return slices(block.entries, block.matrix, design, free, self.shapes)
+
+    @contextmanager
+    def part(
+        self,
+        block: CudaBlock | Slice,
+        genes: slice,
+        design: Design | None = None,
+        *,
+        alone: bool = False,
+    ) -> Iterator[Slice]:
+        """Yield genes as sorted keys, holding one of few lanes; see the contract."""
+        if isinstance(block, Slice):
+            if genes != slice(0, block.n_genes):
+                raise ValueError(f"genes {genes} of a part of {block.n_genes}")
+            yield block
+            return
+        with (
+            self._lanes.all() if alone else self._lanes.lane() as lane,
+            make_slice(block, genes, lane) as part,
+        ):
+            sort_slice(part)
+            yield part
+
+    def moments(
+        self,
+        block: CudaBlock | Slice,
+        genes: slice,
+        design: Design,
+        *,
+        centred: bool,
+        expm1: bool,
+        log1p: bool = False,
+    ) -> Moments:
+        """See the contract."""
+        with self.part(block, genes, design) as part:
+            return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p)
+
+    def entries(self, block: CudaBlock | Slice, gene: int) -> list[np.ndarray]:
+        """See the contract."""
+        if not isinstance(block, Slice):
+            with self.part(block, slice(gene, gene + 1)) as part:
+                return self.entries(part, 0)
+        stream = block.lane.stream
+        starts = fetch_small(block.starts, stream).reshape(-1, block.n_genes)[:, gene].tolist()
+        if starts[0] == starts[-1]:
+            return [np.zeros(0)] * block.n_groups
+        values = values_of(fetch_small(block.keys[starts[0] : starts[-1]], stream), block.kind)
+        return np.split(values, np.array(starts[1:-1], np.int64) - starts[0])
+
+    def rank_sums(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> RankSums:
+        """See the contract."""
+        with self.part(block, genes) as part:
+            return _rank_sums.rank_sums(part, contrast)
+
+    def anderson_darling(
+        self,
+        block: CudaBlock | Slice,
+        genes: slice,
+        contrast: Contrast,
+        *,
+        variant: str = "midrank",
+    ) -> np.ndarray:
+        """See the contract."""
+        with self.part(block, genes) as part:
+            return _anderson_darling.anderson_darling(part, contrast, variant)
+
+    def kolmogorov_smirnov(
+        self, block: CudaBlock | Slice, genes: slice, contrast: Contrast
+    ) -> Distances:
+        """See the contract."""
+        with self.part(block, genes) as part:
+            return _kolmogorov_smirnov.kolmogorov_smirnov(part, contrast)
+
+    def placements(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> Placements:
+        """See the contract."""
+        with self.part(block, genes) as part:
+            return _placements.placements(part, contrast)
+
+    def benjamini_hochberg(
+        self,
+        p_value: np.ndarray,
+        run: Map,
+        *,
+        n_tests: int | None = None,
+        n_smaller: int = 0,
+        ceiling: float = 1.0,
+    ) -> np.ndarray:
+        """Adjust p-values, on the host if the device has too little memory; see the contract."""
+        try:
+            with self._stream() as stream:
+                return fdr.benjamini_hochberg(
+                    p_value, stream, self._staging, self.shapes, run,
+                    n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling,
+                )  # fmt: skip
+        except DeviceMemoryError as error:
+            logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", str(error))
+            return kernel_set.benjamini_hochberg(
+                p_value, run, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
+            )

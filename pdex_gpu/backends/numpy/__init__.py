@@ -1,0 +1,1 @@
+"""The NumPy kernel set, which defines what every other kernel set must return."""

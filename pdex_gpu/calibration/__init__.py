@@ -1,0 +1,1 @@
+"""Calibration of a screen's p-values with its control cells."""

@@ -1,0 +1,1 @@
+"""The columns of a result: what is measured for them, and how they are computed."""

@@ -1,0 +1,52 @@
+"""Checks of the arguments of plots: results, labels and options."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import OptionError, shown
+from ..results.base import Result
+from ..results.file import open_result
+from ..utils.checks import check_path, is_number, kind
+
+
+def as_result(result: Any) -> Result:
+    """Return `result` itself, or open the result file that it names.
+
+    Raises
+    ------
+    OptionError
+        If it is neither a result nor a path.
+    MissingFileError, FileFormatError
+        As in :func:`pdex_gpu.open_result`.
+    """
+    if isinstance(result, Result):
+        return result
+    if isinstance(result, str | os.PathLike):
+        return open_result(check_path("result", result))
+    raise OptionError(
+        f"A picture is made of a result of pdex_gpu, not of a {kind(result)}. "
+        "Pass what differential_expression() returned, what open_result() opened, or the path of a "
+        ".parquet file that to_parquet(), out= or `pdex-gpu run` wrote."
+    )
+
+
+def check_fdr(fdr: Any) -> float:
+    """Return a false discovery rate; raise OptionError unless it is above 0 and at most 1."""
+    if not is_number(fdr) or not 0.0 < fdr <= 1.0:
+        raise OptionError(f"fdr={shown(fdr)} must be a number above 0 and at most 1, such as 0.05.")
+    return float(fdr)
+
+
+def check_axes(ax: Any) -> None:
+    """Raise OptionError unless `ax` is a single matplotlib axes object or None."""
+    from .axes import pyplot
+
+    pyplot()
+    from matplotlib.axes import Axes
+
+    if ax is not None and not isinstance(ax, Axes):
+        raise OptionError(
+            f"ax={shown(ax)} must be matplotlib axes, such as those of plt.subplots()."
+        )

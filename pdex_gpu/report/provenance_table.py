@@ -1,0 +1,119 @@
+"""The whole provenance of a result, in words and in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..design.own_genes import OWN_GENES
+from .encode import label
+
+# Heading, then keys and their names in the report.
+_GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "Data",
+        {
+            "data": "Data",
+            "matrix": "Matrix",
+            "layer": "Layer",
+            "n_cells": "Cells",
+            "allow": "Read though not in the file",
+            "n_genes": "Genes",
+            "is_log1p": "Taken as log1p",
+            "raw_counts": "Raw counts",
+            "negative_values": "Negative values",
+        },
+    ),
+    (
+        "Comparisons",
+        {
+            "groupby": "Groups by",
+            "comparison": "Compared with",
+            "reference": "Reference",
+            "groups": "Groups asked for",
+            "n_targets": "Comparisons made",
+            "strata": "Strata",
+            "guides": "Guides",
+            "on_target": "Own gene by",
+            OWN_GENES: "Perturbations with an own gene",
+            "min_cells": "Fewest cells a side",
+        },
+    ),
+    (
+        "Test",
+        {
+            "metric": "Test",
+            "test_options": "Options",
+            "fdr_method": "Correction",
+            "fdr_scope": "Corrected over",
+            "min_fraction": "Fewest expressing (share)",
+            "min_cpm": "Fewest counts per million",
+            "filter_sides": "Sides that filters count",
+            "removed": "Left out by filters",
+        },
+    ),
+    (
+        "Numbers",
+        {
+            "exp_post_agg": "expm1 after the mean",
+            "clip_value": "Fold change clipped at",
+            "pseudocount": "Pseudocount",
+            "confidence": "Level of intervals",
+            "columns": "Further columns",
+        },
+    ),
+    (
+        "What ran",
+        {
+            "backend": "Backend",
+            "backend_reason": "Why",
+            "engine": "Engine",
+            "device": "Device",
+            "seconds": "Seconds",
+        },
+    ),
+)
+
+
+def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return groups of settings: each has a heading, and settings as pairs of name and text.
+
+    Nothing is left out: settings unknown to this version come last, under their own keys.
+    """
+    known = {key for _, names in _GROUPS for key in names} | {"versions"}
+    groups = []
+    for heading, names in _GROUPS:
+        lines = [
+            (text, _shown(key, provenance[key])) for key, text in names.items() if key in provenance
+        ]
+        groups.append((heading, lines))
+    versions = provenance.get("versions") or {}
+    if isinstance(versions, Mapping):
+        groups.append(("Versions", [(label(k), worded(v)) for k, v in versions.items()]))
+    else:
+        groups.append(("Versions", [("versions", worded(versions))]))
+    rest = [(label(k), worded(v)) for k, v in provenance.items() if k not in known]
+    groups.append(("Further", rest))
+    return [(heading, lines) for heading, lines in groups if lines]
+
+
+def _shown(key: str, value: Any) -> str:
+    """Return a setting in words; for own genes, one per perturbation, only their number."""
+    return worded(len(value) if key == OWN_GENES and isinstance(value, Mapping) else value)
+
+
+def worded(value: Any) -> str:
+    """Return a setting in words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{label(k)}: {worded(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(worded(v) for v in value) or "none"
+    return label(value)

@@ -1,0 +1,1 @@
+"""Results: the schema, in memory, in a file, and exports."""

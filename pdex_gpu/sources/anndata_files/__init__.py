@@ -1,0 +1,1 @@
+"""AnnData in files, HDF5 or zarr, read without anndata."""

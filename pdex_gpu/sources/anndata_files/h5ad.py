@@ -1,0 +1,145 @@
+"""Datasets in h5ad files, given as paths or as open binary files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from ...errors import FileFormatError, MissingFileError, UnreadableFileError, shown
+from ...utils.atomic_files import is_folder, is_there, mode_of
+from ...utils.watchdog import watched
+from ..allowed import Allowed
+from ..dataset import Dataset
+from ..stored.hdf5 import reading
+from ..stored.hdf5_group import StoredGroup
+from .multimodal import modality, split_path
+from .store import Store, read_dataset
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def open_h5ad(
+    file: str | os.PathLike[str] | Any,
+    groupby: str | None,
+    layer: str | None = None,
+    allow: Allowed = frozenset(),
+) -> Dataset:
+    """Open an h5ad file as a dataset, which is a context manager and has a ``close()``.
+
+    Parameters
+    ----------
+    file : str, os.PathLike or binary file
+        A path, or an open file with ``read`` and ``seek``, which stays open. For an h5mu file,
+        append the modality: ``"screen.h5mu/mod/rna"``.
+    groupby : str
+        Column of obs that holds the label of each cell.
+    layer : str, optional
+        Layer to read instead of X.
+    allow : frozenset of str
+        See :mod:`.allowed`.
+
+    Raises
+    ------
+    MissingFileError, UnreadableFileError
+        There is no such file, or permission to read it is missing.
+    FileFormatError
+        The file is not HDF5, is truncated, or is not laid out as anndata writes it.
+    ColumnError, LayerError
+        There is no such column or layer.
+    DataError, UnsupportedDataError
+        There is no matrix, or it is of a kind that is not supported.
+    """
+    is_path = isinstance(file, str | os.PathLike)
+    name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
+    with watched(name), ExitStack() as stack:
+        if is_path:
+            root = _root(stack, name, allow)
+        else:
+            root = StoredGroup(stack.enter_context(_open_object(file, name)), allow)
+        dataset = read_dataset(Store(root, name, reading, allow), groupby, layer)
+        dataset.close = stack.pop_all().close
+        return dataset
+
+
+@contextmanager
+def open_h5ad_root(name: str, allow: Allowed) -> Iterator[StoredGroup]:
+    """Yield the group of the AnnData at a path, given as for :func:`open_h5ad`."""
+    with ExitStack() as stack:
+        yield _root(stack, name, allow)
+
+
+def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
+    """Return the group of the AnnData at a path; closing `stack` closes its file.
+
+    The file itself is on the stack: if a dataset is dropped without being closed, its arrays keep
+    the file open.
+    """
+    path, inner = split_path(name)
+    file = stack.enter_context(_open_path(path))
+    with reading(name):
+        root = StoredGroup(file, allow)
+        return modality(root, inner, path) if inner else root
+
+
+def _open_path(path: str) -> h5py.File:
+    if "://" in path:
+        raise FileFormatError(
+            f"{path} is an h5ad file behind a URL, where only zarr stores are read. Copy it to a "
+            "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
+        )
+    if mode_of(Path(path)) is None:
+        raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
+    if is_folder(is_there(Path(path), "The file")):
+        raise FileFormatError(
+            f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are zarr "
+            "stores, with a file .zgroup or zarr.json."
+        )
+    try:
+        return h5py.File(path, "r")
+    except PermissionError as error:  # the file system checks more than the mode
+        raise UnreadableFileError(
+            f"The file {shown(path)} cannot be read: permission is missing. Grant it, or use a "
+            "copy."
+        ) from error
+    except OSError as error:
+        if not h5py.is_hdf5(path):
+            raise _not_hdf5(path, os.path.getsize(path)) from error
+        raise _cannot_open(path, error) from error
+
+
+def _open_object(file: Any, name: str) -> h5py.File:
+    """Open HDF5 in an open file, which h5py reads through the file's own methods."""
+    try:
+        file.seek(0)
+        start = file.read(len(_SIGNATURE))
+        if not isinstance(start, bytes):
+            raise TypeError("it gives text")
+    except (OSError, TypeError, ValueError) as error:
+        raise FileFormatError(
+            f"{name} cannot be read as a binary file: {error}. Open it with open(path, 'rb')."
+        ) from error
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        if start != _SIGNATURE:
+            raise _not_hdf5(name, file.seek(0, os.SEEK_END)) from error
+        raise _cannot_open(name, error) from error
+
+
+def _not_hdf5(name: str, size: int) -> FileFormatError:
+    return FileFormatError(
+        f"{name} is not an HDF5 file ({size} bytes). An h5ad file, as AnnData.write_h5ad writes "
+        "it, is needed."
+    )
+
+
+def _cannot_open(name: str, error: OSError) -> FileFormatError:
+    return FileFormatError(
+        f"{name} cannot be opened: truncated, damaged, or open for writing elsewhere. Copy or "
+        f"download it again. HDF5 says: {error}"
+    )

@@ -1,0 +1,208 @@
+"""Sources for nodes of a store, HDF5 or zarr: matrices as anndata writes them."""
+
+from __future__ import annotations
+
+import sys
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import FileFormatError, UnsupportedDataError
+from ..allowed import Allowed
+from ..memory.arrays import fault_of_indptr
+from ..sizes import claim_texts
+from ..stored.base import StoredArray
+from ..stored.dense import StoredDense
+from ..stored.sparse import SparseArrays, StoredCsc, StoredCsr
+from ..text import decode_texts, plain_text
+from ..whole_numbers import WholeNumbers
+
+StoredSource = StoredCsr | StoredCsc | StoredDense
+_MOST_IN_ATTRIBUTE = 16  # an encoding, a name, a shape
+SUPPORTED = "array, csr_matrix and csc_matrix"
+
+
+def is_node(matrix: Any) -> bool:
+    """Return whether this is an array or group of an open HDF5 file or zarr store."""
+    h5py = sys.modules.get("h5py")
+    if h5py is not None and isinstance(matrix, h5py.Dataset | h5py.Group):
+        return True
+    return _is_zarr(matrix)
+
+
+def _is_zarr(node: Any) -> bool:
+    zarr = sys.modules.get("zarr")
+    return zarr is not None and isinstance(node, (zarr.Array, zarr.Group))
+
+
+def is_array(node: Any) -> bool:
+    """Return whether a node is an array; otherwise it is a group."""
+    return hasattr(node, "dtype")
+
+
+def members(root: Any, name: str) -> Any:
+    """Return the group `name`, empty if it is missing; raise FileFormatError for an array."""
+    found = root.get(name, {})
+    if is_array(found):
+        raise FileFormatError(
+            f"{name} is an array, where a group belongs: not laid out as anndata writes it."
+        )
+    return found
+
+
+def attribute(node: Any, name: str, most: int = _MOST_IN_ATTRIBUTE) -> Any:
+    """Return an attribute as it is stored; None if there is none.
+
+    Raises
+    ------
+    FileFormatError
+        It holds more than `most` values: all of them may share one long text in the file.
+    """
+    attributes = node.attrs
+    if hasattr(attributes, "get_id") and name in attributes:  # HDF5
+        n = prod(attributes.get_id(name).shape or ())
+        if n > most:
+            raise FileFormatError(
+                f"The attribute {name!r} of {node.name} is malformed: it holds {n:,} values, where "
+                f"at most {most:,} belong. Copy or download the file again."
+            )
+    return attributes.get(name)
+
+
+def encoding_of(node: Any) -> str:
+    """Return the node's encoding-type; "" if it has none.
+
+    Sparse groups older than encoding types have ``h5sparse_format: csr`` instead.
+    """
+    old = attribute(node, "h5sparse_format")
+    if old is not None:
+        return f"{plain_text(old)}_matrix"
+    found = attribute(node, "encoding-type")
+    return "" if found is None else plain_text(found)
+
+
+def texts(node: Any, what: str) -> np.ndarray | None:
+    """Read the strings of an array as an object array; None if it holds something else."""
+    if not _is_zarr(node):
+        from ..stored.hdf5 import read_texts
+
+        return read_texts(node, what)
+    if node.dtype.kind not in "TOUS":
+        return None
+    n = int(node.shape[0])
+    claim_texts(n, n * node.dtype.itemsize, what)
+    return decode_texts(node[:].astype(object), f"{what} of {node.store}")
+
+
+def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSource:
+    """Return the source that reads the matrix at `node`; its file must stay open.
+
+    Parameters
+    ----------
+    node : h5py.Dataset, h5py.Group, StoredGroup, zarr.Array or zarr.Group
+        A dense dataset, or a group with data, indices and indptr.
+    what : str
+        Name of the matrix in messages: ``"X"``, ``"layer 'counts'"``.
+    allow : frozenset of str
+        See :mod:`.allowed`.
+
+    Raises
+    ------
+    FileFormatError
+        Parts of the matrix are missing, were never written, or cannot be read.
+    UnsupportedDataError
+        The encoding is not one of array, csr_matrix and csc_matrix, or the values are not real
+        numbers.
+    """
+    if is_node(node):  # from a file that anndata opened
+        node = _checked(node, what, allow)
+    encoding = encoding_of(node)
+    if is_array(node):
+        if encoding not in ("", "array"):
+            raise _unsupported(encoding, what)
+        values = open_array(node, what)
+        return StoredDense(values, what, values.file)
+    if encoding not in ("csr_matrix", "csc_matrix"):
+        raise _unsupported(encoding, what)
+    by_row = encoding == "csr_matrix"
+    arrays = sparse_arrays(node, by_row, what, allow)
+    return StoredCsr(arrays) if by_row else StoredCsc(arrays)
+
+
+def _checked(node: Any, what: str, allow: Allowed) -> Any:
+    """Return a node with the checks of :class:`.hdf5_group.StoredGroup` or its zarr counterpart."""
+    if _is_zarr(node):
+        from ..stored.zarr_group import StoredZarrGroup
+
+        return node if is_array(node) else StoredZarrGroup(node, allow)
+    from ..stored.hdf5_group import stored_node
+
+    return stored_node(node, f"{what} of {node.file.filename}", allow)
+
+
+def sparse_arrays(
+    group: Any, by_row: bool, what: str, allow: Allowed = frozenset()
+) -> SparseArrays:
+    """Open and check the arrays of a sparse matrix; see :func:`from_node`."""
+    kinds = {"data": "buifcOSV", "indices": "iuf", "indptr": "iuf"}
+    nodes = {name: group.get(name) for name in kinds}  # once: each get counts chunks
+    unusable = [name for name in kinds if not _is_vector(nodes[name], kinds[name])]
+    shape = shape_of(group)
+    if unusable or shape is None:
+        raise FileFormatError(
+            f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: "
+            "not laid out as anndata writes it."
+        )
+    data = open_array(nodes["data"], f"{what}/data", sparse_data="unwritten" not in allow)
+    indices = _whole_numbers(open_array(nodes["indices"], f"{what}/indices"))
+    stored = _whole_numbers(open_array(nodes["indptr"], f"{what}/indptr"))
+    n_major, n_stored = shape[0 if by_row else 1], min(data.shape[0], indices.shape[0])
+    if stored.shape[0] != n_major + 1:
+        found = f"it holds {stored.shape[0]}"
+        raise FileFormatError(fault_of_indptr(stored.name, n_major, n_stored, found))
+    indptr = np.empty(stored.shape, stored.dtype)  # filled by read
+    if indptr.size:
+        stored.read((slice(0, len(indptr)),), indptr)
+    return SparseArrays(data, indices, indptr, shape, by_row, what, data.file)
+
+
+def shape_of(group: Any) -> tuple[int, int] | None:
+    """Return the shape of a sparse matrix; None if its attribute does not give it."""
+    found = attribute(group, "shape")
+    found = attribute(group, "h5sparse_shape") if found is None else found
+    try:
+        numbers = np.asarray(found).reshape(-1).tolist()
+        whole = [int(n) for n in numbers]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if len(whole) != 2 or whole != numbers or min(whole) < 0:
+        return None
+    return whole[0], whole[1]
+
+
+def _whole_numbers(array: StoredArray) -> StoredArray:
+    """Return the array as integers: some writers store all numbers as float64."""
+    return WholeNumbers(array) if array.dtype.kind == "f" else array
+
+
+def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
+    """Open the array at `node`; with `sparse_data`, zarr chunks that read as zeros were lost."""
+    if _is_zarr(node):
+        from .zarr import ZarrArray
+
+        return ZarrArray(node, what, sparse_data)
+    from ..stored.hdf5 import open_hdf5_array
+
+    return open_hdf5_array(node, what)
+
+
+def _is_vector(node: Any, kinds: str) -> bool:
+    return node is not None and is_array(node) and node.ndim == 1 and node.dtype.kind in kinds
+
+
+def _unsupported(encoding: str, what: str) -> UnsupportedDataError:
+    return UnsupportedDataError(
+        f"{what} has the encoding {encoding or 'none'!r}; supported are {SUPPORTED}. "
+        f"Write the file again with one of these."
+    )

@@ -1,0 +1,1 @@
+"""Matrices in memory, of the host or of a CUDA device."""

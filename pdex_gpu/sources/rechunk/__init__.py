@@ -1,0 +1,1 @@
+"""Row-major matrices, rechunked into ranges of genes."""

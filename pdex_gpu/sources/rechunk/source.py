@@ -1,0 +1,87 @@
+"""A source whose rows arrive in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+
+from ...utils.parallel import Map
+from ..base import Reader, Reading, Source
+from .blocks import RowBlocks
+from .store import RowStore
+
+
+class SourceRows(RowBlocks, Protocol):
+    """Rows from which a complete source can be built.
+
+    Attributes
+    ----------
+    description : str
+    n_bytes : int
+        Approximate number of bytes to read.
+    """
+
+    description: str
+    n_bytes: int
+
+    def density(self, run: Map) -> np.ndarray | None:
+        """See :meth:`.base.Source.density`."""
+        ...
+
+    def identity(self) -> Mapping[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise FileFormatError if the file or store was changed since it was opened."""
+        ...
+
+    def canonical(self) -> Source:
+        """See :meth:`.base.Source.canonical`."""
+        ...
+
+
+class RowsSource:
+    """Rows read once from front to back and split by ranges of genes."""
+
+    in_memory = False
+    on_device = False
+    costly_to_cut = False
+    read_whole = True
+    gene_step = 1
+
+    def __init__(self, rows: SourceRows) -> None:
+        self.rows = rows
+        self.n_cells, self.n_genes = rows.n_cells, rows.n_genes
+        self.dtype, self.bytes_per_entry = rows.dtype, rows.bytes_per_entry
+        self.n_bytes, self.description = rows.n_bytes, rows.description
+
+    @property
+    def nnz(self) -> int:
+        """See :class:`.base.Source`."""
+        return self.rows.nnz
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`Source.open`."""
+        with RowStore(self.rows, edges, budget, reading) as store:
+            self.rows.check_unchanged()
+            yield store
+
+    def density(self, run: Map) -> np.ndarray | None:
+        """See :meth:`.base.Source.density`."""
+        counted = self.rows.counted
+        return self.rows.density(run) if counted is None else counted.astype(np.float64)
+
+    def identity(self) -> Mapping[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        return self.rows.identity()
+
+    def canonical(self) -> Source:
+        """See :meth:`.base.Source.canonical`."""
+        return self.rows.canonical()

@@ -1,0 +1,1 @@
+"""Arrays in HDF5 and zarr files, decoded in parallel."""

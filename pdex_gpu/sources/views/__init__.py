@@ -1,0 +1,1 @@
+"""Selections of cells and genes from matrices in files."""

@@ -1,0 +1,137 @@
+"""Cells and genes selected from a CSR matrix in a file, read block by block."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+
+from ...utils.parallel import Map
+from ..base import Reading, Source
+from ..order import in_order
+from ..rechunk.blocks import MARGIN
+from ..rechunk.source import RowsSource
+from ..stored.sparse import SparseArrays, StoredCsr
+
+
+def stretches(lines: np.ndarray, indptr: np.ndarray, gap: int) -> list[np.ndarray]:
+    """Split ascending rows (or columns) where more than `gap` entries lie between neighbours."""
+    between = indptr[lines[1:]] - indptr[lines[:-1] + 1]
+    return np.split(lines, np.flatnonzero(between > gap) + 1) if len(lines) else []
+
+
+def read_lines(
+    arrays: SparseArrays, lines: np.ndarray, reading: Reading
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read data, indices and bounds of some rows (CSR) or columns (CSC), ascending.
+
+    Chunks of the file that contain none of them are not read.
+    """
+    indptr = arrays.indptr
+    lengths = indptr[lines + 1] - indptr[lines]
+    bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    data = np.empty(int(bounds[-1]), arrays.dtype)  # filled stretch by stretch
+    indices = np.empty(int(bounds[-1]), arrays.index_dtype)
+    at = 0
+    for some in stretches(lines, indptr, arrays.data.chunks[0]):
+        first, last = int(indptr[some[0]]), int(indptr[some[-1] + 1])
+        n = int((indptr[some + 1] - indptr[some]).sum())
+        target = slice(at, at + n)
+        at += n
+        if n == last - first:
+            reading.advance(arrays.read(first, last, data[target], indices[target]))
+            continue
+        all_data = np.empty(last - first, arrays.dtype)  # filled by read
+        all_indices = np.empty(last - first, arrays.index_dtype)
+        reading.advance(arrays.read(first, last, all_data, all_indices))
+        kept = np.zeros(some[-1] - some[0] + 1, bool)
+        kept[some - some[0]] = True
+        mask = np.repeat(kept, np.diff(indptr[some[0] : some[-1] + 2]))
+        data[target], indices[target] = all_data[mask], all_indices[mask]
+    return data, indices, bounds
+
+
+class SelectedRows:
+    """Some rows of a CSR matrix; see :class:`.source.SourceRows`.
+
+    Parameters
+    ----------
+    source : StoredCsr
+    kept : numpy.ndarray, int64
+        Rows of the matrix, ascending.
+    columns : numpy.ndarray, int64, optional
+        Columns of the matrix in any order; all by default.
+    """
+
+    def __init__(self, source: StoredCsr, kept: np.ndarray, columns: np.ndarray | None) -> None:
+        self._arrays = source.arrays
+        arrays = self._arrays
+        self._kept, self._columns = kept, columns
+        self.n_cells = len(kept)
+        self.n_genes = arrays.n_genes if columns is None else len(columns)
+        self.exact = columns is None
+        self.dtype = arrays.dtype
+        small, middle = self.n_genes <= 1 << 16, self.n_genes < 1 << 31
+        self.index_dtype = np.dtype(np.uint16 if small else np.int32 if middle else np.int64)
+        self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
+        self.counted: np.ndarray | None = None
+        self._n_entries = int((arrays.indptr[kept + 1] - arrays.indptr[kept]).sum())
+        most = 1 if columns is None else np.bincount(columns).max(initial=0)
+        self._most_repeats = int(most)  # maximum over columns
+        self.n_bytes = int(arrays.n_bytes * self._n_entries / max(1, arrays.nnz))
+        self.description = source.description
+
+    @property
+    def nnz(self) -> int:
+        """See :class:`.rechunk.blocks.RowBlocks`."""
+        if self._columns is None:
+            return self._n_entries
+        if self.counted is not None:
+            return int(self.counted.sum())
+        return min(self._n_entries * self._most_repeats, int(MARGIN * self._estimated.sum()) + 1)
+
+    @cached_property
+    def _estimated(self) -> np.ndarray:
+        return self._density(map)
+
+    def _density(self, run: Map) -> np.ndarray:
+        found = self._arrays.density(run) * (self._n_entries / max(1, self._arrays.nnz))
+        return found if self._columns is None else found[self._columns]
+
+    def density(self, run: Map) -> np.ndarray:
+        """See :meth:`.base.Source.density`."""
+        return self._density(run) if self._columns is None else self._estimated
+
+    def cut(self, length: int) -> list[slice]:
+        """See :meth:`.RowBlocks.cut`: counts entries of the file, since all are read."""
+        steps = self._arrays.indptr[self._kept] // length
+        cuts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), self.n_cells]
+        return [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
+
+    def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See :meth:`.rechunk.blocks.RowBlocks.block`."""
+        data, indices, bounds = read_lines(self._arrays, self._kept[rows], reading)
+        if self._columns is None:
+            return data, indices, bounds
+        from scipy import sparse
+
+        shape = (len(bounds) - 1, self._arrays.n_genes)
+        chosen = sparse.csr_matrix((data, indices, bounds), shape=shape)[:, self._columns]
+        data, indices, bounds = in_order(
+            chosen.data, chosen.indices, chosen.indptr.astype(np.int64)
+        )
+        return data, indices.astype(self.index_dtype), bounds
+
+    def identity(self) -> Mapping[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        return self._arrays.identity()
+
+    def check_unchanged(self) -> None:
+        """See :class:`.source.SourceRows`."""
+        self._arrays.check_unchanged()
+
+    def canonical(self) -> Source:
+        """Return a source of these rows: they are put in order as they are read."""
+        return RowsSource(self)

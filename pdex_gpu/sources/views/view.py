@@ -1,0 +1,169 @@
+"""Cells and genes selected from a matrix in a file, in any order and with repeats.
+
+A matrix is read in stored order, skipping what is not selected. Then the cells are put in the order
+of the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from ...utils.digest import digest
+from ...utils.parallel import Map
+from ..anndata_files.nodes import StoredSource
+from ..base import Chunk, CscChunk, CsrChunk, NotCanonicalError, Reader, Reading, Source
+from ..rechunk.source import RowsSource
+from ..stored.dense import StoredDense
+from ..stored.sparse import StoredCsc, StoredCsr
+from .csc import SelectedCsc
+from .csr import SelectedRows
+from .dense import SelectedValues
+
+
+def select(source: StoredSource, rows: np.ndarray, columns: np.ndarray) -> Source:
+    """Return a source with some cells and genes of another.
+
+    Parameters
+    ----------
+    source : StoredCsr, StoredCsc or StoredDense
+    rows, columns : numpy.ndarray, int64
+        Cells and genes of `source`, in the order of the view.
+    """
+    all_rows = np.array_equal(rows, np.arange(source.n_cells))
+    all_columns = np.array_equal(columns, np.arange(source.n_genes))
+    if all_rows and all_columns:
+        return source
+    selection = digest(rows, columns)
+    if isinstance(source, StoredCsc):
+        return _View(SelectedCsc(source, rows, columns), None, selection)
+    kept, order = np.unique(rows, return_inverse=True)
+    inner: Source
+    if isinstance(source, StoredCsr):
+        inner = RowsSource(SelectedRows(source, kept, None if all_columns else columns))
+    else:
+        inner = StoredDense(
+            SelectedValues(source.values, kept, columns), source.what, source.values.file
+        )
+    in_order = len(order) == len(kept) and np.array_equal(order, np.arange(len(kept)))
+    return _View(inner, None if in_order else order.reshape(-1), selection)
+
+
+def repeat(source: Source, rows: np.ndarray) -> Source:
+    """Return a source with some cells of another, in any order and as often as `rows` says.
+
+    No entry of a CSR matrix in memory is copied; other matrices are copied one range at a time.
+    """
+    if isinstance(source, StoredSource):
+        return select(source, rows, np.arange(source.n_genes))
+    return _View(source, rows, digest(rows))
+
+
+def take_apart(source: Source) -> tuple[Source, np.ndarray | None]:
+    """Return the inner source and cell order of a view; return any other source with None."""
+    return (source.inner, source.order) if isinstance(source, _View) else (source, None)
+
+
+def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
+    """Return a chunk with cell ``order[i]`` in row i."""
+    if isinstance(chunk, CscChunk):
+        return _repeated_columns(chunk, order)
+    if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
+        return replace(chunk, starts=chunk.starts[order], stops=chunk.stops[order])
+    return replace(chunk, values=chunk.values[order])
+
+
+class _View:
+    """A source whose cells are put in the order of a view.
+
+    Parameters
+    ----------
+    inner : Source
+        If it reads a file, its cells are ascending and without repeats.
+    order : numpy.ndarray, optional
+        Cell of `inner` for each cell of the view; None if they are the same.
+    selection : str
+        Digest that distinguishes this view from others of the same matrix.
+    """
+
+    in_memory = False
+    on_device = False
+
+    def __init__(self, inner: Source, order: np.ndarray | None, selection: str) -> None:
+        self.inner, self.order, self._selection = inner, order, selection
+        self.n_cells = inner.n_cells if order is None else len(order)
+        self.n_genes, self.dtype = inner.n_genes, inner.dtype
+        self.read_whole, self.gene_step = inner.read_whole, inner.gene_step
+        self.costly_to_cut = inner.costly_to_cut
+        self.n_bytes = inner.n_bytes
+        self.description = f"view of {inner.description}"
+        self._repeats = 1.0 if order is None else len(order) / max(1, inner.n_cells)
+        # A dense range is copied when its cells are put in order; sparse rows need not move.
+        copies = 2 if order is not None and isinstance(inner, StoredDense) else 1
+        self.bytes_per_entry = copies * inner.bytes_per_entry
+
+    @property
+    def nnz(self) -> int:
+        """See :class:`.base.Source`."""
+        return int(self.inner.nnz * self._repeats)
+
+    @contextmanager
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> Iterator[Reader]:
+        """See :meth:`Source.open`."""
+        if reading.most_entries is not None:
+            most = reading.most_entries / max(1.0, self._repeats)
+            reading = replace(reading, most_entries=most)
+        with self.inner.open(edges, budget, reading) as reader:
+            yield reader if self.order is None else _Ordered(reader, self.order)
+
+    def density(self, run: Map) -> np.ndarray | None:
+        """See :meth:`.base.Source.density`."""
+        found = self.inner.density(run)
+        return None if found is None else found * self._repeats
+
+    def identity(self) -> Mapping[str, int | str]:
+        """See :meth:`.base.Source.identity`."""
+        return {**self.inner.identity(), "selected cells and genes": self._selection}
+
+    def canonical(self) -> Source:
+        """See :meth:`.base.Source.canonical`."""
+        inner = self.inner.canonical()
+        return self if inner is self.inner else _View(inner, self.order, self._selection)
+
+
+class _Ordered:
+    """A reader of ranges with their cells in the order of a view."""
+
+    def __init__(self, reader: Reader, order: np.ndarray) -> None:
+        self._reader, self._order = reader, order
+
+    def read(self, k: int) -> Chunk:
+        """See :meth:`Reader.read`."""
+        return in_order(self._reader.read(k), self._order)
+
+
+def _repeated_columns(chunk: CscChunk, order: np.ndarray) -> CscChunk:
+    """Return the columns of a chunk with cell ``order[i]`` in row i."""
+    places = np.argsort(order, kind="stable")  # rows of each cell, ascending
+    counts = np.bincount(order, minlength=chunk.n_cells)
+    firsts = np.cumsum(counts) - counts
+    stretch = slice(int(chunk.indptr[0]), int(chunk.indptr[-1]))
+    cells = chunk.indices[stretch].astype(np.int64)
+    if len(cells) and (cells.min() < 0 or cells.max() >= chunk.n_cells):
+        raise NotCanonicalError("indices are out of range")
+    times = counts[cells]
+    ends = np.cumsum(times)
+    which = np.repeat(np.arange(len(cells)), times)  # source entry of each new entry
+    nth = np.arange(len(which)) - (ends - times)[which]
+    rows = places[firsts[cells[which]] + nth]
+    bounds = np.concatenate([[0], ends])[chunk.indptr - chunk.indptr[0]]
+    genes = np.repeat(np.arange(chunk.n_genes), np.diff(bounds))
+    sorting = np.lexsort((rows, genes))
+    return CscChunk(
+        chunk.data[stretch][which[sorting]], rows[sorting], bounds, len(order), chunk.gene_start
+    )

@@ -1,0 +1,1 @@
+"""Null distributions, accurate far into their tails."""

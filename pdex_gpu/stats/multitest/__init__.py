@@ -1,0 +1,1 @@
+"""Correction for multiple testing."""

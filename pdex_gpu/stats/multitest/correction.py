@@ -1,0 +1,188 @@
+"""Correction of p-values for multiple testing: the method and the tests corrected together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...backends.contract import KernelSet
+from ...backends.numpy.kernel_set import benjamini_hochberg
+from ...sinks.checkpoint_sink import StoredPValues, StoredResults
+from ...utils.arrays import nan_filled
+from ...utils.checks import check_choice
+from ...utils.parallel import Map
+from .external_sort import Column, FileColumn, adjust
+
+METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
+SCOPES = ("all", "target", "gene")
+
+_ROWS_A_TASK = 64
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A method to correct p-values, and the tests it applies to together.
+
+    Attributes
+    ----------
+    method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
+    scope : {"all", "target", "gene"}
+        The tests that are corrected together: all rows, those of a target (and reference), or
+        those of a gene.
+    """
+
+    method: str = "benjamini-hochberg"
+    scope: str = "all"
+
+    def check(self) -> None:
+        """Raise OptionError for a method or scope that does not exist."""
+        check_choice("fdr_method", self.method, METHODS)
+        check_choice("fdr_scope", self.scope, SCOPES)
+
+    def scaled(self, values: np.ndarray, n_tests: int) -> np.ndarray:
+        """Convert Benjamini-Hochberg adjusted p-values to those of the method, in place.
+
+        Benjamini and Yekutieli (2001) multiply by ``1 + 1/2 + ... + 1/n``.
+        """
+        if self.method == "benjamini-yekutieli":
+            values *= float((1.0 / np.arange(1, n_tests + 1)).sum())
+            np.minimum(values, 1.0, out=values)
+        return values
+
+    def of(self, p_values: np.ndarray) -> np.ndarray:
+        """Return the corrected p-values of one family, shape (n,)."""
+        if self.method == "bonferroni":
+            return np.minimum(p_values * len(p_values), 1.0)
+        return self.scaled(benjamini_hochberg(p_values, map), len(p_values))
+
+
+def correct(
+    p_values: np.ndarray,
+    kept: np.ndarray | None,
+    correction: Correction,
+    kernels: KernelSet,
+    run: Map,
+) -> np.ndarray:
+    """Return corrected p-values, NaN where a pair is not kept.
+
+    Parameters
+    ----------
+    p_values : numpy.ndarray, shape (n_rows, n_genes)
+    kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
+    correction : Correction
+    kernels : KernelSet
+    run : callable
+        Distributes the work.
+    """
+    if correction.scope == "all":
+        family = p_values if kept is None else p_values[kept]
+        if correction.method == "bonferroni":
+            found = np.minimum(family * family.size, 1.0)
+        else:
+            found = kernels.benjamini_hochberg(family, run)
+            found = correction.scaled(found, family.size)
+        return found if kept is None else _at(kept, found)
+    out = nan_filled(p_values.shape, run)
+    views = (p_values, out, kept)
+    if correction.scope == "gene":
+        views = (p_values.T, out.T, None if kept is None else kept.T)
+    of_families(*views, correction.of, run)
+    return out
+
+
+def of_families(
+    p_values: np.ndarray,
+    out: np.ndarray,
+    kept: np.ndarray | None,
+    function: Callable[[np.ndarray], np.ndarray],
+    run: Map,
+) -> None:
+    """Call the function on each row's kept values, and write its results to their places."""
+
+    def some(rows: slice) -> None:
+        for row in range(rows.start, rows.stop):
+            chosen = slice(None) if kept is None else kept[row]
+            out[row, chosen] = function(np.ascontiguousarray(p_values[row, chosen]))
+
+    n = len(p_values)
+    for _ in run(some, [slice(r, min(r + _ROWS_A_TASK, n)) for r in range(0, n, _ROWS_A_TASK)]):
+        pass
+
+
+def _at(kept: np.ndarray, values: np.ndarray) -> np.ndarray:
+    out = np.full(kept.shape, np.nan)
+    out[kept] = values
+    return out
+
+
+class StoredCorrection:
+    """Corrected p-values of stored results, read by rows.
+
+    Parameters
+    ----------
+    results : StoredResults
+    kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
+    correction : Correction
+    column : Column
+        A file with room for all kept values.
+    """
+
+    def __init__(
+        self,
+        results: StoredResults,
+        kept: np.ndarray | None,
+        correction: Correction,
+        column: FileColumn,
+    ) -> None:
+        self._results, self._kept, self._correction = results, kept, correction
+        self._column: Column = column
+        self._n_genes = results.n_genes
+        sizes = (
+            np.full(results.n_rows, results.n_genes)
+            if kept is None
+            else np.count_nonzero(kept, axis=1)
+        )
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def prepare(self, kernels: KernelSet, run: Map, budget: int) -> None:
+        """Compute corrections that need more than one row at a time."""
+        if self._correction.method == "bonferroni" and self._correction.scope != "gene":
+            return
+        if self._correction.scope == "all":
+            p_values = StoredPValues(self._results, self._kept)
+            if p_values.n:
+                adjust(p_values, self._column, kernels, run, budget=budget)
+        elif self._correction.scope == "gene":
+            for k, genes in enumerate(self._results.ranges):
+                self._write_genes(self._results.read_range("p_value", k), genes, run)
+
+    def _write_genes(self, p_values: np.ndarray, genes: slice, run: Map) -> None:
+        kept = None if self._kept is None else self._kept[:, genes]
+        out = np.full(p_values.shape, np.nan)
+        of_families(p_values.T, out.T, None if kept is None else kept.T, self._correction.of, run)
+        for row in range(len(out)):
+            if kept is None:
+                self._column.write(int(self._starts[row]) + genes.start, out[row])
+                continue
+            before = int(np.count_nonzero(self._kept[row, : genes.start]))  # type: ignore[index]
+            self._column.write(int(self._starts[row]) + before, out[row, kept[row]])
+
+    def read(self, rows: slice, p_values: np.ndarray) -> np.ndarray:
+        """Return corrected p-values of some rows from their p-values; NaN if a pair is not kept."""
+        kept = None if self._kept is None else self._kept[rows]
+        correction = self._correction
+        if correction.scope == "target":
+            out = np.full(p_values.shape, np.nan)
+            of_families(p_values, out, kept, correction.of, map)
+            return out
+        n = int(self._starts[-1])
+        if correction.method == "bonferroni" and correction.scope == "all":
+            found = np.minimum(p_values * n, 1.0)
+            return found if kept is None else np.where(kept, found, np.nan)
+        first, last = int(self._starts[rows.start]), int(self._starts[rows.stop])
+        values = self._column.read(first, last)
+        if correction.scope == "all":
+            values = correction.scaled(np.array(values), n)
+        return values.reshape(p_values.shape) if kept is None else _at(kept, values)

@@ -1,0 +1,192 @@
+"""The two-sample t-test of the target sample against the reference, and its stratified form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...backends.contract import KernelSet
+from ...design.contrasts import Contrast
+from ...errors import OptionError
+from ...utils.checks import check_choice
+from ..distributions.log_tails import log10_of, log10_student_t
+from ..distributions.student_t import survival
+from ..samples import Sides
+from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
+
+VARIANCES = ("pooled", "welch", "overestimated")
+
+_LOG10_2 = np.log10(2.0)
+_SMALL = 1e-140  # below this, squared variances lose digits
+
+
+@dataclass(frozen=True)
+class TTest(StatisticalTest):
+    """The test of ``scipy.stats.ttest_ind(target, reference)``, from means and squared deviations.
+
+    It is Student's test with pooled variance, Welch's test, or scanpy's ``t-test_overestim_var``,
+    which is Welch's test with the reference taken to have as many cells as the target. Over strata,
+    it tests the coefficient of the target in a linear model with a fixed effect for each stratum.
+    """
+
+    variance: str = "pooled"
+    alternative: str = "two-sided"
+    nan_policy: str = "raise"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    metric = "t-test"
+    needs_m2 = True
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> TTest | None:
+        """Return the test, or None if scipy itself must run it."""
+        if not set(options) <= {"variance", "equal_var", "alternative", "nan_policy"}:
+            return None
+        alternative = options.get("alternative", "two-sided")
+        check_choice("value for alternative:", alternative, ALTERNATIVES)
+        variance = options.get("variance", "pooled")
+        check_choice("value for variance:", variance, VARIANCES)
+        if "equal_var" in options:  # scipy's name
+            check_choice("value for equal_var:", options["equal_var"], (True, False))
+            if "variance" in options:
+                raise OptionError("variance= and equal_var= say the same. Give one of them.")
+            variance = "pooled" if options["equal_var"] else "welch"
+        return cls(variance, alternative, nan_policy_of(options), options)
+
+    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+        return ()
+
+    def judge(
+        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
+    ) -> Judged:
+        t, df = self.statistic(sides)
+        return self._judged(t, df, log10_p)
+
+    def statistic(self, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
+        """Return t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
+        error, df = standard_error(sides, self.variance)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return (sides.target.mean - sides.reference.mean) / error, df
+
+    def _judged(self, t: np.ndarray, df: np.ndarray, log10_p: bool) -> Judged:
+        if self.alternative == "less":
+            tested = -t
+        else:
+            tested = t.copy() if self.alternative == "greater" else np.abs(t)
+        p_value = survival(df, tested)
+        doubled = self.alternative == "two-sided"
+        if doubled:
+            p_value *= 2.0
+        logarithm = None
+        if log10_p:
+            freedom = np.broadcast_to(df, t.shape)
+
+            def far(mask: np.ndarray) -> np.ndarray:
+                found = log10_student_t(freedom.ravel()[mask], tested.ravel()[mask])
+                return found + (_LOG10_2 if doubled else 0.0)
+
+            logarithm = log10_of(p_value, far)
+        return judged(t, p_value, None, logarithm)
+
+    def judge_strata(
+        self,
+        strata: Sequence[Stratum],
+        n_rows: int,
+        n_genes: int,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> Judged:
+        """Test the target's coefficient in ``x ~ stratum + target``, by ordinary least squares."""
+        if self.variance != "pooled":
+            raise OptionError(
+                f"variance={self.variance!r} has no stratified form: the linear model with an "
+                "effect for each stratum has one variance. Give variance='pooled', or no strata=."
+            )
+        effect, error, df = fixed_effect(strata, n_rows, n_genes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._judged(effect / error, df, log10_p)
+
+
+def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the standard error of the difference of means and its degrees of freedom.
+
+    Both are as in `scipy.stats.ttest_ind`.
+    """
+    target, reference = sides.target, sides.reference
+    assert target.m2 is not None
+    assert reference.m2 is not None
+    n, m = target.n, reference.n
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if variance == "pooled":
+            df = n + m - 2.0
+            pooled = (target.m2 + reference.m2) / df
+            return np.sqrt(pooled * (1.0 / n + 1.0 / m)), df
+        of_target = target.m2 / (n - 1.0) / n
+        of_reference = reference.m2 / (m - 1.0)
+        taken = m if variance == "welch" else n
+        of_reference = of_reference / taken
+        df = (of_target + of_reference) ** 2 / (
+            of_target**2 / (n - 1.0) + of_reference**2 / (taken - 1.0)
+        )
+        # Squares of small variances underflow; squares of their shares do not.
+        both = of_target + of_reference
+        small = (both > 0.0) & (both < _SMALL)
+        if small.any():
+            shares = of_target / both, of_reference / both
+            exact = 1.0 / (shares[0] ** 2 / (n - 1.0) + shares[1] ** 2 / (taken - 1.0))
+            df = np.where(small, exact, df)
+        df = np.where(np.isnan(df), 1.0, df)  # both variances zero: any df will do
+        return np.sqrt(of_target + of_reference), df
+
+
+def fixed_effect(
+    strata: Sequence[Stratum], n_rows: int, n_genes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the target's effect in ``x ~ stratum + target``, its standard error and its df.
+
+    The residual sum of squares is the sum within the samples plus ``w (d - effect)^2`` for each
+    stratum, with the weights and differences of :func:`difference_over_strata`.
+    """
+    effect, weights = difference_over_strata(strata, n_rows, n_genes)
+    inside = np.zeros((n_rows, n_genes))
+    df = np.full((n_rows, 1), -1.0)
+    for stratum in strata:
+        target, reference = stratum.sides.target, stratum.sides.reference
+        assert target.m2 is not None
+        assert reference.m2 is not None
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        w = (target.n * reference.n / (target.n + reference.n))[used]
+        inside[rows] += (target.m2 + reference.m2)[used]
+        inside[rows] += w * ((target.mean - reference.mean)[used] - effect[rows]) ** 2
+        df[rows] += (target.n + reference.n)[used] - 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return effect, np.sqrt(inside / df / weights), df
+
+
+def difference_over_strata(
+    strata: Sequence[Stratum], n_rows: int, n_genes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the target's effect in ``x ~ stratum + target``, and the sum of the strata's weights.
+
+    With m target and n reference cells in a stratum and the difference d of their means, the
+    effect is the mean of d over strata, weighted by ``w = m n / (m + n)``.
+    """
+    shape = n_rows, n_genes
+    weights, weighted = np.zeros(shape), np.zeros(shape)
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for stratum in strata:
+        target, reference = stratum.sides.target, stratum.sides.reference
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        w = target.n * reference.n / (target.n + reference.n)
+        weights[rows] += w[used]
+        difference = (target.mean - reference.mean)[used]
+        weighted[rows] += w[used] * difference
+        low[rows] = np.minimum(low[rows], difference)
+        high[rows] = np.maximum(high[rows], difference)
+    # Rounding must not change a difference that all strata share.
+    with np.errstate(invalid="ignore"):  # perhaps no stratum has both sides
+        return np.clip(weighted / weights, low, high), weights

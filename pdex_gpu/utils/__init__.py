@@ -1,0 +1,1 @@
+"""Ground that every room may stand on: files, checks, threads, progress."""
