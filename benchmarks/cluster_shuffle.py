@@ -18,7 +18,7 @@ from gpu_screen import GROUPBY
 
 from pdex_gpu.engines.dask.split_files import SplitFiles
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.dataset import open_dataset
+from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.sources.rechunk.split import Ranges, join_range, split_block
 from pdex_gpu.sources.views.row_blocks import rows_of
 

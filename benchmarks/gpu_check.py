@@ -17,7 +17,7 @@ from pdex_gpu.backends.numpy import kernel_set
 from pdex_gpu.design.build import make_design
 from pdex_gpu.design.contrasts import Design
 from pdex_gpu.sources.base import Chunk, DenseChunk
-from pdex_gpu.sources.memory.arrays import from_array
+from pdex_gpu.sources.memory.open import from_array
 from pdex_gpu.utils.resources import cpu_count
 
 METRICS = ("wilcoxon", "t-test", "anderson")

@@ -21,10 +21,11 @@ from pdex_gpu.backends.cuda.kernel_set import CudaKernels
 from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.backends.cuda.probe import probe
 from pdex_gpu.backends.registry import load_kernels
-from pdex_gpu.design.build import Levels, make_design
+from pdex_gpu.design.build import make_design
 from pdex_gpu.design.contrasts import Contrast, Design, group_cells
+from pdex_gpu.design.labels import Levels
 from pdex_gpu.sources.base import Chunk, CscChunk, CsrChunk
-from pdex_gpu.sources.memory.arrays import from_array
+from pdex_gpu.sources.memory.open import from_array
 
 #: Every kernel set. All conformance tests run over this list, through :func:`kernel_set`.
 KERNEL_SETS = [

@@ -30,7 +30,7 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.stats.two_sample.base import METRICS
+from pdex_gpu.stats.registry import METRICS
 
 
 @pytest.fixture(autouse=True)

@@ -139,7 +139,7 @@ def test_choices_are_accepted(name: str, choices: tuple[str, ...], metric: str |
     """By the library, which refuses others."""
     from pdex_gpu.errors import OptionError
     from pdex_gpu.stats.multitest.correction import Correction
-    from pdex_gpu.stats.two_sample.base import make_test
+    from pdex_gpu.stats.registry import make_test
 
     def check(value: str) -> None:
         if name == "metric":

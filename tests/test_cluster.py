@@ -823,7 +823,7 @@ def _settings(**options: Any) -> Any:
 
 
 def _test() -> Any:
-    from pdex_gpu.stats.two_sample.base import make_test
+    from pdex_gpu.stats.registry import make_test
 
     return make_test("wilcoxon", {})
 

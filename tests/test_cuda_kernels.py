@@ -804,7 +804,7 @@ def test_indices_on_both_sides_of_16_bits(form: str, n_minor: int, dtype: str) -
     codes = np.arange(n_cells) % 3
     design = design_of(codes, 3)
     kernels = make_kernels("default")
-    from pdex_gpu.sources.memory.arrays import from_array
+    from pdex_gpu.sources.memory.open import from_array
 
     with from_array(matrix, what="X").open([0, n_genes], 1 << 30) as reader:
         block: CudaBlock = kernels.pack(reader.read(0), design, map)

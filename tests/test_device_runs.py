@@ -19,7 +19,7 @@ from pdex_gpu.backends.cuda.probe import probe
 from pdex_gpu.errors import DataError
 from pdex_gpu.results.schema import EXTRA, VALUES
 from pdex_gpu.sources.dataset import Dataset, Labels
-from pdex_gpu.sources.memory.arrays import from_array
+from pdex_gpu.sources.memory.open import from_array
 
 METRICS = ["wilcoxon", "t-test", "anderson", "ks"]
 STORAGE = ["csr", "csc", "C", "F"]

@@ -24,7 +24,8 @@ import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.columns.measure import make_analysis
-from pdex_gpu.design.build import Levels, make_design
+from pdex_gpu.design.build import make_design
+from pdex_gpu.design.labels import Levels
 from pdex_gpu.estimation import benchmark as cost_calibration
 from pdex_gpu.estimation import estimate as estimation
 from pdex_gpu.estimation import tables as cost_tables
@@ -48,7 +49,7 @@ from pdex_gpu.sinks import checkpoint as checkpoints
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.rechunk.store import RowStore
 from pdex_gpu.sources.stored import hdf5
-from pdex_gpu.stats.two_sample.base import make_test
+from pdex_gpu.stats.registry import make_test
 from pdex_gpu.utils.parallel import pool_map
 
 N_CELLS, N_GENES, N_TARGETS = 600, 50, 5

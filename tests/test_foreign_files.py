@@ -25,7 +25,8 @@ from test_sources_memory import read_back
 from pdex_gpu import calibrate, differential_expression, estimate, pseudobulk
 from pdex_gpu.errors import ColumnError, FileFormatError, PdexGpuError, TextEncodingWarning
 from pdex_gpu.request.guides import read_guides
-from pdex_gpu.sources.dataset import Dataset, open_dataset
+from pdex_gpu.sources.dataset import Dataset
+from pdex_gpu.sources.open import open_dataset
 
 N_CELLS, N_GENES = 60, 5
 COLUMNS = ["g", "text", "number", "fraction", "flag", "few", "maybe", "name"]

@@ -20,7 +20,8 @@ from pdex_gpu.errors import (
     UnsupportedDataError,
 )
 from pdex_gpu.sources.anndata_files.h5ad import open_h5ad
-from pdex_gpu.sources.dataset import is_backed, open_dataset
+from pdex_gpu.sources.detect import is_backed
+from pdex_gpu.sources.open import open_dataset
 
 VALUES = np.array([[1, 0, 2, 0], [0, 0, 3, 0], [0, 4, 0, 0], [5, 0, 0, 6], [0] * 4, [7] * 4], "f4")
 CELLS = [f"cell{i}" for i in range(6)]

@@ -18,7 +18,7 @@ from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError, UnsupportedDataError
 from pdex_gpu.sources.base import Reading, UnevenError
 from pdex_gpu.sources.dask_arrays.array import from_dask
-from pdex_gpu.sources.dataset import open_dataset
+from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.utils.parallel import pool_map
 
 da = pytest.importorskip("dask.array")

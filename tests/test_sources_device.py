@@ -17,9 +17,10 @@ from stored_screens import GENES, GROUPBY, LABELS, counts, screen
 from pdex_gpu.errors import DataError, UnsupportedDataError
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import CscChunk, CsrChunk, DenseChunk
-from pdex_gpu.sources.dataset import open_dataset
-from pdex_gpu.sources.memory.arrays import CscSource, CsrSource, from_array
+from pdex_gpu.sources.memory.arrays import CscSource, CsrSource
 from pdex_gpu.sources.memory.device import DeviceCsc, DeviceCsr, DeviceDense
+from pdex_gpu.sources.memory.open import from_array
+from pdex_gpu.sources.open import open_dataset
 
 N_CELLS, N_GENES = 9, 5
 FORMS = ["csr", "csc"]

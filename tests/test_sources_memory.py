@@ -11,7 +11,8 @@ from scipy import sparse
 
 from pdex_gpu.errors import DataError, UnsupportedDataError
 from pdex_gpu.sources.base import CscChunk, CsrChunk, DenseChunk
-from pdex_gpu.sources.memory.arrays import from_array, row_positions
+from pdex_gpu.sources.memory.arrays import row_positions
+from pdex_gpu.sources.memory.open import from_array
 
 DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
 N_CELLS, N_GENES = 23, 11

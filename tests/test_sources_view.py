@@ -24,7 +24,7 @@ from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.dataset import open_dataset
+from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.sources.views import csc, dense
 from pdex_gpu.sources.views.view import select
 

@@ -30,7 +30,7 @@ from pdex_gpu.errors import (
 from pdex_gpu.sources.anndata_files import zarr as zarr_store
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
-from pdex_gpu.sources.dataset import open_dataset
+from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.utils.parallel import pool_map
 
 zarr = pytest.importorskip("zarr")

@@ -31,7 +31,9 @@ from ..errors import (
 from ..pipeline.value_scale import elsewhere
 from ..sources.allowed import check_allow
 from ..sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
-from ..sources.dataset import frame_in_memory, object_array, open_dataset
+from ..sources.dataset import object_array
+from ..sources.open import open_dataset
+from ..sources.pandas_frames import frame_in_memory
 from ..sources.sizes import left_for_plan, within
 from ..utils.arrays import nan_filled
 from ..utils.checks import check_choice, check_text, listed

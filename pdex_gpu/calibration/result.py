@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from ..cli.console import number_text
+from ..utils.formats import number_text
 
 if TYPE_CHECKING:
     import pandas

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from ..api import compare
-from ..design.build import combined, make_design
+from ..design.build import make_design
+from ..design.labels import combined
 from ..errors import (
     DuplicateGeneWarning,
     LabelError,
@@ -24,12 +24,14 @@ from ..errors import (
     shown,
     warn,
 )
+from ..pipeline.execute import compare
 from ..request.options import Entry, Settings, check_settings
 from ..results.memory import DEResult
 from ..results.schema import extra_columns
-from ..sources.dataset import Dataset, Labels, object_array, open_dataset
+from ..sources.dataset import Dataset, Labels, object_array
+from ..sources.open import open_dataset
 from ..sources.sizes import within
-from ..stats.two_sample.base import make_test
+from ..stats.registry import make_test
 from ..utils.checks import check_count, check_number, check_text
 from ..utils.resources import memory_budget
 from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls

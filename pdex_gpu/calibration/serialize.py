@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from .. import __version__
+from .._version import __version__
 from ..errors import FileFormatError, MemoryBudgetError, OptionError
 from ..utils.atomic_files import is_there, write_beside
 from ..utils.checks import check_path

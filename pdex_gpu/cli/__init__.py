@@ -16,8 +16,8 @@ from typing import Any, NoReturn, TypeGuard
 
 from .. import errors
 from ..utils.exit_codes import Exit, exit_code
+from ..utils.formats import PROGRAM
 from ..utils.watchdog import Watchdog
-from .console import PROGRAM
 
 #: The environment variable by which a shell asks for completions.
 _COMPLETE = "_PDEX_GPU_COMPLETE"

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
+from .._version import __version__
 from ..utils.exit_codes import EXIT_CODES
+from ..utils.formats import PROGRAM
 from .commands import backends, calibrate, demo, doctor, plan, plot, report, run, top
-from .console import PROGRAM
 from .help import HelpfulCommand, HelpfulGroup
 
 _HELP = "Differential expression for single-cell perturbation screens."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shlex
 import shutil
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..results.schema import HIT_FDR
+from ..utils.formats import PROGRAM
 
 if TYPE_CHECKING:
     import numpy as np
-
-PROGRAM = "pdex-gpu"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
@@ -48,11 +46,6 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right:
         ).rstrip()
         for line in lines
     )
-
-
-def number_text(value: float, form: str) -> str:
-    """Format a number for a table with a format such as ``".3f"``; NaN becomes a dash."""
-    return "-" if math.isnan(value) else format(value, form)
 
 
 def describe_backend(provenance: Mapping[str, object]) -> list[str]:

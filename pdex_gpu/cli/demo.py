@@ -13,7 +13,8 @@ from ..design.own_genes import own_genes_of
 from ..results.effect import direction
 from ..results.schema import HIT_FDR
 from ..utils.atomic_files import writing
-from .console import describe_backend, describe_hits, format_table, number_text
+from ..utils.formats import number_text
+from .console import describe_backend, describe_hits, format_table
 
 if TYPE_CHECKING:
     from ..results.memory import DEResult

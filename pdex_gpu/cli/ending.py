@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..design.naming import level_text
 from ..errors import LabelError
-from .console import PROGRAM, command_line, describe_backend, describe_hits, describe_values
+from ..utils.formats import PROGRAM
+from .console import command_line, describe_backend, describe_hits, describe_values
 from .tables import printable
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from .console import PROGRAM, messages, on_terminal
+from ..utils.formats import PROGRAM
+from .console import messages, on_terminal
 
 _MOST_COLUMNS = 100  # longer lines are hard to read
 

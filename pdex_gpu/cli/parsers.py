@@ -14,7 +14,7 @@ import typer
 
 from ..errors import MissingFileError, OptionError, listing, unknown
 from ..utils.atomic_files import mode_of
-from .console import PROGRAM as PROGRAM
+from ..utils.formats import PROGRAM as PROGRAM
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

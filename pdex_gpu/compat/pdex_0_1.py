@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..api import compare
 from ..errors import LowMemoryError, OptionError
+from ..pipeline.execute import compare
 from ..request.options import PDEX_ENTRY, Entry, Settings
 from ..results.memory import DEResult
 from ..results.schema import LABELS, VALUES
-from ..sources.dataset import is_backed
-from ..stats.two_sample.base import METRICS
+from ..sources.detect import is_backed
+from ..stats.registry import METRICS
 from ..utils.checks import check_choice, check_count, check_flag, check_text
 
 if TYPE_CHECKING:

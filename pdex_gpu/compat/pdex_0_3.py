@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from ..api import compare
+from ..design.labels import sizes_of
 from ..design.naming import of_one_type
 from ..errors import (
     ColumnError,
@@ -26,15 +26,18 @@ from ..errors import (
     unknown_label,
     warn,
 )
+from ..pipeline.execute import compare
 from ..request.options import Entry, Settings
 from ..results.memory import DEResult
-from ..sources.base import CscChunk, CsrChunk, Source
-from ..sources.dataset import Dataset, Labels, column_in_memory, open_dataset, sizes_of
-from ..sources.views.view import repeat
+from ..sources.base import Source
+from ..sources.dataset import Dataset, Labels
+from ..sources.open import open_dataset
+from ..sources.pandas_frames import column_in_memory
+from ..sources.peek import leading_values
 from ..stats.fold_change import log2_ratio
 from ..utils.checks import check_choice, check_flag, check_label, check_number, check_text, is_whole
 from ..utils.install_hints import how_to_install
-from ..utils.resources import cpu_count, memory_budget
+from ..utils.resources import cpu_count
 
 if TYPE_CHECKING:
     import anndata
@@ -335,24 +338,6 @@ def _detect_log1p(source: Source) -> bool:
         found, min(_DETECTED_ROWS, source.n_cells), largest,
     )  # fmt: skip
     return found
-
-
-def leading_values(source: Source, n_rows: int) -> np.ndarray:
-    """Return the values of the first rows (stored ones if sparse), in an array of any shape."""
-    if source.on_device:
-        raise OptionError(
-            "The matrix is on a CUDA device, and is looked at on the host to find what it holds. "
-            "Give is_log1p=True or False, or use pdex_gpu.differential_expression."
-        )
-    if n_rows < source.n_cells:
-        source = repeat(source, np.arange(n_rows))
-    with source.open([0, source.n_genes], memory_budget(None)) as reader:
-        chunk = reader.read(0)
-        if isinstance(chunk, CsrChunk):  # rows are contiguous and complete
-            return chunk.data[chunk.starts[0] : chunk.stops[-1]]
-        if isinstance(chunk, CscChunk):
-            return chunk.data[chunk.indptr[0] : chunk.indptr[-1]]
-        return chunk.values
 
 
 # --- the table -------------------------------------------------------------------------------

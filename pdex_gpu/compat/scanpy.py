@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..api import compare
 from ..errors import (
     LabelError,
     OptionError,
@@ -20,24 +19,17 @@ from ..errors import (
     unknown,
     unknown_label,
 )
+from ..pipeline.execute import compare
 from ..request.options import SCANPY_ENTRY, Entry, Settings
 from ..results.memory import DEResult
 from ..sources.anndata_files.multimodal import is_multimodal, many_modalities
 from ..sources.anndata_files.nodes import from_node, is_node
 from ..sources.base import Source
-from ..sources.dataset import (
-    Dataset,
-    Labels,
-    column_in_memory,
-    is_backed,
-    is_frame,
-    names_of,
-    object_array,
-    obs_labels,
-    open_dataset,
-    other_matrices,
-    source_of,
-)
+from ..sources.dataset import Dataset, Labels, object_array
+from ..sources.detect import is_backed
+from ..sources.open import open_dataset, source_of
+from ..sources.pandas_frames import column_in_memory, is_frame, names_of, obs_labels, other_matrices
+from ..sources.peek import leading_values
 from ..sources.views.view import select
 from ..utils.checks import (
     check_choice,
@@ -48,7 +40,6 @@ from ..utils.checks import (
     kind,
     labels_of,
 )
-from .pdex_0_3 import leading_values
 
 if TYPE_CHECKING:
     import anndata

@@ -22,10 +22,11 @@ from ..errors import (
 )
 from ..utils.checks import check_label, labels_of, listed
 from .contrasts import Contrast, Design, group_cells, labels_array
-from .naming import joined, level_text, pool_name, unlike
+from .labels import Levels
+from .naming import level_text, pool_name, unlike
 
 if TYPE_CHECKING:
-    from ..sources.dataset import Labels
+    pass
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -37,25 +38,6 @@ REST, PERTURBED = "rest", "other perturbed"
 
 # Names in messages of the cells that targets are compared with.
 _POOLS = {"rest": "the rest", "perturbed": "the other perturbed cells"}
-
-
-@dataclass(frozen=True)
-class Levels:
-    """A second label of each cell: a stratum, or the level that comparisons are made within.
-
-    Attributes
-    ----------
-    codes : numpy.ndarray, shape (n_cells,), int64
-        Position in `names`, -1 where the label is missing.
-    names : sequence
-        Levels; for several columns, tuples with one level per column.
-    column : str
-        Name of the column, or names of several columns, for messages.
-    """
-
-    codes: np.ndarray
-    names: Sequence[object] | np.ndarray
-    column: str
 
 
 @dataclass(frozen=True)
@@ -155,30 +137,6 @@ def make_design(
     of_category = np.array([*(number[label] for label in categories), -1], np.int64)
     design = _assemble(of_category[codes], asked, within, strata, column)
     return _with_enough_cells(design, min_cells)
-
-
-def combined(labels: Sequence[Labels], columns: Sequence[str]) -> Levels:
-    """Combine several columns into levels: the combinations that occur, sorted by column."""
-    shape = [max(1, len(label.categories)) for label in labels]
-    missing = np.any([label.codes < 0 for label in labels], axis=0)
-    flat = np.ravel_multi_index([np.maximum(label.codes, 0) for label in labels], shape)
-    there, codes = np.unique(np.where(missing, -1, flat), return_inverse=True)
-    there, codes = there[there >= 0], codes - np.count_nonzero(there < 0)
-    levels = [
-        [label.categories[c] for label, c in zip(labels, level, strict=True)]
-        for level in np.transpose(np.unravel_index(there, shape)).tolist()
-    ]
-    order = sorted(range(len(levels)), key=lambda i: [_sort_key(label) for label in levels[i]])
-    place = np.full(len(levels) + 1, -1, np.int64)
-    place[order] = np.arange(len(levels))
-    names = [levels[i][0] if len(labels) == 1 else tuple(levels[i]) for i in order]
-    return Levels(place[codes], names, joined(columns, ", "))
-
-
-def _sort_key(label: object) -> tuple[bool, Any]:
-    """Return a sort key: numbers by size first, then everything else by its text."""
-    number = isinstance(label, int | float)
-    return (not number, label if number else str(label))
 
 
 # --- what was asked for ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .. import __version__
+from .._version import __version__
 from .base import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Packages"

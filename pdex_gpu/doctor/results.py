@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..cli.console import PROGRAM
 from ..errors import FileFormatError, OptionError, listing, shown
 from ..results.file import ResultFile, open_result
 from ..utils.atomic_files import is_folder
+from ..utils.formats import PROGRAM
 from .base import NOTE, OK, PROBLEM, Check
 from .machine import size
 

@@ -25,7 +25,7 @@ from ..sources.base import Source
 from ..sources.memory.arrays import CscSource, MemorySource
 from ..sources.sizes import left_for_plan
 from ..sources.stored.sparse import StoredCsc
-from ..stats.two_sample.base import make_test
+from ..stats.registry import make_test
 from ..utils.checks import check_count, check_flag, check_number
 from ..utils.resources import available_memory, memory_budget
 from .model import IN_MEMORY, SPLIT, Crew, Rates, predict

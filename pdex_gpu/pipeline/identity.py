@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+from .._version import __version__
 from ..backends.registry import BackendInfo, models
 from ..columns.measure import Analysis
 from ..design.contrasts import Design

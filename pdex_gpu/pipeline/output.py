@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import OptionError, OutputError, shown
 from ..results.table import Table, write_parquet, write_text
 from ..sinks.checkpoint import Checkpoint, is_own_output
-from ..sources.dataset import is_backed
+from ..sources.detect import is_backed
 from ..utils.atomic_files import CHECKPOINT, check_place, create, mode_of, usual_mode, write_whole
 from ..utils.checks import check_path
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cli.console import number_text
 from ..errors import OptionError, shown
 from ..utils.checks import kind
+from ..utils.formats import number_text
 from .arguments import check_axes
 from .axes import DOWN, LINE, canvas, nothing, pyplot, spineless
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration.result import LEVELS, Calibration
-from ..cli.console import number_text
+from ..utils.formats import number_text
 from .encode import label
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+from .._version import __version__
 from ..calibration.result import Calibration
 from ..design.contrasts import labels_array
 from ..design.naming import level_text

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..design.build import reference_labels
+from ..design.labels import Labels, object_array
 from ..errors import (
     DataError,
     LabelError,
@@ -20,7 +21,7 @@ from ..errors import (
     warn,
 )
 from ..sources.dataset import Dataset
-from ..sources.obs_columns import Labels, Values, object_array, yes_or_no
+from ..sources.obs_columns import Values, yes_or_no
 from ..sources.views.view import repeat
 from ..sources.whole_numbers import for_scipy
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..design.build import Levels, combined, make_design
+from ..design.build import make_design
 from ..design.contrasts import Design
+from ..design.labels import Levels, combined
 from ..design.lone_surrogates import warn_of_lone
 from ..errors import DataError
-from ..sources.dataset import Dataset, open_dataset
+from ..sources.dataset import Dataset
+from ..sources.open import open_dataset
 from ..sources.sizes import within
 from .guides import read_guides, with_guides
 from .options import Settings
@@ -18,7 +20,7 @@ from .options import Settings
 
 @contextmanager
 def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
-    """Open the data of a call; see :func:`.sources.dataset.open_dataset`.
+    """Open the data of a call; see :func:`.sources.open.open_dataset`.
 
     Raises
     ------

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..design.labels import Labels, object_array
+
 _TEXTS = {"true": True, "false": False, "1": True, "0": False}
-
-
-@dataclass
-class Labels:
-    """One label per cell.
-
-    Attributes
-    ----------
-    codes : numpy.ndarray, shape (n_cells,), int64
-        Position in `categories`, -1 where the label is missing.
-    categories : numpy.ndarray, shape (n,), object
-        Labels as Python objects. For a categorical column in its order, including unused ones;
-        for any other column in order of first appearance.
-    """
-
-    codes: np.ndarray
-    categories: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,11 +29,6 @@ class Values:
 
 
 Column = Labels | Values
-
-
-def object_array(values: Iterable[Any]) -> np.ndarray:
-    """Return a one-dimensional object array of `values`, even if these are sequences themselves."""
-    return np.fromiter(values, dtype=object)
 
 
 def native_labels(dtype: np.dtype) -> np.dtype:

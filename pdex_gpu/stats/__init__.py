@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .two_sample.base import METRICS, StatisticalTest, make_test
+from .registry import METRICS, make_test
+from .two_sample.base import StatisticalTest
 
 __all__ = ["METRICS", "StatisticalTest", "make_test"]

@@ -6,9 +6,9 @@ import time
 from typing import Annotated
 
 from ... import errors
+from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
-from ..console import PROGRAM
 from ..json_output import write_json
 from ..tables import Cell, show_line, show_table
 

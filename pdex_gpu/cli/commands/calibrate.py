@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+from ...utils.formats import PROGRAM, number_text
 from .. import options as o
 from .. import parsers
 from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
-from ..console import PROGRAM, number_text, on_terminal
+from ..console import on_terminal
 from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..json_output import write_json

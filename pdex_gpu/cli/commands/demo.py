@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 from ... import errors
+from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
-from ..console import PROGRAM, on_terminal
+from ..console import on_terminal
 from ..files import check_folder
 from ..json_output import write_json
 from ..progress_bar import progress_bar
@@ -62,16 +63,7 @@ def command(
             f"reference; use at least {2 * (perturbations + 1)}."
         )
     check_folder(output)
-    from ..demo import (  # fmt: skip
-        FDR,
-        REPORT,
-        RESULTS,
-        SCREEN,
-        count_hits,
-        on_target,
-        run_demo,
-        strongest_rows,
-    )
+    from ..demo import FDR, REPORT, RESULTS, SCREEN, count_hits, on_target, run_demo, strongest_rows
 
     started = time.perf_counter()
     silent = quiet or json

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ...utils.exit_codes import Exit
+from ...utils.formats import PROGRAM
 from .. import options as o
-from ..console import PROGRAM
 from ..json_output import write_json
 from ..tables import Cell, printable, show_entry, show_line
 

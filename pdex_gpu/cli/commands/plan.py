@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...utils.exit_codes import Exit
+from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
 from ..arguments import groups_of_cells, is_log1p, need_groupby
-from ..console import PROGRAM
 from ..json_output import write_json
 from ..tables import Cell, printable, show_line, show_table
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import OptionError, unknown
+from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
-from ..console import PROGRAM
 from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..json_output import write_json

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
-from ..console import PROGRAM, on_terminal
+from ..console import on_terminal
 from ..files import check_new_file
 from ..json_output import write_json
 

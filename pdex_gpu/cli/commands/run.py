@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
 from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
-from ..console import PROGRAM, on_terminal
+from ..console import on_terminal
 from ..json_output import write_json
 from ..progress_bar import progress_bar
 

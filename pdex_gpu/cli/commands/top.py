@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...utils.formats import PROGRAM, number_text
 from .. import options as o
 from .. import parsers
-from ..console import PROGRAM, number_text
 from ..json_output import write_json
 from ..tables import Cell, printable, show_line, show_table
 

@@ -34,13 +34,14 @@ from ...sinks.base import RangeResult, Sink
 from ...sinks.checkpoint import Checkpoint
 from ...sinks.checkpoint_sink import CheckpointSink
 from ...sources.anndata_files.nodes import StoredSource
-from ...sources.anndata_files.zarr import is_url
 from ...sources.base import Source, UnevenError
-from ...sources.dataset import Dataset, is_backed
+from ...sources.dataset import Dataset
+from ...sources.detect import is_backed
 from ...sources.memory.arrays import MemorySource
 from ...sources.rechunk.split import Ranges
 from ...sources.rechunk.store import COPIES
 from ...sources.stored.sparse import StoredCsc
+from ...sources.stored.zarr import is_url
 from ...sources.views.row_blocks import rows_of
 from ...sources.views.view import take_apart
 from ...stats.two_sample.base import StatisticalTest

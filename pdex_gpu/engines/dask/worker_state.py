@@ -21,7 +21,7 @@ from ...errors import ClusterError, FileFormatError
 from ...request.options import Settings
 from ...request.screen import design_of, open_screen
 from ...sources.base import Source
-from ...sources.dataset import open_dataset
+from ...sources.open import open_dataset
 from ...sources.rechunk.split import SplitBlock
 from ...sources.views.view import take_apart
 from ...utils.resources import cpu_count

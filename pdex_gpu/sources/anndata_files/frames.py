@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...design.labels import Labels, object_array
 from ...errors import ColumnError, FileFormatError, UnsupportedDataError, unknown
-from ..obs_columns import Column, Labels, Values, as_labels, as_values, native_labels, object_array
+from ..obs_columns import Column, Values, as_labels, as_values, native_labels
 from ..sizes import BYTES_PER_TEXT, claim
 from ..stored.base import unchanged
 from ..text import decode_texts, plain_text, plain_texts, shown_name, stored_name

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import FileFormatError, UnsupportedDataError
 from ..allowed import Allowed
-from ..memory.arrays import fault_of_indptr
+from ..checks import fault_of_indptr
 from ..sizes import claim_texts
 from ..stored.base import StoredArray
 from ..stored.dense import StoredDense
@@ -189,7 +189,7 @@ def _whole_numbers(array: StoredArray) -> StoredArray:
 def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
     """Open the array at `node`; with `sparse_data`, zarr chunks that read as zeros were lost."""
     if _is_zarr(node):
-        from .zarr import ZarrArray
+        from ..stored.zarr import ZarrArray
 
         return ZarrArray(node, what, sparse_data)
     from ..stored.hdf5 import open_hdf5_array

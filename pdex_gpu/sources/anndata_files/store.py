@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from ...design.labels import Labels, no_labels
 from ...errors import ColumnError, FileFormatError, LayerError, UnsupportedDataError, unknown
 from ..allowed import Allowed
 from ..base import Source
-from ..dataset import Dataset, no_labels
-from ..memory.arrays import no_matrix
-from ..obs_columns import Labels, Values, as_labels, as_values
+from ..checks import no_matrix
+from ..dataset import Dataset
+from ..obs_columns import Values, as_labels, as_values
 from ..sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
 from ..stored.sparse import SparseArrays
 from .frames import Frame, StoredFrame, column_of, open_frame

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import DataError, UnsupportedDataError
 from ...utils.digest import digest
-from ..memory.arrays import check_indices, check_indptr, check_two_dimensional, native_dtype
+from ..checks import check_indices, check_indptr, check_two_dimensional, native_dtype
 from ..order import in_order
 from ..whole_numbers import for_scipy
 

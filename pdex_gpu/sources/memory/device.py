@@ -17,15 +17,8 @@ from ...errors import DataError, UnsupportedDataError
 from ...utils.digest import digest
 from ...utils.parallel import Map
 from ..base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
-from .arrays import (
-    CscSource,
-    CsrSource,
-    InMemory,
-    canonical_arrays,
-    check_indptr,
-    check_two_dimensional,
-    native_dtype,
-)
+from ..checks import canonical_arrays, check_indptr, check_two_dimensional, native_dtype
+from .arrays import CscSource, CsrSource, InMemory
 
 SUPPORTED = "dense arrays, csr_matrix and csc_matrix"
 

@@ -32,7 +32,7 @@ class StoredArray(Protocol):
         Name and location, for messages: ``"X/data of screen.h5ad"``.
     shape : tuple of int
     dtype : numpy.dtype
-        Dtype of the values as read: see :func:`.memory.arrays.native_dtype`.
+        Dtype of the values as read: see :func:`.sources.checks.native_dtype`.
     chunks : tuple of int
         Shape of the pieces that are decoded at a time; it is best to read whole ones.
     n_bytes : int

@@ -10,7 +10,8 @@ import numpy as np
 
 from ...utils.parallel import Map
 from ..base import DenseChunk, Reader, Reading
-from ..memory.arrays import DenseReader, check_two_dimensional
+from ..checks import check_two_dimensional
+from ..memory.arrays import DenseReader
 from ..rechunk.scratch import Scratch
 from .base import Origin, StoredArray, unchanged
 

@@ -21,7 +21,7 @@ from ...utils import foreign_errors
 from ...utils.raw_file import RawFile, read_at, read_into
 from ...utils.watchdog import watched
 from .. import sizes
-from ..memory.arrays import native_dtype
+from ..checks import native_dtype
 from ..text import decode_texts
 from .base import Where, position, unchanged
 from .filters import Decoder, DecodingError, make_decoder

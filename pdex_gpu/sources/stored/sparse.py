@@ -14,8 +14,8 @@ from ...errors import FileFormatError
 from ...utils.digest import digest
 from ...utils.parallel import Map
 from ..base import CscChunk, CsrChunk, Reader, Reading
+from ..checks import check_indices, check_indptr
 from ..lazy import LazyEntries
-from ..memory.arrays import check_indices, check_indptr
 from ..order import SORTED_AT_ONCE, SORTING_BYTES, close_gaps, cut_lines, put_in_order
 from ..rechunk.store import RowStore
 from .base import Origin, StoredArray, unchanged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,6 @@ from ...design.contrasts import Contrast
 from ...errors import OptionError
 from ...utils.checks import check_choice
 from ..samples import Sides
-from .options import check_options
-
-METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 
 ALTERNATIVES = ("two-sided", "less", "greater")
 
@@ -133,36 +130,6 @@ class StatisticalTest(ABC):
             f"metric={self.metric!r} has no stratified form with these options, so strata= cannot "
             "be given. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
         )
-
-
-def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) -> StatisticalTest:
-    """Return the test `metric`, given options by their scipy names.
-
-    `call` lists the parameters of the calling function, for messages.
-
-    Raises
-    ------
-    OptionError
-        If the metric, an option or an option's value does not exist.
-    """
-    from .anderson_darling import AndersonDarling
-    from .kolmogorov_smirnov import KolmogorovSmirnov
-    from .scipy_fallback import ScipyPairs
-    from .t_test import TTest
-    from .wilcoxon import Wilcoxon
-
-    check_choice("metric", metric, METRICS)
-    check_options(metric, options, call)
-    test: StatisticalTest | None
-    if metric == "wilcoxon":
-        test = Wilcoxon.from_options(options)
-    elif metric == "anderson":
-        test = AndersonDarling.from_options(options)
-    elif metric == "ks":
-        test = KolmogorovSmirnov.from_options(options)
-    else:
-        test = TTest.from_options(options)
-    return test or ScipyPairs(metric, options)
 
 
 def nan_policy_of(options: dict[str, Any]) -> str:
