@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
-from .pipeline.execute import _Call, compare
+from .pipeline.execute import compare
 from .request.options import Settings
 from .results.file import ResultFile
 from .results.memory import DEResult
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("pdex_gpu")
-
-VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
 
 
 @overload
@@ -301,9 +299,3 @@ def differential_expression(
             test_options=test_options,
         ),
     )
-
-
-def _width(call: _Call) -> int:
-    """Return the number of groups whose results take as much memory per gene as this call's."""
-    n_values = sum(call.analysis.fields(call.design).values())
-    return max(call.design.n_groups, n_values // VALUES_PER_GROUP)

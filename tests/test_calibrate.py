@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 import pdex_gpu
-from pdex_gpu import Calibration, calibrate, differential_expression
+from pdex_gpu import Calibration, calibrate, differential_expression, pl
+from pdex_gpu.calibration.distributions import LEVELS, distribution, quantiles
 from pdex_gpu.calibration.mock_groups import CONTROL, LEFT_OUT, split_controls
-from pdex_gpu.calibration.result import LEVELS, distribution, quantiles
 from pdex_gpu.errors import (
     ColumnError,
     LabelError,
@@ -533,37 +533,35 @@ def pyplot() -> Any:
 
 def test_plot(pyplot: Any):
     found = run(screen())
-    left, right = found.plot()
-    assert left.figure is right.figure
+    left = pl.calibration(found)
     left.figure.canvas.draw()
     points = left.lines[-1].get_xydata()
     np.testing.assert_array_equal(points[:, 0], found.quantiles.expected)
     np.testing.assert_array_equal(points[:, 1], found.quantiles.observed)
+    right = pl.calibration_histogram(found)
+    assert right.figure is not left.figure
     assert right.patches[0].get_data().values.tolist() == found.total.histogram.tolist()
-    _, axes = pyplot.subplots(1, 2)
-    assert found.plot(axes) == tuple(axes)
-    _, alone = pyplot.subplots()
-    assert found.plot(alone) == (alone,)
-    assert found.plot(ax=[alone, axes[1]]) == (alone, axes[1])
-    with pytest.raises(OptionError, match="must be matplotlib axes"):
-        found.plot("here")
-    _, three = pyplot.subplots(3)
-    with pytest.raises(OptionError, match="pair"):
-        found.plot(three)
+    _, mine = pyplot.subplots()
+    for plot in (pl.calibration, pl.calibration_histogram):
+        assert plot(found, mine) is mine
+        with pytest.raises(OptionError, match="must be matplotlib axes"):
+            plot(found, "here")
 
 
 def test_plot_without_tests(pyplot: Any):
     adata = screen()
     adata.X = np.zeros_like(adata.X)
-    left, _ = run(adata).plot()
-    left.figure.canvas.draw()
+    found = run(adata)
+    for plot in (pl.calibration, pl.calibration_histogram):
+        plot(found).figure.canvas.draw()
 
 
 def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch):
     found = run(screen())
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(MissingDependencyError, match=r"Run: pip install matplotlib textalloc"):
-        found.plot()
+    for plot in (pl.calibration, pl.calibration_histogram):
+        with pytest.raises(MissingDependencyError, match=r"Run: pip install matplotlib textalloc"):
+            plot(found)
 
 
 # --- what cannot be done ---------------------------------------------------------------------

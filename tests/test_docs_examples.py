@@ -18,7 +18,7 @@ import pytest
 import pdex_gpu
 from pdex_gpu import errors, pl, simulate
 from pdex_gpu.backends.registry import BackendInfo
-from pdex_gpu.calibration.result import Distribution, Quantiles
+from pdex_gpu.calibration.distributions import Distribution, Quantiles
 from pdex_gpu.estimation.model import Rates
 from pdex_gpu.results import schema
 from pdex_gpu.results.base import Result

@@ -34,8 +34,9 @@ from ..sources.sizes import within
 from ..stats.registry import make_test
 from ..utils.checks import check_count, check_number, check_text
 from ..utils.resources import memory_budget
+from .distributions import Distribution, distribution, quantiles
 from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
-from .result import Calibration, Distribution, distribution, quantiles
+from .result import Calibration
 
 if TYPE_CHECKING:
     import anndata

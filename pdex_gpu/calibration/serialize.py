@@ -18,6 +18,7 @@ from ..utils.checks import check_path
 from ..utils.foreign_errors import reading
 from ..utils.install_hints import UPDATE
 from ..utils.resources import available_memory
+from .distributions import LEVELS, N_BINS, Distribution, Quantiles
 
 if TYPE_CHECKING:
     from .result import Calibration
@@ -67,8 +68,8 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def read_json(path: str | os.PathLike[str]) -> Calibration:
-    """See :meth:`.result.Calibration.from_json`."""
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the fields of a calibration; see :meth:`.result.Calibration.from_json`."""
     path = check_path("path", path)
     shown = repr(str(path))
     if is_there(path, "The calibration file").is_dir():
@@ -206,9 +207,7 @@ def _float(value: Any) -> float:
     return np.nan if value is None else float(value)
 
 
-def _calibration(found: _Fields) -> Calibration:
-    from .result import Calibration
-
+def _calibration(found: _Fields) -> dict[str, Any]:
     groups = found.labels("groups")
     n = len(groups)
     controls = found.integers("control_cells")
@@ -217,32 +216,30 @@ def _calibration(found: _Fields) -> Calibration:
     if len(by_group) != n or len(thirds) != 3:
         raise _Wrong("'by_group' or 'by_expression' has too many or too few parts")
     low, middle, high = map(_distribution, thirds)
-    return Calibration(
-        groups=groups,
-        repeats=found.integers("repeats", n),
-        targets=found.labels("targets", n),
-        n_target_cells=found.integers("n_target_cells", n),
-        n_cells=found.integers("n_cells", n),
-        n_reference_cells=found.integers("n_reference_cells", n),
-        n_uninformative=found.integers("n_uninformative", n),
-        n_false_positives=found.integers("n_false_positives", n),
-        by_group=by_group,
-        total=_distribution(found.inside("total")),
-        by_expression=(low, middle, high),
-        quantiles=_quantiles(found.inside("quantiles")),
-        n_targets=found.whole("n_targets"),
-        control_cells=controls,
-        assignment=found.rows("assignment", len(controls)),
-        alpha=found.number("alpha"),
-        metric=found.text("metric"),
-        reference=found.text("reference"),
-        provenance=found.object("provenance"),
-    )
+    return {
+        "groups": groups,
+        "repeats": found.integers("repeats", n),
+        "targets": found.labels("targets", n),
+        "n_target_cells": found.integers("n_target_cells", n),
+        "n_cells": found.integers("n_cells", n),
+        "n_reference_cells": found.integers("n_reference_cells", n),
+        "n_uninformative": found.integers("n_uninformative", n),
+        "n_false_positives": found.integers("n_false_positives", n),
+        "by_group": by_group,
+        "total": _distribution(found.inside("total")),
+        "by_expression": (low, middle, high),
+        "quantiles": _quantiles(found.inside("quantiles")),
+        "n_targets": found.whole("n_targets"),
+        "control_cells": controls,
+        "assignment": found.rows("assignment", len(controls)),
+        "alpha": found.number("alpha"),
+        "metric": found.text("metric"),
+        "reference": found.text("reference"),
+        "provenance": found.object("provenance"),
+    }
 
 
-def _distribution(found: _Fields) -> Any:
-    from .result import LEVELS, N_BINS, Distribution
-
+def _distribution(found: _Fields) -> Distribution:
     return Distribution(
         found.whole("n_tests"),
         found.number("inflation"),
@@ -252,9 +249,7 @@ def _distribution(found: _Fields) -> Any:
     )
 
 
-def _quantiles(found: _Fields) -> Any:
-    from .result import Quantiles
-
+def _quantiles(found: _Fields) -> Quantiles:
     ranks = found.integers("ranks")
     return Quantiles(
         ranks,

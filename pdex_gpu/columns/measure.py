@@ -33,6 +33,7 @@ _LOG_SPACE = {
     "log2_fold_change_geometric",
 }
 _MEANS = ("mean", "mean_expm1", "mean_log1p")
+_VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class Analysis:
         for name in self._stored:
             found[name] = shared if name.startswith("reference_") else n
         return found
+
+    def width(self, design: Design) -> int:
+        """Return the number of groups whose results take as much memory per gene as these."""
+        n_values = sum(self.fields(design).values())
+        return max(design.n_groups, n_values // _VALUES_PER_GROUP)
 
     @property
     def _stored(self) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..api import VALUES_PER_GROUP
 from ..backends.contract import KernelSet
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
@@ -220,8 +219,7 @@ class Counted:
 
     @property
     def _width(self) -> int:
-        """See :func:`.api._width`."""
-        return max(self.design.n_groups, sum(self._fields.values()) // VALUES_PER_GROUP)
+        return self.analysis.width(self.design)
 
     def least_memory(self) -> int:
         """Return the bytes of the smallest possible plan, or of checks before it if larger."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..api import _width
 from ..backends.contract import KernelSet, NonFiniteError
 from ..backends.registry import BackendInfo, backends, load_engine, load_kernels, n_devices
 from ..backends.value_summary import ValueSummary
@@ -452,11 +451,13 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
     scratch = None if settings.scratch is None else Path(settings.scratch)
     while True:
         if call.cluster is not None:
-            plan = call.cluster.plan(source, _width(call), call.kernels, settings, sink, call.run)
+            plan = call.cluster.plan(
+                source, call.analysis.width(design), call.kernels, settings, sink, call.run
+            )
         else:
             plan = make_schedule(
                 source,
-                _width(call),
+                call.analysis.width(design),
                 call.kernels,
                 call.engine,
                 settings,

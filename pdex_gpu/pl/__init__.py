@@ -13,11 +13,20 @@ which the figure is saved.
 
 from __future__ import annotations
 
-from .calibration import calibration
+from .calibration import calibration, calibration_histogram
 from .heatmap import heatmap
 from .hits import hits
 from .on_target import on_target
 from .p_values import p_values
 from .volcano_ma import ma, volcano
 
-__all__ = ["calibration", "heatmap", "hits", "ma", "on_target", "p_values", "volcano"]
+__all__ = [
+    "calibration",
+    "calibration_histogram",
+    "heatmap",
+    "hits",
+    "ma",
+    "on_target",
+    "p_values",
+    "volcano",
+]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import OptionError, shown
+from ..errors import OptionError
 from ..utils.checks import kind
 from ..utils.formats import number_text
 from .arguments import check_axes
-from .axes import DOWN, LINE, canvas, nothing, pyplot, spineless
+from .axes import DOWN, LINE, canvas, nothing, spineless
 
 if TYPE_CHECKING:
     from ..calibration.result import Calibration
@@ -41,16 +41,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     MissingDependencyError
         If matplotlib (extra ``plot``) is not installed.
     """
-    from ..calibration.result import Calibration
-
-    if not isinstance(calibration, Calibration):
-        raise OptionError(
-            f"The picture is made of a Calibration, not of a {kind(calibration)}. Pass "
-            "what calibrate() returned, or what Calibration.from_json() read."
-        )
-    check_axes(ax)
-    ax = canvas(ax)
-    spineless(ax)
+    ax = _axes_for(calibration, ax)
     found, total = calibration.quantiles, calibration.total
     ax.set_xlabel("expected $-\\log_{10}(p)$")
     ax.set_ylabel("observed $-\\log_{10}(p)$")
@@ -71,29 +62,29 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     return ax
 
 
-def calibration_pair(calibration: Calibration, ax: Any = None) -> tuple[Any, ...]:
-    """Draw the QQ plot and the histogram; see :meth:`.result.Calibration.plot`."""
-    from .. import pl
+def calibration_histogram(calibration: Calibration, ax: Any = None) -> Any:
+    """Draw a histogram of p-values between control cells, with the height of uniform ones.
 
-    plt = pyplot()
-    from matplotlib.axes import Axes
+    Parameters
+    ----------
+    calibration : Calibration
+        The return value of :func:`pdex_gpu.calibrate` or ``Calibration.from_json``.
+    ax : matplotlib.axes.Axes, optional
+        By default the axes of a new figure.
 
-    if ax is None:
-        _, axes = plt.subplots(1, 2, figsize=(9.0, 4.0), layout="constrained")
-    else:
-        several = isinstance(ax, list | tuple | np.ndarray)
-        axes = np.array(ax if several else [ax], object).ravel()
-    if len(axes) not in (1, 2) or not all(isinstance(one, Axes) for one in axes):
-        raise OptionError(f"ax={shown(ax)} must be matplotlib axes, or a pair of them.")
-    pl.calibration(calibration, axes[0])
-    if len(axes) == 2:
-        _histogram(calibration, axes[1])
-    return tuple(axes)
+    Returns
+    -------
+    matplotlib.axes.Axes
 
-
-def _histogram(calibration: Calibration, ax: Any) -> None:
+    Raises
+    ------
+    OptionError
+        If `calibration` is not a calibration, or `ax` is not axes.
+    MissingDependencyError
+        If matplotlib (extra ``plot``) is not installed.
+    """
+    ax = _axes_for(calibration, ax)
     counts = calibration.total.histogram
-    spineless(ax)
     ax.stairs(counts, np.linspace(0.0, 1.0, len(counts) + 1), fill=True, color=DOWN, alpha=0.75)
     ax.axhline(counts.sum() / len(counts), color=LINE, linewidth=1.0)
     ax.set_xlim(0.0, 1.0)
@@ -101,3 +92,19 @@ def _histogram(calibration: Calibration, ax: Any) -> None:
     ax.set_ylabel("tests")
     n = int(calibration.n_false_positives.sum())
     ax.set_title(f"{n:,} false positives at FDR ≤ {calibration.alpha:g}")
+    return ax
+
+
+def _axes_for(calibration: Calibration, ax: Any) -> Any:
+    """Check both arguments; return `ax` or the axes of a new figure."""
+    from ..calibration.result import Calibration
+
+    if not isinstance(calibration, Calibration):
+        raise OptionError(
+            f"The picture is made of a Calibration, not of a {kind(calibration)}. Pass "
+            "what calibrate() returned, or what Calibration.from_json() read."
+        )
+    check_axes(ax)
+    ax = canvas(ax)
+    spineless(ax)
+    return ax

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.result import LEVELS, Calibration
+from ..calibration.distributions import LEVELS
+from ..calibration.result import Calibration
 from ..utils.formats import number_text
 from .encode import label
 

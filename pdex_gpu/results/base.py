@@ -15,6 +15,7 @@ from ..design.lone_surrogates import writable, writable_labels, writable_within
 from ..design.naming import Within, level_columns, level_text, quoted
 from ..errors import LabelError, OptionError, shown, unknown
 from ..utils.checks import check_count, check_label, described, is_array, is_whole, names_of
+from ..utils.resolve import resolve
 from .effect import effect_of, strongest_first
 from .schema import COLUMNS, VALUES
 
@@ -269,8 +270,7 @@ class Result(ABC):
         OutputError
             If the file could not be written; no partial file remains.
         """
-        from ..report import write_report
-
+        write_report = resolve("pdex_gpu.report:write_report")
         return write_report(self, path, calibration=calibration, title=title, fdr=fdr, force=force)
 
     def _position(self, t: object) -> int:

@@ -10,10 +10,7 @@ import numpy as np
 
 from ..design.labels import Labels as Labels
 from ..design.labels import object_array as object_array
-from ..errors import (
-    ColumnError,
-    unknown,
-)
+from ..errors import ColumnError, unknown
 from .base import Source
 
 

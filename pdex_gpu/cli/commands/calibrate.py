@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ...utils.formats import PROGRAM, number_text
 from .. import options as o
@@ -17,6 +17,9 @@ from ..files import check_new_file
 from ..json_output import write_json
 from ..progress_bar import progress_bar
 from ..tables import Cell, printable, show_table
+
+if TYPE_CHECKING:
+    from ...calibration.result import Calibration
 
 HELP = "Find out from control cells how far p-values can be believed."
 
@@ -167,7 +170,7 @@ def command(
     if output is not None:
         found.to_json(output)
     if plot is not None:
-        save_figure(found.plot()[0], plot)
+        save_figure(_plots(found), plot)
     summary = found.summary()
     if json:
         seconds = time.perf_counter() - started
@@ -175,6 +178,17 @@ def command(
     elif not quiet:
         rows = [[title, _value(name, summary[name])] for name, title in _SHOWN.items()]
         show_table(["calibration", ""], rows, right="lr")
+
+
+def _plots(found: Calibration) -> Any:
+    """Draw the QQ plot and the histogram next to each other; return the axes of one."""
+    import matplotlib.pyplot as plt
+
+    from ... import pl
+
+    _, (left, right) = plt.subplots(1, 2, figsize=(9.0, 4.0), layout="constrained")
+    pl.calibration_histogram(found, right)
+    return pl.calibration(found, left)
 
 
 def _value(name: str, value: Any) -> str | Cell:

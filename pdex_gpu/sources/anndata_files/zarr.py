@@ -16,11 +16,7 @@ from ..allowed import Allowed
 from ..dataset import Dataset
 from ..sizes import check_room
 from ..stored.zarr import _needing_fsspec, is_url, reading
-from ..stored.zarr_group import (
-    METADATA,
-    StoredZarrGroup,
-    local_store,
-)
+from ..stored.zarr_group import METADATA, StoredZarrGroup, local_store
 from .store import Store, read_dataset
 
 _PARSED = 10  # approximate bytes of objects per byte of JSON
