@@ -59,6 +59,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The report is tried in a Chromium; without one, and no way to install it, its tests are skipped.
 $(VENV)/.browser: $(BIN)/python

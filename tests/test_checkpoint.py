@@ -28,7 +28,6 @@ from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, sc
 import pdex_gpu
 from pdex_gpu import api, errors
 from pdex_gpu.backends.cpu import kernel_set
-from pdex_gpu.backends.value_summary import ValueSummary
 from pdex_gpu.engines import schedule
 from pdex_gpu.engines.plan import Plan
 from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError, ScaleWarning
@@ -38,6 +37,7 @@ from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkp
 from pdex_gpu.sinks.checkpoint_sink import CheckpointSink, StoredPValues, StoredResults
 from pdex_gpu.sinks.identity_diff import differences
 from pdex_gpu.stats.multitest import correction
+from pdex_gpu.utils.value_summary import ValueSummary
 
 FORMATS = ["parquet", "csv"]
 N_RANGES = len(GENES)  # with one gene in each

@@ -18,13 +18,13 @@ from stored_screens import GENES
 from test_checkpoint import interrupted, names, ranges, run, stop_at
 
 from pdex_gpu.backends.cpu import kernel_set
-from pdex_gpu.backends.value_summary import ValueSummary
 from pdex_gpu.errors import CheckpointError, DamagedCheckpointWarning, OptionError
 from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint, write_range
 from pdex_gpu.sinks.checkpoint_sink import StoredResults
 from pdex_gpu.sinks.range_file import DamagedRangeError, RangeFile
 from pdex_gpu.stats.multitest import correction
 from pdex_gpu.utils.checksums import crc32
+from pdex_gpu.utils.value_summary import ValueSummary
 
 N_RANGES = len(GENES)
 N_DONE = 5

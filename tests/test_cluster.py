@@ -27,7 +27,6 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.backends.value_summary import ValueSummary
 from pdex_gpu.engines.dask import cluster as cluster_run
 from pdex_gpu.engines.dask import split_files, survey, tasks, worker_state
 from pdex_gpu.engines.dask.split_files import SplitFiles, SplitFolder
@@ -45,6 +44,7 @@ from pdex_gpu.errors import (
 )
 from pdex_gpu.sinks.checkpoint import checkpoint_folder, open_checkpoint, write_range
 from pdex_gpu.sources.rechunk.split import Ranges, split_block
+from pdex_gpu.utils.value_summary import ValueSummary
 
 distributed = pytest.importorskip("distributed")
 import dask  # noqa: E402

@@ -304,7 +304,7 @@ def test_import_is_light():
 
 def test_public_names():
     assert set(pl.__all__) == {
-        "calibration", "heatmap", "hits", "ma", "on_target", "p_values", "volcano"
+        "calibration", "calibration_histogram", "heatmap", "hits", "ma", "on_target", "p_values", "volcano"
     }  # fmt: skip
     assert all(callable(getattr(pl, name)) for name in pl.__all__)
 

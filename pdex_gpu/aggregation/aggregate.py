@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..backends.contract import NonFiniteError
+from ..design.labels import object_array
 from ..design.lone_surrogates import writable, writable_labels
 from ..design.naming import quoted
 from ..engines.plan import Plan, make_plan
@@ -31,7 +32,6 @@ from ..errors import (
 from ..pipeline.value_scale import elsewhere
 from ..sources.allowed import check_allow
 from ..sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
-from ..sources.dataset import object_array
 from ..sources.open import open_dataset
 from ..sources.pandas_frames import frame_in_memory
 from ..sources.sizes import left_for_plan, within

@@ -39,7 +39,7 @@ from ..design.contrasts import Contrast, Design
 from ..errors import DataError
 from ..sources.base import Chunk, Source
 from ..utils.parallel import Map
-from .value_summary import ValueSummary
+from ..utils.value_summary import ValueSummary
 
 #: With ``is_log1p=None``, a fractional part above this makes a matrix "log-transformed" (as in
 #: pdex).

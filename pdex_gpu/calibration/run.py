@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import numpy as np
 
 from ..design.build import make_design
-from ..design.labels import combined
+from ..design.labels import Labels, combined, object_array
 from ..errors import (
     DuplicateGeneWarning,
     LabelError,
@@ -28,7 +28,7 @@ from ..pipeline.execute import compare
 from ..request.options import Entry, Settings, check_settings
 from ..results.memory import DEResult
 from ..results.schema import extra_columns
-from ..sources.dataset import Dataset, Labels, object_array
+from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within
 from ..stats.registry import make_test

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from ..design.labels import sizes_of
+from ..design.labels import Labels, sizes_of
 from ..design.naming import of_one_type
 from ..errors import (
     ColumnError,
@@ -30,7 +30,7 @@ from ..pipeline.execute import compare
 from ..request.options import Entry, Settings
 from ..results.memory import DEResult
 from ..sources.base import Source
-from ..sources.dataset import Dataset, Labels
+from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.pandas_frames import column_in_memory
 from ..sources.peek import leading_values

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..design.labels import Labels, object_array
 from ..errors import (
     LabelError,
     OptionError,
@@ -25,7 +26,7 @@ from ..results.memory import DEResult
 from ..sources.anndata_files.multimodal import is_multimodal, many_modalities
 from ..sources.anndata_files.nodes import from_node, is_node
 from ..sources.base import Source
-from ..sources.dataset import Dataset, Labels, object_array
+from ..sources.dataset import Dataset
 from ..sources.detect import is_backed
 from ..sources.open import open_dataset, source_of
 from ..sources.pandas_frames import column_in_memory, is_frame, names_of, obs_labels, other_matrices

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import LabelError, SkippedWarning, listing, warn
-from ..sources.dataset import Labels
 from .contrasts import Design
+from .labels import Labels
 
 if TYPE_CHECKING:
     from ..results.base import Result

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..backends.contract import KernelSet, Moments
-from ..backends.value_summary import ValueSummary
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
 from ..sinks.base import RangeResult, Sink
 from ..sources.base import Reader, Reading, Source
 from ..stats.exact_moments import with_exact_sums
 from ..utils.parallel import Map
+from ..utils.value_summary import ValueSummary
 from .plan import Plan
 
 _TASKS_PER_THREAD = 8

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..backends.value_summary import ValueSummary
 from ..errors import OptionError, SharedMemoryError, WorkerError, shown
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
 from ..sources.memory.arrays import MemorySource
 from ..utils.parallel import pool_map
+from ..utils.value_summary import ValueSummary
 from . import worker_processes
 from .base import Job, run_range
 from .shared_segments import MOUNT, Segment, make_segment

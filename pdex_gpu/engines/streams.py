@@ -20,13 +20,13 @@ from typing import cast
 import numpy as np
 
 from ..backends.contract import Block, DeviceKernels, Moments, StreamedKernelSet
-from ..backends.value_summary import ValueSummary
 from ..errors import DeviceLostError, DeviceMemoryError
 from ..sinks.base import RangeResult
 from ..sources.base import Chunk, Reader
 from ..sources.chunk_ops import halves
 from ..stats.two_sample.base import Measured
 from ..utils.parallel import Map, pool_map
+from ..utils.value_summary import ValueSummary
 from .base import Job, gene_tasks, group_moments
 
 logger = logging.getLogger("pdex_gpu")

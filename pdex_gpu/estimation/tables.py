@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from ..backends.contract import KernelSet
-from ..backends.value_summary import ValueSummary
 from ..columns.filters import Filters
 from ..columns.finish import Scale, StoredFinish, finish
 from ..columns.measure import Analysis
@@ -26,6 +25,7 @@ from ..stats.multitest.correction import Correction, StoredCorrection
 from ..stats.multitest.external_sort import FileColumn
 from ..utils.leftovers import temporary_folder
 from ..utils.parallel import Map
+from ..utils.value_summary import ValueSummary
 
 _N_GENES = 2_000
 _RANGES = 4

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..backends.contract import KernelSet, NonFiniteError
 from ..backends.registry import BackendInfo, backends, load_engine, load_kernels, n_devices
-from ..backends.value_summary import ValueSummary
 from ..columns.filters import Filters, find_kept
 from ..columns.finish import Scale, StoredFinish, finish, read_stored
 from ..columns.measure import Analysis, make_analysis
@@ -53,6 +52,7 @@ from ..utils.atomic_files import writing
 from ..utils.parallel import Map, pool_map
 from ..utils.progress import Tracker
 from ..utils.resources import cpu_count, memory_budget
+from ..utils.value_summary import ValueSummary
 from .identity import run_identity
 from .output import check_output, check_space, input_file, write_output
 from .provenance import make_provenance

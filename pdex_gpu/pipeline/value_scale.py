@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..backends.value_summary import ValueSummary
 from ..errors import ScaleWarning, listing
 from ..request.options import PDEX_ENTRY, SCANPY_ENTRY, Settings
+from ..utils.value_summary import ValueSummary
 
 logger = logging.getLogger("pdex_gpu")
 

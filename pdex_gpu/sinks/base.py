@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..backends.value_summary import ValueSummary
 from ..errors import CoverageError
+from ..utils.value_summary import ValueSummary
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.value_summary import ValueSummary
 from ..errors import (
     CheckpointError,
     DamagedCheckpointWarning,
@@ -49,6 +48,7 @@ from ..utils.atomic_files import (
 from ..utils.foreign_errors import reading
 from ..utils.parallel import Map
 from ..utils.raw_file import read_at
+from ..utils.value_summary import ValueSummary
 from .identity_diff import differences
 from .range_file import DamagedRangeError, RangeFile
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..backends.value_summary import ValueSummary
 from ..errors import CheckpointError
 from ..utils.parallel import Map
+from ..utils.value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
 from .checkpoint import Checkpoint
 from .range_file import DamagedRangeError, RangeFile

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..backends.value_summary import ValueSummary
 from ..errors import MemoryBudgetError
 from ..utils.arrays import nan_filled
 from ..utils.parallel import Map
+from ..utils.value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
 
 _FLOAT = 8

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from ..backends.value_summary import ValueSummary
 from ..utils.atomic_files import create, open_plain
 from ..utils.checksums import crc32
 from ..utils.raw_file import read_at, read_into
+from ..utils.value_summary import ValueSummary
 
 # Genes, then the summary of their values: renaming a file sets both at once.
 _NAME = re.compile(

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..design.labels import Labels as Labels
-from ..design.labels import object_array as object_array
+from ..design.labels import Labels
 from ..errors import ColumnError, unknown
 from .base import Source
 

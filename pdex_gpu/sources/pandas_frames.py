@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..design.labels import Labels as Labels
-from ..design.labels import object_array as object_array
-from ..design.labels import sizes_of
+from ..design.labels import Labels, object_array, sizes_of
 from ..errors import ColumnError, DataError, LabelError, OptionError, shown, unknown
 from ..utils.checks import check_label, kind
 from .detect import is_dask

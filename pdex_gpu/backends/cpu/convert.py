@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numba.extending import overload
 
+from ...utils.value_summary import ValueSummary
 from ..contract import LOG1P_EPSILON
-from ..value_summary import ValueSummary
 from .float_bits import bits_of_float, float_of_bits
 
 # Flags for what was seen, as bits of the return value.

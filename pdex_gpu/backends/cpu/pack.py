@@ -16,8 +16,8 @@ from ...design.contrasts import Design
 from ...errors import UnsupportedDataError
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk
 from ...utils.parallel import Map
+from ...utils.value_summary import ValueSummary
 from ..contract import NonFiniteError
-from ..value_summary import ValueSummary
 from .convert import UNFIT, ZERO, Seen
 from .pack_columns import pack_csc, pack_dense_columns
 from .pack_rows import pack_csr, pack_dense_rows

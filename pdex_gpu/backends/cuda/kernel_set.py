@@ -14,10 +14,10 @@ from ...errors import DeviceMemoryError
 from ...sources.base import Chunk, Source
 from ...utils.parallel import Map
 from ...utils.resources import memory_budget
+from ..benjamini_hochberg import benjamini_hochberg
 from ..contract import Distances, Moments, Placements, RankSums, StreamedKernelSet
-from ..numpy import kernel_set
 from . import anderson_darling as _anderson_darling
-from . import benjamini_hochberg as fdr
+from . import benjamini_hochberg as device_adjustment
 from . import kolmogorov_smirnov as _kolmogorov_smirnov
 from . import moments as _moments
 from . import placements as _placements
@@ -206,12 +206,12 @@ class CudaKernels:
         """Adjust p-values, on the host if the device has too little memory; see the contract."""
         try:
             with self._stream() as stream:
-                return fdr.benjamini_hochberg(
+                return device_adjustment.benjamini_hochberg(
                     p_value, stream, self._staging, self.shapes, run,
                     n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling,
                 )  # fmt: skip
         except DeviceMemoryError as error:
             logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", str(error))
-            return kernel_set.benjamini_hochberg(
+            return benjamini_hochberg(
                 p_value, run, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
             )

@@ -12,8 +12,8 @@ import numpy as np
 from ...design.contrasts import Contrast, Design
 from ...sources.base import Chunk, NotCanonicalError
 from ...utils.parallel import Map
+from ...utils.value_summary import ValueSummary
 from ..contract import NonFiniteError
-from ..value_summary import ValueSummary
 from .device_api import Device, DeviceArray, Stream
 from .device_matrix import DeviceMatrix, fetch_small, send_small, upload
 from .launch_config import Shapes

@@ -14,6 +14,8 @@ import numpy as np
 from ...design.contrasts import Contrast, Design
 from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError
 from ...utils.parallel import Map
+from ...utils.value_summary import ValueSummary
+from ..benjamini_hochberg import benjamini_hochberg as benjamini_hochberg
 from ..contract import (
     LOG1P_EPSILON,
     Distances,
@@ -23,7 +25,6 @@ from ..contract import (
     RankSums,
     scale_exponent,
 )
-from ..value_summary import ValueSummary
 
 name = "reference"
 
@@ -279,26 +280,6 @@ def placements(block: ReferenceBlock, genes: slice, contrast: Contrast) -> Place
             above = len(target) - below - equal
             of_reference[t, c] = float(sum(int(v) ** 2 for v in 2 * above + equal))
     return Placements(of_target, of_reference, rank_sums(block, genes, contrast))
-
-
-def benjamini_hochberg(
-    p_value: np.ndarray,
-    run: Map,
-    *,
-    n_tests: int | None = None,
-    n_smaller: int = 0,
-    ceiling: float = 1.0,
-) -> np.ndarray:
-    """Adjust as ``scipy.stats.false_discovery_control`` does, in the same order of operations."""
-    flat = p_value.ravel()
-    order = np.argsort(flat)
-    adjusted = np.arange(n_smaller + 1, n_smaller + flat.size + 1, dtype=np.float64)
-    np.divide(flat.size if n_tests is None else n_tests, adjusted, out=adjusted)
-    adjusted *= flat[order]
-    np.minimum.accumulate(adjusted[::-1], out=adjusted[::-1])
-    fdr = np.full(flat.size, np.nan)
-    fdr[order] = np.minimum(adjusted, ceiling, out=adjusted)
-    return fdr.reshape(p_value.shape)
 
 
 def each_pair(

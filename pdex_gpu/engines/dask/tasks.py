@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ...backends.registry import load_engine
-from ...backends.value_summary import ValueSummary
 from ...errors import DeviceLostError, ScratchError
 from ...sinks.base import RangeResult, check_complete, mark_stored
 from ...sinks.checkpoint import write_range
@@ -24,6 +23,7 @@ from ...sources.rechunk.split import split_block
 from ...sources.views.row_blocks import rows_of
 from ...sources.views.view import in_order
 from ...utils.parallel import Map
+from ...utils.value_summary import ValueSummary
 from ..base import Job
 from ..plan import Plan
 from .worker_state import OpenRun, Sent, Work, using

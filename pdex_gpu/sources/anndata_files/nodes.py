@@ -15,8 +15,8 @@ from ..sizes import claim_texts
 from ..stored.base import StoredArray
 from ..stored.dense import StoredDense
 from ..stored.sparse import SparseArrays, StoredCsc, StoredCsr
+from ..stored.whole_numbers import WholeNumbers
 from ..text import decode_texts, plain_text
-from ..whole_numbers import WholeNumbers
 
 StoredSource = StoredCsr | StoredCsc | StoredDense
 _MOST_IN_ATTRIBUTE = 16  # an encoding, a name, a shape

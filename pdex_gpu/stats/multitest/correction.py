@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...backends.benjamini_hochberg import benjamini_hochberg
 from ...backends.contract import KernelSet
-from ...backends.numpy.kernel_set import benjamini_hochberg
 from ...sinks.checkpoint_sink import StoredPValues, StoredResults
 from ...utils.arrays import nan_filled
 from ...utils.checks import check_choice
