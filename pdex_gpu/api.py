@@ -1,23 +1,19 @@
-"""The main call, from a screen to its results: validate, plan, run, finish."""
+"""The main call: groups of cells, compared gene by gene."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO, Unpack, overload
 
 from .pipeline.execute import compare
+from .request.keywords import Options, full_signature
 from .request.options import Settings
 from .results.file import ResultFile
 from .results.memory import DEResult
-from .utils.progress import Progress
 
 if TYPE_CHECKING:
     import anndata
-
-
-logger = logging.getLogger("pdex_gpu")
 
 
 @overload
@@ -26,7 +22,7 @@ def differential_expression(
     groupby: str | Sequence[str] | None = None,
     *,
     out: None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> DEResult: ...
 
 
@@ -36,51 +32,17 @@ def differential_expression(
     groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str],
-    **options: Any,
+    **options: Unpack[Options],
 ) -> ResultFile: ...
 
 
+@full_signature()
 def differential_expression(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str | Sequence[str] | None = None,
     *,
-    reference: object = "non-targeting",
-    groups: Iterable[object] | None = None,
-    comparison: str = "reference",
-    pairs: Any = None,
-    guides: str | None = None,
-    on_target: str | None = None,
-    strata: str | None = None,
-    columns: str | Iterable[str] = (),
-    confidence: float = 0.95,
-    pseudocount: float = 1e-9,
-    fdr_method: str = "benjamini-hochberg",
-    fdr_scope: str = "all",
-    min_cells: int = 1,
-    min_fraction: float | None = None,
-    min_cpm: float | None = None,
-    metric: str = "wilcoxon",
-    layer: str | None = None,
-    allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    restart: bool = False,
-    spreadsheet_safe: bool = False,
-    backend: str = "auto",
-    engine: str = "auto",
-    client: Any = None,
-    memory: str | float | int | None = None,
-    scratch: str | os.PathLike[str] | None = None,
-    device: int | Sequence[int] | str | None = None,
-    device_memory: str | float | int | None = None,
-    n_workers: int | None = None,
-    n_threads: int | None = None,
-    gene_chunk_size: int | None = None,
-    is_log1p: bool | None = None,
-    exp_post_agg: bool = True,
-    clip_value: float | None = 20.0,
-    progress: bool | Callable[[Progress], object] = True,
-    **test_options: Any,
+    **options: Unpack[Options],
 ) -> DEResult | ResultFile:
     """Compare groups of cells, gene by gene: with a reference, each other, or the rest.
 
@@ -256,46 +218,4 @@ def differential_expression(
     ...     "screen.h5ad", "target_gene", out="results.parquet", memory="8GB"
     ... )
     """
-    return compare(
-        data,
-        Settings(
-            groupby=groupby,
-            reference=reference,
-            groups=groups,
-            comparison=comparison,
-            pairs=pairs,
-            guides=guides,
-            on_target=on_target,
-            strata=strata,
-            columns=columns,
-            confidence=confidence,
-            pseudocount=pseudocount,
-            fdr_method=fdr_method,
-            fdr_scope=fdr_scope,
-            min_cells=min_cells,
-            min_fraction=min_fraction,
-            min_cpm=min_cpm,
-            metric=metric,
-            layer=layer,
-            allow=allow,
-            out=out,
-            force=force,
-            restart=restart,
-            spreadsheet_safe=spreadsheet_safe,
-            backend=backend,
-            engine=engine,
-            client=client,
-            memory=memory,
-            scratch=scratch,
-            device=device,
-            device_memory=device_memory,
-            n_workers=n_workers,
-            n_threads=n_threads,
-            gene_chunk_size=gene_chunk_size,
-            is_log1p=is_log1p,
-            exp_post_agg=exp_post_agg,
-            clip_value=clip_value,
-            progress=progress,
-            test_options=test_options,
-        ),
-    )
+    return compare(data, Settings.of({"groupby": groupby, "out": out} | options))

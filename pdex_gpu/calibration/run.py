@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Unpack
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from ..errors import (
     warn,
 )
 from ..pipeline.execute import compare
-from ..request.options import Entry, Settings, check_settings
+from ..request.keywords import Options, full_signature
+from ..request.options import Entry, Settings, all_names
 from ..results.memory import DEResult
 from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
@@ -52,20 +53,19 @@ _REFUSED = {
     "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
     "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
 }
-_NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "n_processes")
 _OWN_OPTIONS = ("units", "n_repeats", "seed", "alpha")
 
 
+@full_signature(without=_REFUSED)
 def calibrate(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str | Sequence[str],
     *,
-    reference: object = "non-targeting",
     units: str | None = None,
     n_repeats: int = 1,
     seed: int = 0,
     alpha: float = 0.05,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Calibration:
     """Assess how far a screen's p-values can be trusted, using only its control cells.
 
@@ -86,8 +86,6 @@ def calibrate(
     groupby : str or list of str
         Column of obs with the group of each cell. In a list, the first column has the groups, and
         each mock perturbation has as many cells in each level of the others as its real model.
-    reference : object
-        Group of the control cells, or a list of groups.
     units : str, optional
         Column of obs with the unit of each control cell, such as its guide. A mock perturbation
         takes its cells from as few units as its size allows; no unit is on both sides.
@@ -99,7 +97,8 @@ def calibrate(
     alpha : float
         False discovery rate at which false positives are counted.
     **options
-        Options of :func:`pdex_gpu.differential_expression`, including those of the test. `groups`
+        Options of :func:`pdex_gpu.differential_expression`, including those of the test.
+        `reference` is the group of the control cells, or a list of groups. `groups`
         names the targets whose sizes are used. With `strata`, each mock perturbation has as many
         cells of each stratum as its real model. `columns` has no effect.
 
@@ -133,37 +132,28 @@ def calibrate(
     0
     """
     plan = _Plan(units, n_repeats, seed, alpha)
-    return _calibrate(data, _settings(groupby, reference, options), plan)
+    return _calibrate(data, _settings(groupby, options), plan)
 
 
-def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Settings:
+def _settings(groupby: Any, options: Mapping[str, Any]) -> Settings:
     """Check the options of the comparison and the test, and return them as settings."""
-    known = {f.name for f in fields(Settings)} - set(_NOT_OPTIONS)
-    own = {name: value for name, value in options.items() if name in known}
-    rest = {name: value for name, value in options.items() if name not in known}
     for name, advice in _REFUSED.items():
         default = "reference" if name == "comparison" else None
-        given = own.get(name, default)
+        given = options.get(name, default)
         if given is not default and not (isinstance(given, str) and given == default):
-            raise OptionError(f"{name}={shown(own[name])} does not go with calibrate: {advice}.")
-    settings = Settings(
-        groupby=groupby,
-        reference=reference,
-        **own,
-        test_options=rest,
-        entry=Entry(
-            "calibrate", (*_OWN_OPTIONS, "groupby", "reference", *sorted(known - set(_REFUSED)))
-        ),
+            raise OptionError(f"{name}={shown(given)} does not go with calibrate: {advice}.")
+    known = [name for name in all_names() if name not in _REFUSED]
+    settings = Settings.of(
+        {"groupby": groupby, **options}, Entry("calibrate", (*_OWN_OPTIONS, *known))
     )
-    check_settings(settings)
-    extra_columns(settings.columns, {})
-    test = make_test(settings.metric, settings.test_options, settings.call)
+    extra_columns(settings.columns.columns, {})
+    test = make_test(settings.test.metric, settings.test.options, settings.call)
     if getattr(test, "p_values", None) == "interpolated":
         raise OptionError(
             "p_values='interpolated' caps p-values to [0.001, 0.25], so that they say nothing of "
             "a distribution. Leave it out, or give p_values='asymptotic'."
         )
-    return replace(settings, columns=_COLUMNS)
+    return settings.changed(columns=_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -188,8 +178,12 @@ class _Plan:
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    column, layer, allow = settings.group_column, settings.layer, settings.allowed
-    with within(settings.memory), open_dataset(data, column, layer, allow) as dataset:
+    column, layer, allow = (
+        settings.comparison.group_column,
+        settings.data.layer,
+        settings.data.allowed,
+    )
+    with within(settings.execution.memory), open_dataset(data, column, layer, allow) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits: list[Split] = []
         runs: list[_Run] = []
@@ -213,7 +207,7 @@ def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
 def _check_room(n_repeats: int, n_values: int, settings: Settings) -> None:
     """Raise MemoryBudgetError if the p-values of all splits do not fit in memory."""
     needed = 8 * n_repeats * n_values
-    allowed = memory_budget(1.0 if settings.memory is None else settings.memory)
+    allowed = memory_budget(1.0 if settings.execution.memory is None else settings.execution.memory)
     if needed > allowed:
         raise MemoryBudgetError(
             f"n_repeats={n_repeats:,} takes {needed:,} bytes for p-values ({8 * n_values:,} each), "
@@ -251,19 +245,19 @@ class _Real:
 
 
 def _real_groups(dataset: Dataset, settings: Settings, units: str | None) -> _Real:
-    column = settings.group_column
+    column = settings.comparison.group_column
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MissingLabelWarning)
         design = make_design(
             dataset.labels.codes,
             dataset.labels.categories,
-            reference=settings.reference,
-            groups=settings.groups,
+            reference=settings.comparison.reference,
+            groups=settings.comparison.groups,
             column=column,
         )
-    names = list(settings.within_columns)
-    if settings.strata is not None:
-        names.append(settings.strata)
+    names = list(settings.comparison.within_columns)
+    if settings.comparison.strata is not None:
+        names.append(settings.comparison.strata)
     block, n_blocks = np.zeros(len(design.codes), np.int64), 1
     if names:
         block, n_blocks = _levels(dataset, names, design.codes >= 0)
@@ -273,7 +267,7 @@ def _real_groups(dataset: Dataset, settings: Settings, units: str | None) -> _Re
     place = (design.codes[cells] - 1) * n_blocks + block[cells]
     wanted = np.bincount(place, minlength=design.n_rows * n_blocks).reshape(-1, n_blocks)
     wanted[:, np.bincount(block[controls], minlength=n_blocks) == 0] = 0
-    used = wanted.sum(axis=1) >= settings.min_cells
+    used = wanted.sum(axis=1) >= settings.comparison.min_cells
     if not used.any():
         _no_target(settings, column, wanted)
     return _Real(
@@ -302,7 +296,7 @@ def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.nd
 def _no_target(settings: Settings, column: str, wanted: np.ndarray) -> NoReturn:
     most = int(wanted.sum(axis=1).max())
     raise LabelError(
-        f"No target of column {column!r} has min_cells={settings.min_cells} cells to be compared "
+        f"No target of column {column!r} has min_cells={settings.comparison.min_cells} cells to be compared "
         f"with the reference: the largest has {most}. Give a smaller min_cells, or check that "
         "reference and targets occur in the same strata and levels."
     )
@@ -354,7 +348,7 @@ def _run(dataset: Dataset, settings: Settings, real: _Real, split: Split, alpha:
         for category in (SkippedWarning, DuplicateGeneWarning):
             warnings.simplefilter("ignore", category)
         warnings.simplefilter("always", ScaleWarning)
-        result = compare(relabelled, replace(settings, reference=_MOCK_CONTROL, groups=names))
+        result = compare(relabelled, settings.changed(reference=_MOCK_CONTROL, groups=names))
     for said in caught:
         if isinstance(said.message, ScaleWarning):  # given once for all splits
             doubtful = said.message
@@ -429,7 +423,7 @@ def _summarised(
             for split, start in zip(splits, first[:-1], strict=True)
         ]),
         alpha=alpha,
-        metric=settings.metric,
+        metric=settings.test.metric,
         reference=real.reference,
         provenance=runs[0].provenance,
     )  # fmt: skip

@@ -147,25 +147,27 @@ def parallel_differential_expression(
         num_workers = None  # a matrix in memory needs no ranges in flight
     result = compare(
         adata,
-        Settings(
-            groupby=groupby_key,
-            reference=reference,
-            groups=groups,
-            metric=metric,
-            backend=backend,
-            engine=engine,
-            n_workers=num_workers,
-            n_processes=processes,
-            n_threads=num_threads,
-            gene_chunk_size=gene_chunk_size if chunked else None,
-            is_log1p=is_log1p,
-            exp_post_agg=exp_post_agg,
-            clip_value=clip_value,
-            progress=show_progress,
-            test_options=options,
-            entry=Entry(
+        Settings.of(
+            {
+                "groupby": groupby_key,
+                "reference": reference,
+                "groups": groups,
+                "metric": metric,
+                "backend": backend,
+                "engine": engine,
+                "n_workers": num_workers,
+                "n_threads": num_threads,
+                "gene_chunk_size": gene_chunk_size if chunked else None,
+                "is_log1p": is_log1p,
+                "exp_post_agg": exp_post_agg,
+                "clip_value": clip_value,
+                "progress": show_progress,
+            },
+            Entry(
                 PDEX_ENTRY, tuple(inspect.signature(parallel_differential_expression).parameters)
             ),
+            n_processes=processes,
+            options=options,
         ),
     )
     return _as_pdex(cast(DEResult, result), as_polars)

@@ -190,21 +190,23 @@ def pdex(
         sides = ("target", "reference")
         result = compare(
             dataset,
-            Settings(
-                groupby=groupby,
-                reference=reference,
-                groups=targets,
-                comparison="rest" if mode == "all" else "reference",
-                on_target=gene_column,
-                columns=[f"{side}_{name}" for side in sides for name in (mean, "n_cells")],
-                fdr_scope="all" if mode == "on_target" else "target",
-                min_cpm=cpm_filter,
-                # Filter as pdex does, to give the same numbers.
-                entry=Entry("pdex", takes_nan_policy=False, filter_sides="either"),
-                backend=backend,
-                n_threads=min(threads, cpu_count()) or None,
-                is_log1p=is_log1p,
-                test_options={"method": "asymptotic"},
+            Settings.of(
+                {
+                    "groupby": groupby,
+                    "reference": reference,
+                    "groups": targets,
+                    "comparison": "rest" if mode == "all" else "reference",
+                    "on_target": gene_column,
+                    "columns": [f"{side}_{name}" for side in sides for name in (mean, "n_cells")],
+                    "fdr_scope": "all" if mode == "on_target" else "target",
+                    "min_cpm": cpm_filter,
+                    "backend": backend,
+                    "n_threads": min(threads, cpu_count()) or None,
+                    "is_log1p": is_log1p,
+                },
+                Entry("pdex", takes_nan_policy=False),
+                sides="either",  # filters as pdex's, to give the same numbers
+                options={"method": "asymptotic"},
             ),
         )
     return _as_pdex(cast(DEResult, result), mean, float(epsilon), as_pandas)

@@ -176,20 +176,22 @@ def rank_genes_groups(
         fractions = [f"{side}_fraction" for side in sides] if pts else []
         result = compare(
             replace(dataset, labels=_labels(column_in_memory(adata.obs, groupby))),
-            Settings(
-                groupby=groupby,
-                reference=reference,
-                groups=chosen.targets,
-                comparison="rest" if str(reference) == "rest" else "reference",
-                columns=[*means, *fractions, *(["z"] if method == "wilcoxon" else [])],
-                fdr_method=corr_method,
-                fdr_scope="target",
-                metric="wilcoxon" if method == "wilcoxon" else "t-test",
-                layer=layer,
-                backend=backend,
-                is_log1p=True,  # scanpy's fold changes assume this
-                test_options=_test_options(method, tie_correct),
-                entry=Entry(SCANPY_ENTRY, takes_nan_policy=False),
+            Settings.of(
+                {
+                    "groupby": groupby,
+                    "reference": reference,
+                    "groups": chosen.targets,
+                    "comparison": "rest" if str(reference) == "rest" else "reference",
+                    "columns": [*means, *fractions, *(["z"] if method == "wilcoxon" else [])],
+                    "fdr_method": corr_method,
+                    "fdr_scope": "target",
+                    "metric": "wilcoxon" if method == "wilcoxon" else "t-test",
+                    "layer": layer,
+                    "backend": backend,
+                    "is_log1p": True,  # scanpy's fold changes assume this
+                },
+                Entry(SCANPY_ENTRY, takes_nan_policy=False),
+                options=_test_options(method, tie_correct),
             ),
         )
     found: dict[str, Any] = {

@@ -32,10 +32,10 @@ RESULTS_PER_RANGE = 64_000_000 // 24
 
 def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo:
     """Return the backend asked for, or the reference if the test's options need it, and why."""
-    backend = choose_backend(settings.backend, settings.device)
+    backend = choose_backend(settings.execution.backend, settings.execution.device)
     if test.why_reference is not None and backend.name != "reference":
         reference = choose_backend("reference")
-        reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
+        reason = f"{backend.name} cannot run {settings.test.metric} with {test.why_reference}"
         logger.warning("using the reference kernel set (one pair at a time, slow): %s", reason)
         backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
     else:
@@ -45,10 +45,10 @@ def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo
 
 def choose_engine(settings: Settings, backend: BackendInfo) -> str:
     """Return the engine asked for, or the backend's own; OptionError if it cannot run there."""
-    if settings.engine == "dask":
+    if settings.execution.engine == "dask":
         return "dask"
-    if settings.engine == "auto":
-        if "shared_memory" not in backend.engines or (settings.n_processes or 1) <= 1:
+    if settings.execution.engine == "auto":
+        if "shared_memory" not in backend.engines or (settings.execution.n_processes or 1) <= 1:
             return backend.engines[0]
         from .worker_processes import why_no_processes
 
@@ -57,12 +57,12 @@ def choose_engine(settings: Settings, backend: BackendInfo) -> str:
             return "shared_memory"
         logger.warning("working with threads in place of worker processes: %s", why)
         return backend.engines[0]
-    if settings.engine not in backend.engines:
+    if settings.execution.engine not in backend.engines:
         available = ["auto", *backend.engines, "dask"]
         raise OptionError(
-            unknown(f"engine for backend {backend.name!r}:", settings.engine, available)
+            unknown(f"engine for backend {backend.name!r}:", settings.execution.engine, available)
         )
-    return settings.engine
+    return settings.execution.engine
 
 
 def make_schedule(
@@ -77,9 +77,9 @@ def make_schedule(
 ) -> Plan:
     """Plan the ranges of genes that the sink lacks, cut to suit engine, source and memory."""
     processors = cpu_count()
-    n_workers, n_threads = settings.n_workers, settings.n_threads
-    gene_chunk_size, at_least = settings.gene_chunk_size, 1
-    if settings.out is not None:
+    n_workers, n_threads = settings.execution.n_workers, settings.execution.n_threads
+    gene_chunk_size, at_least = settings.execution.gene_chunk_size, 1
+    if settings.output.out is not None:
         gene_chunk_size = chunk_size_of_files(gene_chunk_size, n_groups)
     if engine == "serial":
         n_workers = n_threads = 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 import numpy as np
 
@@ -19,7 +18,8 @@ from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
 from ..pipeline.output import check_output, input_file
-from ..request.options import Settings, check_settings
+from ..request.keywords import Options, full_signature
+from ..request.options import Entry, Settings, all_names
 from ..request.screen import design_of, open_screen
 from ..sources.base import Source
 from ..sources.memory.arrays import CscSource, MemorySource
@@ -41,6 +41,7 @@ CLUSTER_START = 5.0
 
 _FIRST = 1 << 16  # values that are looked at, approximately
 
+_OWN_OPTIONS = ("workers", "density", "timing", "rates")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -136,35 +137,17 @@ class Estimate:
         return sum(self.phases.values()) if self.phases else None
 
 
+@full_signature()
 def estimate(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str | Sequence[str] | None = None,
     *,
-    reference: object = "non-targeting",
-    groups: Iterable[object] | None = None,
-    comparison: str = "reference",
-    pairs: Any = None,
-    guides: str | None = None,
-    strata: str | None = None,
-    columns: str | Iterable[str] = (),
-    min_cells: int = 1,
-    metric: str = "wilcoxon",
-    layer: str | None = None,
-    allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
-    backend: str = "auto",
-    engine: str = "auto",
-    memory: str | float | int | None = None,
-    scratch: str | os.PathLike[str] | None = None,
-    n_workers: int | None = None,
-    n_threads: int | None = None,
-    gene_chunk_size: int | None = None,
-    is_log1p: bool | None = None,
     workers: int | None = None,
     density: float | None = None,
     timing: bool = True,
     rates: Rates | None = None,
-    **test_options: Any,
+    **options: Unpack[Options],
 ) -> Estimate:
     """Estimate the memory, disk and time that :func:`differential_expression` would take.
 
@@ -175,15 +158,8 @@ def estimate(
 
     Parameters
     ----------
-    data, groupby, reference, groups, comparison, pairs, guides, strata, columns, min_cells
-        The comparisons, as in :func:`differential_expression`.
-    metric, layer, allow, out, backend, engine, memory, scratch
+    data, groupby, out
         As in :func:`differential_expression`.
-    n_workers, n_threads, gene_chunk_size
-        As in :func:`differential_expression`.
-    is_log1p : bool, optional
-        False: counts, which are faster to rank than fractions. By default the first values decide
-        if the matrix is in memory, and fractions are assumed if it is in a file.
     workers : int, optional
         Workers of a Dask cluster, each with `n_threads` (one by default) and `memory`. By default
         there is no cluster, only this process.
@@ -193,8 +169,10 @@ def estimate(
         False to measure nothing and estimate no seconds.
     rates : Rates, optional
         Constants measured earlier, on this machine or another: ``rates`` of an estimate.
-    **test_options
-        As in :func:`differential_expression`.
+    **options
+        As in :func:`differential_expression`. ``is_log1p=False`` stands for counts, which are
+        faster to rank than fractions. By default the first values decide if the matrix is in
+        memory, and fractions are assumed if it is in a file.
 
     Returns
     -------
@@ -225,6 +203,7 @@ def estimate(
     if density is not None and not 0.0 < check_number("density", density, share) <= 1.0:
         raise OptionError(f"density={density!r} must be {share}.")
     check_flag("timing", timing)
+    engine, n_workers = options.get("engine"), options.get("n_workers")
     if isinstance(engine, str) and engine == "dask" and workers is None:
         raise OptionError(
             "engine='dask' takes as long as the cluster is large. Give its workers with workers= "
@@ -235,45 +214,24 @@ def estimate(
             f"n_workers={n_workers} (--workers) is of one process, and workers={workers} "
             "(--dask-workers) of a Dask cluster. Give one of them."
         )
-    settings = Settings(
-        groupby=groupby,
-        reference=reference,
-        groups=groups,
-        comparison=comparison,
-        pairs=pairs,
-        guides=guides,
-        strata=strata,
-        columns=columns,
-        min_cells=min_cells,
-        metric=metric,
-        layer=layer,
-        allow=allow,
-        is_log1p=is_log1p,
-        out=out,
-        backend=backend,
-        engine="auto" if workers is not None else engine,
-        memory=memory,
-        scratch=scratch,
-        n_workers=n_workers,
-        n_threads=n_threads,
-        gene_chunk_size=gene_chunk_size,
-        progress=False,
-        test_options=test_options,
-    )
-    check_settings(settings)
+    given = {"groupby": groupby, "out": out} | options | {"progress": False}
+    if workers is not None:
+        given["engine"] = "auto"
+    settings = Settings.of(given, Entry("estimate", (*_OWN_OPTIONS, *all_names())))
+    is_log1p = settings.columns.is_log1p
     if out is not None:
         check_output(Path(out), source=input_file(data), overwrite=True)
-    test = make_test(metric, test_options, tuple(inspect.signature(estimate).parameters))
+    test = make_test(settings.test.metric, settings.test.options, settings.call)
     chosen = choose_backend_for(settings, test)
     analysis = make_analysis(
         test,
-        columns,
+        settings.columns.columns,
         is_log1p=is_log1p,
-        exp_post_agg=True,
-        stratified=strata is not None,
-        expressed=False,
-        count_means=False,
-        level=settings.confidence,
+        exp_post_agg=settings.columns.exp_post_agg,
+        stratified=settings.comparison.strata is not None,
+        expressed=settings.filters.min_fraction is not None,
+        count_means=settings.filters.min_cpm is not None,
+        level=settings.columns.confidence,
     )
     with open_screen(data, settings) as dataset:
         counted = Counted(
@@ -287,7 +245,7 @@ def estimate(
             density,
         )
         opening = time.perf_counter() - started
-        allowed = left_for_plan(memory_budget(memory), dataset.source.n_cells)
+        allowed = left_for_plan(memory_budget(settings.execution.memory), dataset.source.n_cells)
         plan = counted.plan(allowed) if counted.fits(allowed) else None
         found = _count(counted, plan, allowed, chosen, is_log1p)
         if plan is None or not timing or chosen.name != "cpu":
@@ -362,7 +320,7 @@ def _lacking(
     found = {}
     if not enough:
         whose = "" if counted.workers is None else " by each worker"
-        result = settings.out is None and counted.workers is None
+        result = settings.output.out is None and counted.workers is None
         most = f", {size_text(counted.result_bytes)} of them for the result" if result else ""
         advice = " Write the result to a file with out= (-o), or give" if result else " Give"
         found["memory"] = (
@@ -383,8 +341,8 @@ def _lacking(
             f"up to {size_text(scratch)} are needed for what does not fit in memory. Name a folder "
             "with more room with scratch= (--scratch), or give more memory with memory=."
         )
-    if settings.out is not None:
-        out = Path(settings.out)
+    if settings.output.out is not None:
+        out = Path(settings.output.out)
         beside = counted.output_bytes + counted.checkpoint_bytes
         room = _free(out.parent)
         if beside > room:
@@ -455,7 +413,7 @@ def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | No
 
     source = counted.source
     in_file = not source.in_memory
-    out = counted.settings.out
+    out = counted.settings.output.out
     return Sample(
         n_cells=source.n_cells,
         n_genes=source.n_genes,
@@ -468,7 +426,7 @@ def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | No
         analysis=counted.analysis,
         n_threads=counted.n_threads(plan),
         suffix=None if out is None else Path(out).suffix.lower(),
-        storage=storage_of(path, counted.settings.layer, counted.settings.allowed)
+        storage=storage_of(path, counted.settings.data.layer, counted.settings.data.allowed)
         if in_file
         else None,
         in_file=in_file,

@@ -146,28 +146,30 @@ class Counted:
     @property
     def n_values(self) -> int:
         """Return the number of values in the table, rows x numeric columns; 0 without output."""
-        if self.settings.out is None:
+        if self.settings.output.out is None:
             return 0
         return self.n_rows * (len(VALUES) + len(self.analysis.columns))
 
     @property
     def output_bytes(self) -> int:
         """Return the approximate bytes of the table in its file."""
-        if self.settings.out is None:
+        if self.settings.output.out is None:
             return 0
-        return int(self.n_values * _BYTES_A_VALUE[Path(self.settings.out).suffix.lower()])
+        return int(self.n_values * _BYTES_A_VALUE[Path(self.settings.output.out).suffix.lower()])
 
     @property
     def stored_bytes(self) -> int:
         """Return the bytes of the files of ranges, which are kept until the table is written."""
-        if self.settings.out is None:
+        if self.settings.output.out is None:
             return 0
         return self._reserved
 
     @property
     def checkpoint_bytes(self) -> int:
         """Return the temporary bytes next to the output: files of ranges, false discovery rates."""
-        return self.stored_bytes + (0 if self.settings.out is None else _BYTES_OF_FDR * self.n_rows)
+        return self.stored_bytes + (
+            0 if self.settings.output.out is None else _BYTES_OF_FDR * self.n_rows
+        )
 
     @property
     def _reserved(self) -> int:
@@ -202,12 +204,12 @@ class Counted:
                 packed_bytes=self.kernels.packed_bytes,
                 budget=budget,
                 n_workers=1,
-                n_threads=self.settings.n_threads or 1,
-                gene_chunk_size=self.settings.gene_chunk_size,
+                n_threads=self.settings.execution.n_threads or 1,
+                gene_chunk_size=self.settings.execution.gene_chunk_size,
                 at_least=min(_RANGES_PER_WORKER * self.workers, self.source.n_genes),
             )
         reserved = 0
-        if self.settings.out is None:
+        if self.settings.output.out is None:
             fields, n_columns = self._fields, len(self.analysis.columns)
             shape = self.design.n_rows, n_columns, self.source.n_genes
             check_result_size(fields, *shape, budget)
@@ -251,7 +253,7 @@ class Counted:
         ranges = plan.n_workers * (a_gene * width + _BYTES_PER_CELL_OF_RANGE * source.n_cells)
         held = min(plan.budget, self.kept_bytes(plan)[1]) if self.way(plan) == SPLIT else 0
         reserved, result = 0, 0
-        if self.settings.out is None and self.workers is None:
+        if self.settings.output.out is None and self.workers is None:
             reserved, result = self._reserved, self.result_bytes
         during = reserved + BYTES_PER_CELL * source.n_cells + plan.work + held + ranges
         return int(max(during, result))  # ranges are freed before the result is finished
@@ -294,7 +296,7 @@ class Counted:
     @property
     def scratch_folder(self) -> Path:
         """Return the scratch folder."""
-        return Path(self.settings.scratch or tempfile.gettempdir())
+        return Path(self.settings.execution.scratch or tempfile.gettempdir())
 
     # --- work ---------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from ..errors import (
     listing,
     warn,
 )
-from ..request.options import Settings, check_settings
+from ..request.options import Settings
 from ..request.screen import design_of, open_screen
 from ..results.file import ResultFile
 from ..results.memory import DEResult
@@ -91,16 +91,16 @@ class _Call:
     @property
     def within(self) -> Within | None:
         """Return the label columns whose levels each row is compared within."""
-        levels, names = self.design.within, self.settings.within_columns
+        levels, names = self.design.within, self.settings.comparison.within_columns
         return None if levels is None else (names[0] if len(names) == 1 else names, levels)
 
     def scale(self, values: ValueScale) -> Scale:
         settings = self.settings
         return Scale(
             values.is_log1p,
-            settings.exp_post_agg,
-            settings.clip_value,
-            float(settings.pseudocount),
+            settings.columns.exp_post_agg,
+            settings.columns.clip_value,
+            float(settings.columns.pseudocount),
             values.negative,
         )
 
@@ -111,8 +111,8 @@ class _Call:
     def tracker(self, *, n_rows: int = 0, done_genes: int = 0) -> Tracker:
         source = self.dataset.source
         return Tracker(
-            self.settings.progress,
-            description=self.settings.metric,
+            self.settings.output.progress,
+            description=self.settings.test.metric,
             total_bytes=source.n_bytes,
             total_genes=source.n_genes,
             total_rows=n_rows,
@@ -134,42 +134,45 @@ class _Call:
 
 
 def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
-    """Run a comparison. Public calls use this directly: warnings are attributed to their caller."""
+    """Run a comparison."""
     started = time.perf_counter()
-    check_settings(settings)
-    if settings.out is not None:
+    if settings.output.out is not None:
         check_output(
-            Path(settings.out),
+            Path(settings.output.out),
             source=input_file(data),
-            overwrite=settings.force,
-            spreadsheet_safe=settings.spreadsheet_safe,
+            overwrite=settings.output.force,
+            spreadsheet_safe=settings.table.spreadsheet_safe,
         )
-    test = make_test(settings.metric, settings.test_options, settings.call)
+    test = make_test(settings.test.metric, settings.test.options, settings.call)
     with _cluster_of(settings) as cluster:
         backend = (
             _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
         )
         engine = choose_engine(settings, backend)
-        if engine == "shared_memory" and settings.n_processes is not None:
-            settings = replace(settings, n_workers=settings.n_processes)
-        elif "shared_memory" in backend.engines and (settings.n_processes or 1) > 1:
+        if engine == "shared_memory" and settings.execution.n_processes is not None:
+            settings = settings.changed(n_workers=settings.execution.n_processes)
+        elif "shared_memory" in backend.engines and (settings.execution.n_processes or 1) > 1:
             # Processes cannot be started here: use as many threads instead.
-            assert settings.n_processes is not None
-            n_threads = settings.n_processes * (settings.n_threads or 1)
-            settings = replace(settings, n_threads=n_threads)
-        if isinstance(settings.groups, Iterator):  # workers iterate over it again
-            settings = replace(settings, groups=tuple(settings.groups))
-        on_device = () if cluster is not None else (settings.device, settings.device_memory)
+            assert settings.execution.n_processes is not None
+            n_threads = settings.execution.n_processes * (settings.execution.n_threads or 1)
+            settings = settings.changed(n_threads=n_threads)
+        if isinstance(settings.comparison.groups, Iterator):  # workers iterate over it again
+            settings = settings.changed(groups=tuple(settings.comparison.groups))
+        on_device = (
+            ()
+            if cluster is not None
+            else (settings.execution.device, settings.execution.device_memory)
+        )
         kernels = load_kernels(backend.name, *on_device)
         analysis = make_analysis(
             test,
-            settings.columns,
-            is_log1p=settings.is_log1p,
-            exp_post_agg=settings.exp_post_agg,
-            stratified=settings.strata is not None,
-            expressed=settings.min_fraction is not None,
-            count_means=settings.min_cpm is not None,
-            level=float(settings.confidence),
+            settings.columns.columns,
+            is_log1p=settings.columns.is_log1p,
+            exp_post_agg=settings.columns.exp_post_agg,
+            stratified=settings.comparison.strata is not None,
+            expressed=settings.filters.min_fraction is not None,
+            count_means=settings.filters.min_cpm is not None,
+            level=float(settings.columns.confidence),
         )
         with open_screen(data, settings) as dataset:
             if cluster is not None:
@@ -186,13 +189,15 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             matrices = dataset.matrices()  # now: damage must show before the output is written
             design = design_of(dataset, settings)
             filters = Filters(
-                settings.min_fraction,
-                settings.min_cpm,
-                settings.entry.filter_sides == "either",
+                settings.filters.min_fraction,
+                settings.filters.min_cpm,
+                settings.filters.sides == "either",
                 _own_genes(dataset, settings, design),
             )
-            with ThreadPoolExecutor(settings.n_threads or cpu_count(), "pdex_gpu") as pool:
-                allowed, run = memory_budget(settings.memory), pool_map(pool)
+            with ThreadPoolExecutor(
+                settings.execution.n_threads or cpu_count(), "pdex_gpu"
+            ) as pool:
+                allowed, run = memory_budget(settings.execution.memory), pool_map(pool)
                 budget = left_for_plan(allowed, dataset.source.n_cells)
                 call = _Call(
                     settings,
@@ -208,8 +213,8 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
                     cluster,
                 )
                 result: DEResult | ResultFile
-                if settings.out is not None:
-                    result, values = _into_file(call, Path(settings.out))
+                if settings.output.out is not None:
+                    result, values = _into_file(call, Path(settings.output.out))
                 else:
                     result, values = _in_memory(call)
                     result.provenance["seconds"] = round(time.perf_counter() - started, 6)
@@ -222,12 +227,12 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
 @contextmanager
 def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
     """Connect to the Dask cluster that a call asks for; yield None if it asks for none."""
-    if settings.engine != "dask":
+    if settings.execution.engine != "dask":
         yield None
         return
     from ..engines.dask.connect import connected
 
-    with connected(settings.client) as client:
+    with connected(settings.execution.client) as client:
         from ..engines.dask.cluster import Cluster
 
         with Cluster(client) as cluster:
@@ -285,7 +290,7 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
     identity = run_identity(settings, dataset, design, call.analysis, call.backend)
     n_genes = dataset.source.n_genes
     with open_checkpoint(
-        out, identity, fields, n_genes, restart=settings.restart, run=call.run
+        out, identity, fields, n_genes, restart=settings.output.restart, run=call.run
     ) as checkpoint:
         if call.cluster is not None:
             call.cluster.use(checkpoint)
@@ -376,7 +381,7 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written
             columns=call.analysis.columns,
             within=call.within,
             kept=found.kept,
-            spreadsheet_safe=settings.spreadsheet_safe,
+            spreadsheet_safe=settings.table.spreadsheet_safe,
         )
         n_kept = n_rows if found.kept is None else int(np.count_nonzero(found.kept))
         with (
@@ -407,15 +412,15 @@ def _fill_file(call: _Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written
 
 
 def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarray | None:
-    if settings.on_target is None:
+    if settings.comparison.on_target is None:
         return None
     return own_genes(
         dataset.labels,
-        dataset.column(settings.on_target),
+        dataset.column(settings.comparison.on_target),
         dataset.genes,
         design,
-        settings.group_column,
-        settings.on_target,
+        settings.comparison.group_column,
+        settings.comparison.on_target,
     )
 
 
@@ -426,12 +431,12 @@ def _check_place(
     several = n_devices(backend) > 1
     if not dataset.source.on_device or (backend.name == "cuda" and not several):
         return
-    layer = settings.layer
+    layer = settings.data.layer
     what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
     if several:
         raise UnsupportedDataError(
             f"{what} is on one CUDA device ({dataset.source.description}) and is used where it is, "
-            f"but device={settings.device!r} asks for {n_devices(backend)}. Give device= the "
+            f"but device={settings.execution.device!r} asks for {n_devices(backend)}. Give device= the "
             f"number of that one, or move the matrix: adata.{place} = adata.{place}.get()."
         )
     if test.why_reference is None:
@@ -448,7 +453,7 @@ def _check_place(
 def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker: Tracker) -> None:
     """Compute the genes that the sink does not have yet."""
     settings, dataset, design = call.settings, call.dataset, call.design
-    scratch = None if settings.scratch is None else Path(settings.scratch)
+    scratch = None if settings.execution.scratch is None else Path(settings.execution.scratch)
     while True:
         if call.cluster is not None:
             plan = call.cluster.plan(
@@ -469,7 +474,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
             "%d workers x %d threads",
-            settings.metric, design.n_rows, str(design.reference), source.n_cells,
+            settings.test.metric, design.n_rows, str(design.reference), source.n_cells,
             source.n_genes, source.description, len(plan.todo), call.engine, plan.n_workers,
             plan.n_threads,
         )  # fmt: skip
@@ -498,7 +503,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
             tracker.restart()
             continue
         except NonFiniteError as error:
-            what = "X" if settings.layer is None else f"layer {settings.layer!r}"
+            what = "X" if settings.data.layer is None else f"layer {settings.data.layer!r}"
             text = (
                 f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
                 f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "

@@ -16,6 +16,7 @@ from ..design.contrasts import Design
 from ..request.options import Settings
 from ..sinks.identity_diff import HASH
 from ..sources.dataset import Dataset
+from ..utils.options import plain
 from ..utils.versions import compiler, version
 
 
@@ -31,7 +32,6 @@ def run_identity(
     Memory, threads, workers and engine are left out: results do not depend on them. Nor do they
     depend on which of several equal devices compute, or on how many do.
     """
-    groups = None if settings.groups is None else [str(target) for target in design.targets]
     return {
         "version of pdex_gpu": __version__,
         **{f"version of {name}": version(name) for name in ("numpy", "scipy")},
@@ -39,34 +39,28 @@ def run_identity(
         "machine": platform.machine(),
         "backend": backend.name,
         "device": models(backend.device),
-        "metric": settings.metric,
-        "test options": {
-            name: repr(value) for name, value in sorted(analysis.test.options.items())
-        },
-        "columns": list(analysis.columns),
-        "confidence": float(settings.confidence),
-        "pseudocount": float(settings.pseudocount),
-        "fdr": f"{settings.fdr_method}, {settings.fdr_scope}",
-        "comparison": settings.comparison,
-        "guides": settings.guides,
-        "strata": settings.strata,
-        "on_target": settings.on_target,
-        "min_cells": _plain(settings.min_cells),
-        "min_fraction": _plain(settings.min_fraction),
-        "min_cpm": _plain(settings.min_cpm),
-        "cells that filters count": settings.entry.filter_sides,
-        "layer": settings.layer,
-        "groupby": [settings.group_column, *settings.within_columns],
-        "reference": str(design.reference),
-        "groups": groups,
-        "is_log1p": _plain(settings.is_log1p),
-        "exp_post_agg": bool(settings.exp_post_agg),
-        "clip_value": _plain(settings.clip_value),
-        "spreadsheet_safe": bool(settings.spreadsheet_safe),
+        **{name: plain(value) for name, value in _options(settings, design, analysis).items()},
         "labels of the cells": _hash(_labels(design), design.codes),
         "names of the genes": _hash(map(str, dataset.genes)),
         **{f"data, {name}": value for name, value in dataset.source.identity().items()},
     }
+
+
+def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str, Any]:
+    """Return all options that results depend on; labels and names as they were understood."""
+    comparison = settings.comparison
+    understood = {
+        "groupby": [comparison.group_column, *comparison.within_columns],
+        "reference": str(design.reference),
+        "groups": None if comparison.groups is None else list(map(str, design.targets)),
+        "pairs": None,  # they are the labels of the design
+        "allow": sorted(settings.data.allowed),
+        "columns": list(analysis.columns),
+        "options": [f"{name}={value!r}" for name, value in sorted(analysis.test.options.items())],
+        "confidence": float(settings.columns.confidence),
+        "pseudocount": float(settings.columns.pseudocount),
+    }
+    return settings.deciding() | understood
 
 
 def _labels(design: Design) -> list[str]:
@@ -82,8 +76,3 @@ def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:
     if codes is not None:
         found.update(np.ascontiguousarray(codes).data)
     return HASH + found.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Convert a NumPy scalar to the Python number that JSON accepts."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -37,7 +37,7 @@ def make_provenance(
     if own_gene is not None:
         own[OWN_GENES] = recorded(design.targets, own_gene, dataset.genes)
     return {
-        "metric": settings.metric,
+        "metric": analysis.test.metric,
         "backend": backend.name,
         "backend_reason": backend.reason,
         "device": backend.device,
@@ -47,38 +47,35 @@ def make_provenance(
         "n_cells": dataset.source.n_cells,
         "n_genes": dataset.source.n_genes,
         "n_targets": len(design.targets),
-        "groupby": settings.groupby,
-        "comparison": settings.comparison,
-        "reference": _references(design),
-        "groups": "all" if settings.groups is None else listing(design.targets),
-        "layer": settings.layer,
-        "allow": sorted(settings.allowed),
+        **_options(settings, design, analysis),
         "is_log1p": scale.is_log1p,
         "negative_values": scale.negative,
         "raw_counts": scale.raw_counts,
-        "exp_post_agg": settings.exp_post_agg,
-        "clip_value": settings.clip_value,
-        "guides": settings.guides,
-        "strata": settings.strata,
-        "on_target": settings.on_target,
         **own,
-        "columns": list(analysis.columns),
-        "confidence": settings.confidence,
-        "pseudocount": settings.pseudocount,
-        "fdr_method": settings.fdr_method,
-        "fdr_scope": settings.fdr_scope,
-        "min_cells": settings.min_cells,
-        "min_fraction": settings.min_fraction,
-        "min_cpm": settings.min_cpm,
-        "filter_sides": settings.entry.filter_sides,
         "removed": dict(removed),
-        "test_options": {k: repr(v) for k, v in analysis.test.options.items()},
         "versions": {
             "pdex_gpu": __version__,
             "python": platform.python_version(),
             **{package: version(package) for package in ("numpy", "scipy")},
             **compiler(backend.name),
         },
+    }
+
+
+def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str, Any]:
+    """Return all options that results depend on, as they were understood."""
+    found = settings.deciding()
+    for name in ("metric", "pairs", "spreadsheet_safe"):  # pairs are the rows of the result
+        del found[name]
+    found["filter_sides"] = found.pop("sides")
+    found["test_options"] = {k: repr(v) for k, v in analysis.test.options.items()}
+    del found["options"]
+    asked_all = settings.comparison.groups is None
+    return found | {
+        "reference": _references(design),
+        "groups": "all" if asked_all else listing(design.targets),
+        "allow": sorted(settings.data.allowed),
+        "columns": list(analysis.columns),
     }
 
 

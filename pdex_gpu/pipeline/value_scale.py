@@ -58,7 +58,7 @@ def value_scale(summary: ValueSummary, settings: Settings) -> ValueScale:
     If the settings leave `is_log1p` open, values with fractions are logarithms unless they are too
     large for that. The drop-in for pdex 0.1.28 still takes those for logarithms, as pdex does.
     """
-    asked = settings.is_log1p
+    asked = settings.columns.is_log1p
     found = ValueScale(summary, bool(summary.fractional if asked is None else asked))
     if found.negative or (found.too_large and asked is None and settings.entry.name != PDEX_ENTRY):
         found = ValueScale(summary, False)
@@ -81,10 +81,12 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     matrices : sequence of str
         The other matrices of the data, which may hold counts; see :class:`.dataset.Dataset`.
     """
-    what = "X" if settings.layer is None else f"Layer {settings.layer!r}"
+    what = "X" if settings.data.layer is None else f"Layer {settings.data.layer!r}"
     largest, limit = f"{scale.summary.maximum:,.6g}", f"{LARGEST_LOG1P:g}"
     if scale.negative:
-        unfiltered = "" if settings.min_cpm is None else " min_cpm= (cpm_filter=) is not applied."
+        unfiltered = (
+            "" if settings.filters.min_cpm is None else " min_cpm= (cpm_filter=) is not applied."
+        )
         return ScaleWarning(
             f"{what} has negative values, down to {scale.summary.minimum:.6g}: they are neither "
             "counts nor log1p of counts (scaled, centred or residuals?), and their means have no "
@@ -108,7 +110,7 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
             f"stays below {limit}{infinite}. Fold changes and means in count space are of expm1 of "
             f"the values, and mean nothing. If these are counts, {advice}{_NORMALISE}."
         )
-    if settings.is_log1p is None and scale.summary.fractional:
+    if settings.columns.is_log1p is None and scale.summary.fractional:
         return ScaleWarning(
             f"{what} has fractions, as logarithms have, but its values reach {largest}: log1p of "
             f"counts stays below {limit}. So they are taken for counts that were normalised or "

@@ -27,10 +27,10 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
     DataError
         If the matrix is empty.
     """
-    column = None if settings.guides is not None else settings.group_column
-    layer, allow = settings.layer, settings.allowed
-    with within(settings.memory), open_dataset(data, column, layer, allow) as opened:
-        dataset = opened if settings.guides is None else _with_guides(opened, settings)
+    column = None if settings.comparison.guides is not None else settings.comparison.group_column
+    layer, allow = settings.data.layer, settings.data.allowed
+    with within(settings.execution.memory), open_dataset(data, column, layer, allow) as opened:
+        dataset = opened if settings.comparison.guides is None else _with_guides(opened, settings)
         source = dataset.source
         if source.n_genes == 0 or source.n_cells == 0:
             raise DataError(
@@ -50,27 +50,29 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
     design = make_design(
         dataset.labels.codes,
         dataset.labels.categories,
-        reference=settings.reference,
-        groups=settings.groups,
-        column=settings.group_column,
-        comparison=settings.comparison,
-        pairs=settings.pairs,
-        within=levels(settings.within_columns),
-        strata=levels(() if settings.strata is None else (settings.strata,)),
-        min_cells=settings.min_cells,
+        reference=settings.comparison.reference,
+        groups=settings.comparison.groups,
+        column=settings.comparison.group_column,
+        comparison=settings.comparison.comparison,
+        pairs=settings.comparison.pairs,
+        within=levels(settings.comparison.within_columns),
+        strata=levels(() if settings.comparison.strata is None else (settings.comparison.strata,)),
+        min_cells=settings.comparison.min_cells,
         pools=dataset.pools,
     )
     warn_of_lone("targets", design.targets)
     warn_of_lone("references", design.references)
-    warn_of_lone("columns", settings.within_columns)
+    warn_of_lone("columns", settings.comparison.within_columns)
     if design.within is not None:
         warn_of_lone("levels", design.within)
     return design
 
 
 def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
-    assert settings.guides is not None
-    matrix, names = dataset.matrix(settings.guides)
-    what = f"Matrix {settings.guides!r} of obsm"
+    assert settings.comparison.guides is not None
+    matrix, names = dataset.matrix(settings.comparison.guides)
+    what = f"Matrix {settings.comparison.guides!r} of obsm"
     found = read_guides(matrix, names, dataset.source.n_cells, what)
-    return with_guides(dataset, found, settings.comparison, settings.reference)
+    return with_guides(
+        dataset, found, settings.comparison.comparison, settings.comparison.reference
+    )

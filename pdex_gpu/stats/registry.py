@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..utils.checks import check_choice
@@ -12,7 +12,7 @@ from .two_sample.options import check_options
 METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 
 
-def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) -> StatisticalTest:
+def make_test(metric: str, options: Mapping[str, Any], call: Iterable[str] = ()) -> StatisticalTest:
     """Return the test `metric`, given options by their scipy names.
 
     `call` lists the parameters of the calling function, for messages.
@@ -29,6 +29,7 @@ def make_test(metric: str, options: dict[str, Any], call: Iterable[str] = ()) ->
     from .two_sample.wilcoxon import Wilcoxon
 
     check_choice("metric", metric, METRICS)
+    options = dict(options)
     check_options(metric, options, call)
     test: StatisticalTest | None
     if metric == "wilcoxon":

@@ -131,18 +131,20 @@ class Cluster:
         """
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
-        light = replace(settings, progress=False, client=None, out=None, scratch=None)
+        light = settings.without_client()
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
-            light = replace(light, groups=None, pairs=None)
+            light = light.changed(comparison="reference", groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
         self._settings = light
         with _lost_told(self.client, None):
             self.workers = survey(self.client, self._settings, test, self._data.path, folders)
-        if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
-            if settings.out is None:
+        if dataset.source.read_whole and (
+            settings.output.out is None or settings.execution.scratch is not None
+        ):
+            if settings.output.out is None:
                 self._parent = self._own_folder(folders[-1]) / "split"
             else:  # kept with the checkpoint, for a call that resumes it
-                out = str(Path(settings.out).absolute())
+                out = str(Path(settings.output.out).absolute())
                 name = hashlib.sha256(out.encode()).hexdigest()[:16]
                 self._parent = folders[-1] / f"pdex_gpu-{name}"
 
@@ -179,8 +181,8 @@ class Cluster:
         Where an earlier call split the rows, its ranges are reused.
         """
         assert self.workers is not None
-        tightest, gene_chunk_size = self.workers.tightest, settings.gene_chunk_size
-        if settings.out is not None:
+        tightest, gene_chunk_size = self.workers.tightest, settings.execution.gene_chunk_size
+        if settings.output.out is not None:
             gene_chunk_size = chunk_size_of_files(gene_chunk_size, n_groups)
         try:
             plan = make_plan(
@@ -189,7 +191,7 @@ class Cluster:
                 packed_bytes=kernels.packed_bytes,
                 budget=tightest.budget // tightest.n_threads,
                 n_workers=1,
-                n_threads=settings.n_threads or 1,
+                n_threads=settings.execution.n_threads or 1,
                 gene_chunk_size=gene_chunk_size,
                 at_least=RANGES_PER_PROCESS * self.workers.slots,
                 split_elsewhere=source.read_whole,
@@ -464,9 +466,15 @@ def _sent(job: Job, data: _Data) -> Sent | None:
 def _shared_folders(settings: Settings, source: Source) -> tuple[Path, ...]:
     """Return the folders that workers write to: the output's, and the one for split rows."""
     folders = []
-    if settings.out is not None:
-        folders.append(Path(settings.out).absolute().parent)
-    if source.read_whole and (settings.scratch is not None or settings.out is None):
-        folder = tempfile.gettempdir() if settings.scratch is None else settings.scratch
+    if settings.output.out is not None:
+        folders.append(Path(settings.output.out).absolute().parent)
+    if source.read_whole and (
+        settings.execution.scratch is not None or settings.output.out is None
+    ):
+        folder = (
+            tempfile.gettempdir()
+            if settings.execution.scratch is None
+            else settings.execution.scratch
+        )
         folders.append(Path(folder).absolute())
     return tuple(folders)

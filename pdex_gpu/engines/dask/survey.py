@@ -240,7 +240,7 @@ def _budget(request: Request, dask_worker: Any) -> int:
     limit = dask_worker.memory_manager.memory_limit
     here = request.on_host.get(_host_of(dask_worker.address), 1)
     free = int(limit or available_memory() / max(1, here))
-    asked = memory_budget(request.settings.memory, free)
+    asked = memory_budget(request.settings.execution.memory, free)
     if asked < 1:
-        raise OptionError(f"memory={request.settings.memory!r} leaves nothing.")
+        raise OptionError(f"memory={request.settings.execution.memory!r} leaves nothing.")
     return min(asked, int(_SHARE_OF_LIMIT * limit)) if limit else asked

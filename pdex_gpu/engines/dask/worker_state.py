@@ -122,18 +122,20 @@ class OpenRun:
         try:
             self.backend = choose_backend_for(settings, work.analysis.test)
             self.kernels: KernelSet = load_kernels(
-                self.backend.name, settings.device, settings.device_memory
+                self.backend.name, settings.execution.device, settings.execution.device_memory
             )
             on_device = self.backend.engines[0] == "streams"
-            self.n_threads = settings.n_threads or (min(_FEEDING, cpu_count()) if on_device else 1)
+            self.n_threads = settings.execution.n_threads or (
+                min(_FEEDING, cpu_count()) if on_device else 1
+            )
             by_itself = "serial" if self.n_threads == 1 else "threads"
             self.engine = self.backend.engines[0] if on_device else by_itself
             source = None if sent is None else sent.source
             if work.path is not None:
                 # The file may lack the labels that were sent.
-                matrix_alone = sent is not None and settings.guides is None
+                matrix_alone = sent is not None and settings.comparison.guides is None
                 dataset = self._stack.enter_context(
-                    open_dataset(work.path, None, settings.layer, settings.allowed)
+                    open_dataset(work.path, None, settings.data.layer, settings.data.allowed)
                     if matrix_alone
                     else open_screen(work.path, settings)
                 )

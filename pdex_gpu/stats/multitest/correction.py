@@ -27,33 +27,32 @@ class Correction:
 
     Attributes
     ----------
-    method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
-    scope : {"all", "target", "gene"}
+    fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
+    fdr_scope : {"all", "target", "gene"}
         The tests that are corrected together: all rows, those of a target (and reference), or
         those of a gene.
     """
 
-    method: str = "benjamini-hochberg"
-    scope: str = "all"
+    fdr_method: str = "benjamini-hochberg"
+    fdr_scope: str = "all"
 
-    def check(self) -> None:
-        """Raise OptionError for a method or scope that does not exist."""
-        check_choice("fdr_method", self.method, METHODS)
-        check_choice("fdr_scope", self.scope, SCOPES)
+    def __post_init__(self) -> None:
+        check_choice("fdr_method", self.fdr_method, METHODS)
+        check_choice("fdr_scope", self.fdr_scope, SCOPES)
 
     def scaled(self, values: np.ndarray, n_tests: int) -> np.ndarray:
         """Convert Benjamini-Hochberg adjusted p-values to those of the method, in place.
 
         Benjamini and Yekutieli (2001) multiply by ``1 + 1/2 + ... + 1/n``.
         """
-        if self.method == "benjamini-yekutieli":
+        if self.fdr_method == "benjamini-yekutieli":
             values *= float((1.0 / np.arange(1, n_tests + 1)).sum())
             np.minimum(values, 1.0, out=values)
         return values
 
     def of(self, p_values: np.ndarray) -> np.ndarray:
         """Return the corrected p-values of one family, shape (n,)."""
-        if self.method == "bonferroni":
+        if self.fdr_method == "bonferroni":
             return np.minimum(p_values * len(p_values), 1.0)
         return self.scaled(benjamini_hochberg(p_values, map), len(p_values))
 
@@ -76,9 +75,9 @@ def correct(
     run : callable
         Distributes the work.
     """
-    if correction.scope == "all":
+    if correction.fdr_scope == "all":
         family = p_values if kept is None else p_values[kept]
-        if correction.method == "bonferroni":
+        if correction.fdr_method == "bonferroni":
             found = np.minimum(family * family.size, 1.0)
         else:
             found = kernels.benjamini_hochberg(family, run)
@@ -86,7 +85,7 @@ def correct(
         return found if kept is None else _at(kept, found)
     out = nan_filled(p_values.shape, run)
     views = (p_values, out, kept)
-    if correction.scope == "gene":
+    if correction.fdr_scope == "gene":
         views = (p_values.T, out.T, None if kept is None else kept.T)
     of_families(*views, correction.of, run)
     return out
@@ -148,13 +147,13 @@ class StoredCorrection:
 
     def prepare(self, kernels: KernelSet, run: Map, budget: int) -> None:
         """Compute corrections that need more than one row at a time."""
-        if self._correction.method == "bonferroni" and self._correction.scope != "gene":
+        if self._correction.fdr_method == "bonferroni" and self._correction.fdr_scope != "gene":
             return
-        if self._correction.scope == "all":
+        if self._correction.fdr_scope == "all":
             p_values = StoredPValues(self._results, self._kept)
             if p_values.n:
                 adjust(p_values, self._column, kernels, run, budget=budget)
-        elif self._correction.scope == "gene":
+        elif self._correction.fdr_scope == "gene":
             for k, genes in enumerate(self._results.ranges):
                 self._write_genes(self._results.read_range("p_value", k), genes, run)
 
@@ -173,16 +172,16 @@ class StoredCorrection:
         """Return corrected p-values of some rows from their p-values; NaN if a pair is not kept."""
         kept = None if self._kept is None else self._kept[rows]
         correction = self._correction
-        if correction.scope == "target":
+        if correction.fdr_scope == "target":
             out = np.full(p_values.shape, np.nan)
             of_families(p_values, out, kept, correction.of, map)
             return out
         n = int(self._starts[-1])
-        if correction.method == "bonferroni" and correction.scope == "all":
+        if correction.fdr_method == "bonferroni" and correction.fdr_scope == "all":
             found = np.minimum(p_values * n, 1.0)
             return found if kept is None else np.where(kept, found, np.nan)
         first, last = int(self._starts[rows.start]), int(self._starts[rows.stop])
         values = self._column.read(first, last)
-        if correction.scope == "all":
+        if correction.fdr_scope == "all":
             values = correction.scaled(np.array(values), n)
         return values.reshape(p_values.shape) if kept is None else _at(kept, values)

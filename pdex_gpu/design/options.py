@@ -1,0 +1,86 @@
+"""The options that say who is compared with whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import OptionError, shown
+from ..utils.checks import check_choice, check_count, check_text, kind
+from .build import COMPARISONS
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """Who is compared with whom; see :func:`pdex_gpu.differential_expression`."""
+
+    groupby: str | Sequence[str] | None = None
+    reference: object = "non-targeting"
+    groups: Iterable[object] | None = None
+    comparison: str = "reference"
+    pairs: Any = None
+    guides: str | None = None
+    on_target: str | None = None
+    strata: str | None = None
+    min_cells: int = 1
+
+    def __post_init__(self) -> None:
+        check_text("comparison", self.comparison)
+        for name in ("on_target", "strata", "guides"):
+            check_text(name, getattr(self, name), may_be_none=True)
+        if self.guides is None:
+            _check_groupby(self.groupby)
+        elif self.groupby is not None:
+            raise OptionError(
+                f"guides={self.guides!r} says which cells belong to which group, and so does "
+                f"groupby={shown(self.groupby)}. Give groupby=None."
+            )
+        elif self.on_target is not None:
+            raise OptionError(
+                "on_target= maps the groups of a column to genes, and guides= has no such column. "
+                "Select the rows of the result instead."
+            )
+        self._check_comparison()
+        check_count("min_cells", self.min_cells, may_be_none=False)
+
+    def _check_comparison(self) -> None:
+        """Refuse combinations that make no sense."""
+        check_choice("comparison", self.comparison, COMPARISONS)
+        if (self.pairs is not None) != (self.comparison == "pairs"):
+            raise OptionError(
+                "pairs= goes with comparison='pairs', and only with it: give both, or neither."
+            )
+        if self.comparison == "pairs" and self.groups is not None:
+            raise OptionError("groups= and pairs= both say what is compared. Give one of them.")
+        if self.strata is not None and self.strata in (self.group_column, *self.within_columns):
+            raise OptionError(
+                f"strata={self.strata!r} is a column of groupby, so no stratum would hold cells of "
+                "both sides. Name another column."
+            )
+
+    @property
+    def group_column(self) -> str:
+        """Return the column of obs with the groups, or its stand-in for messages."""
+        if self.groupby is None:
+            return str(self.guides)
+        return self.groupby if isinstance(self.groupby, str) else self.groupby[0]
+
+    @property
+    def within_columns(self) -> tuple[str, ...]:
+        """Return the columns of obs within whose levels cells are compared."""
+        if self.groupby is None or isinstance(self.groupby, str):
+            return ()
+        return tuple(self.groupby[1:])
+
+
+def _check_groupby(groupby: Any) -> None:
+    names = [groupby] if isinstance(groupby, str) else groupby
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if not listed or not names:
+        raise OptionError(
+            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of "
+            "obs, or a list of columns, the groups' first."
+        )
+    if len(set(names)) < len(names):
+        raise OptionError(f"groupby={groupby!r} names a column twice.")

@@ -1,0 +1,72 @@
+"""The options that say where and how a call runs. No result depends on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError, shown
+from ..utils.atomic_files import is_folder, mode_of, why_not_writable
+from ..utils.checks import check_count, check_path, check_text
+from ..utils.options import internal
+from ..utils.resources import memory_budget
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a call runs; see :func:`pdex_gpu.differential_expression`.
+
+    `n_processes` is set by the drop-in calls: worker processes, if `engine` is auto and the
+    backend has them.
+    """
+
+    backend: str = "auto"
+    engine: str = "auto"
+    client: Any = None
+    memory: str | float | int | None = None
+    scratch: str | os.PathLike[str] | None = None
+    device: int | Sequence[int] | str | None = None
+    device_memory: str | float | int | None = None
+    n_workers: int | None = None
+    n_threads: int | None = None
+    gene_chunk_size: int | None = None
+    n_processes: int | None = internal(None)
+
+    def __post_init__(self) -> None:
+        check_text("backend", self.backend)
+        check_text("engine", self.engine)
+        for name in ("n_workers", "n_threads", "gene_chunk_size"):
+            check_count(name, getattr(self, name))
+        some = 1 << 40  # only checks that it is a size; free memory is found out later
+        memory_budget(self.memory, some)
+        memory_budget(self.device_memory, some, option="device_memory")
+        if self.client is not None and self.engine != "dask":
+            raise OptionError(
+                f"client={shown(self.client)} is the Dask cluster of engine='dask', but "
+                f"engine={self.engine!r} was asked for. Give engine='dask', or leave client out."
+            )
+        if self.engine == "dask" and self.n_workers is not None:
+            raise OptionError(
+                f"n_workers={self.n_workers} cannot be given with engine='dask': the cluster says "
+                "how many workers there are. Leave it out."
+            )
+        if self.scratch is not None:
+            _check_scratch(check_path("scratch", self.scratch))
+
+
+def _check_scratch(folder: Path) -> None:
+    if not is_folder(folder):
+        what = "does not exist" if mode_of(folder) is None else "is a file, not a folder"
+        raise OptionError(
+            f"The scratch folder {shown(str(folder))} {what}. Create it, or name another with "
+            "scratch=."
+        )
+    why = why_not_writable(folder)
+    if why is not None:
+        raise OptionError(
+            f"The scratch folder {str(folder)!r} is not writable ({why}). Name another with "
+            "scratch=."
+        )

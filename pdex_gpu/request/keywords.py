@@ -1,0 +1,109 @@
+"""The keywords of the public calls, typed, and their signatures as `help` shows them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import MISSING
+from typing import Any, Literal, TypedDict, TypeVar
+
+from ..stats.two_sample.base import StatisticalTest
+from ..utils.options import keywords
+from ..utils.progress import Progress
+from .options import GROUPS
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+Alternative = Literal["two-sided", "less", "greater"]
+NanPolicy = Literal["raise", "omit", "propagate"]
+
+
+class Options(TypedDict, total=False):
+    """The keywords of :func:`pdex_gpu.differential_expression` but `groupby` and `out`."""
+
+    # who is compared with whom
+    reference: object
+    groups: Iterable[object] | None
+    comparison: Literal["reference", "each_reference", "rest", "perturbed", "pairs"]
+    pairs: Any
+    guides: str | None
+    on_target: str | None
+    strata: str | None
+    min_cells: int
+    # which matrix
+    layer: str | None
+    allow: str | Collection[str]
+    # columns
+    columns: str | Iterable[str]
+    confidence: float
+    pseudocount: float
+    is_log1p: bool | None
+    exp_post_agg: bool
+    clip_value: float | None
+    # rows, and correction for multiple testing
+    min_fraction: float | None
+    min_cpm: float | None
+    fdr_method: Literal["benjamini-hochberg", "benjamini-yekutieli", "bonferroni"]
+    fdr_scope: Literal["all", "target", "gene"]
+    # where and how
+    backend: Literal["auto", "cpu", "reference", "cuda"]
+    engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"]
+    client: Any
+    memory: str | float | int | None
+    scratch: str | os.PathLike[str] | None
+    device: int | Sequence[int] | str | None
+    device_memory: str | float | int | None
+    n_workers: int | None
+    n_threads: int | None
+    gene_chunk_size: int | None
+    # output
+    force: bool
+    restart: bool
+    spreadsheet_safe: bool
+    progress: bool | Callable[[Progress], object]
+    # the test, and its options
+    metric: Literal["wilcoxon", "anderson", "t-test", "ks"] | StatisticalTest
+    alternative: Alternative
+    nan_policy: NanPolicy
+    continuity: bool
+    tie_correction: bool
+    method: Any  # "auto", "asymptotic", "exact", or what scipy takes
+    variance: Literal["pooled", "welch", "overestimated"]
+    variant: Literal["midrank", "right", "continuous"]
+    p_values: Literal["asymptotic", "interpolated"]
+    # the options of scipy's functions by their own names
+    axis: int | None
+    equal_var: bool
+    keepdims: bool
+    midrank: bool
+    permutations: int | None
+    random_state: Any
+    rng: Any
+    trim: float
+    use_continuity: bool
+
+
+def full_signature(*, without: Collection[str] = ()) -> Callable[[_Call], _Call]:
+    """Show the keywords of `Options` in the signature of a function that takes ``**options``."""
+
+    def decorate(function: _Call) -> _Call:
+        shown = inspect.signature(function)
+        own = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = {p.name for p in own} | set(without)
+        further = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f))
+            for group in GROUPS.values()
+            for f in keywords(group)
+            if f.name not in names
+        ]
+        rest = inspect.Parameter("test_options", inspect.Parameter.VAR_KEYWORD)
+        parameters = [*own, *further, rest]
+        function.__signature__ = shown.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def _default(field: Any) -> Any:
+    return inspect.Parameter.empty if field.default is MISSING else field.default

@@ -1,0 +1,47 @@
+"""The options that say where results go, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import OptionError
+from ..utils.checks import check_flag, check_path
+from ..utils.progress import check_progress
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How values are written; see :func:`pdex_gpu.differential_expression`."""
+
+    spreadsheet_safe: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("spreadsheet_safe", self.spreadsheet_safe)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go; see :func:`pdex_gpu.differential_expression`."""
+
+    out: str | os.PathLike[str] | None = None
+    force: bool = False
+    restart: bool = False
+    progress: bool | Callable[[Any], object] = True
+
+    def __post_init__(self) -> None:
+        for name in ("force", "restart"):
+            check_flag(name, getattr(self, name))
+        check_progress(self.progress)
+        if self.out is not None:
+            check_path("out", self.out)
+        for name in ("force", "restart"):
+            check_about_file(name, getattr(self, name), self.out)
+
+
+def check_about_file(name: str, given: object, out: object) -> None:
+    """Raise OptionError for an option about a file that was not named."""
+    if given and out is None:
+        raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
