@@ -75,7 +75,7 @@ def run(adata=None, **options):
 
 
 def pairs(values: np.ndarray, adata, function, **options) -> tuple[np.ndarray, np.ndarray]:
-    """Statistic and p-value of a scipy test on every (target, gene); 1 where it cannot judge."""
+    """Statistic and p-value of a scipy test on every (target, gene); 1 where it is undefined."""
     labels = adata.obs[GROUPBY].to_numpy().astype(str)
     x = {name: values[labels == name].astype(np.float64) for name in ("A", "B", "C", REFERENCE)}
     found = []
