@@ -690,12 +690,12 @@ def test_what_is_no_client(files: Any):
 
 
 def test_a_client_without_the_engine(files: Any):
-    with pytest.raises(OptionError, match=r"is the Dask cluster of engine='dask', but engine='au"):
+    with pytest.raises(OptionError, match=r"is only valid with engine='dask', but engine='au"):
         run(files("h5ad csr"), client="tcp://127.0.0.1:1", engine="auto")
 
 
 def test_workers_without_a_say(client: Any, files: Any):
-    with pytest.raises(OptionError, match=r"n_workers=2 cannot be given with engine='dask'"):
+    with pytest.raises(OptionError, match=r"n_workers=2 is not valid with engine='dask'"):
         run(files("h5ad csr"), client, n_workers=2)
 
 

@@ -564,7 +564,7 @@ def test_the_number_of_threads_does_not_change_what_scipy_says():
 
 
 def test_use_continuity_is_what_tie_correct_is_for():
-    with pytest.raises(errors.OptionError, match="use_continuity is set by tie_correct"):
+    with pytest.raises(errors.OptionError, match="tie_correct also sets use_continuity"):
         run(use_continuity=False)
 
 

@@ -353,10 +353,10 @@ def test_counts_are_pointed_out(truth, caplog):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"method": "logreg"}, ValueError, "method='logreg' is not offered"),
+        ({"method": "logreg"}, ValueError, "method='logreg' is not supported"),
         ({"method": "t_test"}, ValueError, "Unknown method 't_test'. Did you mean 't-test'"),
         ({"corr_method": "fdr"}, ValueError, "Unknown corr_method 'fdr'"),
-        ({"groups": "a"}, ValueError, "specify a sequence of groups"),
+        ({"groups": "a"}, ValueError, "must be a sequence of groups"),
         ({"groups": []}, ValueError, r"groups=\[\] names no group"),
         ({"groups": ["a", "x"]}, ValueError, "Unknown group in column 'group': 'x'"),
         ({"groups": ["a"], "reference": "a"}, ValueError, "No target group is left"),

@@ -187,18 +187,21 @@ def test_a_file_of_another_program(tmp_path: Path):
 def test_a_newer_schema(stored: Path):
     rewrite(stored, lambda found: with_layout(found, schema=2))
     with pytest.raises(
-        errors.FileFormatError, match=r"schema 2 \(written by pdex_gpu .*reads up to 1.*git pull"
+        errors.FileFormatError,
+        match=r"schema 2 \(written by .*reads schemas up to 1.*git pull",
     ):
         pdex_gpu.open_result(stored)
 
 
 def test_a_folder_and_a_missing_file_and_text(tmp_path: Path):
-    with pytest.raises(errors.OptionError, match=r"is a folder\. Name the \.parquet file"):
+    with pytest.raises(errors.OptionError, match=r"is a folder\. Pass the \.parquet file"):
         pdex_gpu.open_result(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"results file .* does not exist"):
         pdex_gpu.open_result(tmp_path / "none.parquet")
     run().to_csv(tmp_path / "r.csv")
-    with pytest.raises(errors.OptionError, match="is text; only Parquet files can be loaded"):
+    with pytest.raises(
+        errors.OptionError, match="a text file, but only Parquet files can be loaded"
+    ):
         pdex_gpu.open_result(tmp_path / "r.csv")
 
 
