@@ -177,7 +177,7 @@ class _Plan:
         check_text("units", self.units, may_be_none=True, what="a column of obs")
         check_count("n_repeats", self.n_repeats, may_be_none=False)
         check_count("seed", self.seed, least=0, may_be_none=False)
-        words = "a number between 0 and 1, excluding both"
+        words = "a number above 0 and below 1"
         if not 0.0 < check_number("alpha", self.alpha, words) < 1.0:
             raise OptionError(f"alpha={self.alpha!r} must be {words}.")
 

@@ -256,7 +256,7 @@ def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, tmp_path):
                 errors.DataError,
                 f"X is {bad} in cell 'cell{BAD_CELL}' (row {BAD_CELL})",
                 f"gene 'gene{BAD_GENE}' (column {BAD_GENE})",
-                "remove the cell or gene",
+                "remove the cell or the gene",
                 data=adata,
                 backend=backend,
                 gene_chunk_size=chunk,
@@ -437,7 +437,7 @@ def test_duplicate_gene_names_are_counted_and_named():
     with pytest.warns(errors.DuplicateGeneWarning) as caught:
         result = run(screen(genes=names))
     (warning,) = caught
-    assert str(warning.message).startswith("2 gene names occur more than once: 'a', 'b';")
+    assert str(warning.message).startswith("2 gene names occur more than once: 'a', 'b'.")
     assert warning.filename == __file__
     assert result.features.tolist() == names
     expected = run()

@@ -285,7 +285,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"min_fraction": 25},
         OptionError,
-        "min_fraction=25 must be a number between 0 and 1. For 25 %, give 0.25.",
+        "min_fraction=25 must be a number between 0 and 1. For 25%, pass 0.25.",
     ),
     ({"min_fraction": -0.1}, OptionError, "min_fraction=-0.1 must be a number between 0 and 1."),
     ({"min_fraction": "0.1"}, OptionError, "min_fraction='0.1' must be a number between 0 and 1."),

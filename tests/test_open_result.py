@@ -215,19 +215,19 @@ def test_a_damaged_file(keep: int, stored: Path):
 def test_rows_that_another_program_took_out(tmp_path: Path):
     run().to_parquet(tmp_path / "r.parquet")
     rewrite(tmp_path / "r.parquet", lambda found: found.slice(3))
-    with pytest.raises(errors.FileFormatError, match="another program changed it"):
+    with pytest.raises(errors.FileFormatError, match="nother program may have changed it"):
         pdex_gpu.open_result(tmp_path / "r.parquet")
 
 
 def test_rows_in_another_order(stored: Path):
     rewrite(stored, lambda found: found.take(np.arange(found.num_rows)[::-1]))
-    with pytest.raises(errors.FileFormatError, match="another program changed it"):
+    with pytest.raises(errors.FileFormatError, match="nother program may have changed it"):
         pdex_gpu.open_result(stored)
 
 
 def test_labels_that_the_file_does_not_list(stored: Path):
     rewrite(stored, lambda found: with_layout(found, features=[f"x{i}" for i in range(9)]))
-    with pytest.raises(errors.FileFormatError, match="another program changed it"):
+    with pytest.raises(errors.FileFormatError, match="nother program may have changed it"):
         pdex_gpu.open_result(stored)
 
 
