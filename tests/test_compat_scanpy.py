@@ -368,7 +368,7 @@ def test_counts_are_pointed_out(truth, caplog):
         ({"tie_correct": "yes"}, ValueError, "tie_correct='yes' must be"),
         ({"mask_var": "even"}, ValueError, "mask_var: Unknown column of var 'even'"),
         ({"mask_var": [1] * 20}, ValueError, "mask_var must be boolean"),
-        ({"mask_var": np.ones(24, bool)}, ValueError, "a value for each of 20 genes"),
+        ({"mask_var": np.ones(24, bool)}, ValueError, "one value for each of 20 genes"),
         ({"mask_var": np.zeros(20, bool)}, ValueError, "mask_var selects no gene"),
         ({"mask_var": "odd"}, ValueError, "20 genes of adata, but adata.raw has 24"),
     ],
