@@ -312,7 +312,7 @@ def test_stopped_while_writing(tmp_path, monkeypatch, whole, suffix, there_befor
         stop_at(patch, api.Tracker, "wrote", 2, error)
         with pytest.raises(type(error)) as caught:
             run(out, force=there_before)
-    assert "carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     assert (out.read_text() if there_before else not out.exists()) in ("precious", True)
     assert names(checkpoint_folder(out)) == [*ranges(out), "lock", "run.json"]
     run(out, force=there_before)
