@@ -387,7 +387,7 @@ def test_a_stopped_run_is_carried_on(client: Any, files: Any, storage: str, tmp_
     run(data, client, out=whole)
     with pytest.raises(Stop) as caught:
         run(data, client, out=out, gene_chunk_size=1, progress=stopped(3))
-    assert "carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     kept = list(checkpoint_folder(out).glob("genes-*.npy"))
     assert kept
     reports = []
