@@ -119,8 +119,8 @@ def test_a_failure_in_any_range(tmp_path, monkeypatch, whole, suffix, n_done):
             notes = getattr(caught.value, "__notes__", [])
             if n_done:
                 assert notes == [
-                    f"What was computed is kept in '{tmp_path}/.de.{suffix}.checkpoint'; the same "
-                    "call carries on with it."
+                    f"Finished results are kept in '{tmp_path}/.de.{suffix}.checkpoint'; the same "
+                    "call resumes from there."
                 ]
                 assert names(tmp_path) == [f".de.{suffix}.checkpoint"]
                 assert len(ranges(out)) == n_done
@@ -314,7 +314,7 @@ def test_stopped_while_writing(tmp_path, monkeypatch, whole, suffix, there_befor
         stop_at(patch, api.Tracker, "wrote", 2, error)
         with pytest.raises(type(error)) as caught:
             run(out, force=there_before)
-    assert "carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     assert (out.read_text() if there_before else not out.exists()) in ("precious", True)
     assert names(checkpoint_folder(out)) == [*ranges(out), "lock", "run.json"]
     run(out, force=there_before)
@@ -739,7 +739,7 @@ def test_a_disk_that_fails(tmp_path, monkeypatch, whole, number, there_before, s
         assert not out.exists()
     folder = checkpoint_folder(out)
     if folder.exists():
-        assert "the same call carries on" in caught.value.__notes__[0]
+        assert "the same call resumes" in caught.value.__notes__[0]
         assert not list(folder.glob("*.tmp"))
     run(out, force=there_before)
     assert out.read_bytes() == whole()

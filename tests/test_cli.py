@@ -414,8 +414,8 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
     assert code == Exit.DISK
     assert err == (
         f"pdex-gpu: error: The output '{out}' could not be written: the disk of the folder "
-        f"'{tmp_path}' is full. Make room there, or use another.\nWhat was computed is kept in "
-        f"'{tmp_path}/.de.csv.checkpoint'; the same call carries on with it.\n"
+        f"'{tmp_path}' is full. Make room there, or use another.\nFinished results are kept in "
+        f"'{tmp_path}/.de.csv.checkpoint'; the same call resumes from there.\n"
     )
     assert leftovers(tmp_path) == [".de.csv.checkpoint", *(["de.csv"] if existing else [])]
     if existing:
@@ -463,7 +463,7 @@ sys.exit(cli.main(sys.argv[2:]))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     if number == "SIGINT":
-        assert done.stderr.startswith("pdex-gpu: interrupted\nWhat was computed is kept in ")
+        assert done.stderr.startswith("pdex-gpu: interrupted\nFinished results are kept in ")
     assert leftovers(tmp_path) == [".de.csv.checkpoint"]
     kept = leftovers(tmp_path / ".de.csv.checkpoint")
     assert [name for name in kept if not name.startswith("genes-")] == ["lock", "run.json"]

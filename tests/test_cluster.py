@@ -387,7 +387,7 @@ def test_a_stopped_run_is_carried_on(client: Any, files: Any, storage: str, tmp_
     run(data, client, out=whole)
     with pytest.raises(Stop) as caught:
         run(data, client, out=out, gene_chunk_size=1, progress=stopped(3))
-    assert "carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     kept = list(checkpoint_folder(out).glob("genes-*.npy"))
     assert kept
     reports = []
@@ -690,12 +690,12 @@ def test_what_is_no_client(files: Any):
 
 
 def test_a_client_without_the_engine(files: Any):
-    with pytest.raises(OptionError, match=r"is the Dask cluster of engine='dask', but engine='au"):
+    with pytest.raises(OptionError, match=r"is only valid with engine='dask', but engine='au"):
         run(files("h5ad csr"), client="tcp://127.0.0.1:1", engine="auto")
 
 
 def test_workers_without_a_say(client: Any, files: Any):
-    with pytest.raises(OptionError, match=r"n_workers=2 cannot be given with engine='dask'"):
+    with pytest.raises(OptionError, match=r"n_workers=2 is not valid with engine='dask'"):
         run(files("h5ad csr"), client, n_workers=2)
 
 

@@ -314,7 +314,7 @@ def test_the_scheduler_is_lost(
             ClusterError, match=r"scheduler at tcp://.* was lost.*is kept"
         ) as caught:
             compare(larger, address, out, progress=report)
-    assert "the same call carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     kept = checkpoint_folder(out)
     assert list(kept.glob("split/*/rows-*"))
     assert not out.exists()

@@ -187,7 +187,7 @@ def test_text_cannot_be_loaded(tmp_path):
 def test_a_file_that_was_replaced_cannot_be_loaded(tmp_path):
     result = run(out=tmp_path / "de.parquet")
     run(out=tmp_path / "de.parquet", groups=["A"], force=True)
-    with pytest.raises(errors.FileFormatError, match=r"has 9 rows, not the 27"):
+    with pytest.raises(errors.FileFormatError, match=r"has 9 rows, but 27 were written"):
         result.load()
 
 
@@ -294,9 +294,9 @@ def test_force(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"force": True}, "force=True is about the file that out= names"),
-        ({"restart": True}, "restart=True is about"),
-        ({"spreadsheet_safe": True}, "spreadsheet_safe=True is about"),
+        ({"force": True}, "force=True requires an output file"),
+        ({"restart": True}, "restart=True requires an output"),
+        ({"spreadsheet_safe": True}, "spreadsheet_safe=True requires an output"),
         ({"out": "x.csv", "spreadsheet_safe": 1}, "spreadsheet_safe=1 must be True or False"),
         ({"out": "x.parquet", "spreadsheet_safe": True}, "names in .csv and .tsv files, but"),
         ({"out": "x.csv", "force": 1}, "force=1 must be True or False"),

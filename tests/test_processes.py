@@ -77,7 +77,7 @@ def test_a_daemonic_process_works_with_threads_unless_processes_were_named(daemo
     }
     with caplog.at_level(logging.WARNING, "pdex_gpu"):
         found = pdex_gpu.parallel_differential_expression(screen(), num_workers=2, **asked)
-    assert "working with threads in place of worker processes" in caplog.text
+    assert "using threads instead of worker processes" in caplog.text
     assert found.equals(pdex_gpu.parallel_differential_expression(screen(), **asked))
     with pytest.raises(errors.WorkerError):
         pdex_gpu.parallel_differential_expression(screen(), engine="shared_memory", **asked)

@@ -208,7 +208,7 @@ _PLACES = [
     ("/proc/de.parquet", "'/proc' is not writable ("),
     (f"{'x' * 300}.parquet", "has a name of 308 bytes"),
     (f"{'x' * 240}.parquet", "has a name of 248 bytes, where at most 243 are possible"),
-    ("a\0.parquet", "holds a null character"),
+    ("a\0.parquet", "contains a null character"),
     ("", "out='' is empty."),
     (b"de.parquet", "out=b'de.parquet' must be a path, not bytes."),
 ]
@@ -313,7 +313,7 @@ def test_files_that_may_not_be_read(call, folder, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"n_repeats": 10**15}, {"n_repeats": 99, "memory": 1000}])
 def test_more_repeats_than_memory_can_hold(options):
-    with pytest.raises(errors.MemoryBudgetError, match="Give fewer repeats, or more memory"):
+    with pytest.raises(errors.MemoryBudgetError, match="Use fewer repeats, or allow more memory"):
         pdex_gpu.calibrate(
             screen(), GROUPBY, reference=REFERENCE, backend="reference", progress=False, **options
         )

@@ -620,7 +620,7 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path):
     with pytest.raises(errors.OptionError, match="is a folder"):
         write_report(tmp_path, out)
     (tmp_path / "c.json").write_text("{}")
-    with pytest.raises(errors.FileFormatError, match="no calibration"):
+    with pytest.raises(errors.FileFormatError, match="not a pdex_gpu calibration"):
         write_report(made(), out, calibration=tmp_path / "c.json")
     assert not out.exists()
 

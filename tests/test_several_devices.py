@@ -567,7 +567,7 @@ def test_all_are_lost_and_nothing_is_half_written(
     two.prepare = lambda device: lose_in(device, "rank_sums", after=2)
     with pytest.raises(DeviceLostError) as caught:
         run_file(path, out=out, **options)
-    assert any("What was computed is kept in" in note for note in caught.value.__notes__)
+    assert any("Finished results are kept in" in note for note in caught.value.__notes__)
     assert not out.exists()
     assert len(lost_lines(caplog)) == 1
     # With one of them lost again, the rest is made by the other, and by one device alone.
@@ -709,8 +709,9 @@ def test_a_matrix_on_one_device(two: EmulatedCuda, form: str, device: Any) -> No
         run(there, "wilcoxon", device=device)
     text = re.sub(r"\(.*?\)", "(...)", str(caught.value), count=1)
     assert text == (
-        f"X is on one CUDA device (...) and is used where it is, but device={device!r} asks for 2. "
-        "Give device= the number of that one, or move the matrix: adata.X = adata.X.get()."
+        f"X is on one CUDA device (...) and is used there, but device={device!r} asks for 2 "
+        "devices. Pass the number of that device as device=, or move the matrix: adata.X = "
+        "adata.X.get()."
     )
     same_bits(run(there, "wilcoxon", device=[1]), run(matrix, "wilcoxon", device=0))
 

@@ -597,7 +597,7 @@ def test_nothing_half_written(
     err = capfd.readouterr().err
     assert err.startswith("pdex-gpu: error: ")
     assert says in err
-    kept = [".de." + suffix + ".checkpoint"] if "What was computed is kept in" in err else []
+    kept = [".de." + suffix + ".checkpoint"] if "Finished results are kept in" in err else []
     assert sorted(p.name for p in tmp_path.iterdir()) == [*kept, "scratch", "screen.h5ad"]
     assert list(scratch.iterdir()) == []
     emulated_cuda.prepare = lambda device: None

@@ -69,7 +69,7 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
         ("Mean", mean),
         change,
         ("Up, down", "the mean of the perturbation is the larger, or the smaller."),
-        ("p-value", f"of the {test_name(provenance)}. 1 where the test cannot judge."),
+        ("p-value", f"of the {test_name(provenance)}. 1 where the test is undefined."),
         ("Statistic", f"{statistic}."),
         (
             "Own gene",
