@@ -17,7 +17,7 @@ from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..show import Cell, printable, show_table
 
-HELP = "Find out from control cells how far p-values can be believed."
+HELP = "Check on control cells whether p-values are calibrated."
 
 EXAMPLES = f"""\
 examples:
@@ -27,22 +27,24 @@ examples:
       --repeats 5 --plot calibration.png -o calibration.json
   {PROGRAM} report results.parquet --calibration calibration.json -o report.html
 
-Control cells are split into mock perturbations: whatever is found is false.
+Control cells are split into mock perturbations, so every hit is false.
 """
 
 _MOCK = "Mock perturbations"
 
 Units = Annotated[
-    str | None, o.option("--units", "COL", "cells that belong together, as the guide", _MOCK)
+    str | None,
+    o.option("--units", "COL", "obs column of cells kept together, such as guide", _MOCK),
 ]
 Repeats = Annotated[
-    int, o.option("--repeats", "N", "random splits", _MOCK, parser=values.at_least_one)
+    int, o.option("--repeats", "N", "number of random splits", _MOCK, parser=values.at_least_one)
 ]
 Seed = Annotated[
-    int, o.option("--seed", "N", "of the random splits", _MOCK, parser=values.at_least_zero)
+    int, o.option("--seed", "N", "seed of the random splits", _MOCK, parser=values.at_least_zero)
 ]
 Alpha = Annotated[
-    float, o.option("--alpha", "X", "FDR at which hits are counted", _MOCK, parser=values.fraction)
+    float,
+    o.option("--alpha", "X", "FDR threshold for false positives", _MOCK, parser=values.fraction),
 ]
 Output = Annotated[
     Path | None,
@@ -53,20 +55,20 @@ Plot = Annotated[Path | None, o.option("--plot", "FILE", "QQ plot: .png, .svg or
 # Entries of the summary, and their names on the command line.
 _SHOWN = {
     "metric": "test",
-    "reference": "control cells of",
+    "reference": "control group",
     "n_control_cells": "control cells",
     "n_groups": "mock perturbations",
     "n_repeats": "random splits",
     "n_tests": "tests",
-    "lambda": "lambda (1 is right)",
-    "lambda_low_expression": "  of genes of low expression",
-    "lambda_middle_expression": "  of middle",
-    "lambda_high_expression": "  of high",
+    "lambda": "lambda (ideal: 1)",
+    "lambda_low_expression": "  genes of low expression",
+    "lambda_middle_expression": "  genes of middle expression",
+    "lambda_high_expression": "  genes of high expression",
     "rate_0.05": "p <= 0.05",
     "rate_0.01": "p <= 0.01",
     "rate_0.001": "p <= 0.001",
     "n_false_positives": "false positives",
-    "share_of_groups_with_false_positives": "mock perturbations with any",
+    "share_of_groups_with_false_positives": "mock perturbations with false positives",
 }
 
 
