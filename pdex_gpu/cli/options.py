@@ -93,7 +93,7 @@ Results = Annotated[
 # What is compared.
 Groupby = Annotated[
     list[str] | None,
-    option("--groupby", "COL", "obs column of groups; a second: compare within it", COMPARE),
+    option("--groupby", "COL", "obs column of groups; repeat: compare within levels", COMPARE),
 ]
 Reference = Annotated[
     list[str] | None,
@@ -124,7 +124,7 @@ Guides = Annotated[
 ]
 OnTarget = Annotated[
     str | None,
-    option("--on-target", "COL", "test each group only at its gene in this column", COMPARE),
+    option("--on-target", "COL", "test each group only at the gene in this column", COMPARE),
 ]
 
 # The test.
@@ -233,7 +233,7 @@ Memory = Annotated[
 ]  # fmt: skip
 Scratch = Annotated[
     Path | None,
-    option("--scratch", "DIR", "folder for data beyond memory [temporary folder]", RUN),
+    option("--scratch", "DIR", "for data larger than memory [temporary folder]", RUN),
 ]
 Device = Annotated[
     Any | None,

@@ -65,8 +65,8 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
     else:
         change = (
             "Mean difference",
-            "the mean of the perturbation minus that of the reference. Some values are negative here, "
-            "so ratios of means are meaningless.",
+            "the mean of the perturbation minus that of the reference. Some values are negative "
+            "here, so ratios of means are meaningless.",
         )
         mean = "the mean of the cells' values, as stored."
     return [
@@ -87,18 +87,18 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
         (
             "Contents of this page",
             f"every hit (at most {MOST_ROWS:,}, the strongest of each perturbation), at least the "
-            f"{FEWEST_ROWS} strongest rows of each perturbation, and all other rows as counts in bins, "
-            "drawn in grey in volcano plots. The results file has every row.",
+            f"{FEWEST_ROWS} strongest rows of each perturbation, and all other rows as counts in "
+            "bins, drawn in grey in volcano plots. The results file has every row.",
         ),
         (
             "Precision",
-            "numbers are stored in single precision (24 bits, about 7 digits), and p-values and FDR "
-            "as their log10, so they can be smaller than 1e-308.",
+            "numbers are stored in single precision (24 bits, about 7 digits), and p-values and "
+            "FDR as their log10, so they can be smaller than 1e-308.",
         ),
         (
             "CSV files",
-            "only the rows on this page, with all stored digits; p_value and fdr have the digits that "
-            "their logarithms give, down to far below 1e-308. A cell without a number is empty. A "
-            "label that a spreadsheet would read as a formula starts with an apostrophe.",
+            "only the rows on this page, with all stored digits; p_value and fdr have the digits "
+            "that their logarithms give, down to far below 1e-308. A cell without a number is "
+            "empty. A label that a spreadsheet would read as a formula starts with an apostrophe.",
         ),
     ]

@@ -69,9 +69,9 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
     if totals.zeros:
         yield Note(
             "warning",
-            f"{count(totals.zeros, 'p-value is', 'p-values are')} 0 (too small for a floating-point "
-            "number). Volcano plots show them at the upper edge, in a ring. To distinguish them, run "
-            "with columns=['log10_p'] (--columns log10_p).",
+            f"{count(totals.zeros, 'p-value is', 'p-values are')} 0 (too small for a "
+            "floating-point number). Volcano plots show them at the upper edge, in a ring. To "
+            "distinguish them, run with columns=['log10_p'] (--columns log10_p).",
         )
     if data.n_left_out:
         n = int(data.comparisons.hits.sum())
@@ -79,8 +79,8 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
         yield Note(
             "warning",
             f"{count(n, 'hit')} are more than a page can hold: it has the {most:,} strongest of "
-            f"each perturbation, and {data.n_left_out:,} are left out. Counts include all hits, and "
-            "the results file has all of them.",
+            f"each perturbation, and {data.n_left_out:,} are left out. Counts include all hits, "
+            "and the results file has all of them.",
         )
     if totals.missing < n_rows and not data.comparisons.hits.any():
         yield Note("note", f"No row has an FDR of {data.fdr:g} or less.")
@@ -156,8 +156,8 @@ def _of_cells(result: Result, data: Carried) -> Iterator[Note]:
             yield Note(
                 "warning",
                 f"{count(len(few), 'comparison has', 'comparisons have')} fewer than {FEW_CELLS} "
-                f"{side} cells; {label(result.targets[least])} has the fewest, {cells[least]:,}. Such "
-                "p-values say little.",
+                f"{side} cells; {label(result.targets[least])} has the fewest, {cells[least]:,}. "
+                "Such p-values say little.",
             )
 
 

@@ -18,10 +18,10 @@ EXAMPLES = f"""\
 examples:
   {PROGRAM} backends
   {PROGRAM} backends --compile                    for the device of this machine
-  {PROGRAM} backends --compile --arch sm_80,sm_90 no device needed, for images
+  {PROGRAM} backends --compile --arch sm_80,sm_90 without a device, for images
   PDEX_GPU_BACKEND=cpu {PROGRAM} run ...          instead of "auto", for one run
 
-Compiled kernels are kept in the folder that CUPY_CACHE_DIR names.
+Compiled kernels are kept in the folder given by CUPY_CACHE_DIR.
 """
 
 Compile = Annotated[

@@ -17,7 +17,7 @@ from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..show import Cell, printable, show_table
 
-HELP = "Check on control cells whether p-values are calibrated."
+HELP = "Use control cells to check whether p-values are calibrated."
 
 EXAMPLES = f"""\
 examples:

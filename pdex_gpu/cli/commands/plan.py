@@ -52,7 +52,7 @@ Density = Annotated[
     o.option("--density", "X", "fraction of nonzeros in a dense matrix [0.2]", o.RUN,
              parser=values.number),
 ]  # fmt: skip
-NoTiming = Annotated[bool, o.flag("--no-timing", "measure no speed and estimate no time", o.RUN)]
+NoTiming = Annotated[bool, o.flag("--no-timing", "skip the speed test; no time estimate", o.RUN)]
 
 _PHASES = {
     "start": "opening",

@@ -85,7 +85,7 @@ Labels = Annotated[
 ]
 Number = Annotated[
     int | None,
-    o.option("-n", "N", "number shown: perturbations, or genes [heatmap: 50]", _WHAT,
+    o.option("-n", "N", "hits: perturbations to show; heatmap: genes [50]", _WHAT,
              parser=values.at_least_one),
 ]  # fmt: skip
 Output = Annotated[

@@ -27,7 +27,7 @@ _PAGE = "Page"
 Output = Annotated[Path, o.option("--output -o", "FILE", "report file, .html", o.OUTPUT)]
 Calibration = Annotated[
     Path | None,
-    o.option("--calibration", "FILE", "also show this calibration, a .json of `calibrate`", _PAGE),
+    o.option("--calibration", "FILE", "calibration to show, a .json file of `calibrate`", _PAGE),
 ]
 Title = Annotated[str | None, o.option("--title", "TEXT", "title of the page", _PAGE)]
 Fdr = Annotated[

@@ -14,7 +14,7 @@ from ..bar import progress_bar
 from ..comparison import groups_of_cells, is_log1p, need_groupby, test_options
 from ..document import write_json
 
-HELP = "Test each gene between groups of cells, and write a table."
+HELP = "Compare groups of cells gene by gene, and write a table."
 
 EXAMPLES = f"""\
 examples:
