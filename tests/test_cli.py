@@ -577,7 +577,7 @@ def test_compile(monkeypatch, capsys):
     assert asked == [(None, []), (1, []), (None, ["sm_80", "sm_90", "sm_120"])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["sort", "sm_90", "compiled"]
-    assert lines[3].split() == ["moments", "sm_90", "was", "there"]
+    assert lines[3].split() == ["moments", "sm_90", "cached"]
 
 
 def test_compile_without_a_device(monkeypatch, capsys):

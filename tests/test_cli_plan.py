@@ -144,13 +144,13 @@ def test_text(screen, capsys, tmp_path):
     assert (table["read"], table["ranges of genes"]) == ("front to back once", "1")
     assert table["scratch"] == "none"
     assert table["result file"].endswith(" during the run")
-    assert table["by"].startswith("cpu, threads, ")
+    assert table["run by"].startswith("cpu, threads, ")
     assert "time" not in table
 
 
 def test_text_with_seconds(screen, capsys, quick):
     table, rest = shown(capsys, screen, "--groupby", GROUPBY, "--dask-workers", 3)
-    assert table["by"] == "cpu, dask, 3 workers of 1 thread"
+    assert table["run by"] == "cpu, dask, 3 workers with 1 thread"
     assert "memory needed, each worker" in table
     assert {"opening", "reading, decoding", "sorting, ranking, p-values", "time"} <= set(table)
     assert any(line.startswith("assumed  values have fractions (X is not read)") for line in rest)

@@ -349,7 +349,10 @@ def test_options_reach_the_figure(
     [
         (["vulcano", "r.parquet", "-o", "x.png"], "Did you mean 'volcano'?"),
         (["volcano", "r.parquet", "-o", "x.png"], "--target NAME"),
-        (["volcano", "r.parquet", "--target", "A", "--target", "B", "-o", "x.png"], "more than"),
+        (
+            ["volcano", "r.parquet", "--target", "A", "--target", "B", "-o", "x.png"],
+            "several times",
+        ),
         (["hits", "r.parquet", "--target", "A", "-o", "x.png"], "--target is not valid for hits"),
         (["hits", "r.parquet", "--feature", "A", "-o", "x.png"], "it is only for heatmap"),
         (

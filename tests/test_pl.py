@@ -194,7 +194,7 @@ def test_empty_results(name: str, n_targets: int, n_genes: int):
     if name == "hits" and n_targets:
         assert "0 of 6 perturbations with hits" in written
     else:
-        assert any(word in written for word in ("has no", "There is no", "No perturbation"))
+        assert any(word in written for word in ("has no", "There are no", "No perturbation"))
 
 
 @pytest.mark.parametrize("name", PICTURES)

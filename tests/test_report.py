@@ -415,7 +415,7 @@ def test_the_settings_of_a_run_are_named():
         (made(fold_change=NAN), "warning", "No row has a ratio of means"),
         (made(provenance=PROVENANCE | {"raw_counts": True}), "note",
          "not normalised for library size"),
-        (made(features=["a", "b", "a", "a"]), "note", "2 genes have the same name as an earlier gene"),
+        (made(features=["a", "b", "a", "a"]), "note", "2 genes have the same name"),
         (made(), "note", "share one reference"),
         (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite log2 fold change"),
     ],
