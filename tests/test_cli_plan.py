@@ -151,7 +151,7 @@ def test_text(screen, capsys, tmp_path):
 def test_text_with_seconds(screen, capsys, quick):
     table, rest = shown(capsys, screen, "--groupby", GROUPBY, "--dask-workers", 3)
     assert table["run by"] == "cpu, dask, 3 workers with 1 thread"
-    assert "memory needed, each worker" in table
+    assert "memory needed per worker" in table
     assert {"opening", "reading, decoding", "sorting, ranking, p-values", "time"} <= set(table)
     assert any(line.startswith("assumed  values have fractions (X is not read)") for line in rest)
 
