@@ -76,7 +76,9 @@ def cupy_check(driver: Driver, found: dict[str, str]) -> Check:
     ((name, version),) = found.items()
     if older(version, _LEAST_CUPY):
         fix = f'pip install --upgrade "{name}[ctk]>={_LEAST_CUPY}"'
-        return Check(TOPIC, "CuPy", PROBLEM, f"{listed} is too old; {_LEAST_CUPY} is needed", fix)
+        return Check(
+            TOPIC, "CuPy", PROBLEM, f"{listed} is too old; {_LEAST_CUPY} or later is needed", fix
+        )
     major = _CUPY[name]
     runs = driver.version
     if runs is not None and major > runs[0]:
