@@ -202,7 +202,7 @@ def test_search_finds_a_perturbation_and_a_gene(browser: Any, report: Path, resu
         page.locator("#options [role=option]").click()
         shows(page, "G007")
         hits = np.count_nonzero(result["fdr"][:, 7] <= 0.05)
-        assert f"a hit of {hits} of 45 perturbations" in text(page, "#view .facts")
+        assert f"a hit in {hits} of 45 perturbations" in text(page, "#view .facts")
         order = np.argsort(result["log10_p"][:, 7])
         shown = first_column(page, "#view")
         carried = [name for name in result.targets[order] if name in shown]
