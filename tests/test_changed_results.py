@@ -409,7 +409,7 @@ def test_doctor_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is not a Parquet file, or it is damaged" in capsys.readouterr().out
     for path, code in (("x.h5ad", Exit.USAGE), ("none.parquet", Exit.INPUT), (".", Exit.USAGE)):
         assert main(["doctor", str(tmp_path / path)]) == code
-    assert "examines .parquet files" in capsys.readouterr().err
+    assert "is not a results file. Pass a .parquet file" in capsys.readouterr().err
 
 
 # --- bytes ----------------------------------------------------------------------------------------

@@ -560,7 +560,7 @@ def test_device_options_reach_the_call(run, tmp_path: Path, monkeypatch):
 def test_no_number_of_a_device(run, tmp_path: Path, device: str):
     code, err = run("-o", tmp_path / "de.csv", f"--device={device}")
     assert code == Exit.USAGE
-    assert "is not the number of a device" in err
+    assert "is not a device number" in err
 
 
 def test_compile(monkeypatch, capsys):
@@ -578,7 +578,7 @@ def test_compile(monkeypatch, capsys):
     assert asked == [(None, []), (1, []), (None, ["sm_80", "sm_90", "sm_120"])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["sort", "sm_90", "compiled"]
-    assert lines[3].split() == ["moments", "sm_90", "was", "there"]
+    assert lines[3].split() == ["moments", "sm_90", "cached"]
 
 
 def test_compile_without_a_device(monkeypatch, capsys):
@@ -597,10 +597,10 @@ def test_compile_without_a_device(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--arch", "90"], "belong to --compile"),
-        (["--device", "0"], "belong to --compile"),
-        (["--compile", "--arch", "volta"], "'volta' is not an architecture"),
-        (["--compile", "--arch", "sm_90", "--device", "0"], "Give one"),
+        (["--arch", "90"], "are only valid with --compile"),
+        (["--device", "0"], "are only valid with --compile"),
+        (["--compile", "--arch", "volta"], "'volta' is not a CUDA architecture"),
+        (["--compile", "--arch", "sm_90", "--device", "0"], "Pass only one"),
     ],
 )
 def test_compile_usage(args: list[str], says: str, capsys):

@@ -128,7 +128,7 @@ def test_guides_take_the_place_of_groupby(given):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ([], "Missing option --groupby COL"),
+        ([], "Missing option --groupby"),
         (["--groupby", "g", "--welch", "--variance", "pooled"], "contradict"),
         (["--groupby", "g", "--pairs", "A"], "TARGET:REFERENCE"),
         (["--groupby", "g", "--pairs", "A:B:C"], "one colon"),

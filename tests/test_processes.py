@@ -238,5 +238,5 @@ def test_a_command_whose_output_is_full():
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 6
-    assert done.stderr.startswith("pdex-gpu: error: What this command shows cannot be written: No")
+    assert done.stderr.startswith("pdex-gpu: error: Cannot write to standard output: No")
     assert done.stderr.count("\n") == 1

@@ -275,7 +275,7 @@ def test_scratch_folders(scratch, says, folder):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["demo", "-o", "file"], "is a file. Name a folder."),
+        (["demo", "-o", "file"], "is a file. Pass a folder."),
         (["demo", "-o", "file/below"], "is a file. Choose another."),
         (["demo", "-o", "/proc/below"], "'/proc' is not writable ("),
         (["plot", "hits", "r.parquet", "-o", "/proc/x.png"], "'/proc' is not writable ("),

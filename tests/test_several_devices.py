@@ -859,7 +859,7 @@ def test_no_devices(
     argv = ["run", str(tmp_path / "s.h5ad"), "--groupby", "g", "-o", str(tmp_path / "de.csv")]
     assert main([*argv, f"--device={text}"]) == Exit.USAGE
     err = " ".join(capsys.readouterr().err.split())
-    assert "is not the number of a device, nor several with commas, nor all" in err
+    assert "is not a device number, a comma-separated list of them, or all" in err
 
 
 def test_the_default_is_the_first_alone(two: EmulatedCuda) -> None:

@@ -73,7 +73,7 @@ def check_output(
     if not overwrite and not is_own_output(path):
         raise OptionError(
             f"The output {str(path)!r} exists already. "
-            "Add --force (in Python: force=True) to replace it, or name another file."
+            "Add --force (in Python: force=True) to replace it, or pass another file."
         )
 
 
