@@ -17,7 +17,7 @@ from .order import in_order
 from .split import search_rows
 from .whole_numbers import with_native_integers
 
-SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
+SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and CuPy matrices on a CUDA device"
 # A chunk needs the positions of two edges and shares each with a neighbour. A few more are kept,
 # because several threads read neighbouring ranges at the same time.
 _CACHED_EDGES = 8
@@ -64,8 +64,8 @@ def from_array(matrix: Any, *, what: str) -> Source:
         return from_device(matrix, what=what)
     kind = type(matrix)
     raise UnsupportedDataError(
-        f"{what} is a {kind.__module__}.{kind.__qualname__}; supported are {SUPPORTED}. "
-        f"Convert it first."
+        f"{what} is a {kind.__module__}.{kind.__qualname__}. Supported: {SUPPORTED}. Convert it "
+        "first."
     )
 
 
@@ -90,8 +90,8 @@ def native_dtype(dtype: np.dtype, what: str) -> np.dtype:
     """
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         raise UnsupportedDataError(
-            f"{what} has dtype {dtype}; supported are bool, integers and floats of up to 64 bits. "
-            f"Convert it first, for instance with astype('float64')."
+            f"{what} has dtype {dtype}. Supported: bool, integers and floats of up to 64 bits. "
+            "Convert it first, for instance with astype('float64')."
         )
     half = dtype.kind == "f" and dtype.itemsize == 2
     return np.dtype(np.float32 if half else f"{dtype.kind}{dtype.itemsize}")
