@@ -296,7 +296,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             why = f"the disk of the folder {folder!r} is full. Free up space there, or use another"
         elif error.errno in _DENIED:
-            why = f"permission denied in the folder {folder!r}. Change it, or use another"
+            why = f"permission denied in the folder {folder!r}. Make it writable, or use another"
         else:
             why = f"{os.strerror(error.errno)} (folder {folder!r}). Check it, or use another"
         told = OutputError(f"{what} {str(path)!r} could not be written: {why}.")

@@ -413,7 +413,7 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
     assert code == Exit.DISK
     assert err == (
         f"pdex-gpu: error: The output '{out}' could not be written: the disk of the folder "
-        f"'{tmp_path}' is full. Make room there, or use another.\nWhat was computed is kept in "
+        f"'{tmp_path}' is full. Free up space there, or use another.\nWhat was computed is kept in "
         f"'{tmp_path}/.de.csv.checkpoint'; the same call carries on with it.\n"
     )
     assert leftovers(tmp_path) == [".de.csv.checkpoint", *(["de.csv"] if existing else [])]

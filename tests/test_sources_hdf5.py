@@ -546,7 +546,7 @@ def test_unsupported_encodings_are_named(file, encoding):
     group = file.create_group("X")
     group.attrs["encoding-type"] = encoding
     with pytest.raises(
-        UnsupportedDataError, match=f"'{encoding}'; supported are array, csr_matrix and csc_matrix"
+        UnsupportedDataError, match=f"'{encoding}'. Supported: array, csr_matrix and csc_matrix"
     ):
         from_node(group, what="X")
 

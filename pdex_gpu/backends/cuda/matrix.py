@@ -223,7 +223,7 @@ def _adopt_dense(array: Any, device: Device) -> tuple[DeviceArray, tuple[int, in
     if by_cell < 0 or by_gene < 0 or by_cell % item or by_gene % item:
         raise DataError(
             f"The matrix on the device has strides of {by_cell} and {by_gene} bytes. They must be "
-            "positive multiples of the item size. Use cupy.ascontiguousarray(X)."
+            "non-negative multiples of the item size. Use cupy.ascontiguousarray(X)."
         )
     strides = by_cell // item, by_gene // item
     size = (n_cells - 1) * strides[0] + (n_genes - 1) * strides[1] + 1
