@@ -503,7 +503,7 @@ def test_a_range_that_vanishes_while_it_is_needed(tmp_path, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(correction, "adjust", adjust)
-    with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again\."):
+    with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again:"):
         run(out)
     monkeypatch.undo()
     run(out)

@@ -145,7 +145,7 @@ def test_existing_output_needs_force(run, tmp_path: Path):
     out.write_text("precious")
     code, err = run("-o", out)
     assert code == Exit.USAGE
-    assert "exists already" in err
+    assert "already exists" in err
     assert "--force" in err
     assert out.read_text() == "precious"
     assert run("-o", out, "--force") == (Exit.OK, "")

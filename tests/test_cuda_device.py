@@ -378,7 +378,7 @@ def test_adopt(device, cupy):
     assert ("synchronize device", 1) in cupy.calls
 
     elsewhere.device.id = 0
-    with pytest.raises(OptionError, match=r"on device 0, but device 1 was chosen. Give device=0"):
+    with pytest.raises(OptionError, match=r"on device 0, but device 1 was chosen. Pass device=0"):
         device.adopt(elsewhere)
     moved.__cuda_array_interface__ = {"data": (7, False)}
     with pytest.raises(ValueError, match="cannot use this Array in place"):

@@ -133,13 +133,13 @@ FILES: dict[str, tuple[Callable[[h5py.File], None], type[PdexGpuError], str]] = 
         of_length(CATEGORIES, 2 * 10**9, chunks=(10**6,)), MemoryBudgetError, "2,000,000,000 texts"
     ),
     "one long category many times": (
-        same_text(CATEGORIES, 3000, None), MemoryBudgetError, "letters of Column 'target_gene'"
+        same_text(CATEGORIES, 3000, None), MemoryBudgetError, "text of Column 'target_gene'"
     ),
     "the same, compressed": (
-        same_text(CATEGORIES, 3000, "gzip"), MemoryBudgetError, "letters of Column 'target_gene'"
+        same_text(CATEGORIES, 3000, "gzip"), MemoryBudgetError, "text of Column 'target_gene'"
     ),
     "the same, in one piece": (
-        same_text_in_one_piece(CATEGORIES, 3000), MemoryBudgetError, "letters of Column"
+        same_text_in_one_piece(CATEGORIES, 3000), MemoryBudgetError, "text of Column"
     ),
     "one long name of many genes": (
         same_text("var/_index", N_GENES * 50, None), FileFormatError, f"{N_GENES} genes"

@@ -399,7 +399,7 @@ def test_driver(
             GOOD,
             {"cupy-cuda13x": "14.1.0"},
             "problem",
-            "is for CUDA 13, but the driver supports CUDA up to 12.4",
+            "is for CUDA 13, and the driver runs CUDA up to 12.4",
             f"pip uninstall -y cupy-cuda13x && {INSTALL.format(12)}",
         ),
         (

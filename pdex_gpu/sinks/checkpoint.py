@@ -493,7 +493,7 @@ def _json(folder: Path, name: str, **kinds: type) -> dict[str, Any]:
             found = json.loads(_content(folder / name).decode())
     except FileFormatError as error:
         if isinstance(error.__cause__, PermissionError):
-            why = f"there is no permission to read {name} in it"
+            why = f"{name} in it cannot be read: permission denied"
         raise _refused(folder, why) from error
     if type(found) is not dict or any(
         type(found.get(key)) is not kind for key, kind in kinds.items()
