@@ -317,7 +317,7 @@ def test_unknown_columns_name_those_that_exist(old, path):
 def test_a_column_that_occurs_twice():
     adata = example()
     adata.obs = pd.DataFrame(np.zeros((6, 2)), columns=["a", "a"], index=CELLS)
-    with pytest.raises(ColumnError, match="several columns 'a'"):
+    with pytest.raises(ColumnError, match="several columns named 'a'"):
         open_dataset(adata, "a")
 
 

@@ -113,7 +113,7 @@ def replace(path):
     [
         (
             overwrite,
-            f"while it was being read: it had {len(CONTENT)} bytes and",
+            f"was changed while it was being read: it had {len(CONTENT)} bytes and",
         ),
         (lambda path: os.truncate(path, 99), "was changed .* bytes and now has 99[.]"),
         (replace, "was replaced by another file while"),
