@@ -305,9 +305,9 @@ def test_a_type_is_no_matrix(path):
         ("indptr", lambda v: v + 1, "rise from 0"),
         ("indptr", lambda v: v[::-1], "rise from 0"),
         ("indptr", lambda v: v[:-1], "must hold 61 numbers"),
-        ("indices", lambda v: v[:-1], r"it has \d+ data but \d+ indices"),
-        ("data", lambda v: v[:-1], r"it has \d+ data but \d+ indices"),
-        ("data", lambda v: v[:0], "it has 0 data but"),
+        ("indices", lambda v: v[:-1], r"it has \d+ data values but \d+ indices"),
+        ("data", lambda v: v[:-1], r"it has \d+ data values but \d+ indices"),
+        ("data", lambda v: v[:0], "it has 0 data values but"),
     ],
 )
 def test_arrays_that_do_not_go_together(path, part, change, says):
@@ -425,7 +425,7 @@ def chunk(store: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", [*NODES[:-1], "obs/group/categories", "var/_index"])
 def test_a_chunk_that_is_not_there(store, name):
     chunk(store, name).unlink()
-    refused(store, rf"{name} of .*screen\.zarr.* not there|{name}: chunk 0")
+    refused(store, rf"{name} of .*screen\.zarr.* missing|{name}: chunk 0")
 
 
 @pytest.mark.parametrize("name", NODES[:-1])
