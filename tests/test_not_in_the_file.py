@@ -432,7 +432,7 @@ def test_a_chunk_that_is_not_there(store, name):
 def test_a_chunk_that_is_not_in_a_zip_file(store, name):
     chunk(store, name).unlink()
     packed = shutil.make_archive(str(store), "zip", store)
-    refused(packed, rf"{name} of .*screen\.zarr\.zip.* not there")
+    refused(packed, rf"{name} of .*screen\.zarr\.zip.* missing")
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")

@@ -585,7 +585,7 @@ def test_malformed_sparse_groups(file):
     del node["indices"]
     node["indices"] = indices[:-1]
     n = len(indices)
-    says = f"X of .*m.h5 is malformed: it has {n} data but {n - 1} indices"
+    says = f"X of .*m.h5 is malformed: it has {n} data values but {n - 1} indices"
     with pytest.raises(FileFormatError, match=says):
         from_node(node, what="X")
     del node["data"]
