@@ -282,7 +282,7 @@ def test_picture_of_what_was_read(path: Path):
 def test_what_could_hang_or_fill_memory(path: Path, monkeypatch: pytest.MonkeyPatch):
     os.mkfifo(path.with_name("pipe.json"))
     for place in (path.with_name("pipe.json"), Path("/dev/zero")):
-        with pytest.raises(FileFormatError, match=r"is a (pipe|device), where a file"):
+        with pytest.raises(FileFormatError, match=r"is a (pipe|device), but a file"):
             Calibration.from_json(place)
     monkeypatch.setattr("pdex_gpu.calibration.serialize.available_memory", lambda: 100)
     with pytest.raises(MemoryBudgetError, match="too many to read"):

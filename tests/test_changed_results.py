@@ -346,7 +346,7 @@ def test_what_could_hang(tmp_path: Path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(sock))
     for path in (pipe, sock, Path("/dev/zero")):
-        with pytest.raises(FileFormatError, match=r"is a (pipe|socket|device), where a file"):
+        with pytest.raises(FileFormatError, match=r"is a (pipe|socket|device), but a file"):
             pdex_gpu.open_result(path)
 
 

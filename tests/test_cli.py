@@ -146,7 +146,7 @@ def test_existing_output_needs_force(run, tmp_path: Path):
     out.write_text("precious")
     code, err = run("-o", out)
     assert code == Exit.USAGE
-    assert "exists already" in err
+    assert "already exists" in err
     assert "--force" in err
     assert out.read_text() == "precious"
     assert run("-o", out, "--force") == (Exit.OK, "")
@@ -414,7 +414,7 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
     assert code == Exit.DISK
     assert err == (
         f"pdex-gpu: error: The output '{out}' could not be written: the disk of the folder "
-        f"'{tmp_path}' is full. Make room there, or use another.\nFinished results are kept in "
+        f"'{tmp_path}' is full. Free up space there, or use another.\nFinished results are kept in "
         f"'{tmp_path}/.de.csv.checkpoint'; the same call resumes from there.\n"
     )
     assert leftovers(tmp_path) == [".de.csv.checkpoint", *(["de.csv"] if existing else [])]

@@ -126,7 +126,7 @@ def test_hits_in_words(n_hits: list[int], text: str):
         (AUTO, "CUDA"),
         ("auto: slow; cuda not usable: a; cpu not usable: numba is not installed", "CUDA and CPU"),
         ("auto: compute capability 9.0", None),
-        ("backend='cpu' was asked for", None),
+        ("backend='cpu' was requested", None),
         ("", None),
     ],
 )

@@ -391,7 +391,7 @@ def test_an_unsupported_encoding(path, opened):
     refused(
         errors.UnsupportedDataError,
         "X has the encoding 'awkward-array'",
-        "supported are array, csr_matrix and csc_matrix",
+        "Supported: array, csr_matrix and csc_matrix",
         "Write the file again",
         data=data,
     )
@@ -622,10 +622,10 @@ def test_cuda_by_name_says_why_not(monkeypatch):
     (cuda,) = (b for b in pdex_gpu.backends() if b.name == "cuda")
     if cuda.usable:
         pytest.skip("CUDA is usable here")
-    text = refused(errors.BackendError, "backend='cuda' was asked for", backend="cuda")
+    text = refused(errors.BackendError, "backend='cuda' was requested", backend="cuda")
     assert cuda.reason in text
     monkeypatch.setenv("PDEX_GPU_BACKEND", "cuda")
-    refused(errors.BackendError, "PDEX_GPU_BACKEND=cuda was asked for", cuda.reason)
+    refused(errors.BackendError, "PDEX_GPU_BACKEND=cuda was requested", cuda.reason)
 
 
 def test_unknown_backend_in_the_environment(monkeypatch):

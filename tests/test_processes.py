@@ -142,7 +142,7 @@ _CALL = textwrap.dedent(
 @pytest.mark.parametrize(
     ("backend", "says"),
     [
-        ("cpu", "BackendError backend='cpu' was asked for, but it cannot run here: NUMBA_DISABLE_"),
+        ("cpu", "BackendError backend='cpu' was requested, but it cannot run here: NUMBA_DISABLE_"),
         ("auto", "cpu not usable: NUMBA_DISABLE_JIT is set"),
     ],
 )
