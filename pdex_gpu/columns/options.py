@@ -23,7 +23,7 @@ class ColumnOptions:
 
     def __post_init__(self) -> None:
         check_fraction("confidence", self.confidence)
-        words = "a number, at least 0"
+        words = "a number of at least 0"
         if check_number("pseudocount", self.pseudocount, words) < 0:
             raise OptionError(f"pseudocount={self.pseudocount!r} must be {words}.")
         check_flag("exp_post_agg", self.exp_post_agg)

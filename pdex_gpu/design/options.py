@@ -33,13 +33,13 @@ class ComparisonOptions:
             _check_groupby(self.groupby)
         elif self.groupby is not None:
             raise OptionError(
-                f"guides={self.guides!r} says which cells belong to which group, and so does "
-                f"groupby={shown(self.groupby)}. Give groupby=None."
+                f"guides={self.guides!r} and groupby={shown(self.groupby)} both assign cells to "
+                "groups. Pass groupby=None."
             )
         elif self.on_target is not None:
             raise OptionError(
-                "on_target= maps the groups of a column to genes, and guides= has no such column. "
-                "Select the rows of the result instead."
+                "on_target= maps the groups of a column to genes, but guides= has no such column. "
+                "Select rows of the result instead."
             )
         self._check_comparison()
         check_count("min_cells", self.min_cells, may_be_none=False)
@@ -49,14 +49,15 @@ class ComparisonOptions:
         check_choice("comparison", self.comparison, COMPARISONS)
         if (self.pairs is not None) != (self.comparison == "pairs"):
             raise OptionError(
-                "pairs= goes with comparison='pairs', and only with it: give both, or neither."
+                "pairs= is only valid with comparison='pairs', which requires it. Pass both or "
+                "neither."
             )
         if self.comparison == "pairs" and self.groups is not None:
-            raise OptionError("groups= and pairs= both say what is compared. Give one of them.")
+            raise OptionError("groups= and pairs= both select the comparisons. Pass only one.")
         if self.strata is not None and self.strata in (self.group_column, *self.within_columns):
             raise OptionError(
-                f"strata={self.strata!r} is a column of groupby, so no stratum would hold cells of "
-                "both sides. Name another column."
+                f"strata={self.strata!r} is a column of groupby, so no stratum would contain cells "
+                "of both sides. Use another column."
             )
 
     @property
@@ -79,8 +80,8 @@ def _check_groupby(groupby: Any) -> None:
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed or not names:
         raise OptionError(
-            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of "
-            "obs, or a list of columns, the groups' first."
+            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of obs, or a "
+            "list of columns with that of the groups first."
         )
     if len(set(names)) < len(names):
         raise OptionError(f"groupby={groupby!r} names a column twice.")

@@ -45,13 +45,13 @@ class Execution:
         memory_budget(self.device_memory, some, option="device_memory")
         if self.client is not None and self.engine != "dask":
             raise OptionError(
-                f"client={shown(self.client)} is the Dask cluster of engine='dask', but "
-                f"engine={self.engine!r} was asked for. Give engine='dask', or leave client out."
+                f"client={shown(self.client)} is only valid with engine='dask', but "
+                f"engine={self.engine!r} was requested. Pass engine='dask', or leave client out."
             )
         if self.engine == "dask" and self.n_workers is not None:
             raise OptionError(
-                f"n_workers={self.n_workers} cannot be given with engine='dask': the cluster says "
-                "how many workers there are. Leave it out."
+                f"n_workers={self.n_workers} is not valid with engine='dask': the cluster "
+                "determines the number of workers. Leave it out."
             )
         if self.scratch is not None:
             _check_scratch(check_path("scratch", self.scratch))
@@ -61,12 +61,12 @@ def _check_scratch(folder: Path) -> None:
     if not is_folder(folder):
         what = "does not exist" if mode_of(folder) is None else "is a file, not a folder"
         raise OptionError(
-            f"The scratch folder {shown(str(folder))} {what}. Create it, or name another with "
-            "scratch=."
+            f"The scratch folder {shown(str(folder))} {what}. Create it, or pass another folder "
+            "as scratch=."
         )
     why = why_not_writable(folder)
     if why is not None:
         raise OptionError(
-            f"The scratch folder {str(folder)!r} is not writable ({why}). Name another with "
+            f"The scratch folder {str(folder)!r} is not writable ({why}). Pass another folder as "
             "scratch=."
         )

@@ -44,4 +44,4 @@ class OutputOptions:
 def check_about_file(name: str, given: object, out: object) -> None:
     """Raise OptionError for an option about a file that was not named."""
     if given and out is None:
-        raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
+        raise OptionError(f"{name}=True requires an output file. Also pass out=.")
