@@ -30,7 +30,7 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.stats.registry import METRICS
+from pdex_gpu.stats.options import METRICS
 
 
 @pytest.fixture(autouse=True)

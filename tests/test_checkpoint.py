@@ -532,7 +532,7 @@ OTHERS = [
     ({"is_log1p": True}, "is_log1p: None then, True now"),
     ({"exp_post_agg": False}, "exp_post_agg: True then, False now"),
     ({"clip_value": None}, "clip_value: 20.0 then, None now"),
-    ({"use_continuity": False}, "test options: none then, use_continuity=False now"),
+    ({"use_continuity": False}, "test_options: none then, use_continuity=False now"),
     ({"backend": "reference"}, "backend: 'cpu' then, 'reference' now"),
     ({"data": other_layer(), "layer": "other"}, "layer: None then, 'other' now"),
     ({"data": relabelled()}, "the labels of the cells differ ("),
@@ -619,9 +619,9 @@ def test_a_run_whose_filters_counted_either_side_is_not_continued(tmp_path):
     out = tmp_path / "de.parquet"
     path = interrupted(out, 3, min_fraction=0.1) / "run.json"
     earlier = json.loads(path.read_text())
-    assert earlier["run"].pop("cells that filters count") == "pooled"
+    assert earlier["run"].pop("filter_sides") == "pooled"
     path.write_text(json.dumps(earlier))
-    with pytest.raises(CheckpointError, match="cells that filters count: None then, 'pooled' now"):
+    with pytest.raises(CheckpointError, match="filter_sides: None then, 'pooled' now"):
         run(out, min_fraction=0.1)
 
 

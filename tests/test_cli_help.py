@@ -7,17 +7,26 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
-from pdex_gpu.backends.registry import _BACKENDS, ENGINES
-from pdex_gpu.cli import main, options
+from pdex_gpu.cli import arguments, main
 from pdex_gpu.cli.app import make_app
-from pdex_gpu.design.build import COMPARISONS
-from pdex_gpu.sources import allowed
+from pdex_gpu.cli.kinds import kind_of
+from pdex_gpu.errors import OptionError
+from pdex_gpu.request.options import GROUPS, all_names
+from pdex_gpu.stats.options import FDR_METHODS, METRICS
+from pdex_gpu.stats.registry import make_test
 from pdex_gpu.utils.exit_codes import Exit
+from pdex_gpu.utils.options import description, keywords
 
+TEST_OPTIONS = [
+    "alternative", "method", "continuity", "tie_correction", "variance", "variant", "p_values",
+    "nan_policy",
+]  # fmt: skip
 COMMANDS = ["run", "plan", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
 
 
@@ -114,47 +123,52 @@ def test_usage_errors_are_plain_and_short(argv: list[str], says: str, capsys):
 # The choices that are completed are those of the library.
 
 
-def test_choices_are_those_of_the_library():
-    assert set(options.COMPARISONS) == set(COMPARISONS)
-    assert set(options.BACKENDS) == {"auto", *_BACKENDS}
-    assert set(options.ENGINES) == {"auto", *ENGINES}
-    assert options.ALLOWED == allowed.NAMES
+def test_every_keyword_of_the_library_is_an_option():
+    """Options come from the groups: none is forgotten, none is repeated."""
+    params = make_app().commands["run"].params
+    names = [param.name for param in params]
+    assert len(names) == len(set(names))
+    assert set(all_names()) - {"out", "progress"} <= set(names)
+    own = {"file", "output", "quiet", "verbose", "json", "debug"}
+    assert set(names) - own - set(all_names()) == {"welch", *TEST_OPTIONS}
+    assert not any(param.default for param in params if param.name not in own)
 
 
-@pytest.mark.parametrize(
-    ("name", "choices", "metric"),
-    [
-        ("metric", options.METRICS, None),
-        ("alternative", options.ALTERNATIVES, "t-test"),
-        ("method", options.METHODS, "wilcoxon"),
-        ("variance", options.VARIANCES, "t-test"),
-        ("variant", options.VARIANTS, "anderson"),
-        ("p_values", options.P_VALUES, "anderson"),
-        ("nan_policy", options.NAN_POLICIES, "ks"),
-        ("fdr_method", options.FDR_METHODS, None),
-        ("fdr_scope", options.FDR_SCOPES, None),
-    ],
-)
-def test_choices_are_accepted(name: str, choices: tuple[str, ...], metric: str | None):
-    """By the library, which refuses others."""
-    from pdex_gpu.errors import OptionError
-    from pdex_gpu.stats.multitest.correction import Correction
-    from pdex_gpu.stats.registry import make_test
+def described(name: str) -> Any:
+    """The group of a keyword, and how the command line takes it."""
+    groups = [*GROUPS.values(), arguments._tests()]
+    return next(
+        (g, f.default, description(f)) for g in groups for f in keywords(g) if f.name == name
+    )
 
-    def check(value: str) -> None:
-        if name == "metric":
-            make_test(value, {})
-        elif metric is not None:
-            test = make_test(metric, {name: value})
-            assert (test.why_reference is None) == (name != "nan_policy" or value == "raise")
-        else:
-            default = {"fdr_method": "bonferroni", "fdr_scope": "all"} | {name: value}
-            Correction(default["fdr_method"], default["fdr_scope"]).check()
 
-    for value in choices:
-        check(value)
-    with pytest.raises(OptionError):
-        check("nonsense")
+@pytest.mark.parametrize("name", ["comparison", "metric", "fdr_method", "fdr_scope", "backend"])
+def test_choices_are_those_of_the_library(name: str, capsys):
+    """Every choice is the library's, which refuses others; so does the command line."""
+    group, default, option = described(name)
+    kind = kind_of(option)
+    choices = option.choices()
+    assert default in choices
+    assert kind.complete("") == list(choices)
+    assert [kind.parser(value) for value in choices] == list(choices)
+    argv = ["run", "x.h5ad", "--groupby", "g", f"--{name.replace('_', '-')}", "nonsense"]
+    assert main([*argv, "-o", "de.csv"]) == Exit.USAGE
+    assert "nonsense" in capsys.readouterr().err
+    if name not in ("metric", "backend"):  # these are checked where they are looked up
+        with pytest.raises(OptionError, match="nonsense"):
+            group(**({"groupby": "g"} if name == "comparison" else {}) | {name: "nonsense"})
+
+
+@pytest.mark.parametrize("name", TEST_OPTIONS)
+def test_options_of_tests_are_accepted(name: str):
+    """By some test of the library."""
+    _, _, option = described(name)
+    for value in [False] if option.kind == "flag" else option.choices():
+        accepted = []
+        for metric in METRICS:
+            with suppress(OptionError):
+                accepted.append(make_test(metric, {name: value}))
+        assert accepted
 
 
 # Completion
@@ -186,7 +200,7 @@ def complete(words: str, shell: str = "bash") -> list[str]:
     [
         ("pdex-gpu ru", ["run"]),
         ("pdex-gpu run --metric w", ["wilcoxon"]),
-        ("pdex-gpu run --fdr-method b", list(options.FDR_METHODS)),
+        ("pdex-gpu run --fdr-method b", list(FDR_METHODS)),
         ("pdex-gpu run --columns auroc,log10", ["auroc,log10_p"]),
         ("pdex-gpu plot v", ["volcano"]),
         ("pdex-gpu top --fd", ["--fdr"]),
@@ -226,6 +240,6 @@ def test_options_of_one_name_mean_the_same_in_all_commands_that_compare():
     )  # fmt: skip
     # These say a little more, or less, where nothing is run.
     differing = {name for name in run.keys() & plan.keys() if run[name] != plan[name]}
-    assert differing == {"--output", "-o", "--engine", "--threads"}
+    assert differing == {"--output", "-o"}
     assert "--dask-workers" not in run
     assert set(plan) - set(run) == {"--dask-workers", "--density", "--no-timing"}

@@ -14,6 +14,7 @@ import pytest
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.cli import main
+from pdex_gpu.cli.app import make_app
 from pdex_gpu.cli.commands.plan import _duration
 from pdex_gpu.engines import plan
 from pdex_gpu.estimation import benchmark
@@ -62,20 +63,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- options --------------------------------------------------------------------------------
 
 
-def test_every_parameter_is_an_option(given):
+def test_every_parameter_is_an_option():
+    """Rates are no text, and nothing is shown or written."""
     known = inspect.signature(pdex_gpu.estimation.estimate.estimate).parameters
-    passed = given("--groupby", "g", "--reference", "NT", "--groups", "A")
-    # Ranges in flight hardly change what is told, and rates are no text.
-    assert set(passed) == set(known) - {"data", "rates", "test_options"}
+    params = {param.name for param in make_app().commands["plan"].params}
+    renamed = {"file": "data", "output": "out", "dask_workers": "workers", "no_timing": "timing"}
+    without = {"rates", "client", "force", "restart", "progress", "test_options"}
+    assert set(known) - without <= {renamed.get(name, name) for name in params}
 
 
-def test_defaults_are_those_of_the_library(given):
-    known = inspect.signature(pdex_gpu.estimation.estimate.estimate).parameters
-    passed = given("--groupby", "g")
-    for name, value in passed.items():
-        if name not in ("groupby", "columns"):
-            assert value == known[name].default, name
-    assert passed["columns"] == []
+def test_what_is_left_out_has_the_default_of_the_library(given):
+    own = {"out": None, "workers": None, "density": None, "timing": True}
+    assert given("--groupby", "g") == {"groupby": "g"} | own
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_a_line_is_never_broken(capsys, monkeypatch, force: bool):
 def test_signs_that_the_terminal_does_not_have():
     """A name that cannot be encoded is escaped, not an error."""
     script = (
-        "import sys\nfrom pdex_gpu.cli import main\nfrom pdex_gpu.cli import show\n"
+        "import sys\nfrom pdex_gpu.cli import main\nfrom pdex_gpu.cli import tables\n"
         "import pdex_gpu.cli.commands.doctor as d\nimport pdex_gpu.doctor as doctor\n"
         "c = doctor.Check('T', 'n', 'ok', '\\U0001f9ec')\n"
         "doctor.diagnose = lambda: [c]\nsys.exit(main(['doctor']))"
@@ -326,9 +326,9 @@ def screen_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Runs slowly enough to be interrupted: each report takes its time.
 SLOW = """
 import sys, time
-from pdex_gpu import progress, output
-from pdex_gpu.cli import bar, main
-bar._DELAY = 0.0
+from pdex_gpu.pipeline import output
+from pdex_gpu.cli import main, progress_bar
+progress_bar._DELAY = 0.0
 write = output.WRITERS[".csv"]
 def slow(*args):
     time.sleep({seconds})

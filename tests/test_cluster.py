@@ -819,7 +819,7 @@ def test_what_dask_allows_a_worker_counts(files: Any):
 def _settings(**options: Any) -> Any:
     from pdex_gpu.request.options import Settings
 
-    return Settings(GROUPBY, reference=REFERENCE, **options)
+    return Settings.of({"groupby": GROUPBY, "reference": REFERENCE} | options)
 
 
 def _test() -> Any:

@@ -16,7 +16,10 @@ from scipy import stats
 import pdex_gpu
 from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.errors import OptionError
-from pdex_gpu.stats.multitest.correction import METHODS, SCOPES, Correction, correct
+from pdex_gpu.stats.multitest.correction import correct
+from pdex_gpu.stats.options import FDR_METHODS as METHODS
+from pdex_gpu.stats.options import FDR_SCOPES as SCOPES
+from pdex_gpu.stats.options import CorrectionOptions
 
 FILTERS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -134,7 +137,7 @@ def test_the_same_bits_in_a_file(method, scope, filtered, tmp_path):
 def test_any_p_values(p, kept, method, scope, backend):
     p = np.array(p).reshape(2, 3)
     mask = None if kept is None else np.array(kept).reshape(2, 3)
-    found = correct(p, mask, Correction(method, scope), load_kernels(backend), map)
+    found = correct(p, mask, CorrectionOptions(method, scope), load_kernels(backend), map)
     everything = np.ones(p.shape, bool) if mask is None else mask
     np.testing.assert_array_equal(np.isnan(found), ~everything)
     assert (found[everything] >= p[everything]).all()

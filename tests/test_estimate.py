@@ -242,7 +242,7 @@ def _counted(path: Path, workers: int | None = None):
     from pdex_gpu.request.options import Settings
     from pdex_gpu.request.screen import design_of, open_screen
 
-    settings = Settings(GROUPBY)
+    settings = Settings.of({"groupby": GROUPBY})
     with open_screen(str(path), settings) as dataset:
         analysis = make_analysis(
             make_test("wilcoxon", {}), (), is_log1p=None, exp_post_agg=True, stratified=False,

@@ -11,7 +11,7 @@ from pdex_gpu.columns.finish import Scale, finish
 from pdex_gpu.design.build import make_design
 from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.stats.fold_change import expm1_in_place, fold_change, percent_change
-from pdex_gpu.stats.multitest.correction import Correction
+from pdex_gpu.stats.options import CorrectionOptions
 
 #           both 0, reference 0, target 0, neither
 TARGET = np.array([[0.0, 3.0, 0.0, 3.0], [0.0, -1.0, -0.0, -6.0]])
@@ -78,7 +78,7 @@ def test_means_in_count_space() -> None:
             map,
             scale=Scale(is_log1p, exp_post_agg, 20.0),
             columns=(),
-            correction=Correction(),
+            correction=CorrectionOptions(),
             filters=Filters(),
         ).columns
         for name in ("target_mean", "reference_mean"):

@@ -216,10 +216,10 @@ def test_the_health_check_of_the_plain_image(images: list[str], check: Check):
 
 
 WITHOUT_SHARED_MEMORY = """
-from pdex_gpu.engines import segments
+from pdex_gpu.engines import shared_segments
 def refuse():
     raise OSError(28, "no shared memory here")
-segments._open_unnamed = refuse
+shared_segments._open_unnamed = refuse
 import anndata, pdex_gpu
 screen = anndata.read_h5ad("pdex-gpu-demo/screen.h5ad")
 for engine in ("threads", "shared_memory"):

@@ -122,6 +122,11 @@ ENGINES = {
 }
 
 
+def backend_names() -> tuple[str, ...]:
+    """Return the names of all backends, and ``"auto"``."""
+    return ("auto", *_BACKENDS)
+
+
 def backends() -> list[BackendInfo]:
     """List every backend and whether it can run here, in the order that ``auto`` tries them.
 

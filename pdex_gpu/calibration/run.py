@@ -147,7 +147,7 @@ def _settings(groupby: Any, options: Mapping[str, Any]) -> Settings:
         {"groupby": groupby, **options}, Entry("calibrate", (*_OWN_OPTIONS, *known))
     )
     extra_columns(settings.columns.columns, {})
-    test = make_test(settings.test.metric, settings.test.options, settings.call)
+    test = make_test(settings.test.metric, settings.test.test_options, settings.call)
     if getattr(test, "p_values", None) == "interpolated":
         raise OptionError(
             "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution cannot "

@@ -1,69 +1,76 @@
-"""Conversion of the options of a comparison to the library's arguments."""
+"""The options of commands that compare groups of cells: those of the library's own call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
+from dataclasses import make_dataclass
 from typing import Any
 
 from ..errors import OptionError
+from ..request.options import GROUPS
+from ..utils.options import option
+from . import options as o
 
-_LOG1P = {"auto": None, "yes": True, "no": False}
+Command = Callable[..., None]
 
 
-def groups_of_cells(
-    groupby: Sequence[str] | None, reference: Sequence[str] | None, groups: Sequence[str] | None
-) -> dict[str, Any]:
-    """Return `groupby`, `reference` and `groups`, those that were given.
+def takes_options(*, but: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command all options of a comparison, except `but`; see :func:`.options.takes`."""
+    groups: list[Any] = []
+    for name, group in GROUPS.items():
+        groups += [group, _tests()] if name == "test" else [group]
+    return o.takes(groups, but=but)
 
-    One value is text, several are a list. The library's defaults apply to those left out.
+
+def _choice(default: str, help: str, *choices: str) -> Any:
+    return option(default, help, "choice", choices=lambda: choices)
+
+
+def _tests() -> Any:
+    """Return a group with the options of all tests."""
+    found = {
+        "alternative": _choice(
+            "two-sided", "two-sided, less or greater", "two-sided", "less", "greater"
+        ),
+        "method": _choice(
+            "auto", "Wilcoxon: auto, asymptotic or exact", "auto", "asymptotic", "exact"
+        ),
+        "continuity": option(True, "Wilcoxon: no continuity correction", "flag"),
+        "tie_correction": option(True, "Wilcoxon: no tie correction", "flag"),
+        "variance": _choice(
+            "pooled", "t-test: pooled, welch or overestimated", "pooled", "welch", "overestimated"
+        ),
+        "welch": option(False, "short for --variance welch", "flag"),
+        "variant": _choice(
+            "midrank", "anderson: midrank, right or continuous", "midrank", "right", "continuous"
+        ),
+        "p_values": _choice(
+            "asymptotic", "anderson: asymptotic or interpolated", "asymptotic", "interpolated"
+        ),
+        "nan_policy": _choice(
+            "raise", "NaN: raise, omit or propagate", "raise", "omit", "propagate"
+        ),
+    }
+    members = [(name, Any, made) for name, made in found.items()]
+    return make_dataclass("TestsOptions", members, namespace={"TITLE": o.TEST})
+
+
+def need_groups(options: dict[str, Any], *, guides: bool = True) -> None:
+    """Check the options that were given, and complete what they say in short.
+
+    Raises
+    ------
+    OptionError
+        Without groups of cells, or if ``--welch`` contradicts ``--variance``.
     """
-    found: dict[str, Any] = {}
-    for name, given in (("groupby", groupby), ("reference", reference)):
-        if given:
-            found[name] = given[0] if len(given) == 1 else list(given)
-    if groups:
-        found["groups"] = list(groups)
-    return found
-
-
-def need_groupby(groupby: Sequence[str] | None, *, otherwise: str = "") -> None:
-    """Raise OptionError if ``--groupby`` was not given."""
-    if not groupby:
+    if "groupby" not in options and "guides" not in options:
+        otherwise = " (or --guides NAME, a matrix in obsm)" if guides else ""
         raise OptionError(
             f"Missing option --groupby. Pass the obs column that holds the groups{otherwise}."
         )
-
-
-def is_log1p(text: str) -> bool | None:
-    """Return the value of ``is_log1p=`` for a word of ``--is-log1p``."""
-    return _LOG1P[text]
-
-
-def test_options(
-    *,
-    alternative: str | None,
-    method: str | None,
-    no_continuity: bool,
-    no_tie_correction: bool,
-    variance: str | None,
-    welch: bool,
-    variant: str | None,
-    p_values: str | None,
-    nan_policy: str | None,
-) -> dict[str, Any]:
-    """Return the options of the test that were given."""
-    if welch and variance not in (None, "welch"):
+    if "pairs" in options:
+        options.setdefault("comparison", "pairs")
+    if options.pop("welch", False) and options.setdefault("variance", "welch") != "welch":
         raise OptionError(
-            f"--welch and --variance {variance} contradict each other. Pass only one."
+            f"--welch and --variance {options['variance']} contradict each other. Pass only one."
         )
-    options: dict[str, Any] = {
-        "alternative": alternative,
-        "method": method,
-        "continuity": False if no_continuity else None,
-        "tie_correction": False if no_tie_correction else None,
-        "variance": "welch" if welch else variance,
-        "variant": variant,
-        "p_values": p_values,
-        "nan_policy": nan_policy,
-    }
-    return {name: value for name, value in options.items() if value is not None}

@@ -33,7 +33,7 @@ def run_demo(
     n_genes: int = 2_000,
     n_perturbations: int = 50,
     seed: int = 0,
-    backend: str = "auto",
+    backend: Any = "auto",
     progress: bool | Callable[[Progress], object] = False,
     say: Callable[[str], object],
     show: Callable[..., object] | None = None,

@@ -1,17 +1,22 @@
-"""The options that commands share: names, types, help, completion.
+"""The options of commands: those that commands share, and those made from groups of options.
 
 Help texts stay within 50 characters, because terminals wrap longer ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..utils.options import description, keywords
 from . import parsers
+from .kinds import completer, kind_of
 
 COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
     "Compare",
@@ -21,22 +26,6 @@ COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
     "Output",
     "Messages",
 )
-
-#: Values of options, as in the library.
-COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
-METRICS = ("wilcoxon", "anderson", "t-test", "ks")
-ALTERNATIVES = ("two-sided", "less", "greater")
-METHODS = ("auto", "asymptotic", "exact")
-NAN_POLICIES = ("raise", "omit", "propagate")
-VARIANCES = ("pooled", "welch", "overestimated")
-VARIANTS = ("midrank", "right", "continuous")
-P_VALUES = ("asymptotic", "interpolated")
-ALLOWED = ("external", "unwritten")
-FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
-FDR_SCOPES = ("all", "target", "gene")
-BACKENDS = ("auto", "cuda", "cpu", "reference")
-ENGINES = ("auto", "threads", "shared_memory", "serial", "streams", "dask")
-YES_NO = ("auto", "yes", "no")
 
 
 def option(names: str, metavar: str, help: str, panel: str, **more: Any) -> Any:
@@ -64,22 +53,80 @@ def choice(names: str, choices: tuple[str, ...], help: str, panel: str) -> Any:
         help,
         panel,
         parser=parsers.one_of(*choices),
-        autocompletion=_completer(choices),
+        autocompletion=completer(choices),
     )
 
 
-def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in choices if name.startswith(incomplete)]
+def takes(
+    groups: Collection[Any], *, but: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of groups, in place of its parameter `options`.
 
-    return complete
+    The command receives the options that were given, by the names of the library and with its
+    values: what is left out has the library's default.
+
+    Parameters
+    ----------
+    groups : collection of group classes
+        See :mod:`pdex_gpu.utils.options`.
+    but : collection of str
+        Fields that are no options of this command.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        taken = {f.name: f for group in groups for f in keywords(group) if f.name not in but}
+        titles = {f.name: group.TITLE for group in groups for f in keywords(group)}
+        made = [_parameter(f, titles[f.name]) for f in taken.values()]
+        shown = inspect.signature(command, eval_str=True)
+        parameters = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for own in shown.parameters.values()
+            for one in (made if own.name == "options" else [own])
+        ]
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            options = {name: given.pop(name) for name in taken}
+            command(**given, options=_of_library(taken, options))
+
+        wrapper.__signature__ = shown.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+        return wrapper
+
+    return decorate
 
 
-def _complete_columns(incomplete: str) -> list[str]:
-    from ..results.schema import EXTRA
+def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
+    """Return the parameter of a command for a field of a group."""
+    told = description(field)
+    name = field.name.replace("_", "-")
+    if told.kind == "flag":
+        names = f"--no-{name}" if field.default else f"--{name}"
+        annotation, default = Annotated[bool, flag(told.names or names, told.help, panel)], False
+    else:
+        kind = kind_of(told)
+        more: dict[str, Any] = {"parser": kind.parser} if kind.parser else {}
+        if kind.complete is not None:
+            more["autocompletion"] = kind.complete
+        made = option(told.names or f"--{name}", told.metavar, told.help, panel, **more)
+        annotation, default = Annotated[kind.annotation | None, made], None
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
 
-    done, comma, begun = incomplete.rpartition(",")
-    return [done + comma + name for name in ("all", *EXTRA) if name.startswith(begun)]
+
+def _of_library(taken: Mapping[str, Field[Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, with the library's values."""
+    found = {}
+    for name, field in taken.items():
+        told, value = description(field), given[name]
+        if told.kind == "flag":
+            if value:
+                found[name] = not field.default
+        elif value is not None and value != []:
+            convert = kind_of(told).convert
+            found[name] = value if convert is None else convert(value)
+    return found
 
 
 Screen = Annotated[
@@ -89,162 +136,6 @@ Screen = Annotated[
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet results file written by `run`")
 ]
-
-# What is compared.
-Groupby = Annotated[
-    list[str] | None,
-    option("--groupby", "COL", "obs column of groups; repeat: compare within levels", COMPARE),
-]
-Reference = Annotated[
-    list[str] | None,
-    option("--reference", "NAME", "reference [non-targeting]; repeat to pool several", COMPARE),
-]
-Groups = Annotated[
-    list[str] | None, option("--groups", "NAME", "test only this group; repeat for more", COMPARE)
-]
-Strata = Annotated[
-    str | None, option("--strata", "COL", "stratify by this obs column, such as batch", COMPARE)
-]
-Layer = Annotated[str | None, option("--layer", "NAME", "use this layer instead of X", COMPARE)]
-Allow = Annotated[
-    list[str] | None,
-    choice("--allow", ALLOWED, "accept data not in the file: external, unwritten", COMPARE),
-]
-Comparison = Annotated[
-    str | None,
-    choice("--comparison", COMPARISONS, "reference, each_reference, rest, perturbed, pairs",
-           COMPARE),
-]  # fmt: skip
-Pairs = Annotated[
-    list[str] | None,
-    option("--pairs", "A:B|FILE", "A vs B; or .csv, .tsv with target and reference", COMPARE),
-]
-Guides = Annotated[
-    str | None, option("--guides", "NAME", "guide matrix in obsm, instead of --groupby", COMPARE)
-]
-OnTarget = Annotated[
-    str | None,
-    option("--on-target", "COL", "test each group only at the gene in this column", COMPARE),
-]
-
-# The test.
-Metric = Annotated[str, choice("--metric", METRICS, "wilcoxon, anderson, t-test or ks", TEST)]
-Alternative = Annotated[
-    str | None, choice("--alternative", ALTERNATIVES, "two-sided, less or greater", TEST)
-]
-IsLog1p = Annotated[
-    str,
-    choice("--is-log1p", YES_NO, "are values log1p? auto: infer from the values", TEST),
-]
-Method = Annotated[
-    str | None, choice("--method", METHODS, "Wilcoxon: auto, asymptotic or exact", TEST)
-]
-NoContinuity = Annotated[bool, flag("--no-continuity", "Wilcoxon: no continuity correction", TEST)]
-NoTieCorrection = Annotated[bool, flag("--no-tie-correction", "Wilcoxon: no tie correction", TEST)]
-Variance = Annotated[
-    str | None, choice("--variance", VARIANCES, "t-test: pooled, welch or overestimated", TEST)
-]
-NanPolicy = Annotated[
-    str | None, choice("--nan-policy", NAN_POLICIES, "NaN: raise, omit or propagate", TEST)
-]
-Welch = Annotated[bool, flag("--welch", "short for --variance welch", TEST)]
-Variant = Annotated[
-    str | None, choice("--variant", VARIANTS, "anderson: midrank, right or continuous", TEST)
-]
-PValues = Annotated[
-    str | None, choice("--p-values", P_VALUES, "anderson: asymptotic or interpolated", TEST)
-]
-NoExpPostAgg = Annotated[
-    bool, flag("--no-exp-post-agg", "log1p data: mean of expm1, not expm1 of mean", TEST)
-]
-ClipValue = Annotated[
-    Any,
-    option("--clip-value", "X", "fold change reported if a mean is 0; or none", TEST,
-           parser=parsers.number_or_none),
-]  # fmt: skip
-
-# Rows and columns of the table.
-Columns = Annotated[
-    list[str] | None,
-    option("--columns", "NAMES", "extra columns, such as auroc,log10_p; or all", ROWS,
-           autocompletion=_complete_columns),
-]  # fmt: skip
-Confidence = Annotated[
-    float, option("--confidence", "X", "confidence level of intervals", ROWS, parser=parsers.number)
-]
-Pseudocount = Annotated[
-    float,
-    option("--pseudocount", "X", "for log2_fold_change_geometric", ROWS, parser=parsers.number),
-]
-FdrMethod = Annotated[
-    str, choice("--fdr-method", FDR_METHODS, "or benjamini-yekutieli, bonferroni", ROWS)
-]
-FdrScope = Annotated[
-    str, choice("--fdr-scope", FDR_SCOPES, "rows corrected together: all, target or gene", ROWS)
-]
-MinCells = Annotated[
-    int,
-    option("--min-cells", "N", "minimum number of cells on each side", ROWS,
-           parser=parsers.at_least_one),
-]  # fmt: skip
-MinFraction = Annotated[
-    float | None,
-    option("--min-fraction", "X", "keep rows expressed in >= this fraction of cells", ROWS,
-           parser=parsers.number),
-]  # fmt: skip
-MinCpm = Annotated[
-    float | None,
-    option("--min-cpm", "X", "keep rows with more counts per million than this", ROWS,
-           parser=parsers.number),
-]  # fmt: skip
-
-# Where to run.
-Backend = Annotated[str, choice("--backend", BACKENDS, f'see "{parsers.PROGRAM} backends"', RUN)]
-Engine = Annotated[
-    str, choice("--engine", ENGINES, "threads, shared_memory, serial, streams, dask", RUN)
-]
-Client = Annotated[
-    str | None, option("--client", "ADDRESS", "Dask scheduler, with --engine dask", RUN)
-]
-Threads = Annotated[
-    int | None,
-    option("--threads", "N", "threads per range of genes [all available]", RUN,
-           parser=parsers.at_least_one),
-]  # fmt: skip
-Workers = Annotated[
-    int | None,
-    option("--workers", "N", "ranges of genes (processes) to run in parallel", RUN,
-           parser=parsers.at_least_one),
-]  # fmt: skip
-GeneChunkSize = Annotated[
-    int | None,
-    option(
-        "--gene-chunk-size",
-        "N",
-        "maximum number of genes per range",
-        RUN,
-        parser=parsers.at_least_one,
-    ),
-]
-Memory = Annotated[
-    int | None,
-    option("--memory", "SIZE", "memory to use, such as 4GB [half of free memory]", RUN,
-           parser=parsers.memory_size),
-]  # fmt: skip
-Scratch = Annotated[
-    Path | None,
-    option("--scratch", "DIR", "for data larger than memory [temporary folder]", RUN),
-]
-Device = Annotated[
-    Any | None,
-    option("--device", "N,...|all", "CUDA device numbers [first usable]", RUN,
-           parser=parsers.devices),
-]  # fmt: skip
-DeviceMemory = Annotated[
-    int | None,
-    option("--device-memory", "SIZE", "memory per device, such as 40GB [90 % of free]", RUN,
-           parser=parsers.memory_size),
-]  # fmt: skip
 
 Fdr = Annotated[
     float, option("--fdr", "X", "FDR threshold for hits", SHOW, parser=parsers.fraction)

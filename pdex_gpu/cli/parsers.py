@@ -39,6 +39,12 @@ def number(text: str | float) -> float:
     return value
 
 
+def number_or_none_text(text: str | float) -> str:
+    """Check a text that :func:`number_or_none` parses, and return it."""
+    number_or_none(text)
+    return str(text)
+
+
 def number_or_none(text: str | float) -> float | None:
     """Parse a finite number above zero, or ``none``."""
     if text == "none":

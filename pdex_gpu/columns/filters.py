@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..design.contrasts import Design
-from ..utils.checks import check_fraction, check_number
-from ..utils.options import internal
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -19,25 +17,6 @@ Read = Callable[[str, slice], np.ndarray]
 
 _PAIRS_A_BLOCK = 1 << 20
 _SIDES = ("target", "reference")
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """Which rows are left out before correction; see :func:`pdex_gpu.differential_expression`.
-
-    `sides` is ``"pooled"``, or ``"either"`` as in pdex 0.3: whether filters count the cells of
-    both sides together, or are met by either side.
-    """
-
-    min_fraction: float | None = None
-    min_cpm: float | None = None
-    sides: str = internal("pooled")
-
-    def __post_init__(self) -> None:
-        if self.min_fraction is not None:
-            check_fraction("min_fraction", self.min_fraction)
-        if self.min_cpm is not None:
-            check_number("min_cpm", self.min_cpm)
 
 
 @dataclass(frozen=True)

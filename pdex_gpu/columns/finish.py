@@ -15,7 +15,8 @@ from ..results.schema import INTEGERS
 from ..sinks.checkpoint_sink import StoredResults
 from ..sinks.memory import MemorySink
 from ..stats.fold_change import expm1_in_place, fold_change, log2_of, log2_ratio, percent_change
-from ..stats.multitest.correction import Correction, StoredCorrection, correct
+from ..stats.multitest.correction import StoredCorrection, correct
+from ..stats.options import CorrectionOptions
 from ..utils.arrays import nan_filled
 from ..utils.parallel import Map
 from .filters import Filters, Read, find_kept, with_cells
@@ -199,7 +200,7 @@ def finish(
     *,
     scale: Scale,
     columns: tuple[str, ...],
-    correction: Correction,
+    correction: CorrectionOptions,
     filters: Filters,
 ) -> Finished:
     """Compute the columns of a result in memory. Stored means are rescaled in place."""

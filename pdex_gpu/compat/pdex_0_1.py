@@ -14,7 +14,7 @@ from ..request.options import PDEX_ENTRY, Entry, Settings
 from ..results.memory import DEResult
 from ..results.schema import LABELS, VALUES
 from ..sources.detect import is_backed
-from ..stats.registry import METRICS
+from ..stats.options import METRICS
 from ..utils.checks import check_choice, check_count, check_flag, check_text
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def parallel_differential_expression(
                 PDEX_ENTRY, tuple(inspect.signature(parallel_differential_expression).parameters)
             ),
             n_processes=processes,
-            options=options,
+            test_options=options,
         ),
     )
     return _as_pdex(cast(DEResult, result), as_polars)

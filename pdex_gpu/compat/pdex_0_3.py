@@ -205,8 +205,8 @@ def pdex(
                     "is_log1p": is_log1p,
                 },
                 Entry("pdex", takes_nan_policy=False),
-                sides="either",  # filters as pdex's, to give the same numbers
-                options={"method": "asymptotic"},
+                filter_sides="either",  # filters as pdex's, to give the same numbers
+                test_options={"method": "asymptotic"},
             ),
         )
     return _as_pdex(cast(DEResult, result), mean, float(epsilon), as_pandas)

@@ -191,7 +191,7 @@ def rank_genes_groups(
                     "is_log1p": True,  # scanpy's fold changes assume this
                 },
                 Entry(SCANPY_ENTRY, takes_nan_policy=False),
-                options=_test_options(method, tie_correct),
+                test_options=_test_options(method, tie_correct),
             ),
         )
     found: dict[str, Any] = {

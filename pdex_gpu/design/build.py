@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pdex_gpu")
 
-#: What each group is compared with; see :func:`.api.differential_expression`.
-COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
-
 #: Names of the reference in rows that are compared with a pool of other cells.
 REST, PERTURBED = "rest", "other perturbed"
 

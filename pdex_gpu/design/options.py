@@ -4,26 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import OptionError, shown
 from ..utils.checks import check_choice, check_count, check_text, kind
-from .build import COMPARISONS
+from ..utils.options import option
+from .comparison_names import COMPARISONS
 
 
 @dataclass(frozen=True)
 class ComparisonOptions:
     """Who is compared with whom; see :func:`pdex_gpu.differential_expression`."""
 
-    groupby: str | Sequence[str] | None = None
-    reference: object = "non-targeting"
-    groups: Iterable[object] | None = None
-    comparison: str = "reference"
-    pairs: Any = None
-    guides: str | None = None
-    on_target: str | None = None
-    strata: str | None = None
-    min_cells: int = 1
+    TITLE: ClassVar = "Compare"
+
+    groupby: str | Sequence[str] | None = option(
+        None, "obs column of groups; repeat: compare within levels", "one or several", "COL"
+    )
+    reference: object = option(
+        "non-targeting", "reference [non-targeting]; repeat to pool several", "one or several"
+    )
+    groups: Iterable[object] | None = option(
+        None, "test only this group; repeat for more", "several"
+    )
+    comparison: str = option(
+        "reference", ", ".join(COMPARISONS), "choice", choices=lambda: COMPARISONS
+    )
+    pairs: Any = option(
+        None, "A vs B; or .csv, .tsv with target and reference", "pairs", "A:B|FILE"
+    )
+    guides: str | None = option(None, "guide matrix in obsm, instead of --groupby")
+    on_target: str | None = option(
+        None, "test each group only at the gene in this column", "text", "COL"
+    )
+    strata: str | None = option(None, "stratify by this obs column, such as batch", "text", "COL")
+    min_cells: int = option(1, "minimum number of cells on each side [1]", "count", "N")
 
     def __post_init__(self) -> None:
         check_text("comparison", self.comparison)

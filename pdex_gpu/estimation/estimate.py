@@ -221,7 +221,7 @@ def estimate(
     is_log1p = settings.columns.is_log1p
     if out is not None:
         check_output(Path(out), source=input_file(data), overwrite=True)
-    test = make_test(settings.test.metric, settings.test.options, settings.call)
+    test = make_test(settings.test.metric, settings.test.test_options, settings.call)
     chosen = choose_backend_for(settings, test)
     analysis = make_analysis(
         test,

@@ -21,8 +21,9 @@ from ..sinks.base import RangeResult
 from ..sinks.checkpoint import Checkpoint
 from ..sinks.checkpoint_sink import CheckpointSink, StoredResults
 from ..sinks.memory import MemorySink
-from ..stats.multitest.correction import Correction, StoredCorrection
+from ..stats.multitest.correction import StoredCorrection
 from ..stats.multitest.external_sort import FileColumn
+from ..stats.options import CorrectionOptions
 from ..utils.leftovers import temporary_folder
 from ..utils.parallel import Map
 from ..utils.value_summary import ValueSummary
@@ -30,7 +31,7 @@ from ..utils.value_summary import ValueSummary
 _N_GENES = 2_000
 _RANGES = 4
 _SCALE = Scale(True, True, 20.0)
-_CORRECTION = Correction("benjamini-hochberg", "all")
+_CORRECTION = CorrectionOptions("benjamini-hochberg", "all")
 _FILTERS = Filters()
 
 

@@ -143,7 +143,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             overwrite=settings.output.force,
             spreadsheet_safe=settings.table.spreadsheet_safe,
         )
-    test = make_test(settings.test.metric, settings.test.options, settings.call)
+    test = make_test(settings.test.metric, settings.test.test_options, settings.call)
     with _cluster_of(settings) as cluster:
         backend = (
             _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
@@ -191,7 +191,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             filters = Filters(
                 settings.filters.min_fraction,
                 settings.filters.min_cpm,
-                settings.filters.sides == "either",
+                settings.filters.filter_sides == "either",
                 _own_genes(dataset, settings, design),
             )
             with ThreadPoolExecutor(

@@ -56,7 +56,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "pairs": None,  # they are the labels of the design
         "allow": sorted(settings.data.allowed),
         "columns": list(analysis.columns),
-        "options": [f"{name}={value!r}" for name, value in sorted(analysis.test.options.items())],
+        "test_options": {k: repr(v) for k, v in sorted(analysis.test.options.items())},
         "confidence": float(settings.columns.confidence),
         "pseudocount": float(settings.columns.pseudocount),
     }

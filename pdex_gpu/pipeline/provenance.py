@@ -67,15 +67,13 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
     found = settings.deciding()
     for name in ("metric", "pairs", "spreadsheet_safe"):  # pairs are the rows of the result
         del found[name]
-    found["filter_sides"] = found.pop("sides")
-    found["test_options"] = {k: repr(v) for k, v in analysis.test.options.items()}
-    del found["options"]
     asked_all = settings.comparison.groups is None
     return found | {
         "reference": _references(design),
         "groups": "all" if asked_all else listing(design.targets),
         "allow": sorted(settings.data.allowed),
         "columns": list(analysis.columns),
+        "test_options": {k: repr(v) for k, v in analysis.test.options.items()},
     }
 
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from ..backends.registry import ENGINES, backend_names
 from ..errors import OptionError, shown
 from ..utils.atomic_files import is_folder, mode_of, why_not_writable
 from ..utils.checks import check_count, check_path, check_text
-from ..utils.options import internal
+from ..utils.formats import PROGRAM
+from ..utils.options import internal, option
 from ..utils.resources import memory_budget
 
 
@@ -23,16 +25,37 @@ class Execution:
     backend has them.
     """
 
-    backend: str = "auto"
-    engine: str = "auto"
-    client: Any = None
-    memory: str | float | int | None = None
-    scratch: str | os.PathLike[str] | None = None
-    device: int | Sequence[int] | str | None = None
-    device_memory: str | float | int | None = None
-    n_workers: int | None = None
-    n_threads: int | None = None
-    gene_chunk_size: int | None = None
+    TITLE: ClassVar = "Where to run"
+
+    backend: str = option(
+        "auto", f'see "{PROGRAM} backends" [auto]', "choice", choices=backend_names
+    )
+    engine: str = option(
+        "auto",
+        "threads, shared_memory, serial, streams, dask",
+        "choice",
+        choices=lambda: ("auto", *ENGINES),
+    )
+    client: Any = option(None, "Dask scheduler, with --engine dask", "text", "ADDRESS")
+    memory: str | float | int | None = option(
+        None, "memory to use, such as 4GB [half of free memory]", "size", "SIZE"
+    )
+    scratch: str | os.PathLike[str] | None = option(
+        None, "for data larger than memory [temporary folder]", "path", "DIR"
+    )
+    device: int | Sequence[int] | str | None = option(
+        None, "CUDA device numbers [first usable]", "devices", "N,...|all"
+    )
+    device_memory: str | float | int | None = option(
+        None, "memory per device, such as 40GB [90 % of free]", "size", "SIZE"
+    )
+    n_workers: int | None = option(
+        None, "ranges of genes (processes) to run in parallel", "count", "N", names="--workers"
+    )
+    n_threads: int | None = option(
+        None, "threads per range of genes [all available]", "count", "N", names="--threads"
+    )
+    gene_chunk_size: int | None = option(None, "maximum number of genes per range", "count", "N")
     n_processes: int | None = internal(None)
 
     def __post_init__(self) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ..columns.filters import FilterOptions
-from ..columns.options import ColumnOptions
+from ..columns.options import ColumnOptions, FilterOptions
 from ..design.options import ComparisonOptions
-from ..results.schema import check_level_names
 from ..sources.options import DataOptions
-from ..stats.multitest.correction import Correction
-from ..stats.options import MetricOptions
+from ..stats.options import CorrectionOptions, MetricOptions
 from ..utils.options import keywords
 from .execution import Execution
 from .output import OutputOptions, TableOptions, check_about_file
@@ -47,17 +44,19 @@ class Settings:
     """
 
     comparison: ComparisonOptions
-    data: DataOptions = DataOptions()
-    test: MetricOptions = MetricOptions()
-    columns: ColumnOptions = ColumnOptions()
-    filters: FilterOptions = FilterOptions()
-    correction: Correction = Correction()
-    table: TableOptions = TableOptions()
-    execution: Execution = Execution()
-    output: OutputOptions = OutputOptions()
+    data: DataOptions = field(default_factory=DataOptions)
+    test: MetricOptions = field(default_factory=MetricOptions)
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    filters: FilterOptions = field(default_factory=FilterOptions)
+    correction: CorrectionOptions = field(default_factory=CorrectionOptions)
+    table: TableOptions = field(default_factory=TableOptions)
+    execution: Execution = field(default_factory=Execution)
+    output: OutputOptions = field(default_factory=OutputOptions)
     entry: Entry = Entry()
 
     def __post_init__(self) -> None:
+        from ..results.schema import check_level_names
+
         check_level_names(self.comparison.within_columns)
         check_about_file("spreadsheet_safe", self.table.spreadsheet_safe, self.output.out)
 
@@ -81,7 +80,7 @@ class Settings:
         """
         known = all_names()
         options = {name: value for name, value in given.items() if name not in known}
-        internal = {"options": options} | internal
+        internal = {"test_options": options} | internal
         values = {name: value for name, value in given.items() if name in known} | internal
         made = {
             name: group(**{f.name: values[f.name] for f in fields(group) if f.name in values})
@@ -132,7 +131,7 @@ GROUPS: dict[str, Any] = {
     "test": MetricOptions,
     "columns": ColumnOptions,
     "filters": FilterOptions,
-    "correction": Correction,
+    "correction": CorrectionOptions,
     "table": TableOptions,
     "execution": Execution,
     "output": OutputOptions,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import OptionError
 from ..utils.checks import check_flag, check_path
+from ..utils.options import option
 from ..utils.progress import check_progress
 
 
@@ -16,7 +17,9 @@ from ..utils.progress import check_progress
 class TableOptions:
     """How values are written; see :func:`pdex_gpu.differential_expression`."""
 
-    spreadsheet_safe: bool = False
+    TITLE: ClassVar = "Output"
+
+    spreadsheet_safe: bool = option(False, "escape names like formulas in .csv and .tsv", "flag")
 
     def __post_init__(self) -> None:
         check_flag("spreadsheet_safe", self.spreadsheet_safe)
@@ -26,10 +29,14 @@ class TableOptions:
 class OutputOptions:
     """Where results go; see :func:`pdex_gpu.differential_expression`."""
 
-    out: str | os.PathLike[str] | None = None
-    force: bool = False
-    restart: bool = False
-    progress: bool | Callable[[Any], object] = True
+    TITLE: ClassVar = "Output"
+
+    out: str | os.PathLike[str] | None = option(
+        None, "results: .parquet, .csv or .tsv", "path", "FILE", names="--output -o"
+    )
+    force: bool = option(False, "replace an existing output", "flag")
+    restart: bool = option(False, "discard what an unfinished run left", "flag")
+    progress: bool | Callable[[Any], object] = option(True, "", "library only")
 
     def __post_init__(self) -> None:
         for name in ("force", "restart"):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..utils.checks import check_text
-from .allowed import Allowed, check_allow
+from ..utils.options import option
+from .allowed import NAMES, Allowed, check_allow
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """Which matrix of the data is read; see :func:`pdex_gpu.differential_expression`."""
 
-    layer: str | None = None
-    allow: str | Collection[str] = ()
+    TITLE: ClassVar = "Compare"
+
+    layer: str | None = option(None, "use this layer instead of X")
+    allow: str | Collection[str] = option(
+        (), f"accept data not in the file: {', '.join(NAMES)}", "choices", choices=lambda: NAMES
+    )
 
     def __post_init__(self) -> None:
         check_text("layer", self.layer, may_be_none=True)

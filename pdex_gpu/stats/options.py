@@ -1,21 +1,61 @@
-"""The options that say which test is made."""
+"""The options that say which test is made, and how its p-values are corrected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from ..utils.checks import check_text
-from ..utils.options import internal
+from ..utils.checks import check_choice, check_text
+from ..utils.options import internal, option
+
+METRICS = ("wilcoxon", "anderson", "t-test", "ks")
+FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
+FDR_SCOPES = ("all", "target", "gene")
 
 
 @dataclass(frozen=True)
 class MetricOptions:
     """A test by name, and its own options; see :func:`.registry.make_test`."""
 
-    metric: str = "wilcoxon"
-    options: Mapping[str, Any] = internal(dict)
+    TITLE: ClassVar = "Test"
+
+    metric: str = option(
+        "wilcoxon", f"{', '.join(METRICS)} [wilcoxon]", "choice", choices=lambda: METRICS
+    )
+    test_options: Mapping[str, Any] = internal(dict)
 
     def __post_init__(self) -> None:
         check_text("metric", self.metric)
+
+
+@dataclass(frozen=True)
+class CorrectionOptions:
+    """A method to correct p-values, and the tests it applies to together.
+
+    Attributes
+    ----------
+    fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
+    fdr_scope : {"all", "target", "gene"}
+        The tests that are corrected together: all rows, those of a target (and reference), or
+        those of a gene.
+    """
+
+    TITLE: ClassVar = "Columns, correction, filters"
+
+    fdr_method: str = option(
+        "benjamini-hochberg",
+        "or benjamini-yekutieli, bonferroni [benjamini-hochberg]",
+        "choice",
+        choices=lambda: FDR_METHODS,
+    )
+    fdr_scope: str = option(
+        "all",
+        "rows corrected together: all, target or gene [all]",
+        "choice",
+        choices=lambda: FDR_SCOPES,
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("fdr_method", self.fdr_method, FDR_METHODS)
+        check_choice("fdr_scope", self.fdr_scope, FDR_SCOPES)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..utils.checks import check_choice
+from .options import METRICS
 from .two_sample.base import StatisticalTest
 from .two_sample.options import check_options
-
-METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 
 
 def make_test(metric: str, options: Mapping[str, Any], call: Iterable[str] = ()) -> StatisticalTest:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ...utils.formats import PROGRAM, number_text
 from .. import options as o
 from .. import parsers
-from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
+from ..arguments import need_groups, takes_options
 from ..console import on_terminal
 from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
@@ -76,44 +76,21 @@ _SHOWN = {
 }
 
 
+@takes_options(
+    but=(
+        "comparison", "pairs", "guides", "on_target", "columns", "confidence", "pseudocount",
+        "clip_value", "p_values", "out", "restart", "spreadsheet_safe", "progress",
+    ),
+)  # fmt: skip
 def command(
     file: o.Screen,
-    groupby: o.Groupby = None,
-    reference: o.Reference = None,
-    groups: o.Groups = None,
-    strata: o.Strata = None,
-    layer: o.Layer = None,
-    allow: o.Allow = None,
+    options: dict[str, Any],
     units: Units = None,
     repeats: Repeats = 1,
     seed: Seed = 0,
     alpha: Alpha = 0.05,
-    metric: o.Metric = "wilcoxon",
-    alternative: o.Alternative = None,
-    is_log1p_: o.IsLog1p = "auto",
-    method: o.Method = None,
-    no_continuity: o.NoContinuity = False,
-    no_tie_correction: o.NoTieCorrection = False,
-    variance: o.Variance = None,
-    welch: o.Welch = False,
-    variant: o.Variant = None,
-    nan_policy: o.NanPolicy = None,
-    fdr_method: o.FdrMethod = "benjamini-hochberg",
-    fdr_scope: o.FdrScope = "all",
-    min_cells: o.MinCells = 1,
-    min_fraction: o.MinFraction = None,
-    min_cpm: o.MinCpm = None,
-    backend: o.Backend = "auto",
-    engine: o.Engine = "auto",
-    threads: o.Threads = None,
-    workers: o.Workers = None,
-    memory: o.Memory = None,
-    scratch: o.Scratch = None,
-    device: o.Device = None,
-    device_memory: o.DeviceMemory = None,
     output: Output = None,
     plot: Plot = None,
-    force: o.Force = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
     json: o.Json = False,
@@ -121,7 +98,8 @@ def command(
 ) -> None:
     """A screen in, how well its p-values are calibrated out."""
     started = time.perf_counter()
-    need_groupby(groupby)
+    need_groups(options, guides=False)
+    force = options.pop("force", False)
     if output is not None:
         check_new_file(output, (".json",), force=force)
     if plot is not None:
@@ -133,41 +111,12 @@ def command(
     with progress_bar("calibrating", shown=on_terminal(sys.stderr) and not quiet) as progress:
         found = calibrate(
             file,
-            **groups_of_cells(groupby, reference, groups),
             units=units,
             n_repeats=repeats,
             seed=seed,
             alpha=alpha,
-            strata=strata,
-            layer=layer,
-            allow=allow or (),
-            metric=metric,
-            is_log1p=is_log1p(is_log1p_),
-            fdr_method=fdr_method,
-            fdr_scope=fdr_scope,
-            min_cells=min_cells,
-            min_fraction=min_fraction,
-            min_cpm=min_cpm,
-            backend=backend,
-            engine=engine,
-            n_threads=threads,
-            n_workers=workers,
-            memory=memory,
-            scratch=scratch,
-            device=device,
-            device_memory=device_memory,
             progress=progress,
-            **test_options(
-                alternative=alternative,
-                method=method,
-                no_continuity=no_continuity,
-                no_tie_correction=no_tie_correction,
-                variance=variance,
-                welch=welch,
-                variant=variant,
-                p_values=None,
-                nan_policy=nan_policy,
-            ),
+            **options,
         )
     if output is not None:
         found.to_json(output)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ... import errors
+from ...backends.registry import backend_names
 from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
@@ -46,13 +47,17 @@ Seed = Annotated[
     int, o.option("--seed", "N", "seed of the simulation", _SCREEN, parser=parsers.at_least_zero)
 ]
 
+Backend = Annotated[
+    str, o.choice("--backend", backend_names(), f'see "{PROGRAM} backends" [auto]', _SCREEN)
+]
+
 
 def command(
     cells: Cells = 10_000,
     genes: Genes = 2_000,
     perturbations: Perturbations = 50,
     seed: Seed = 0,
-    backend: o.Backend = "auto",
+    backend: Backend = "auto",
     output: Folder = Path("pdex-gpu-demo"),
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,

@@ -12,7 +12,7 @@ from ...utils.exit_codes import Exit
 from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
-from ..arguments import groups_of_cells, is_log1p, need_groupby
+from ..arguments import need_groups, takes_options
 from ..json_output import write_json
 from ..tables import Cell, printable, show_line, show_table
 
@@ -34,17 +34,9 @@ Output = Annotated[
     Path | None,
     o.option("--output -o", "FILE", "planned results file: .parquet, .csv or .tsv", o.OUTPUT),
 ]
-Engine = Annotated[
-    str, o.choice("--engine", o.ENGINES, "as in `run`; dask requires --dask-workers", o.RUN)
-]
 DaskWorkers = Annotated[
     int | None,
     o.option("--dask-workers", "N", "number of workers in the Dask cluster", o.RUN,
-             parser=parsers.at_least_one),
-]  # fmt: skip
-Threads = Annotated[
-    int | None,
-    o.option("--threads", "N", "threads [all available; 1 per Dask worker]", o.RUN,
              parser=parsers.at_least_one),
 ]  # fmt: skip
 Density = Annotated[
@@ -64,29 +56,11 @@ _PHASES = {
 }
 
 
+@takes_options(but=("out", "force", "restart", "progress", "client"))
 def command(
     file: o.Screen,
-    groupby: o.Groupby = None,
-    reference: o.Reference = None,
-    groups: o.Groups = None,
-    comparison: o.Comparison = None,
-    pairs: o.Pairs = None,
-    strata: o.Strata = None,
-    guides: o.Guides = None,
-    layer: o.Layer = None,
-    allow: o.Allow = None,
-    metric: o.Metric = "wilcoxon",
-    is_log1p_: o.IsLog1p = "auto",
-    columns: o.Columns = None,
-    min_cells: o.MinCells = 1,
-    backend: o.Backend = "auto",
-    engine: Engine = "auto",
+    options: dict[str, Any],
     dask_workers: DaskWorkers = None,
-    threads: Threads = None,
-    workers: o.Workers = None,
-    gene_chunk_size: o.GeneChunkSize = None,
-    memory: o.Memory = None,
-    scratch: o.Scratch = None,
     density: Density = None,
     no_timing: NoTiming = False,
     output: Output = None,
@@ -96,35 +70,12 @@ def command(
     debug: o.Debug = False,
 ) -> None:
     """A file in, what it would take out."""
-    if guides is None:
-        need_groupby(groupby, otherwise=" (or --guides NAME, a matrix in obsm)")
+    need_groups(options)
 
     from ... import estimate
 
     found = estimate(
-        file,
-        **groups_of_cells(groupby, reference, groups),
-        comparison=comparison or ("pairs" if pairs else "reference"),
-        pairs=parsers.pairs(pairs),
-        guides=guides,
-        strata=strata,
-        columns=parsers.split(columns),
-        min_cells=min_cells,
-        metric=metric,
-        layer=layer,
-        allow=allow or (),
-        is_log1p=is_log1p(is_log1p_),
-        out=output,
-        backend=backend,
-        engine=engine,
-        memory=memory,
-        scratch=scratch,
-        n_workers=workers,
-        n_threads=threads,
-        gene_chunk_size=gene_chunk_size,
-        workers=dask_workers,
-        density=density,
-        timing=not no_timing,
+        file, out=output, workers=dask_workers, density=density, timing=not no_timing, **options
     )
     if json:
         write_json(_document(found))

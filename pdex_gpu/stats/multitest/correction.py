@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,56 +11,35 @@ from ...backends.benjamini_hochberg import benjamini_hochberg
 from ...backends.contract import KernelSet
 from ...sinks.checkpoint_sink import StoredPValues, StoredResults
 from ...utils.arrays import nan_filled
-from ...utils.checks import check_choice
 from ...utils.parallel import Map
+from ..options import CorrectionOptions
 from .external_sort import Column, FileColumn, adjust
-
-METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
-SCOPES = ("all", "target", "gene")
 
 _ROWS_A_TASK = 64
 
 
-@dataclass(frozen=True)
-class Correction:
-    """A method to correct p-values, and the tests it applies to together.
+def scaled(values: np.ndarray, method: str, n_tests: int) -> np.ndarray:
+    """Convert Benjamini-Hochberg adjusted p-values to those of the method, in place.
 
-    Attributes
-    ----------
-    fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
-    fdr_scope : {"all", "target", "gene"}
-        The tests that are corrected together: all rows, those of a target (and reference), or
-        those of a gene.
+    Benjamini and Yekutieli (2001) multiply by ``1 + 1/2 + ... + 1/n``.
     """
+    if method == "benjamini-yekutieli":
+        values *= float((1.0 / np.arange(1, n_tests + 1)).sum())
+        np.minimum(values, 1.0, out=values)
+    return values
 
-    fdr_method: str = "benjamini-hochberg"
-    fdr_scope: str = "all"
 
-    def __post_init__(self) -> None:
-        check_choice("fdr_method", self.fdr_method, METHODS)
-        check_choice("fdr_scope", self.fdr_scope, SCOPES)
-
-    def scaled(self, values: np.ndarray, n_tests: int) -> np.ndarray:
-        """Convert Benjamini-Hochberg adjusted p-values to those of the method, in place.
-
-        Benjamini and Yekutieli (2001) multiply by ``1 + 1/2 + ... + 1/n``.
-        """
-        if self.fdr_method == "benjamini-yekutieli":
-            values *= float((1.0 / np.arange(1, n_tests + 1)).sum())
-            np.minimum(values, 1.0, out=values)
-        return values
-
-    def of(self, p_values: np.ndarray) -> np.ndarray:
-        """Return the corrected p-values of one family, shape (n,)."""
-        if self.fdr_method == "bonferroni":
-            return np.minimum(p_values * len(p_values), 1.0)
-        return self.scaled(benjamini_hochberg(p_values, map), len(p_values))
+def correct_family(p_values: np.ndarray, method: str) -> np.ndarray:
+    """Return the corrected p-values of one family, shape (n,)."""
+    if method == "bonferroni":
+        return np.minimum(p_values * len(p_values), 1.0)
+    return scaled(benjamini_hochberg(p_values, map), method, len(p_values))
 
 
 def correct(
     p_values: np.ndarray,
     kept: np.ndarray | None,
-    correction: Correction,
+    correction: CorrectionOptions,
     kernels: KernelSet,
     run: Map,
 ) -> np.ndarray:
@@ -70,7 +49,7 @@ def correct(
     ----------
     p_values : numpy.ndarray, shape (n_rows, n_genes)
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
-    correction : Correction
+    correction : CorrectionOptions
     kernels : KernelSet
     run : callable
         Distributes the work.
@@ -81,13 +60,13 @@ def correct(
             found = np.minimum(family * family.size, 1.0)
         else:
             found = kernels.benjamini_hochberg(family, run)
-            found = correction.scaled(found, family.size)
+            found = scaled(found, correction.fdr_method, family.size)
         return found if kept is None else _at(kept, found)
     out = nan_filled(p_values.shape, run)
     views = (p_values, out, kept)
     if correction.fdr_scope == "gene":
         views = (p_values.T, out.T, None if kept is None else kept.T)
-    of_families(*views, correction.of, run)
+    of_families(*views, partial(correct_family, method=correction.fdr_method), run)
     return out
 
 
@@ -123,7 +102,7 @@ class StoredCorrection:
     ----------
     results : StoredResults
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
-    correction : Correction
+    correction : CorrectionOptions
     column : Column
         A file with room for all kept values.
     """
@@ -132,10 +111,11 @@ class StoredCorrection:
         self,
         results: StoredResults,
         kept: np.ndarray | None,
-        correction: Correction,
+        correction: CorrectionOptions,
         column: FileColumn,
     ) -> None:
         self._results, self._kept, self._correction = results, kept, correction
+        self._family = partial(correct_family, method=correction.fdr_method)
         self._column: Column = column
         self._n_genes = results.n_genes
         sizes = (
@@ -160,7 +140,7 @@ class StoredCorrection:
     def _write_genes(self, p_values: np.ndarray, genes: slice, run: Map) -> None:
         kept = None if self._kept is None else self._kept[:, genes]
         out = np.full(p_values.shape, np.nan)
-        of_families(p_values.T, out.T, None if kept is None else kept.T, self._correction.of, run)
+        of_families(p_values.T, out.T, None if kept is None else kept.T, self._family, run)
         for row in range(len(out)):
             if kept is None:
                 self._column.write(int(self._starts[row]) + genes.start, out[row])
@@ -174,7 +154,7 @@ class StoredCorrection:
         correction = self._correction
         if correction.fdr_scope == "target":
             out = np.full(p_values.shape, np.nan)
-            of_families(p_values, out, kept, correction.of, map)
+            of_families(p_values, out, kept, self._family, map)
             return out
         n = int(self._starts[-1])
         if correction.fdr_method == "bonferroni" and correction.fdr_scope == "all":
@@ -183,5 +163,5 @@ class StoredCorrection:
         first, last = int(self._starts[rows.start]), int(self._starts[rows.stop])
         values = self._column.read(first, last)
         if correction.fdr_scope == "all":
-            values = correction.scaled(np.array(values), n)
+            values = scaled(np.array(values), correction.fdr_method, n)
         return values.reshape(p_values.shape) if kept is None else _at(kept, values)

@@ -1,0 +1,87 @@
+"""The kinds of options: how a text on the command line becomes a value of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..utils.options import Description
+from . import parsers
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an option of the command line is typed.
+
+    Attributes
+    ----------
+    annotation : type
+        What Typer sees; a list may be given several times.
+    parser : callable, optional
+        Parses each text.
+    convert : callable, optional
+        Makes the library's value of what was given.
+    complete : callable, optional
+        Returns completions of an incomplete text.
+    """
+
+    annotation: Any
+    parser: Callable[[Any], Any] | None = None
+    convert: Callable[[Any], Any] | None = None
+    complete: Callable[[str], list[str]] | None = None
+
+
+_YES_NO = {"auto": None, "yes": True, "no": False}
+
+
+def _one_or_list(texts: Sequence[str]) -> Any:
+    return texts[0] if len(texts) == 1 else list(texts)
+
+
+def _complete_columns(incomplete: str) -> list[str]:
+    from ..results.schema import EXTRA
+
+    done, comma, begun = incomplete.rpartition(",")
+    return [done + comma + name for name in ("all", *EXTRA) if name.startswith(begun)]
+
+
+_KINDS = {
+    "text": Kind(str),
+    "one or several": Kind(list[str], convert=_one_or_list),
+    "several": Kind(list[str], convert=list),
+    "columns": Kind(list[str], convert=parsers.split, complete=_complete_columns),
+    "pairs": Kind(list[str], convert=parsers.pairs),
+    "path": Kind(Path),
+    "count": Kind(int, parsers.at_least_one),
+    "number": Kind(float, parsers.number),
+    "number or none": Kind(Any, parsers.number_or_none_text, parsers.number_or_none),
+    "size": Kind(int, parsers.memory_size),
+    "devices": Kind(Any, parsers.devices),
+    "yes or no": Kind(str, parsers.one_of(*_YES_NO), _YES_NO.__getitem__),
+}
+
+
+def kind_of(option: Description) -> Kind:
+    """Return the kind of an option that takes a value."""
+    if option.kind == "yes or no":
+        return _KINDS[option.kind]
+    if option.choices is None:
+        return _KINDS[option.kind]
+    choices = option.choices()
+    return Kind(
+        str if option.kind == "choice" else list[str],
+        parsers.one_of(*choices),
+        None if option.kind == "choice" else list,
+        completer(choices),
+    )
+
+
+def completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return a function that completes one of a few words."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in choices if name.startswith(incomplete)]
+
+    return complete
