@@ -1,8 +1,8 @@
 """Calls whose results are kept: every design, test and form of storage, on one small screen.
 
 ``python recorded_calls.py record`` in `tests/support` records them anew; ``compare`` tells which
-results have other bits than those recorded. Numbers of floating point may differ in their last bits from
-machine to machine, as do those of numpy and scipy; on one machine they must not.
+results have other bits than those recorded. Numbers of floating point may differ in their last
+bits from machine to machine, as do those of numpy and scipy; on one machine they must not.
 """
 
 from __future__ import annotations
