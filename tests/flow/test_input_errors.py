@@ -26,20 +26,32 @@ from pdex_gpu.backends.cuda import sources
 from pdex_gpu.stats.base import METRICS
 
 
-@pytest.fixture(
-    params=["as it is", pytest.param("cuda-emulated", marks=build.needs_compiler)], autouse=True
-)
+@pytest.fixture(autouse=True)
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What there is for ``backend="auto"`` to take."""
-    if request.param == "cuda-emulated":
+    """What there is for ``backend="auto"`` to take: as it is, unless a test asks for a device."""
+    name = getattr(request, "param", "as it is")
+    if name == "emulated":
         libraries = build.library("probe", sources.text("probe")).parents[1]
         monkeypatch.setenv(build.FOLDER, str(libraries))  # not the scratch folder of a test
         EmulatedCuda(shapes=SMALL).install(monkeypatch)
-    return request.param
+    return name
 
 
-#: For tests of what an emulated device does not change.
-as_it_is = pytest.mark.parametrize("machine", ["as it is"], indirect=True)
+#: For tests of what a device might change: with one, and without.
+with_and_without_a_device = pytest.mark.parametrize(
+    "machine", ["as it is", pytest.param("emulated", marks=build.needs_compiler)], indirect=True
+)
+
+#: For tests that look at values: every kernel set, that of the device as ``auto`` takes it.
+every_backend = pytest.mark.parametrize(
+    ("machine", "backend"),
+    [
+        pytest.param("as it is", "cpu", id="cpu"),
+        pytest.param("as it is", "reference", id="reference"),
+        pytest.param("emulated", "auto", id="cuda-emulated", marks=build.needs_compiler),
+    ],
+    indirect=["machine"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +117,7 @@ def data(request: pytest.FixtureRequest, path: Path):
 # --- names that do not exist ----------------------------------------------------------------
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize(
     ("metric", "close"), [("wilcoxen", "'wilcoxon'"), ("T-Test", "'t-test'"), ("mast", None)]
 )
@@ -129,6 +142,7 @@ def test_unknown_column(data):
     )
 
 
+@with_and_without_a_device
 def test_unknown_reference(data):
     refused(
         errors.LabelError,
@@ -154,6 +168,7 @@ def test_unknown_group(data):
     )
 
 
+@with_and_without_a_device
 def test_some_groups_unknown_are_left_out_with_a_warning():
     with pytest.warns(errors.UnknownGroupWarning, match=r"not found in column .*: 'D', 'E'\."):
         result = run(groups=["D", "B", "E"])
@@ -243,34 +258,41 @@ def test_categories_without_a_cell_are_no_groups():
 BAD_CELL, BAD_GENE = 31, 5
 
 
+@every_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("how", [*MEMORY, *BACKED])
-def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, tmp_path):
+def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, backend, tmp_path):
     values = counts().astype(dtype)
     values[BAD_CELL, BAD_GENE] = bad
     adata = stored(how, values, tmp_path)
-    for backend in ("auto", "cpu", "reference"):
-        texts = {
-            refused(
-                errors.DataError,
-                f"X is {bad} in cell 'cell{BAD_CELL}' (row {BAD_CELL})",
-                f"gene 'gene{BAD_GENE}' (column {BAD_GENE})",
-                "remove the cell or gene",
-                data=adata,
-                backend=backend,
-                gene_chunk_size=chunk,
-            )
-            for chunk in (None, 2)
-        }
-        assert len(texts) == 1
+    texts = {
+        refused(
+            errors.DataError,
+            f"X is {bad} in cell 'cell{BAD_CELL}' (row {BAD_CELL})",
+            f"gene 'gene{BAD_GENE}' (column {BAD_GENE})",
+            "remove the cell or gene",
+            data=adata,
+            backend=backend,
+            gene_chunk_size=chunk,
+        )
+        for chunk in (None, 2)
+    }
+    assert len(texts) == 1
     if adata.isbacked:
         adata.file.close()
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("options", [{}, *({"backend": "cpu", "engine": e} for e in
-                                           ("threads", "serial"))], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("machine", "options"),
+    [
+        pytest.param("emulated", {}, id="cuda-emulated", marks=build.needs_compiler),
+        pytest.param("as it is", {"backend": "cpu", "engine": "threads"}, id="threads"),
+        pytest.param("as it is", {"backend": "cpu", "engine": "serial"}, id="serial"),
+    ],
+    indirect=["machine"],
+)
 def test_nonfinite_values_are_refused_by_every_metric_and_engine(metric, options):
     values = counts()
     values[BAD_CELL, BAD_GENE] = np.nan
@@ -278,6 +300,7 @@ def test_nonfinite_values_are_refused_by_every_metric_and_engine(metric, options
     refused(errors.DataError, name, data=screen(values), metric=metric, **options)
 
 
+@with_and_without_a_device
 def test_nonfinite_values_in_a_file_read_without_anndata(tmp_path):
     values = counts()
     values[BAD_CELL, BAD_GENE] = np.inf
@@ -286,6 +309,7 @@ def test_nonfinite_values_in_a_file_read_without_anndata(tmp_path):
     refused(errors.DataError, f"'cell{BAD_CELL}'", f"'gene{BAD_GENE}'", data=path)
 
 
+@with_and_without_a_device
 def test_nonfinite_values_in_a_layer_say_so():
     values = counts()
     values[BAD_CELL, BAD_GENE] = np.inf
@@ -296,7 +320,7 @@ def test_nonfinite_values_in_a_layer_say_so():
 
 
 @pytest.mark.parametrize("how", MEMORY)
-@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+@every_backend
 def test_cells_of_no_group_may_hold_anything(how, backend, tmp_path):
     adata = screen()
     left_out = np.flatnonzero(adata.obs[GROUPBY] == "C")
@@ -331,6 +355,7 @@ def test_a_file_that_is_not_hdf5(tmp_path, content):
     )
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
 def test_a_truncated_file(path, share):
     content = path.read_bytes()
@@ -338,6 +363,7 @@ def test_a_truncated_file(path, share):
     refused(errors.FileFormatError, str(path), "truncated", "download it again", data=path)
 
 
+@with_and_without_a_device
 def test_a_file_damaged_inside(tmp_path):
     """It opens, but compressed values do not read back: found in the middle of a run."""
     path = tmp_path / "screen.h5ad"
@@ -384,6 +410,7 @@ def test_x_of_none(tmp_path):
     refused(errors.DataError, "X is None", data=path)
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize("opened", ["path", "backed"])
 def test_an_unsupported_encoding(path, opened):
     change(path, lambda file: file["X"].attrs.__setitem__("encoding-type", "awkward-array"))
@@ -411,6 +438,7 @@ def test_a_file_that_is_no_anndata(tmp_path):
     refused(errors.FileFormatError, str(path), "no obs with an index", data=path)
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)], ids=str)
 def test_an_empty_matrix(shape):
     adata = screen(np.zeros(shape, np.float32), ["ctl", "A", "B"][: shape[0]])
@@ -432,6 +460,7 @@ def test_complex_values():
 # --- what is only warned about --------------------------------------------------------------
 
 
+@with_and_without_a_device
 def test_duplicate_gene_names_are_counted_and_named():
     names = ["a", "b", "a", "c", "a", "b", "d", "e", "f"]
     with pytest.warns(errors.DuplicateGeneWarning) as caught:
@@ -444,6 +473,7 @@ def test_duplicate_gene_names_are_counted_and_named():
     np.testing.assert_array_equal(result["p_value"], expected["p_value"])
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
 @pytest.mark.parametrize("categorical", [False, True])
 def test_missing_labels_are_left_out_and_counted(missing, categorical, tmp_path):
@@ -495,7 +525,7 @@ def scipy_pair(metric: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]
     return float(found.statistic), 1.0 if np.isnan(found.pvalue) else float(found.pvalue)
 
 
-@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+@every_backend
 @pytest.mark.parametrize("metric", SCIPY)
 @pytest.mark.parametrize("n_reference", [1, 2, 20])
 def test_groups_of_one_cell(metric, n_reference, backend):
@@ -515,6 +545,7 @@ def test_groups_of_one_cell(metric, n_reference, backend):
         assert (result["p_value"][0] == 1.0).all()
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize(
     ("metric", "option"), [("anderson", {"variant": "right"}), ("t-test", {"trim": 0.1})]
 )
@@ -530,7 +561,7 @@ def test_one_cell_against_one_through_scipy(metric, option):
     assert np.isfinite(result["p_value"]).all()
 
 
-@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+@every_backend
 def test_welch_cannot_judge_one_cell(backend):
     result = run(
         screen(counts(), ["one", *LABELS[1:]]),
@@ -541,7 +572,7 @@ def test_welch_cannot_judge_one_cell(backend):
     assert (result["fdr"] == 1.0).all()
 
 
-@pytest.mark.parametrize("backend", ["auto", "cpu", "reference"])
+@every_backend
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_zero_matrices(metric, how, backend, tmp_path):
@@ -564,6 +595,7 @@ def test_all_zero_matrices(metric, how, backend, tmp_path):
 # --- backends, engines, options -------------------------------------------------------------
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize("name", ["gpu", "CPU"])
 def test_unknown_backend(name):
     refused(
@@ -574,7 +606,6 @@ def test_unknown_backend(name):
     )
 
 
-@as_it_is
 @pytest.mark.parametrize("name", ["thread", "ray"])
 def test_unknown_engine(name):
     text = refused(
@@ -617,7 +648,6 @@ def test_exact_distribution_out_of_reach():
         Wilcoxon(method="exact").finish(np.zeros((1, 1), np.int64), np.zeros((1, 1)), n, n)
 
 
-@as_it_is
 def test_cuda_by_name_says_why_not(monkeypatch):
     (cuda,) = (b for b in pdex_gpu.backends() if b.name == "cuda")
     if cuda.usable:
@@ -628,6 +658,7 @@ def test_cuda_by_name_says_why_not(monkeypatch):
     refused(errors.BackendError, "PDEX_GPU_BACKEND=cuda was asked for", cuda.reason)
 
 
+@with_and_without_a_device
 def test_unknown_backend_in_the_environment(monkeypatch):
     monkeypatch.setenv("PDEX_GPU_BACKEND", "gpu")
     refused(errors.OptionError, "'gpu'", "'cpu'")
@@ -677,6 +708,7 @@ def test_bad_counts(name, value):
     refused(errors.OptionError, f"{name}={value!r} must be a whole number", **{name: value})
 
 
+@with_and_without_a_device
 @pytest.mark.parametrize("name", ["n_workers", "n_threads", "gene_chunk_size"])
 def test_numpy_counts_are_counts(name):
     run(**{name: np.int64(2)})
@@ -711,6 +743,7 @@ def test_options_are_checked_before_the_data_are_touched():
 # --- nothing half-written -------------------------------------------------------------------
 
 
+@with_and_without_a_device
 def test_an_error_in_the_last_range_leaves_no_scratch_file(tmp_path, monkeypatch):
     """A CSR file larger than the budget goes through a scratch file; see `nothing_left`."""
     values = counts()
@@ -733,6 +766,7 @@ def test_an_error_in_the_last_range_leaves_no_scratch_file(tmp_path, monkeypatch
     assert sorted(p.name for p in tmp_path.iterdir()) == ["screen.h5ad"]
 
 
+@with_and_without_a_device
 def test_the_file_is_closed_after_an_error(path):
     refused(errors.LabelError, "'x'", data=path, reference="x")
     refused(errors.LayerError, "'x'", data=path, layer="x")

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -374,16 +373,3 @@ def test_a_notebook_executes(notebook: Container):
     outputs = [output for cell in code for output in cell["outputs"]]
     assert outputs
     assert all(output["output_type"] != "error" for output in outputs)
-
-
-def test_sizes_are_reported(
-    images: list[str], record_testsuite_property: Callable[[str, object], None],
-    capsys: pytest.CaptureFixture[str],
-):  # fmt: skip
-    sizes = {name: entry["size"] for entry in json.loads(ask("images", "--json"))
-             for name in entry.get("names") or ()}  # fmt: skip
-    for tag in images:
-        size = sizes[f"localhost/{tag}"]
-        record_testsuite_property(f"size {tag}", size)
-        with capsys.disabled():
-            sys.stdout.write(f"\n{tag}: {size}")
