@@ -16,7 +16,7 @@ from pdex_gpu import errors
 from pdex_gpu.cli import main
 from pdex_gpu.cli.commands.plan import _duration
 from pdex_gpu.engines import plan
-from pdex_gpu.estimation.estimate import benchmark
+from pdex_gpu.estimation import benchmark
 from pdex_gpu.estimation.model import PHASES, Rates
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 from pdex_gpu.sinks import memory

@@ -27,8 +27,8 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.engines.dask.engine import cluster as cluster_run
-from pdex_gpu.engines.dask.engine import split_files, survey, tasks, worker_state
+from pdex_gpu.engines.dask import cluster as cluster_run
+from pdex_gpu.engines.dask import split_files, survey, tasks, worker_state
 from pdex_gpu.engines.dask.split_files import SplitFiles, SplitFolder
 from pdex_gpu.errors import (
     CheckpointError,

@@ -245,7 +245,7 @@ def _die(*_: Any) -> None:
 
 def _deadly() -> None:
     """On a worker: testing genes ends it."""
-    from pdex_gpu.engines.dask.engine import tasks
+    from pdex_gpu.engines.dask import tasks
 
     tasks.test_genes = _die  # type: ignore[assignment]
 

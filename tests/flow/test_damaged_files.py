@@ -28,7 +28,7 @@ from pdex_gpu import differential_expression
 from pdex_gpu.cli import main
 from pdex_gpu.errors import FileFormatError
 from pdex_gpu.sources.rechunk import store
-from pdex_gpu.sources.stored.base import hdf5
+from pdex_gpu.sources.stored import hdf5
 from pdex_gpu.utils.exit_codes import Exit
 
 N_CELLS, N_GENES = 220, 40

@@ -17,7 +17,7 @@ import big_screen  # noqa: E402
 import scaling  # noqa: E402
 from gpu_screen import Sizes  # noqa: E402
 
-from pdex_gpu.estimation.estimate import benchmark  # noqa: E402
+from pdex_gpu.estimation import benchmark  # noqa: E402
 from pdex_gpu.estimation.model import PHASES, Rates  # noqa: E402
 
 TINY = Sizes(500, 60, 5)

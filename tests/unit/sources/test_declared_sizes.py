@@ -27,7 +27,7 @@ from pdex_gpu.errors import FileFormatError, MemoryBudgetError, PdexGpuError
 from pdex_gpu.simulate import simulate_screen
 from pdex_gpu.sources import sizes
 from pdex_gpu.sources.anndata_files.h5ad import open_h5ad
-from pdex_gpu.sources.stored.base import encoded
+from pdex_gpu.sources.stored import encoded
 from pdex_gpu.sources.stored.zarr import ZarrArray
 
 N_CELLS, N_GENES = 120, 20

@@ -29,7 +29,7 @@ from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import NotCanonicalError, Reading
 from pdex_gpu.sources.order import close_gaps, in_order, put_in_order
 from pdex_gpu.sources.rechunk import store
-from pdex_gpu.sources.stored.base import sparse as stored_sparse
+from pdex_gpu.sources.stored import sparse as stored_sparse
 
 KINDS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 

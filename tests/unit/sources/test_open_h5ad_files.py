@@ -19,7 +19,7 @@ from pdex_gpu import differential_expression
 from pdex_gpu.errors import ColumnError, FileFormatError, MissingDependencyError
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.open import open_dataset
-from pdex_gpu.sources.stored.base import hdf5
+from pdex_gpu.sources.stored import hdf5
 from pdex_gpu.utils.parallel import pool_map
 
 

@@ -17,7 +17,7 @@ from pdex_gpu.errors import FileFormatError
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.rechunk import scratch as scratch_module
-from pdex_gpu.sources.stored.base import dense, hdf5
+from pdex_gpu.sources.stored import dense, hdf5
 from pdex_gpu.utils.parallel import pool_map
 
 SHAPE = (37, 23)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdex_gpu.errors import FileFormatError, MissingDependencyError, UnsupportedDataError
-from pdex_gpu.sources.stored.base import hdf5
+from pdex_gpu.sources.stored import hdf5
 from pdex_gpu.sources.stored.filters import Decoder, DecodingError, make_decoder
 from pdex_gpu.sources.stored.hdf5 import Hdf5Array, open_hdf5_array
 

@@ -23,8 +23,8 @@ from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.rechunk import scratch as scratch_module
 from pdex_gpu.sources.rechunk import store
-from pdex_gpu.sources.stored.base import hdf5
-from pdex_gpu.sources.stored.base import sparse as stored_sparse
+from pdex_gpu.sources.stored import hdf5
+from pdex_gpu.sources.stored import sparse as stored_sparse
 from pdex_gpu.utils import raw_file
 
 TINY = 1  # a budget that nothing fits in: blocks of one HDF5 chunk, and the scratch file

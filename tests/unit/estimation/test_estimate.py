@@ -26,11 +26,11 @@ from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.columns.measure import make_analysis
 from pdex_gpu.design.build import make_design
 from pdex_gpu.design.labels import Levels
+from pdex_gpu.estimation import benchmark as cost_calibration
+from pdex_gpu.estimation import tables as cost_tables
 from pdex_gpu.estimation.benchmark import Sample, measure_rates, solve
 from pdex_gpu.estimation.estimate import CLUSTER_START, estimate, size_text
-from pdex_gpu.estimation.estimate import benchmark as cost_calibration
-from pdex_gpu.estimation.estimate import estimate as estimation
-from pdex_gpu.estimation.estimate import tables as cost_tables
+from pdex_gpu.estimation import estimate as estimation
 from pdex_gpu.estimation.model import (
     BY_RANGES,
     IN_MEMORY,
@@ -48,7 +48,7 @@ from pdex_gpu.simulate import GROUPBY, simulate_screen
 from pdex_gpu.sinks import checkpoint as checkpoints
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.rechunk.store import RowStore
-from pdex_gpu.sources.stored.base import hdf5
+from pdex_gpu.sources.stored import hdf5
 from pdex_gpu.stats.registry import make_test
 from pdex_gpu.utils.parallel import pool_map
 
