@@ -80,7 +80,7 @@ def level_columns(within: Within | None) -> dict[str, np.ndarray]:
     }
 
 
-def made_within(levels: Mapping[str, np.ndarray]) -> Within | None:
+def combined_levels(levels: Mapping[str, np.ndarray]) -> Within | None:
     """Combine levels by column into one value: the inverse of :func:`level_columns`."""
     import numpy as np
 
