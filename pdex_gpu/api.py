@@ -107,9 +107,8 @@ def differential_expression(
         Groups to compare, in this order; by default all but the reference, sorted.
     comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
         What each group is compared with: the reference; each of several references; all other
-        cells that have a label; all of these except the reference's; or as given by `pairs`. An
-        instance of a class derived from ``pdex_gpu.design.comparisons.Comparison`` may
-        stand where its name does.
+        cells that have a label; all of these except the reference's; or as given by `pairs`.
+        Instead of a name, an instance of a ``pdex_gpu.design.comparisons.Comparison``.
     pairs : pandas.DataFrame or list of pairs, optional
         Columns target and reference, for ``comparison="pairs"``.
     guides : str, optional

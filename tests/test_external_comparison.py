@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from dask_clusters import cluster
 
 import pdex_gpu
 from pdex_gpu.cli import main
@@ -24,6 +25,7 @@ from pdex_gpu.design.comparisons import (
     register,
 )
 from pdex_gpu.design.comparisons.registry import _REGISTERED
+from pdex_gpu.engines.dask import worker_state
 from pdex_gpu.errors import LabelError, OptionError
 from pdex_gpu.pipeline import execute
 from pdex_gpu.utils.exit_codes import Exit
@@ -165,6 +167,26 @@ def test_it_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     run(comparison="next", out=tmp_path / "r.parquet")
     assert pdex_gpu.open_result(tmp_path / "r.parquet").provenance["comparison"] == "next"
     assert [identity["comparison"] for identity in identities] == ["next"]
+
+
+def test_workers_of_a_cluster_need_not_know_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    screen().write_h5ad(tmp_path / "s.h5ad")
+
+    sent = []
+
+    def design_of(dataset: Any, settings: Any) -> Any:
+        sent.append(settings.comparison)
+        return real(dataset, settings)
+
+    real = worker_state.design_of
+    monkeypatch.setattr(worker_state, "design_of", design_of)
+    with cluster(1) as client:
+        found = pdex_gpu.differential_expression(
+            tmp_path / "s.h5ad", "group", comparison="next", engine="dask", client=client,
+            backend=BACKEND, progress=False,
+        )  # fmt: skip
+    assert {type(comparison) for comparison in sent} == {Next}  # not a name to look up
+    assert_same_bits(found, run(comparison="next"))
 
 
 def test_calibration_refuses_it():

@@ -70,6 +70,10 @@ class Comparison(ABC):
         """
         return None
 
+    def without_labels(self) -> Comparison:
+        """Return this without what only :meth:`contrasts` needs, to send it to many workers."""
+        return self
+
     @classmethod
     def examples(cls) -> Sequence[tuple[str, str]]:
         """Return arguments that ask for this, with what groups are then compared with.

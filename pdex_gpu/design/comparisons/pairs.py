@@ -41,6 +41,9 @@ class Pairs(Comparison):
             raise OptionError("pairs= holds no pair. Give rows of (target, reference).")
         return LabelContrasts.of_pairs(list(dict.fromkeys(found)))
 
+    def without_labels(self) -> Pairs:
+        return Pairs()
+
     @classmethod
     def examples(cls) -> Sequence[tuple[str, str]]:
         return [(f'comparison="{cls.name}", pairs=table', cls.title)]
