@@ -228,6 +228,14 @@ def test_a_name_belongs_to_one_class():
     assert comparison_names().count("next") == 1
 
 
+def test_a_class_without_a_name_is_refused():
+    class Nameless(Comparison):
+        title = "nothing"
+
+    with pytest.raises(OptionError, match=r"Nameless\.name=None must be text"):
+        register(Nameless)
+
+
 def test_the_docstring_lists_the_comparisons_of_the_package():
     own = tuple(name for name in comparison_names() if name not in ("next", "neighbours"))
     listed = ", ".join(f'"{name}"' for name in own)

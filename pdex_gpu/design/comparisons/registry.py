@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ...errors import OptionError
-from ...utils.checks import check_choice
+from ...utils.checks import check_choice, check_text
 from .base import Comparison
 from .each_reference import EachReference
 from .pairs import Pairs
@@ -46,8 +46,11 @@ def register(comparison: _Class) -> _Class:
     Raises
     ------
     OptionError
-        If another comparison has this name.
+        If the class has no name or title, or if another comparison has this name.
     """
+    for attribute in ("name", "title"):
+        where = f"{comparison.__qualname__}.{attribute}"
+        check_text(where, getattr(comparison, attribute, None))
     name = comparison.name
     taken = _REGISTERED.get(name)
     if taken is not None and (taken.__module__, taken.__qualname__) != (
