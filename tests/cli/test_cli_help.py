@@ -14,7 +14,6 @@ from rich.cells import cell_len
 from pdex_gpu.backends.registry import _BACKENDS, ENGINES
 from pdex_gpu.cli import main, options
 from pdex_gpu.cli.app import make_app
-from pdex_gpu.design.build import COMPARISONS
 from pdex_gpu.sources import allowed
 from pdex_gpu.utils.exit_codes import Exit
 
@@ -115,7 +114,6 @@ def test_usage_errors_are_plain_and_short(argv: list[str], says: str, capsys):
 
 
 def test_choices_are_those_of_the_library():
-    assert set(options.COMPARISONS) == set(COMPARISONS)
     assert set(options.BACKENDS) == {"auto", *_BACKENDS}
     assert set(options.ENGINES) == {"auto", *ENGINES}
     assert options.ALLOWED == allowed.NAMES

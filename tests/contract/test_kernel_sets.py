@@ -196,7 +196,7 @@ def test_comparisons_are_of_all_kinds() -> None:
     for comparison in COMPARISONS:
         case = make_case(SIZES, ["counts"], "float32", seed=0, comparison=comparison)
         made[comparison] = case.design
-        kinds |= {(c.against, c.span is not None) for c in case.design.contrasts}
+        kinds |= {(c.against.value, c.span is not None) for c in case.design.contrasts}
         rows = sum(c.n_targets for c in case.design.contrasts)
         assert rows == len(list(case.pairs(0)))
         for contrast in case.design.contrasts:
@@ -722,10 +722,10 @@ def test_more_than_two_million_cells(kernels: ModuleType, comparison: str) -> No
                     for x in np.split(at, design.offsets[1:-1])
                 ]
             )[contrast.groups]
-            others = counts.sum(axis=0) if contrast.against == "rest" else counts[0]
-            targets = counts if contrast.against == "rest" else counts[1:]
+            others = counts.sum(axis=0) if contrast.one_vs_rest else counts[0]
+            targets = counts if contrast.one_vs_rest else counts[1:]
             for t, own in enumerate(targets):
-                other = others if contrast.against == "reference" else others - own
+                other = others - own if contrast.pooled else others
                 u2, ties, of_target, of_other = exact_sums(own, other)
                 assert ties > 2**63
                 assert (found.u2[t, j], found.ties[t, j]) == (u2, float(ties))

@@ -36,6 +36,7 @@ from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.backends.cuda.memory_model import _SLICE_BYTES_PER_CELL, _bytes_a_gene
 from pdex_gpu.backends.cuda.packed import CudaBlock, Slice
 from pdex_gpu.backends.numpy import kernel_set
+from pdex_gpu.design.against import Against
 from pdex_gpu.design.contrasts import Contrast, Design
 from pdex_gpu.errors import DeviceMemoryError
 from pdex_gpu.sources.base import CscChunk
@@ -325,7 +326,7 @@ def contrast_of(design: Design, groups: list[int], against: str) -> Contrast:
     """The first of `groups` against the others, or each against the rest."""
     chosen = np.array(groups, np.int64)
     n_targets = len(groups) - (against != "rest")
-    return Contrast(chosen, design.n_cells[chosen], against, np.arange(n_targets))
+    return Contrast(chosen, design.n_cells[chosen], Against(against), np.arange(n_targets))
 
 
 def case_with_pool(sizes: list[int], kinds: list[str], dtype: str, seed: int) -> Case:

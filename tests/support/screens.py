@@ -21,6 +21,7 @@ from pdex_gpu.backends.cuda.kernel_set import CudaKernels
 from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.backends.cuda.probe import probe
 from pdex_gpu.backends.registry import load_kernels
+from pdex_gpu.design.against import Against
 from pdex_gpu.design.build import make_design
 from pdex_gpu.design.contrasts import Contrast, Design, group_cells
 from pdex_gpu.design.labels import Levels
@@ -153,12 +154,12 @@ class Case:
         samples = self.samples(gene)
         for contrast in self.design.contrasts:
             for target in contrast.targets:
-                if contrast.against == "rest":
+                if contrast.one_vs_rest:
                     others = [samples[g] for g in contrast.groups if g != target]
                     yield samples[target], np.concatenate(others)
                     continue
                 reference = samples[contrast.groups[0]]
-                if contrast.against == "complement":
+                if contrast.pooled:
                     left = reference.tolist()
                     for value in samples[target].tolist():
                         left.remove(value)
@@ -253,7 +254,9 @@ def _overlapping(
 
     def contrast(against: str, *chosen: int) -> Contrast:
         n_targets = len(chosen) - (against != "rest")
-        return Contrast(np.array(chosen), sizes[list(chosen)], against, np.arange(n_targets))
+        return Contrast(
+            np.array(chosen), sizes[list(chosen)], Against(against), np.arange(n_targets)
+        )
 
     contrasts = [contrast("complement", *range(n_groups + 1))]
     if kind == "everything":

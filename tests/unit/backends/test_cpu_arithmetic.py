@@ -186,4 +186,4 @@ def test_entries_of_a_contrast(dtype: str, genes: slice) -> None:
         np.testing.assert_array_equal(
             others[len(others) - contrast.n_targets :], contrast.n_reference
         )
-        assert contrast.against == "rest" or others[0] == 0
+        assert contrast.one_vs_rest or others[0] == 0

@@ -27,10 +27,10 @@ from pdex_gpu.columns.measure import make_analysis
 from pdex_gpu.design.build import make_design
 from pdex_gpu.design.labels import Levels
 from pdex_gpu.estimation import benchmark as cost_calibration
+from pdex_gpu.estimation import estimate as estimation
 from pdex_gpu.estimation import tables as cost_tables
 from pdex_gpu.estimation.benchmark import Sample, measure_rates, solve
 from pdex_gpu.estimation.estimate import CLUSTER_START, estimate, size_text
-from pdex_gpu.estimation import estimate as estimation
 from pdex_gpu.estimation.model import (
     BY_RANGES,
     IN_MEMORY,
