@@ -346,7 +346,7 @@ def peer(bench: Bench) -> None:
 
 def devices(bench: Bench) -> None:
     """All devices that can be used against one of them, the matrix on the host."""
-    n_devices = len(probe.probe_several().indices)
+    n_devices = len(probe.probe_asked("all").devices)
     if n_devices < 2:
         raise LeftOut("it takes two CUDA devices that can be used, and there is one")
     label = f"{E2E}, {n_devices} devices"

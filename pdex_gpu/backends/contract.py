@@ -4,7 +4,7 @@ Notation: K groups of a design, T targets of a contrast, C genes in a block or a
 Zeros are implicit: group g has ``n_cells[g] - n_expressed[g, gene]`` of them, and they rank
 between negatives and positives. Explicit zeros, including -0.0, count as zeros.
 
-How closely kernel sets must agree with the reference:
+How closely kernel sets must agree with the numpy kernel set:
 
 ====================  =================================  ==============================
 kernel                output                             agreement
@@ -249,7 +249,7 @@ class KernelSet(Protocol):
         """Check and rearrange a chunk; `run` spreads the work.
 
         NaN is an error. With ``finite=False`` it is left out instead: at each gene, a group
-        consists of its cells that have a value. Only the reference kernel set supports this; the
+        consists of its cells that have a value. Only the numpy kernel set supports this; the
         others ignore `finite`.
 
         Raises

@@ -453,7 +453,7 @@ def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
         )
     if not test.has_log10_p:
         found["log10_p"] = (
-            f"cannot be had with these options ({test.why_reference}): scipy, which runs them, "
+            f"cannot be had with these options ({test.why_numpy}): scipy, which runs them, "
             "gives p-values alone. Leave the column or the options out."
         )
     if stratified:

@@ -1,4 +1,4 @@
-"""The reference kernel set: numpy and scipy, one pair of samples at a time.
+"""The numpy kernel set: numpy and scipy, one pair of samples at a time.
 
 It is the runnable specification that every other kernel set is tested against. It also runs the
 test options that the compiled kernels lack.
@@ -26,7 +26,7 @@ from ..contract import (
     scale_exponent,
 )
 
-name = "reference"
+name = "numpy"
 
 
 @dataclass(frozen=True)
