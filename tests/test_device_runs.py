@@ -64,7 +64,7 @@ def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param == "emulated":
         EmulatedCuda().install(monkeypatch)
         return lambda m: Sparse(m) if sparse.issparse(m) else Array(m)
-    if not probe()[0]:
+    if not probe().usable:
         pytest.skip("no CUDA device; `pdex-gpu backends` says why")
 
     def send(matrix: Any) -> Any:
