@@ -218,7 +218,7 @@ def kernels(bench: Bench) -> None:
         "phases",
         {
             "all phases, one by one": one_by_one,
-            "kernels alone, on all lanes at once": resident.on_all_lanes,
+            "kernels alone, on all lanes at once": resident.on_all_slots,
             "p-values from U and ties, on the host": lambda: gpu_kernels.p_values(
                 sums, design, bench.run
             ),

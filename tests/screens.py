@@ -37,7 +37,7 @@ KERNEL_SETS = [
 ]
 
 #: Blocks, tiles and buffers that divide nothing, and hold little.
-SMALL = Shapes(n_threads=96, shared_bytes=8 << 10, n_lanes=2, n_buffers=2, buffer_bytes=1000)
+SMALL = Shapes(n_threads=96, shared_bytes=8 << 10, n_slots=2, n_buffers=2, buffer_bytes=1000)
 
 
 def kernel_set(name: str) -> Any:

@@ -433,7 +433,7 @@ def test_halved_on_the_device_that_has_too_little(
 def test_one_is_lost(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, storage: str, metric: str, which: int
 ) -> None:
-    two.shapes = Shapes(slice_bytes=20_000, n_lanes=2)
+    two.shapes = Shapes(slice_bytes=20_000, n_slots=2)
     matrix = stored(LOGGED, storage)
     expected = run(matrix, metric, device=0)
     n_lost = 0
