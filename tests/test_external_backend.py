@@ -27,6 +27,7 @@ from pdex_gpu.backends.registry import (
 )
 from pdex_gpu.cli import main
 from pdex_gpu.cli import options as cli_options
+from pdex_gpu.doctor import backends as doctor_backends
 from pdex_gpu.errors import BackendError, OptionError
 from pdex_gpu.pipeline import execute
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
@@ -187,6 +188,17 @@ def test_the_command_line_has_it(
 
 
 @pytest.mark.usefixtures("abacus")
+def test_the_doctor_examines_it() -> None:
+    (check,) = doctor_backends.checks()
+    assert (check.name, check.status) == ("abacus", "ok")
+    assert check.found == "an abacus: wood is always there"
+
+
+def test_the_doctor_says_nothing_where_there_are_no_others() -> None:
+    assert list(doctor_backends.checks()) == []
+
+
+@pytest.mark.usefixtures("abacus")
 def test_it_is_taken_by_name_or_variable_and_not_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend().name in ("cuda", "cpu")
     assert on_host().name == "cpu"
@@ -256,3 +268,6 @@ def test_a_broken_one_is_reported_and_stops_no_other(
         f"backend={name!r} was asked for, but it cannot run here: {found.reason}"
     )
     assert main(["backends"]) == 0
+    (check,) = doctor_backends.checks()
+    assert (check.name, check.status, check.found) == (name, "problem", found.reason)
+    assert not check.required
