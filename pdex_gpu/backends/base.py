@@ -74,12 +74,12 @@ class Backend:
     engines : tuple of str
         Names of the engines that can run it, the default first.
     probe : callable
-        Takes the devices asked for; returns a :class:`Probed`.
+        Takes the devices asked for; returns a `Probed`.
     open : callable
-        Takes the devices asked for and their memory; returns a
-        :class:`~pdex_gpu.backends.contract.KernelSet`. If there are several devices, a
-        :class:`~pdex_gpu.backends.contract.DeviceKernels` that also has the methods that serve all
-        of them: ``packed_bytes`` and ``benjamini_hochberg``.
+        Takes the devices asked for and their memory; returns a kernel set, as
+        ``pdex_gpu/backends/contract.py`` defines it. If there are several devices, returns a
+        `DeviceKernels` that also has the methods that serve all of them: `packed_bytes` and
+        `benjamini_hochberg`.
     compilers : tuple of str
         Modules that compile its kernels, whose versions results may depend on.
     has_devices : bool

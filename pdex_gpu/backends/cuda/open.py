@@ -26,7 +26,7 @@ def open_asked(devices: AskedDevices, device_memory: AskedMemory = None) -> Any:
     found = probe.probe_asked(devices)
     if not found.usable:
         raise BackendError(f"The CUDA backend cannot run here: {found.reason}")
-    numbers = [device.number for device in found.devices if device.number is not None]
+    numbers = [device.number or 0 for device in found.devices]
     if len(numbers) == 1:
         return open_kernels(numbers[0], device_memory)
     from .multi_device import open_several
