@@ -461,7 +461,7 @@ def test_what_is_assumed_is_said(files, screen, tmp_path):
         assert of(counts[::2]) == [*dense, "whole"]
         counts.X = sparse.csr_matrix(counts.X)
     found = counted(files["csr-gzip"], backend="numpy")
-    assert "no seconds: there is no model of the backend reference" in found.assumptions
+    assert "no seconds: there is no model of the backend numpy" in found.assumptions
     assert estimate(files["csr-gzip"], GROUPBY, backend="numpy", rates=RATES).seconds is None
 
 

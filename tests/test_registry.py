@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +177,12 @@ def test_kernels_and_engines_are_where_the_registry_says():
     for name in registry.ENGINES:
         assert load_engine(name).run
         assert callable(load_engine(name).run)
+
+
+def test_the_documentation_says_what_each_is():
+    page = (Path(__file__).parents[1] / "docs" / "backends.md").read_text()
+    for name in registry.BACKENDS:
+        assert f"| `{name}` | {registry.describe(name).summary} |" in page
 
 
 # --- nothing is imported for nothing --------------------------------------------------------

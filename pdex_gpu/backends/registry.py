@@ -85,7 +85,7 @@ def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return {entry.name: entry for entry in found if entry.name not in BACKENDS}
+    return {entry.name: entry for entry in found if entry.name not in (AUTO, *BACKENDS)}
 
 
 def describe(name: str) -> Backend:
