@@ -103,7 +103,7 @@ def test_fold_change_where_a_mean_is_zero(clip_value, expected):
 def test_provenance(backend, tmp_path):
     adata = screen(MEMORY["csr"](counts()))
     p = run(adata, backend=backend, groups=["B", "A"], clip_value=None, engine="serial").provenance
-    name = "reference" if backend == "reference" else "cpu"
+    name = "numpy" if backend == "numpy" else "cpu"
     expected = {
         "metric": "wilcoxon", "backend": name, "engine": "serial", "n_cells": len(LABELS),
         "n_genes": 9, "n_targets": 2, "groupby": GROUPBY, "reference": REFERENCE,

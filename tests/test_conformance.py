@@ -1,6 +1,6 @@
 """What every kernel set must do, whatever it is made of: the contract, as tests.
 
-Truth is the reference kernel set on a plain dense matrix, which is itself held to rational
+Truth is the numpy kernel set on a plain dense matrix, which is itself held to rational
 arithmetic, to counting pairs of cells, and to scipy (`test_reference_*`).
 """
 

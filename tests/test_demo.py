@@ -103,7 +103,7 @@ def test_command_overwrites_its_own_files(tmp_path: Path, capfd: pytest.CaptureF
     assert main(args) == Exit.OK
     assert main([*args, "--seed", "1", "--backend", "numpy"]) == Exit.OK
     out, err = capfd.readouterr()
-    assert "reference backend" in out
+    assert "numpy backend" in out
     assert err == ""
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES
 
