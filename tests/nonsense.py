@@ -449,6 +449,14 @@ def _own(name: str) -> Callable[[World], Callable[..., Any]]:
     return lambda world: getattr(pdex_gpu, name)
 
 
+def _on_cuda(world: World) -> Callable[..., Any]:
+    def call(device: Any = None, memory: Any = None) -> Any:
+        cuda = pdex_gpu.Cuda(device=device, memory=memory)
+        return pdex_gpu.estimate(world.adata(), GROUPBY, backend=cuda, timing=False)
+
+    return call
+
+
 _CALLS = (
     Target("differential_expression", _own("differential_expression"), _compare, _TEST_OPTIONS, 8.0,
            _starts_processes),
@@ -478,6 +486,9 @@ _CALLS = (
     Target("open_result", _own("open_result"),
            lambda world, rng: {"path": world.folder / "result.parquet"}),
     Target("backends", _own("backends"), lambda world, rng: {}, (), 0.1),
+    Target("Cuda", _on_cuda, lambda world, rng: {"device": 0, "memory": "1GB"}, (), 0.3),
+    Target("Cpu", _own("Cpu"), lambda world, rng: {}, (), 0.1),
+    Target("Numpy", _own("Numpy"), lambda world, rng: {}, (), 0.1),
 )  # fmt: skip
 
 #: Public classes, and which attribute of a world is one.
