@@ -167,7 +167,7 @@ def differential_expression(
         In ``.csv`` and ``.tsv`` files, write an apostrophe before names that a spreadsheet would
         run as a formula: those that begin with ``=``, ``+``, ``-`` or ``@``. Other programs will
         read the apostrophe, too.
-    backend : {"auto", "cpu", "reference", "cuda"}
+    backend : {"auto", "cuda", "cpu", "numpy"}
         ``"auto"`` takes the first that can run here, or the one that ``PDEX_GPU_BACKEND`` names.
     engine : {"auto", "threads", "shared_memory", "serial", "dask"}
         How the work is distributed; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a

@@ -26,7 +26,7 @@ from ..errors import (
     warn,
 )
 from ..pipeline.execute import compare
-from ..request.options import Entry, Settings, check_settings
+from ..request.options import Entry, Settings, check_settings, unpack_backend
 from ..results.memory import DEResult
 from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
@@ -158,6 +158,7 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
             "calibrate", (*_OWN_OPTIONS, "groupby", "reference", *sorted(known - set(_REFUSED)))
         ),
     )
+    settings = unpack_backend(settings)
     check_settings(settings)
     extra_columns(settings.columns, {})
     test = make_test(settings.metric, settings.test_options, settings.call)

@@ -34,7 +34,6 @@ P_VALUES = ("asymptotic", "interpolated")
 ALLOWED = ("external", "unwritten")
 FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
 FDR_SCOPES = ("all", "target", "gene")
-BACKENDS = ("auto", "cuda", "cpu", "reference")
 ENGINES = ("auto", "threads", "shared_memory", "serial", "streams", "dask")
 YES_NO = ("auto", "yes", "no")
 
@@ -86,6 +85,21 @@ def _complete_columns(incomplete: str) -> list[str]:
 
     done, comma, begun = incomplete.rpartition(",")
     return [done + comma + name for name in ("all", *EXTRA) if name.startswith(begun)]
+
+
+def backends() -> list[str]:
+    """Return the values of ``--backend``; looked up when needed, as other packages add some."""
+    from ..backends.registry import AUTO, names
+
+    return [AUTO, *names()]
+
+
+def _backend(text: str) -> str:
+    return parsers.one_of(*backends())(text)
+
+
+def _complete_backends(incomplete: str) -> list[str]:
+    return _completer(tuple(backends()))(incomplete)
 
 
 Screen = Annotated[
@@ -204,7 +218,11 @@ MinCpm = Annotated[
 ]  # fmt: skip
 
 # Where to run.
-Backend = Annotated[str, choice("--backend", BACKENDS, f'see "{parsers.PROGRAM} backends"', RUN)]
+Backend = Annotated[
+    str,
+    option("--backend", "NAME", f'see "{parsers.PROGRAM} backends"', RUN, parser=_backend,
+           autocompletion=_complete_backends),
+]  # fmt: skip
 Engine = Annotated[
     str, choice("--engine", ENGINES, "threads, shared_memory, serial, streams, dask", RUN)
 ]

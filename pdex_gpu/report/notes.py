@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..backends.registry import find
 from ..calibration.result import Calibration
 from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
@@ -19,12 +20,6 @@ FEW_CELLS = 10
 
 #: Calibration inflation above this is pointed out.
 INFLATED = 1.1
-
-# Backends whose speed or numbers have not been checked on the hardware for which they are made.
-_UNTRIED = {
-    "cuda": "The CUDA backend has been tested on an emulated device, and little or not at all on a "
-    "GPU. Compare with backend='cpu' before you rely on it."
-}
 
 
 @dataclass(frozen=True)
@@ -123,9 +118,9 @@ def _of_values(result: Result, data: Carried) -> Iterator[Note]:
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
-    backend, metric = provenance.get("backend"), provenance.get("metric")
-    if backend in _UNTRIED:
-        yield Note("warning", _UNTRIED[str(backend)])
+    metric, backend = provenance.get("metric"), find(provenance.get("backend"))
+    if backend is not None and backend.caveat:
+        yield Note("warning", backend.caveat)
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
     if metric == "anderson" and "interpolated" in str(options.get("p_values", "")):

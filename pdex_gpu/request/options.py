@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..backends.options import BackendOptions, unpacked
 from ..design.comparisons.base import Comparison
 from ..design.comparisons.registry import find_comparison
 from ..errors import OptionError, shown
@@ -81,7 +82,7 @@ class Settings:
     force: bool = False
     restart: bool = False
     spreadsheet_safe: bool = False
-    backend: str = "auto"
+    backend: str | BackendOptions = "auto"
     engine: str = "auto"
     client: Any = None
     memory: str | float | int | None = None
@@ -128,6 +129,12 @@ class Settings:
     @property
     def correction(self) -> Correction:
         return Correction(self.fdr_method, self.fdr_scope)
+
+
+def unpack_backend(settings: Settings) -> Settings:
+    """Return settings that name the backend, with the options of a backend given as an object."""
+    backend, device, memory = unpacked(settings.backend, settings.device, settings.device_memory)
+    return replace(settings, backend=backend, device=device, device_memory=memory)
 
 
 def check_settings(settings: Settings) -> None:

@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 
 import pdex_gpu
+from pdex_gpu.backends import registry
 from pdex_gpu.cli import console, ending, main
 from pdex_gpu.simulate import simulate_screen
 from pdex_gpu.utils.exit_codes import Exit
-
-AUTO = "auto: compiled; cuda not usable: no NVIDIA driver: install one; CuPy is not installed"
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +120,35 @@ def test_hits_in_words(n_hits: list[int], text: str):
 
 
 @pytest.mark.parametrize(
-    ("reason", "skipped"),
+    ("asked", "used", "usable", "skipped"),
     [
-        (AUTO, "CUDA"),
-        ("auto: slow; cuda not usable: a; cpu not usable: numba is not installed", "CUDA and CPU"),
-        ("auto: compute capability 9.0", None),
-        ("backend='cpu' was requested", None),
-        ("", None),
+        ("auto", "cpu", {"cpu", "numpy"}, "CUDA"),
+        ("auto", "numpy", {"numpy"}, "CUDA and CPU"),
+        ("auto", "cuda", {"cuda", "cpu", "numpy"}, None),
+        ("auto", "numpy", {"cpu", "numpy"}, None),  # for an option that the CPU kernels lack
+        ("auto", "of another machine", {"cpu", "numpy"}, None),
+        ("cpu", "cpu", {"cpu", "numpy"}, None),
     ],
 )
-def test_why_not_cuda_takes_one_line(reason: str, skipped: str | None):
-    provenance = {"backend": "cpu", "engine": "threads", "device": "CPU", "backend_reason": reason}
-    lines = console.describe_backend(provenance)
-    assert lines[0] == "cpu backend, threads engine, on CPU"
-    why = f"{skipped} cannot be used here. To see why, run: pdex-gpu doctor"
-    assert lines[1:] == ([] if skipped is None else [why])
+def test_why_not_cuda_takes_one_line(
+    asked: str, used: str, usable: set[str], skipped: str | None, monkeypatch
+):
+    monkeypatch.delenv(registry.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(
+        registry, "info", lambda name: registry.BackendInfo(name, name in usable, "", "", ())
+    )
+    provenance = {"backend": used, "engine": "threads", "device": "CPU"}
+    lines = console.describe_backend(provenance, asked)
+    assert lines[0] == f"{used} backend, threads engine, on CPU"
+    monkeypatch.setenv(registry.ENVIRONMENT, used)
+    assert console.describe_backend(provenance, asked) == lines[:1]
+    assert console.describe_backend(provenance | {"engine": "dask"}, asked)[1:] == []
+    why = (
+        []
+        if skipped is None
+        else [f"{skipped} cannot be used here. To see why, run: pdex-gpu doctor"]
+    )
+    assert lines[1:] == why
 
 
 @pytest.mark.parametrize("place", ["path", "elsewhere"])

@@ -128,6 +128,9 @@ def test_backends(capsys):
             "reason": want.reason,
             "device": want.device,
             "engines": list(want.engines),
+            "devices": [
+                {"number": d.number, "model": d.model, "memory": d.memory} for d in want.devices
+            ],
         }
 
 

@@ -267,7 +267,7 @@ def test_groups_of_one_cell(
 def test_other_options_run_through_scipy(metric: str, options: dict, function: Any) -> None:
     codes = np.repeat([0, 1], [20, 30])
     x = np.random.default_rng(7).normal(0, 1, (50, 4)) + 0.4 * codes[:, None]
-    statistic, p = run("reference", x, codes, metric, **options)
+    statistic, p = run("numpy", x, codes, metric, **options)
     expected, expected_p = by_scipy(function, x, codes)
     np.testing.assert_array_equal(statistic, expected)
     np.testing.assert_array_equal(p, expected_p)

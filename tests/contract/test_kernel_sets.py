@@ -1,6 +1,6 @@
 """What every kernel set must do, whatever it is made of: the contract, as tests.
 
-Truth is the reference kernel set on a plain dense matrix, which is itself held to rational
+Truth is the numpy kernel set on a plain dense matrix, which is itself held to rational
 arithmetic, to counting pairs of cells, and to scipy (`test_reference_*`).
 """
 
@@ -641,7 +641,7 @@ def test_many_distinct_values(kernels: ModuleType, comparison: str) -> None:
 
 def test_placements_beyond_int64(kernels: ModuleType) -> None:
     # The reference counts with Python's integers, and slowly.
-    half = 2_500 if kernels.name == "reference" else 2_500_000
+    half = 2_500 if kernels.name == "numpy" else 2_500_000
     values = np.zeros((2 * half, 1), np.float32)
     values[[3, half + 7, half + 8], 0] = 2.0, 2.0, -1.0
     codes = np.repeat([0, 1], half)
@@ -649,7 +649,7 @@ def test_placements_beyond_int64(kernels: ModuleType) -> None:
     # Of the cells with zero, with 2, and with -1.
     of_target = own_zeros * zeros**2 + (2 * zeros + 1) ** 2
     of_reference = zeros * (2 + own_zeros) ** 2 + 1
-    assert kernels.name == "reference" or min(of_target, of_reference) > 2**63
+    assert kernels.name == "numpy" or min(of_target, of_reference) > 2**63
     for comparison in ("reference", "rest"):
         design = compared(codes, 2, comparison, np.random.default_rng(0))
         block = kernels.pack(as_chunk(values, "csr-int32"), design, map)
@@ -713,7 +713,7 @@ def test_more_than_two_million_cells(kernels: ModuleType, comparison: str) -> No
         genes = slice(0, n_genes)
         found = kernels.rank_sums(block, genes, contrast)
         # The reference takes a minute for those.
-        placed = kernels.name != "reference" and kernels.placements(block, genes, contrast)
+        placed = kernels.name != "numpy" and kernels.placements(block, genes, contrast)
         for j in range(n_genes):
             distinct, at = np.unique(values[design.order, j], return_inverse=True)
             counts = np.stack(

@@ -259,9 +259,9 @@ def test_the_way_work_is_spread(
 
 SHAPES = {
     "small": SMALL,
-    "one warp": Shapes(n_threads=32, shared_bytes=8 << 10, n_lanes=1, n_buffers=1, buffer_bytes=40),
+    "one warp": Shapes(n_threads=32, shared_bytes=8 << 10, n_slots=1, n_buffers=1, buffer_bytes=40),
     "192 threads": Shapes(n_threads=192, shared_bytes=16 << 10),
-    "slices of a gene": Shapes(slice_bytes=1, n_lanes=3),
+    "slices of a gene": Shapes(slice_bytes=1, n_slots=3),
     "slices of a few genes": Shapes(slice_bytes=30_000, buffer_bytes=333),
 }
 
@@ -445,7 +445,7 @@ def test_every_allocation_may_fail(
 ) -> None:
     """Allocation `n` and some that follow it: there is a result or an error, and no memory lost."""
     caplog.set_level(logging.INFO, "pdex_gpu")
-    emulated_cuda.shapes = Shapes(slice_bytes=20_000, n_lanes=2)
+    emulated_cuda.shapes = Shapes(slice_bytes=20_000, n_slots=2)
     expected = run_small(metric)
     n_good = n_bad = 0
     for n in itertools.count(0, step):
@@ -496,8 +496,8 @@ def test_too_little_memory_for_one_gene(
     assert_memory_is_free(emulated_cuda)
 
 
-def test_a_failed_lane_holds_nothing(emulated_cuda: EmulatedCuda) -> None:
-    """What was queued when memory ran out is done with before the lane is given back."""
+def test_a_failed_slot_holds_nothing(emulated_cuda: EmulatedCuda) -> None:
+    """What was queued when memory ran out is done with before the slot is given back."""
     from screens import as_chunk, make_case
 
     from pdex_gpu.backends.registry import load_kernels
@@ -739,7 +739,7 @@ def test_nan_on_the_device_is_named(
     assert texts[0].startswith(f"X is nan in cell 'cell{cell}' (row {cell}), gene 'gene12'")
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
 def test_other_backends_do_not_read_a_device(
     emulated_cuda: EmulatedCuda, with_x: Callable[[Any], anndata.AnnData], backend: str
 ) -> None:
@@ -774,10 +774,10 @@ def test_options_that_only_scipy_has(
     options: dict[str, Any],
 ) -> None:
     found = run_small(metric, **options)
-    assert found.provenance["backend"] == "reference"
+    assert found.provenance["backend"] == "numpy"
     assert found.provenance["engine"] == "threads"
     assert next(iter(options)) in found.provenance["backend_reason"]
-    assert any("using the reference kernel set" in m for m in caplog.messages)
+    assert any("using the numpy backend" in m for m in caplog.messages)
     assert emulated_cuda.opened == []
     assert_same(found, run_small(metric, backend="cpu", **options))
 

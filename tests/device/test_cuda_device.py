@@ -954,9 +954,9 @@ def test_cupy_without_a_driver_fails_with_an_error_of_ours(monkeypatch):
 
 @pytest.fixture
 def real(monkeypatch):
-    usable, reason, _ = probe.probe()
-    if not usable:
-        pytest.skip(f"no CUDA device can be used: {reason}")
+    found = probe.probe()
+    if not found.usable:
+        pytest.skip(f"no CUDA device can be used: {found.reason}")
     return imported(monkeypatch)
 
 

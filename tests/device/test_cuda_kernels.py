@@ -30,11 +30,11 @@ from screens import (
 )
 
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.backends.cuda.comparands import sides_of
+from pdex_gpu.backends.cuda.comparands import comparands_of
 from pdex_gpu.backends.cuda.kernel_set import CudaKernels
 from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.backends.cuda.memory_model import _SLICE_BYTES_PER_CELL, _bytes_a_gene
-from pdex_gpu.backends.cuda.packed import CudaBlock, Slice
+from pdex_gpu.backends.cuda.packed import CudaPackedChunk, Slice
 from pdex_gpu.backends.numpy import kernel_set
 from pdex_gpu.design.against import Against
 from pdex_gpu.design.contrasts import Contrast, Design
@@ -74,7 +74,7 @@ def columns(genes: list[np.ndarray], n_cells: int) -> CscChunk:
 
 def values_of(part: Slice, dtype: str) -> np.ndarray:
     """The sorted keys of a slice, as the values they were made from."""
-    part.lane.stream.synchronize()
+    part.slot.stream.synchronize()
     keys = from_device(part.keys)
     top = keys.dtype.type(1 << (8 * keys.itemsize - 1))
     kind = np.dtype(dtype).kind
@@ -552,8 +552,8 @@ def test_one_pool_is_held_at_a_time() -> None:
         in_use = []
         for _ in range(3):
             device.heap.peak = device.bytes_in_use
-            sides_of(part, contrast_of(case.design, [0, 1], "rest"))
-            part.lane.stream.synchronize()  # what is queued holds arrays here
+            comparands_of(part, contrast_of(case.design, [0, 1], "rest"))
+            part.slot.stream.synchronize()  # what is queued holds arrays here
             in_use.append(device.peak_bytes - of_part)
         assert part.keys.nbytes < min(in_use)
         assert max(in_use) < 1.5 * part.keys.nbytes
@@ -808,7 +808,7 @@ def test_indices_on_both_sides_of_16_bits(form: str, n_minor: int, dtype: str) -
     from pdex_gpu.sources.memory.open import from_array
 
     with from_array(matrix, what="X").open([0, n_genes], 1 << 30) as reader:
-        block: CudaBlock = kernels.pack(reader.read(0), design, map)
+        block: CudaPackedChunk = kernels.pack(reader.read(0), design, map)
     assert block.matrix.indices is not None
     assert block.matrix.indices.dtype == np.dtype(dtype)
     last = slice(max(0, n_genes - 3), n_genes)

@@ -43,10 +43,11 @@ from scipy import sparse
 
 from pdex_gpu import differential_expression, open_result
 from pdex_gpu.backends import registry
+from pdex_gpu.backends.base import Device, Probed
 from pdex_gpu.backends.cuda import driver, probe
 from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.backends.cuda.multi_device import SeveralDevices
-from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_kernels, models
+from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_kernels
 from pdex_gpu.cli import main
 from pdex_gpu.engines import streams
 from pdex_gpu.errors import (
@@ -89,7 +90,7 @@ def several(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         cuda = EmulatedCuda(n_devices=2)
         cuda.install(monkeypatch)
         return cuda
-    if len(probe.probe_several().indices) < 2:
+    if len(probe.probe_asked("all").devices) < 2:
         pytest.skip("fewer than two CUDA devices; `pdex-gpu backends` says why")
     return None
 
@@ -431,7 +432,7 @@ def test_halved_on_the_device_that_has_too_little(
 def test_one_is_lost(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, storage: str, metric: str, which: int
 ) -> None:
-    two.shapes = Shapes(slice_bytes=20_000, n_lanes=2)
+    two.shapes = Shapes(slice_bytes=20_000, n_slots=2)
     matrix = stored(LOGGED, storage)
     expected = run(matrix, metric, device=0)
     n_lost = 0
@@ -617,11 +618,15 @@ def test_a_fault_of_the_program_is_no_lost_device(
 
 
 def test_models_of_devices() -> None:
-    one = "NVIDIA H200, device 3"
-    assert models(one) == "NVIDIA H200"
-    assert models("NVIDIA H200, device 0; NVIDIA H200, device 12") == "NVIDIA H200"
-    assert models("NVIDIA H200, device 0; NVIDIA A100, device 1") == "NVIDIA A100; NVIDIA H200"
-    assert models("CPU (x86_64)") == "CPU (x86_64)"
+    one, same, other = Device(0, "NVIDIA H200"), Device(12, "NVIDIA H200"), Device(1, "NVIDIA A100")
+
+    def models(*devices: Device) -> str:
+        return BackendInfo("cuda", True, "", "", ("streams",), devices).models
+
+    assert models(one) == models(one, same) == "NVIDIA H200"
+    assert models(one, other) == "NVIDIA A100; NVIDIA H200"
+    assert models(Device(None, "CPU (x86_64)")) == "CPU (x86_64)"
+    assert models() == ""
 
 
 # --- what the kernel sets of several devices do together --------------------------------------
@@ -754,7 +759,7 @@ def test_a_device_that_does_not_exist(two: EmulatedCuda) -> None:
     assert two.opened == []
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
 @pytest.mark.parametrize("device", ["all", [0, 1]])
 def test_a_backend_without_devices(backend: str, device: Any) -> None:
     with pytest.raises(OptionError) as caught:
@@ -769,11 +774,11 @@ def probing(monkeypatch: pytest.MonkeyPatch, *found: tuple[bool, str]) -> None:
     """Make it look as if the driver saw these devices: usable or not, and why."""
     monkeypatch.setattr(probe, "device_numbers", lambda: tuple(range(len(found))))
 
-    def look(index: int | None = None) -> tuple[bool, str, str]:
+    def look(index: int | None = None) -> Probed:
         if not found:
-            return False, "no NVIDIA driver: install one.", ""
+            return Probed(False, "no NVIDIA driver: install one.")
         usable, reason = found[index or 0]
-        return usable, reason, f"GPU, device {index or 0}" if usable else ""
+        return Probed(usable, reason, (Device(index or 0, "GPU"),) if usable else ())
 
     monkeypatch.setattr(probe, "probe", look)
 
@@ -796,7 +801,8 @@ def test_all_leaves_out_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> 
     probing(monkeypatch, (True, "fine"), (False, "K80, device 1 is too old."), (True, "fine"))
     chosen = choose_backend("cuda", "all")
     assert chosen.device == "GPU, device 0; GPU, device 2"
-    assert registry.n_devices(chosen) == 2
+    assert chosen.devices == (Device(0, "GPU"), Device(2, "GPU"))
+    assert chosen.models == "GPU"
     assert chosen.reason == ("backend='cuda' was requested; left out: K80, device 1 is too old")
     with pytest.raises(BackendError, match=r"device=\[0, 1\] was .*: K80, device 1 is too old\.$"):
         choose_backend("auto", [0, 1])
@@ -807,25 +813,21 @@ def test_all_leaves_out_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> 
 def test_all_are_those_that_the_driver_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = tuple(driver.DriverDevice(k, f"GPU {k}", (3, 7)) for k in range(3))
     monkeypatch.setattr(driver, "ask", lambda: driver.Driver((13, 0), seen, ""))
-    monkeypatch.setattr(probe, "_usable", {2: (seen[2], "fine")})
+    monkeypatch.setattr(probe, "_usable", {2: Probed(True, "fine", (Device(2, "GPU 2"),))})
     assert probe.device_numbers() == (0, 1, 2)
-    found = probe.probe_several()
-    assert (found.usable, found.indices, found.devices) == (True, (2,), ("GPU 2, device 2",))
-    assert "GPU 0, device 0 has compute capability 3.7, and 7.0 or later is needed" in found.causes
-    assert "GPU 1, device 1 has" in found.causes
-    assert not probe.probe_several([1, 2]).usable
-    found = probe.probe_several([2, 7])
+    found = probe.probe_asked("all")
+    assert (found.usable, found.devices) == (True, (Device(2, "GPU 2"),))
+    assert "GPU 0, device 0 has compute capability 3.7, and 7.0 or later is needed" in found.reason
+    assert "GPU 1, device 1 has" in found.reason
+    assert not probe.probe_asked((1, 2)).usable
+    found = probe.probe_asked((2, 7))
     assert not found.usable
-    assert "there is no device 7; there are: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.causes
+    assert "there is no device 7; there are: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.reason
     monkeypatch.setattr(driver, "ask", lambda: driver.Driver(None, (), "no NVIDIA driver"))
     monkeypatch.setattr(probe, "_usable", {})
-    found = probe.probe_several()
-    assert (found.usable, found.indices) == (False, ())
-    assert found.causes.startswith("no NVIDIA driver")
-
-
-def test_no_device_is_none() -> None:
-    assert registry.n_devices(BackendInfo("cuda", False, "why", "", ("streams",))) == 0
+    found = probe.probe_asked("all")
+    assert (found.usable, found.devices) == (False, ())
+    assert found.reason.startswith("no NVIDIA driver")
 
 
 def test_compiling_is_for_one_device() -> None:

@@ -492,7 +492,7 @@ OTHERS = [
     ({"exp_post_agg": False}, "exp_post_agg: True then, False now"),
     ({"clip_value": None}, "clip_value: 20.0 then, None now"),
     ({"use_continuity": False}, "test options: none then, use_continuity=False now"),
-    ({"backend": "reference"}, "backend: 'cpu' then, 'reference' now"),
+    ({"backend": "numpy"}, "backend: 'cpu' then, 'numpy' now"),
     ({"data": other_layer(), "layer": "other"}, "layer: None then, 'other' now"),
     ({"data": relabelled()}, "the labels of the cells differ ("),
     ({"data": screen(sparse.csr_matrix(logged()), genes=[f"h{j}" for j in range(9)])},

@@ -100,11 +100,11 @@ def test_fold_change_where_a_mean_is_zero(clip_value, expected):
 # --- provenance -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
 def test_provenance(backend, tmp_path):
     adata = screen(MEMORY["csr"](counts()))
     p = run(adata, backend=backend, groups=["B", "A"], clip_value=None, engine="serial").provenance
-    name = "reference" if backend == "reference" else "cpu"
+    name = "numpy" if backend == "numpy" else "cpu"
     expected = {
         "metric": "wilcoxon", "backend": name, "engine": "serial", "n_cells": len(LABELS),
         "n_genes": 9, "n_targets": 2, "groupby": GROUPBY, "reference": REFERENCE,
@@ -118,7 +118,7 @@ def test_provenance(backend, tmp_path):
         assert p["backend_reason"].startswith("auto: ")
         assert "cuda" in p["backend_reason"]
     else:
-        assert p["backend_reason"] == "backend='reference' was requested"
+        assert p["backend_reason"] == "backend='numpy' was requested"
     versions = {"pdex_gpu": pdex_gpu.__version__, "python": platform.python_version()}
     versions |= {x: metadata.version(x) for x in ("numpy", "scipy")}
     if name == "cpu":
@@ -144,7 +144,7 @@ def test_provenance_of_a_file_a_layer_and_options(tmp_path):
 
 
 @pytest.mark.parametrize("exp_post_agg", [True, False])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
 @pytest.mark.parametrize("how", ["C", "csr", "backed csc"])
 def test_is_log1p_is_detected(how, backend, exp_post_agg, tmp_path):
     for values, is_log1p in ((counts(), False), (logged(), True)):
@@ -180,7 +180,7 @@ def test_one_fractional_value_decides(gene, fraction):
     assert run(screen(values), gene_chunk_size=2).provenance["is_log1p"] is (fraction > 0.001)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
 def test_counts_too_large_for_expm1_are_still_counts(backend):
     """Whether to take expm1 is known only at the end; by then it must not have warned."""
     with warnings.catch_warnings():
@@ -194,10 +194,10 @@ def test_counts_too_large_for_expm1_are_still_counts(backend):
 
 
 def test_backend_from_the_environment(monkeypatch):
-    monkeypatch.setenv("PDEX_GPU_BACKEND", "reference")
+    monkeypatch.setenv("PDEX_GPU_BACKEND", "numpy")
     p = run().provenance
-    assert p["backend"] == "reference"
-    assert p["backend_reason"] == "PDEX_GPU_BACKEND=reference was requested"
+    assert p["backend"] == "numpy"
+    assert p["backend_reason"] == "PDEX_GPU_BACKEND=numpy was requested"
     assert run(backend="cpu").provenance["backend"] == "cpu"
 
 
@@ -423,7 +423,7 @@ def test_the_matrix_is_not_modified(how, metric):
         assert_same_bits(result, expected)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
 @pytest.mark.parametrize("how", [*MEMORY, "messy csr", "messy csc"])
 def test_read_only_arrays_are_accepted(how, backend):
     matrix = MEMORY[how.split()[-1]](counts())

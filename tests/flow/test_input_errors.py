@@ -47,7 +47,7 @@ every_backend = pytest.mark.parametrize(
     ("machine", "backend"),
     [
         pytest.param("as it is", "cpu", id="cpu"),
-        pytest.param("as it is", "reference", id="reference"),
+        pytest.param("as it is", "numpy", id="numpy"),
         pytest.param("emulated", "auto", id="cuda-emulated", marks=build.needs_compiler),
     ],
     indirect=["machine"],
@@ -601,7 +601,7 @@ def test_unknown_backend(name):
     refused(
         errors.OptionError,
         f"Unknown backend '{name}'.",
-        "Available (4): 'auto', 'cuda', 'cpu', 'reference'.",
+        "Available (4): 'auto', 'cuda', 'cpu', 'numpy'.",
         backend=name,
     )
 

@@ -77,7 +77,7 @@ def test_what_is_no_matter_of_arguments_passes_through(kind, monkeypatch, world:
 
     monkeypatch.setattr("pdex_gpu.api.make_schedule", stop)
     with pytest.raises(kind):
-        pdex_gpu.differential_expression(world.adata(), "gene", backend="reference", progress=False)
+        pdex_gpu.differential_expression(world.adata(), "gene", backend="numpy", progress=False)
 
 
 def test_data_that_raise_when_they_are_shown_are_refused_by_their_class():
@@ -92,5 +92,5 @@ def test_whole_numbers_are_looked_at_by_pdex(dtype, world: nonsense.World):
     adata = world.adata()
     adata.X = np.asarray(adata.X).astype(dtype)
     adata.layers.clear()
-    table = pdex_gpu.pdex(adata, "gene", as_pandas=True, backend="reference")
+    table = pdex_gpu.pdex(adata, "gene", as_pandas=True, backend="numpy")
     assert len(table) == 24

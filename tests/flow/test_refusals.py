@@ -18,7 +18,7 @@ from pdex_gpu.utils.exit_codes import Exit
 
 
 def run(data=None, **options):
-    given = {"groupby": GROUPBY, "reference": REFERENCE, "backend": "reference", "progress": False}
+    given = {"groupby": GROUPBY, "reference": REFERENCE, "backend": "numpy", "progress": False}
     data = screen() if data is None else data
     return pdex_gpu.differential_expression(data, **given | options)
 
@@ -73,7 +73,7 @@ def test_a_mistyped_option_of_the_other_calls():
     with pytest.warns(UserWarning, match=r"ignored\): cpm_filtr\. Did you mean 'cpm_filter'\?"):
         pdex_gpu.pdex(
             adata, GROUPBY, reference=REFERENCE, cpm_filtr=1.0, is_log1p=False, as_pandas=True,
-            backend="reference",
+            backend="numpy",
         )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def test_places_where_nothing_else_can_be_written(write, out, folder):
     if write == "report":
         out = out.removesuffix(".parquet") + ".html"
         (folder / "folder.parquet").rename(folder / "folder.html")
-    made = pdex_gpu.calibrate(screen(), GROUPBY, reference=REFERENCE, backend="reference",
+    made = pdex_gpu.calibrate(screen(), GROUPBY, reference=REFERENCE, backend="numpy",
                               progress=False) if write == "to_json" else run()  # fmt: skip
     text = refused(lambda: getattr(made, write)(out))
     assert re.search(r"does not exist|is a folder|not writable|bytes|null character", text), text
@@ -315,5 +315,5 @@ def test_files_that_may_not_be_read(call, folder, monkeypatch):
 def test_more_repeats_than_memory_can_hold(options):
     with pytest.raises(errors.MemoryBudgetError, match="Use fewer repeats, or allow more memory"):
         pdex_gpu.calibrate(
-            screen(), GROUPBY, reference=REFERENCE, backend="reference", progress=False, **options
+            screen(), GROUPBY, reference=REFERENCE, backend="numpy", progress=False, **options
         )

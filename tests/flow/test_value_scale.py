@@ -128,7 +128,7 @@ def test_neither_storage_nor_cut_matters(how, engine, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kernels", ["reference", "cpu", pytest.param("emulated", marks=needs_compiler)]
+    "kernels", ["numpy", "cpu", pytest.param("emulated", marks=needs_compiler)]
 )
 @pytest.mark.parametrize("values", [one_negative, scaled])
 def test_every_backend_tells(kernels, values, monkeypatch):

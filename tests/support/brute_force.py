@@ -14,7 +14,7 @@ import pandas as pd
 
 import pdex_gpu
 
-BACKENDS = ["reference", "cpu"]
+BACKENDS = ["numpy", "cpu"]
 GENES = [f"gene{j}" for j in range(6)]
 N_CELLS = 150
 

@@ -241,7 +241,7 @@ class World:
     @cached_property
     def result(self) -> pdex_gpu.DEResult:
         return pdex_gpu.differential_expression(
-            self.adata(), GROUPBY, backend="reference", columns="all", progress=False
+            self.adata(), GROUPBY, backend="numpy", columns="all", progress=False
         )
 
     @cached_property
@@ -250,11 +250,11 @@ class World:
 
     @cached_property
     def calibration(self) -> pdex_gpu.Calibration:
-        return pdex_gpu.calibrate(self.adata(), GROUPBY, backend="reference", progress=False)
+        return pdex_gpu.calibrate(self.adata(), GROUPBY, backend="numpy", progress=False)
 
     @cached_property
     def estimate(self) -> pdex_gpu.Estimate:
-        return pdex_gpu.estimate(self.adata(), GROUPBY, backend="reference", timing=False)
+        return pdex_gpu.estimate(self.adata(), GROUPBY, backend="numpy", timing=False)
 
 
 # --- odd data --------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ def _starts_processes(name: str, value: Any) -> bool:
 
 def _compare(world: World, rng: np.random.Generator) -> dict[str, Any]:
     found = {"data": _data_of(world, rng), "groupby": GROUPBY, "progress": False}
-    found["backend"] = "reference" if rng.random() < 0.8 else "auto"
+    found["backend"] = "numpy" if rng.random() < 0.8 else "auto"
     if rng.random() < 0.5:
         found["metric"] = str(rng.choice(METRICS))
     for name, value in (
@@ -438,7 +438,7 @@ def _estimated(world: World, rng: np.random.Generator) -> dict[str, Any]:
 
 def _calibrated(world: World, rng: np.random.Generator) -> dict[str, Any]:
     found: dict[str, Any] = {"data": _data_of(world, rng), "groupby": GROUPBY, "progress": False}
-    return found | {"backend": "reference"} | ({"units": "unit"} if rng.random() < 0.3 else {})
+    return found | {"backend": "numpy"} | ({"units": "unit"} if rng.random() < 0.3 else {})
 
 
 def _samples(name: str) -> Callable[[World, np.random.Generator], dict[str, Any]]:
@@ -447,6 +447,14 @@ def _samples(name: str) -> Callable[[World, np.random.Generator], dict[str, Any]
 
 def _own(name: str) -> Callable[[World], Callable[..., Any]]:
     return lambda world: getattr(pdex_gpu, name)
+
+
+def _on_cuda(world: World) -> Callable[..., Any]:
+    def call(device: Any = None, memory: Any = None) -> Any:
+        cuda = pdex_gpu.Cuda(device=device, memory=memory)
+        return pdex_gpu.estimate(world.adata(), GROUPBY, backend=cuda, timing=False)
+
+    return call
 
 
 _CALLS = (
@@ -463,21 +471,24 @@ _CALLS = (
            _starts_processes),
     Target("parallel_differential_expression", _own("parallel_differential_expression"),
            lambda world, rng: {"adata": world.adata(), "groupby_key": GROUPBY,
-                               "backend": "reference", "show_progress": False},
+                               "backend": "numpy", "show_progress": False},
            _TEST_OPTIONS, 3.0,
            lambda name, value: _starts_processes(name, value)
            or (name == "show_progress" and callable(value))),
     Target("pdex", _own("pdex"),
            lambda world, rng: {"adata": _data_of(world, rng), "groupby": GROUPBY,
-                               "backend": "reference", "as_pandas": True,
+                               "backend": "numpy", "as_pandas": True,
                                "mode": str(rng.choice(["ref", "all"]))},
            ("reference", "gene_col", "grops"), 3.0),
     Target("rank_genes_groups", _own("rank_genes_groups"),
            lambda world, rng: {"adata": world.adata(), "groupby": GROUPBY,
-                               "backend": "reference"}, (), 3.0),
+                               "backend": "numpy"}, (), 3.0),
     Target("open_result", _own("open_result"),
            lambda world, rng: {"path": world.folder / "result.parquet"}),
     Target("backends", _own("backends"), lambda world, rng: {}, (), 0.1),
+    Target("Cuda", _on_cuda, lambda world, rng: {"device": 0, "memory": "1GB"}, (), 0.3),
+    Target("Cpu", _own("Cpu"), lambda world, rng: {}, (), 0.1),
+    Target("Numpy", _own("Numpy"), lambda world, rng: {}, (), 0.1),
 )  # fmt: skip
 
 #: Public classes, and which attribute of a world is one.
@@ -623,7 +634,7 @@ _TEXTS = (
 #: What a command needs, with what is short to compute.
 _COMMANDS: dict[str, Callable[[World, np.random.Generator], list[str]]] = {
     "run": lambda w, rng: [
-        str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--backend", "reference",
+        str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--backend", "numpy",
         "-o", str(w.folder / f"c{rng.integers(10**9)}.parquet"),
     ],
     "plan": lambda w, rng: [str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--no-timing"],
@@ -635,7 +646,7 @@ _COMMANDS: dict[str, Callable[[World, np.random.Generator], list[str]]] = {
         str(w.folder / "result.parquet"), "-o", str(w.folder / f"r{rng.integers(10**9)}.html"),
     ],
     "calibrate": lambda w, rng: [
-        str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--backend", "reference",
+        str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--backend", "numpy",
     ],
     "backends": lambda w, rng: [],
 }  # fmt: skip

@@ -30,7 +30,7 @@ from pdex_gpu.sources.memory.open import from_array
 
 #: Every kernel set. All conformance tests run over this list, through :func:`kernel_set`.
 KERNEL_SETS = [
-    pytest.param("reference", id="reference"),
+    pytest.param("numpy", id="numpy"),
     pytest.param("cpu", id="cpu"),
     pytest.param("emulated", id="cuda-emulated", marks=needs_compiler),
     pytest.param("emulated-small", id="cuda-emulated-small", marks=needs_compiler),
@@ -38,7 +38,7 @@ KERNEL_SETS = [
 ]
 
 #: Blocks, tiles and buffers that divide nothing, and hold little.
-SMALL = Shapes(n_threads=96, shared_bytes=8 << 10, n_lanes=2, n_buffers=2, buffer_bytes=1000)
+SMALL = Shapes(n_threads=96, shared_bytes=8 << 10, n_slots=2, n_buffers=2, buffer_bytes=1000)
 
 
 def kernel_set(name: str) -> Any:
@@ -46,7 +46,7 @@ def kernel_set(name: str) -> Any:
     if name.startswith("emulated"):
         shapes = SMALL if name == "emulated-small" else Shapes()
         return CudaKernels(EmulatedDevice(memory=2 << 30), shapes)
-    if name == "cuda" and not probe()[0]:
+    if name == "cuda" and not probe().usable:
         pytest.skip("no CUDA device; `pdex-gpu backends` says why")
     return load_kernels(name)
 

@@ -24,7 +24,7 @@ from ..contract import RankSums
 from .contrast_entries import longest_gene, select
 from .int128 import add_multiple, add_product, as_float
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
 
 NARROW = 2_000_000  # most pooled cells for which n**3 fits int64
@@ -35,9 +35,9 @@ _TABLE = 4096
 _TABLE_PER_ENTRY = 4
 
 
-def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
+def rank_sums(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> RankSums:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.rank_sums`."""
-    entries = select(block, genes, contrast)
+    entries = select(packed, genes, contrast)
     values, bounds, n_cells = entries.values, entries.bounds, entries.n_cells
     n_genes = genes.stop - genes.start
     own_ties = not contrast.pooled  # one tie term per pair, otherwise per gene

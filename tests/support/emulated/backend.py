@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pdex_gpu.backends.base import Device, Probed
 from pdex_gpu.backends.cuda import kernel_set, probe
 from pdex_gpu.backends.cuda.launch_config import Shapes
 
@@ -46,13 +47,13 @@ class EmulatedCuda:
         self.opened.append(device)
         return device
 
-    def probe(self, index: int | None = None) -> tuple[bool, str, str]:
+    def probe(self, index: int | None = None) -> Probed:
         """As of :func:`pdex_gpu.backends.cuda.probe.probe`; of one device, any number will do."""
         if self.n_devices == 1:
-            return True, "emulated", "emulated device"
+            return Probed(True, "emulated", (Device(None, "emulated device"),))
         if index is not None and index >= self.n_devices:
-            return False, f"there is no device {index}; there are {self.n_devices}.", ""
-        return True, "emulated", f"emulated device, device {index or 0}"
+            return Probed(False, f"there is no device {index}; there are {self.n_devices}.")
+        return Probed(True, "emulated", (Device(index or 0, "emulated device"),))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put the emulated device in the place of the one that CuPy drives."""

@@ -14,6 +14,7 @@ import pytest
 
 import pdex_gpu.backends.cuda as package
 from pdex_gpu.backends import registry
+from pdex_gpu.backends.base import Device, Probed
 from pdex_gpu.backends.cuda import driver, probe
 from pdex_gpu.backends.registry import choose_backend, compile_kernels
 from pdex_gpu.errors import BackendError, DeviceLostError, OptionError
@@ -142,9 +143,10 @@ CUDA12, CUDA13 = (f'pip install "cupy-cuda{v}x[ctk]>=14"' for v in (12, 13))
 
 
 def causes(index: int | None = None) -> str:
-    usable, reason, device = probe.probe(index)
-    assert not usable
-    assert device == ""
+    found = probe.probe(index)
+    reason = found.reason
+    assert not found.usable
+    assert found.devices == ()
     with pytest.raises(BackendError) as caught:
         probe.usable_device(index)
     assert reason in str(caught.value)
@@ -154,11 +156,12 @@ def causes(index: int | None = None) -> str:
 
 def test_usable(machine):
     machine(FakeLibrary())
-    assert probe.probe() == (
+    assert probe.probe() == Probed(
         True,
         "compute capability 9.0, 100.0 of 140.0 GiB free, driver with CUDA 13.0, CuPy 14.2.0",
-        "NVIDIA H200, device 0",
+        (Device(0, "NVIDIA H200", 140 * GIB),),
     )
+    assert str(probe.probe().devices[0]) == "NVIDIA H200, device 0"
     assert probe.usable_device() == 0
 
 
@@ -215,7 +218,7 @@ def test_cupy_newer_than_the_driver(machine):
 @pytest.mark.parametrize("cupy", [(12, 9), (13, 9)])
 def test_cupy_of_the_same_or_an_older_cuda(machine, cupy):
     machine(FakeLibrary(13000), cupy)
-    assert probe.probe()[0]
+    assert probe.probe().usable
 
 
 @pytest.mark.parametrize("library", [FakeLibrary(devices=()), FakeLibrary(init=100)])
@@ -292,8 +295,8 @@ def test_cupy_cannot_be_imported(machine, monkeypatch, tmp_path):
 def test_the_first_usable_device_is_taken(machine):
     library = FakeLibrary(devices=(K80, H200, H200, H200))
     opened = machine(library, d1={"free": 0})
-    assert probe.probe() == (True, probe.probe(2)[1], "NVIDIA H200, device 2")
-    assert probe.usable_device() == 2
+    assert probe.probe() == probe.probe(2)
+    assert probe.usable_device() == probe.probe().devices[0].number == 2
     assert 3 not in opened
 
 
@@ -307,7 +310,7 @@ def test_causes_of_several_devices(machine):
 
 def test_a_device_by_its_index(machine):
     opened = machine(FakeLibrary(devices=(H200, H200)))
-    assert probe.probe(1)[2] == "NVIDIA H200, device 1"
+    assert str(probe.probe(1).devices[0]) == "NVIDIA H200, device 1"
     assert opened == [1]
 
 
@@ -353,7 +356,7 @@ def test_a_device_is_cuda_or_nothing(machine):
         choose_backend("auto", 7)
 
 
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "numpy"])
 def test_a_device_of_another_backend(machine, monkeypatch, name):
     machine(FakeLibrary())
     with pytest.raises(OptionError, match=rf"device=0 chooses .* but backend='{name}' was asked"):
@@ -384,11 +387,11 @@ def test_what_this_machine_has():
     """No fakes: whatever is here, the answer is whole."""
     found = driver.ask()
     assert bool(found.devices) != bool(found.problem)
-    usable, reason, device = probe.probe()
-    assert reason
-    assert usable == bool(device)
+    answer = probe.probe()
+    assert answer.reason
+    assert answer.usable == bool(answer.devices)
     if not found.devices:
-        assert found.problem in reason
+        assert found.problem in answer.reason
 
 
 LIBCUDA = r"""

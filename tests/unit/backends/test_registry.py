@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import pdex_gpu
-from pdex_gpu.backends import registry
+from pdex_gpu.backends import cuda, registry
+from pdex_gpu.backends.base import Probed
 from pdex_gpu.backends.registry import BackendInfo, choose_backend, load_engine, load_kernels
 from pdex_gpu.errors import BackendError, OptionError
 from pdex_gpu.simulate import GROUPBY, simulate_screen
@@ -32,18 +34,18 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 
 
 def test_the_list():
-    cuda, cpu, reference = pdex_gpu.backends()
-    assert [b.name for b in (cuda, cpu, reference)] == ["cuda", "cpu", "reference"]
-    assert all(isinstance(b, BackendInfo) for b in (cuda, cpu, reference))
-    for backend in (cpu, reference):
+    gpu, cpu, numpy = pdex_gpu.backends()
+    assert [b.name for b in (gpu, cpu, numpy)] == ["cuda", "cpu", "numpy"]
+    assert all(isinstance(b, BackendInfo) for b in (gpu, cpu, numpy))
+    for backend in (cpu, numpy):
         assert backend.usable
         assert backend.device.startswith("CPU")
         assert backend.engines == ("threads", "shared_memory", "serial")
-    assert cuda.engines == ("streams",)
-    assert cuda.reason
-    assert cuda.usable == bool(cuda.device)
+    assert gpu.engines == ("streams",)
+    assert gpu.reason
+    assert gpu.usable == bool(gpu.device) == bool(gpu.devices)
     assert "numba" in cpu.reason
-    assert "scipy" in reference.reason
+    assert "scipy" in numpy.reason
     assert pdex_gpu.backends() == registry.backends()
 
 
@@ -61,14 +63,14 @@ def test_cuda_lists_every_cause(monkeypatch):
     """Each cause has its test in test_cuda_probe.py."""
     without(monkeypatch, "cupy")
     monkeypatch.setattr("pdex_gpu.backends.cuda.probe._usable", {})
-    cuda = pdex_gpu.backends()[0]
-    assert not cuda.usable
-    assert cuda.device == ""
-    assert "CuPy is not installed" in cuda.reason
+    gpu = pdex_gpu.backends()[0]
+    assert not gpu.usable
+    assert gpu.device == ""
+    assert "CuPy is not installed" in gpu.reason
     with pytest.raises(BackendError) as caught:
         choose_backend("cuda")
     assert str(caught.value) == (
-        f"backend='cuda' was requested, but it cannot run here: {cuda.reason}"
+        f"backend='cuda' was requested, but it cannot run here: {gpu.reason}"
     )
 
 
@@ -90,14 +92,14 @@ def test_auto_without_numba(monkeypatch):
     assert not cpu.usable
     assert "numba is not installed. Run: pip install numba" in cpu.reason
     chosen = choose_backend("auto")
-    assert chosen.name == "reference"
+    assert chosen.name == "numpy"
     assert "cuda not usable" in chosen.reason
     assert "cpu not usable: numba is not installed" in chosen.reason
     with pytest.raises(BackendError, match="pip install numba"):
         choose_backend("cpu")
 
 
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "numpy"])
 def test_a_backend_by_name(name):
     chosen = choose_backend(name)
     assert chosen.name == name
@@ -105,10 +107,10 @@ def test_a_backend_by_name(name):
 
 
 def test_the_environment_overrides_auto_alone(monkeypatch):
-    monkeypatch.setenv("PDEX_GPU_BACKEND", "reference")
+    monkeypatch.setenv("PDEX_GPU_BACKEND", "numpy")
     chosen = choose_backend()
-    assert chosen.name == "reference"
-    assert chosen.reason == "PDEX_GPU_BACKEND=reference was requested"
+    assert chosen.name == "numpy"
+    assert chosen.reason == "PDEX_GPU_BACKEND=numpy was requested"
     assert choose_backend("cpu").name == "cpu"
     monkeypatch.setenv("PDEX_GPU_BACKEND", "")
     assert choose_backend().reason.startswith("auto: ")
@@ -121,8 +123,8 @@ def test_the_environment_overrides_auto_alone(monkeypatch):
 
 def test_one_line_says_why_not_cuda(monkeypatch, caplog):
     why = "there is no device"
-    cuda = dataclasses.replace(registry._BACKENDS["cuda"], probe=lambda _: (False, why, ""))
-    monkeypatch.setitem(registry._BACKENDS, "cuda", cuda)
+    backend = dataclasses.replace(cuda.BACKEND, probe=lambda _: Probed(False, why))
+    monkeypatch.setattr(cuda, "BACKEND", backend)
     screen = simulate_screen(60, 5, 2, seed=1).to_anndata()
     with caplog.at_level("INFO", "pdex_gpu"):
         result = pdex_gpu.differential_expression(screen, GROUPBY, progress=False)
@@ -132,7 +134,7 @@ def test_one_line_says_why_not_cuda(monkeypatch, caplog):
     assert result.provenance["backend_reason"].endswith(why)
 
 
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["cpu", "numpy"])
 def test_a_device_of_a_backend_without_devices(name):
     with pytest.raises(OptionError, match=rf"device=0 .* but backend='{name}' was requested"):
         choose_backend(name, 0)
@@ -177,6 +179,12 @@ def test_kernels_and_engines_are_where_the_registry_says():
         assert callable(load_engine(name).run)
 
 
+def test_the_documentation_says_what_each_is():
+    page = (Path(__file__).parents[1] / "docs" / "backends.md").read_text()
+    for name in registry.BACKENDS:
+        assert f"| `{name}` | {registry.describe(name).summary} |" in page
+
+
 # --- nothing is imported for nothing --------------------------------------------------------
 
 HEAVY = {"numba", "llvmlite", "cupy", "scipy", "h5py", "anndata", "pandas", "pyarrow"}
@@ -211,11 +219,11 @@ def test_listing_and_choosing_import_nothing_heavy(script):
     loaded = fresh(script)
     assert "pdex_gpu.backends.registry" in loaded
     assert loaded.isdisjoint(HEAVY)
-    assert not any(name.startswith("pdex_gpu.backends.cpu") for name in loaded)
+    assert not any(name.startswith("pdex_gpu.backends.cpu.kernel_set") for name in loaded)
 
 
-def test_the_reference_kernel_set_needs_no_numba():
-    loaded = fresh("from pdex_gpu.backends.registry import load_kernels; load_kernels('reference')")
+def test_the_numpy_kernel_set_needs_no_numba():
+    loaded = fresh("from pdex_gpu.backends.registry import load_kernels; load_kernels('numpy')")
     assert "pdex_gpu.backends.numpy.kernel_set" in loaded
     assert loaded.isdisjoint({"numba", "cupy", "anndata", "pandas"})
 

@@ -59,7 +59,7 @@ def screen(
 
 
 def run(data: Any, groupby: Any = "gene", **options: Any) -> Calibration:
-    options = {"backend": "reference", "progress": False} | options
+    options = {"backend": "numpy", "progress": False} | options
     return calibrate(data, groupby, **options)
 
 
@@ -176,7 +176,7 @@ def truth(adata: anndata.AnnData, found: Calibration, repeat: int, **options: An
         warnings.simplefilter("ignore")
         return differential_expression(
             cells, options.pop("groupby", "gene"), reference="rest", groups=groups,
-            backend="reference", progress=False, **options
+            backend="numpy", progress=False, **options
         )  # fmt: skip
 
 
@@ -453,7 +453,7 @@ def test_same_seed_same_numbers():
 
 def test_same_on_every_backend():
     adata = screen(n_control=300)
-    found = [run(adata, backend=b, n_threads=n) for b, n in [("reference", 1), ("cpu", 2)]]
+    found = [run(adata, backend=b, n_threads=n) for b, n in [("numpy", 1), ("cpu", 2)]]
     np.testing.assert_array_equal(found[0].assignment, found[1].assignment)
     one, other = (f.table() for f in found)
     # Tables are equal here, though backends may differ in the last bits of p-values.

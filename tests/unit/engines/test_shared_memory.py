@@ -33,7 +33,7 @@ from stored_screens import (
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends.contract import NonFiniteError
-from pdex_gpu.backends.numpy import kernel_set as reference_kernels
+from pdex_gpu.backends.numpy import kernel_set as numpy_kernels
 from pdex_gpu.engines import shared_memory
 from pdex_gpu.engines.shared_segments import make_segment
 from pdex_gpu.sinks.memory import MemorySink
@@ -110,7 +110,7 @@ def test_same_bits_as_threads(how, tmp_path, segments):
     "options",
     [
         {"metric": "t-test", "n_workers": 2, "n_threads": 2, "gene_chunk_size": 1},
-        {"metric": "anderson", "backend": "reference", "n_workers": 2},
+        {"metric": "anderson", "backend": "numpy", "n_workers": 2},
         {"metric": "t-test", "trim": 0.1},  # through scipy
     ],
     ids=str,
@@ -162,7 +162,7 @@ def test_a_sparse_matrix_is_shared_as_it_is(kind, segments):
     values[::3, ::11] = np.random.default_rng(0).poisson(3.0, values[::3, ::11].shape)
     matrix = kind(values)
     adata = screen(matrix, [REFERENCE, "A"] * 150, [f"g{j}" for j in range(200)])
-    run(adata, backend="reference")
+    run(adata, backend="numpy")
     expected = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.size * 8
     assert sum(segments) == expected
     assert expected < values.nbytes / 10
@@ -170,7 +170,7 @@ def test_a_sparse_matrix_is_shared_as_it_is(kind, segments):
 
 @pytest.mark.parametrize("how", ["C", "F"])
 def test_a_dense_matrix_is_shared_once(how, segments, tmp_path):
-    run(stored(how, counts(), tmp_path), backend="reference")
+    run(stored(how, counts(), tmp_path), backend="numpy")
     assert list(segments) == [counts().nbytes]
 
 
@@ -180,11 +180,11 @@ def test_workers_are_spawned(monkeypatch):
     def broken(*args, **options):
         raise AssertionError("the worker was forked")
 
-    monkeypatch.setattr(reference_kernels, "pack", broken)
+    monkeypatch.setattr(numpy_kernels, "pack", broken)
     adata = screen()
     with pytest.raises(AssertionError, match="forked"):
-        run(adata, engine="threads", backend="reference")
-    assert run(adata, backend="reference").n_rows == 27
+        run(adata, engine="threads", backend="numpy")
+    assert run(adata, backend="numpy").n_rows == 27
 
 
 # --- errors in a worker ---------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_every_error_survives_the_way_from_a_dask_worker(kind):
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.inf], ids=str)
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
 def test_a_nonfinite_value_found_in_a_worker(bad, backend):
     values = counts()
     values[31, 5] = bad
@@ -325,7 +325,7 @@ def script(text: str) -> str:
             values = np.random.default_rng(0).poisson(1.0, (400, 50)).astype("f8")  # 160 kB
             return pdex_gpu.differential_expression(
                 ad.AnnData(values, obs), "g", reference="ctl", engine="shared_memory",
-                n_workers=1, backend="reference", progress=False,
+                n_workers=1, backend="numpy", progress=False,
             )
         """
     ) + textwrap.dedent(text)
@@ -406,7 +406,7 @@ def test_the_matrix_of_the_user_is_left_alone(tmp_path):
     before = [p.copy() for p in parts]
     for part in parts:
         part.flags.writeable = False
-    run(adata, backend="reference")
+    run(adata, backend="numpy")
     for part, old in zip(parts, before, strict=True):
         np.testing.assert_array_equal(part, old)
         assert not part.flags.writeable

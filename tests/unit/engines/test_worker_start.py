@@ -37,7 +37,7 @@ SCRIPT = textwrap.dedent(
     if __name__ == "__main__":
         one = pdex_gpu.differential_expression(
             screen(), GROUPBY, reference=REFERENCE, engine="shared_memory", n_workers=1,
-            backend="reference", progress=False,
+            backend="numpy", progress=False,
         )
         print(one.n_rows)
     """
@@ -61,7 +61,7 @@ def test_a_daemonic_process_is_told_what_to_do(daemonic):
     with pytest.raises(errors.WorkerError) as caught:
         pdex_gpu.differential_expression(
             screen(), GROUPBY, reference=REFERENCE, engine="shared_memory", n_workers=2,
-            backend="reference", progress=False,
+            backend="numpy", progress=False,
         )  # fmt: skip
     for part in ("Celery", "multiprocessing.Pool", "engine='threads'", "n_threads="):
         assert part in str(caught.value)
@@ -71,7 +71,7 @@ def test_a_daemonic_process_works_with_threads_unless_processes_were_named(daemo
     asked = {
         "groupby_key": GROUPBY,
         "reference": REFERENCE,
-        "backend": "reference",
+        "backend": "numpy",
         "show_progress": False,
     }
     with caplog.at_level(logging.WARNING, "pdex_gpu"):
@@ -111,7 +111,7 @@ class _Label(str):
 def test_labels_are_not_sent_to_workers():
     adata = screen()
     adata.obs["own"] = [_Label(label) for label in adata.obs[GROUPBY]]
-    asked = {"reference": REFERENCE, "backend": "reference", "progress": False}
+    asked = {"reference": REFERENCE, "backend": "numpy", "progress": False}
     found, same = (
         pdex_gpu.differential_expression(adata, "own", engine=engine, **asked)
         for engine in ("shared_memory", "serial")
@@ -151,7 +151,7 @@ def test_compiling_turned_off(backend, says, monkeypatch):
     done = run(_CALL, "-c", _CALL, backend)
     assert done.returncode == 0, done.stderr
     assert says in done.stdout
-    assert done.stdout.endswith("reference\n") == (backend == "auto")
+    assert done.stdout.endswith("numpy\n") == (backend == "auto")
 
 
 def test_a_compiler_that_cannot_be_imported(monkeypatch):

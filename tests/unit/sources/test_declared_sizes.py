@@ -184,7 +184,7 @@ sound, memory, *paths = json.loads(sys.argv[1])
 def run(path):
     differential_expression(
         path, "target_gene", memory=memory, progress=False, allow="unwritten",
-        backend="reference", engine="serial",
+        backend="numpy", engine="serial",
     )
 run(sound)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pdex_gpu.backends.numpy import kernel_set as reference_kernels
+from pdex_gpu.backends.numpy import kernel_set as numpy_kernels
 from pdex_gpu.columns.filters import Filters
 from pdex_gpu.columns.finish import Scale, finish
 from pdex_gpu.design.build import make_design
@@ -74,7 +74,7 @@ def test_means_in_count_space() -> None:
         columns = finish(
             sink,
             make_design(np.array([0, 1]), ["ctl", "a"], reference="ctl"),
-            reference_kernels,
+            numpy_kernels,
             map,
             scale=Scale(is_log1p, exp_post_agg, 20.0),
             columns=(),

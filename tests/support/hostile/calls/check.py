@@ -41,7 +41,7 @@ class Outcome:
 
 
 #: Kernel sets that every machine has.
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("numpy", "cpu")
 
 
 def problems(seed: int, backends: tuple[str, ...] = BACKENDS) -> list[str]:
