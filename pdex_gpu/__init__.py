@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .aggregation.aggregate import pseudobulk
     from .aggregation.deseq2 import pseudobulk_dex
     from .api import differential_expression
+    from .backends.options import Cpu, Cuda, Numpy
     from .backends.registry import backends
     from .calibration.result import Calibration
     from .calibration.run import calibrate
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 # Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
     "Calibration": "calibration.result",
+    "Cpu": "backends.options",
+    "Cuda": "backends.options",
     "DEResult": "results.memory",
     "Estimate": "estimation.estimate",
     "Progress": "utils.progress",
+    "Numpy": "backends.options",
     "ResultFile": "results.file",
     "backends": "backends",
     "calibrate": "calibration.run",
@@ -45,8 +49,11 @@ _WHERE = {
 
 __all__ = [
     "Calibration",
+    "Cpu",
+    "Cuda",
     "DEResult",
     "Estimate",
+    "Numpy",
     "Progress",
     "ResultFile",
     "__version__",

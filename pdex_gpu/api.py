@@ -69,6 +69,7 @@ def differential_expression(
     comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
         What each group is compared with: the reference; each of several references; all other
         cells that have a label; all of these except the reference's; or as given by `pairs`.
+        Instead of a name, an instance of a ``pdex_gpu.design.comparisons.Comparison``.
     pairs : pandas.DataFrame or list of pairs, optional
         Columns target and reference, for ``comparison="pairs"``.
     guides : str, optional
@@ -127,7 +128,7 @@ def differential_expression(
         In ``.csv`` and ``.tsv`` files, write an apostrophe before names that a spreadsheet would
         run as a formula: those that begin with ``=``, ``+``, ``-`` or ``@``. Other programs will
         read the apostrophe, too.
-    backend : {"auto", "cpu", "reference", "cuda"}
+    backend : {"auto", "cuda", "cpu", "numpy"}
         ``"auto"`` takes the first that can run here, or the one that ``PDEX_GPU_BACKEND`` names.
     engine : {"auto", "threads", "shared_memory", "serial", "dask"}
         How the work is distributed; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a

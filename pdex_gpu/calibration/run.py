@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Unpack
 import numpy as np
 
 from ..design.build import make_design
+from ..design.comparisons.registry import find_comparison
 from ..design.labels import Labels, combined, object_array
 from ..errors import (
     DuplicateGeneWarning,
@@ -138,9 +139,12 @@ def calibrate(
 def _settings(groupby: Any, options: Mapping[str, Any]) -> Settings:
     """Check the options of the comparison and the test, and return them as settings."""
     for name, advice in _REFUSED.items():
-        default = "reference" if name == "comparison" else None
-        given = options.get(name, default)
-        if given is not default and not (isinstance(given, str) and given == default):
+        given = options.get(name)
+        if name == "comparison":
+            refused = name in options and not _has_one_reference(given)
+        else:
+            refused = given is not None
+        if refused:
             raise OptionError(f"{name}={shown(given)} is not supported by calibrate. {advice}")
     known = [name for name in all_names() if name not in _REFUSED]
     settings = Settings.of(
@@ -154,6 +158,14 @@ def _settings(groupby: Any, options: Mapping[str, Any]) -> Settings:
             "be calibrated. Leave it out, or pass p_values='asymptotic'."
         )
     return settings.changed(columns=_COLUMNS)
+
+
+def _has_one_reference(comparison: object) -> bool:
+    """Return whether all groups are compared with the same cells, as mock perturbations are."""
+    try:
+        return find_comparison(comparison).one_reference
+    except OptionError:
+        return False
 
 
 @dataclass(frozen=True)

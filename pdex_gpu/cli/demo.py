@@ -83,7 +83,7 @@ def run_demo(
     seconds = time.perf_counter() - started
     result.to_parquet(results_path)
     tests = len(result.targets) * len(result.features)
-    for line in describe_backend(result.provenance):
+    for line in describe_backend(result.provenance, backend):
         say(f"  {line}")
     say(f"  {tests:,} tests in {seconds:.2f} s")
 

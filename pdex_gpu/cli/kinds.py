@@ -59,29 +59,27 @@ _KINDS = {
     "number or none": Kind(Any, parsers.number_or_none_text, parsers.number_or_none),
     "size": Kind(int, parsers.memory_size),
     "devices": Kind(Any, parsers.devices),
-    "yes or no": Kind(str, parsers.one_of(*_YES_NO), _YES_NO.__getitem__),
+    "yes or no": Kind(str, parsers.one_of(lambda: tuple(_YES_NO)), _YES_NO.__getitem__),
 }
 
 
 def kind_of(option: Description) -> Kind:
     """Return the kind of an option that takes a value."""
-    if option.kind == "yes or no":
-        return _KINDS[option.kind]
     if option.choices is None:
         return _KINDS[option.kind]
-    choices = option.choices()
+    several = option.kind == "choices"
     return Kind(
-        str if option.kind == "choice" else list[str],
-        parsers.one_of(*choices),
-        None if option.kind == "choice" else list,
-        completer(choices),
+        list[str] if several else str,
+        parsers.one_of(option.choices),
+        list if several else None,
+        completer(option.choices),
     )
 
 
-def completer(choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return a function that completes one of a few words."""
+def completer(choices: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    """Return a function that completes one of a few words, those that `choices` returns then."""
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in choices if name.startswith(incomplete)]
+        return [name for name in choices() if name.startswith(incomplete)]
 
     return complete

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,14 +45,17 @@ def flag(names: str, help: str, panel: str) -> Any:
     return typer.Option(*names.split(), help=help, rich_help_panel=panel, show_default=False)
 
 
-def choice(names: str, choices: tuple[str, ...], help: str, panel: str) -> Any:
-    """Make an option with one of a few values, which shells complete."""
+def choice(names: str, choices: Callable[[], Sequence[str]], help: str, panel: str) -> Any:
+    """Make an option with one of a few values, which shells complete.
+
+    `choices` returns them; it is called when they are needed, as more can be registered.
+    """
     return option(
         names,
         "NAME",
         help,
         panel,
-        parser=parsers.one_of(*choices),
+        parser=parsers.one_of(choices),
         autocompletion=completer(choices),
     )
 

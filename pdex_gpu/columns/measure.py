@@ -453,7 +453,7 @@ def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
         )
     if not test.has_log10_p:
         found["log10_p"] = (
-            f"is not available with these options ({test.why_reference}): they run in scipy, "
+            f"is not available with these options ({test.why_numpy}): they run in scipy, "
             "which returns only p-values. Leave out the column or the options."
         )
     if stratified:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import OptionError, shown
-from ..utils.checks import check_choice, check_count, check_text, kind
+from ..utils.checks import check_count, check_text, kind
 from ..utils.options import option
-from .comparison_names import COMPARISONS
+from .comparisons.base import Comparison
+from .comparisons.registry import comparison_names, find_comparison
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class ComparisonOptions:
     groups: Iterable[object] | None = option(
         None, "test only this group; repeat for more", "several"
     )
-    comparison: str = option(
-        "reference", ", ".join(COMPARISONS), "choice", choices=lambda: COMPARISONS
+    comparison: str | Comparison = option(
+        "reference", ", ".join(comparison_names()), "choice", choices=comparison_names
     )
     pairs: Any = option(
         None, "A vs B; or .csv, .tsv with target and reference", "pairs", "A:B|FILE"
@@ -41,7 +42,6 @@ class ComparisonOptions:
     min_cells: int = option(1, "minimum number of cells on each side [1]", "count", "N")
 
     def __post_init__(self) -> None:
-        check_text("comparison", self.comparison)
         for name in ("on_target", "strata", "guides"):
             check_text(name, getattr(self, name), may_be_none=True)
         if self.guides is None:
@@ -56,24 +56,18 @@ class ComparisonOptions:
                 "on_target= maps the groups of a column to genes, but guides= has no such column. "
                 "Select rows of the result instead."
             )
-        self._check_comparison()
-        check_count("min_cells", self.min_cells, may_be_none=False)
-
-    def _check_comparison(self) -> None:
-        """Refuse combinations that make no sense."""
-        check_choice("comparison", self.comparison, COMPARISONS)
-        if (self.pairs is not None) != (self.comparison == "pairs"):
-            raise OptionError(
-                "pairs= is only valid with comparison='pairs', which requires it. Pass both or "
-                "neither."
-            )
-        if self.comparison == "pairs" and self.groups is not None:
-            raise OptionError("groups= and pairs= both select the comparisons. Pass only one.")
+        self.chosen.check(groups=self.groups, pairs=self.pairs)
         if self.strata is not None and self.strata in (self.group_column, *self.within_columns):
             raise OptionError(
                 f"strata={self.strata!r} is a column of groupby, so no stratum would contain cells "
                 "of both sides. Use another column."
             )
+        check_count("min_cells", self.min_cells, may_be_none=False)
+
+    @property
+    def chosen(self) -> Comparison:
+        """Return the comparison itself; raise OptionError if there is none of this name."""
+        return find_comparison(self.comparison)
 
     @property
     def group_column(self) -> str:

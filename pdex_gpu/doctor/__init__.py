@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from . import caches, cuda, machine, packages, variables
+from . import backends, caches, cuda, machine, packages, variables
 from .base import PROBLEM, Check
 
 __all__ = ["Check", "diagnose", "healthy"]
@@ -15,6 +15,7 @@ _SECTIONS: tuple[_Section, ...] = (
     (packages.TOPIC, packages.checks),
     (machine.TOPIC, machine.checks),
     (cuda.TOPIC, cuda.checks),
+    (backends.TOPIC, backends.checks),
     (caches.TOPIC, caches.checks),
     (variables.TOPIC, variables.checks),
 )

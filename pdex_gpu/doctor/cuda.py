@@ -8,10 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..backends.cuda import BACKEND
 from ..backends.cuda import driver as nvidia
 from ..backends.cuda.driver import Driver
 from ..backends.cuda.probe import MINIMUM_CUDA, install_command
-from ..backends.registry import backends
+from ..backends.registry import info
 from .base import NOTE, OK, PROBLEM, Check
 from .machine import in_container
 from .packages import installed, older
@@ -108,7 +109,7 @@ def compiler_check() -> Check:
 
 def kernel_check(driver: Driver) -> Check:
     """Check that a kernel ran on a device and gave the expected result."""
-    cuda = next(backend for backend in backends() if backend.name == "cuda")
+    cuda = info(BACKEND.name)
     if cuda.usable:
         return Check(TOPIC, "kernel", OK, f"ran on {cuda.device}: {cuda.reason}")
     if not driver.devices:

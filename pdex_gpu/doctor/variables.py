@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend, compiling_is_off
+from ..backends.cpu.probe import NO_COMPILING, compiling_is_off
+from ..backends.registry import ENVIRONMENT, choose_backend
 from ..errors import PdexGpuError
 from ..utils.atomic_files import UMASK
 from ..utils.watchdog import STUCK_SECONDS, stuck_seconds

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from ..backends.contract import DeviceKernels, KernelSet
-from ..backends.registry import BackendInfo, choose_backend
+from ..backends.registry import BackendInfo, choose_backend, describe, runs_pairs
 from ..errors import OptionError, unknown
 from ..request.options import Settings
 from ..sinks.base import Sink
@@ -31,13 +31,12 @@ RESULTS_PER_RANGE = 64_000_000 // 24
 
 
 def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo:
-    """Return the backend asked for, or the reference if the test's options need it, and why."""
+    """Return the backend asked for, or numpy if only that runs the test's options, and why."""
     backend = choose_backend(settings.execution.backend, settings.execution.device)
-    if test.why_reference is not None and backend.name != "reference":
-        reference = choose_backend("reference")
-        reason = f"{backend.name} cannot run {settings.test.metric} with {test.why_reference}"
-        logger.warning("using the reference kernel set (one pair at a time, slow): %s", reason)
-        backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
+    if test.why_numpy is not None and not describe(backend.name).runs_pairs:
+        reason = f"{backend.name} cannot run {settings.test.metric} with {test.why_numpy}"
+        backend = replace(choose_backend(runs_pairs()), reason=reason)
+        logger.warning("using the %s backend (one pair at a time, slow): %s", backend.name, reason)
     else:
         logger.info("backend %s (%s): %s", backend.name, backend.device, backend.reason)
     return backend

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 import numpy as np
 
-from ..backends.registry import BackendInfo, load_kernels
+from ..backends.registry import BackendInfo, describe, load_kernels
 from ..columns.measure import make_analysis
 from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
@@ -248,7 +248,7 @@ def estimate(
         allowed = left_for_plan(memory_budget(settings.execution.memory), dataset.source.n_cells)
         plan = counted.plan(allowed) if counted.fits(allowed) else None
         found = _count(counted, plan, allowed, chosen, is_log1p)
-        if plan is None or not timing or chosen.name != "cpu":
+        if plan is None or not timing or not describe(chosen.name).is_timed:
             return found
         if rates is None:
             from .benchmark import measure_rates
@@ -375,7 +375,7 @@ def _assumptions(
             found.append("all values are whole numbers, like the first ones")
     if counted.way(plan) == SPLIT and not counted.is_dense:
         found.append("each cell has few distinct values, so each takes one byte while kept")
-    if backend.name != "cpu":
+    if not describe(backend.name).is_timed:
         found.append(f"no run time: there is no time model for the backend {backend.name}")
     if counted.workers is not None:
         found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster start")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backends.contract import KernelSet, NonFiniteError
-from ..backends.registry import BackendInfo, backends, load_engine, load_kernels, n_devices
+from ..backends.registry import BackendInfo, find, load_engine, load_kernels, on_host
 from ..columns.filters import Filters, find_kept
 from ..columns.finish import Scale, StoredFinish, finish, read_stored
 from ..columns.measure import Analysis, make_analysis
@@ -145,9 +145,8 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         )
     test = make_test(settings.test.metric, settings.test.test_options, settings.call)
     with _cluster_of(settings) as cluster:
-        backend = (
-            _finishing_backend() if cluster is not None else choose_backend_for(settings, test)
-        )
+        # All backends adjust the workers' p-values to the same bits.
+        backend = on_host() if cluster is not None else choose_backend_for(settings, test)
         engine = choose_engine(settings, backend)
         if engine == "shared_memory" and settings.execution.n_processes is not None:
             settings = settings.changed(n_workers=settings.execution.n_processes)
@@ -237,12 +236,6 @@ def _cluster_of(settings: Settings) -> Iterator[Cluster | None]:
 
         with Cluster(client) as cluster:
             yield cluster
-
-
-def _finishing_backend() -> BackendInfo:
-    """Return the backend that adjusts the workers' p-values; all give bitwise the same results."""
-    found = {info.name: info for info in backends()}
-    return found["cpu"] if found["cpu"].usable else found["reference"]
 
 
 def _in_memory(call: _Call) -> tuple[DEResult, ValueScale]:
@@ -428,22 +421,25 @@ def _check_place(
     dataset: Dataset, test: StatisticalTest, backend: BackendInfo, settings: Settings
 ) -> None:
     """Raise UnsupportedDataError if the backend cannot read the memory that the matrix is in."""
-    several = n_devices(backend) > 1
-    if not dataset.source.on_device or (backend.name == "cuda" and not several):
+    if not dataset.source.on_device:
+        return
+    described = find(backend.name)
+    several = settings.execution.device is not None and len(backend.devices) > 1
+    if described is not None and described.reads_device_memory and not several:
         return
     layer = settings.data.layer
     what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
     if several:
         raise UnsupportedDataError(
             f"{what} is on one CUDA device ({dataset.source.description}) and is used there, but "
-            f"device={settings.execution.device!r} asks for {n_devices(backend)} devices. Pass the "
-            f"number of that device as device=, or move the matrix: adata.{place} = "
+            f"device={settings.execution.device!r} asks for {len(backend.devices)} devices. Pass "
+            f"the number of that device as device=, or move the matrix: adata.{place} = "
             f"adata.{place}.get()."
         )
-    if test.why_reference is None:
+    if test.why_numpy is None:
         advice = f"({backend.reason}). Use backend='cuda'"
-    else:  # the CUDA backend would also use the reference kernel set
-        advice = f"({test.why_reference}). Leave that option out and use backend='cuda'"
+    else:  # with that option, the CUDA backend would give way to numpy, too
+        advice = f"({test.why_numpy}). Leave that option out and use backend='cuda'"
     raise UnsupportedDataError(
         f"{what} is on a CUDA device ({dataset.source.description}), but backend "
         f"{backend.name!r} reads host memory {advice}, or move the matrix: "

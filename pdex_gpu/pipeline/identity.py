@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..backends.registry import BackendInfo, models
+from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
 from ..request.options import Settings
 from ..sinks.identity_diff import HASH
 from ..sources.dataset import Dataset
 from ..utils.options import plain
-from ..utils.versions import compiler, version
+from ..utils.versions import version
 
 
 def run_identity(
@@ -35,10 +35,10 @@ def run_identity(
     return {
         "version of pdex_gpu": __version__,
         **{f"version of {name}": version(name) for name in ("numpy", "scipy")},
-        **{f"version of {name}": number for name, number in compiler(backend.name).items()},
+        **{f"version of {name}": number for name, number in compilers(backend.name).items()},
         "machine": platform.machine(),
         "backend": backend.name,
-        "device": models(backend.device),
+        "device": backend.models,
         **{name: plain(value) for name, value in _options(settings, design, analysis).items()},
         "labels of the cells": _hash(_labels(design), design.codes),
         "names of the genes": _hash(map(str, dataset.genes)),
@@ -51,6 +51,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
     comparison = settings.comparison
     understood = {
         "groupby": [comparison.group_column, *comparison.within_columns],
+        "comparison": comparison.chosen.name,
         "reference": str(design.reference),
         "groups": None if comparison.groups is None else list(map(str, design.targets)),
         "pairs": None,  # they are the labels of the design

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..backends.registry import BackendInfo
+from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
 from ..design.naming import joined
@@ -17,7 +17,7 @@ from ..design.own_genes import OWN_GENES, recorded
 from ..errors import listing
 from ..request.options import Settings
 from ..sources.dataset import Dataset
-from ..utils.versions import compiler, version
+from ..utils.versions import version
 from .value_scale import ValueScale
 
 
@@ -57,7 +57,7 @@ def make_provenance(
             "pdex_gpu": __version__,
             "python": platform.python_version(),
             **{package: version(package) for package in ("numpy", "scipy")},
-            **compiler(backend.name),
+            **compilers(backend.name),
         },
     }
 
@@ -69,6 +69,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         del found[name]
     asked_all = settings.comparison.groups is None
     return found | {
+        "comparison": settings.comparison.chosen.name,
         "reference": _references(design),
         "groups": "all" if asked_all else listing(design.targets),
         "allow": sorted(settings.data.allowed),

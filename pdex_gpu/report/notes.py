@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..backends.registry import find
 from ..calibration.result import Calibration
+from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
 from ..results.plot_values import count
 from .encode import label
@@ -18,12 +20,6 @@ FEW_CELLS = 10
 
 #: Calibration inflation above this is pointed out.
 INFLATED = 1.1
-
-# Backends whose speed or numbers have not been checked on the hardware for which they are made.
-_UNTRIED = {
-    "cuda": "The CUDA backend has been tested on an emulated device, and little or not at all on a "
-    "GPU. Compare with backend='cpu' before you rely on it."
-}
 
 
 @dataclass(frozen=True)
@@ -122,9 +118,9 @@ def _of_values(result: Result, data: Carried) -> Iterator[Note]:
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
-    backend, metric = provenance.get("backend"), provenance.get("metric")
-    if backend in _UNTRIED:
-        yield Note("warning", _UNTRIED[str(backend)])
+    metric, backend = provenance.get("metric"), find(provenance.get("backend"))
+    if backend is not None and backend.caveat:
+        yield Note("warning", backend.caveat)
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
     if metric == "anderson" and "interpolated" in str(options.get("p_values", "")):
@@ -183,6 +179,12 @@ def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator
             )
 
 
+def _has_one_reference(result: Result) -> bool:
+    """Return whether the comparison, if it is known here, is with one reference."""
+    name = result.provenance.get("comparison")
+    return name in comparison_names() and find_comparison(name).one_reference
+
+
 def _of_design(result: Result, data: Carried) -> Iterator[Note]:
     repeated = len(result.features) - len({str(name) for name in result.features})
     if repeated:
@@ -191,8 +193,7 @@ def _of_design(result: Result, data: Carried) -> Iterator[Note]:
             f"{count(repeated, 'gene has', 'genes have')} the same name as an earlier gene. Genes "
             "with the same name are shown separately and numbered.",
         )
-    by_reference = result.provenance.get("comparison") == "reference"
-    shared = by_reference and result.reference is not None and result.within is None
+    shared = _has_one_reference(result) and result.reference is not None and result.within is None
     if shared and len(result.targets) > 1:
         yield Note(
             "note",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..backends.registry import ENGINES, backend_names
+from ..backends.options import BackendOptions, unpacked
+from ..backends.registry import ENGINES, names
 from ..errors import OptionError, shown
 from ..utils.atomic_files import is_folder, mode_of, why_not_writable
 from ..utils.checks import check_count, check_path, check_text
@@ -27,8 +28,8 @@ class Execution:
 
     TITLE: ClassVar = "Where to run"
 
-    backend: str = option(
-        "auto", f'see "{PROGRAM} backends" [auto]', "choice", choices=backend_names
+    backend: str | BackendOptions = option(
+        "auto", f'see "{PROGRAM} backends" [auto]', "choice", choices=lambda: ("auto", *names())
     )
     engine: str = option(
         "auto",
@@ -59,6 +60,7 @@ class Execution:
     n_processes: int | None = internal(None)
 
     def __post_init__(self) -> None:
+        self._unpack_backend()
         check_text("backend", self.backend)
         check_text("engine", self.engine)
         for name in ("n_workers", "n_threads", "gene_chunk_size"):
@@ -78,6 +80,12 @@ class Execution:
             )
         if self.scratch is not None:
             _check_scratch(check_path("scratch", self.scratch))
+
+    def _unpack_backend(self) -> None:
+        """Replace a backend given as an object by its name and its options."""
+        given = unpacked(self.backend, self.device, self.device_memory)
+        for name, value in zip(("backend", "device", "device_memory"), given, strict=True):
+            object.__setattr__(self, name, value)
 
 
 def _check_scratch(folder: Path) -> None:

@@ -73,6 +73,5 @@ def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
     matrix, names = dataset.matrix(settings.comparison.guides)
     what = f"Matrix {settings.comparison.guides!r} of obsm"
     found = read_guides(matrix, names, dataset.source.n_cells, what)
-    return with_guides(
-        dataset, found, settings.comparison.comparison, settings.comparison.reference
-    )
+    comparison = settings.comparison.chosen
+    return with_guides(dataset, found, comparison, settings.comparison.reference)

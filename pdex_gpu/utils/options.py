@@ -6,7 +6,7 @@ made. Its module imports nothing heavy, as the command line reads it to show its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -34,7 +34,7 @@ class Description:
     kind: str = "text"
     metavar: str = "NAME"
     names: str = ""
-    choices: Callable[[], tuple[str, ...]] | None = None
+    choices: Callable[[], Sequence[str]] | None = None
 
 
 def option(default: Any, help: str, kind: str = "text", metavar: str = "NAME", **more: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ... import errors
-from ...backends.registry import backend_names
+from ...backends.registry import AUTO, names
 from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
@@ -48,7 +48,8 @@ Seed = Annotated[
 ]
 
 Backend = Annotated[
-    str, o.choice("--backend", backend_names(), f'see "{PROGRAM} backends" [auto]', _SCREEN)
+    str,
+    o.choice("--backend", lambda: (AUTO, *names()), f'see "{PROGRAM} backends" [auto]', _SCREEN),
 ]
 
 

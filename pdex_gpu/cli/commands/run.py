@@ -73,4 +73,8 @@ def command(
     elif shown:
         from ..ending import end_of_run
 
-        sys.stderr.write("".join(f"{line}\n" for line in end_of_run(result, seconds)))
+        sys.stderr.write(
+            "".join(
+                f"{line}\n" for line in end_of_run(result, seconds, options.get("backend", "auto"))
+            )
+        )

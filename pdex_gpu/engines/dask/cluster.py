@@ -131,9 +131,10 @@ class Cluster:
         """
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
-        light = settings.without_client()
+        comparison = settings.comparison.chosen  # workers need not have registered it
+        light = settings.without_client().changed(comparison=comparison)
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
-            light = light.changed(comparison="reference", groups=None, pairs=None)
+            light = light.changed(comparison=comparison.without_labels(), groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
         self._settings = light
         with _lost_told(self.client, None):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...backends.base import Device
 from ...backends.registry import BackendInfo
 from ...errors import ClusterError, MissingDependencyError, OptionError, PdexGpuError, listing
 from ...request.options import Settings
@@ -69,6 +70,8 @@ class WorkerFacts:
         Bytes of memory for all of these tasks together.
     backend, device : str
         Where its kernels run.
+    devices : tuple of Device
+        The same, one by one.
     """
 
     name: str
@@ -76,6 +79,7 @@ class WorkerFacts:
     budget: int
     backend: str
     device: str
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,10 @@ class Workers:
     def backend(self) -> BackendInfo:
         """Return all backends and devices in use, independent of the number of workers."""
         names = " + ".join(sorted({worker.backend for worker in self.facts}))
-        devices = " + ".join(sorted({worker.device for worker in self.facts}))
-        return BackendInfo(names, True, "chosen on the Dask workers", devices, ("dask",))
+        texts = " + ".join(sorted({worker.device for worker in self.facts}))
+        devices = tuple({device for worker in self.facts for device in worker.devices})
+        why = "chosen on the Dask workers"
+        return BackendInfo(names, True, why, texts, ("dask",), devices)
 
 
 def check_packages(client: Client) -> None:
@@ -210,7 +216,7 @@ def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     except PdexGpuError as error:
         raise type(error)(f"{name}: {error}") from error
     n_threads = 1 if backend.engines[0] == "streams" else int(dask_worker.state.nthreads)
-    return WorkerFacts(name, n_threads, budget, backend.name, backend.device)
+    return WorkerFacts(name, n_threads, budget, backend.name, backend.device, backend.devices)
 
 
 def _exists(path: str | Path) -> bool:

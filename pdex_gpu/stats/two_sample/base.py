@@ -89,7 +89,7 @@ class StatisticalTest(ABC):
     nan_policy: str = "raise"
 
     @property
-    def why_reference(self) -> str | None:
+    def why_numpy(self) -> str | None:
         """Return why the compiled kernels cannot run the test; None if they can."""
         if self.nan_policy == "raise":
             return None

@@ -1,4 +1,4 @@
-"""Tests with options that only scipy has: one scipy call per pair, on the reference kernel set."""
+"""Tests with options that only scipy has: one scipy call per pair, on the numpy kernel set."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class ScipyPairs(StatisticalTest):
         self._check()
 
     @property
-    def why_reference(self) -> str:
-        """See :attr:`.two_sample.base.StatisticalTest.why_reference`."""
+    def why_numpy(self) -> str:
+        """See :attr:`.two_sample.base.StatisticalTest.why_numpy`."""
         given = ", ".join(f"{k}={shown(v)}" for k, v in self.options.items())
         return f"{given}: no compiled kernel supports this"
 
