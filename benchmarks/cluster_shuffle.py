@@ -20,14 +20,13 @@ from pdex_gpu.engines.dask.split_files import SplitFiles
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.sources.rechunk.split import Ranges, join_range, split_block
-from pdex_gpu.sources.views.row_blocks import rows_of
 
 Checks = list[tuple[int, float]]
 
 
 @cache
 def _rows(path: str) -> Any:
-    return rows_of(open_dataset(path, GROUPBY).source)
+    return open_dataset(path, GROUPBY).source.rows()
 
 
 def _cut(path: str, width: int, blocks: int) -> tuple[Ranges, list[slice], Any]:

@@ -81,6 +81,24 @@ def close_gaps(
     return data[: closed[-1]], indices[: closed[-1]], closed
 
 
+def ascending(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the distinct numbers of lines, ascending, and where each line lies among them.
+
+    Parameters
+    ----------
+    lines : numpy.ndarray, shape (n,), int64
+
+    Returns
+    -------
+    distinct : numpy.ndarray, int64
+    order : numpy.ndarray, shape (n,), int64, or None
+        ``distinct[order]`` are the lines; None if `lines` are ascending and distinct.
+    """
+    distinct, order = np.unique(lines, return_inverse=True)
+    same = len(order) == len(distinct) and np.array_equal(order, np.arange(len(distinct)))
+    return distinct, None if same else order.reshape(-1)
+
+
 def cut_lines(bounds: np.ndarray, length: int) -> list[tuple[int, int]]:
     """Cut the lines into runs of about `length` entries, each of whole lines."""
     steps = (bounds[1:] - bounds[0]) // length

@@ -20,7 +20,6 @@ from ...sinks.range_file import RangeFile
 from ...sources.base import Chunk, CscChunk, Reader, Reading, Source
 from ...sources.dask_arrays.blocks import BlockPart
 from ...sources.rechunk.split import split_block
-from ...sources.views.row_blocks import rows_of
 from ...sources.views.view import in_order
 from ...utils.parallel import Map
 from ...utils.value_summary import ValueSummary
@@ -114,7 +113,9 @@ def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
         return Rows(known, 0)
     counter = _Counter()
     with using(work, sent) as run:
-        arrays = rows_of(run.source).block(rows, Reading(advance=counter.add))
+        blocks = run.source.rows()
+        assert blocks is not None  # it is read whole
+        arrays = blocks.block(rows, Reading(advance=counter.add))
     return _write(work, rows, arrays, counter.n, damaged)
 
 

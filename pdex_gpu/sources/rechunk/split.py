@@ -108,7 +108,7 @@ def split_block(
     ranges : Ranges
     rows : slice
     arrays : tuple of numpy.ndarray
-        Data, indices and bounds, as :meth:`.rechunk.blocks.RowBlocks.block` returns them. Rows
+        Data, indices and bounds, as :meth:`.base.RowBlocks.block` returns them. Rows
         that are out of order are sorted in place.
     wanted : container of int
         The ranges to keep.

@@ -9,8 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from ..base import CsrChunk, Reading, UnevenError
-from .blocks import RowBlocks
+from ..base import CsrChunk, Reading, RowBlocks, UnevenError
 from .scratch import Scratch
 from .split import Ranges, SplitBlock, join_range, split_block
 
