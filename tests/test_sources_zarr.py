@@ -369,7 +369,7 @@ def test_zarr_is_not_installed(tmp_path, monkeypatch):
 def test_reading_a_store_imports_neither_anndata_nor_h5py(tmp_path):
     path = save(labelled(), tmp_path / "a.zarr", "3")
     code = (
-        "import sys; from pdex_gpu.sources.dataset import open_dataset\n"
+        "import sys; from pdex_gpu.sources.open import open_dataset\n"
         "with open_dataset(sys.argv[1], 'categorical') as d: assert d.genes[1] == 'B'\n"
         "assert not {'anndata', 'pandas', 'numba', 'h5py'} & set(sys.modules)\n"
     )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..sources.formats import short_names
 from . import parsers
 
 COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
@@ -84,7 +85,7 @@ def _complete_columns(incomplete: str) -> list[str]:
 
 Screen = Annotated[
     str,  # a path, or a URL, which Path would corrupt
-    typer.Argument(metavar="FILE", help="a screen: .h5ad or zarr; it is never changed"),
+    typer.Argument(metavar="FILE", help=f"a screen: {short_names()}; it is never changed"),
 ]
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet file of results, as `run` writes it")

@@ -35,10 +35,9 @@ from ...sinks.checkpoint import Checkpoint
 from ...sinks.checkpoint_sink import CheckpointSink
 from ...sources.base import LazyBlocks, RowBlocks, Source, UnevenError
 from ...sources.dataset import Dataset
-from ...sources.detect import is_backed
+from ...sources.formats import shared_path
 from ...sources.rechunk.split import Ranges
 from ...sources.rechunk.store import COPIES
-from ...sources.stored.zarr import is_url
 from ...stats.two_sample.base import StatisticalTest
 from ...utils.atomic_files import private_umask
 from ...utils.leftovers import temporary_folder
@@ -418,16 +417,15 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
 
 def _how(data: Any, source: Source) -> _Data:
     """Return how workers get the data; raise UnsupportedDataError if they cannot."""
-    if isinstance(data, str | os.PathLike):
-        path = os.fspath(data)
-        return _Data(path if is_url(path) else os.path.abspath(path), True, None)
+    path = shared_path(data)
+    if path is not None and isinstance(data, str | os.PathLike):
+        return _Data(path, True, None)
     description = source.description
     source, order = source.take_apart()
     if source.blocks is not None:
         return _Data(None, False, source.blocks)
-    whole = order is None and not getattr(data, "is_view", False)
-    if source.reopens and is_backed(data) and whole:
-        return _Data(os.path.abspath(data.filename), False, None)
+    if path is not None and source.reopens and order is None:
+        return _Data(path, False, None)
     state = source.state()
     if state is not None:
         n_bytes = sum(array.nbytes for array in state[0].values())

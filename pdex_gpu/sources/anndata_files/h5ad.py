@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,32 @@ from ...utils.atomic_files import is_folder, is_there, mode_of
 from ...utils.watchdog import watched
 from ..allowed import Allowed
 from ..dataset import Dataset
+from ..formats import FORMATS, FormatCode, is_url
 from ..stored.hdf5 import reading
 from ..stored.hdf5_group import StoredGroup
 from .multimodal import modality, split_path
 from .store import Store, read_dataset
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class H5ad(FormatCode):
+    """h5ad files: open ones, and all paths that no other format claims."""
+
+    def claims(self, data: Any) -> bool:
+        """See :meth:`.formats.FormatCode.claims`."""
+        is_file = hasattr(data, "read") and hasattr(data, "seek")
+        return is_file or isinstance(data, str | os.PathLike)
+
+    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+        """See :meth:`.formats.FormatCode.open`."""
+        # A path is not made a Path: it may be a URL.
+        is_path = isinstance(data, str | os.PathLike)
+        return open_h5ad(os.fspath(data) if is_path else data, groupby, layer, allow)
+
+    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredGroup]:
+        """See :meth:`.formats.FormatCode.open_root`."""
+        return open_h5ad_root(path, allow)
 
 
 def open_h5ad(
@@ -87,17 +107,18 @@ def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
 
 
 def _open_path(path: str) -> h5py.File:
-    if "://" in path:
+    if is_url(path):
+        readable = " and ".join(form.files for form in FORMATS if form.by_url)
         raise FileFormatError(
-            f"{path} is an h5ad file behind a URL, where only zarr stores are read. Copy it to a "
+            f"{path} is an h5ad file behind a URL, where only {readable} are read. Copy it to a "
             "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
         )
     if mode_of(Path(path)) is None:
         raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
     if is_folder(is_there(Path(path), "The file")):
+        folders = ", or ".join(form.folders for form in FORMATS if form.folders)
         raise FileFormatError(
-            f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are zarr "
-            "stores, with a file .zgroup or zarr.json."
+            f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are {folders}."
         )
     try:
         return h5py.File(path, "r")

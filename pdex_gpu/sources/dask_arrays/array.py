@@ -11,12 +11,26 @@ from typing import Any
 import numpy as np
 
 from ...utils.parallel import Map
+from ..allowed import Allowed
 from ..base import CscChunk, Layout, Reader, Reading, Source, SourceDefaults
+from ..detect import is_dask
 from ..rechunk.blocks import MARGIN, index_dtype_for
 from ..rechunk.source import RowsSource
 from .blocks import DaskBlocks
 
 _DENSE = 1 << 25  # most bytes of blocks computed together, as dense matrices
+
+
+class DaskArrays:
+    """Dask arrays."""
+
+    def claims(self, matrix: Any) -> bool:
+        """See :meth:`.formats.MatrixCode.claims`."""
+        return is_dask(matrix)
+
+    def open(self, matrix: Any, what: str, allow: Allowed) -> Source:
+        """See :meth:`.formats.MatrixCode.open`."""
+        return from_dask(matrix, what=what)
 
 
 def from_dask(array: Any, *, what: str) -> Source:
