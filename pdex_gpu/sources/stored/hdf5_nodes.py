@@ -1,19 +1,20 @@
-"""Datasets and groups of HDF5 files, as h5py gives them."""
+"""Datasets and groups of HDF5 files, as h5py gives them.
+
+This module is imported for every matrix, so it imports what reads files only when needed.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ..allowed import Allowed
 from .base import StoredArray
-from .hdf5 import open_hdf5_array, read_texts
-from .hdf5_group import stored_node
 from .layout import Storage, StoredLike
 
 _LONGEST_CHUNK = 1 << 23  # most items in a chunk written for measuring
@@ -25,18 +26,25 @@ class Hdf5Nodes:
 
     def is_node(self, node: Any) -> bool:
         """See :meth:`.formats.Nodes.is_node`."""
-        return isinstance(node, h5py.Dataset | h5py.Group)
+        h5py = sys.modules["h5py"]
+        return isinstance(node, (h5py.Dataset, h5py.Group))
 
     def checked(self, node: Any, what: str, allow: Allowed) -> Any:
         """See :meth:`.formats.Nodes.checked`."""
+        from .hdf5_group import stored_node
+
         return stored_node(node, f"{what} of {node.file.filename}", allow)
 
     def texts(self, node: Any, what: str) -> np.ndarray | None:
         """See :meth:`.formats.Nodes.texts`."""
+        from .hdf5 import read_texts
+
         return read_texts(node, what)
 
     def open_array(self, node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
         """See :meth:`.formats.Nodes.open_array`; what was not written is refused by `checked`."""
+        from .hdf5 import open_hdf5_array
+
         return open_hdf5_array(node, what)
 
     def layout(self, node: Any) -> StoredLike:
@@ -53,6 +61,8 @@ class Hdf5Nodes:
         shape: tuple[int, int],
     ) -> Iterator[Any]:
         """See :meth:`.formats.Nodes.written`."""
+        import h5py
+
         path = folder / "like.h5"
         with h5py.File(path, "w") as file:
             _fill(file, storage, arrays, indptr, shape)
@@ -67,6 +77,8 @@ def _fill(
     indptr: np.ndarray | None,
     shape: tuple[int, int],
 ) -> None:
+    import h5py
+
     group = file
     if indptr is not None:
         group = file.create_group("X")

@@ -1,4 +1,7 @@
-"""Arrays and groups of zarr stores, as zarr gives them."""
+"""Arrays and groups of zarr stores, as zarr gives them.
+
+This module is imported for every matrix, so it imports what reads stores only when needed.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,6 @@ from ..sizes import claim_texts
 from ..text import decode_texts
 from .base import StoredArray
 from .layout import Storage, StoredLike
-from .zarr import ZarrArray
-from .zarr_group import StoredZarrGroup
 
 
 class ZarrNodes:
@@ -29,6 +30,8 @@ class ZarrNodes:
 
     def checked(self, node: Any, what: str, allow: Allowed) -> Any:
         """See :meth:`.formats.Nodes.checked`."""
+        from .zarr_group import StoredZarrGroup
+
         return node if hasattr(node, "dtype") else StoredZarrGroup(node, allow)
 
     def texts(self, node: Any, what: str) -> np.ndarray | None:
@@ -41,6 +44,8 @@ class ZarrNodes:
 
     def open_array(self, node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
         """See :meth:`.formats.Nodes.open_array`."""
+        from .zarr import ZarrArray
+
         return ZarrArray(node, what, sparse_data)
 
     def layout(self, node: Any) -> StoredLike:
