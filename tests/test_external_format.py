@@ -185,7 +185,8 @@ def same(found: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"metric": "t-test", "layer": "halved", "is_log1p": False}, {"gene_chunk_size": 7, "n_threads": 2},
+    {}, {"metric": "t-test", "layer": "halved", "is_log1p": False},
+    {"gene_chunk_size": 7, "n_threads": 2},
     {"metric": "ks", "comparison": "rest", "gene_chunk_size": 9},
 ])  # fmt: skip
 def test_results_are_those_of_the_data_in_memory(folder, adata, options):
@@ -333,7 +334,7 @@ def test_a_change_while_it_is_read(adata, tmp_path):
 def test_messages_name_it(folder, tmp_path):
     with pytest.raises(UnsupportedDataError, match=r"zarr stores and folders of \.npy files"):
         open_dataset(3, None)
-    with pytest.raises(FileFormatError, match="or those with a screen.json"):
+    with pytest.raises(FileFormatError, match=r"or those with a screen\.json"):
         open_dataset(tmp_path, None)
     with pytest.raises(OptionError, match="no file of results"):
         examine(tmp_path / "screen.npys")

@@ -27,10 +27,10 @@ from pdex_gpu.errors import (
     MissingDependencyError,
     UnsupportedDataError,
 )
-from pdex_gpu.sources.anndata_files import zarr as zarr_store
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.open import open_dataset
+from pdex_gpu.sources.stored import zarr as zarr_store
 from pdex_gpu.utils.parallel import pool_map
 
 zarr = pytest.importorskip("zarr")
