@@ -52,8 +52,8 @@ def put_in_order(data: np.ndarray, indices: np.ndarray, bounds: np.ndarray) -> n
         if len(values) == last - first:
             data[first:last], indices[first:last] = values, places
             continue
-        kept = np.cumsum(counts) - counts
-        where = np.arange(len(values)) + np.repeat(bounds[a:b] - kept, counts)
+        new_starts = np.cumsum(counts) - counts
+        where = np.arange(len(values)) + np.repeat(bounds[a:b] - new_starts, counts)
         data[where], indices[where] = values, places
     return ends
 

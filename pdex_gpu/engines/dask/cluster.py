@@ -36,7 +36,7 @@ from ...sinks.checkpoint_sink import CheckpointSink
 from ...sources.base import LazyBlocks, RowBlocks, Source, UnevenError
 from ...sources.dataset import Dataset
 from ...sources.formats import shared_path
-from ...sources.rechunk.split import Ranges
+from ...sources.rechunk.ranges import Ranges
 from ...sources.rechunk.store import COPIES
 from ...stats.two_sample.base import StatisticalTest
 from ...utils.atomic_files import private_umask

@@ -19,7 +19,7 @@ from ...sinks.checkpoint import write_range
 from ...sinks.range_file import RangeFile
 from ...sources.base import Chunk, CscChunk, Reader, Reading, Source
 from ...sources.dask_arrays.blocks import BlockPart
-from ...sources.rechunk.split import split_block
+from ...sources.rechunk.ranges import rechunk_block
 from ...sources.views.view import in_order
 from ...utils.parallel import Map
 from ...utils.value_summary import ValueSummary
@@ -156,7 +156,7 @@ def _write(
     split = work.split
     assert split is not None
     seen = np.zeros(work.n_genes, np.int64)
-    block = split_block(split.ranges, rows, arrays, range(split.ranges.n), seen)
+    block = rechunk_block(split.ranges, rows, arrays, range(split.ranges.n), seen)
     split.write(block, seen)
     return Rows(np.diff(block.bounds), n_bytes, damaged)
 

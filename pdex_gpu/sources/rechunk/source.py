@@ -57,7 +57,7 @@ class SourceRows(RowBlocks, Protocol):
 
 
 class RowsSource(SourceDefaults):
-    """Rows read once from front to back and split by ranges of genes."""
+    """Rows read once from front to back and rechunked into ranges of genes."""
 
     in_memory = False
     on_device = False

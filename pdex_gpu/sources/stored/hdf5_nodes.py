@@ -103,5 +103,7 @@ def _fill(
                 created.set_chunk((first, *like.chunks[1:]))
         kind = h5py.h5t.py_create(like.dtype, logical=True)
         space = h5py.h5s.create_simple(values.shape, limits)
-        made = h5py.Dataset(h5py.h5d.create(group.id, called.encode(), kind, space, dcpl=created))
-        made[...] = values
+        dataset = h5py.Dataset(
+            h5py.h5d.create(group.id, called.encode(), kind, space, dcpl=created)
+        )
+        dataset[...] = values

@@ -88,12 +88,12 @@ def _fill(
     for name, values in arrays.items():
         like = storage.arrays[name]
         more = {k: v for k, v in like.how.items() if k != "zarr_format"}
-        made = group.create_array(
+        array = group.create_array(
             "X" if indptr is None else name,
             shape=values.shape,
             chunks=like.chunks,
             dtype=like.dtype,
             **(more if root.metadata.zarr_format == like.how["zarr_format"] else {}),
         )
-        made[...] = values
+        array[...] = values
     return root["X"]
