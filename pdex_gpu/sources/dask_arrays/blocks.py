@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, UnsupportedDataError
-from ...utils.checks import kind
 from ...utils.digest import digest
 from ..checks import check_indices, check_indptr, check_two_dimensional, native_dtype
 from ..order import in_order
@@ -176,10 +175,11 @@ class BlockPart:
         where = f"block ({self.first[0] + a}, {self.first[1] + b}) of {self.what}"
         if type(block).__module__.partition(".")[0] in ("cupy", "cupyx"):
             block = block.get()  # to the host, where rows are rechunked
+        kind = type(block)
         is_sparse = sparse.issparse(block)
-        if not is_sparse and type(block) not in (np.ndarray, np.matrix):
+        if not is_sparse and (kind not in (np.ndarray, np.matrix)):
             raise UnsupportedDataError(
-                f"{where}, a dask array, is a {kind(block)}; supported are "
+                f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}; supported are "
                 "numpy arrays, scipy sparse matrices or arrays, and those of cupy and cupyx. "
                 "Convert it with map_blocks."
             )

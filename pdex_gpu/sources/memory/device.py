@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, UnsupportedDataError
-from ...utils.checks import kind
 from ...utils.digest import digest
 from ...utils.parallel import Map
 from ..base import (
@@ -57,8 +56,9 @@ def from_device(matrix: Any, *, what: str) -> Source:
         return DeviceCsr(matrix, what)
     if form == "csc":
         return DeviceCsc(matrix, what)
+    kind = type(matrix)
     raise UnsupportedDataError(
-        f"{what} is a {kind(matrix)} on a CUDA device; supported there are "
+        f"{what} is a {kind.__module__}.{kind.__qualname__} on a CUDA device; supported there are "
         f"{SUPPORTED}. Convert it first, with its method tocsr()."
     )
 
@@ -92,9 +92,10 @@ def _check_vector(array: Any, name: str, what: str) -> None:
 def _to_host(array: Any, what: str) -> np.ndarray:
     """Copy a device array to host memory."""
     if not hasattr(array, "get"):
+        kind = type(array)
         raise DataError(
             f"{what} has to be copied from the CUDA device, but its arrays, of type "
-            f"{kind(array)}, have no method get(). Move it to host memory, "
+            f"{kind.__module__}.{kind.__qualname__}, have no method get(). Move it to host memory, "
             f"or make it a matrix of CuPy."
         )
     return np.asarray(array.get())

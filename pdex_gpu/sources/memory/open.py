@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnsupportedDataError
-from ...utils.checks import kind
 from ..allowed import Allowed
 from ..base import Source, is_device_array
 from ..checks import check_two_dimensional, native_dtype, no_matrix
@@ -67,6 +66,8 @@ def from_array(matrix: Any, *, what: str) -> Source:
         from .device import from_device
 
         return from_device(matrix, what=what)
+    kind = type(matrix)
     raise UnsupportedDataError(
-        f"{what} is a {kind(matrix)}; supported are {SUPPORTED}. Convert it first."
+        f"{what} is a {kind.__module__}.{kind.__qualname__}; supported are {SUPPORTED}. "
+        f"Convert it first."
     )
