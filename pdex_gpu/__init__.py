@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from .estimation.estimate import Estimate, estimate
     from .results.file import ResultFile, open_result
     from .results.memory import DEResult
+    from .utils.progress import Progress
 
 # Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
     "Calibration": "calibration.result",
     "DEResult": "results.memory",
     "Estimate": "estimation.estimate",
+    "Progress": "utils.progress",
     "ResultFile": "results.file",
     "backends": "backends",
     "calibrate": "calibration.run",
@@ -45,6 +47,7 @@ __all__ = [
     "Calibration",
     "DEResult",
     "Estimate",
+    "Progress",
     "ResultFile",
     "__version__",
     "backends",

@@ -209,7 +209,7 @@ def differential_expression(
         With None these are NaN and 0.
     progress : bool or callable
         Show a progress bar on long runs; or a function that is called now and then with a
-        :class:`pdex_gpu.utils.progress.Progress`.
+        :class:`pdex_gpu.Progress`.
     **test_options
         Options of the test. Wilcoxon: ``continuity``, ``tie_correction`` (both True),
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|

@@ -117,7 +117,7 @@ def test_provenance(backend, tmp_path):
         assert p["backend_reason"].startswith("auto: ")
         assert "cuda" in p["backend_reason"]
     else:
-        assert p["backend_reason"] == "backend='reference' was asked for"
+        assert p["backend_reason"] == "backend='reference' was requested"
     versions = {"pdex_gpu": pdex_gpu.__version__, "python": platform.python_version()}
     versions |= {x: metadata.version(x) for x in ("numpy", "scipy")}
     if name == "cpu":
@@ -196,7 +196,7 @@ def test_backend_from_the_environment(monkeypatch):
     monkeypatch.setenv("PDEX_GPU_BACKEND", "reference")
     p = run().provenance
     assert p["backend"] == "reference"
-    assert p["backend_reason"] == "PDEX_GPU_BACKEND=reference was asked for"
+    assert p["backend_reason"] == "PDEX_GPU_BACKEND=reference was requested"
     assert run(backend="cpu").provenance["backend"] == "cpu"
 
 

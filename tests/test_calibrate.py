@@ -514,7 +514,7 @@ def test_no_informative_test():
     assert "nan" not in repr(found)
     assert "lambda - (1 if p-values are right); p <= 0.05 in - of 0 tests" in repr(found)
     facts = dict(calibration_part(found)["facts"])
-    assert facts["lambda"] == "- (1 if p-values are right)"
+    assert facts["lambda"] == "- (ideal: 1)"
     assert not any("nan" in text for text in facts.values())
 
 
@@ -569,7 +569,9 @@ def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("options", [{}, {"units": "guide"}, {"strata": "batch"}])
 def test_too_few_controls(options: dict[str, Any]):
-    with pytest.raises(LabelError, match=r"reference has 3 cells.* too few for a mock group of 2"):
+    with pytest.raises(
+        LabelError, match=r"reference has 3 cells.* too few to split into a mock group"
+    ):
         run(screen(n_control=3), **options)
     if not options:
         assert run(screen(n_control=4)).n_cells.tolist() == [2]
@@ -606,11 +608,11 @@ def test_strata_with_too_few_controls():
 def test_missing_strata_and_units():
     adata = screen()
     adata.obs["batch"] = np.where(adata.obs["gene"] == "a", None, "x")
-    with pytest.raises(LabelError, match=r"30 cells that are needed have no value in .*batch"):
+    with pytest.raises(LabelError, match=r"30 of the cells used have no value in .*batch"):
         run(adata, strata="batch")
     run(adata, units="lane")  # of the controls alone
     adata.obs["guide"] = np.where(adata.obs["gene"] == "non-targeting", None, "x")
-    with pytest.raises(LabelError, match=r"220 cells that are needed have no value in .*guide"):
+    with pytest.raises(LabelError, match=r"220 of the cells used have no value in .*guide"):
         run(adata, units="guide")
 
 
@@ -629,12 +631,12 @@ def test_missing_strata_and_units():
         ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
         ({"seed": "x"}, "seed='x' must be"),
         ({"units": 3}, "units=3 must be text"),
-        ({"comparison": "rest"}, "comparison='rest' does not go with calibrate: mock perturb"),
-        ({"comparison": "pairs", "pairs": [("a", "b")]}, "comparison='pairs' does not go"),
-        ({"pairs": [("a", "b")]}, "pairs= goes with comparison='pairs'"),
-        ({"guides": "guides"}, "guides='guides' does not go with calibrate"),
-        ({"on_target": "gene"}, "on_target='gene' does not go with calibrate"),
-        ({"out": "table.csv"}, "out='table.csv' does not go with calibrate"),
+        ({"comparison": "rest"}, "comparison='rest' is not supported by calibrate. Mock perturb"),
+        ({"comparison": "pairs", "pairs": [("a", "b")]}, "comparison='pairs' is not supported"),
+        ({"pairs": [("a", "b")]}, "pairs= is only valid with comparison='pairs'"),
+        ({"guides": "guides"}, "guides='guides' is not supported by calibrate"),
+        ({"on_target": "gene"}, "on_target='gene' is not supported by calibrate"),
+        ({"out": "table.csv"}, "out='table.csv' is not supported by calibrate"),
         ({"metric": "anderson", "p_values": "interpolated"}, "caps p-values"),
         ({"metric": "median"}, "Unknown metric 'median'"),
         ({"columns": "pvalue"}, "Unknown column 'pvalue'"),

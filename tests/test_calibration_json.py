@@ -183,15 +183,15 @@ def test_missing_file_and_folder(tmp_path: Path):
         (b"", "is not JSON, or it was cut short"),
         (b"PAR1\x00\xff\xfe", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[1, 2]", "is JSON, but no calibration"),
-        (b"null", "is JSON, but no calibration"),
-        (b'{"format": "another"}', "is JSON, but no calibration"),
+        (b"[1, 2]", "is JSON, but not a pdex_gpu calibration"),
+        (b"null", "is JSON, but not a pdex_gpu calibration"),
+        (b'{"format": "another"}', "is JSON, but not a pdex_gpu calibration"),
         (b'{"format": "pdex_gpu calibration"}', "'version' is missing"),
         (b'{"format": "pdex_gpu calibration", "version": "1"}', "its 'version' is '1'"),
         (b'{"format": "pdex_gpu calibration", "version": 1}', "'groups' is missing"),
         (
             b'{"format": "pdex_gpu calibration", "version": 2, "pdex_gpu": "9.1"}',
-            r"layout 2 .*pdex_gpu 9\.1\); this version reads up to 1.*git pull",
+            r"format 2 .*pdex_gpu 9\.1\); this version reads formats up to 1.*git pull",
         ),
     ],
 )
@@ -223,16 +223,16 @@ def test_every_cut_is_seen(path: Path):
         (("by_group",), [], "'by_group' or 'by_expression' has too many or too few parts"),
         (("by_expression",), [], "'by_group' or 'by_expression' has too many or too few parts"),
         (("by_group",), {}, "'by_group' is not a list"),
-        (("by_group", 0), 3, r"'by_group\[0\]' is no object"),
-        (("by_group", 1, "n_tests"), -1, r"'by_group\[1\]\.n_tests' is not a whole number"),
+        (("by_group", 0), 3, r"'by_group\[0\]' is not an object"),
+        (("by_group", 1, "n_tests"), -1, r"'by_group\[1\]\.n_tests' is not a non-negative integer"),
         (("total", "inflation"), "NaN", r"'total\.inflation' is not a number"),
         (("total", "inflation"), 10**400, r"'total\.inflation' is not a number"),
         (("total", "rates"), [0.1, 0.2], r"'total\.rates' has 2 values, not 3"),
         (("total", "rates", 0), "x", r"'total\.rates' is not a list of numbers"),
         (("total", "histogram"), [1], r"'total\.histogram' has 1 values, not 20"),
         (("quantiles", "observed"), [], r"'quantiles\.observed' has 0 values"),
-        (("assignment", 0), [1], r"'assignment' does not hold rows of \d+ whole numbers"),
-        (("assignment", 1, 0), None, r"'assignment' does not hold rows of \d+ whole numbers"),
+        (("assignment", 0), [1], r"'assignment' does not consist of rows of \d+ integers"),
+        (("assignment", 1, 0), None, r"'assignment' does not consist of rows of \d+ integers"),
         (("assignment",), 3, "'assignment' is not a list of lists"),
         (("metric",), 3, "'metric' is not text"),
         (("provenance",), [], "'provenance' is not an object"),
@@ -282,8 +282,8 @@ def test_picture_of_what_was_read(path: Path):
 def test_what_could_hang_or_fill_memory(path: Path, monkeypatch: pytest.MonkeyPatch):
     os.mkfifo(path.with_name("pipe.json"))
     for place in (path.with_name("pipe.json"), Path("/dev/zero")):
-        with pytest.raises(FileFormatError, match=r"is a (pipe|device), where a file"):
+        with pytest.raises(FileFormatError, match=r"is a (pipe|device), but a file"):
             Calibration.from_json(place)
     monkeypatch.setattr("pdex_gpu.calibration.serialize.available_memory", lambda: 100)
-    with pytest.raises(MemoryBudgetError, match="more than can be read"):
+    with pytest.raises(MemoryBudgetError, match="too many to read"):
         Calibration.from_json(path)

@@ -221,7 +221,7 @@ def all_rows(path: Path) -> None:
 @pytest.mark.parametrize("row_group_size", [13, 10**6])
 def test_changed_by_another_program(change: str, row_group_size: int, path: Path):
     pq.write_table(CHANGES[change](pq.read_table(path)), path, row_group_size=row_group_size)
-    with pytest.raises(FileFormatError, match=CHANGED + r"pandas\.read_parquet\(\) reads it"):
+    with pytest.raises(FileFormatError, match=CHANGED + r"use pandas\.read_parquet\(\)"):
         pdex_gpu.open_result(path).load()
     for read in (all_blocks, all_rows):
         with pytest.raises(FileFormatError, match=CHANGED):
@@ -296,7 +296,7 @@ def test_provenance_counts(tmp_path: Path):
     found = pq.read_table(path)
     metadata = {**found.schema.metadata, METADATA_KEY: b'{"metric": "t-test"}'}
     pq.write_table(found.replace_schema_metadata(metadata), path)
-    with pytest.raises(FileFormatError, match=CHANGED + "metadata are not as they were written"):
+    with pytest.raises(FileFormatError, match=CHANGED + "metadata were changed"):
         pdex_gpu.open_result(path)
 
 
@@ -308,7 +308,7 @@ def test_a_table_without_digests(path: Path, result: Any):
     assert is_same(opened.load(), result)
     assert main(["doctor", str(path)]) == Exit.OK
     pq.write_table(exchanged(result.to_arrow(), 20, 21), path)
-    with pytest.raises(FileFormatError, match=CHANGED + "sorted, filtered or exchanged"):
+    with pytest.raises(FileFormatError, match=CHANGED + "sorted, filtered or swapped"):
         pdex_gpu.open_result(path).load()
 
 
@@ -333,7 +333,7 @@ def test_a_written_file_that_was_replaced(tmp_path: Path):
         path, result.targets, result.references, labels("X", G), result.provenance,
         columns=("target_n_cells",), within=result.within,
     )  # fmt: skip
-    with pytest.raises(FileFormatError, match="other comparisons, genes or columns"):
+    with pytest.raises(FileFormatError, match="does not have the comparisons, genes or columns"):
         written.row(0, ["fdr"])
 
 
@@ -346,7 +346,7 @@ def test_what_could_hang(tmp_path: Path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(sock))
     for path in (pipe, sock, Path("/dev/zero")):
-        with pytest.raises(FileFormatError, match=r"is a (pipe|socket|device), where a file"):
+        with pytest.raises(FileFormatError, match=r"is a (pipe|socket|device), but a file"):
             pdex_gpu.open_result(path)
 
 
@@ -359,7 +359,7 @@ def test_pages_that_are_too_large_for_their_rows(tmp_path: Path):
         found.set_column(0, "target", names.dictionary_encode()), path, compression="zstd"
     )
     assert path.stat().st_size < 10**6
-    with pytest.raises(FileFormatError, match=r"it says that 90 rows take 10,\d*,\d* bytes"):
+    with pytest.raises(FileFormatError, match=r"it states that 90 rows take 10,\d*,\d* bytes"):
         pdex_gpu.open_result(path)
 
 
@@ -367,7 +367,7 @@ def test_more_than_memory_holds(path: Path, result: Any, monkeypatch: pytest.Mon
     opened = pdex_gpu.open_result(path)
     for module in ("result_footer", "result_file"):
         monkeypatch.setattr(f"pdex_gpu.{module}.available_memory", lambda: 50)
-    with pytest.raises(MemoryBudgetError, match=r"Read them by comparison with row\(\)"):
+    with pytest.raises(MemoryBudgetError, match=r"Read one comparison at a time with row\(\)"):
         opened.load()
     if result.kept is not None:
         with pytest.raises(MemoryBudgetError, match="lists 90 pairs"):
@@ -400,7 +400,7 @@ def test_doctor(path: Path, capsys: pytest.CaptureFixture[str]):
     assert [c["name"] for c in document["checks"] if c["status"] == "problem"] == ["p_value"]
     pq.write_table(CHANGES["last rows exchanged"](pq.read_table(path)), path)
     assert main(["doctor", str(path)]) == Exit.INPUT
-    assert "do not follow its own list" in capsys.readouterr().out
+    assert "do not match its own list" in capsys.readouterr().out
 
 
 def test_doctor_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -409,7 +409,7 @@ def test_doctor_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is not a Parquet file, or it is damaged" in capsys.readouterr().out
     for path, code in (("x.h5ad", Exit.USAGE), ("none.parquet", Exit.INPUT), (".", Exit.USAGE)):
         assert main(["doctor", str(tmp_path / path)]) == code
-    assert "examines .parquet files" in capsys.readouterr().err
+    assert "is not a results file. Pass a .parquet file" in capsys.readouterr().err
 
 
 # --- bytes ----------------------------------------------------------------------------------------

@@ -119,8 +119,8 @@ def test_a_failure_in_any_range(tmp_path, monkeypatch, whole, suffix, n_done):
             notes = getattr(caught.value, "__notes__", [])
             if n_done:
                 assert notes == [
-                    f"What was computed is kept in '{tmp_path}/.de.{suffix}.checkpoint'; the same "
-                    "call carries on with it."
+                    f"Finished results are kept in '{tmp_path}/.de.{suffix}.checkpoint'; the same "
+                    "call resumes from there."
                 ]
                 assert names(tmp_path) == [f".de.{suffix}.checkpoint"]
                 assert len(ranges(out)) == n_done
@@ -314,7 +314,7 @@ def test_stopped_while_writing(tmp_path, monkeypatch, whole, suffix, there_befor
         stop_at(patch, api.Tracker, "wrote", 2, error)
         with pytest.raises(type(error)) as caught:
             run(out, force=there_before)
-    assert "carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     assert (out.read_text() if there_before else not out.exists()) in ("precious", True)
     assert names(checkpoint_folder(out)) == [*ranges(out), "lock", "run.json"]
     run(out, force=there_before)
@@ -346,7 +346,7 @@ def test_another_file_in_place_of_the_output_is_not_taken_for_it(tmp_path, monke
         run(out)
     out.unlink()
     out.write_text("precious")
-    with pytest.raises(errors.OptionError, match="exists already"):
+    with pytest.raises(errors.OptionError, match="already exists"):
         run(out)
     assert out.read_text() == "precious"
 
@@ -505,7 +505,7 @@ def test_a_range_that_vanishes_while_it_is_needed(tmp_path, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(correction, "adjust", adjust)
-    with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again\."):
+    with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again:"):
         run(out)
     monkeypatch.undo()
     run(out)
@@ -554,9 +554,9 @@ def test_another_call_is_refused(tmp_path, whole, options, says, there_before):
     with pytest.raises(CheckpointError) as caught:
         run(out, force=there_before, **options)
     text = str(caught.value)
-    assert text.startswith(f"The checkpoint '{folder}' is of another run:\n  ")
+    assert text.startswith(f"The checkpoint '{folder}' belongs to a different run:\n  ")
     assert f"\n  {says}" in text
-    for advice in ("Call again as before", "restart=True (--restart)", "another output."):
+    for advice in ("Repeat the original call", "restart=True (--restart)", "another output."):
         assert advice in text
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     if there_before:
@@ -730,7 +730,7 @@ def test_a_disk_that_fails(tmp_path, monkeypatch, whole, number, there_before, s
             run(out, force=there_before)
     text = str(caught.value)
     assert str(tmp_path) in text
-    assert {errno.ENOSPC: "is full", errno.EDQUOT: "is full", errno.EACCES: "permission is missing",
+    assert {errno.ENOSPC: "is full", errno.EDQUOT: "is full", errno.EACCES: "permission denied",
             errno.EIO: os.strerror(errno.EIO)}[number] in text  # fmt: skip
     assert caught.value.errno == number
     if there_before:
@@ -739,7 +739,7 @@ def test_a_disk_that_fails(tmp_path, monkeypatch, whole, number, there_before, s
         assert not out.exists()
     folder = checkpoint_folder(out)
     if folder.exists():
-        assert "the same call carries on" in caught.value.__notes__[0]
+        assert "the same call resumes" in caught.value.__notes__[0]
         assert not list(folder.glob("*.tmp"))
     run(out, force=there_before)
     assert out.read_bytes() == whole()

@@ -153,8 +153,8 @@ def test_damaged_ranges_alone_are_computed_again(out, expected, monkeypatch, cap
     for message in messages:
         assert message.startswith(
             f"This checkpoint was damaged: {n_damaged} of {N_DONE} ranges will be computed again. "
-            f"Their files in '{checkpoint_folder(out)}' were changed or cut after pdex-gpu wrote "
-            "them; the first is 'genes-"
+            f"Their files in '{checkpoint_folder(out)}' were changed or truncated after "
+            "pdex-gpu wrote them; the first is 'genes-"
         )
     assert out.read_bytes() == expected
     assert names(out.parent) == [out.name]
@@ -246,7 +246,7 @@ def test_damage_while_it_is_needed(tmp_path, monkeypatch, expected, kind):
 
     with monkeypatch.context() as patch:
         patch.setattr(correction, "adjust", adjust)
-        with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again\."):
+        with pytest.raises(CheckpointError, match=r"genes-.*cannot be read back.*Call again:"):
             run(out)
     assert not out.exists()
     (tmp_path / "aside").unlink(missing_ok=True)
@@ -289,7 +289,7 @@ def refused(out: Path, says: str, **options: object) -> None:
         run(out, **options)
     assert str(caught.value).startswith(f"The checkpoint {str(folder)!r} ")
     assert says in str(caught.value)
-    assert "Give restart=True (--restart) to throw away what it holds" in str(caught.value)
+    assert "Pass restart=True (--restart) to discard its contents" in str(caught.value)
     assert tree(folder) == before
     assert not out.exists()
 
@@ -351,7 +351,7 @@ def test_a_run_of_anything_is_another(out):
     said["run"] |= {f"x{i}": "y" * 10_000 for i in range(1000)}
     said["run"] |= {"\x1b[31mred\n": 1, "metric": [[["deep"]]], "layer": {"a": ["b"] * 1000}}
     path.write_text(json.dumps(said))
-    with pytest.raises(CheckpointError, match="is of another run") as caught:
+    with pytest.raises(CheckpointError, match="belongs to a different run") as caught:
         run(out)
     text = str(caught.value)
     assert "\x1b" not in text
@@ -369,14 +369,14 @@ def test_another_format_is_told(out, expected, monkeypatch, number, age):
 def test_ranges_that_overlap(out, expected, monkeypatch):
     folder, name = checkpoint_folder(out), ranges(out)[1]
     shutil.copy(folder / name, folder / name.replace("1-000000002", "1-000000004"))
-    refused(out, "have genes in common")
+    refused(out, "cover some of the same genes")
     starts_over(out, expected, monkeypatch)
 
 
 def test_the_same_range_twice(out, expected, monkeypatch):
     folder, name = checkpoint_folder(out), ranges(out)[1]
     shutil.copy(folder / name, folder / name.replace("-fractional_", "-whole_"))
-    refused(out, "have genes in common")
+    refused(out, "cover some of the same genes")
     starts_over(out, expected, monkeypatch)
 
 
@@ -387,7 +387,7 @@ def test_the_same_range_twice(out, expected, monkeypatch):
 def test_genes_that_there_are_not(out, expected, monkeypatch, genes):
     folder, name = checkpoint_folder(out), ranges(out)[1]
     (folder / name).rename(folder / name.replace("000000001-000000002", genes))
-    refused(out, "in it is of genes that the data do not have")
+    refused(out, "in it covers genes that the data do not have")
     starts_over(out, expected, monkeypatch)
 
 
@@ -541,7 +541,7 @@ def test_what_may_not_be_read(out, expected, monkeypatch, name):
             return real(found, *args, **options)
 
         monkeypatch.setattr(os, "open", opening)
-    with pytest.raises(CheckpointError, match=r"permission .*missing.*restart=True"):
+    with pytest.raises(CheckpointError, match=r"permission denied.*restart=True"):
         run(out)
     monkeypatch.undo()
     assert path.exists()
@@ -567,7 +567,7 @@ def test_a_note_that_was_changed(tmp_path, key):
     said[key] = {"n_hits": [9, 9, 9], "values": {"fractional": False}, "digest": "0" * 64}[key]
     path.write_text(json.dumps(said))
     before = out.read_bytes()
-    with pytest.raises(CheckpointError, match=r"finished\.json in it is damaged, or of another"):
+    with pytest.raises(CheckpointError, match=r"finished\.json in it is damaged, or belongs to a"):
         run(out)
     assert out.read_bytes() == before
     run(out, restart=True, force=True)
@@ -662,7 +662,7 @@ def test_the_group_may_be_let_in(tmp_path, monkeypatch, value, mode):
 @pytest.mark.parametrize("value", ["rwx", "8", "1000", "-1", "7.5"])
 def test_what_is_no_umask(tmp_path, monkeypatch, value):
     monkeypatch.setenv("PDEX_GPU_UMASK", value)
-    with pytest.raises(OptionError, match=r"PDEX_GPU_UMASK is .*, which is no umask"):
+    with pytest.raises(OptionError, match=r"PDEX_GPU_UMASK is .*, which is not a umask"):
         run(tmp_path / "de.parquet")
     assert not names(tmp_path)
 
@@ -677,7 +677,7 @@ def test_the_folder_of_a_stranger(tmp_path, monkeypatch):
     out.unlink()
     interrupted(out, 3)
     tmp_path.chmod(0o1777)
-    with pytest.raises(CheckpointError, match=r"belongs to another user\. Name an output in"):
+    with pytest.raises(CheckpointError, match=r"belongs to another user\. Choose an output in"):
         run(out)
 
 

@@ -146,7 +146,7 @@ def test_existing_output_needs_force(run, tmp_path: Path):
     out.write_text("precious")
     code, err = run("-o", out)
     assert code == Exit.USAGE
-    assert "exists already" in err
+    assert "already exists" in err
     assert "--force" in err
     assert out.read_text() == "precious"
     assert run("-o", out, "--force") == (Exit.OK, "")
@@ -414,8 +414,8 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
     assert code == Exit.DISK
     assert err == (
         f"pdex-gpu: error: The output '{out}' could not be written: the disk of the folder "
-        f"'{tmp_path}' is full. Make room there, or use another.\nWhat was computed is kept in "
-        f"'{tmp_path}/.de.csv.checkpoint'; the same call carries on with it.\n"
+        f"'{tmp_path}' is full. Free up space there, or use another.\nFinished results are kept in "
+        f"'{tmp_path}/.de.csv.checkpoint'; the same call resumes from there.\n"
     )
     assert leftovers(tmp_path) == [".de.csv.checkpoint", *(["de.csv"] if existing else [])]
     if existing:
@@ -463,7 +463,7 @@ sys.exit(cli.main(sys.argv[2:]))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     if number == "SIGINT":
-        assert done.stderr.startswith("pdex-gpu: interrupted\nWhat was computed is kept in ")
+        assert done.stderr.startswith("pdex-gpu: interrupted\nFinished results are kept in ")
     assert leftovers(tmp_path) == [".de.csv.checkpoint"]
     kept = leftovers(tmp_path / ".de.csv.checkpoint")
     assert [name for name in kept if not name.startswith("genes-")] == ["lock", "run.json"]
@@ -560,7 +560,7 @@ def test_device_options_reach_the_call(run, tmp_path: Path, monkeypatch):
 def test_no_number_of_a_device(run, tmp_path: Path, device: str):
     code, err = run("-o", tmp_path / "de.csv", f"--device={device}")
     assert code == Exit.USAGE
-    assert "is not the number of a device" in err
+    assert "is not a device number" in err
 
 
 def test_compile(monkeypatch, capsys):
@@ -578,7 +578,7 @@ def test_compile(monkeypatch, capsys):
     assert asked == [(None, []), (1, []), (None, ["sm_80", "sm_90", "sm_120"])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["sort", "sm_90", "compiled"]
-    assert lines[3].split() == ["moments", "sm_90", "was", "there"]
+    assert lines[3].split() == ["moments", "sm_90", "cached"]
 
 
 def test_compile_without_a_device(monkeypatch, capsys):
@@ -597,10 +597,10 @@ def test_compile_without_a_device(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--arch", "90"], "belong to --compile"),
-        (["--device", "0"], "belong to --compile"),
-        (["--compile", "--arch", "volta"], "'volta' is not an architecture"),
-        (["--compile", "--arch", "sm_90", "--device", "0"], "Give one"),
+        (["--arch", "90"], "are only valid with --compile"),
+        (["--device", "0"], "are only valid with --compile"),
+        (["--compile", "--arch", "volta"], "'volta' is not a CUDA architecture"),
+        (["--compile", "--arch", "sm_90", "--device", "0"], "Pass only one"),
     ],
 )
 def test_compile_usage(args: list[str], says: str, capsys):

@@ -126,7 +126,7 @@ def test_hits_in_words(n_hits: list[int], text: str):
         (AUTO, "CUDA"),
         ("auto: slow; cuda not usable: a; cpu not usable: numba is not installed", "CUDA and CPU"),
         ("auto: compute capability 9.0", None),
-        ("backend='cpu' was asked for", None),
+        ("backend='cpu' was requested", None),
         ("", None),
     ],
 )
@@ -134,8 +134,8 @@ def test_why_not_cuda_takes_one_line(reason: str, skipped: str | None):
     provenance = {"backend": "cpu", "engine": "threads", "device": "CPU", "backend_reason": reason}
     lines = console.describe_backend(provenance)
     assert lines[0] == "cpu backend, threads engine, on CPU"
-    why = [] if skipped is None else [f"{skipped} cannot be used here; why: pdex-gpu doctor"]
-    assert lines[1:] == why
+    why = f"{skipped} cannot be used here. To see why, run: pdex-gpu doctor"
+    assert lines[1:] == ([] if skipped is None else [why])
 
 
 @pytest.mark.parametrize("place", ["path", "elsewhere"])

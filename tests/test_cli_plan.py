@@ -141,18 +141,18 @@ def test_text(screen, capsys, tmp_path):
     assert table["cells x genes"] == "400 x 30"
     assert table["nonzeros"] == f"{found.n_stored:,} ({found.density:.1%})"
     assert (table["groups"], table["comparisons"]) == ("5", "4")
-    assert table["rows of the result"] == "120"
+    assert table["result rows"] == "120"
     assert (table["read"], table["ranges of genes"]) == ("front to back once", "1")
     assert table["scratch"] == "none"
-    assert table["result in its file"].endswith(" beside it")
-    assert table["by"].startswith("cpu, threads, ")
+    assert table["result file"].endswith(" during the run")
+    assert table["run by"].startswith("cpu, threads, ")
     assert "time" not in table
 
 
 def test_text_with_seconds(screen, capsys, quick):
     table, rest = shown(capsys, screen, "--groupby", GROUPBY, "--dask-workers", 3)
-    assert table["by"] == "cpu, dask, 3 workers of 1 thread"
-    assert "memory needed, each worker" in table
+    assert table["run by"] == "cpu, dask, 3 workers with 1 thread"
+    assert "memory needed per worker" in table
     assert {"opening", "reading, decoding", "sorting, ranking, p-values", "time"} <= set(table)
     assert any(line.startswith("assumed  values have fractions (X is not read)") for line in rest)
 
@@ -231,7 +231,7 @@ def test_too_little_room_ends_with_6(screen, capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "code", "name", "says"),
     [
-        ([], Exit.USAGE, "OptionError", "Missing option --groupby COL"),
+        ([], Exit.USAGE, "OptionError", "Missing option --groupby"),
         (["--groupby", "nope"], Exit.INPUT, "ColumnError", "Unknown column of obs 'nope'"),
         (["--groupby", GROUPBY, "--reference", "x"], Exit.INPUT, "LabelError", REFERENCE),
         (["--groupby", GROUPBY, "--layer", "x"], Exit.INPUT, "LayerError", "'x'"),

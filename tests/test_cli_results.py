@@ -177,7 +177,7 @@ def test_nothing_left(tmp_path: Path, capsys):
     kept = np.array([[False, False], [True, False]])
     result_of({}, ["A", "B"], ["NT", "NT"], ["x", "y"], kept=kept).to_parquet(path)
     assert main(["top", str(path), "A"]) == Exit.OK
-    assert "No gene is left" in capsys.readouterr().out
+    assert "No genes are left" in capsys.readouterr().out
     assert main(["top", str(path), "A", "--json"]) == Exit.OK
     assert json.loads(capsys.readouterr().out)["rows"] == []
 
@@ -349,10 +349,16 @@ def test_options_reach_the_figure(
     [
         (["vulcano", "r.parquet", "-o", "x.png"], "Did you mean 'volcano'?"),
         (["volcano", "r.parquet", "-o", "x.png"], "--target NAME"),
-        (["volcano", "r.parquet", "--target", "A", "--target", "B", "-o", "x.png"], "more than"),
-        (["hits", "r.parquet", "--target", "A", "-o", "x.png"], "--target does not go with hits"),
-        (["hits", "r.parquet", "--feature", "A", "-o", "x.png"], "it goes with heatmap"),
-        (["volcano", "r.parquet", "--target", "A", "-n", "3", "-o", "x.png"], "-n does not go"),
+        (
+            ["volcano", "r.parquet", "--target", "A", "--target", "B", "-o", "x.png"],
+            "several times",
+        ),
+        (["hits", "r.parquet", "--target", "A", "-o", "x.png"], "--target is not valid for hits"),
+        (["hits", "r.parquet", "--feature", "A", "-o", "x.png"], "it is only for heatmap"),
+        (
+            ["volcano", "r.parquet", "--target", "A", "-n", "3", "-o", "x.png"],
+            "-n is not valid for volcano",
+        ),
         (["hits", "r.parquet", "-o", "x.jpg"], "Unknown output format '.jpg'"),
         (["hits", "r.parquet", "-o", "old.png"], "exists already. Add --force"),
         (["hits", "r.parquet", "-o", "folder.png"], "is a folder"),

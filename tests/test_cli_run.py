@@ -128,7 +128,7 @@ def test_guides_take_the_place_of_groupby(given):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ([], "Missing option --groupby COL"),
+        ([], "Missing option --groupby"),
         (["--groupby", "g", "--welch", "--variance", "pooled"], "contradict"),
         (["--groupby", "g", "--pairs", "A"], "TARGET:REFERENCE"),
         (["--groupby", "g", "--pairs", "A:B:C"], "one colon"),
@@ -264,4 +264,4 @@ def test_calibrate_mistakes(
 def test_a_url_is_not_taken_for_a_path(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     url = "https://example.org/screen.h5ad"
     assert main(["run", url, "--groupby", "a", "-o", str(tmp_path / "de.parquet")]) != 0
-    assert f"{url} is an h5ad file behind a URL" in capsys.readouterr().err
+    assert f"{url} is an h5ad file at a URL" in capsys.readouterr().err

@@ -354,7 +354,7 @@ def test_a_run_on_a_terminal(screen_file: Path, tmp_path: Path, interrupted: boo
     assert "━" not in after
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
     if interrupted:
-        assert "pdex-gpu: interrupted\r\nWhat was computed is kept in" in after
+        assert "pdex-gpu: interrupted\r\nFinished results are kept in" in after
     else:
         assert "4 groups x 40 genes in" in after
     assert "Traceback" not in terminal.text

@@ -387,7 +387,7 @@ def test_a_stopped_run_is_carried_on(client: Any, files: Any, storage: str, tmp_
     run(data, client, out=whole)
     with pytest.raises(Stop) as caught:
         run(data, client, out=out, gene_chunk_size=1, progress=stopped(3))
-    assert "carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     kept = list(checkpoint_folder(out).glob("genes-*.npy"))
     assert kept
     reports = []
@@ -522,7 +522,7 @@ def test_results_of_a_run_that_was_given_up_are_not_taken(tmp_path: Path):
         write_range(first.folder, slice(0, 3), ValueSummary(), values, *old)
     with open_checkpoint(out, {"metric": "b"}, fields, 3, restart=True) as second:
         assert second.note != old[1]
-        with pytest.raises(CheckpointError, match="belongs to another run by now"):
+        with pytest.raises(CheckpointError, match="now belongs to another run"):
             write_range(second.folder, slice(0, 3), ValueSummary(), values, *old)
         assert not list(second.folder.glob("genes-*"))
 
@@ -650,10 +650,10 @@ def test_folders_of_split_rows_are_private_and_nobody_elses(
     tmp_path.chmod(0o1777)
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: os.stat(tmp_path).st_uid + 1)
-        with pytest.raises(ScratchError, match="that this run did not make"):
+        with pytest.raises(ScratchError, match="that this run did not create"):
             folder.begin([0, 9])
     (tmp_path / "link").symlink_to(at)
-    with pytest.raises(ScratchError, match="is a link that this run did not make"):
+    with pytest.raises(ScratchError, match="is a link that this run did not create"):
         SplitFolder(tmp_path / "link", {}).begin([0, 9])
 
 
@@ -690,12 +690,12 @@ def test_what_is_no_client(files: Any):
 
 
 def test_a_client_without_the_engine(files: Any):
-    with pytest.raises(OptionError, match=r"is the Dask cluster of engine='dask', but engine='au"):
+    with pytest.raises(OptionError, match=r"is only valid with engine='dask', but engine='au"):
         run(files("h5ad csr"), client="tcp://127.0.0.1:1", engine="auto")
 
 
 def test_workers_without_a_say(client: Any, files: Any):
-    with pytest.raises(OptionError, match=r"n_workers=2 cannot be given with engine='dask'"):
+    with pytest.raises(OptionError, match=r"n_workers=2 is not valid with engine='dask'"):
         run(files("h5ad csr"), client, n_workers=2)
 
 
@@ -767,7 +767,7 @@ def test_a_scratch_folder_that_a_worker_cannot_see(
     client: Any, files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setattr(survey, "_exists", lambda path: "pdex_gpu-" not in str(path))
-    with pytest.raises(ClusterError, match=r"cannot see the shared folder .*name a folder there"):
+    with pytest.raises(ClusterError, match=r"cannot see the shared folder .*choose a folder there"):
         run(files("h5ad csr"), client, scratch=tmp_path)
 
 
@@ -868,16 +868,16 @@ def test_a_matrix_too_large_to_send(client: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UnsupportedDataError) as caught:
         run(screen(sparse.csr_matrix(logged())), client)
     assert "cannot send a matrix of" in str(caught.value)
-    assert "adata.write_h5ad), and give its path" in str(caught.value)
+    assert "adata.write_h5ad), and pass its path" in str(caught.value)
 
 
 def test_what_only_this_process_has_open(client: Any, files: Any):
     backed = files("backed csr")
-    with pytest.raises(UnsupportedDataError, match=r"cannot hand its workers a view of CSR"):
+    with pytest.raises(UnsupportedDataError, match=r"cannot send its workers a view of CSR"):
         run(backed[:40], client)
     with (
         open(files("h5ad csr"), "rb") as file,
-        pytest.raises(UnsupportedDataError, match=r"Give the path of the file or store"),
+        pytest.raises(UnsupportedDataError, match=r"Pass the path of the file or store"),
     ):
         run(file, client)
 

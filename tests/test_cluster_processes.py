@@ -259,7 +259,7 @@ def test_a_task_that_kills_its_workers(larger: Path, tmp_path: Path):
         cluster(2, processes=True) as client,
     ):
         client.run(_deadly)
-        with pytest.raises(WorkerError, match=r"died again and again over one task.*memory="):
+        with pytest.raises(WorkerError, match=r"died repeatedly on one task.*memory="):
             compare(larger, client, tmp_path / "de.parquet")
         assert checkpoint_folder(tmp_path / "de.parquet").exists()
 
@@ -314,7 +314,7 @@ def test_the_scheduler_is_lost(
             ClusterError, match=r"scheduler at tcp://.* was lost.*is kept"
         ) as caught:
             compare(larger, address, out, progress=report)
-    assert "the same call carries on" in caught.value.__notes__[0]
+    assert "the same call resumes" in caught.value.__notes__[0]
     kept = checkpoint_folder(out)
     assert list(kept.glob("split/*/rows-*"))
     assert not out.exists()
@@ -393,12 +393,12 @@ def test_a_chunk_that_is_not_there(storage: Any, tmp_path: Path):
     url = storage("zarr csr", 10**6)
     (chunk,) = [p for p in (tmp_path / "csr.zarr" / "X" / "data").rglob("0") if p.is_file()]
     chunk.unlink()
-    with pytest.raises(FileFormatError, match=r"X/data of http://.*chunk 0 .* is not there"):
+    with pytest.raises(FileFormatError, match=r"X/data of http://.*chunk 0 .* is missing"):
         run(url)
 
 
 def test_an_h5ad_file_behind_a_url():
-    with pytest.raises(FileFormatError, match=r"behind a URL, where only zarr stores are read"):
+    with pytest.raises(FileFormatError, match=r"at a URL, but only zarr stores can be read"):
         run("https://example.org/screen.h5ad")
 
 

@@ -392,9 +392,9 @@ def test_exact_p_values_out_of_reach():
     with pytest.raises(OptionError) as caught:
         run(screen(values, obs), method="exact", backend="cpu")
     message = str(caught.value)
-    assert "method='exact' is out of reach for groups of 900 and 900 cells" in message
-    assert "the limit is 500,000,000" in message
-    assert "this is 729,000,000" in message
+    assert "method='exact' would take too long for groups of 900 and 900 cells" in message
+    assert "above the limit of 500,000,000" in message
+    assert "is 729,000,000" in message
     assert "Use method='auto'" in message
 
 
@@ -566,17 +566,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"columns": ["z"], "metric": "t-test"}, "Column 'z' does not exist for metric='t-test'"),
     (
         {"columns": ["log10_p"], "metric": "t-test", "trim": 0.1},
-        "Column 'log10_p' cannot be had with these options (trim=0.1",
+        "Column 'log10_p' is not available with these options (trim=0.1",
     ),
-    ({"confidence": 95}, "confidence=95 must be a number between 0 and 1. For 95 %, give 0.95."),
+    ({"confidence": 95}, "confidence=95 must be a number between 0 and 1. For 95%, pass 0.95."),
     ({"confidence": -0.5}, "confidence=-0.5 must be a number between 0 and 1."),
     ({"confidence": None}, "confidence=None must be a number between 0 and 1."),
     ({"confidence": math.nan}, "confidence=nan must be a number between 0 and 1."),
     ({"confidence": True}, "confidence=True must be a number between 0 and 1."),
     ({"confidence": "0.95"}, "confidence='0.95' must be a number between 0 and 1."),
-    ({"pseudocount": -1}, "pseudocount=-1 must be a number, at least 0."),
-    ({"pseudocount": None}, "pseudocount=None must be a number, at least 0."),
-    ({"pseudocount": math.nan}, "pseudocount=nan must be a number, at least 0."),
+    ({"pseudocount": -1}, "pseudocount=-1 must be a number of at least 0."),
+    ({"pseudocount": None}, "pseudocount=None must be a number of at least 0."),
+    ({"pseudocount": math.nan}, "pseudocount=nan must be a number of at least 0."),
     ({"pseudocount": "1"}, "pseudocount='1' must be a number"),
     ({"metric": "Wilcoxon"}, "Unknown metric 'Wilcoxon'. Did you mean 'wilcoxon'?"),
     ({"alternative": "two.sided"}, "Unknown value for alternative: 'two.sided'. Did you mean"),
@@ -588,11 +588,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"metric": "t-test", "variance": "welch", "equal_var": False},
-        "variance= and equal_var= say the same. Give one of them.",
+        "variance= and equal_var= are the same option; pass only one.",
     ),
     (
         {"metric": "anderson", "variant": "midrank", "midrank": True},
-        "variant= and midrank= say the same. Give one of them.",
+        "variant= and midrank= are the same option; pass only one.",
     ),
     ({"metric": "anderson", "variant": "left"}, "Unknown value for variant: 'left'"),
     ({"metric": "anderson", "p_values": "exact"}, "Unknown value for p_values: 'exact'"),

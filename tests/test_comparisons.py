@@ -366,8 +366,8 @@ def test_strata_without_both_sides_are_logged(caplog):
 
 # --- what makes no sense -----------------------------------------------------------------------
 
-_NO_PAIR = "must be rows of (target, reference): a list of pairs, or a table with these columns"
-_TOGETHER = "pairs= goes with comparison='pairs', and only with it"
+_NO_PAIR = "must be rows of (target, reference): a list of pairs, or a table with these two columns"
+_TOGETHER = "pairs= is only valid with comparison='pairs'"
 
 BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
     ({"comparison": "Rest"}, OptionError, "Unknown comparison 'Rest'. Did you mean 'rest'?"),
@@ -375,37 +375,37 @@ BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
     (
         {"comparison": "each_reference"},
         OptionError,
-        "needs several references, but reference='ctrl' is one. Give a list",
+        "needs several references, but reference='ctrl' is only one. Pass a list",
     ),
     (
         {"comparison": "each_reference", "reference": ["ctrl", "ctrl"]},
         OptionError,
-        "needs several references, but reference=['ctrl', 'ctrl'] is one",
+        "needs several references, but reference=['ctrl', 'ctrl'] is only one",
     ),
     ({"comparison": "pairs"}, OptionError, _TOGETHER),
     ({"pairs": [("a", "b")]}, OptionError, _TOGETHER),
     ({"comparison": "rest", "pairs": [("a", "b")]}, OptionError, _TOGETHER),
-    ({"comparison": "pairs", "pairs": []}, OptionError, "pairs= holds no pair"),
+    ({"comparison": "pairs", "pairs": []}, OptionError, "pairs= is empty"),
     (
         {"comparison": "pairs", "pairs": pd.DataFrame({"target": [], "reference": []})},
         OptionError,
-        "pairs= holds no pair",
+        "pairs= is empty",
     ),
     (
         {"comparison": "pairs", "pairs": [("a", "b"), ("a", "Ctrl")]},
         LabelError,
-        "The pair ('a', 'Ctrl') names a reference that is no group: Unknown group in column "
+        "The pair ('a', 'Ctrl') names a reference that does not exist: Unknown group in column "
         "'group': 'Ctrl'. Did you mean 'ctrl'?",
     ),
     (
         {"comparison": "pairs", "pairs": [("x", "a")]},
         LabelError,
-        "The pair ('x', 'a') names a target that is no group",
+        "The pair ('x', 'a') names a target that does not exist",
     ),
     (
         {"comparison": "pairs", "pairs": [("a", None)]},
         LabelError,
-        "The pair ('a', None) names a reference that is no group",
+        "The pair ('a', None) names a reference that does not exist",
     ),
     (
         {"comparison": "pairs", "pairs": [("a", "a")]},
@@ -421,12 +421,12 @@ BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
     (
         {"comparison": "pairs", "pairs": pd.DataFrame({"target": ["a"], "ref": ["b"]})},
         OptionError,
-        "pairs= has no column 'reference'; it needs target and reference, and has 'target', 'ref'",
+        "pairs= has no column 'reference': it needs target and reference, but has 'target', 'ref'",
     ),
     (
         {"comparison": "pairs", "pairs": [("a", "b")], "groups": ["a"]},
         OptionError,
-        "groups= and pairs= both say what is compared",
+        "groups= and pairs= both select the comparisons",
     ),
     ({"groups": ["ctrl"]}, LabelError, "No target group is left to compare with 'ctrl'"),
     ({"groups": []}, LabelError, "No target group is left to compare with 'ctrl'"),
@@ -447,7 +447,11 @@ BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
         "No target group is left to compare with the other perturbed cells",
     ),
     ({"groupby": ["group", "group"]}, OptionError, "names a column twice"),
-    ({"groupby": []}, OptionError, "a column of obs, or a list of columns, the groups' first"),
+    (
+        {"groupby": []},
+        OptionError,
+        "or a list of columns with that of the groups first",
+    ),
     ({"groupby": ["group", 3]}, OptionError, "a column of obs, or a list of columns"),
     ({"groupby": {"group"}}, OptionError, "must be text, not set"),
     (
@@ -458,7 +462,7 @@ BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
     (
         {"groupby": ["group", "holes"]},
         LabelError,
-        "21 cells of the groups compared have no value in column 'holes'. Fill it in, or remove",
+        "21 cells of the compared groups have no value in column 'holes'. Fill in the values",
     ),
     ({"min_cells": 0}, OptionError, "min_cells=0 must be a whole number of at least 1."),
     ({"min_cells": None}, OptionError, "min_cells=None must be a whole number of at least 1."),
@@ -467,7 +471,7 @@ BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
         {"min_cells": 1000},
         LabelError,
         "min_cells=1000 leaves no comparison: the largest target has 31 cells, the largest "
-        "reference 17. Give fewer.",
+        "reference 17. Lower min_cells.",
     ),
 ]
 
@@ -489,7 +493,7 @@ def test_cells_that_are_not_compared_need_no_level():
     assert_rows(result, rows)
     result, _ = run(screen(obs=obs), groups=["d", "safe"], strata="holes")
     assert_rows(result, rows_of(frame(), groups=["d", "safe"], strata="batch")[0])
-    with pytest.raises(LabelError, match="cells of the groups compared have no value"):
+    with pytest.raises(LabelError, match="cells of the compared groups have no value"):
         run(screen(obs=obs), ["group", "holes"], groups=["d"], comparison="rest")
 
 

@@ -75,7 +75,7 @@ def run(adata=None, **options):
 
 
 def pairs(values: np.ndarray, adata, function, **options) -> tuple[np.ndarray, np.ndarray]:
-    """Statistic and p-value of a scipy test on every (target, gene); 1 where it cannot judge."""
+    """Statistic and p-value of a scipy test on every (target, gene); 1 where it is undefined."""
     labels = adata.obs[GROUPBY].to_numpy().astype(str)
     x = {name: values[labels == name].astype(np.float64) for name in ("A", "B", "C", REFERENCE)}
     found = []
@@ -564,7 +564,7 @@ def test_the_number_of_threads_does_not_change_what_scipy_says():
 
 
 def test_use_continuity_is_what_tie_correct_is_for():
-    with pytest.raises(errors.OptionError, match="use_continuity is set by tie_correct"):
+    with pytest.raises(errors.OptionError, match="tie_correct also sets use_continuity"):
         run(use_continuity=False)
 
 

@@ -436,6 +436,6 @@ def test_counts_below_zero(truth, how, tmp_path):
 
 def test_without_polars(truth, monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(errors.MissingDependencyError, match="or give as_pandas=True"):
+    with pytest.raises(errors.MissingDependencyError, match="or pass as_pandas=True"):
         run(screen(truth))
     assert len(run(screen(truth), as_pandas=True)) == 48

@@ -353,10 +353,10 @@ def test_counts_are_pointed_out(truth, caplog):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"method": "logreg"}, ValueError, "method='logreg' is not offered"),
+        ({"method": "logreg"}, ValueError, "method='logreg' is not supported"),
         ({"method": "t_test"}, ValueError, "Unknown method 't_test'. Did you mean 't-test'"),
         ({"corr_method": "fdr"}, ValueError, "Unknown corr_method 'fdr'"),
-        ({"groups": "a"}, ValueError, "specify a sequence of groups"),
+        ({"groups": "a"}, ValueError, "must be a sequence of groups"),
         ({"groups": []}, ValueError, r"groups=\[\] names no group"),
         ({"groups": ["a", "x"]}, ValueError, "Unknown group in column 'group': 'x'"),
         ({"groups": ["a"], "reference": "a"}, ValueError, "No target group is left"),
@@ -368,7 +368,7 @@ def test_counts_are_pointed_out(truth, caplog):
         ({"tie_correct": "yes"}, ValueError, "tie_correct='yes' must be"),
         ({"mask_var": "even"}, ValueError, "mask_var: Unknown column of var 'even'"),
         ({"mask_var": [1] * 20}, ValueError, "mask_var must be boolean"),
-        ({"mask_var": np.ones(24, bool)}, ValueError, "a value for each of 20 genes"),
+        ({"mask_var": np.ones(24, bool)}, ValueError, "one value for each of 20 genes"),
         ({"mask_var": np.zeros(20, bool)}, ValueError, "mask_var selects no gene"),
         ({"mask_var": "odd"}, ValueError, "20 genes of adata, but adata.raw has 24"),
     ],

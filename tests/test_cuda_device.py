@@ -356,7 +356,7 @@ def test_host_memory_that_cannot_be_page_locked(device, cupy, monkeypatch, caplo
     np.testing.assert_array_equal(back, values)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert f"no 24 bytes of host memory can be page-locked (cudaError{status}" in record.message
+    assert f"cannot page-lock 24 bytes of host memory (cudaError{status}" in record.message
 
 
 def test_a_device_that_is_lost_while_memory_is_page_locked(device, cupy, monkeypatch):
@@ -378,7 +378,7 @@ def test_adopt(device, cupy):
     assert ("synchronize device", 1) in cupy.calls
 
     elsewhere.device.id = 0
-    with pytest.raises(OptionError, match=r"on device 0, but device 1 was chosen. Give device=0"):
+    with pytest.raises(OptionError, match=r"on device 0, but device 1 was chosen. Pass device=0"):
         device.adopt(elsewhere)
     moved.__cuda_array_interface__ = {"data": (7, False)}
     with pytest.raises(ValueError, match="cannot use this Array in place"):
@@ -453,8 +453,8 @@ def test_out_of_memory(module):
         stream.empty(100, np.float64)
     assert str(caught.value) == (
         "Fake GPU, device 0, ran out of memory while allocating 800 bytes: 200 of 1,000 bytes are "
-        "free within the limit of 500 bytes. Free memory of the device (nvidia-smi lists who has "
-        "it), raise device_memory, or use backend='cpu'."
+        "free within the limit of 500 bytes. Free memory of the device (nvidia-smi lists what is "
+        "using it), raise device_memory, or use backend='cpu'."
     )
     assert isinstance(caught.value.__cause__, OutOfMemoryError)
 
@@ -504,7 +504,7 @@ def test_shared_memory_leaves_room_for_what_the_kernel_declares(device, cupy):
 
 @pytest.mark.parametrize("arg", [1, 1.0, True, "x", np.zeros(3), np.datetime64(0, "s")])
 def test_arguments_that_cupy_would_guess(device, arg):
-    with pytest.raises(TypeError, match=r"Argument 1 of probe is a \w+: give a device array"):
+    with pytest.raises(TypeError, match=r"Argument 1 of probe is a \w+: pass a device array"):
         device.stream().launch("probe", "probe", 1, 32, np.int32(1), arg)
 
 
@@ -674,7 +674,7 @@ def test_a_binary_that_cannot_be_loaded(device, cupy, status):
     cupy.no_loading = status
     with pytest.raises(KernelError, match=rf"starting probe of probe .*cudaError{status}") as found:
         device.stream().launch("probe", "probe", 1, 32)
-    assert "Update the NVIDIA driver, or install the CuPy that fits it" in str(found.value)
+    assert "Update the NVIDIA driver, or install the CuPy that matches it" in str(found.value)
     assert "Run again" not in str(found.value)
 
 
@@ -818,7 +818,7 @@ def test_a_binary_whose_missing_byte_nobody_knows():
     at_end = bytearray(whole) + b"data"
     struct.pack_into("<QQ", at_end, 64 + 100 + 64 + 24, len(whole), 4)
     assert completed(bytes(at_end), "probe.cu") == at_end
-    with pytest.raises(BackendError, match=f"{len(whole) + 3} bytes of it, and it has "):
+    with pytest.raises(BackendError, match=f"{len(whole) + 3} bytes, but the binary declares "):
         completed(bytes(at_end[:-1]), "probe.cu")
 
 

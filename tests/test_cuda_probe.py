@@ -196,7 +196,7 @@ def test_no_cupy_names_the_command_for_the_driver(machine, version, device, comm
 def test_driver_too_old(machine):
     opened = machine(FakeLibrary(11080), cupy=None)
     assert (
-        "the driver is too old: it runs CUDA up to 11.8, and 12.0 or later is needed: update it"
+        "the driver is too old: it supports CUDA up to 11.8, but 12.0 or later is needed: update it"
         in causes()
     )
     assert "CuPy is not installed" in causes()
@@ -206,7 +206,7 @@ def test_driver_too_old(machine):
 def test_cupy_newer_than_the_driver(machine):
     opened = machine(FakeLibrary(12040))
     assert causes() == (
-        "CuPy 14.2.0 is for CUDA 13, and the driver runs CUDA up to 12.4: run pip uninstall "
+        "CuPy 14.2.0 is for CUDA 13, but the driver supports CUDA up to 12.4: run pip uninstall "
         f"cupy-cuda13x, then {CUDA12}, or update the driver"
     )
     assert opened == []
@@ -254,8 +254,8 @@ def test_compute_capability(machine):
 def test_no_memory(machine):
     machine(FakeLibrary(), d0={"free": 100 * 2**20})
     assert causes() == (
-        "no memory is free: 100 MiB of 143,360 MiB, and 256 MiB are needed (nvidia-smi lists who "
-        "has it)"
+        "no memory is free: 100 MiB of 143,360 MiB, but 256 MiB are needed (nvidia-smi lists what "
+        "is using it)"
     )
 
 
@@ -344,12 +344,12 @@ def test_auto_says_why_not_cuda(machine):
 def test_a_device_is_cuda_or_nothing(machine):
     machine(FakeLibrary(devices=(H200, H200)), d1={"free": 0})
     chosen = choose_backend("auto", 0)
-    assert (chosen.name, chosen.reason) == ("cuda", "device=0 was asked for")
+    assert (chosen.name, chosen.reason) == ("cuda", "device=0 was requested")
     assert choose_backend("cuda", np.int64(0)).device == "NVIDIA H200, device 0"
     for name in ("auto", "cuda"):
         with pytest.raises(BackendError, match="no memory is free"):
             choose_backend(name, 1)
-    with pytest.raises(BackendError, match=r"device=7 was asked for, but .* there is no device 7"):
+    with pytest.raises(BackendError, match=r"device=7 was requested, but .* there is no device 7"):
         choose_backend("auto", 7)
 
 

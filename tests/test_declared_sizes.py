@@ -134,13 +134,13 @@ FILES: dict[str, tuple[Callable[[h5py.File], None], type[PdexGpuError], str]] = 
         of_length(CATEGORIES, 2 * 10**9, chunks=(10**6,)), MemoryBudgetError, "2,000,000,000 texts"
     ),
     "one long category many times": (
-        same_text(CATEGORIES, 3000, None), MemoryBudgetError, "letters of Column 'target_gene'"
+        same_text(CATEGORIES, 3000, None), MemoryBudgetError, "text of Column 'target_gene'"
     ),
     "the same, compressed": (
-        same_text(CATEGORIES, 3000, "gzip"), MemoryBudgetError, "letters of Column 'target_gene'"
+        same_text(CATEGORIES, 3000, "gzip"), MemoryBudgetError, "text of Column 'target_gene'"
     ),
     "the same, in one piece": (
-        same_text_in_one_piece(CATEGORIES, 3000), MemoryBudgetError, "letters of Column"
+        same_text_in_one_piece(CATEGORIES, 3000), MemoryBudgetError, "text of Column"
     ),
     "one long name of many genes": (
         same_text("var/_index", N_GENES * 50, None), FileFormatError, f"{N_GENES} genes"
@@ -342,7 +342,7 @@ def test_a_chunk_of_blosc_of_another_length(tmp_path: Path, codec: str, by: int)
     file = tmp_path / "x.zarr" / array.path / array.metadata.encode_chunk_key((0,))
     content = file.read_bytes()
     file.write_bytes(content[:by] if by < 0 else content + bytes(by))
-    with pytest.raises(FileFormatError, match="bytes, where it says"):
+    with pytest.raises(FileFormatError, match="bytes but declares"):
         ZarrArray(array, "X", False).read((slice(0, 1000),), np.empty(1000))
 
 

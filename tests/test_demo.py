@@ -45,7 +45,7 @@ def test_what_it_says(demo):
     assert f"{n_hits:,} hits at an FDR of 5 %, in " in said
     assert re.search(r"600 tests in \d+\.\d\d s", said)
     assert "Strongest hits:" in said
-    assert re.search(r"\d of 5 perturbations have their own gene down", said)
+    assert re.search(r"\d of 5 perturbations significantly reduce their own gene", said)
     assert str(folder / "results.parquet") in said
     assert str(folder / "report.html") in said
 
@@ -111,7 +111,7 @@ def test_command_overwrites_its_own_files(tmp_path: Path, capfd: pytest.CaptureF
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--perturbations", "50", "--genes", "10"], "at least as many --genes"),
+        (["--perturbations", "50", "--genes", "10"], "at least as many genes, but --genes is 10"),
         (["--cells", "10"], "too few"),
     ],
 )

@@ -199,7 +199,7 @@ def test_every_public_name_is_in_the_reference(site):
         "pdex_gpu.results.schema.COLUMNS",
         "pdex_gpu.results.schema.EXTRA_COLUMNS",
     }
-    wanted |= {"pdex_gpu.utils.progress.Progress"}
+    wanted |= {"pdex_gpu.Progress"}
     assert wanted <= inventory.keys(), sorted(wanted - inventory.keys())
 
 
@@ -349,7 +349,7 @@ def test_messages_are_read_from_the_code_as_they_are_raised(tables):
     found = {m.text for m in tables.messages() if m.kind == "OptionError"}
     with pytest.raises(errors.OptionError) as caught:
         pdex_gpu.open_result(DOCS)
-    pattern = next(t for t in found if t.endswith("Name the .parquet file of a result in it."))
+    pattern = next(t for t in found if t.endswith("Pass the .parquet file of a result in it."))
     assert re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), str(caught.value))
     assert "Unknown metric '…'. Did you mean '…'? Available (…): …." in found
 

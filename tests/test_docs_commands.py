@@ -121,7 +121,7 @@ def test_the_program_takes_what_is_shown(page: str, line: str, whole: bool):
     ("line", "says"),
     [
         ("backends --compile --arch sm_80 sm_90", "unexpected extra argument"),
-        ("backends --compile --arch sm_80,volta", "is not an architecture"),
+        ("backends --compile --arch sm_80,volta", "is not a CUDA architecture"),
         ("top results.parquet", "Missing argument"),
         ("run screen.h5ad --grouby x -o y", "--grouby"),
         ("rum screen.h5ad", "no command"),

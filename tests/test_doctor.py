@@ -59,7 +59,7 @@ def test_a_section_that_fails_is_a_finding(monkeypatch):
     first, second = diagnose()
     assert first.found == "fine"
     assert second.status == "problem"
-    assert second.found == "could not be examined (RuntimeError: of the library)"
+    assert second.found == "the check failed (RuntimeError: of the library)"
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ def test_not_installed_at_all(monkeypatch, tmp_path: Path):
 @pytest.mark.parametrize(
     ("there", "allowed", "used", "status", "says"),
     [
-        (8, 8, 8, "ok", "8 used by default: 8 in the machine, 8 by affinity"),
-        (8, 4, 4, "note", "4 used by default: 8 in the machine, 4 by affinity"),
-        (8, 8, 2, "note", "8 by affinity, 2 by the quota of the cgroup"),
+        (8, 8, 8, "ok", "8 used by default: the machine has 8, affinity allows 8"),
+        (8, 4, 4, "note", "4 used by default: the machine has 8, affinity allows 4"),
+        (8, 8, 2, "note", "affinity allows 8, the cgroup quota allows 2"),
     ],
 )
 def test_threads(monkeypatch, there: int, allowed: int, used: int, status: str, says: str):
@@ -268,7 +268,7 @@ def test_memory(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(machine, "memory_budget", lambda memory: 4 * 10**9)
     check = machine.memory(tmp_path / "meminfo")
     assert check.status == "ok"
-    assert check.found.startswith("8 GB free of 16.4 GB in the machine; a run may take 4 GB")
+    assert check.found.startswith("8 GB free of 16.4 GB in the machine; a run uses up to 4 GB")
     monkeypatch.setattr(machine, "available_memory", lambda: 10**9)
     check = machine.memory(tmp_path / "none")
     assert check.status == "note"
@@ -368,10 +368,10 @@ def pci(tmp_path: Path):
     ("driver", "card", "container", "status", "says", "fix"),
     [
         (GOOD, True, False, "ok", "driver 580.65 with CUDA 12.4: NVIDIA H200, device 0", None),
-        (OLD, True, False, "problem", "too old, CUDA 12.0", "sudo apt-get"),
-        (NO_DRIVER, False, False, "note", "no NVIDIA device is seen, CPUs are used", None),
+        (OLD, True, False, "problem", "too old; CUDA 12.0", "sudo apt-get"),
+        (NO_DRIVER, False, False, "note", "no NVIDIA device was found, so CPUs are used", None),
         (NO_DRIVER, True, True, "problem", "libcuda.so.1: not there)", "docker run --gpus all"),
-        (NO_DRIVER, True, False, "problem", "though there is an NVIDIA device", "sudo apt-get"),
+        (NO_DRIVER, True, False, "problem", "although there is an NVIDIA device", "sudo apt-get"),
         (NO_DEVICE, True, True, "problem", "sees no device", "unset CUDA_VISIBLE_DEVICES"),
     ],
 )
@@ -390,7 +390,7 @@ def test_driver(
 @pytest.mark.parametrize(
     ("driver", "found", "status", "says", "fix"),
     [
-        (NO_DRIVER, {}, "note", "needed for NVIDIA devices alone", None),
+        (NO_DRIVER, {}, "note", "only needed for NVIDIA devices", None),
         (GOOD, {}, "problem", "not installed", INSTALL.format(12)),
         (GOOD, {"cupy-cuda12x": "14.1.0"}, "ok", "cupy-cuda12x 14.1.0, for CUDA 12", None),
         (NO_DRIVER, {"cupy-cuda13x": "14.1.0"}, "ok", "for CUDA 13", None),
@@ -399,7 +399,7 @@ def test_driver(
             GOOD,
             {"cupy-cuda13x": "14.1.0"},
             "problem",
-            "is for CUDA 13, and the driver runs CUDA up to 12.4",
+            "is for CUDA 13, but the driver supports CUDA up to 12.4",
             f"pip uninstall -y cupy-cuda13x && {INSTALL.format(12)}",
         ),
         (

@@ -345,7 +345,7 @@ def test_too_little_memory(files, monkeypatch):
     assert found.problems == (
         f"memory= allows 10 kB, but at least {size_text(found.memory_needed)} are needed, "
         f"{size_text(found.result_bytes)} of them for the result. Write the result to a file with "
-        "out= (-o), or give more memory with memory= (--memory).",
+        "out= (-o), or allow more memory with memory= (--memory).",
     )
     with pytest.raises(errors.MemoryBudgetError):
         pdex_gpu.differential_expression(files["csr-gzip"], GROUPBY, memory=10_000, progress=False)
@@ -365,7 +365,7 @@ def test_too_little_memory_of_workers(files, monkeypatch, tmp_path):
     found = counted(files["csr-gzip"], memory=10_000, workers=2, out=tmp_path / "de.parquet")
     assert found.problems == (
         f"memory= allows 10 kB, but at least {size_text(found.memory_needed)} are needed by each "
-        "worker. Give more memory with memory= (--memory).",
+        "worker. Allow more memory with memory= (--memory).",
     )
 
 
@@ -391,12 +391,12 @@ def test_too_little_room(files, tmp_path, monkeypatch):
     assert got.lacks == ("scratch", "output")
     assert got.problems == (
         f"The scratch folder {str(scratch)!r} has {size_text(found.scratch_bytes[1] - 1)} free, "
-        f"but up to {size_text(found.scratch_bytes[1])} are needed for what does not fit in "
-        "memory. Name a folder with more room with scratch= (--scratch), or give more memory with "
+        f"but up to {size_text(found.scratch_bytes[1])} are needed for data that do not fit in "
+        "memory. Set scratch= (--scratch) to a folder with more room, or allow more memory with "
         "memory=.",
         f"The folder {str(out.parent)!r} has {size_text(beside - 1)} free, but the output "
-        f"'de.parquet' and its checkpoint take about {size_text(beside)} while it is made. Make "
-        "room there, or use another folder.",
+        f"'de.parquet' and its checkpoint need about {size_text(beside)} while it is written. "
+        "Make room there, or use another folder.",
     )
 
 
@@ -406,10 +406,10 @@ def test_too_little_room(files, tmp_path, monkeypatch):
         ({"groupby": "nope"}, errors.ColumnError, "Unknown column of obs 'nope'"),
         ({"reference": "nope"}, errors.LabelError, "nope"),
         ({"layer": "nope"}, errors.LayerError, "nope"),
-        ({"density": 0.0}, errors.OptionError, "density=0.0 must be a share"),
-        ({"density": 1.5}, errors.OptionError, "density=1.5 must be a share"),
+        ({"density": 0.0}, errors.OptionError, "density=0.0 must be a fraction"),
+        ({"density": 1.5}, errors.OptionError, "density=1.5 must be a fraction"),
         ({"workers": 0}, errors.OptionError, "workers=0 must be a whole number"),
-        ({"engine": "dask"}, errors.OptionError, "Give its workers with workers="),
+        ({"engine": "dask"}, errors.OptionError, "Pass its number of workers as workers="),
         ({"engine": "nope"}, errors.OptionError, "nope"),
         ({"metric": "nope"}, errors.OptionError, "nope"),
         ({"memory": "nope"}, errors.OptionError, "memory='nope' is not a size"),
@@ -434,11 +434,11 @@ def test_what_is_assumed_is_said(files, screen, tmp_path):
     texts = {
         "dense": "20% of a dense matrix are not zero",
         "unseen": "values have fractions (X is not read); counts would take less time",
-        "whole": "all values are whole numbers, as the first ones are",
-        "even": "all genes have equally many nonzeros",
-        "byte": "a cell has few distinct values, which take a byte each while they are kept",
-        "start": f"{CLUSTER_START:.0f} s until the workers of a running cluster work",
-        "sent": "the matrix is with every worker already",
+        "whole": "all values are whole numbers, like the first ones",
+        "even": "all genes have the same number of nonzeros",
+        "byte": "each cell has few distinct values, so each takes one byte while kept",
+        "start": f"{CLUSTER_START:.0f} s until the workers of a running cluster start",
+        "sent": "every worker already holds the matrix",
     }
 
     def of(data, **options):
@@ -462,7 +462,7 @@ def test_what_is_assumed_is_said(files, screen, tmp_path):
         assert of(counts[::2]) == [*dense, "whole"]
         counts.X = sparse.csr_matrix(counts.X)
     found = counted(files["csr-gzip"], backend="reference")
-    assert "no seconds: there is no model of the backend reference" in found.assumptions
+    assert "no run time: there is no time model for the backend reference" in found.assumptions
     assert estimate(files["csr-gzip"], GROUPBY, backend="reference", rates=RATES).seconds is None
 
 
@@ -654,7 +654,7 @@ def test_a_device_has_no_seconds(files, emulated_cuda):
     found = estimate(files["csr-gzip"], GROUPBY, backend="cuda")
     assert (found.backend, found.engine) == ("cuda", "streams")
     assert found.seconds is None
-    assert "no seconds: there is no model of the backend cuda" in found.assumptions
+    assert "no run time: there is no time model for the backend cuda" in found.assumptions
 
 
 @pytest.mark.parametrize("n_groups", [5, 400])
@@ -712,7 +712,7 @@ def test_storage_that_cannot_be_written_here_is_taken_for_gzip(quick, tmp_path, 
     with caplog.at_level("INFO", "pdex_gpu"):
         rates = measure_rates(_sample(storage=broken), load_kernels("cpu"), tmp_path)
     assert rates.read_stored + rates.read_decoded > 0
-    assert "taking gzip" in caplog.text
+    assert "using gzip" in caplog.text
     assert os.listdir(tmp_path) == []
 
 

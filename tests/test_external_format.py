@@ -133,7 +133,7 @@ class NpyFolders(FormatCode):
 
 
 THE_LINE = Format("npy", NpyFolders(), files="folders of .npy files", short="folders of .npy",
-                  suffixes=(".npys",), folders="those with a screen.json")  # fmt: skip
+                  suffixes=(".npys",), folder="a folder of .npy files", marks=(NOTE,))  # fmt: skip
 
 
 def write_folder(path: Path, adata: Any, form: str, layers: tuple[str, ...] = ()) -> Path:
@@ -334,7 +334,7 @@ def test_a_change_while_it_is_read(adata, tmp_path):
 def test_messages_name_it(folder, tmp_path):
     with pytest.raises(UnsupportedDataError, match=r"zarr stores and folders of \.npy files"):
         open_dataset(3, None)
-    with pytest.raises(FileFormatError, match=r"or those with a screen\.json"):
+    with pytest.raises(FileFormatError, match=r"or zarr\.json or screen\.json file"):
         open_dataset(tmp_path, None)
     with pytest.raises(OptionError, match="no file of results"):
         examine(tmp_path / "screen.npys")

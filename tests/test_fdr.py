@@ -455,5 +455,5 @@ def test_a_file_that_ends_early(file_column: external_sort.FileColumn) -> None:
     file_column.write(0, np.zeros(500))
     with pytest.raises(FileFormatError, match=r"Values 400 to 700 of a column of 1,000") as caught:
         file_column.read(400, 700)
-    assert "ends 1,600 bytes before that" in str(caught.value)
+    assert "is 1,600 bytes too short" in str(caught.value)
     assert "Run again" in str(caught.value)

@@ -328,12 +328,12 @@ def garbled(path: Path) -> None:
 
 
 SAYS = {
-    replaced: "was replaced by another file while it was read",
-    removed: "was removed while it was read",
-    rewritten: "was changed while it was read",
-    truncated: "was changed while it was read",
-    zeroed: "was changed while it was read",
-    garbled: "was changed while it was read",
+    replaced: "was replaced by another file while it was being read",
+    removed: "was removed while it was being read",
+    rewritten: "was changed while it was being read",
+    truncated: "was changed while it was being read",
+    zeroed: "was changed while it was being read",
+    garbled: "was changed while it was being read",
 }
 
 

@@ -435,7 +435,7 @@ def test_a_file_that_ends_within_a_chunk(tmp_path):
             array = open_hdf5_array(file["X"], "X")
             os.truncate(path, offset + size // 8)  # of the last chunk not all is needed
             os.utime(path, ns=(1, 1))
-            with pytest.raises(FileFormatError, match=f"{path} was changed while it was read"):
+            with pytest.raises(FileFormatError, match=f"{path} was changed while it was being"):
                 whole(array)
 
 
@@ -450,7 +450,7 @@ def test_what_h5py_finds_damaged(tmp_path):
         assert str(caught.value).startswith(f"X of {path}, entries 500 to 1200 cannot be read: ")
         assert isinstance(caught.value.__cause__, OSError)
         os.utime(path, ns=(1, 1))  # what was read is of no file that there is
-        with pytest.raises(FileFormatError, match=f"{path} was changed while it was read"):
+        with pytest.raises(FileFormatError, match=f"{path} was changed while it was being"):
             array.read((slice(500, 1200),), np.empty(700, "i4"))
 
 

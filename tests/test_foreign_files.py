@@ -548,9 +548,9 @@ def test_names_of_columns_that_are_not_utf8(tmp_path):
 @pytest.mark.parametrize(
     ("part", "value", "says"),
     [
-        ("X/indices", 1.5, "it holds 1.5, where whole numbers belong"),
-        ("X/indptr", np.nan, "it holds nan, where whole numbers belong"),
-        ("X/indices", np.inf, "it holds inf, where whole numbers belong"),
+        ("X/indices", 1.5, "it holds 1.5 instead of whole numbers"),
+        ("X/indptr", np.nan, "it holds nan instead of whole numbers"),
+        ("X/indices", np.inf, "it holds inf instead of whole numbers"),
         ("X/indices", -1.0, "has an entry in column -1"),
         ("X/indices", 5.0, "has an entry in column 5"),
     ],
@@ -602,7 +602,7 @@ def test_categories_that_repeat_or_are_missing(tmp_path):
             del file["obs/g/categories"], file["obs/g/codes"]
             file["obs/g/categories"] = np.array(bad, object if bad[0] == "A" else float)
             file["obs/g/codes"] = np.zeros(N_CELLS, "i1")
-        with pytest.raises(FileFormatError, match="a category is missing, or there twice"):
+        with pytest.raises(FileFormatError, match="a category is missing or repeated"):
             open_dataset(str(path), "g")
 
 

@@ -68,9 +68,9 @@ def test_blocks_and_guides_with_indices_of_floats(kind):
 @pytest.mark.parametrize(
     ("part", "value", "says"),
     [
-        ("indices", 0.5, "X/indices is malformed: it holds 0.5, where whole numbers belong"),
-        ("indptr", np.nan, "X/indptr is malformed: it holds nan, where whole numbers belong"),
-        ("indices", None, "X/indices is malformed: it holds object where whole numbers belong"),
+        ("indices", 0.5, "X/indices is malformed: it holds 0.5 instead of whole numbers"),
+        ("indptr", np.nan, "X/indptr is malformed: it holds nan instead of whole numbers"),
+        ("indices", None, "X/indices is malformed: it holds object instead of whole numbers"),
     ],
 )
 def test_what_are_no_indices(part, value, says):

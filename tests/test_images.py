@@ -159,7 +159,7 @@ DEMO = "pdex-gpu demo --cells 2000 --genes 200 --perturbations 10"
 def test_it_runs_the_demo_as_another_user_than_root(plain: Container):
     done = plain.run("sh", "-c", f"id -u && pwd && {DEMO} && ls pdex-gpu-demo")
     assert done.stdout.startswith("1000\n/data\n")
-    assert "10 of 10 perturbations have their own gene down" in done.stdout
+    assert "10 of 10 perturbations significantly reduce their own gene" in done.stdout
     assert "results.parquet" in done.stdout
 
 

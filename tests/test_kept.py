@@ -191,8 +191,8 @@ def test_each_target_at_its_own_gene(backend):
     assert [w.category for w in warned] == [SkippedWarning]
     message = str(warned[0].message)
     assert message == (
-        "2 groups are left out, as their gene in 'gene' is not in the matrix: 'safe (no gene)', "
-        "'c (TP53)'."
+        "2 groups are left out because their gene in 'gene' is not in the matrix: 'safe (no "
+        "gene)', 'c (TP53)'."
     )
     assert warned[0].filename.endswith("brute_force.py")
     assert table["fdr"].tolist() == pytest.approx(
@@ -285,7 +285,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"min_fraction": 25},
         OptionError,
-        "min_fraction=25 must be a number between 0 and 1. For 25 %, give 0.25.",
+        "min_fraction=25 must be a number between 0 and 1. For 25%, pass 0.25.",
     ),
     ({"min_fraction": -0.1}, OptionError, "min_fraction=-0.1 must be a number between 0 and 1."),
     ({"min_fraction": "0.1"}, OptionError, "min_fraction='0.1' must be a number between 0 and 1."),
@@ -298,14 +298,14 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"on_target": "several"},
         LabelError,
-        "Group 'a' of column 'group' has several genes in 'several': 'gene1', 'gene0'. On target, "
-        "each group needs one.",
+        "Group 'a' of column 'group' has several genes in 'several': 'gene1', 'gene0'. On-target "
+        "tests need exactly one.",
     ),
     (
         {"on_target": "gene", "groups": ["c", "safe"]},
         LabelError,
-        "No group has its gene in the matrix: 'c (TP53)', 'safe (no gene)'. Is 'gene' the column "
-        "with gene names as in var, such as 'gene0', 'gene1', 'gene2' ... and 27 more?",
+        "The matrix has none of the groups' genes: 'c (TP53)', 'safe (no gene)'. Check that 'gene' "
+        "holds gene names as in var, such as 'gene0', 'gene1', 'gene2' ... and 27 more.",
     ),
 ]
 

@@ -221,13 +221,13 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_mudata_is_told_with_its_modalities(call, tmp_path):
-    says = r"a MuData with the modalities 'rna', 'protein', .*data\.mod\['rna'\]"
+    says = r"a MuData object with the modalities 'rna', 'protein'.*data\.mod\['rna'\]"
     with pytest.raises(UnsupportedDataError, match=says):
         CALLS[call](MuData(rna=screen(), protein=screen(1)))
     if call == "rank_genes_groups":  # of objects alone
         return
     path = multimodal(tmp_path)
-    says = rf"{path} holds a MuData with the modalities .*: '{path}/mod/protein'"
+    says = rf"{path} holds a MuData object with the modalities .*: '{path}/mod/protein'"
     with pytest.raises(UnsupportedDataError, match=says):
         CALLS[call](str(path))
 

@@ -111,11 +111,11 @@ def test_every_export_has_the_escape(case: str, tmp_path: Path, capsys: Any):
 def test_labels_that_would_be_written_alike():
     data = screen()
     data.obs["pert"] = np.array(["ctl", "A" + LONE, "A" + ESCAPE], object)[np.arange(N) % 3]
-    with pytest.raises(LabelError, match="would be written alike"):
+    with pytest.raises(LabelError, match="would both be written as"):
         pdex_gpu.differential_expression(data, "pert", reference="ctl", progress=False)
     data = screen()
     data.var_names = pd.Index(["a" + LONE, "a" + ESCAPE, "b", "c"], dtype=object)
-    with pytest.raises(LabelError, match="would be written alike"):
+    with pytest.raises(LabelError, match="would both be written as"):
         pdex_gpu.differential_expression(data, "pert", reference="ctl", progress=False)
 
 

@@ -266,7 +266,7 @@ def test_names_are_plain_where_they_can_be():
     assert [result.name(0), result.name(1)] == ["A", "B"]
 
 
-# --- labels that differ in type alone -------------------------------------------------------
+# --- labels that differ only in type -------------------------------------------------------
 
 ALIKE = [(1, "1"), (1, 1.0), (True, "True"), (True, 1), (1.5, "1.5"), (0, False)]
 
@@ -293,7 +293,7 @@ def calls() -> dict[str, Callable[[ad.AnnData], Any]]:
 @pytest.mark.parametrize("name", calls())
 def test_labels_that_differ_in_type_alone_are_refused(name: str, alike: tuple[Any, Any]):
     data = screen(other=turns(*alike, "ctrl", None))
-    with pytest.raises(LabelError, match="'other' of obs has labels that differ in type alone"):
+    with pytest.raises(LabelError, match="'other' of obs has labels that differ only in type"):
         calls()[name](data)
 
 
@@ -301,9 +301,9 @@ def test_labels_that_differ_in_type_alone_are_refused(name: str, alike: tuple[An
 def test_categories_that_differ_in_type_alone(raw: bool):
     data = screen(other=pd.Categorical(turns(1, "1", "ctrl"), categories=[1, "1", "ctrl", 7, "7"]))
     data.raw = data
-    with pytest.raises(LabelError, match=r"in type alone: 1 \(int\) and '1' \(str\)"):
+    with pytest.raises(LabelError, match=r"only in type: 1 \(int\) and '1' \(str\)"):
         pdex_gpu.rank_genes_groups(data, "other", use_raw=raw)
-    with pytest.raises(LabelError, match="differ in type alone"):
+    with pytest.raises(LabelError, match="differ only in type"):
         compare(data, ["other"])
 
 

@@ -171,10 +171,10 @@ def test_a_virtual_dataset(path, name, tmp_path):
     virtual(path, name, "part.h5")
     assert_same_bits(run(path, **layer_of(name)), want)
     part(path.with_name("part.h5"), path, name, 5)
-    says = r"a part of it is to be 'values' of .*part\.h5, which has the shape \(5"
+    says = r"part of it should come from 'values' of .*part\.h5, .* its shape is \(5"
     refused(path, says, **layer_of(name))
     path.with_name("part.h5").unlink()
-    refused(path, rf"{name} of .*: a part of it .* 'part\.h5', which is not", **layer_of(name))
+    refused(path, rf"{name} of .*: part of it .* 'part\.h5', which does not", **layer_of(name))
 
 
 def test_a_virtual_dataset_without_its_dataset_or_of_a_part(path):
@@ -182,7 +182,7 @@ def test_a_virtual_dataset_without_its_dataset_or_of_a_part(path):
     with h5py.File(path.with_name("part.h5"), "r+") as file:
         file.move("values", "others")
     virtual(path, "X/data", "part.h5")
-    refused(path, r"'values' of .*part\.h5, where there are no such data")
+    refused(path, r"'values' of .*part\.h5, which has no such dataset")
     with h5py.File(path.with_name("part.h5"), "r+") as file:
         file.create_dataset("values", file["others"].shape, "f4")
     refused(path, r"values of .*part\.h5 was never written")
@@ -192,14 +192,14 @@ def test_a_virtual_dataset_without_its_dataset_or_of_a_part(path):
     with h5py.File(path, "r+") as file:
         n = file["X/data"].shape[0]
     virtual(path, "X/data", "part.h5", rows=10)
-    refused(path, rf"of {n} values 10 are said to be anywhere")
+    refused(path, rf"only 10 of {n} values have a source")
 
 
 def test_a_virtual_dataset_of_itself(path):
     virtual(path, "X/data", "screen.h5ad")
     with h5py.File(path, "r+") as file:
         file["values"] = h5py.SoftLink("/X/data")
-    refused(path, "leads round in a circle")
+    refused(path, "forms a loop")
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -207,16 +207,16 @@ def test_a_virtual_dataset_of_another_folder(path, name, tmp_path):
     want = run(path, **layer_of(name))
     part(tmp_path / "part.h5", path, name)
     virtual(path, name, str(tmp_path / "part.h5"))
-    refused(path, r"leads out of the folder .*/part\.h5'.*allow='external'", **layer_of(name))
+    refused(path, r"points outside the folder .*/part\.h5'.*allow='external'", **layer_of(name))
     assert_same_bits(run(path, allow="external", **layer_of(name)), want)
     virtual(path, name, "../part.h5")
-    refused(path, "leads out of the folder", **layer_of(name))
+    refused(path, "points outside the folder", **layer_of(name))
     path.with_name("part.h5").symlink_to(tmp_path / "part.h5")
     virtual(path, name, "part.h5")
-    refused(path, "leads out of the folder", **layer_of(name))
+    refused(path, "points outside the folder", **layer_of(name))
     virtual(path, name, "/none/part.h5")
     path.with_name("part.h5").unlink()
-    refused(path, "which is not there", allow="external", **layer_of(name))
+    refused(path, "which does not exist", allow="external", **layer_of(name))
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -233,9 +233,9 @@ def test_raw_bytes_of_another_file(path, name, tmp_path):
     refused(path, f"{name} of .* is not in the file: .*/raw'.*allow='ext", **layer_of(name))
     assert_same_bits(run(path, allow="external", **layer_of(name)), want)
     os.truncate(raw, raw.stat().st_size - 1)
-    refused(path, "bytes of other files, which have", allow="external", **layer_of(name))
+    refused(path, "bytes from other files, which hold only", allow="external", **layer_of(name))
     raw.unlink()
-    refused(path, "bytes of other files, which have 0", allow="external", **layer_of(name))
+    refused(path, "bytes from other files, which hold only 0", allow="external", **layer_of(name))
     os.mkfifo(raw)
     refused(path, "/raw' is a pipe", allow="external", **layer_of(name))
 
@@ -258,11 +258,11 @@ def test_links_to_other_files(path, name, tmp_path):
         if told == "near.h5ad":
             assert_same_bits(run(path), want)
         else:
-            refused(path, rf"{name} of .*: a link leads out .*/far\.h5ad'.*allow='external'")
+            refused(path, rf"{name} of .*: a link points outside .*/far\.h5ad'.*allow='external'")
             assert_same_bits(run(path, allow="external"), want)
     for other in others.values():
         other.unlink(missing_ok=True)
-    refused(path, "which is not there", allow="external")
+    refused(path, "which does not exist", allow="external")
     os.mkfifo(tmp_path / "far.h5ad")
     refused(path, r"far\.h5ad' is a pipe", allow="external")
 
@@ -273,11 +273,11 @@ def test_links_that_lead_round(path, name):
         del file[name]
         file[name] = h5py.SoftLink("/other")
         file["other"] = h5py.SoftLink(f"/{name}")
-    refused(path, f"^{name} of .*screen.h5ad leads round in a circle")
+    refused(path, f"^{name} of .*screen.h5ad forms a loop")
     with h5py.File(path, "r+") as file:
         del file["other"]
         file["other"] = h5py.ExternalLink(path.name, f"/{name}")
-    refused(path, "leads round in a circle")
+    refused(path, "forms a loop")
 
 
 def test_links_within_a_file(path):
@@ -294,20 +294,20 @@ def test_a_type_is_no_matrix(path):
     with h5py.File(path, "r+") as file:
         del file["X"]
         file["X"] = np.dtype("f8")
-    refused(path, "X of .* is neither data nor a group")
+    refused(path, "X of .* is neither a dataset nor a group")
 
 
 @pytest.mark.parametrize(
     ("part", "change", "says"),
     [
-        ("indptr", lambda v: 0 * v, r"it ends at 0, but there are \d+ data and indices"),
+        ("indptr", lambda v: 0 * v, r"it ends at 0, but there are \d+ data values and indices"),
         ("indptr", lambda v: v - (v == v[-1]), r"it ends at \d+, but there are"),
         ("indptr", lambda v: v + 1, "rise from 0"),
         ("indptr", lambda v: v[::-1], "rise from 0"),
         ("indptr", lambda v: v[:-1], "must hold 61 numbers"),
-        ("indices", lambda v: v[:-1], r"it has \d+ data but \d+ indices"),
-        ("data", lambda v: v[:-1], r"it has \d+ data but \d+ indices"),
-        ("data", lambda v: v[:0], "it has 0 data but"),
+        ("indices", lambda v: v[:-1], r"it has \d+ data values but \d+ indices"),
+        ("data", lambda v: v[:-1], r"it has \d+ data values but \d+ indices"),
+        ("data", lambda v: v[:0], "it has 0 data values but"),
     ],
 )
 def test_arrays_that_do_not_go_together(path, part, change, says):
@@ -363,7 +363,7 @@ def test_an_array_where_a_group_belongs(path, where):
         file[where] = np.zeros((2, 2))
     asked = {"layers": {"layer": "dense"}, "obsm": {"guides": "g", "comparison": "rest"}}[where]
     groupby = "group" if where == "layers" else None
-    with pytest.raises(FileFormatError, match=f"{where} is an array, where a group belongs"):
+    with pytest.raises(FileFormatError, match=f"{where} is an array instead of a group"):
         differential_expression(path, groupby, reference="ref", progress=False, **asked)
 
 
@@ -394,7 +394,7 @@ def test_pipes_sockets_and_devices_are_not_opened(tmp_path, make, kind, name):
     path = tmp_path / name
     make(path)
     for call in (run, open_result, lambda p: pseudobulk(p, "group"), lambda p: estimate(p, "g")):
-        with pytest.raises(FileFormatError, match=f"is {kind}, where a file or a folder is needed"):
+        with pytest.raises(FileFormatError, match=f"is {kind}, but a file or folder is needed"):
             call(path)
 
 
@@ -425,14 +425,14 @@ def chunk(store: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", [*NODES[:-1], "obs/group/categories", "var/_index"])
 def test_a_chunk_that_is_not_there(store, name):
     chunk(store, name).unlink()
-    refused(store, rf"{name} of .*screen\.zarr.* not there|{name}: chunk 0")
+    refused(store, rf"{name} of .*screen\.zarr.* missing|{name}: chunk 0")
 
 
 @pytest.mark.parametrize("name", NODES[:-1])
 def test_a_chunk_that_is_not_in_a_zip_file(store, name):
     chunk(store, name).unlink()
     packed = shutil.make_archive(str(store), "zip", store)
-    refused(packed, rf"{name} of .*screen\.zarr\.zip.* not there")
+    refused(packed, rf"{name} of .*screen\.zarr\.zip.* missing")
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
@@ -464,8 +464,8 @@ def test_a_folder_where_a_chunk_belongs(store):
         found = chunk(store, name)
         found.unlink()
         found.mkdir()
-    refused(store, "is a folder, where a file belongs", layer="dense")
-    refused(store, "is a folder, where a file belongs")
+    refused(store, "is a folder instead of a file", layer="dense")
+    refused(store, "is a folder instead of a file")
 
 
 @pytest.mark.parametrize("name", ["X/data", "obs/group/codes", "layers/dense"])
@@ -474,7 +474,7 @@ def test_links_out_of_a_store(store, name, tmp_path):
     found = chunk(store, name)
     found.rename(tmp_path / "kept")
     found.symlink_to(tmp_path / "kept")
-    says = r"is a link that leads out of the store, to '.*/kept'\. .*allow='external'"
+    says = r"is a link that points outside the store, to '.*/kept'\. .*allow='external'"
     refused(store, says, **layer_of(name))
     assert_same_bits(run(store, allow="external", **layer_of(name)), want)
     (tmp_path / "kept").rename(store / "kept")
@@ -485,7 +485,7 @@ def test_links_out_of_a_store(store, name, tmp_path):
     (store / "kept").rename(found)
     shutil.move(str(store / name), tmp_path / "folder")
     (store / name).symlink_to(tmp_path / "folder")
-    refused(store, "is a link that leads out of the store", **layer_of(name))
+    refused(store, "is a link that points outside the store", **layer_of(name))
     found = chunk(store, name)
     found.unlink()
     os.mkfifo(found)

@@ -188,18 +188,21 @@ def test_a_file_of_another_program(tmp_path: Path):
 def test_a_newer_schema(stored: Path):
     rewrite(stored, lambda found: with_layout(found, schema=2))
     with pytest.raises(
-        errors.FileFormatError, match=r"schema 2 \(written by pdex_gpu .*reads up to 1.*git pull"
+        errors.FileFormatError,
+        match=r"schema 2 \(written by .*reads schemas up to 1.*git pull",
     ):
         pdex_gpu.open_result(stored)
 
 
 def test_a_folder_and_a_missing_file_and_text(tmp_path: Path):
-    with pytest.raises(errors.OptionError, match=r"is a folder\. Name the \.parquet file"):
+    with pytest.raises(errors.OptionError, match=r"is a folder\. Pass the \.parquet file"):
         pdex_gpu.open_result(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"results file .* does not exist"):
         pdex_gpu.open_result(tmp_path / "none.parquet")
     run().to_csv(tmp_path / "r.csv")
-    with pytest.raises(errors.OptionError, match="is text; only Parquet files can be loaded"):
+    with pytest.raises(
+        errors.OptionError, match="a text file, but only Parquet files can be loaded"
+    ):
         pdex_gpu.open_result(tmp_path / "r.csv")
 
 
@@ -213,19 +216,19 @@ def test_a_damaged_file(keep: int, stored: Path):
 def test_rows_that_another_program_took_out(tmp_path: Path):
     run().to_parquet(tmp_path / "r.parquet")
     rewrite(tmp_path / "r.parquet", lambda found: found.slice(3))
-    with pytest.raises(errors.FileFormatError, match="another program changed it"):
+    with pytest.raises(errors.FileFormatError, match="nother program may have changed it"):
         pdex_gpu.open_result(tmp_path / "r.parquet")
 
 
 def test_rows_in_another_order(stored: Path):
     rewrite(stored, lambda found: found.take(np.arange(found.num_rows)[::-1]))
-    with pytest.raises(errors.FileFormatError, match="another program changed it"):
+    with pytest.raises(errors.FileFormatError, match="nother program may have changed it"):
         pdex_gpu.open_result(stored)
 
 
 def test_labels_that_the_file_does_not_list(stored: Path):
     rewrite(stored, lambda found: with_layout(found, features=[f"x{i}" for i in range(9)]))
-    with pytest.raises(errors.FileFormatError, match="another program changed it"):
+    with pytest.raises(errors.FileFormatError, match="nother program may have changed it"):
         pdex_gpu.open_result(stored)
 
 

@@ -304,5 +304,5 @@ def test_indices_that_were_never_written_are_told(kind, tmp_path):
         del file["X/indices"]
         file["X"].create_dataset("indices", data=np.zeros(n, "i4"), chunks=(40,))
     for options in ({}, {"gene_chunk_size": 2}):
-        with pytest.raises(OSError, match="all are 0, so that this part was never written"):
+        with pytest.raises(OSError, match="all are 0, so this part was never written"):
             run(path, **options)

@@ -187,7 +187,7 @@ def test_text_cannot_be_loaded(tmp_path):
 def test_a_file_that_was_replaced_cannot_be_loaded(tmp_path):
     result = run(out=tmp_path / "de.parquet")
     run(out=tmp_path / "de.parquet", groups=["A"], force=True)
-    with pytest.raises(errors.FileFormatError, match=r"has 9 rows, not the 27"):
+    with pytest.raises(errors.FileFormatError, match=r"has 9 rows, but 27 were written"):
         result.load()
 
 
@@ -216,8 +216,8 @@ def test_in_a_folder_that_is_not_named(tmp_path, monkeypatch):
         ("de", "Unknown output format ''"),
         ("none/de.csv", "folder '.*none' does not exist. Create it first"),
         ("file.csv/de.csv", "does not exist"),
-        ("folder.csv", "is a folder. Name a file"),
-        ("file.csv", r"exists already.*--force \(in Python: force=True\)"),
+        ("folder.csv", "is a folder. Choose a file name"),
+        ("file.csv", r"already exists.*--force \(in Python: force=True\)"),
     ],
 )
 def test_refused_before_anything_is_read(tmp_path, out, says):
@@ -235,9 +235,9 @@ def test_what_is_no_file_is_not_replaced(tmp_path, force):
     """As root, a run would put its output in the place of /dev/null."""
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
-    with pytest.raises(errors.OptionError, match=r"pipe\.csv' is a pipe\. Name a file"):
+    with pytest.raises(errors.OptionError, match=r"pipe\.csv' is a pipe\. Choose a file name"):
         run(tmp_path / "there is no such screen.h5ad", out=pipe, force=force)
-    with pytest.raises(errors.OutputError, match=r"pipe\.csv' is a pipe\. Name a file"):
+    with pytest.raises(errors.OutputError, match=r"pipe\.csv' is a pipe\. Choose a file name"):
         run().to_csv(pipe)
     assert pipe.is_fifo()
 
@@ -294,11 +294,14 @@ def test_force(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"force": True}, "force=True is about the file that out= names"),
-        ({"restart": True}, "restart=True is about"),
-        ({"spreadsheet_safe": True}, "spreadsheet_safe=True is about"),
+        ({"force": True}, "force=True requires an output file"),
+        ({"restart": True}, "restart=True requires an output"),
+        ({"spreadsheet_safe": True}, "spreadsheet_safe=True requires an output"),
         ({"out": "x.csv", "spreadsheet_safe": 1}, "spreadsheet_safe=1 must be True or False"),
-        ({"out": "x.parquet", "spreadsheet_safe": True}, "names in .csv and .tsv files, but"),
+        (
+            {"out": "x.parquet", "spreadsheet_safe": True},
+            "valid with .csv and .tsv files, but",
+        ),
         ({"out": "x.csv", "force": 1}, "force=1 must be True or False"),
         ({"out": "x.csv", "restart": "yes"}, "restart='yes' must be True or False"),
         ({"out": 3}, "out=3 must be a path, not int"),

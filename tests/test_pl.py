@@ -112,7 +112,9 @@ def test_what_is_no_result_is_refused(name: str, tmp_path: Path):
     import pandas as pd
 
     for wrong in (pd.DataFrame({"target": ["a"]}), None, 3):
-        with pytest.raises(OptionError, match=r"Pass what differential_expression\(\) returned"):
+        with pytest.raises(
+            OptionError, match=r"Pass the return value of differential_expression\(\)"
+        ):
             PICTURES[name](wrong)
     with pytest.raises(OptionError, match=r"pandas.*DataFrame"):
         PICTURES[name](pd.DataFrame())
@@ -154,7 +156,7 @@ def test_bad_fdr(name: str, fdr: Any):
         (lambda r: pl.heatmap(r, targets=3), "3 must be a list of names"),
         (
             lambda r: pl.calibration(r),
-            "made of a Calibration, not of a pdex_gpu.results.memory.DEResult",
+            "takes a Calibration, not a pdex_gpu.results.memory.DEResult",
         ),
     ],
 )
@@ -195,7 +197,7 @@ def test_empty_results(name: str, n_targets: int, n_genes: int):
     if name == "hits" and n_targets:
         assert "0 of 6 perturbations with hits" in written
     else:
-        assert any(word in written for word in ("has no", "There is no", "No perturbation"))
+        assert any(word in written for word in ("has no", "There are no", "No perturbation"))
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -203,12 +205,12 @@ def test_nan_everywhere(name: str):
     ax = PICTURES[name](small(columns=constant(np.nan, 6, 20)))
     ax.figure.canvas.draw()
     says = {
-        "volcano": "None of 20 genes has values that can be drawn.",
-        "ma": "None of 20 genes has values that can be drawn.",
+        "volcano": "There are no values to draw for 20 genes.",
+        "ma": "There are no values to draw for 20 genes.",
         "hits": "0 of 6 perturbations with hits",
         "heatmap": "The result has no genes with a p-value to draw.",
-        "on_target": "No perturbation has a gene of its own to draw.",
-    }.get(name, "There is no p-value to draw.")
+        "on_target": "No perturbation has an own gene to draw.",
+    }.get(name, "There are no p-values to draw.")
     assert says in texts(ax)
     assert not ax.collections
     assert not ax.images
@@ -288,7 +290,7 @@ def test_needs_matplotlib(name: str, monkeypatch: pytest.MonkeyPatch):
 
 def test_names_need_textalloc(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "textalloc", None)
-    with pytest.raises(MissingDependencyError, match="or give n_labels=0"):
+    with pytest.raises(MissingDependencyError, match="or pass n_labels=0"):
         pl.volcano(small(), "GENE00000")
     assert not pl.volcano(small(), "GENE00000", n_labels=0).texts
 

@@ -279,7 +279,7 @@ def test_filtered_genes_are_not_drawn(draw: Any):
     assert "not drawn" not in ax.get_xlabel()
     kept[0] = False
     ax = draw(result(3, 60, kept=kept), TARGET)
-    assert "filters removed them all" in ax.texts[0].get_text()
+    assert "the filters removed all of them" in ax.texts[0].get_text()
 
 
 @pytest.mark.parametrize("draw", [pl.volcano, pl.ma])

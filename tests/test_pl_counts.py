@@ -107,7 +107,7 @@ def test_list_of_the_strongest_covers_no_curve(level: int):
 def test_n_strongest():
     ax = pl.hits(counted([1, 5, 0, 2], [0] * 4), n=2)
     assert names(ax) == ["GENE00001", "GENE00003"]
-    assert ax.get_title() == "3 of 4 perturbations with hits; the 2 strongest"
+    assert ax.get_title() == "3 of 4 perturbations with hits; top 2 shown"
     many = result(2_000, 30)
     assert len(pl.hits(many, n=20).get_yticks()) == 20
     assert len(pl.hits(many, n=500).patches[0].get_data().values) == 500
@@ -117,7 +117,7 @@ def test_hits_without_direction_are_said():
     found = counted([2, 0], [1, 0])
     found["target_mean"][0, 0] = 1.0
     ax = pl.hits(found)
-    assert "(1 hit without a change of the mean not drawn)" in ax.get_xlabel()
+    assert "(1 hit with equal means, not drawn)" in ax.get_xlabel()
     assert ax.get_title() == "1 of 2 perturbations with hits"
     down, up = ax.containers[:2]
     assert [bar.get_width() for bar in up] == [1, 0]
@@ -178,7 +178,7 @@ def test_tests_that_say_nothing_are_left_out():
     ax = pl.p_values(found)
     assert ax.patches[0].get_data().values.sum() == 42
     assert ax.lines[1].get_ydata()[0] == pytest.approx(10 / 21 * 42 / 20)
-    assert "(8 tests of genes not expressed, or not judged, left out)" in ax.get_xlabel()
+    assert "(8 tests left out: gene not expressed, or test undefined)" in ax.get_xlabel()
 
 
 # --- own genes -------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_perturbations_without_a_point_are_counted():
     columns["reference_mean"][3, 3] = columns["target_mean"][3, 3] = 0.0
     targets = ["GENE00000", "two genes", "no gene", "GENE00003", "GENE00004"]
     ax = pl.on_target(result(5, targets=targets, columns=columns, kept=kept))
-    says = "own gene of 1 perturbation (3 without theirs in the result; 1 not expressed)"
+    says = "own gene of 1 perturbation (3 without it in the result; 1 not expressed)"
     assert ax.get_title() == says
     assert names(ax) == ["GENE00000"]
 

@@ -225,7 +225,7 @@ def test_names_can_be_read(size: tuple[float, float] | None):
     else:
         assert len(rows(ax)) == 25
         assert genes(ax) == []
-        assert ax.get_xlabel() == "50 genes (too many to name)"
+        assert ax.get_xlabel() == "50 genes (too many to label)"
 
 
 def test_long_names_leave_room():
@@ -246,7 +246,7 @@ def test_2000_perturbations():
     found = result(2_000, 60)
     ax = pl.heatmap(found)
     ax.figure.canvas.draw()
-    assert ax.get_ylabel() == "2,000 perturbations (too many to name)"
+    assert ax.get_ylabel() == "2,000 perturbations (too many to label)"
     assert rows(ax) == []
     g = number(genes(ax))
     assert len(g) == 50

@@ -77,7 +77,7 @@ def test_a_daemonic_process_works_with_threads_unless_processes_were_named(daemo
     }
     with caplog.at_level(logging.WARNING, "pdex_gpu"):
         found = pdex_gpu.parallel_differential_expression(screen(), num_workers=2, **asked)
-    assert "working with threads in place of worker processes" in caplog.text
+    assert "using threads instead of worker processes" in caplog.text
     assert found.equals(pdex_gpu.parallel_differential_expression(screen(), **asked))
     with pytest.raises(errors.WorkerError):
         pdex_gpu.parallel_differential_expression(screen(), engine="shared_memory", **asked)
@@ -142,7 +142,7 @@ _CALL = textwrap.dedent(
 @pytest.mark.parametrize(
     ("backend", "says"),
     [
-        ("cpu", "BackendError backend='cpu' was asked for, but it cannot run here: NUMBA_DISABLE_"),
+        ("cpu", "BackendError backend='cpu' was requested, but it cannot run here: NUMBA_DISABLE_"),
         ("auto", "cpu not usable: NUMBA_DISABLE_JIT is set"),
     ],
 )
@@ -238,5 +238,5 @@ def test_a_command_whose_output_is_full():
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 6
-    assert done.stderr.startswith("pdex-gpu: error: What this command shows cannot be written: No")
+    assert done.stderr.startswith("pdex-gpu: error: Cannot write to standard output: No")
     assert done.stderr.count("\n") == 1

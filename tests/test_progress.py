@@ -58,8 +58,8 @@ def test_anything_else_is_an_error(value):
     with pytest.raises(OptionError) as caught:
         check_progress(value)
     assert str(caught.value) == (
-        f"progress={value!r} must be True, False, or a function that is called with a "
-        f"pdex_gpu.utils.progress.Progress, not {type(value).__name__}."
+        f"progress={value!r} must be True, False, or a function that takes a "
+        f"pdex_gpu.Progress, not {type(value).__name__}."
     )
     with pytest.raises(OptionError, match="must be True, False, or a function"):
         tracker(value)
@@ -860,6 +860,6 @@ def test_the_log_of_a_resumed_run_that_starts_over(clock, caplog):
         clock.now += 3
         run.tested(5_000)
     assert caplog.messages == [
-        "phase testing: 8,000 genes, 3,000 of them done before",
+        "phase testing: 8,000 genes, 3,000 of them done earlier",
         "done in 4.00 s: testing 3.00 s",
     ]

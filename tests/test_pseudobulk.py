@@ -471,7 +471,7 @@ def test_result_larger_than_the_budget():
         sparse.csr_array((3000, 4000), dtype=np.float32),
         obs=pd.DataFrame({"a": np.arange(3000)}, index=[str(i) for i in range(3000)]),
     )
-    with pytest.raises(MemoryBudgetError, match=r"in 3,000 samples: .* 96,000,000\. Give more"):
+    with pytest.raises(MemoryBudgetError, match=r"in 3,000 samples: .* 96,000,000\. Allow more"):
         pseudobulk(adata, "a", memory="10MB")
 
 
@@ -499,7 +499,7 @@ def test_a_file_that_changes_between_obs_and_matrix():
     samples = pdex_gpu.aggregation.aggregate.find_samples(
         make_screen(counts(9, 2)), ["donor"], None, (), None
     )
-    with pytest.raises(FileFormatError, match="has 8 cells, but had 9 when its obs was read"):
+    with pytest.raises(FileFormatError, match="has 8 cells, but had 9 when obs was read"):
         pdex_gpu.aggregation.aggregate.aggregate(
             make_screen(counts(8, 2)), samples, layer=None, allow=(), method="sum", memory=None
         )

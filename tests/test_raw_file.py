@@ -111,8 +111,11 @@ def replace(path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (overwrite, f"was changed while it was read: it had {len(CONTENT)} bytes, now"),
-        (lambda path: os.truncate(path, 99), "was changed .* bytes, now 99[.]"),
+        (
+            overwrite,
+            f"was changed while it was being read: it had {len(CONTENT)} bytes and",
+        ),
+        (lambda path: os.truncate(path, 99), "was changed .* bytes and now has 99[.]"),
         (replace, "was replaced by another file while"),
         (lambda path: path.unlink(), "was removed while"),
         (lambda path: path.rename(path.with_name("moved")), "was removed while"),

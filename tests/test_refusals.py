@@ -176,7 +176,7 @@ def test_columns_of_lists(kind):
     for options in ({"groupby": "lists"}, {"strata": "lists"}, {"on_target": "lists"}):
         text = refused(run, data=adata, **options)
         assert text.startswith(
-            "Column 'lists' of obs holds values that cannot be labels, such as "
+            "Column 'lists' of obs holds values that cannot be used as labels, such as "
         ), text
 
 
@@ -204,11 +204,11 @@ def test_labels_of_odd_dtypes_are_labels(values):
 _PLACES = [
     ("none/de.parquet", "none' does not exist. Create it first."),
     ("file/de.parquet", "file' is a file. Choose another."),
-    ("folder.parquet", "folder.parquet' is a folder. Name a file."),
+    ("folder.parquet", "folder.parquet' is a folder. Choose a file name."),
     ("/proc/de.parquet", "'/proc' is not writable ("),
     (f"{'x' * 300}.parquet", "has a name of 308 bytes"),
-    (f"{'x' * 240}.parquet", "has a name of 248 bytes, where at most 243 are possible"),
-    ("a\0.parquet", "holds a null character"),
+    (f"{'x' * 240}.parquet", "has a name of 248 bytes, but at most 243 are possible"),
+    ("a\0.parquet", "contains a null character"),
     ("", "out='' is empty."),
     (b"de.parquet", "out=b'de.parquet' must be a path, not bytes."),
 ]
@@ -259,7 +259,7 @@ def test_what_fails_while_it_is_written_is_named_as_it_was_given(folder, monkeyp
     monkeypatch.setattr("pdex_gpu.utils.atomic_files.sync", fail)
     text = refused(run, out=folder / "de.parquet")
     assert text.startswith(f"The checkpoint of the output '{folder / 'de.parquet'}' could not be")
-    assert f"permission is missing in the folder '{folder}'" in text
+    assert f"permission denied in the folder '{folder}'" in text
     assert ".tmp" not in text
 
 
@@ -275,7 +275,7 @@ def test_scratch_folders(scratch, says, folder):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["demo", "-o", "file"], "is a file. Name a folder."),
+        (["demo", "-o", "file"], "is a file. Pass a folder."),
         (["demo", "-o", "file/below"], "is a file. Choose another."),
         (["demo", "-o", "/proc/below"], "'/proc' is not writable ("),
         (["plot", "hits", "r.parquet", "-o", "/proc/x.png"], "'/proc' is not writable ("),
@@ -305,7 +305,7 @@ def test_files_that_are_not_there(name, folder):
 def test_files_that_may_not_be_read(call, folder, monkeypatch):
     """As root may read everything, the question is answered for it."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
-    with pytest.raises(errors.UnreadableFileError, match="permission is missing"):
+    with pytest.raises(errors.UnreadableFileError, match="permission denied"):
         call(folder / "file")
     with pytest.raises(PermissionError):
         call(folder / "file")
@@ -313,7 +313,7 @@ def test_files_that_may_not_be_read(call, folder, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"n_repeats": 10**15}, {"n_repeats": 99, "memory": 1000}])
 def test_more_repeats_than_memory_can_hold(options):
-    with pytest.raises(errors.MemoryBudgetError, match="Give fewer repeats, or more memory"):
+    with pytest.raises(errors.MemoryBudgetError, match="Use fewer repeats, or allow more memory"):
         pdex_gpu.calibrate(
             screen(), GROUPBY, reference=REFERENCE, backend="reference", progress=False, **options
         )

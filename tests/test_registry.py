@@ -68,7 +68,7 @@ def test_cuda_lists_every_cause(monkeypatch):
     with pytest.raises(BackendError) as caught:
         choose_backend("cuda")
     assert str(caught.value) == (
-        f"backend='cuda' was asked for, but it cannot run here: {cuda.reason}"
+        f"backend='cuda' was requested, but it cannot run here: {cuda.reason}"
     )
 
 
@@ -101,14 +101,14 @@ def test_auto_without_numba(monkeypatch):
 def test_a_backend_by_name(name):
     chosen = choose_backend(name)
     assert chosen.name == name
-    assert chosen.reason == f"backend='{name}' was asked for"
+    assert chosen.reason == f"backend='{name}' was requested"
 
 
 def test_the_environment_overrides_auto_alone(monkeypatch):
     monkeypatch.setenv("PDEX_GPU_BACKEND", "reference")
     chosen = choose_backend()
     assert chosen.name == "reference"
-    assert chosen.reason == "PDEX_GPU_BACKEND=reference was asked for"
+    assert chosen.reason == "PDEX_GPU_BACKEND=reference was requested"
     assert choose_backend("cpu").name == "cpu"
     monkeypatch.setenv("PDEX_GPU_BACKEND", "")
     assert choose_backend().reason.startswith("auto: ")
@@ -134,9 +134,9 @@ def test_one_line_says_why_not_cuda(monkeypatch, caplog):
 
 @pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_a_device_of_a_backend_without_devices(name):
-    with pytest.raises(OptionError, match=rf"device=0 .* but backend='{name}' was asked for"):
+    with pytest.raises(OptionError, match=rf"device=0 .* but backend='{name}' was requested"):
         choose_backend(name, 0)
-    with pytest.raises(OptionError, match=r"device=0 .* Leave device out, or give backend='cuda'"):
+    with pytest.raises(OptionError, match=r"device=0 .* Leave device= out, or pass backend='cuda'"):
         pdex_gpu.differential_expression("none.h5ad", "group", backend=name, device=0)
 
 

@@ -377,7 +377,7 @@ def test_all_of_provenance_is_there():
     flat = [line for _, lines in groups for line in lines]
     assert len(flat) == len(provenance) - 1 + len(provenance["versions"])
     assert ("Cells", "1,234") in flat
-    assert ("Taken as log1p", "yes") in flat
+    assert ("Treated as log1p", "yes") in flat
     assert ("new key", "a: 1, 2.5") in flat
     assert ("Strata", "none") in flat
     assert settings({}) == []
@@ -391,7 +391,7 @@ def test_the_settings_of_a_run_are_named():
     result = differential_expression(
         screen, "target_gene", reference="non-targeting", progress=False
     )
-    assert "Further" not in [heading for heading, _ in settings(result.provenance)]
+    assert "Other" not in [heading for heading, _ in settings(result.provenance)]
 
 
 @pytest.mark.parametrize(
@@ -402,21 +402,21 @@ def test_the_settings_of_a_run_are_named():
         (made(p_value=NAN, log10_p=NAN, fdr=NAN), "warning", "240 rows have no p-value"),
         (made(hits=0.0), "note", "No row has an FDR of 0.05"),
         (made(provenance=PROVENANCE | {"removed": {"min_cpm": 60}}), "note",
-         "min_cpm left out 60 pairs of perturbation and gene (20.0 %)"),
+         "min_cpm removed 60 pairs of perturbation and gene (20.0 %)"),
         (made(provenance=PROVENANCE | {"backend": "cuda"}), "warning", "CUDA backend"),
         (made(provenance=PROVENANCE | {"metric": "anderson",
                                        "test_options": {"p_values": "'interpolated'"}}),
-         "warning", "0.001 and 0.25"),
+         "warning", "0.001 to 0.25"),
         (made(provenance=PROVENANCE | {"metric": "anderson"}), "note", "continuous values"),
         (made(provenance=PROVENANCE | {"metric": "ks"}), "note", "asymptotic"),
         (made(target_n_cells=np.tile(np.arange(7, 13)[:, None], 40)), "warning",
-         "3 comparisons have fewer than 10 cells on the side of the target; the fewest, 7, P000."),
+         "3 comparisons have fewer than 10 target cells; P000 has the fewest, 7."),
         (made(provenance=PROVENANCE | {"negative_values": True}), "warning",
          "Some values are negative"),
         (made(fold_change=NAN), "warning", "No row has a ratio of means"),
         (made(provenance=PROVENANCE | {"raw_counts": True}), "note",
-         "library size is not removed"),
-        (made(features=["a", "b", "a", "a"]), "note", "2 genes have a name"),
+         "not normalised for library size"),
+        (made(features=["a", "b", "a", "a"]), "note", "2 genes have the same name"),
         (made(), "note", "share one reference"),
         (made(fold_change=np.where(KEPT, np.nan, 1.0)), "note", "no finite log2 fold change"),
     ],
@@ -446,10 +446,10 @@ def test_warnings_come_first():
 
 def test_rows_that_are_left_out_are_counted():
     result = made(2, 100, hits=1.0)
-    (text,) = [text for _, text in said(result, most=50) if "more than a page can carry" in text]
+    (text,) = [text for _, text in said(result, most=50) if "more than a page can hold" in text]
     assert "200 hits" in text
     assert "the 25 strongest" in text
-    assert "150 are not" in text
+    assert "150 are left out" in text
     assert not says(result, "more than a page")
 
 
@@ -466,11 +466,11 @@ def test_the_calibration_is_judged(calibration: Calibration):
 
     fits = PROVENANCE | {"reference": "non-targeting"}
     assert not says(made(provenance=fits), "calibration", calibration=calibration)
-    assert not says(made(provenance=fits), "inflated", calibration=calibration)
+    assert not says(made(provenance=fits), "lambda", calibration=calibration)
     other = made(provenance=fits | {"metric": "t-test"})
-    assert says(other, "another metric ('wilcoxon') than this result ('t-test')",
+    assert says(other, "used the metric 'wilcoxon', but this result used 't-test'",
                 calibration=calibration)  # fmt: skip
-    assert says(made(), "another reference", calibration=calibration)
+    assert says(made(), "used the reference", calibration=calibration)
     inflated = replace(calibration, total=replace(calibration.total, inflation=1.4))
     assert says(made(provenance=fits), "lambda is 1.4", calibration=inflated)
 
@@ -592,16 +592,16 @@ def test_bad_options_are_refused_before_work(tmp_path: Path):
     for options, words in (
         ({"path": tmp_path / "folder.html"}, "is a folder"),
         ({"path": tmp_path}, "is a folder"),
-        ({"path": tmp_path / "r.parquet"}, "ends in '.parquet'. Name a file that ends in .html"),
+        ({"path": tmp_path / "r.parquet"}, "ends in '.parquet'. Pass a path that ends in .html"),
         ({"path": tmp_path / "none" / "r.html"}, "none' does not exist"),
         ({"fdr": 0.0}, "fdr=0.0 must be"),
         ({"fdr": "5 %"}, "fdr='5 %' must be"),
         ({"title": 3}, "title=3 must be text"),
-        ({"calibration": 3}, "calibration= is a int"),
+        ({"calibration": 3}, "calibration= takes a Calibration or a path, not a int"),
     ):
         with pytest.raises(errors.OptionError, match=re.escape(words)):
             write_report(result, **({"path": tmp_path / "r.html"} | options))
-    with pytest.raises(errors.OptionError, match="not of a dict"):
+    with pytest.raises(errors.OptionError, match="takes a pdex_gpu result, not a dict"):
         write_report({}, tmp_path / "r.html")  # type: ignore[arg-type]
 
 
@@ -620,7 +620,7 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path):
     with pytest.raises(errors.OptionError, match="is a folder"):
         write_report(tmp_path, out)
     (tmp_path / "c.json").write_text("{}")
-    with pytest.raises(errors.FileFormatError, match="no calibration"):
+    with pytest.raises(errors.FileFormatError, match="not a pdex_gpu calibration"):
         write_report(made(), out, calibration=tmp_path / "c.json")
     assert not out.exists()
 

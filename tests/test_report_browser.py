@@ -21,7 +21,7 @@ from pdex_gpu.results.memory import DEResult
 __all__ = ["browser"]  # a fixture
 
 # The button of all rows that the page carries.
-CARRIED = re.compile(r"^(All|The) [\d,]+ rows? (carried )?as CSV$")
+CARRIED = re.compile(r"^Save (all )?[\d,]+ rows? as CSV$")
 
 GENE_SHOWN = "() => document.querySelector('#view .kind').textContent === 'Gene'"
 
@@ -202,7 +202,7 @@ def test_search_finds_a_perturbation_and_a_gene(browser: Any, report: Path, resu
         page.locator("#options [role=option]").click()
         shows(page, "G007")
         hits = np.count_nonzero(result["fdr"][:, 7] <= 0.05)
-        assert f"a hit of {hits} of 45 perturbations" in text(page, "#view .facts")
+        assert f"a hit in {hits} of 45 perturbations" in text(page, "#view .facts")
         order = np.argsort(result["log10_p"][:, 7])
         shown = first_column(page, "#view")
         carried = [name for name in result.targets[order] if name in shown]
@@ -227,12 +227,12 @@ def test_names_that_are_not_there_have_close_ones(browser: Any, report: Path):
         page.locator("#view a").first.click()
         shows(page, "P011")
         page.fill("#search", "g0z7")
-        assert "Nothing is called “g0z7”. Close to it:" in text(page, "#options .note")
+        assert "No name contains “g0z7”. Similar names:" in text(page, "#options .note")
         assert "G007" in [
             o.split("\n")[0] for o in page.locator("#options [role=option]").all_inner_texts()
         ]
         page.fill("#search", "entirely different")
-        assert "No name is close" in text(page, "#options")
+        assert "There are no similar names" in text(page, "#options")
         for address in ("#gene=%", "#target=P011&nth=9", "#gene=<b>nothing</b>"):
             page.evaluate("(hash) => { location.hash = hash; }", address)
             until(page, "() => document.querySelector('#view h3').textContent.startsWith('No ')")
@@ -296,11 +296,11 @@ def test_saved_tables_have_every_digit(browser: Any, report: Path, result: DERes
         )  # fmt: skip
         assert {(r["target"], r["reference"]) for r in rows} == {("P003", "ctrl")}
         page.select_option("#shown", "down")
-        _, rows = saved(page, "#view", "This table as CSV")
+        _, rows = saved(page, "#view", "Save table as CSV")
         down = (result["fdr"][3] <= 0.05) & (result["fold_change"][3] < 1)
         assert sorted(r["feature"] for r in rows) == sorted(result.features[down])
 
-        _, rows = saved(page, "#hits", "This table as CSV")
+        _, rows = saved(page, "#hits", "Save table as CSV")
         assert len(rows) == 45
         assert list(rows[0]) == [
             "target", "reference", "hits", "up", "down", "strongest_hit", "rows",
@@ -317,15 +317,16 @@ def test_saved_rows_are_those_carried_and_the_page_says_so(browser: Any, tmp_pat
     with opened(browser, write_report(result, tmp_path / "r.html"), "#target=P000") as page:
         assert page.get_by_role("button", name="All").count() == 0
         assert text(page, "#view .carried") == (
-            "This page has 20 of 30 rows: hits and the strongest others. The results file has all."
+            "This page has 20 of 30 rows: hits and the strongest other rows. "
+            "The results file has all rows."
         )
-        name, rows = saved(page, "#view", "The 20 rows carried as CSV")
+        name, rows = saved(page, "#view", "Save 20 rows as CSV")
         assert name == "perturbation-P000-20-of-30-rows.csv"
         assert [row["feature"] for row in rows] == [r["feature"] for r in result.top("P000", 20)]
     whole = made(1, 12, extra=EXTRA)
     with opened(browser, write_report(whole, tmp_path / "w.html")) as page:
         assert page.locator("#view .carried").count() == 0
-        name, rows = saved(page, "#view", "All 12 rows as CSV")
+        name, rows = saved(page, "#view", "Save all 12 rows as CSV")
         assert name == "perturbation-P000.csv"
         assert [row["feature"] for row in rows] == [r["feature"] for r in whole.top("P000", 12)]
         assert list(rows[0]) == [
@@ -360,7 +361,7 @@ def test_saved_labels_are_no_formulas(browser: Any, tmp_path: Path):
         _, rows = saved(page, "#view", CARRIED)
         wanted = {name: f"'{name}" for name in FORMULAS[:11]} | {n: n for n in FORMULAS[11:]}
         assert {row["feature"] for row in rows} == set(wanted.values())
-        _, rows = saved(page, "#hits", "This table as CSV")
+        _, rows = saved(page, "#hits", "Save table as CSV")
         assert {row["target"] for row in rows} == set(wanted.values())
         assert {row["strongest_hit"] for row in rows} <= set(wanted.values())
 
@@ -374,7 +375,7 @@ def test_mean_differences_where_values_are_negative(browser: Any, tmp_path: Path
     )  # fmt: skip
     difference = result["target_mean"] - result["reference_mean"]
     with opened(browser, write_report(result, tmp_path / "r.html"), "#target=P001") as page:
-        assert "difference of the means in place of fold changes" in text(page, "#notes")
+        assert "differences of means instead of fold changes" in text(page, "#notes")
         heads = page.locator("#view thead th").all_inner_texts()
         assert "Difference" in heads[2]
         assert "fold" not in text(page, "#view").lower()
@@ -387,7 +388,7 @@ def test_mean_differences_where_values_are_negative(browser: Any, tmp_path: Path
         np.testing.assert_array_equal(
             singles(rows, "mean_difference"), difference[1, g].astype(np.float32)
         )
-        _, rows = saved(page, "#hits", "This table as CSV")
+        _, rows = saved(page, "#hits", "Save table as CSV")
         own = {r["target"]: r["own_gene_mean_difference"] for r in rows}
         assert np.float32(own["P001"]) == np.float32(difference[1, 0])
         x, y = page.locator("#view canvas").evaluate(FIND_POINT)
@@ -407,7 +408,7 @@ def test_own_genes_of_groups_with_other_names(browser: Any, tmp_path: Path):
     )  # fmt: skip
     with opened(browser, write_report(result, tmp_path / "r.html"), "#target=sg_2") as page:
         assert "own gene B: log₂ fold change" in text(page, "#view .facts")
-        _, rows = saved(page, "#hits", "This table as CSV")
+        _, rows = saved(page, "#hits", "Save table as CSV")
         assert {r["target"]: r["own_gene"] for r in rows} == {
             "sg_1": "A", "sg_2": "B", "sg_3": "C"
         }  # fmt: skip
@@ -429,12 +430,12 @@ def test_means_of_zero_have_their_fold_change(browser: Any, tmp_path: Path):
         assert changes == ["0", "4.321928", "-4.321928", "", "-inf"]
         assert found["G003"]["target_mean"] == "inf"  # beyond single precision
         assert found["G004"]["reference_mean"] == "0"
-        assert "2 without a place here" in text(page, "#view .legend")
+        assert "2 not drawn" in text(page, "#view .legend")
 
 
 def test_all_names_are_text(browser: Any, odd_report: Path, odd: DEResult):
     with opened(browser, odd_report) as page:
-        _, overview = saved(page, "#hits", "This table as CSV")
+        _, overview = saved(page, "#hits", "Save table as CSV")
         wanted = list(zip(odd.targets, odd.references, odd.within[1], strict=True))  # type: ignore[index]
         found = [
             tuple(
@@ -470,13 +471,13 @@ def test_repeated_names_are_told_apart(browser: Any, tmp_path: Path):
     )  # fmt: skip
     path = write_report(result, tmp_path / "r.html")
     with opened(browser, path, "#gene=x&nth=2") as page:
-        assert text(page, "#view h3") == "x (no. 2 of this name)"
+        assert text(page, "#view h3") == "x (no. 2 with this name)"
         _, rows = saved(page, "#view", CARRIED)
         np.testing.assert_array_equal(
             np.sort(singles(rows, "log10_p")), np.sort(result["log10_p"][:, 2].astype(np.float32))
         )
         page.evaluate("() => { location.hash = '#target=A&nth=2'; }")
-        shows(page, "A (no. 2 of this name)")
+        shows(page, "A (no. 2 with this name)")
         _, rows = saved(page, "#view", CARRIED)
         np.testing.assert_array_equal(
             np.sort(singles(rows, "log10_p")), np.sort(result["log10_p"][1].astype(np.float32))
@@ -527,7 +528,7 @@ def test_everything_works_by_keyboard(browser: Any, report: Path):
             assert outline == "solid3", seen[-1]
             if seen[-1] == "Next":
                 break
-        assert seen[:3] == ["shown", "This table as CSV", "The 20 rows carried as CSV"]
+        assert seen[:3] == ["shown", "Save table as CSV", "Save 20 rows as CSV"]
         assert "log₂ fold" in seen
         rows = len([name for name in seen if name.startswith(("G", "P0"))])
         assert rows >= 15
@@ -670,7 +671,7 @@ def test_p_values_beyond_the_range_of_numbers(browser: Any, tmp_path: Path):
     lost = made(1, 3, hits=1.0, p_value=np.zeros(shape), fdr=np.zeros(shape), extra=())
     with opened(browser, write_report(lost, tmp_path / "b.html")) as page:
         assert page.locator("#view tbody td:nth-child(4)").all_inner_texts() == ["0", "0", "0"]
-        assert "p-value 0, at the edge" in text(page, "#view .legend")
+        assert "p-value 0, drawn at the edge" in text(page, "#view .legend")
         assert "3 p-values are 0" in text(page, "#notes")
 
 
@@ -720,14 +721,14 @@ def test_the_calibration_is_shown(browser: Any, tmp_path: Path):
     path = write_report(made(), tmp_path / "r.html", calibration=check)
     with opened(browser, path) as page:
         shown = text(page, "#calibration")
-        assert f"{check.total.inflation:.3f} (1 if p-values are right)" in shown
+        assert f"{check.total.inflation:.3f} (ideal: 1)" in shown
         assert f"{100 * check.total.rates[0]:.3f} % of tests" in shown
         assert page.locator("#calibration canvas").is_visible()
 
 
 def test_without_scripts_a_line_says_so(browser: Any, report: Path):
     with opened(browser, report, ready="body", java_script_enabled=False) as page:
-        assert "JavaScript, which is switched off" in text(page, "noscript p")
+        assert "needs JavaScript, which is disabled" in text(page, "noscript p")
         assert page.locator("noscript p").is_visible()
 
 
@@ -739,7 +740,7 @@ def test_old_browsers_and_damage_are_told(browser: Any, report: Path, tmp_path: 
     cut = tmp_path / "cut.html"
     cut.write_text(report.read_text("utf-8").replace('data-n="45"', 'data-n="46"', 1), "utf-8")
     with opened(browser, cut, ready=failed) as page:
-        assert "cut short or changed" in text(page, "#state")
+        assert "truncated or changed" in text(page, "#state")
         assert page.locator("#content").is_hidden()
 
 

@@ -101,7 +101,7 @@ def test_a_folder_without_permission_whoever_asks(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(module.tempfile, "TemporaryFile", denied)
-    with pytest.raises(ScratchError, match=r"cannot be used: Permission denied\. Name another"):
+    with pytest.raises(ScratchError, match=r"cannot be used: Permission denied\. Choose another"):
         Scratch(tmp_path, 1)
 
 

@@ -250,7 +250,7 @@ def test_provenance_names_all(two: EmulatedCuda) -> None:
         assert provenance["device"] == "emulated device, device 0; emulated device, device 1"
         assert provenance["engine"] == "streams"
     found = run(stored(LOGGED, "csr"), "wilcoxon", device="all", backend="auto")
-    assert found.provenance["backend_reason"] == "device='all' was asked for"
+    assert found.provenance["backend_reason"] == "device='all' was requested"
 
 
 # --- how work is dealt -----------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_too_little_memory_on_one_is_as_on_one_alone(two: EmulatedCuda) -> None:
             device.fail_allocation(after=3, times=10**9)
 
     two.prepare = prepare
-    with pytest.raises(DeviceMemoryError, match="Nothing smaller can be tried"):
+    with pytest.raises(DeviceMemoryError, match="The work cannot be split further"):
         run(stored(LOGGED, "csr"), "wilcoxon", device=BOTH)
     assert_memory_is_free(two)
 
@@ -446,7 +446,7 @@ def test_one_is_lost(
             continue
         n_lost += 1
         assert lost_lines(caplog) == [
-            f"lost emulated device {which} (emulated device {which} was lost); the run goes on "
+            f"lost emulated device {which} (emulated device {which} was lost); the run continues "
             f"with emulated device {1 - which}"
         ]
         assert sum(lost.launches.values()) == after - 1
@@ -465,7 +465,7 @@ def test_one_of_three_is_lost_and_another(
     texts = lost_lines(caplog)
     assert len(texts) == 2
     assert texts[0].count("emulated device") == 4, "two are left"
-    assert texts[1].endswith("the run goes on with emulated device 0")
+    assert texts[1].endswith("the run continues with emulated device 0")
 
 
 def test_what_is_stored_of_a_lost_range_stays(
@@ -537,7 +537,7 @@ def test_lost_before_anything_is_computed(
     same_bits(run(matrix, "wilcoxon", device=BOTH), expected)
     (text,) = lost_lines(caplog)
     assert "emulated device 1 was lost" in text
-    assert text.endswith("the run goes on with emulated device 0")
+    assert text.endswith("the run continues with emulated device 0")
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, 20])
@@ -567,7 +567,7 @@ def test_all_are_lost_and_nothing_is_half_written(
     two.prepare = lambda device: lose_in(device, "rank_sums", after=2)
     with pytest.raises(DeviceLostError) as caught:
         run_file(path, out=out, **options)
-    assert any("What was computed is kept in" in note for note in caught.value.__notes__)
+    assert any("Finished results are kept in" in note for note in caught.value.__notes__)
     assert not out.exists()
     assert len(lost_lines(caplog)) == 1
     # With one of them lost again, the rest is made by the other, and by one device alone.
@@ -654,7 +654,7 @@ def test_the_smallest_says_how_many_genes(caplog: pytest.LogCaptureFixture) -> N
     several = together(Kernels("a", 9), Kernels("b", 1, lost=True), Kernels("c", 7))
     assert several.most_genes(None, 1) == 7  # type: ignore[arg-type]
     assert [k.description for k in several.devices] == ["a", "c"]
-    assert lost_lines(caplog) == ["lost b (fell off); the run goes on with a; c"]
+    assert lost_lines(caplog) == ["lost b (fell off); the run continues with a; c"]
     assert several.packed_bytes(10, 5.0, np.dtype("f4")) == 0.0
 
 
@@ -675,7 +675,7 @@ def test_a_device_is_given_up_once(caplog: pytest.LogCaptureFixture) -> None:
     assert several.give_up(first, error)  # type: ignore[arg-type]
     assert not several.give_up(second, error)  # type: ignore[arg-type]
     assert several.devices == (second,)
-    assert lost_lines(caplog) == ["lost a (oh); the run goes on with b"]
+    assert lost_lines(caplog) == ["lost a (oh); the run continues with b"]
 
 
 # --- errors that are not a device's ------------------------------------------------------------
@@ -709,8 +709,9 @@ def test_a_matrix_on_one_device(two: EmulatedCuda, form: str, device: Any) -> No
         run(there, "wilcoxon", device=device)
     text = re.sub(r"\(.*?\)", "(...)", str(caught.value), count=1)
     assert text == (
-        f"X is on one CUDA device (...) and is used where it is, but device={device!r} asks for 2. "
-        "Give device= the number of that one, or move the matrix: adata.X = adata.X.get()."
+        f"X is on one CUDA device (...) and is used there, but device={device!r} asks for 2 "
+        "devices. Pass the number of that device as device=, or move the matrix: adata.X = "
+        "adata.X.get()."
     )
     same_bits(run(there, "wilcoxon", device=[1]), run(matrix, "wilcoxon", device=0))
 
@@ -730,9 +731,9 @@ def test_a_matrix_on_one_device(two: EmulatedCuda, form: str, device: Any) -> No
         ([True, 0], r"device=\[True, 0\] must be"),
         ({0, 1}, r"device=\{0, 1\} must be"),
         ([[0], 1], r"device=\[\[0\], 1\] must be"),
-        ([], r"device=\[\] names no CUDA device\. Give their numbers, 'all', or None"),
+        ([], r"device=\[\] names no CUDA device\. Pass device numbers, 'all', or None"),
         ((), r"device=\(\) names no CUDA device"),
-        ([0, 0], r"device=\[0, 0\] names device 0 more than once\. Name each once\."),
+        ([0, 0], r"device=\[0, 0\] names device 0 more than once\. List each device once\."),
         ([1, 2, np.int32(1)], r"names device 1 more than once"),
     ],
     ids=str,
@@ -747,7 +748,7 @@ def test_a_device_that_does_not_exist(two: EmulatedCuda) -> None:
     with pytest.raises(BackendError) as caught:
         run(stored(LOGGED, "csr"), "wilcoxon", device=[0, 7], backend="auto")
     assert str(caught.value) == (
-        "device=[0, 7] was asked for, but it cannot run here: there is no device 7; there are 2."
+        "device=[0, 7] was requested, but it cannot run here: there is no device 7; available: 2."
     )
     with pytest.raises(BackendError, match=r"^The CUDA backend cannot run here: there is no dev"):
         load_kernels("cuda", [0, 7])
@@ -760,8 +761,8 @@ def test_a_backend_without_devices(backend: str, device: Any) -> None:
     with pytest.raises(OptionError) as caught:
         differential_expression("none.h5ad", "group", backend=backend, device=device)
     assert str(caught.value) == (
-        f"device={device!r} chooses among CUDA devices, but backend='{backend}' was asked for, "
-        "which has none. Leave device out, or give backend='cuda'."
+        f"device={device!r} selects a CUDA device, but backend='{backend}' was requested, "
+        "which has none. Leave device= out, or pass backend='cuda'."
     )
 
 
@@ -783,7 +784,7 @@ def test_all_where_none_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError) as caught:
         choose_backend("auto", "all")
     assert str(caught.value) == (
-        "device='all' was asked for, but it cannot run here: no NVIDIA driver: install one."
+        "device='all' was requested, but it cannot run here: no NVIDIA driver: install one."
     )
     probing(monkeypatch, (False, "CuPy is missing."), (False, "CuPy is missing."))
     with pytest.raises(BackendError, match=r"cannot run here: CuPy is missing\.$"):
@@ -797,10 +798,10 @@ def test_all_leaves_out_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> 
     chosen = choose_backend("cuda", "all")
     assert chosen.device == "GPU, device 0; GPU, device 2"
     assert registry.n_devices(chosen) == 2
-    assert chosen.reason == ("backend='cuda' was asked for; left out: K80, device 1 is too old")
+    assert chosen.reason == ("backend='cuda' was requested; left out: K80, device 1 is too old")
     with pytest.raises(BackendError, match=r"device=\[0, 1\] was .*: K80, device 1 is too old\.$"):
         choose_backend("auto", [0, 1])
-    assert choose_backend("auto", [0, 2]).reason == "device=[0, 2] was asked for"
+    assert choose_backend("auto", [0, 2]).reason == "device=[0, 2] was requested"
     assert choose_backend("auto", (2,)).device == "GPU, device 2"
 
 
@@ -830,7 +831,7 @@ def test_no_device_is_none() -> None:
 
 def test_compiling_is_for_one_device() -> None:
     for device in ("all", [0, 1]):
-        with pytest.raises(OptionError, match=r"is not one device.* Give its number\.$"):
+        with pytest.raises(OptionError, match=r"is not a single device.* Pass its number\.$"):
             registry.compile_kernels(device)  # type: ignore[arg-type]
 
 
@@ -858,7 +859,7 @@ def test_no_devices(
     argv = ["run", str(tmp_path / "s.h5ad"), "--groupby", "g", "-o", str(tmp_path / "de.csv")]
     assert main([*argv, f"--device={text}"]) == Exit.USAGE
     err = " ".join(capsys.readouterr().err.split())
-    assert "is not the number of a device, nor several with commas, nor all" in err
+    assert "is not a device number, a comma-separated list of them, or all" in err
 
 
 def test_the_default_is_the_first_alone(two: EmulatedCuda) -> None:

@@ -148,7 +148,10 @@ def test_file_holds_the_screen(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("size", "says"),
-    [((100, 5, 6), "6 perturbations need as many genes"), ((5, 50, 20), "5 cells are too few")],
+    [
+        ((100, 5, 6), "6 perturbations need at least that many"),
+        ((5, 50, 20), "5 cells are too few"),
+    ],
 )
 def test_impossible_sizes(size: tuple[int, int, int], says: str):
     with pytest.raises(ValueError, match=says):

@@ -279,7 +279,7 @@ def test_unknown_chunk_sizes():
     array = da.from_array(example(), chunks=(5, N_GENES))
     array = array[array[:, 7] != 0]
     with pytest.raises(
-        DataError, match=r"X is a dask array whose chunk sizes are not known\. Call c"
+        DataError, match=r"X is a dask array whose chunk sizes are unknown\. Call c"
     ):
         from_dask(array, what="X")
 
@@ -303,7 +303,7 @@ def test_blocks_that_are_not_as_announced():
     with pytest.raises(DataError, match=r"has shape \(1, 11\), but the chunks .* say \(5, 11\)"):
         read_back(from_dask(short, what="X"), [0, 4, N_GENES])
     wide = array.map_blocks(lambda b: b.astype("f8"), meta=np.zeros((0, 0), "f4"))
-    with pytest.raises(DataError, match="has dtype float64, but the dask array says float32"):
+    with pytest.raises(DataError, match="has dtype float64, but the dask array declares float32"):
         read_back(from_dask(wide, what="X"), [0, 4, N_GENES])
 
 

@@ -96,7 +96,7 @@ def test_open_files_of_other_kinds(path, tmp_path):
         refused(file, r"cannot be read as a binary file: .* Open it with open\(path, 'rb'\)")
     refused(io.BytesIO(b""), r"^BytesIO is not an HDF5 file \(0 bytes\)")
     content = path.read_bytes()
-    refused(io.BytesIO(content[: len(content) // 2]), "BytesIO cannot be opened: truncated")
+    refused(io.BytesIO(content[: len(content) // 2]), "BytesIO cannot be opened: it is truncated")
     closed = io.BytesIO(content)
     closed.close()
     refused(closed, "cannot be read as a binary file: I/O operation on closed file")
@@ -182,7 +182,8 @@ def test_hdf5plugin_is_not_installed(tmp_path, monkeypatch):
     refused(
         path,
         r"^Column 'perturbation' of obs is compressed with the HDF5 filter 32026 \(blosc2\), which "
-        r"is not installed\. The package hdf5plugin has most: pip install hdf5plugin\.$",
+        r"is not installed\. The package hdf5plugin provides most filters: pip install "
+        r"hdf5plugin\.$",
         MissingDependencyError,
         GROUPBY,
     )

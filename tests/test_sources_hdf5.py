@@ -549,7 +549,7 @@ def test_unsupported_encodings_are_named(file, encoding):
     group = file.create_group("X")
     group.attrs["encoding-type"] = encoding
     with pytest.raises(
-        UnsupportedDataError, match=f"'{encoding}'; supported are array, csr_matrix and csc_matrix"
+        UnsupportedDataError, match=f"'{encoding}'. Supported: array, csr_matrix and csc_matrix"
     ):
         from_node(group, what="X")
 
@@ -588,7 +588,7 @@ def test_malformed_sparse_groups(file):
     del node["indices"]
     node["indices"] = indices[:-1]
     n = len(indices)
-    says = f"X of .*m.h5 is malformed: it has {n} data but {n - 1} indices"
+    says = f"X of .*m.h5 is malformed: it has {n} data values but {n - 1} indices"
     with pytest.raises(FileFormatError, match=says):
         from_node(node, what="X")
     del node["data"]

@@ -255,7 +255,7 @@ def test_none_says_what_to_do():
     ],
 )
 def test_unsupported_matrices_are_named(matrix, named):
-    with pytest.raises(UnsupportedDataError, match=rf"^layer 'a' .*({named}).*supported are"):
+    with pytest.raises(UnsupportedDataError, match=rf"^layer 'a' .*({named}).*Supported: "):
         from_array(matrix, what="layer 'a'")
 
 

@@ -410,16 +410,16 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"strata": "type", "groupby": ["group", "type"]},
         OptionError,
-        "strata='type' is a column of groupby, so no stratum would hold cells of both sides",
+        "strata='type' is a column of groupby, so no stratum would contain cells of both sides",
     ),
     ({"strata": ["batch"]}, OptionError, "strata=['batch'] must be text, not list"),
     ({"strata": "batsh"}, ColumnError, "Unknown column of obs 'batsh'. Did you mean 'batch'?"),
     (
         {"strata": "holes"},
         LabelError,
-        "cells of the groups compared have no value in column 'holes'. Fill it in, or remove",
+        "cells of the compared groups have no value in column 'holes'. Fill in the values",
     ),
-    ({"strata": "own"}, LabelError, "No target of column 'group' shares a level of 'own'"),
+    ({"strata": "own"}, LabelError, "No target in column 'group' shares a level of 'own'"),
     (
         {"strata": "batch", "columns": ["auroc_low"]},
         OptionError,
@@ -434,12 +434,12 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"strata": "batch", "metric": "t-test", "variance": "welch"},
         OptionError,
-        "Give variance='pooled', or no strata=",
+        "Pass variance='pooled', or no strata=",
     ),
     (
         {"strata": "batch", "metric": "anderson", "p_values": "interpolated"},
         OptionError,
-        "over strata there is p_values='asymptotic' alone",
+        "With strata=, use p_values='asymptotic'",
     ),
     (
         {"strata": "batch", "method": "exact"},

@@ -471,7 +471,7 @@ def test_every_allocation_may_fail(
 @pytest.mark.parametrize("after", [0, 3, 11, 40])
 def test_memory_that_never_comes_back(emulated_cuda: EmulatedCuda, after: int) -> None:
     emulated_cuda.prepare = lambda device: device.fail_allocation(after=after, times=10**9)
-    with pytest.raises(DeviceMemoryError, match="Nothing smaller can be tried"):
+    with pytest.raises(DeviceMemoryError, match="The work cannot be split further"):
         run_small("wilcoxon")
     assert_memory_is_free(emulated_cuda)
 
@@ -489,7 +489,7 @@ def test_too_little_memory_for_one_gene(
     assert what in text, text
     sizes = rf"asked for [\d,]+ bytes of device memory, [\d,]+ of {memory:,} are free"
     assert re.search(sizes, text), text
-    assert "give it more with device_memory=" in text
+    assert "Raise device_memory=" in text
     assert text.endswith("or use backend='cpu'.")
     assert isinstance(caught.value.__cause__, DeviceMemoryError)
     del caught
@@ -597,7 +597,7 @@ def test_nothing_half_written(
     err = capfd.readouterr().err
     assert err.startswith("pdex-gpu: error: ")
     assert says in err
-    kept = [".de." + suffix + ".checkpoint"] if "What was computed is kept in" in err else []
+    kept = [".de." + suffix + ".checkpoint"] if "Finished results are kept in" in err else []
     assert sorted(p.name for p in tmp_path.iterdir()) == [*kept, "scratch", "screen.h5ad"]
     assert list(scratch.iterdir()) == []
     emulated_cuda.prepare = lambda device: None
@@ -805,7 +805,7 @@ def test_provenance(emulated_cuda: EmulatedCuda, backend: str) -> None:
     assert provenance["backend"] == "cuda"
     assert provenance["device"] == "emulated device"
     assert provenance["engine"] == "streams"
-    asked = {"cuda": "backend='cuda' was asked for", "auto": "auto: emulated"}
+    asked = {"cuda": "backend='cuda' was requested", "auto": "auto: emulated"}
     assert provenance["backend_reason"] == asked[backend]
     assert provenance["matrix"] == "CSR float32 in memory"
     assert "numba" not in provenance["versions"]

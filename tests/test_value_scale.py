@@ -278,7 +278,7 @@ def test_the_limit(largest, expected):
 def test_what_was_asked_is_done_and_doubted():
     with np.errstate(over="ignore"):
         result, (text,) = warned(run, screen(cpm()), is_log1p=True)
-    assert text.startswith("X is taken for log1p of counts, but its values reach")
+    assert text.startswith("X is treated as log1p of counts, but its values reach")
     assert "expm1 of more than 709 is infinite" in text
     assert result.provenance["is_log1p"] is True
     values = logged()
@@ -296,7 +296,7 @@ def test_the_drop_in_keeps_the_rule_of_pdex():
         pdex_gpu.parallel_differential_expression, screen(values), is_log1p=True, **options
     )
     found, (text,) = warned(pdex_gpu.parallel_differential_expression, screen(values), **options)
-    assert "is taken for log1p of counts" in text
+    assert "is treated as log1p of counts" in text
     assert_same_bits(found, asked)
 
 

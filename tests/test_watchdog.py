@@ -65,8 +65,8 @@ def command_line(*arguments: object, seconds: str) -> subprocess.CompletedProces
 
 def message(path: Path) -> str:
     return (
-        f"{path} cannot be read: HDF5 has computed for 0.5 seconds and comes to no end, as it does "
-        "with some damaged files. Copy or download the file again. If it is sound but very large, "
+        f"{path} cannot be read: HDF5 has computed for 0.5 seconds without finishing, as happens "
+        "with some damaged files. Copy or download the file again. If it is intact but very large, "
         f"set {STUCK_SECONDS} to more seconds, or to 0 for no limit."
     )
 

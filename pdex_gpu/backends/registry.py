@@ -92,7 +92,7 @@ def _probe_cpu(_: Devices) -> tuple[bool, str, str]:
     if compiling_is_off(os.environ):
         return (
             False,
-            f"{NO_COMPILING} is set, so that numba compiles nothing. Unset it, or give "
+            f"{NO_COMPILING} is set, so numba does not compile. Unset it, or pass "
             "backend='reference', which needs no compiling",
             "",
         )
@@ -100,7 +100,7 @@ def _probe_cpu(_: Devices) -> tuple[bool, str, str]:
 
 
 def _probe_reference(_: Devices) -> tuple[bool, str, str]:
-    return True, "numpy and scipy, always there; slow", _processor()
+    return True, "numpy and scipy, always available; slow", _processor()
 
 
 _CPU_ENGINES = ("threads", "shared_memory", "serial")
@@ -189,13 +189,13 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
         raise OptionError(unknown("backend", name, ["auto", *_BACKENDS]))
     if name != "cuda" and device is not None:
         raise OptionError(
-            f"device={shown(given)} chooses among CUDA devices, but {asked} was asked for, which "
-            "has none. Leave device out, or give backend='cuda'."
+            f"device={shown(given)} selects a CUDA device, but {asked} was requested, which has "
+            "none. Leave device= out, or pass backend='cuda'."
         )
     info = _info(_BACKENDS[name], device)
     if not info.usable:
-        raise BackendError(f"{asked} was asked for, but it cannot run here: {info.reason}")
-    reason = f"{asked} was asked for"
+        raise BackendError(f"{asked} was requested, but it cannot run here: {info.reason}")
+    reason = f"{asked} was requested"
     if device == ALL and info.reason:
         reason += f"; {info.reason}"
     return BackendInfo(name, True, reason, info.device, info.engines)
@@ -224,16 +224,16 @@ def check_device(device: Any) -> Devices:
         indices = [_index(one) for one in device]
         if not indices:
             raise OptionError(
-                f"device={shown(device)} names no CUDA device. Give their numbers, 'all', or None "
-                "for the first that can be used."
+                f"device={shown(device)} names no CUDA device. Pass device numbers, 'all', or None "
+                "for the first usable device."
             )
         if None not in indices:
             found = tuple(index for index in indices if index is not None)
             twice = sorted({index for index in found if found.count(index) > 1})
             if twice:
                 raise OptionError(
-                    f"device={shown(device)} names device {twice[0]} more than once. Name each "
-                    "once."
+                    f"device={shown(device)} names device {twice[0]} more than once. List each "
+                    "device once."
                 )
             return found[0] if len(found) == 1 else found
     elif (index := _index(device)) is not None:
@@ -280,7 +280,7 @@ def load_kernels(
     except ImportError as error:  # for example a numba for another numpy, or half removed
         raise BackendError(
             f"The backend {name!r} cannot run here: a package that it needs cannot be imported "
-            f"({error}). Reinstall that package, or give backend='reference'."
+            f"({error}). Reinstall that package, or pass backend='reference'."
         ) from error
     if name != "cuda":
         return module
@@ -342,8 +342,8 @@ def _one(device: Any) -> int | None:
     if asked is None or isinstance(asked, int):
         return asked
     raise OptionError(
-        f"device={shown(device)} is not one device, and kernels are compiled for one at a time. "
-        "Give its number."
+        f"device={shown(device)} is not a single device, but kernels are compiled for one device "
+        "at a time. Pass its number."
     )
 
 

@@ -47,10 +47,10 @@ _MOCK_CONTROL, _OTHERS = "mock control", "other cells"
 _COLUMNS = ("target_fraction", "reference_fraction")
 # Options that make no sense between mock perturbations, and what to do instead.
 _REFUSED = {
-    "comparison": "mock perturbations are compared with a mock control: leave it out",
-    "guides": "control cells have to be in groups: give a column as groupby=",
-    "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
-    "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
+    "comparison": "Mock perturbations are always compared with a mock control. Leave it out.",
+    "guides": "Control cells must be identified by a column of obs. Pass it as groupby=.",
+    "on_target": "Mock perturbations target no gene. Leave it out to calibrate on all genes.",
+    "out": "Write the table that calibrate returns: calibrate(...).table().to_csv(...).",
 }
 _NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "n_processes")
 _OWN_OPTIONS = ("units", "n_repeats", "seed", "alpha")
@@ -145,7 +145,7 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
         default = "reference" if name == "comparison" else None
         given = own.get(name, default)
         if given is not default and not (isinstance(given, str) and given == default):
-            raise OptionError(f"{name}={shown(own[name])} does not go with calibrate: {advice}.")
+            raise OptionError(f"{name}={shown(own[name])} is not supported by calibrate. {advice}")
     settings = Settings(
         groupby=groupby,
         reference=reference,
@@ -160,8 +160,8 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
     test = make_test(settings.metric, settings.test_options, settings.call)
     if getattr(test, "p_values", None) == "interpolated":
         raise OptionError(
-            "p_values='interpolated' caps p-values to [0.001, 0.25], so that they say nothing of "
-            "a distribution. Leave it out, or give p_values='asymptotic'."
+            "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution cannot "
+            "be calibrated. Leave it out, or pass p_values='asymptotic'."
         )
     return replace(settings, columns=_COLUMNS)
 
@@ -216,8 +216,9 @@ def _check_room(n_repeats: int, n_values: int, settings: Settings) -> None:
     allowed = memory_budget(1.0 if settings.memory is None else settings.memory)
     if needed > allowed:
         raise MemoryBudgetError(
-            f"n_repeats={n_repeats:,} takes {needed:,} bytes for p-values ({8 * n_values:,} each), "
-            f"but {allowed:,} may be used. Give fewer repeats, or more memory with memory=."
+            f"n_repeats={n_repeats:,} needs {needed:,} bytes for p-values ({8 * n_values:,} per "
+            f"repeat), but only {allowed:,} may be used. Use fewer repeats, or allow more memory "
+            "with memory=."
         )
 
 
@@ -293,8 +294,8 @@ def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.nd
     missing = np.count_nonzero(used & (found.codes < 0))
     if missing:
         raise LabelError(
-            f"{missing} cells that are needed have no value in column {found.column!r}. Fill it "
-            "in, or remove these cells first."
+            f"{missing} of the cells used have no value in column {found.column!r}. Fill in the "
+            "values, or remove these cells first."
         )
     return found.codes, len(found.names)
 
@@ -302,9 +303,9 @@ def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.nd
 def _no_target(settings: Settings, column: str, wanted: np.ndarray) -> NoReturn:
     most = int(wanted.sum(axis=1).max())
     raise LabelError(
-        f"No target of column {column!r} has min_cells={settings.min_cells} cells to be compared "
-        f"with the reference: the largest has {most}. Give a smaller min_cells, or check that "
-        "reference and targets occur in the same strata and levels."
+        f"No target in column {column!r} has min_cells={settings.min_cells} cells that can be "
+        f"compared with the reference: the largest has {most}. Use a smaller min_cells, or check "
+        "that reference and targets occur in the same strata and levels."
     )
 
 

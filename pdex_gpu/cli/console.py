@@ -59,7 +59,7 @@ def describe_backend(provenance: Mapping[str, object]) -> list[str]:
     skipped = " and ".join(
         name.upper() for name in passed_over(str(provenance.get("backend_reason", "")))
     )
-    why = f"{skipped} cannot be used here; why: {command_line('doctor')}"
+    why = f"{skipped} cannot be used here. To see why, run: {command_line('doctor')}"
     return [text, why] if skipped else [text]
 
 

@@ -31,7 +31,7 @@ def end_of_run(result: ResultFile, seconds: float) -> Iterator[str]:
     yield from describe_values(result.provenance)
     yield from describe_backend(result.provenance)
     if result.path.suffix.lower() != ".parquet":
-        yield f"{PROGRAM} top, plot and report read results that were written as .parquet."
+        yield f"To use {PROGRAM} top, plot or report, write the results as .parquet."
         return
     top = top_command(result, result.path, result.n_hits)
     yield from next_steps(top, report_command(result.path))

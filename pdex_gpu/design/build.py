@@ -161,7 +161,7 @@ def _asked(
         if kind == "each_reference" and len(references) < 2:
             raise OptionError(
                 f"comparison='each_reference' needs several references, but reference="
-                f"{shown(reference)} is one. Give a list, or comparison='reference'."
+                f"{shown(reference)} is only one. Pass a list, or comparison='reference'."
             )
     no_targets = set() if kind == "each_reference" and groups is not None else set(references)
     targets = _targets(groups, present, no_targets, column)
@@ -201,7 +201,7 @@ def _targets(
         raise LabelError(unknown_label(what, absent[0], present, control=False))
     if absent:
         warn(
-            f"Groups not found in column {column!r}, left out: {listing(absent)}.",
+            f"Groups not found in column {column!r} and left out: {listing(absent)}.",
             UnknownGroupWarning,
         )
     return targets
@@ -210,7 +210,7 @@ def _targets(
 def _no_target(with_whom: str, column: str, present: Iterable[Any]) -> LabelError:
     return LabelError(
         f"No target group is left to compare with {with_whom} in column {column!r}: "
-        f"found {listing(present)}. Give other groups or another reference."
+        f"found {listing(present)}. Pass other groups or another reference."
     )
 
 
@@ -268,7 +268,7 @@ def _references(reference: object, present: Mapping[Any, int], column: str) -> l
             what = f"reference in column {column!r}:"
             raise LabelError(unknown_label(what, asked, present, control=True))
     if not found:
-        raise OptionError("reference=[] names no group. Give the label of the reference.")
+        raise OptionError("reference=[] names no group. Pass the label of the reference.")
     return list(dict.fromkeys(found))
 
 
@@ -280,18 +280,18 @@ def _asked_pairs(pairs: Any, present: Mapping[Any, int], column: str) -> _Asked:
         for role, label in zip(("target", "reference"), labels, strict=True):
             if label not in known:
                 raise LabelError(
-                    f"The pair ({target!r}, {reference!r}) names a {role} that is no group: "
+                    f"The pair ({target!r}, {reference!r}) names a {role} that does not exist: "
                     + unknown_label(f"group in column {column!r}:", label, present, control=False)
                 )
         if labels[0] == labels[1]:
             raise LabelError(
                 f"The pair ({target!r}, {reference!r}) compares a group with itself. Remove it, "
-                "or name another reference."
+                "or use another reference."
             )
         found.append((labels[0], labels[1]))
     found = list(dict.fromkeys(found))
     if not found:
-        raise OptionError("pairs= holds no pair. Give rows of (target, reference).")
+        raise OptionError("pairs= is empty. Pass rows of (target, reference).")
     references = list(dict.fromkeys(r for _, r in found))
     numbers = {label: k for k, label in enumerate(references)}
     for target, _ in found:
@@ -307,8 +307,8 @@ def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
         lacking = [name for name in ("target", "reference") if name not in list(columns)]
         if lacking:
             raise OptionError(
-                f"pairs= has no column {lacking[0]!r}; it needs target and reference, and has "
-                f"{listing(columns)}."
+                f"pairs= has no column {lacking[0]!r}: it needs target and reference, but has "
+                f"{listing(columns)}. Rename the columns."
             )
         rows = [*zip(*(_one_column(pairs, name) for name in ("target", "reference")), strict=True)]
     else:
@@ -322,7 +322,7 @@ def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
         except (TypeError, OptionError) as error:
             raise OptionError(
                 f"pairs={shown(pairs)} must be rows of (target, reference): a list of pairs, or a "
-                "table with these columns."
+                "table with these two columns."
             ) from error
     yield from rows
 
@@ -330,7 +330,7 @@ def _pairs(pairs: Any) -> Iterator[tuple[Any, Any]]:
 def _one_column(table: Any, name: str) -> list[Any]:
     column = table[name]
     if getattr(column, "ndim", 1) != 1:
-        raise OptionError(f"pairs= has several columns {name!r}. Rename all but one.")
+        raise OptionError(f"pairs= has several columns named {name!r}. Rename all but one.")
     for label in column:
         check_label("pairs", label)
     return list(column)
@@ -358,8 +358,8 @@ def _assemble(
         unlabelled = np.count_nonzero(taking_part & (levels.codes < 0))
         if unlabelled:
             raise LabelError(
-                f"{unlabelled} cells of the groups compared have no value in column "
-                f"{levels.column!r}. Fill it in, or remove these cells first."
+                f"{unlabelled} cells of the compared groups have no value in column "
+                f"{levels.column!r}. Fill in the values, or remove these cells first."
             )
         block = block * n + levels.codes
     combined = np.where(taking_part, block * n_numbers + numbers, -1)
@@ -398,8 +398,8 @@ def _assemble(
     if not contrasts:
         where = " and ".join(repr(x.column) for x in (within, strata) if x is not None)
         raise LabelError(
-            f"No target of column {column!r} shares a level of {where} with what it is compared "
-            "with. Check that reference and targets occur in the same levels."
+            f"No target in column {column!r} shares a level of {where} with its reference. Check "
+            "that reference and targets occur in the same levels."
         )
     return _without_empty_rows(design, strata)
 
@@ -463,13 +463,13 @@ def _without_empty_rows(design: Design, strata: Levels | None) -> Design:
         skipped = len(strata.names) - used[used > 0]
         if skipped.any():
             logger.info(
-                "strata of %r without both sides are skipped: %d of %d (row, stratum) pairs, in "
-                "%d rows", strata.column, skipped.sum(), used.size * len(strata.names),
+                "strata of %r that lack target or reference are skipped: %d of %d (row, stratum) "
+                "pairs, in %d rows", strata.column, skipped.sum(), used.size * len(strata.names),
                 np.count_nonzero(skipped),
             )  # fmt: skip
     if (used == 0).any():
         where = "any stratum" if design.within is None else "the level"
-        _say_left_out(design, used == 0, f"they or their reference have no cell in {where}")
+        _say_left_out(design, used == 0, f"target or reference has no cells in {where}")
     return keep_rows(design, used > 0)
 
 
@@ -481,9 +481,9 @@ def _with_enough_cells(design: Design, min_cells: int) -> Design:
     if few.all():
         raise LabelError(
             f"min_cells={min_cells} leaves no comparison: the largest target has "
-            f"{n_target.max()} cells, the largest reference {n_reference.max()}. Give fewer."
+            f"{n_target.max()} cells, the largest reference {n_reference.max()}. Lower min_cells."
         )
-    _say_left_out(design, few, f"they or their reference have fewer than {min_cells} cells")
+    _say_left_out(design, few, f"target or reference has fewer than {min_cells} cells")
     return keep_rows(design, ~few)
 
 
@@ -493,7 +493,7 @@ def _say_left_out(design: Design, rows: np.ndarray, why: str) -> None:
         levels = map(level_text, design.within[rows])
         labels = [f"{t} in {level}" for t, level in zip(labels, levels, strict=True)]
     warn(
-        f"{np.count_nonzero(rows)} of {design.n_rows} comparisons are left out, as {why}: "
+        f"{np.count_nonzero(rows)} of {design.n_rows} comparisons are left out because {why}: "
         f"{listing(list(labels))}.",
         SkippedWarning,
     )

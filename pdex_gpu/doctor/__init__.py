@@ -50,5 +50,5 @@ def _safely(topic: str, section: Callable[[], Iterable[Check]]) -> list[Check]:
         found.extend(section())
     except Exception as error:  # a broken package may raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        found.append(Check(topic, topic.lower(), PROBLEM, f"could not be examined ({text})"))
+        found.append(Check(topic, topic.lower(), PROBLEM, f"the check failed ({text})"))
     return found

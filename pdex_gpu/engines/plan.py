@@ -150,7 +150,7 @@ def make_plan(
             f"memory= allows {budget:,} bytes, but at least {int(budget - room + widest):,} are "
             f"needed for {source.n_cells:,} cells x {n_genes:,} genes in {n_groups:,} groups"
             f"{f', {reserved:,} of them for the result (out= needs none)' if reserved else ''}. "
-            "Give more with memory=."
+            "Allow more with memory=."
         )
     held, most_entries = 0, None
     if source.read_whole:  # what the ranges leave of the budget

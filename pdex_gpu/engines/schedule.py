@@ -55,7 +55,7 @@ def choose_engine(settings: Settings, backend: BackendInfo) -> str:
         why = why_no_processes()
         if why is None:
             return "shared_memory"
-        logger.warning("working with threads in place of worker processes: %s", why)
+        logger.warning("using threads instead of worker processes: %s", why)
         return backend.engines[0]
     if settings.engine not in backend.engines:
         available = ["auto", *backend.engines, "dask"]

@@ -327,7 +327,7 @@ def _genes(n: int) -> str:
 
 def _too_small(what: str, error: DeviceMemoryError) -> DeviceMemoryError:
     return DeviceMemoryError(
-        f"The device has too little memory for {what}: {str(error).rstrip('.')}. Nothing smaller "
-        "can be tried: give it more with device_memory=, free memory there (other programs, other "
+        f"The device has too little memory for {what}: {str(error).rstrip('.')}. The work cannot "
+        "be split further. Raise device_memory=, free memory on the device (other programs, other "
         "arrays), or use backend='cpu'."
     )

@@ -219,19 +219,19 @@ def estimate(
     """
     started = time.perf_counter()
     check_count("workers", workers)
-    share = "a share: above 0, and at most 1"
+    share = "a fraction above 0 and at most 1"
     if density is not None and not 0.0 < check_number("density", density, share) <= 1.0:
         raise OptionError(f"density={density!r} must be {share}.")
     check_flag("timing", timing)
     if isinstance(engine, str) and engine == "dask" and workers is None:
         raise OptionError(
-            "engine='dask' takes as long as the cluster is large. Give its workers with workers= "
-            "(--dask-workers)."
+            "The time of engine='dask' depends on the size of the cluster. Pass its number of "
+            "workers as workers= (--dask-workers)."
         )
     if workers is not None and n_workers is not None:
         raise OptionError(
-            f"n_workers={n_workers} (--workers) is of one process, and workers={workers} "
-            "(--dask-workers) of a Dask cluster. Give one of them."
+            f"n_workers={n_workers} (--workers) sets the workers of one machine, and "
+            f"workers={workers} (--dask-workers) those of a Dask cluster. Pass only one."
         )
     settings = Settings(
         groupby=groupby,
@@ -362,7 +362,7 @@ def _lacking(
         whose = "" if counted.workers is None else " by each worker"
         result = settings.out is None and counted.workers is None
         most = f", {size_text(counted.result_bytes)} of them for the result" if result else ""
-        advice = " Write the result to a file with out= (-o), or give" if result else " Give"
+        advice = " Write the result to a file with out= (-o), or allow" if result else " Allow"
         found["memory"] = (
             f"memory= allows {size_text(allowed)}, but at least {size_text(needed)} are needed"
             f"{whose}{most}.{advice} more memory with memory= (--memory)."
@@ -371,15 +371,15 @@ def _lacking(
     if counted.workers is None and enough and allowed > free:
         found["memory"] = (
             f"memory= allows {size_text(allowed)}, but this machine has {size_text(free)} free. "
-            f"Allow less: {size_text(needed)} are enough."
+            f"Lower memory=: {size_text(needed)} are enough."
         )
     scratch = counted.scratch_bytes(plan)[1]
     room = _free(counted.scratch_folder)
     if scratch > room:
         found["scratch"] = (
             f"The scratch folder {str(counted.scratch_folder)!r} has {size_text(room)} free, but "
-            f"up to {size_text(scratch)} are needed for what does not fit in memory. Name a folder "
-            "with more room with scratch= (--scratch), or give more memory with memory=."
+            f"up to {size_text(scratch)} are needed for data that do not fit in memory. Set "
+            "scratch= (--scratch) to a folder with more room, or allow more memory with memory=."
         )
     if settings.out is not None:
         out = Path(settings.out)
@@ -388,8 +388,8 @@ def _lacking(
         if beside > room:
             found["output"] = (
                 f"The folder {str(out.parent)!r} has {size_text(room)} free, but the output "
-                f"{out.name!r} and its checkpoint take about {size_text(beside)} while it is made. "
-                "Make room there, or use another folder."
+                f"{out.name!r} and its checkpoint need about {size_text(beside)} while it is "
+                "written. Make room there, or use another folder."
             )
     return found
 
@@ -406,21 +406,21 @@ def _assumptions(
     if counted.is_dense and counted.density is None:
         found.append(f"{DENSE_SHARE:.0%} of a dense matrix are not zero")
     if not (counted.is_dense or source.in_memory) and plan.n_ranges > 1 and source.read_whole:
-        found.append("all genes have equally many nonzeros")
+        found.append("all genes have the same number of nonzeros")
     if source.dtype.kind == "f" and is_log1p is not False:
         whole = _first_are_whole(source)
         if whole is None:
             found.append("values have fractions (X is not read); counts would take less time")
         elif whole:
-            found.append("all values are whole numbers, as the first ones are")
+            found.append("all values are whole numbers, like the first ones")
     if counted.way(plan) == SPLIT and not counted.is_dense:
-        found.append("a cell has few distinct values, which take a byte each while they are kept")
+        found.append("each cell has few distinct values, so each takes one byte while kept")
     if backend.name != "cpu":
-        found.append(f"no seconds: there is no model of the backend {backend.name}")
+        found.append(f"no run time: there is no time model for the backend {backend.name}")
     if counted.workers is not None:
-        found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster work")
+        found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster start")
         if counted.way(plan) == IN_MEMORY:
-            found.append("the matrix is with every worker already")
+            found.append("every worker already holds the matrix")
     return tuple(found)
 
 

@@ -67,8 +67,8 @@ logger = logging.getLogger("pdex_gpu")
 
 
 _ABOUT_NAN = {
-    True: " Or give nan_policy='omit' (--nan-policy omit), which leaves NaN out.",
-    False: " Or use pdex_gpu.differential_expression with nan_policy='omit', which leaves NaN out.",
+    True: " Or pass nan_policy='omit' (--nan-policy omit), which ignores NaN.",
+    False: " Or use pdex_gpu.differential_expression with nan_policy='omit', which ignores NaN.",
 }
 
 
@@ -179,8 +179,8 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
             if repeated:
                 warn(
-                    f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
-                    "column is tested on its own.",
+                    f"{len(repeated)} gene names occur more than once: {listing(repeated)}. Each "
+                    "column is tested separately.",
                     DuplicateGeneWarning,
                 )
             matrices = dataset.matrices()  # now: damage must show before the output is written
@@ -293,7 +293,7 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
             finished = checkpoint.finished(out)
             # Filters must be evaluated again, from the stored ranges.
             if finished is not None and (checkpoint.complete or not call.filters.any):
-                logger.info("%s is complete: only its checkpoint was left to remove", out)
+                logger.info("%s is complete; only its checkpoint had to be removed", out)
                 summary = ValueSummary(**finished["values"])
                 written = _kept(call, checkpoint, value_scale(summary, settings))
                 n_hits = np.array(finished["n_hits"], dtype=np.int64)
@@ -303,8 +303,8 @@ def _into_file(call: _Call, out: Path) -> tuple[ResultFile, ValueScale]:
         except BaseException as error:
             if checkpoint.worth_keeping:
                 error.add_note(
-                    f"What was computed is kept in {str(checkpoint.folder)!r}; the same call "
-                    "carries on with it."
+                    f"Finished results are kept in {str(checkpoint.folder)!r}; the same call "
+                    "resumes from there."
                 )
             else:
                 checkpoint.remove()
@@ -430,9 +430,9 @@ def _check_place(
     what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
     if several:
         raise UnsupportedDataError(
-            f"{what} is on one CUDA device ({dataset.source.description}) and is used where it is, "
-            f"but device={settings.device!r} asks for {n_devices(backend)}. Give device= the "
-            f"number of that one, or move the matrix: adata.{place} = adata.{place}.get()."
+            f"{what} is on one CUDA device ({dataset.source.description}) and is used there, but "
+            f"device={settings.device!r} asks for {n_devices(backend)} devices. Pass the number of "
+            f"that device as device=, or move the matrix: adata.{place} = adata.{place}.get()."
         )
     if test.why_reference is None:
         advice = f"({backend.reason}). Use backend='cuda'"
@@ -440,7 +440,7 @@ def _check_place(
         advice = f"({test.why_reference}). Leave that option out and use backend='cuda'"
     raise UnsupportedDataError(
         f"{what} is on a CUDA device ({dataset.source.description}), but backend "
-        f"{backend.name!r} reads host memory {advice}, or move it: "
+        f"{backend.name!r} reads host memory {advice}, or move the matrix: "
         f"adata.{place} = adata.{place}.get()."
     )
 
@@ -485,7 +485,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
         try:
             load_engine(call.engine).run(job)
         except UnevenError as error:
-            logger.info("%s: planning anew from what was counted, and reading again", error)
+            logger.info("%s: planning again from the counted values, then rereading", error)
             tracker.restart()
             continue
         except NotCanonicalError as error:
@@ -502,7 +502,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
             text = (
                 f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
                 f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
-                "Tests need finite values: replace it or remove the cell or gene."
+                "Tests need finite values: replace the value, or remove the cell or the gene."
             )
             if np.isnan(error.value):
                 text += _ABOUT_NAN[settings.entry.takes_nan_policy]

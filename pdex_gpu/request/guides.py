@@ -125,8 +125,8 @@ def _flags(column: Values, what: str) -> Values:
     found = yes_or_no(column)
     if found is None:
         raise DataError(
-            f"{what} holds values other than True and False (or 1 and 0). Threshold it first: "
-            "which cells carry which guide is a matter of yes or no."
+            f"{what} holds values other than True and False (or 1 and 0). Threshold it first: a "
+            "cell either carries a guide or does not."
         )
     return found
 
@@ -141,8 +141,8 @@ def _say_missing(
         return
     n = len(np.unique(np.concatenate(list(unknown))))
     warn(
-        f"{what} has missing values for {n} of {n_cells} cells, in {listing(lacking)}. Where it is "
-        "unknown whether a cell carries a guide, it counts neither among the cells with that guide "
+        f"{what} has missing values for {n} of {n_cells} cells, in {listing(lacking)}. Where the "
+        "value for a guide is missing, the cell is counted neither among the cells with that guide "
         "nor among those without it.",
         MissingLabelWarning,
     )
@@ -223,8 +223,8 @@ def _add_pools(
             if n_pooled > _MOST_POOLED:
                 raise DataError(
                     f"At least {len(known)} guides have missing values in different cells, so each "
-                    "is compared with a different set of cells: too many in all. Fill the missing "
-                    "values in (fillna(False)), or remove these cells."
+                    "is compared with a different set of cells. That is too many sets. Fill in the "
+                    "missing values (fillna(False)), or remove these cells."
                 )
         pools[name] = known[key]
     return pools

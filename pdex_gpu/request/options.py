@@ -139,13 +139,13 @@ def check_settings(settings: Settings) -> None:
         _check_groupby(settings.groupby)
     elif settings.groupby is not None:
         raise OptionError(
-            f"guides={settings.guides!r} says which cells belong to which group, and so does "
-            f"groupby={shown(settings.groupby)}. Give groupby=None."
+            f"guides={settings.guides!r} and groupby={shown(settings.groupby)} both assign cells "
+            "to groups. Pass groupby=None."
         )
     elif settings.on_target is not None:
         raise OptionError(
-            "on_target= maps the groups of a column to genes, and guides= has no such column. "
-            "Select the rows of the result instead."
+            "on_target= maps the groups of a column to genes, but guides= has no such column. "
+            "Select rows of the result instead."
         )
     _check_comparison(settings)
     settings.correction.check()
@@ -155,7 +155,7 @@ def check_settings(settings: Settings) -> None:
         check_fraction("min_fraction", settings.min_fraction)
     if settings.min_cpm is not None:
         check_number("min_cpm", settings.min_cpm)
-    words = "a number, at least 0"
+    words = "a number of at least 0"
     if check_number("pseudocount", settings.pseudocount, words) < 0:
         raise OptionError(f"pseudocount={settings.pseudocount!r} must be {words}.")
     check_count("min_cells", settings.min_cells, may_be_none=False)
@@ -179,16 +179,16 @@ def check_settings(settings: Settings) -> None:
             check_path(name, getattr(settings, name))
     for name in about_output:
         if settings.out is None and getattr(settings, name):
-            raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
+            raise OptionError(f"{name}=True requires an output file. Also pass out=.")
     if settings.client is not None and settings.engine != "dask":
         raise OptionError(
-            f"client={shown(settings.client)} is the Dask cluster of engine='dask', but "
-            f"engine={settings.engine!r} was asked for. Give engine='dask', or leave client out."
+            f"client={shown(settings.client)} is only valid with engine='dask', but "
+            f"engine={settings.engine!r} was requested. Pass engine='dask', or leave client out."
         )
     if settings.engine == "dask" and settings.n_workers is not None:
         raise OptionError(
-            f"n_workers={settings.n_workers} cannot be given with engine='dask': the cluster says "
-            "how many workers there are. Leave it out."
+            f"n_workers={settings.n_workers} is not valid with engine='dask': the cluster "
+            "determines the number of workers. Leave it out."
         )
     if settings.scratch is not None:
         _check_scratch(check_path("scratch", settings.scratch))
@@ -199,8 +199,8 @@ def _check_groupby(groupby: Any) -> None:
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed or not names:
         raise OptionError(
-            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of "
-            "obs, or a list of columns, the groups' first."
+            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of obs, or a "
+            "list of columns with that of the groups first."
         )
     if len(set(names)) < len(names):
         raise OptionError(f"groupby={groupby!r} names a column twice.")
@@ -213,17 +213,17 @@ def _check_comparison(settings: Settings) -> None:
     check_choice("comparison", asked, COMPARISONS)
     if (settings.pairs is not None) != (asked == "pairs"):
         raise OptionError(
-            "pairs= goes with comparison='pairs', and only with it: give both, or neither."
+            "pairs= is only valid with comparison='pairs', which requires it. Pass both or neither."
         )
     if asked == "pairs" and settings.groups is not None:
-        raise OptionError("groups= and pairs= both say what is compared. Give one of them.")
+        raise OptionError("groups= and pairs= both select the comparisons. Pass only one.")
     if settings.strata is not None and settings.strata in (
         settings.group_column,
         *settings.within_columns,
     ):
         raise OptionError(
-            f"strata={settings.strata!r} is a column of groupby, so no stratum would hold cells of "
-            "both sides. Name another column."
+            f"strata={settings.strata!r} is a column of groupby, so no stratum would contain cells "
+            "of both sides. Use another column."
         )
 
 
@@ -231,12 +231,12 @@ def _check_scratch(folder: Path) -> None:
     if not is_folder(folder):
         what = "does not exist" if mode_of(folder) is None else "is a file, not a folder"
         raise OptionError(
-            f"The scratch folder {shown(str(folder))} {what}. Create it, or name another with "
-            "scratch=."
+            f"The scratch folder {shown(str(folder))} {what}. Create it, or pass another folder "
+            "as scratch=."
         )
     why = why_not_writable(folder)
     if why is not None:
         raise OptionError(
-            f"The scratch folder {str(folder)!r} is not writable ({why}). Name another with "
+            f"The scratch folder {str(folder)!r} is not writable ({why}). Pass another folder as "
             "scratch=."
         )

@@ -36,8 +36,8 @@ def check_result_size(
     if needed > budget + _SPARE:
         raise MemoryBudgetError(
             f"The result of {n_rows:,} targets x {n_genes:,} genes takes {needed:,} bytes in "
-            f"memory, but memory= allows {budget:,}. Write it to a file with out=, which holds "
-            "none of it, or give more memory with memory=."
+            f"memory, but memory= allows {budget:,}. Write it to a file with out=, which does not "
+            "hold it in memory, or allow more with memory=."
         )
 
 

@@ -117,8 +117,10 @@ class Format:
         How help texts call the files: ``".h5ad"``.
     suffixes : tuple of str
         Suffixes by which other parts recognise a file of this format.
-    folders : str
-        For files that are folders: how messages describe them.
+    folder : str
+        For files that are folders: how messages call one, ``"a zarr store"``.
+    marks : tuple of str
+        The files by which such a folder is recognised.
     by_url : bool
         Whether files can be read from a URL.
     extra : str
@@ -133,7 +135,8 @@ class Format:
     files: str = ""
     short: str = ""
     suffixes: tuple[str, ...] = ()
-    folders: str = ""
+    folder: str = ""
+    marks: tuple[str, ...] = ()
     by_url: bool = False
     extra: str = ""
     packages: tuple[str, ...] = ()
@@ -154,8 +157,8 @@ FORMATS = [
     Format("h5ad", ".anndata_files.h5ad:H5ad", files="h5ad files", short=".h5ad",
            suffixes=(".h5ad", ".h5mu", ".h5")),
     Format("zarr", ".anndata_files.zarr:Zarr", files="zarr stores", short="zarr",
-           suffixes=(".zarr",), folders="zarr stores, with a file .zgroup or zarr.json",
-           by_url=True, extra="zarr", packages=("zarr",)),
+           suffixes=(".zarr",), folder="a zarr store", marks=(".zgroup", "zarr.json"), by_url=True,
+           extra="zarr", packages=("zarr",)),
     Format("mudata", ".anndata_files.multimodal:MuData"),
     Format("anndata", ".anndata_objects:AnnDataObjects", objects="AnnData objects"),
 ]  # fmt: skip
@@ -186,9 +189,9 @@ def shared_path(data: Any) -> str | None:
 
 def supported() -> str:
     """Return the supported formats in words, for messages."""
-    found = [form.objects for form in FORMATS if form.objects]
-    found += [form.files for form in FORMATS if form.files]
-    return f"{' and '.join(found)}, as paths or open files"
+    objects = " and ".join(form.objects for form in FORMATS if form.objects)
+    files = " and ".join(form.files for form in FORMATS if form.files)
+    return f"{objects}, and {files} as paths or open files"
 
 
 def short_names() -> str:

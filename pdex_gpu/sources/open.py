@@ -43,5 +43,5 @@ def open_dataset(
         check_path("data", data)
     code = code_for(data)
     if code is None:
-        raise UnsupportedDataError(f"Cannot read a {kind(data)}; supported are {supported()}.")
+        raise UnsupportedDataError(f"Cannot read a {kind(data)}. Supported: {supported()}.")
     return code.open(data, groupby, layer, allow)

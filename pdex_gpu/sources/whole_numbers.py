@@ -55,11 +55,11 @@ def _with(matrix: Any, indices: np.ndarray, indptr: np.ndarray) -> Any:
     return found
 
 
-_END = "where whole numbers belong. Build the matrix again."
+_END = "instead of whole numbers. Build the matrix again."
 
 
 def fault_of_integers(found: np.ndarray) -> str | None:
     """Return what keeps floats from being whole numbers, for messages; None if nothing does."""
     whole = np.abs(found.astype(np.float64, copy=False)) < 2.0**53  # False for NaN
     whole &= np.trunc(found) == found
-    return None if whole.all() else f"it holds {found[~whole][0]!s}, {_END}"
+    return None if whole.all() else f"it holds {found[~whole][0]!s} {_END}"

@@ -95,8 +95,8 @@ def native_dtype(dtype: np.dtype) -> np.dtype:
     if dtype in (np.float32, np.float64):
         return dtype
     raise UnsupportedDataError(
-        f"X has dtype {dtype}; supported are bool, integers, float32 and float64. "
-        "Convert it first, for example with X.astype('float32')."
+        f"X has dtype {dtype}. Supported: bool, integers, float32 and float64. Convert it first, "
+        "for example with X.astype('float32')."
     )
 
 

@@ -146,7 +146,7 @@ def _look(index: int | None) -> tuple[DriverDevice | None, str]:
     causes = [driver.problem] if driver.problem else []
     if driver.version is not None and driver.version < MINIMUM_CUDA:
         causes.append(
-            f"the driver is too old: it runs CUDA up to {_dotted(driver.version)}, and "
+            f"the driver is too old: it supports CUDA up to {_dotted(driver.version)}, but "
             f"{_dotted(MINIMUM_CUDA)} or later is needed: update it"
         )
     if importlib.util.find_spec("cupy") is None:
@@ -170,10 +170,10 @@ def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], 
         asked = [driver.devices[index]]
     else:
         listed = ", ".join(f"{d.index} ({d.name})" for d in driver.devices)
-        return [], [f"there is no device {index}; there are: {listed}"]
+        return [], [f"there is no device {index}; available: {listed}"]
     fit = [d for d in asked if d.capability >= MINIMUM_CAPABILITY]
     return fit, [
-        f"{d} has compute capability {_dotted(d.capability)}, and {_dotted(MINIMUM_CAPABILITY)} or "
+        f"{d} has compute capability {_dotted(d.capability)}, but {_dotted(MINIMUM_CAPABILITY)} or "
         "later is needed"
         for d in asked
         if d not in fit
@@ -193,8 +193,8 @@ def _try(driver: Driver, candidates: list[DriverDevice]) -> tuple[DriverDevice |
     built_for = module.runtime_version()
     if built_for[0] > runs[0]:
         return None, [
-            f"CuPy {module.cupy_version()} is for CUDA {built_for[0]}, and the driver runs CUDA up "
-            f"to {_dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
+            f"CuPy {module.cupy_version()} is for CUDA {built_for[0]}, but the driver supports "
+            f"CUDA up to {_dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
             f"{install_command(driver)}, or update the driver"
         ]
     causes: list[str] = []
@@ -218,8 +218,8 @@ def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, str]:
         text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         if free < MINIMUM_FREE:
             return (
-                f"no memory is free: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB, and "
-                f"{MINIMUM_FREE / 2**20:.0f} MiB are needed (nvidia-smi lists who has it)"
+                f"no memory is free: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB, but "
+                f"{MINIMUM_FREE / 2**20:.0f} MiB are needed (nvidia-smi lists what is using it)"
             ), text
         stream = opened.stream()
         out = stream.empty(_N_PROBED, np.uint32)

@@ -141,10 +141,10 @@ def check_packages(client: Client) -> None:
         )
     if differing:
         raise ClusterError(
-            "The Dask workers have other versions than the client: "
+            "The Dask workers have different versions from the client: "
             + "; ".join(f"{what}: {listing(where, limit=3)}" for what, where in differing.items())
             + ". Results could differ from worker to worker: install the same versions "
-            "everywhere, as with one image."
+            "everywhere, for example with one container image."
         )
 
 
@@ -174,7 +174,7 @@ def survey(
             except OSError as error:
                 raise ClusterError(
                     f"The shared folder {str(folder)!r} cannot be written to: {error.strerror}. "
-                    "Name another with scratch=, which all workers see."
+                    "Choose another with scratch= that all workers can see."
                 ) from error
         request = Request(settings, test, path, tuple(folders), mark, on_host)
         found = client.run(_answer, request, on_error="return")
@@ -186,7 +186,7 @@ def survey(
         if isinstance(answer, BaseException):
             raise answer
     if not answers:
-        raise ClusterError("The Dask cluster lost its workers. Start some, and call again.")
+        raise ClusterError("The Dask cluster lost its workers. Start some and call again.")
     return Workers(tuple(answers))
 
 
@@ -200,7 +200,7 @@ def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     if request.path is not None and not is_url(request.path) and not _exists(request.path):
         raise ClusterError(
             f"{name} cannot see the data: there is no {request.path!r} there. Put the data on a "
-            "file system that all workers have, under one path, or in object storage."
+            "file system that all workers see under the same path, or in object storage."
         )
     for folder in request.folders:
         _check_folder(folder, request.mark, name)
@@ -220,9 +220,9 @@ def _exists(path: str | Path) -> bool:
 def _check_folder(folder: Path, mark: str, name: str) -> None:
     if not _exists(folder / mark):
         raise ClusterError(
-            f"{name} cannot see the shared folder {str(folder)!r}. Rows that are split, and "
-            "results, go through it: put the output on a file system that all workers have, or "
-            "name a folder there with scratch=."
+            f"{name} cannot see the shared folder {str(folder)!r}. Split rows and results pass "
+            "through it: put the output on a file system that all workers can see, or choose a "
+            "folder there with scratch=."
         )
     own = folder / f"{mark}-{uuid.uuid4().hex}"
     try:
@@ -231,7 +231,7 @@ def _check_folder(folder: Path, mark: str, name: str) -> None:
     except OSError as error:
         raise ClusterError(
             f"{name} cannot write to the shared folder {str(folder)!r}: {error.strerror}. Grant "
-            "it, or name another with scratch=."
+            "write permission, or choose another with scratch=."
         ) from error
 
 

@@ -110,22 +110,25 @@ def _open_path(path: str) -> h5py.File:
     if is_url(path):
         readable = " and ".join(form.files for form in FORMATS if form.by_url)
         raise FileFormatError(
-            f"{path} is an h5ad file behind a URL, where only {readable} are read. Copy it to a "
-            "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
+            f"{path} is an h5ad file at a URL, but only {readable} can be read from URLs. Copy it "
+            "to a file system, convert it to zarr (adata.write_zarr), or open it with fsspec and "
+            "pass the open file."
         )
     if mode_of(Path(path)) is None:
         raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
     if is_folder(is_there(Path(path), "The file")):
-        folders = ", or ".join(form.folders for form in FORMATS if form.folders)
+        folders = " or ".join(form.folder for form in FORMATS if form.folder)
+        marks = " or ".join(mark for form in FORMATS for mark in form.marks)
         raise FileFormatError(
-            f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are {folders}."
+            f"{path} is a folder but not {folders}: it has no {marks} file. Pass an h5ad file "
+            f"(HDF5) or {folders}."
         )
     try:
         return h5py.File(path, "r")
     except PermissionError as error:  # the file system checks more than the mode
         raise UnreadableFileError(
-            f"The file {shown(path)} cannot be read: permission is missing. Grant it, or use a "
-            "copy."
+            f"The file {shown(path)} cannot be read: permission denied. Grant read permission, or "
+            "use a copy."
         ) from error
     except OSError as error:
         if not h5py.is_hdf5(path):
@@ -154,13 +157,13 @@ def _open_object(file: Any, name: str) -> h5py.File:
 
 def _not_hdf5(name: str, size: int) -> FileFormatError:
     return FileFormatError(
-        f"{name} is not an HDF5 file ({size} bytes). An h5ad file, as AnnData.write_h5ad writes "
-        "it, is needed."
+        f"{name} is not an HDF5 file ({size} bytes). Pass an h5ad file as written by "
+        "AnnData.write_h5ad."
     )
 
 
 def _cannot_open(name: str, error: OSError) -> FileFormatError:
     return FileFormatError(
-        f"{name} cannot be opened: truncated, damaged, or open for writing elsewhere. Copy or "
-        f"download it again. HDF5 says: {error}"
+        f"{name} cannot be opened: it is truncated, damaged, or open for writing elsewhere. Copy "
+        f"or download it again. HDF5 says: {error}"
     )
