@@ -336,7 +336,7 @@ def test_messages_name_it(folder, tmp_path):
         open_dataset(3, None)
     with pytest.raises(FileFormatError, match=r"or zarr\.json or screen\.json file"):
         open_dataset(tmp_path, None)
-    with pytest.raises(OptionError, match="no file of results"):
+    with pytest.raises(OptionError, match="not a results file"):
         examine(tmp_path / "screen.npys")
     assert short_names() == ".h5ad or zarr or folders of .npy"
 
