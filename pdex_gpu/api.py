@@ -16,6 +16,7 @@ from .utils.progress import Progress
 if TYPE_CHECKING:
     import anndata
 
+    from .design.comparisons.base import Comparison
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -46,7 +47,7 @@ def differential_expression(
     *,
     reference: object = "non-targeting",
     groups: Iterable[object] | None = None,
-    comparison: str = "reference",
+    comparison: str | Comparison = "reference",
     pairs: Any = None,
     guides: str | None = None,
     on_target: str | None = None,
@@ -107,6 +108,7 @@ def differential_expression(
     comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
         What each group is compared with: the reference; each of several references; all other
         cells that have a label; all of these except the reference's; or as given by `pairs`.
+        Instead of a name, an instance of a ``pdex_gpu.design.comparisons.Comparison``.
     pairs : pandas.DataFrame or list of pairs, optional
         Columns target and reference, for ``comparison="pairs"``.
     guides : str, optional

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..design.build import match_label
+from ..design.label_match import match_label
 from ..design.naming import of_one_type
 from ..errors import (
     DataError,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import numpy as np
 
 from ..design.build import make_design
+from ..design.comparisons.registry import find_comparison
 from ..design.labels import Labels, combined, object_array
 from ..errors import (
     DuplicateGeneWarning,
@@ -142,9 +143,11 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
     own = {name: value for name, value in options.items() if name in known}
     rest = {name: value for name, value in options.items() if name not in known}
     for name, advice in _REFUSED.items():
-        default = "reference" if name == "comparison" else None
-        given = own.get(name, default)
-        if given is not default and not (isinstance(given, str) and given == default):
+        if name == "comparison":
+            refused = name in own and not _has_one_reference(own[name])
+        else:
+            refused = own.get(name) is not None
+        if refused:
             raise OptionError(f"{name}={shown(own[name])} is not supported by calibrate. {advice}")
     settings = Settings(
         groupby=groupby,
@@ -164,6 +167,14 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
             "be calibrated. Leave it out, or pass p_values='asymptotic'."
         )
     return replace(settings, columns=_COLUMNS)
+
+
+def _has_one_reference(comparison: object) -> bool:
+    """Return whether all groups are compared with the same cells, as mock perturbations are."""
+    try:
+        return find_comparison(comparison).one_reference
+    except OptionError:
+        return False
 
 
 @dataclass(frozen=True)

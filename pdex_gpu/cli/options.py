@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..design.comparisons.registry import comparison_names
 from ..sources.formats import short_names
 from . import parsers
 
@@ -24,7 +25,6 @@ COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
 )
 
 #: Values of options, as in the library.
-COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
 METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 ALTERNATIVES = ("two-sided", "less", "greater")
 METHODS = ("auto", "asymptotic", "exact")
@@ -57,21 +57,27 @@ def flag(names: str, help: str, panel: str) -> Any:
     return typer.Option(*names.split(), help=help, rich_help_panel=panel, show_default=False)
 
 
-def choice(names: str, choices: tuple[str, ...], help: str, panel: str) -> Any:
-    """Make an option with one of a few values, which shells complete."""
+def choice(
+    names: str, choices: tuple[str, ...] | Callable[[], tuple[str, ...]], help: str, panel: str
+) -> Any:
+    """Make an option with one of a few values, which shells complete.
+
+    `choices` may be a function that returns them, for names that can be registered later.
+    """
+    values = choices if callable(choices) else lambda: choices
     return option(
         names,
         "NAME",
         help,
         panel,
-        parser=parsers.one_of(*choices),
-        autocompletion=_completer(choices),
+        parser=parsers.one_of(values),
+        autocompletion=_completer(values),
     )
 
 
-def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+def _completer(choices: Callable[[], tuple[str, ...]]) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
-        return [name for name in choices if name.startswith(incomplete)]
+        return [name for name in choices() if name.startswith(incomplete)]
 
     return complete
 
@@ -113,9 +119,8 @@ Allow = Annotated[
 ]
 Comparison = Annotated[
     str | None,
-    choice("--comparison", COMPARISONS, "reference, each_reference, rest, perturbed, pairs",
-           COMPARE),
-]  # fmt: skip
+    choice("--comparison", comparison_names, ", ".join(comparison_names()), COMPARE),
+]
 Pairs = Annotated[
     list[str] | None,
     option("--pairs", "A:B|FILE", "A vs B; or .csv, .tsv with target and reference", COMPARE),

@@ -6,7 +6,7 @@ import csv
 import math
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from ..utils.atomic_files import mode_of
 from ..utils.formats import PROGRAM as PROGRAM
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a parser that accepts one of a few words."""
+def one_of(choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
+    """Return a parser that accepts one of a few words, those that `choices` returns then."""
 
     def parse(text: str) -> str:
-        if text not in choices:
-            raise typer.BadParameter(unknown("value", text, choices))
+        if text not in choices():
+            raise typer.BadParameter(unknown("value", text, choices()))
         return text
 
     return parse

@@ -32,6 +32,7 @@ from .workload import DENSE_SHARE, Counted
 if TYPE_CHECKING:
     import anndata
 
+    from ..design.comparisons.base import Comparison
     from .benchmark import Sample
 
 #: Seconds until the workers of a running cluster start work: assumed, not measured.
@@ -140,7 +141,7 @@ def estimate(
     *,
     reference: object = "non-targeting",
     groups: Iterable[object] | None = None,
-    comparison: str = "reference",
+    comparison: str | Comparison = "reference",
     pairs: Any = None,
     guides: str | None = None,
     strata: str | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from .._version import __version__
 from ..backends.registry import BackendInfo, models
 from ..columns.measure import Analysis
+from ..design.comparisons.registry import find_comparison
 from ..design.contrasts import Design
 from ..request.options import Settings
 from ..sinks.identity_diff import HASH
@@ -47,7 +48,7 @@ def run_identity(
         "confidence": float(settings.confidence),
         "pseudocount": float(settings.pseudocount),
         "fdr": f"{settings.fdr_method}, {settings.fdr_scope}",
-        "comparison": settings.comparison,
+        "comparison": find_comparison(settings.comparison).name,
         "guides": settings.guides,
         "strata": settings.strata,
         "on_target": settings.on_target,

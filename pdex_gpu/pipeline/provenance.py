@@ -11,6 +11,7 @@ import numpy as np
 from .._version import __version__
 from ..backends.registry import BackendInfo
 from ..columns.measure import Analysis
+from ..design.comparisons.registry import find_comparison
 from ..design.contrasts import Design
 from ..design.naming import joined
 from ..design.own_genes import OWN_GENES, recorded
@@ -48,7 +49,7 @@ def make_provenance(
         "n_genes": dataset.source.n_genes,
         "n_targets": len(design.targets),
         "groupby": settings.groupby,
-        "comparison": settings.comparison,
+        "comparison": find_comparison(settings.comparison).name,
         "reference": _references(design),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..calibration.result import Calibration
+from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
 from ..results.plot_values import count
 from .encode import label
@@ -183,6 +184,12 @@ def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator
             )
 
 
+def _has_one_reference(result: Result) -> bool:
+    """Return whether the comparison, if it is known here, is with one reference."""
+    name = result.provenance.get("comparison")
+    return name in comparison_names() and find_comparison(name).one_reference
+
+
 def _of_design(result: Result, data: Carried) -> Iterator[Note]:
     repeated = len(result.features) - len({str(name) for name in result.features})
     if repeated:
@@ -191,8 +198,7 @@ def _of_design(result: Result, data: Carried) -> Iterator[Note]:
             f"{count(repeated, 'gene has', 'genes have')} the same name as an earlier gene. Genes "
             "with the same name are shown separately and numbered.",
         )
-    by_reference = result.provenance.get("comparison") == "reference"
-    shared = by_reference and result.reference is not None and result.within is None
+    shared = _has_one_reference(result) and result.reference is not None and result.within is None
     if shared and len(result.targets) > 1:
         yield Note(
             "note",

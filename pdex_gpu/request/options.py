@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..design.build import COMPARISONS
+from ..design.comparisons.base import Comparison
+from ..design.comparisons.registry import find_comparison
 from ..errors import OptionError, shown
 from ..results.schema import check_level_names
 from ..sources.allowed import Allowed, check_allow
 from ..stats.multitest.correction import Correction
 from ..utils.atomic_files import is_folder, mode_of, why_not_writable
 from ..utils.checks import (
-    check_choice,
     check_count,
     check_flag,
     check_fraction,
@@ -61,7 +61,7 @@ class Settings:
     groupby: str | Sequence[str] | None
     reference: object = "non-targeting"
     groups: Iterable[object] | None = None
-    comparison: str = "reference"
+    comparison: str | Comparison = "reference"
     pairs: Any = None
     guides: str | None = None
     on_target: str | None = None
@@ -133,8 +133,10 @@ class Settings:
 def check_settings(settings: Settings) -> None:
     """Raise OptionError for a value that makes no sense for any data."""
     optional = ("layer", "on_target", "strata", "guides")
-    for name in ("metric", "backend", "engine", "comparison", *optional):
+    for name in ("metric", "backend", "engine", *optional):
         check_text(name, getattr(settings, name), may_be_none=name in optional)
+    if not isinstance(settings.comparison, Comparison):
+        check_text("comparison", settings.comparison)
     if settings.guides is None:
         _check_groupby(settings.groupby)
     elif settings.groupby is not None:
@@ -209,14 +211,8 @@ def _check_groupby(groupby: Any) -> None:
 
 def _check_comparison(settings: Settings) -> None:
     """Refuse combinations that make no sense."""
-    asked = settings.comparison
-    check_choice("comparison", asked, COMPARISONS)
-    if (settings.pairs is not None) != (asked == "pairs"):
-        raise OptionError(
-            "pairs= is only valid with comparison='pairs', which requires it. Pass both or neither."
-        )
-    if asked == "pairs" and settings.groups is not None:
-        raise OptionError("groups= and pairs= both select the comparisons. Pass only one.")
+    comparison = find_comparison(settings.comparison)
+    comparison.check(groups=settings.groups, pairs=settings.pairs)
     if settings.strata is not None and settings.strata in (
         settings.group_column,
         *settings.within_columns,

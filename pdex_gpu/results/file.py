@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..design.naming import Within, level_columns, made_within
+from ..design.naming import Within, combined_levels, level_columns
 from ..errors import FileFormatError, MemoryBudgetError, OptionError
 from ..utils.atomic_files import is_there
 from ..utils.checks import check_path, names_of
@@ -249,7 +249,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
             as_labels(footer.features),
             footer.provenance,
             columns=footer.columns,
-            within=made_within(levels),
+            within=combined_levels(levels),
             kept=kept,
         )
         expected = Expected(footer, kept)

@@ -30,7 +30,7 @@ def anderson_darling(
     entries = select(block, genes, contrast)
     if variant == "continuous":
         return anderson_darling_continuous(entries, contrast)
-    if contrast.against != "reference":
+    if contrast.pooled:
         return anderson_darling_pool(entries, contrast, variant == "midrank")
     a2 = np.full((contrast.n_targets, genes.stop - genes.start), np.nan)
     bits, mode = key_bits(entries.values)

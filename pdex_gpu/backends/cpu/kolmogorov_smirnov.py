@@ -25,7 +25,7 @@ def kolmogorov_smirnov(block: PackedBlock, genes: slice, contrast: Contrast) -> 
     above, below = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     _distances(
         bits, mode, entries.bounds, entries.n_cells, reference_cells(contrast),
-        contrast.against == "rest", contrast.against != "reference", above, below,
+        contrast.one_vs_rest, contrast.pooled, above, below,
     )  # fmt: skip
     first = shape[0] - contrast.n_targets
     return Distances(above[first:], below[first:])

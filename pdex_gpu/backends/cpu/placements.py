@@ -30,8 +30,8 @@ def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placemen
     of_target, of_reference = np.full(shape, np.nan), np.full(shape, np.nan)
     u2, ties = np.full(shape, -1, np.int64), np.full(shape, np.nan)
     _placements(
-        bits, mode, entries.bounds, entries.n_cells, contrast.against == "rest",
-        contrast.against != "reference", of_target, of_reference, u2, ties,
+        bits, mode, entries.bounds, entries.n_cells, contrast.one_vs_rest,
+        contrast.pooled, of_target, of_reference, u2, ties,
     )  # fmt: skip
     first = shape[0] - contrast.n_targets
     sums = RankSums(u2[first:], ties[first:])

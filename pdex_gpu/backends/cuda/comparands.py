@@ -67,7 +67,7 @@ def sides_of(part: Slice, contrast: Contrast) -> Sides:
 def _sides(part: Slice, contrast: Contrast) -> Sides:
     groups, first = _targets(part, contrast)
     size = part.n_genes
-    if contrast.against == "rest":
+    if contrast.one_vs_rest:
         n_cells = int(contrast.n_cells.sum())
         bounds = np.minimum(part.entries, n_cells)
         keys, places = _pool(part, contrast, groups, bounds)
@@ -77,8 +77,9 @@ def _sides(part: Slice, contrast: Contrast) -> Sides:
         bounds = np.minimum(part.entries, n_cells)
         keys = part.keys
         starts, ends = (part.starts[g * size : (g + 1) * size] for g in (group, group + 1))
-    pooled = contrast.against != "reference"
-    return Sides(groups, first, contrast.n_targets, keys, starts, ends, bounds, n_cells, pooled)
+    return Sides(
+        groups, first, contrast.n_targets, keys, starts, ends, bounds, n_cells, contrast.pooled
+    )
 
 
 def _targets(part: Slice, contrast: Contrast) -> tuple[DeviceArray | None, int]:

@@ -69,11 +69,11 @@ def _bytes_a_gene(entries: np.ndarray, key: int, design: Design, shapes: Shapes)
     sorting = entries * (key if int(design.n_cells.max()) > tile else 0)  # a merge buffer
     comparing = np.zeros_like(entries)
     for contrast in design.contrasts:
-        pooled = contrast.against != "reference"
-        n_cells = contrast.n_cells.sum() if contrast.against == "rest" else contrast.n_cells[0]
+        n_cells = contrast.n_cells.sum() if contrast.one_vs_rest else contrast.n_cells[0]
         most = np.minimum(entries, int(n_cells))
-        size = most * (key + 4 + (_SUM_BYTES if pooled else 0))  # distinct values and their starts
-        if contrast.against == "rest":
+        # Distinct values, and where each starts.
+        size = most * (key + 4 + (_SUM_BYTES if contrast.pooled else 0))
+        if contrast.one_vs_rest:
             # The pool's buffer has room for all entries of the gene. Sorting may need a second
             # buffer, and the distinct values reuse its memory afterwards.
             size = entries * key + np.maximum(size, entries * np.where(most > tile, key, 0))

@@ -50,13 +50,13 @@ class ReferenceBlock:
         """Yield the values of each target and of what it is compared with, in gene `j`."""
         samples = self.samples(j)
         chosen = [samples[g] for g in contrast.groups]
-        if contrast.against == "rest":
+        if contrast.one_vs_rest:
             for t, target in enumerate(chosen):
                 yield target, np.concatenate([s for k, s in enumerate(chosen) if k != t])
             return
         first, *targets = chosen
         for target in targets:
-            yield target, first if contrast.against == "reference" else _without(first, target)
+            yield target, _without(first, target) if contrast.pooled else first
 
 
 def _without(pool: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ...backends.contract import KernelSet
 from ...backends.registry import BackendInfo
+from ...design.comparisons.registry import find_comparison
 from ...errors import (
     ClusterError,
     DamagedCheckpointWarning,
@@ -125,9 +126,13 @@ class Cluster:
         """
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
-        light = replace(settings, progress=False, client=None, out=None, scratch=None)
+        comparison = find_comparison(settings.comparison)  # workers need not have registered it
+        light = replace(
+            settings, comparison=comparison, progress=False, client=None, out=None, scratch=None
+        )
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
-            light = replace(light, groups=None, pairs=None)
+            comparison = comparison.without_labels()
+            light = replace(light, comparison=comparison, groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
         self._settings = light
         with _lost_told(self.client, None):
