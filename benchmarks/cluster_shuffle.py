@@ -19,15 +19,14 @@ from gpu_screen import GROUPBY
 from pdex_gpu.engines.dask.split_files import SplitFiles
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.open import open_dataset
-from pdex_gpu.sources.rechunk.split import Ranges, join_range, split_block
-from pdex_gpu.sources.views.row_blocks import rows_of
+from pdex_gpu.sources.rechunk.ranges import Ranges, join_range, rechunk_block
 
 Checks = list[tuple[int, float]]
 
 
 @cache
 def _rows(path: str) -> Any:
-    return rows_of(open_dataset(path, GROUPBY).source)
+    return open_dataset(path, GROUPBY).source.rows()
 
 
 def _cut(path: str, width: int, blocks: int) -> tuple[Ranges, list[slice], Any]:
@@ -39,7 +38,7 @@ def _cut(path: str, width: int, blocks: int) -> tuple[Ranges, list[slice], Any]:
 def _split(path: str, ranges: Ranges, rows: slice) -> Any:
     source = _rows(path)
     seen = np.zeros(source.n_genes, np.int64)
-    return split_block(ranges, rows, source.block(rows, Reading()), range(ranges.n), seen), seen
+    return rechunk_block(ranges, rows, source.block(rows, Reading()), range(ranges.n), seen), seen
 
 
 def _check(chunk: Any) -> tuple[int, float]:

@@ -33,7 +33,6 @@ from ..pipeline.value_scale import elsewhere
 from ..sources.allowed import check_allow
 from ..sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
 from ..sources.open import open_dataset
-from ..sources.pandas_frames import frame_in_memory
 from ..sources.sizes import left_for_plan, within
 from ..utils.arrays import nan_filled
 from ..utils.checks import check_choice, check_text, listed
@@ -139,9 +138,7 @@ def pseudobulk(
         for column, levels in samples.levels.items()
     }
     obs[N_CELLS] = samples.n_cells
-    var = pd.DataFrame(index=found.genes)
-    if isinstance(data, anndata.AnnData):
-        var = frame_in_memory(data.var).copy()
+    var = pd.DataFrame(index=found.genes) if found.var is None else found.var.copy()
     names = var.index.to_numpy(object)
     genes = writable_labels(names)
     if genes is not names:
@@ -284,12 +281,15 @@ class Aggregated:
         The smallest value among the cells of all samples, or 0 if none is negative.
     matrices : list of str
         The other matrices of the data; see :class:`.dataset.Dataset`.
+    var : pandas.DataFrame or None
+        The description of the genes, if it is in memory.
     """
 
     values: np.ndarray
     genes: np.ndarray
     minimum: float
     matrices: list[str]
+    var: Any
 
 
 def aggregate(
@@ -348,7 +348,7 @@ def aggregate(
                 f"{j}) exceeds the largest float64 (1.8e308). Values that large are not counts. "
                 "Check the matrix, or use method='mean'."
             )
-        return Aggregated(values, dataset.genes, minimum, dataset.matrices())
+        return Aggregated(values, dataset.genes, minimum, dataset.matrices(), dataset.var())
 
 
 def _read(

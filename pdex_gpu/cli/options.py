@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..sources.formats import short_names
 from ..utils.options import description, keywords
 from . import parsers
 from .kinds import completer, kind_of
@@ -134,7 +135,7 @@ def _of_library(taken: Mapping[str, Field[Any]], given: Mapping[str, Any]) -> di
 
 Screen = Annotated[
     str,  # a path, or a URL, which Path would corrupt
-    typer.Argument(metavar="FILE", help="input screen: .h5ad or zarr; it is never modified"),
+    typer.Argument(metavar="FILE", help=f"input screen: {short_names()}; it is never modified"),
 ]
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet results file written by `run`")

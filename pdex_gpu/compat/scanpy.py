@@ -24,11 +24,12 @@ from ..pipeline.execute import compare
 from ..request.options import SCANPY_ENTRY, Entry, Settings
 from ..results.memory import DEResult
 from ..sources.anndata_files.multimodal import is_multimodal, many_modalities
-from ..sources.anndata_files.nodes import from_node, is_node
+from ..sources.anndata_files.nodes import is_stored
 from ..sources.base import Source
 from ..sources.dataset import Dataset
 from ..sources.detect import is_backed
-from ..sources.open import open_dataset, source_of
+from ..sources.formats import source_of
+from ..sources.open import open_dataset
 from ..sources.pandas_frames import column_in_memory, is_frame, names_of, obs_labels, other_matrices
 from ..sources.peek import leading_values
 from ..sources.views.view import select
@@ -400,12 +401,11 @@ def _gene_names(var: Any) -> Any:
 
 
 def _raw_source(matrix: Any, mask: np.ndarray | None) -> Source:
-    node = getattr(matrix, "group", matrix)
-    if not is_node(node):
-        return source_of(matrix if mask is None else matrix[:, mask], "raw.X")
-    source = from_node(node, what="raw.X")
     if mask is None:
-        return source
+        return source_of(matrix, "raw.X")
+    if not is_stored(matrix):
+        return source_of(matrix[:, mask], "raw.X")
+    source = source_of(matrix, "raw.X")
     return select(source, np.arange(source.n_cells), np.flatnonzero(mask))
 
 

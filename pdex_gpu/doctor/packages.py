@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .._version import __version__
+from ..sources.formats import FORMATS
 from .base import NOTE, OK, PROBLEM, Check
 
 TOPIC = "Packages"
@@ -23,9 +24,9 @@ _NAME = "pdex-gpu"
 #: Extras that add features, and what they are for; those of CUDA are examined with CUDA.
 _EXTRAS = {
     "polars": "to_polars() and the drop-in replacement for pdex 0.3",
-    "zarr": "zarr stores",
     "plot": "figures",
     "pseudobulk": "pseudobulk_dex (DESeq2)",
+    **{form.extra: form.files for form in FORMATS if form.extra},
 }
 
 

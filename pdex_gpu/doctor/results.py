@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ..errors import FileFormatError, OptionError, listing, shown
 from ..results.file import ResultFile, open_result
+from ..sources.formats import FORMATS
 from ..utils.atomic_files import is_folder
 from ..utils.formats import PROGRAM
 from .base import NOTE, OK, PROBLEM, Check
 from .machine import size
 
-_SCREENS = (".h5ad", ".h5mu", ".h5", ".zarr", ".loom")
+_OTHER_SCREENS = (".loom",)
 
 
 def examine(path: Path) -> list[Check]:
@@ -33,7 +34,8 @@ def examine(path: Path) -> list[Check]:
     MissingFileError
         If there is no such file.
     """
-    if is_folder(path) or path.suffix.lower() in _SCREENS:
+    screens = [suffix for form in FORMATS for suffix in form.suffixes] + [*_OTHER_SCREENS]
+    if is_folder(path) or path.suffix.lower() in screens:
         raise OptionError(
             f"{shown(str(path))} is not a results file. Pass a .parquet file written by "
             f"`{PROGRAM} run`. To estimate what a run of a screen needs, use `{PROGRAM} plan`."

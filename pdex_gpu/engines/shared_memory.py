@@ -21,7 +21,6 @@ import numpy as np
 from ..errors import OptionError, SharedMemoryError, WorkerError, shown
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
-from ..sources.memory.arrays import MemorySource
 from ..utils.parallel import pool_map
 from ..utils.value_summary import ValueSummary
 from . import worker_processes
@@ -60,12 +59,13 @@ def run(job: Job) -> None:
             f"engine='shared_memory' cannot start worker processes here: {why}. Use "
             "engine='threads', and set the number of threads with n_threads=."
         )
-    if not isinstance(source, MemorySource):
+    state = source.state()
+    if state is None:
         raise OptionError(
             f"engine='shared_memory' needs the matrix in memory, but it is {source.description}. "
             "Use engine='threads', or load the data first."
         )
-    arrays, facts = source.state()
+    arrays, facts = state
     _check_space(sum(a.nbytes for a in arrays.values()))
     with ExitStack() as stack:
         shared = {name: _share(stack, array) for name, array in arrays.items()}

@@ -27,10 +27,11 @@ from ..sinks.base import RangeResult
 from ..sinks.memory import MemorySink
 from ..sources.base import Chunk, Reading
 from ..sources.rechunk.store import RowStore
+from ..sources.stored.layout import Storage
 from ..utils.leftovers import temporary_folder
 from ..utils.parallel import Map, pool_map
 from .model import Rates
-from .storage import Storage, gzip_storage, stored_like
+from .storage import gzip_storage, stored_like
 from .synthetic import MadeRows, made_chunk, made_entries, smaller_design
 from .tables import measure_tables
 

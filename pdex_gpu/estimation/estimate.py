@@ -22,9 +22,7 @@ from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
 from ..request.screen import design_of, open_screen
 from ..sources.base import Source
-from ..sources.memory.arrays import CscSource, MemorySource
 from ..sources.sizes import left_for_plan
-from ..sources.stored.sparse import StoredCsc
 from ..stats.registry import make_test
 from ..utils.checks import check_count, check_flag, check_number
 from ..utils.resources import available_memory, memory_budget
@@ -391,19 +389,17 @@ def _fractional(source: Source, is_log1p: bool | None) -> bool:
 
 def _first_are_whole(source: Source) -> bool | None:
     """Return whether the first values are whole numbers; None if they are not in host memory."""
-    if not isinstance(source, MemorySource):
+    state = source.state()
+    if state is None:
         return None
-    arrays, _ = source.state()
+    arrays, _ = state
     first = arrays["data"][:_FIRST] if "data" in arrays else arrays["values"][: _FIRST >> 8]
     return bool(np.all(first == np.trunc(first)))
 
 
 def _form(source: Source) -> str:
     """Return the layout of entries in the chunks that the kernels get."""
-    if source.nnz == source.n_cells * source.n_genes:
-        return "dense"
-    by_column = isinstance(source, StoredCsc | CscSource)
-    return "csc" if by_column else "csr"
+    return "dense" if source.nnz == source.n_cells * source.n_genes else source.layout
 
 
 def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | None) -> Sample:

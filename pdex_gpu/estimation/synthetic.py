@@ -114,7 +114,7 @@ def smaller_design(design: Design, n_cells: int) -> Design:
 
 
 class MadeRows:
-    """Rows in memory, returned block by block; see :class:`.rechunk.blocks.RowBlocks`."""
+    """Rows in memory, returned block by block; see :class:`.base.RowBlocks`."""
 
     exact = True
 
@@ -130,14 +130,14 @@ class MadeRows:
         self.counted: np.ndarray | None = None
 
     def cut(self, length: int) -> list[slice]:
-        """See :meth:`.rechunk.blocks.RowBlocks.cut`."""
+        """See :meth:`.base.RowBlocks.cut`."""
         ends = np.arange(length, self.nnz + length, length)
         cuts = np.searchsorted(self._indptr, ends, side="right") - 1
         cuts = np.unique(np.concatenate([[0], cuts, [self.n_cells]]))
         return [slice(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :meth:`.rechunk.blocks.RowBlocks.block`."""
+        """See :meth:`.base.RowBlocks.block`."""
         bounds = self._indptr[rows.start : rows.stop + 1]
         part = slice(int(bounds[0]), int(bounds[-1]))
         return self._data[part], self._indices[part], bounds - bounds[0]

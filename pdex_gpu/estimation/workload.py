@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from ..sinks.base import Sink
 from ..sinks.memory import BYTES_PER_ROW, check_result_size
 from ..sources.base import Source
 from ..sources.sizes import BYTES_PER_CELL
-from ..sources.stored.dense import StoredDense
-from ..sources.stored.sparse import StoredCsc, StoredCsr
+from ..sources.wrapped import WrappedSource
+from ..utils.parallel import Map
 from ..utils.resources import cpu_count
 from .model import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
 
@@ -44,7 +44,7 @@ _FIRST_BUDGET = 1 << 12
 _PRECISION = 64  # the least memory is found to one part in this many
 
 
-class _Unread:
+class _Unread(WrappedSource):
     """A source that counts the entries of its genes only where that reads no values.
 
     Elsewhere all genes are assumed to have equally many entries. With `one_full`, one gene has a
@@ -52,15 +52,13 @@ class _Unread:
     """
 
     def __init__(self, source: Source, *, one_full: bool) -> None:
-        self._source, self._one_full = source, one_full
+        super().__init__(source)
+        self._one_full = one_full
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def density(self, run: Any) -> np.ndarray | None:
+    def density(self, run: Map) -> np.ndarray | None:
         """See :meth:`.sources.base.Source.density`."""
-        source = self._source
-        if source.in_memory or isinstance(source, StoredCsc | StoredDense):
+        source = self.inner
+        if source.in_memory or source.knows_density:
             return source.density(run)
         found = np.full(source.n_genes, source.nnz / max(1, source.n_genes))
         if self._one_full:
@@ -120,15 +118,7 @@ class Counted:
     @property
     def decoded_bytes(self) -> int:
         """Return the bytes of the matrix as decoded from the file; 0 in memory."""
-        if self.source.in_memory:
-            return 0
-        if isinstance(self.source, StoredCsr | StoredCsc):
-            arrays = self.source.arrays
-            item = arrays.data.dtype.itemsize + arrays.indices.dtype.itemsize
-            return int(self.source.nnz * item)
-        if isinstance(self.source, StoredDense):
-            return int(self.source.nnz * self.source.dtype.itemsize)
-        return int(self.source.nnz * self.source.bytes_per_entry)
+        return self.source.decoded_bytes
 
     # --- result -------------------------------------------------------------------------------
 
@@ -196,7 +186,7 @@ class Counted:
         MemoryBudgetError
             If the budget is too small.
         """
-        source = cast(Source, _Unread(self.source, one_full=safe))
+        source = _Unread(self.source, one_full=safe)
         if self.workers is not None:
             return make_plan(
                 source,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -90,6 +90,12 @@ class CscChunk:
 
 Chunk = DenseChunk | CsrChunk | CscChunk
 
+#: The kind of chunk that a source is read as.
+Layout = Literal["dense", "csr", "csc"]
+
+#: Arrays, and the other arguments of a source's constructor, both by name.
+State = tuple[dict[str, np.ndarray], dict[str, Any]]
+
 
 def is_device_array(array: object) -> bool:
     """Return whether `array` is on a CUDA device, regardless of the package that made it."""
@@ -144,8 +150,77 @@ class UnevenError(PdexGpuError):
     """
 
 
+class RowBlocks(Protocol):
+    """A row-major sparse matrix that arrives in blocks of rows, from any kind of storage.
+
+    Attributes
+    ----------
+    n_cells, n_genes : int
+    nnz : int
+        Entries; an estimate with a margin (:data:`.rechunk.blocks.MARGIN`) unless `exact` or
+        counted.
+    exact : bool
+    dtype, index_dtype : numpy.dtype
+    bytes_per_entry : int
+    counted : numpy.ndarray, shape (n_genes,), or None
+        Entries per gene; set once all rows were read.
+    """
+
+    n_cells: int
+    n_genes: int
+    exact: bool
+    dtype: np.dtype
+    index_dtype: np.dtype
+    bytes_per_entry: int
+    counted: np.ndarray | None
+
+    @property
+    def nnz(self) -> int: ...
+
+    def cut(self, length: int) -> list[slice]:
+        """Cut all rows into blocks of about `length` entries each."""
+        ...
+
+    def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Read data, indices (of `dtype` and `index_dtype`, in range) and bounds of a block.
+
+        Row i of the block has the entries ``[bounds[i], bounds[i + 1])``; bounds are int64. Must be
+        safe to call from several threads.
+        """
+        ...
+
+
+class LazyBlocks(Protocol):
+    """A grid of blocks that other processes can compute, such as those of a dask array."""
+
+    n_cells: int
+    n_genes: int
+
+    def part(self, rows: slice, columns: slice) -> tuple[Any, list[Any]]:
+        """Return the layout and the delayed values of the blocks covering `rows` and `columns`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some cells and genes of a source.
+
+    Attributes
+    ----------
+    source : Source
+    order : numpy.ndarray, shape (n_selected,), int64, or None
+        Cell of `source` for each selected cell; None if they are the same.
+    """
+
+    source: Source
+    order: np.ndarray | None
+
+
 class Source(Protocol):
     """A matrix of cells x genes that can be read in ranges of genes.
+
+    A new kind of source can inherit from :class:`SourceDefaults`, and then only has to define the
+    attributes and methods that are not defined there.
 
     Attributes
     ----------
@@ -173,6 +248,20 @@ class Source(Protocol):
         Bytes to read from a file; 0 in memory.
     description : str
         Short description for provenance and messages: ``"CSR float32 in memory"``.
+    layout : {"dense", "csr", "csc"}
+        The kind of chunk that it is read as. In a "csc" chunk the entries of a gene lie together.
+    decoded_bytes : int
+        Bytes of the entries as decoded from the file; 0 in memory.
+    knows_density : bool
+        True if :meth:`density` is exact and reads nothing from a file.
+    sorts : bool
+        True if lines that are out of order are put in order while reading, because
+        :meth:`canonical` was called.
+    reopens : bool
+        True if it reads a matrix in a file as it is there, so that another process that opens the
+        same file has the same matrix.
+    blocks : LazyBlocks or None
+        The blocks that it is computed from, if other processes can compute them.
     """
 
     dtype: np.dtype
@@ -184,6 +273,10 @@ class Source(Protocol):
     gene_step: int
     n_bytes: int
     description: str
+    layout: Layout
+    knows_density: bool
+    sorts: bool
+    reopens: bool
 
     @property
     def n_cells(self) -> int: ...
@@ -193,6 +286,12 @@ class Source(Protocol):
 
     @property
     def nnz(self) -> int: ...
+
+    @property
+    def decoded_bytes(self) -> int: ...
+
+    @property
+    def blocks(self) -> LazyBlocks | None: ...
 
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
@@ -217,6 +316,84 @@ class Source(Protocol):
     def canonical(self) -> Source:
         """Return this source with sorted, unique indices; raise DataError if that is impossible."""
         ...
+
+    def rows(self) -> RowBlocks | None:
+        """Return the rows in blocks if the source is read whole; otherwise None.
+
+        The rows are in stored order; see :meth:`take_apart`.
+        """
+        ...
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
+        """Return a source of some cells and genes that skips the others while reading.
+
+        Parameters
+        ----------
+        cells, genes : numpy.ndarray, int64
+            In any order; both may repeat.
+
+        Returns
+        -------
+        Selection or None
+            None if this source can skip nothing.
+        """
+        ...
+
+    def state(self) -> State | None:
+        """Return what the source can be rebuilt from in another process, by its constructor.
+
+        Returns
+        -------
+        tuple of dict, or None
+            The arrays and the other arguments of the constructor, both by name; None if the source
+            is more than arrays in memory.
+        """
+        ...
+
+    def take_apart(self) -> tuple[Source, np.ndarray | None]:
+        """Return the source with its cells in stored order, and where each cell lies there.
+
+        Returns
+        -------
+        source : Source
+        order : numpy.ndarray, shape (n_cells,), int64, or None
+            Cell of `source` for each cell of this one; None if they are the same.
+        """
+        ...
+
+
+class SourceDefaults:
+    """A base for sources: abilities that a source lacks unless it says otherwise."""
+
+    knows_density = False
+    sorts = False
+    reopens = False
+
+    @property
+    def decoded_bytes(self: Source) -> int:
+        """See :class:`Source`: as many bytes as the entries take in memory."""
+        return 0 if self.in_memory else int(self.nnz * self.bytes_per_entry)
+
+    @property
+    def blocks(self) -> LazyBlocks | None:
+        """See :class:`Source`."""
+        return None
+
+    def rows(self) -> RowBlocks | None:
+        """See :meth:`Source.rows`."""
+        return None
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
+        """See :meth:`Source.select`."""
+        return None
+
+    def state(self) -> State | None:
+        """See :meth:`Source.state`."""
+        return None
+
+    def take_apart(self: Source) -> tuple[Source, np.ndarray | None]:
+        """See :meth:`Source.take_apart`."""
+        return self, None
 
 
 class Reader(Protocol):

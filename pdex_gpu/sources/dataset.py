@@ -38,6 +38,8 @@ class Dataset:
         With guides: maps each guide's label to the label of the cells it is compared with.
     matrices : callable
         Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
+    var : callable
+        Returns the data frame that describes the genes, if it is in memory; otherwise None.
     """
 
     source: Source
@@ -52,6 +54,7 @@ class Dataset:
     )
     pools: Mapping[object, str] | None = None
     matrices: Callable[[], list[str]] = field(default=list)
+    var: Callable[[], Any] = field(default=lambda: None)
 
     def __enter__(self) -> Dataset:
         return self

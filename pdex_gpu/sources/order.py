@@ -52,8 +52,8 @@ def put_in_order(data: np.ndarray, indices: np.ndarray, bounds: np.ndarray) -> n
         if len(values) == last - first:
             data[first:last], indices[first:last] = values, places
             continue
-        kept = np.cumsum(counts) - counts
-        where = np.arange(len(values)) + np.repeat(bounds[a:b] - kept, counts)
+        new_starts = np.cumsum(counts) - counts
+        where = np.arange(len(values)) + np.repeat(bounds[a:b] - new_starts, counts)
         data[where], indices[where] = values, places
     return ends
 
@@ -79,6 +79,24 @@ def close_gaps(
         where += np.repeat(bounds[a:b] - closed[a:b], lengths[a:b])
         data[target], indices[target] = data[where], indices[where]
     return data[: closed[-1]], indices[: closed[-1]], closed
+
+
+def ascending(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the distinct numbers of lines, ascending, and where each line lies among them.
+
+    Parameters
+    ----------
+    lines : numpy.ndarray, shape (n,), int64
+
+    Returns
+    -------
+    distinct : numpy.ndarray, int64
+    order : numpy.ndarray, shape (n,), int64, or None
+        ``distinct[order]`` are the lines; None if `lines` are ascending and distinct.
+    """
+    distinct, order = np.unique(lines, return_inverse=True)
+    same = len(order) == len(distinct) and np.array_equal(order, np.arange(len(distinct)))
+    return distinct, None if same else order.reshape(-1)
 
 
 def cut_lines(bounds: np.ndarray, length: int) -> list[tuple[int, int]]:

@@ -22,7 +22,9 @@ def native_integers(values: np.ndarray, what: str) -> np.ndarray:
     """
     if values.dtype.kind in "iu":
         return values.astype(values.dtype.newbyteorder("="), copy=False)
-    fault = _fault(values) if values.dtype.kind == "f" else f"it holds {values.dtype} {_END}"
+    fault = (
+        fault_of_integers(values) if values.dtype.kind == "f" else f"it holds {values.dtype} {_END}"
+    )
     if fault:
         raise DataError(f"{what} is malformed: {fault}")
     return values.astype(np.int64)
@@ -56,7 +58,8 @@ def _with(matrix: Any, indices: np.ndarray, indptr: np.ndarray) -> Any:
 _END = "instead of whole numbers. Build the matrix again."
 
 
-def _fault(found: np.ndarray) -> str | None:
+def fault_of_integers(found: np.ndarray) -> str | None:
+    """Return what keeps floats from being whole numbers, for messages; None if nothing does."""
     whole = np.abs(found.astype(np.float64, copy=False)) < 2.0**53  # False for NaN
     whole &= np.trunc(found) == found
     return None if whole.all() else f"it holds {found[~whole][0]!s} {_END}"

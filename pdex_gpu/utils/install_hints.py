@@ -6,13 +6,15 @@ packages of others directly, which works however this one was installed.
 
 from __future__ import annotations
 
-#: Packages of each extra that features need, as arguments of pip.
+from collections.abc import Iterable
+
+#: Packages of each extra that features need, as arguments of pip. Formats of data have their own:
+#: see :mod:`pdex_gpu.sources.formats`.
 EXTRAS = {
     "dask": ("dask[array]", "distributed"),
     "plot": ("matplotlib", "textalloc"),
     "polars": ("polars",),
     "pseudobulk": ("pydeseq2",),
-    "zarr": ("zarr",),
 }
 
 #: Instructions to update this package.
@@ -27,5 +29,10 @@ def how_to_install(extra: str) -> str:
     extra : str
         A key of `EXTRAS`.
     """
-    packages = (f'"{name}"' if "[" in name else name for name in EXTRAS[extra])
-    return f"pip install {' '.join(packages)}"
+    return install_command(EXTRAS[extra])
+
+
+def install_command(packages: Iterable[str]) -> str:
+    """Return the command that installs packages, given as arguments of pip."""
+    quoted = (f'"{name}"' if "[" in name else name for name in packages)
+    return f"pip install {' '.join(quoted)}"

@@ -43,7 +43,7 @@ from pdex_gpu.errors import (
     UnsupportedDataError,
 )
 from pdex_gpu.sinks.checkpoint import checkpoint_folder, open_checkpoint, write_range
-from pdex_gpu.sources.rechunk.split import Ranges, split_block
+from pdex_gpu.sources.rechunk.ranges import Ranges, rechunk_block
 from pdex_gpu.utils.value_summary import ValueSummary
 
 distributed = pytest.importorskip("distributed")
@@ -556,7 +556,7 @@ def split(tmp_path: Path) -> SplitFiles:
     for rows in (slice(0, 20), slice(20, len(LABELS))):
         some, seen = matrix[rows], np.zeros(9, np.int64)
         arrays = some.data, some.indices.astype(np.uint16), some.indptr.astype(np.int64)
-        block = split_block(files.ranges, rows, arrays, range(2), seen)
+        block = rechunk_block(files.ranges, rows, arrays, range(2), seen)
         files.write(block, seen)
     return files
 

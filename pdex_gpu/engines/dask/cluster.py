@@ -33,17 +33,11 @@ from ...request.options import Settings
 from ...sinks.base import RangeResult, Sink
 from ...sinks.checkpoint import Checkpoint
 from ...sinks.checkpoint_sink import CheckpointSink
-from ...sources.anndata_files.nodes import StoredSource
-from ...sources.base import Source, UnevenError
+from ...sources.base import LazyBlocks, RowBlocks, Source, UnevenError
 from ...sources.dataset import Dataset
-from ...sources.detect import is_backed
-from ...sources.memory.arrays import MemorySource
-from ...sources.rechunk.split import Ranges
+from ...sources.formats import shared_path
+from ...sources.rechunk.ranges import Ranges
 from ...sources.rechunk.store import COPIES
-from ...sources.stored.sparse import StoredCsc
-from ...sources.stored.zarr import is_url
-from ...sources.views.row_blocks import rows_of
-from ...sources.views.view import take_apart
 from ...stats.two_sample.base import StatisticalTest
 from ...utils.atomic_files import private_umask
 from ...utils.leftovers import temporary_folder
@@ -78,13 +72,13 @@ class _Data:
         Where workers open the data.
     labels : bool
         Whether workers read from there which cells are compared; otherwise the design is sent.
-    blocks : DaskBlocks or None
-        The dask array whose blocks workers receive.
+    blocks : LazyBlocks or None
+        The blocks of a dask array, which workers receive.
     """
 
     path: str | None
     labels: bool
-    blocks: Any
+    blocks: LazyBlocks | None
 
 
 class Cluster:
@@ -207,7 +201,7 @@ class Cluster:
         found = leave_out(plan, sink.stored)
         self._split_edges = found.edges
         before = None if self._split is None else self._split.edges()
-        if before is not None and source.read_whole and rows_of(source).counted is None:
+        if before is not None and source.read_whole and _rows_of(source).counted is None:
             again = leave_out(replace(plan, edges=before), sink.stored)
             kept = set(itertools.pairwise(before))
             if all((again.edges[k], again.edges[k + 1]) in kept for k in again.todo):
@@ -235,7 +229,7 @@ class Cluster:
             analysis=job.analysis,
             path=self._data.path,
             identity=None if self._data.path is None else dict(source.identity()),
-            sorts=isinstance(source, StoredCsc) and source.sorts,
+            sorts=source.sorts,
             versions=own_versions(),
             n_genes=source.n_genes,
             fields=job.analysis.fields(job.design),
@@ -261,7 +255,7 @@ class Cluster:
         if not source.read_whole:
             return None
         assert self._split is not None
-        rows = rows_of(source)
+        rows = _rows_of(source)
         folder = self._split.begin(self._split_edges).absolute()
         ranges = Ranges.of(self._split_edges, source.n_genes, rows.index_dtype)
         return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
@@ -272,7 +266,7 @@ class Cluster:
         assert self._data is not None
         assert self._split is not None
         assert work.split is not None
-        rows = rows_of(job.source)
+        rows = _rows_of(job.source)
         tightest = self.workers.tightest
         room = _SHARE_FOR_BLOCKS * tightest.budget / tightest.n_threads
         most = int(room / (COPIES * rows.bytes_per_entry))
@@ -426,22 +420,18 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
 
 def _how(data: Any, source: Source) -> _Data:
     """Return how workers get the data; raise UnsupportedDataError if they cannot."""
-    from ...sources.dask_arrays.array import blocks_of
-
-    if isinstance(data, str | os.PathLike):
-        path = os.fspath(data)
-        return _Data(path if is_url(path) else os.path.abspath(path), True, None)
+    path = shared_path(data)
+    if path is not None and isinstance(data, str | os.PathLike):
+        return _Data(path, True, None)
     description = source.description
-    source, order = take_apart(source)
-    blocks = blocks_of(source)
-    if blocks is not None:
-        return _Data(None, False, blocks)
-    whole = order is None and not getattr(data, "is_view", False)
-    if isinstance(source, StoredSource) and is_backed(data) and whole:
-        return _Data(os.path.abspath(data.filename), False, None)
-    if isinstance(source, MemorySource):
-        arrays, _ = source.state()
-        n_bytes = sum(array.nbytes for array in arrays.values())
+    source, order = source.take_apart()
+    if source.blocks is not None:
+        return _Data(None, False, source.blocks)
+    if path is not None and source.reopens and order is None:
+        return _Data(path, False, None)
+    state = source.state()
+    if state is not None:
+        n_bytes = sum(array.nbytes for array in state[0].values())
         if n_bytes <= MOST_SENT:
             return _Data(None, False, None)
         raise UnsupportedDataError(
@@ -455,11 +445,18 @@ def _how(data: Any, source: Source) -> _Data:
     )
 
 
+def _rows_of(source: Source) -> RowBlocks:
+    """Return the rows of a source with ``read_whole``."""
+    rows = source.rows()
+    assert rows is not None
+    return rows
+
+
 def _sent(job: Job, data: _Data) -> Sent | None:
     if data.labels:
         return None
     in_memory = data.path is None and data.blocks is None
-    _, order = take_apart(job.source)
+    _, order = job.source.take_apart()
     return Sent(job.design, job.source if in_memory else None, order)
 
 

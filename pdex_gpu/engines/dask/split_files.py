@@ -26,7 +26,7 @@ import numpy as np
 
 from ...errors import ScratchError
 from ...sources.base import CsrChunk
-from ...sources.rechunk.split import Ranges, SplitBlock, join_range
+from ...sources.rechunk.ranges import Ranges, RechunkedBlock, join_range
 from ...utils.atomic_files import create, is_strangers, kind_of, make_private, open_plain, remove
 from ...utils.checksums import crc32
 from ...utils.parallel import Map
@@ -38,8 +38,8 @@ _NOTE, _ROWS = "split.json", "rows.json"
 _TEMPORARY = ".part"
 _PREFIX = struct.Struct("<8sqI")
 _SUM = np.dtype("<u4")
-# Positions among the arrays of a file: bounds, entries of each gene, and those of SplitBlock. Each
-# range has one piece of these arrays; the others are read whole.
+# Positions among the arrays of a file: bounds, entries of each gene, and those of RechunkedBlock.
+# Each range has one piece of these arrays; the others are read whole.
 _COUNTS, _OF_RANGES = 2, (3, 4)
 _MOST_NOTE = 1 << 26  # bytes
 
@@ -99,7 +99,7 @@ class SplitFiles:
         """Return the path of the file for a block of rows."""
         return self.folder / self.name(rows)
 
-    def write(self, block: SplitBlock, seen: np.ndarray) -> None:
+    def write(self, block: RechunkedBlock, seen: np.ndarray) -> None:
         """Write a block, and the number of entries of each gene in it.
 
         Raises
@@ -154,7 +154,7 @@ class SplitFiles:
             total += _get_once(_open_header(path)[1][1])
         return total
 
-    def blocks(self) -> list[SplitBlock]:
+    def blocks(self) -> list[RechunkedBlock]:
         """Return all blocks, in the order of cells.
 
         Raises
@@ -175,7 +175,7 @@ class SplitFiles:
             )
         return blocks
 
-    def join(self, k: int, blocks: Sequence[SplitBlock], run: Map) -> CsrChunk:
+    def join(self, k: int, blocks: Sequence[RechunkedBlock], run: Map) -> CsrChunk:
         """Return the chunk of range `k`."""
         dtypes = self.dtype, self.index_dtype
         return join_range(self.ranges, k, blocks, dtypes, _Opened().get, run)
@@ -191,7 +191,7 @@ class SplitFiles:
         return [self.folder / name for name in names]
 
 
-def _parts(path: Path, block: SplitBlock, seen: np.ndarray) -> list[Any]:
+def _parts(path: Path, block: RechunkedBlock, seen: np.ndarray) -> list[Any]:
     """Return the parts of a file, in order."""
     arrays = [np.ascontiguousarray(a) for a in (block.bounds, seen, *block.arrays)]
     first = _first_sum(path)
@@ -266,10 +266,10 @@ def _open_header(path: Path) -> tuple[slice, list[_Array]]:
         raise _damaged(path, error) from error
 
 
-def _read_block(path: Path) -> SplitBlock:
+def _read_block(path: Path) -> RechunkedBlock:
     rows, (bounds, _, *arrays) = _open_header(path)
     counts, values, indices, table, table_bounds = arrays
-    return SplitBlock(
+    return RechunkedBlock(
         rows, _get_once(bounds), table.length, counts, values, indices, table, table_bounds
     )
 

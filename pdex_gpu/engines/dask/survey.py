@@ -15,7 +15,7 @@ from ...backends.base import Device
 from ...backends.registry import BackendInfo
 from ...errors import ClusterError, MissingDependencyError, OptionError, PdexGpuError, listing
 from ...request.options import Settings
-from ...sources.stored.zarr import is_url
+from ...sources.formats import is_url
 from ...stats.two_sample.base import StatisticalTest
 from ...utils.install_hints import how_to_install
 from ...utils.resources import available_memory, memory_budget

@@ -19,8 +19,7 @@ from ...sinks.checkpoint import write_range
 from ...sinks.range_file import RangeFile
 from ...sources.base import Chunk, CscChunk, Reader, Reading, Source
 from ...sources.dask_arrays.blocks import BlockPart
-from ...sources.rechunk.split import split_block
-from ...sources.views.row_blocks import rows_of
+from ...sources.rechunk.ranges import rechunk_block
 from ...sources.views.view import in_order
 from ...utils.parallel import Map
 from ...utils.value_summary import ValueSummary
@@ -114,7 +113,9 @@ def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
         return Rows(known, 0)
     counter = _Counter()
     with using(work, sent) as run:
-        arrays = rows_of(run.source).block(rows, Reading(advance=counter.add))
+        blocks = run.source.rows()
+        assert blocks is not None  # it is read whole
+        arrays = blocks.block(rows, Reading(advance=counter.add))
     return _write(work, rows, arrays, counter.n, damaged)
 
 
@@ -155,7 +156,7 @@ def _write(
     split = work.split
     assert split is not None
     seen = np.zeros(work.n_genes, np.int64)
-    block = split_block(split.ranges, rows, arrays, range(split.ranges.n), seen)
+    block = rechunk_block(split.ranges, rows, arrays, range(split.ranges.n), seen)
     split.write(block, seen)
     return Rows(np.diff(block.bounds), n_bytes, damaged)
 

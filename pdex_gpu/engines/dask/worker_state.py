@@ -22,8 +22,7 @@ from ...request.options import Settings
 from ...request.screen import design_of, open_screen
 from ...sources.base import Source
 from ...sources.open import open_dataset
-from ...sources.rechunk.split import SplitBlock
-from ...sources.views.view import take_apart
+from ...sources.rechunk.ranges import RechunkedBlock
 from ...utils.resources import cpu_count
 from ...utils.versions import version
 from ..schedule import choose_backend_for
@@ -144,11 +143,11 @@ class OpenRun:
                 if work.sorts:
                     source = source.canonical()
             self._source = source
-            self.order = sent.order if sent is not None else take_apart(self.source)[1]
+            self.order = sent.order if sent is not None else self.source.take_apart()[1]
             self.design: Design = design_of(dataset, settings) if sent is None else sent.design
             # One range at a time on a device, as a range fills it.
             self.turn = threading.Lock() if on_device else None
-            self._blocks: list[SplitBlock] | None = None
+            self._blocks: list[RechunkedBlock] | None = None
             self._lock = threading.Lock()
         except BaseException:
             self.close()
@@ -160,7 +159,7 @@ class OpenRun:
         assert self._source is not None
         return self._source
 
-    def blocks(self) -> list[SplitBlock]:
+    def blocks(self) -> list[RechunkedBlock]:
         """Return the split rows, once all are written."""
         assert self.work.split is not None
         with self._lock:

@@ -38,11 +38,11 @@ class Frame:
 
     def __init__(self, node: Any, name: str) -> None:
         self._node, self.name = node, name
-        given = attribute(node, "_index")
-        names = _INDEX_NAMES.get(name, ("_index",)) if given is None else (plain_text(given),)
+        index = attribute(node, "_index")
+        names = _INDEX_NAMES.get(name, ("_index",)) if index is None else (plain_text(index),)
         self._index = next((n for n in names if stored_name(n) in node), None)
         # A dictionary of columns needs no index.
-        self._needs_index = given is not None or encoding_of(node) == "dataframe"
+        self._needs_index = index is not None or encoding_of(node) == "dataframe"
 
     @property
     def n_rows(self) -> int | None:
@@ -179,8 +179,8 @@ class CompoundFrame:
             return found
         if found.values.max(initial=-1) >= len(categories):
             return found
-        kept = Values(categories, np.zeros(len(categories), bool))
-        return _categorical(found, kept, _what(name, self.name))
+        names = Values(categories, np.zeros(len(categories), bool))
+        return _categorical(found, names, _what(name, self.name))
 
     def _field(self, name: str) -> Values:
         what = _what(name, self.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,32 @@ from ...utils.atomic_files import is_folder, is_there, mode_of
 from ...utils.watchdog import watched
 from ..allowed import Allowed
 from ..dataset import Dataset
+from ..formats import FORMATS, FormatCode, is_url
 from ..stored.hdf5 import reading
 from ..stored.hdf5_group import StoredGroup
 from .multimodal import modality, split_path
 from .store import Store, read_dataset
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class H5ad(FormatCode):
+    """h5ad files: open ones, and all paths that no other format claims."""
+
+    def claims(self, data: Any) -> bool:
+        """See :meth:`.formats.FormatCode.claims`."""
+        is_file = hasattr(data, "read") and hasattr(data, "seek")
+        return is_file or isinstance(data, str | os.PathLike)
+
+    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+        """See :meth:`.formats.FormatCode.open`."""
+        # A path is not made a Path: it may be a URL.
+        is_path = isinstance(data, str | os.PathLike)
+        return open_h5ad(os.fspath(data) if is_path else data, groupby, layer, allow)
+
+    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredGroup]:
+        """See :meth:`.formats.FormatCode.open_root`."""
+        return open_h5ad_root(path, allow)
 
 
 def open_h5ad(
@@ -87,18 +107,21 @@ def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
 
 
 def _open_path(path: str) -> h5py.File:
-    if "://" in path:
+    if is_url(path):
+        readable = " and ".join(form.files for form in FORMATS if form.by_url)
         raise FileFormatError(
-            f"{path} is an h5ad file at a URL, but only zarr stores can be read from URLs. Copy it "
+            f"{path} is an h5ad file at a URL, but only {readable} can be read from URLs. Copy it "
             "to a file system, convert it to zarr (adata.write_zarr), or open it with fsspec and "
             "pass the open file."
         )
     if mode_of(Path(path)) is None:
         raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
     if is_folder(is_there(Path(path), "The file")):
+        folders = " or ".join(form.folder for form in FORMATS if form.folder)
+        marks = " or ".join(mark for form in FORMATS for mark in form.marks)
         raise FileFormatError(
-            f"{path} is a folder but not a zarr store: it has no .zgroup or zarr.json file. Pass "
-            "an h5ad file (HDF5) or a zarr store."
+            f"{path} is a folder but not {folders}: it has no {marks} file. Pass an h5ad file "
+            f"(HDF5) or {folders}."
         )
     try:
         return h5py.File(path, "r")

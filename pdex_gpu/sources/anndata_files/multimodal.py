@@ -6,10 +6,25 @@ import os
 from typing import Any
 
 from ...errors import LayerError, UnsupportedDataError, listing, unknown
+from ..allowed import Allowed
+from ..dataset import Dataset
+from ..formats import FormatCode
 from .nodes import encoding_of, is_array, members
 
 _SUFFIX = ".h5mu"
 _MODALITIES = "mod"
+
+
+class MuData(FormatCode):
+    """MuData objects, which are refused with what to pass in their place."""
+
+    def claims(self, data: Any) -> bool:
+        """See :meth:`.formats.FormatCode.claims`."""
+        return is_multimodal(data)
+
+    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+        """Raise UnsupportedDataError."""
+        raise many_modalities(data)
 
 
 def is_multimodal(data: Any) -> bool:

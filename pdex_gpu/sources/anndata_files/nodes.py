@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from math import prod
 from typing import Any
 
@@ -10,30 +9,34 @@ import numpy as np
 
 from ...errors import FileFormatError, UnsupportedDataError
 from ..allowed import Allowed
+from ..base import Source
 from ..checks import fault_of_indptr
-from ..sizes import claim_texts
+from ..formats import Nodes, library_of, nodes_of
 from ..stored.base import StoredArray
 from ..stored.dense import StoredDense
 from ..stored.sparse import SparseArrays, StoredCsc, StoredCsr
 from ..stored.whole_numbers import WholeNumbers
-from ..text import decode_texts, plain_text
+from ..text import plain_text
 
-StoredSource = StoredCsr | StoredCsc | StoredDense
 _MOST_IN_ATTRIBUTE = 16  # an encoding, a name, a shape
 SUPPORTED = "array, csr_matrix and csc_matrix"
 
 
-def is_node(matrix: Any) -> bool:
-    """Return whether this is an array or group of an open HDF5 file or zarr store."""
-    h5py = sys.modules.get("h5py")
-    if h5py is not None and isinstance(matrix, h5py.Dataset | h5py.Group):
-        return True
-    return _is_zarr(matrix)
+class StoredMatrices:
+    """Matrices in open files and stores: nodes, or anndata's wrappers around them."""
+
+    def claims(self, matrix: Any) -> bool:
+        """See :meth:`.formats.MatrixCode.claims`."""
+        return is_stored(matrix)
+
+    def open(self, matrix: Any, what: str, allow: Allowed) -> Source:
+        """See :meth:`.formats.MatrixCode.open`."""
+        return from_node(getattr(matrix, "group", matrix), what=what, allow=allow)
 
 
-def _is_zarr(node: Any) -> bool:
-    zarr = sys.modules.get("zarr")
-    return zarr is not None and isinstance(node, (zarr.Array, zarr.Group))
+def is_stored(matrix: Any) -> bool:
+    """Return whether this is in a file or store: a node, or anndata's wrapper around one."""
+    return library_of(getattr(matrix, "group", matrix)) is not None
 
 
 def is_array(node: Any) -> bool:
@@ -84,18 +87,18 @@ def encoding_of(node: Any) -> str:
 
 def texts(node: Any, what: str) -> np.ndarray | None:
     """Read the strings of an array as an object array; None if it holds something else."""
-    if not _is_zarr(node):
-        from ..stored.hdf5 import read_texts
-
-        return read_texts(node, what)
-    if node.dtype.kind not in "TOUS":
-        return None
-    n = int(node.shape[0])
-    claim_texts(n, n * node.dtype.itemsize, what)
-    return decode_texts(node[:].astype(object), f"{what} of {node.store}")
+    return _nodes_of(node).texts(node, what)
 
 
-def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSource:
+def _nodes_of(node: Any) -> Nodes:
+    library = library_of(node)
+    assert library is not None  # only nodes of these libraries are opened
+    return nodes_of(library)
+
+
+def from_node(
+    node: Any, *, what: str, allow: Allowed = frozenset()
+) -> StoredCsr | StoredCsc | StoredDense:
     """Return the source that reads the matrix at `node`; its file must stay open.
 
     Parameters
@@ -115,8 +118,9 @@ def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSo
         The encoding is not one of array, csr_matrix and csc_matrix, or the values are not real
         numbers.
     """
-    if is_node(node):  # from a file that anndata opened
-        node = _checked(node, what, allow)
+    library = library_of(node)
+    if library is not None:  # from a file that anndata opened
+        node = nodes_of(library).checked(node, what, allow)
     encoding = encoding_of(node)
     if is_array(node):
         if encoding not in ("", "array"):
@@ -128,17 +132,6 @@ def from_node(node: Any, *, what: str, allow: Allowed = frozenset()) -> StoredSo
     by_row = encoding == "csr_matrix"
     arrays = sparse_arrays(node, by_row, what, allow)
     return StoredCsr(arrays) if by_row else StoredCsc(arrays)
-
-
-def _checked(node: Any, what: str, allow: Allowed) -> Any:
-    """Return a node with the checks of :class:`.hdf5_group.StoredGroup` or its zarr counterpart."""
-    if _is_zarr(node):
-        from ..stored.zarr_group import StoredZarrGroup
-
-        return node if is_array(node) else StoredZarrGroup(node, allow)
-    from ..stored.hdf5_group import stored_node
-
-    return stored_node(node, f"{what} of {node.file.filename}", allow)
 
 
 def sparse_arrays(
@@ -188,13 +181,7 @@ def _whole_numbers(array: StoredArray) -> StoredArray:
 
 def open_array(node: Any, what: str, *, sparse_data: bool = False) -> StoredArray:
     """Open the array at `node`; with `sparse_data`, zarr chunks that read as zeros were lost."""
-    if _is_zarr(node):
-        from ..stored.zarr import ZarrArray
-
-        return ZarrArray(node, what, sparse_data)
-    from ..stored.hdf5 import open_hdf5_array
-
-    return open_hdf5_array(node, what)
+    return _nodes_of(node).open_array(node, what, sparse_data=sparse_data)
 
 
 def _is_vector(node: Any, kinds: str) -> bool:

@@ -7,19 +7,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 from ...errors import MissingDependencyError
-from ...utils.install_hints import how_to_install
 from ..allowed import Allowed
 from ..dataset import Dataset
+from ..formats import FORMATS, FormatCode, is_url
 from ..sizes import check_room
-from ..stored.zarr import _needing_fsspec, is_url, reading
+from ..stored.zarr import _needing_fsspec, reading
 from ..stored.zarr_group import METADATA, StoredZarrGroup, local_store
 from .store import Store, read_dataset
 
 _PARSED = 10  # approximate bytes of objects per byte of JSON
+
+
+class Zarr(FormatCode):
+    """Zarr stores: folders, zip files and URLs."""
+
+    def claims(self, data: Any) -> bool:
+        """See :meth:`.formats.FormatCode.claims`."""
+        return isinstance(data, str | os.PathLike) and is_zarr_path(os.fspath(data))
+
+    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+        """See :meth:`.formats.FormatCode.open`."""
+        return open_zarr(os.fspath(data), groupby, layer, allow)
+
+    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredZarrGroup]:
+        """See :meth:`.formats.FormatCode.open_root`."""
+        return open_zarr_root(path, allow)
 
 
 def is_zarr_path(path: str) -> bool:
@@ -63,9 +79,9 @@ def _root(stack: ExitStack, path: str, allow: Allowed) -> StoredZarrGroup:
     try:
         import zarr
     except ImportError as error:
+        how = next(form.how_to_install for form in FORMATS if form.name == "zarr")
         raise MissingDependencyError(
-            f"{path} is a zarr store, and reading it needs the package zarr: "
-            f"{how_to_install('zarr')}."
+            f"{path} is a zarr store, and reading it needs the package zarr: {how}."
         ) from error
 
     _check_metadata(path)

@@ -11,12 +11,26 @@ from typing import Any
 import numpy as np
 
 from ...utils.parallel import Map
-from ..base import CscChunk, Reader, Reading, Source
-from ..rechunk.blocks import MARGIN
+from ..allowed import Allowed
+from ..base import CscChunk, Layout, Reader, Reading, Source, SourceDefaults
+from ..detect import is_dask
+from ..rechunk.blocks import MARGIN, index_dtype_for
 from ..rechunk.source import RowsSource
 from .blocks import DaskBlocks
 
 _DENSE = 1 << 25  # most bytes of blocks computed together, as dense matrices
+
+
+class DaskArrays:
+    """Dask arrays."""
+
+    def claims(self, matrix: Any) -> bool:
+        """See :meth:`.formats.MatrixCode.claims`."""
+        return is_dask(matrix)
+
+    def open(self, matrix: Any, what: str, allow: Allowed) -> Source:
+        """See :meth:`.formats.MatrixCode.open`."""
+        return from_dask(matrix, what=what)
 
 
 def from_dask(array: Any, *, what: str) -> Source:
@@ -46,12 +60,6 @@ def from_dask(array: Any, *, what: str) -> Source:
     return _DaskColumns(blocks) if share[1] < share[0] else RowsSource(_DaskRows(blocks))
 
 
-def blocks_of(source: Source) -> DaskBlocks | None:
-    """Return the blocks of the dask array that a source reads; None for any other source."""
-    found = source.rows if isinstance(source, RowsSource) else source
-    return found.blocks if isinstance(found, _Facts) else None
-
-
 class _Facts:
     """Facts about a dask array, obtained without computing all of it.
 
@@ -63,11 +71,16 @@ class _Facts:
     """
 
     def __init__(self, blocks: DaskBlocks, axis: int) -> None:
-        self.blocks, self._axis = blocks, axis
+        self._blocks, self._axis = blocks, axis
         self.n_cells, self.n_genes = blocks.n_cells, blocks.n_genes
         self.dtype, self.n_bytes = blocks.dtype, blocks.n_bytes
         self.description = f"dask array {blocks.dtype}"
         self.counted: np.ndarray | None = None
+
+    @property
+    def blocks(self) -> DaskBlocks:
+        """See :class:`.base.Source`."""
+        return self._blocks
 
     @cached_property
     def _sample(self) -> tuple[np.ndarray, str]:
@@ -100,12 +113,11 @@ class _DaskRows(_Facts):
 
     def __init__(self, blocks: DaskBlocks) -> None:
         super().__init__(blocks, 0)
-        small, middle = self.n_genes <= 1 << 16, self.n_genes < 1 << 31
-        self.index_dtype = np.dtype(np.uint16 if small else np.int32 if middle else np.int64)
+        self.index_dtype = index_dtype_for(self.n_genes)
         self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
 
     def cut(self, length: int) -> list[slice]:
-        """See :meth:`.rechunk.blocks.RowBlocks.cut`: no block is computed twice."""
+        """See :meth:`.base.RowBlocks.cut`: no block is computed twice."""
         entries = length * self.n_cells // max(1, self.nnz)
         most = max(1, min(entries, _DENSE // max(1, self.n_genes * self.dtype.itemsize)))
         cuts = [0]
@@ -117,7 +129,7 @@ class _DaskRows(_Facts):
         return [slice(a, b) for a, b in itertools.pairwise(cuts)]
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :meth:`.rechunk.blocks.RowBlocks.block`."""
+        """See :meth:`.base.RowBlocks.block`."""
         matrix = self.blocks.compute(rows, slice(0, self.n_genes))
         reading.advance((rows.stop - rows.start) * self.n_genes * self.dtype.itemsize)
         return (
@@ -134,13 +146,14 @@ class _DaskRows(_Facts):
         return RowsSource(self)
 
 
-class _DaskColumns(_Facts):
+class _DaskColumns(_Facts, SourceDefaults):
     """A dask array read by columns of blocks, computed when a range of genes is requested."""
 
     in_memory = False
     on_device = False
     costly_to_cut = False
     read_whole = False
+    layout: Layout = "csc"
 
     def __init__(self, blocks: DaskBlocks) -> None:
         super().__init__(blocks, 1)

@@ -174,7 +174,7 @@ class BlockPart:
 
         where = f"block ({self.first[0] + a}, {self.first[1] + b}) of {self.what}"
         if type(block).__module__.partition(".")[0] in ("cupy", "cupyx"):
-            block = block.get()  # to the host, where rows are split
+            block = block.get()  # to the host, where rows are rechunked
         kind = type(block)
         is_sparse = sparse.issparse(block)
         if not is_sparse and (kind not in (np.ndarray, np.matrix)):

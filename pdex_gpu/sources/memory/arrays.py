@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Self
 
 import numpy as np
 
 from ...utils.digest import digest
 from ...utils.parallel import Map
-from ..base import CscChunk, CsrChunk, DenseChunk, Reading
+from ..base import CscChunk, CsrChunk, DenseChunk, Layout, Reading, SourceDefaults, State
 from ..checks import canonical_arrays, check_indptr, native_dtype
 from ..chunk_ops import search_rows
 
@@ -21,16 +21,7 @@ _CACHED_EDGES = 8
 _SAMPLES, _SAMPLE = 64, 1 << 14  # number of stretches of entries, and their length
 
 
-@runtime_checkable
-class MemorySource(Protocol):
-    """A source that can be split into arrays and other arguments, and rebuilt elsewhere."""
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the arrays and the other arguments of the constructor, both by name."""
-        ...
-
-
-class InMemory:
+class InMemory(SourceDefaults):
     """The attributes shared by sources that read nothing from a file."""
 
     in_memory = True
@@ -44,6 +35,8 @@ class InMemory:
 class DenseSource(InMemory):
     """A dense matrix in memory, with any strides."""
 
+    layout: Layout = "dense"
+
     def __init__(self, values: np.ndarray, what: str) -> None:
         self._values = values
         self._what = what
@@ -53,8 +46,8 @@ class DenseSource(InMemory):
         self.bytes_per_entry = self.dtype.itemsize
         self.description = f"dense {self.dtype} in memory"
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """See :meth:`MemorySource.state`."""
+    def state(self) -> State:
+        """See :meth:`Source.state`."""
         arrays = {"values": self._values}
         return arrays, {"what": self._what}
 
@@ -118,8 +111,8 @@ class _SparseSource(InMemory):
         self.bytes_per_entry = self.dtype.itemsize + indices.itemsize
         self.description = f"{self.form} {self._data.dtype} in memory"
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """See :meth:`MemorySource.state`."""
+    def state(self) -> State:
+        """See :meth:`Source.state`."""
         arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
         return arrays, {"n_minor": self.n_minor, "what": self._what}
 
@@ -159,6 +152,7 @@ class CsrSource(_SparseSource):
     """A row-major sparse matrix in memory; its rows may be unsorted."""
 
     costly_to_cut = True
+    layout: Layout = "csr"
     major, form = "row", "CSR"
 
     @property
@@ -229,6 +223,7 @@ def row_positions(indices: np.ndarray, indptr: np.ndarray, n_genes: int, edge: i
 class CscSource(_SparseSource):
     """A column-major sparse matrix in memory; its columns may be unsorted."""
 
+    layout: Layout = "csc"
     major, form = "column", "CSC"
 
     @property

@@ -16,7 +16,16 @@ import numpy as np
 from ...errors import DataError, UnsupportedDataError
 from ...utils.digest import digest
 from ...utils.parallel import Map
-from ..base import Chunk, CscChunk, CsrChunk, DenseChunk, Reading, Source, is_device_array
+from ..base import (
+    Chunk,
+    CscChunk,
+    CsrChunk,
+    DenseChunk,
+    Layout,
+    Reading,
+    Source,
+    is_device_array,
+)
 from ..checks import canonical_arrays, check_indptr, check_two_dimensional, native_dtype
 from .arrays import CscSource, CsrSource, InMemory
 
@@ -127,6 +136,8 @@ class _OnDevice(InMemory):
 class DeviceDense(_OnDevice):
     """A dense matrix on a device, with any strides."""
 
+    layout: Layout = "dense"
+
     def __init__(self, values: Any, what: str) -> None:
         shape = tuple(int(n) for n in values.__cuda_array_interface__["shape"])
         check_two_dimensional(shape, what)
@@ -205,6 +216,7 @@ class _DeviceSparse(_OnDevice):
 class DeviceCsr(_DeviceSparse):
     """A row-major sparse matrix on a device; its rows may be unsorted."""
 
+    layout: Layout = "csr"
     major, form = "row", "CSR"
 
     def open(
@@ -223,6 +235,7 @@ class DeviceCsr(_DeviceSparse):
 class DeviceCsc(_DeviceSparse):
     """A column-major sparse matrix on a device; its columns may be unsorted."""
 
+    layout: Layout = "csc"
     major, form = "column", "CSC"
 
     def open(

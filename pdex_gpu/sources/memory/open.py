@@ -7,12 +7,25 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnsupportedDataError
+from ..allowed import Allowed
 from ..base import Source, is_device_array
 from ..checks import check_two_dimensional, native_dtype, no_matrix
 from ..whole_numbers import with_native_integers
 from .arrays import CscSource, CsrSource, DenseSource
 
 SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and CuPy matrices on a CUDA device"
+
+
+class Arrays:
+    """Arrays in memory, and everything that no other kind of matrix claims."""
+
+    def claims(self, matrix: Any) -> bool:
+        """See :meth:`.formats.MatrixCode.claims`."""
+        return True
+
+    def open(self, matrix: Any, what: str, allow: Allowed) -> Source:
+        """See :meth:`.formats.MatrixCode.open`."""
+        return from_array(matrix, what=what)
 
 
 def from_array(matrix: Any, *, what: str) -> Source:

@@ -1,50 +1,15 @@
-"""A row-major sparse matrix that arrives in blocks of rows, from any kind of storage."""
+"""Numbers that all matrices that arrive in blocks of rows have in common."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
-
-from ..base import Reading
 
 MARGIN = 1.2  # factor on estimates of entries: too high costs little, too low a new plan
 
 
-class RowBlocks(Protocol):
-    """The input of :class:`.rechunk.store.RowStore`, which splits it.
+def index_dtype_for(n: int) -> np.dtype:
+    """Return the dtype for indices below `n`: 16 bits where they fit.
 
-    Attributes
-    ----------
-    n_cells, n_genes : int
-    nnz : int
-        Entries; an estimate, multiplied by :data:`MARGIN`, unless `exact` or counted.
-    exact : bool
-    dtype, index_dtype : numpy.dtype
-    bytes_per_entry : int
-    counted : numpy.ndarray, shape (n_genes,), or None
-        Entries per gene; set once all rows were read.
+    Half of a float32 matrix consists of indices.
     """
-
-    n_cells: int
-    n_genes: int
-    exact: bool
-    dtype: np.dtype
-    index_dtype: np.dtype
-    bytes_per_entry: int
-    counted: np.ndarray | None
-
-    @property
-    def nnz(self) -> int: ...
-
-    def cut(self, length: int) -> list[slice]:
-        """Cut all rows into blocks of about `length` entries each."""
-        ...
-
-    def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Read data, indices (of `dtype` and `index_dtype`, in range) and bounds of a block.
-
-        Row i of the block has the entries ``[bounds[i], bounds[i + 1])``; bounds are int64. Must be
-        safe to call from several threads.
-        """
-        ...
+    return np.dtype(np.uint16 if n <= 1 << 16 else np.int32 if n < 1 << 31 else np.int64)

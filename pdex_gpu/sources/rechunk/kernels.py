@@ -1,6 +1,6 @@
-"""Compiled functions that split the rows of a row-major block by ranges of genes.
+"""Compiled functions that rechunk a row-major block into ranges of genes.
 
-This is a separate module because it imports numba: it is imported when a file is first split.
+This is a separate module because it imports numba: it is imported when a file is first rechunked.
 """
 
 from __future__ import annotations

@@ -9,8 +9,15 @@ from typing import Protocol
 import numpy as np
 
 from ...utils.parallel import Map
-from ..base import Reader, Reading, Source
-from .blocks import RowBlocks
+from ..base import (
+    Layout,
+    LazyBlocks,
+    Reader,
+    Reading,
+    RowBlocks,
+    Source,
+    SourceDefaults,
+)
 from .store import RowStore
 
 
@@ -22,10 +29,15 @@ class SourceRows(RowBlocks, Protocol):
     description : str
     n_bytes : int
         Approximate number of bytes to read.
+    blocks : LazyBlocks or None
+        See :class:`.base.Source`.
     """
 
     description: str
     n_bytes: int
+
+    @property
+    def blocks(self) -> LazyBlocks | None: ...
 
     def density(self, run: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
@@ -44,17 +56,18 @@ class SourceRows(RowBlocks, Protocol):
         ...
 
 
-class RowsSource:
-    """Rows read once from front to back and split by ranges of genes."""
+class RowsSource(SourceDefaults):
+    """Rows read once from front to back and rechunked into ranges of genes."""
 
     in_memory = False
     on_device = False
     costly_to_cut = False
     read_whole = True
     gene_step = 1
+    layout: Layout = "csr"
 
     def __init__(self, rows: SourceRows) -> None:
-        self.rows = rows
+        self._rows = rows
         self.n_cells, self.n_genes = rows.n_cells, rows.n_genes
         self.dtype, self.bytes_per_entry = rows.dtype, rows.bytes_per_entry
         self.n_bytes, self.description = rows.n_bytes, rows.description
@@ -62,26 +75,35 @@ class RowsSource:
     @property
     def nnz(self) -> int:
         """See :class:`.base.Source`."""
-        return self.rows.nnz
+        return self._rows.nnz
 
     @contextmanager
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`Source.open`."""
-        with RowStore(self.rows, edges, budget, reading) as store:
-            self.rows.check_unchanged()
+        with RowStore(self._rows, edges, budget, reading) as store:
+            self._rows.check_unchanged()
             yield store
+
+    @property
+    def blocks(self) -> LazyBlocks | None:
+        """See :class:`.base.Source`."""
+        return self._rows.blocks
+
+    def rows(self) -> RowBlocks:
+        """See :meth:`.base.Source.rows`."""
+        return self._rows
 
     def density(self, run: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
-        counted = self.rows.counted
-        return self.rows.density(run) if counted is None else counted.astype(np.float64)
+        counted = self._rows.counted
+        return self._rows.density(run) if counted is None else counted.astype(np.float64)
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
-        return self.rows.identity()
+        return self._rows.identity()
 
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`."""
-        return self.rows.canonical()
+        return self._rows.canonical()

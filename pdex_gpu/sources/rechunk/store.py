@@ -1,4 +1,4 @@
-"""A row-major matrix, split as it arrives (:mod:`.split`) and kept in memory or on disk."""
+"""A row-major matrix, rechunked as it arrives (:mod:`.ranges`), in memory or on disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from types import TracebackType
 
 import numpy as np
 
-from ..base import CsrChunk, Reading, UnevenError
-from .blocks import RowBlocks
+from ..base import CsrChunk, Reading, RowBlocks, UnevenError
+from .ranges import Ranges, RechunkedBlock, join_range, rechunk_block
 from .scratch import Scratch
-from .split import Ranges, SplitBlock, join_range, split_block
 
 _BLOCK = 1 << 22  # maximum entries per block
 _SMALLEST_BLOCK = 1 << 16
-# Copies of each entry while a block is split: as read, as split, and in the decoded chunk.
+# Copies of each entry while a block is rechunked: as read, as rechunked, in the decoded chunk.
 COPIES = 3
 _UNEVEN = 1.1  # factor by which other blocks may exceed the first
 
@@ -52,7 +51,7 @@ class RowStore:
         self._tasks = arrays.cut(length)
         self._budget, self._used = budget, 0
         self._scratch: Scratch | None = None
-        self._blocks: list[SplitBlock] = []
+        self._blocks: list[RechunkedBlock] = []
         self._seen = np.zeros(arrays.n_genes, np.int64)
         self._lock = threading.Lock()
 
@@ -61,14 +60,16 @@ class RowStore:
             # The first block shows how much room is needed: fail at once if there is too little.
             rest = self._tasks[1:]
             for rows in self._tasks[:1]:
-                first = self._split(rows)
+                first = self._rechunk(rows)
                 n_bytes = sum(array.nbytes for array in first.arrays)
                 share = int(self._seen.sum()) / max(1, self._arrays.nnz)
                 expected = int(_UNEVEN * n_bytes / share) if rest and share else n_bytes
                 if expected > self._budget:
                     self._open_scratch(expected - self._budget)
                 self._blocks.append(self._put_away(first))
-            self._blocks += self._reading.run(lambda rows: self._put_away(self._split(rows)), rest)
+            self._blocks += self._reading.run(
+                lambda rows: self._put_away(self._rechunk(rows)), rest
+            )
             self._check_sizes()
         except BaseException:
             self._close()
@@ -79,7 +80,7 @@ class RowStore:
         if self._scratch is None:
             self._scratch = Scratch(self._reading.scratch, n_bytes)
 
-    def _put_away(self, block: SplitBlock) -> SplitBlock:
+    def _put_away(self, block: RechunkedBlock) -> RechunkedBlock:
         """Keep a block in memory if there is room; otherwise write it to the scratch file."""
         n_bytes = sum(array.nbytes for array in block.arrays)
         with self._lock:
@@ -88,11 +89,11 @@ class RowStore:
                 return block
             self._open_scratch(n_bytes)
         assert self._scratch is not None
-        kept = []
+        on_disk = []
         for array in block.arrays:
-            kept.append(_OnDisk(self._scratch.reserve(array.nbytes), array.dtype))
-            self._scratch.write(kept[-1].offset, array)
-        counts, values, indices, table, table_bounds = kept
+            on_disk.append(_OnDisk(self._scratch.reserve(array.nbytes), array.dtype))
+            self._scratch.write(on_disk[-1].offset, array)
+        counts, values, indices, table, table_bounds = on_disk
         return replace(
             block,
             counts=counts,
@@ -125,15 +126,15 @@ class RowStore:
         if (np.diff(running)[np.diff(edges) > 1] > most).any():
             raise UnevenError("ranges of genes are larger than was estimated")
 
-    def _split(self, rows: slice) -> SplitBlock:
-        """Read a block and split it."""
+    def _rechunk(self, rows: slice) -> RechunkedBlock:
+        """Read a block and rechunk it."""
         arrays = self._arrays
         seen = np.zeros(arrays.n_genes, np.int64)
         block = arrays.block(rows, self._reading)
-        split = split_block(self._ranges, rows, block, self._wanted, seen)
+        rechunked = rechunk_block(self._ranges, rows, block, self._wanted, seen)
         with self._lock:
             self._seen += seen
-        return split
+        return rechunked
 
     def read(self, k: int) -> CsrChunk:
         """See :meth:`Reader.read`."""

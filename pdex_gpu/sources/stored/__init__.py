@@ -1,1 +1,1 @@
-"""Arrays in HDF5 and zarr files, decoded in parallel."""
+"""Matrices in HDF5 and zarr files: arrays that are decoded in parallel, whole or in part."""

@@ -9,16 +9,19 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...utils.parallel import Map
-from ..base import DenseChunk, Reader, Reading
+from ..base import DenseChunk, Layout, Reader, Reading, RowBlocks, Selection, SourceDefaults
 from ..checks import check_two_dimensional
 from ..memory.arrays import DenseReader
+from ..order import ascending
 from ..rechunk.scratch import Scratch
 from .base import Origin, StoredArray, unchanged
+from .dense_rows import DenseRows
+from .select_dense import SelectedValues
 
 _BAND = 1 << 22  # approximate bytes of rows read at a time
 
 
-class StoredDense:
+class StoredDense(SourceDefaults):
     """A dense matrix in a file.
 
     Parameters
@@ -34,6 +37,9 @@ class StoredDense:
     in_memory = False
     on_device = False
     costly_to_cut = False
+    layout: Layout = "dense"
+    knows_density = True
+    reopens = True
 
     def __init__(self, values: StoredArray, what: str, file: Origin | None) -> None:
         check_two_dimensional(values.shape, what)
@@ -62,6 +68,16 @@ class StoredDense:
     def canonical(self) -> StoredDense:
         """Return self: a dense matrix has no indices."""
         return self
+
+    def rows(self) -> RowBlocks | None:
+        """See :meth:`.base.Source.rows`."""
+        return DenseRows(self) if self.read_whole else None
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`.base.Source.select`."""
+        lines, order = ascending(cells)
+        values = SelectedValues(self.values, lines, genes)
+        return Selection(StoredDense(values, self.what, values.file), order)
 
     @contextmanager
     def open(

@@ -13,12 +13,25 @@ import numpy as np
 from ...errors import FileFormatError
 from ...utils.digest import digest
 from ...utils.parallel import Map
-from ..base import CscChunk, CsrChunk, Reader, Reading
+from ..base import (
+    CscChunk,
+    CsrChunk,
+    Layout,
+    Reader,
+    Reading,
+    RowBlocks,
+    Selection,
+    SourceDefaults,
+)
 from ..checks import check_indices, check_indptr
 from ..lazy import LazyEntries
-from ..order import SORTED_AT_ONCE, SORTING_BYTES, close_gaps, cut_lines, put_in_order
+from ..order import SORTED_AT_ONCE, SORTING_BYTES, ascending, close_gaps, cut_lines, put_in_order
+from ..rechunk.blocks import index_dtype_for
+from ..rechunk.source import RowsSource
 from ..rechunk.store import RowStore
 from .base import Origin, StoredArray, unchanged
+from .select_csc import SelectedCsc
+from .select_csr import SelectedRows
 
 _PIECE = 1 << 20  # approximate entries read at a time
 _SAMPLES = 64
@@ -59,11 +72,7 @@ class SparseArrays:
         self.major = "row" if by_row else "column"
         n_major, self.limit = shape if by_row else shape[::-1]
         self.dtype = data.dtype
-        # Indices in 16 bits where they fit: half of a float32 matrix consists of indices.
-        small = self.limit <= 1 << 16
-        self.index_dtype = np.dtype(
-            np.uint16 if small else np.int32 if self.limit < 1 << 31 else np.int64
-        )
+        self.index_dtype = index_dtype_for(self.limit)
         self.indptr = indptr.astype(np.int64, copy=False)
         n_stored = data.shape[0]
         place = indices.name.removeprefix(f"{what}/indices")  # " of screen.h5ad"
@@ -106,7 +115,7 @@ class SparseArrays:
         return n_bytes
 
     def cut(self, length: int) -> list[slice]:
-        """See :meth:`.rechunk.blocks.RowBlocks.cut`."""
+        """See :meth:`.base.RowBlocks.cut`."""
         chunk = max(self.data.chunks[0], self.indices.chunks[0])
         if chunk > _CHUNK_DECODES * length:  # each block decodes the chunks it touches
             length = chunk
@@ -116,7 +125,7 @@ class SparseArrays:
         return [slice(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :meth:`.rechunk.blocks.RowBlocks.block`."""
+        """See :meth:`.base.RowBlocks.block`."""
         first, last = int(self.indptr[rows.start]), int(self.indptr[rows.stop])
         data = np.empty(last - first, self.dtype)  # filled by read
         indices = np.empty(last - first, self.index_dtype)
@@ -251,7 +260,7 @@ class SparseArrays:
         }
 
 
-class _StoredSparse:
+class _StoredSparse(SourceDefaults):
     """Base class of the sources for sparse matrices in files.
 
     Parameters
@@ -265,6 +274,7 @@ class _StoredSparse:
     in_memory = False
     on_device = False
     costly_to_cut = False
+    reopens = True
     form: str
 
     def __init__(self, arrays: SparseArrays, sorts: bool = False) -> None:
@@ -274,6 +284,12 @@ class _StoredSparse:
         self.n_bytes = arrays.n_bytes
         self.description = f"{self.form} {arrays.dtype} in a file"
         self.gene_step = 1
+
+    @property
+    def decoded_bytes(self) -> int:
+        """See :class:`.base.Source`: indices may be wider in the file than once read."""
+        arrays = self.arrays
+        return int(self.nnz * (arrays.data.dtype.itemsize + arrays.indices.dtype.itemsize))
 
     def density(self, run: Map) -> np.ndarray:
         """See :meth:`.base.Source.density`."""
@@ -293,12 +309,18 @@ class StoredCsc(_StoredSparse):
     """A CSC matrix in a file; the entries of a range of genes are contiguous."""
 
     form = "CSC"
+    layout: Layout = "csc"
     read_whole = False
+    knows_density = True
 
     def __init__(self, arrays: SparseArrays, sorts: bool = False) -> None:
         super().__init__(arrays, sorts)
         if sorts and np.diff(arrays.indptr).max(initial=0) > SORTED_AT_ONCE:
             self.bytes_per_entry += SORTING_BYTES
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`.base.Source.select`."""
+        return Selection(SelectedCsc(self, cells, genes), None)
 
     @contextmanager
     def open(
@@ -338,8 +360,19 @@ class StoredCsr(_StoredSparse):
     """
 
     form = "CSR"
+    layout: Layout = "csr"
     read_whole = True
     costly_to_cut = True
+
+    def rows(self) -> RowBlocks:
+        """See :meth:`.base.Source.rows`."""
+        return self.arrays
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`.base.Source.select`."""
+        lines, order = ascending(cells)
+        whole = np.array_equal(genes, np.arange(self.n_genes))
+        return Selection(RowsSource(SelectedRows(self, lines, None if whole else genes)), order)
 
     @contextmanager
     def open(

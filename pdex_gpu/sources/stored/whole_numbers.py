@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import FileFormatError
-from ..whole_numbers import _fault
+from ..whole_numbers import fault_of_integers
 from .base import Origin, StoredArray, Where, position
 
 
@@ -27,7 +27,7 @@ class WholeNumbers:
         """See :meth:`.stored.base.StoredArray.read`; also raises FileFormatError for fractions."""
         found = np.empty(out.shape, self._array.dtype)  # filled by read
         n_bytes = self._array.read(where, found)
-        fault = _fault(found)
+        fault = fault_of_integers(found)
         if fault:
             raise FileFormatError(f"{self.name}, {position(where)}: {fault}")
         out[...] = found.astype(np.int64)

@@ -36,11 +36,6 @@ def reading(what: str) -> AbstractContextManager[None]:
     )
 
 
-def is_url(path: str) -> bool:
-    """Return whether a path is a URL, for object storage or another place that fsspec reads."""
-    return "://" in path
-
-
 @contextmanager
 def _needing_fsspec(path: str) -> Iterator[None]:
     """Say what to install if fsspec, or the file system of a URL, is missing."""

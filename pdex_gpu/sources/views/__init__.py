@@ -1,1 +1,1 @@
-"""Selections of cells and genes from matrices in files."""
+"""Selections of cells and genes, in any order and with repeats."""

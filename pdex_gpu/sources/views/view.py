@@ -14,42 +14,43 @@ import numpy as np
 
 from ...utils.digest import digest
 from ...utils.parallel import Map
-from ..anndata_files.nodes import StoredSource
-from ..base import Chunk, CscChunk, CsrChunk, NotCanonicalError, Reader, Reading, Source
-from ..rechunk.source import RowsSource
-from ..stored.dense import StoredDense
-from ..stored.sparse import StoredCsc, StoredCsr
-from .csc import SelectedCsc
-from .csr import SelectedRows
-from .dense import SelectedValues
+from ..base import (
+    Chunk,
+    CscChunk,
+    CsrChunk,
+    LazyBlocks,
+    NotCanonicalError,
+    Reader,
+    Reading,
+    RowBlocks,
+    Source,
+    SourceDefaults,
+)
 
 
-def select(source: StoredSource, rows: np.ndarray, columns: np.ndarray) -> Source:
+def select(source: Source, rows: np.ndarray, columns: np.ndarray) -> Source:
     """Return a source with some cells and genes of another.
 
     Parameters
     ----------
-    source : StoredCsr, StoredCsc or StoredDense
+    source : Source
+        It must be able to skip the other cells and genes: see :meth:`.base.Source.select`.
     rows, columns : numpy.ndarray, int64
         Cells and genes of `source`, in the order of the view.
+
+    Raises
+    ------
+    TypeError
+        `source` is always read with all of its cells and genes. No input leads here.
     """
     all_rows = np.array_equal(rows, np.arange(source.n_cells))
     all_columns = np.array_equal(columns, np.arange(source.n_genes))
     if all_rows and all_columns:
         return source
-    selection = digest(rows, columns)
-    if isinstance(source, StoredCsc):
-        return _View(SelectedCsc(source, rows, columns), None, selection)
-    kept, order = np.unique(rows, return_inverse=True)
-    inner: Source
-    if isinstance(source, StoredCsr):
-        inner = RowsSource(SelectedRows(source, kept, None if all_columns else columns))
-    else:
-        inner = StoredDense(
-            SelectedValues(source.values, kept, columns), source.what, source.values.file
-        )
-    in_order = len(order) == len(kept) and np.array_equal(order, np.arange(len(kept)))
-    return _View(inner, None if in_order else order.reshape(-1), selection)
+    found = source.select(rows, columns)
+    if found is None:
+        raise TypeError(f"a {source.description} cannot be read in part")
+    return _View(found.source, found.order, digest(rows, columns))
 
 
 def repeat(source: Source, rows: np.ndarray) -> Source:
@@ -57,14 +58,13 @@ def repeat(source: Source, rows: np.ndarray) -> Source:
 
     No entry of a CSR matrix in memory is copied; other matrices are copied one range at a time.
     """
-    if isinstance(source, StoredSource):
-        return select(source, rows, np.arange(source.n_genes))
-    return _View(source, rows, digest(rows))
-
-
-def take_apart(source: Source) -> tuple[Source, np.ndarray | None]:
-    """Return the inner source and cell order of a view; return any other source with None."""
-    return (source.inner, source.order) if isinstance(source, _View) else (source, None)
+    if np.array_equal(rows, np.arange(source.n_cells)) and source.reopens:
+        return source
+    columns = np.arange(source.n_genes)
+    found = source.select(rows, columns)
+    if found is None:
+        return _View(source, rows, digest(rows))
+    return _View(found.source, found.order, digest(rows, columns))
 
 
 def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
@@ -76,7 +76,7 @@ def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
     return replace(chunk, values=chunk.values[order])
 
 
-class _View:
+class _View(SourceDefaults):
     """A source whose cells are put in the order of a view.
 
     Parameters
@@ -101,14 +101,29 @@ class _View:
         self.n_bytes = inner.n_bytes
         self.description = f"view of {inner.description}"
         self._repeats = 1.0 if order is None else len(order) / max(1, inner.n_cells)
-        # A dense range is copied when its cells are put in order; sparse rows need not move.
-        copies = 2 if order is not None and isinstance(inner, StoredDense) else 1
-        self.bytes_per_entry = copies * inner.bytes_per_entry
+        self.layout, self.sorts = inner.layout, inner.sorts
+        self.bytes_per_entry = inner.bytes_per_entry
+        if order is not None and inner.layout == "dense" and not inner.in_memory:
+            # A dense range is copied when its cells are put in order; sparse rows need not move.
+            self.bytes_per_entry = max(inner.bytes_per_entry, 2 * inner.dtype.itemsize)
 
     @property
     def nnz(self) -> int:
         """See :class:`.base.Source`."""
         return int(self.inner.nnz * self._repeats)
+
+    @property
+    def blocks(self) -> LazyBlocks | None:
+        """See :class:`.base.Source`."""
+        return self.inner.blocks
+
+    def rows(self) -> RowBlocks | None:
+        """See :meth:`.base.Source.rows`."""
+        return self.inner.rows()
+
+    def take_apart(self) -> tuple[Source, np.ndarray | None]:
+        """See :meth:`.base.Source.take_apart`."""
+        return self.inner, self.order
 
     @contextmanager
     def open(

@@ -42,13 +42,14 @@ from pdex_gpu.estimation.model import (
     Work,
     predict,
 )
-from pdex_gpu.estimation.storage import StoredLike, gzip_storage, storage_of, stored_like
+from pdex_gpu.estimation.storage import gzip_storage, storage_of, stored_like
 from pdex_gpu.estimation.synthetic import made_chunk, made_entries, smaller_design
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 from pdex_gpu.sinks import checkpoint as checkpoints
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.rechunk.store import RowStore
 from pdex_gpu.sources.stored import hdf5
+from pdex_gpu.sources.stored.layout import StoredLike
 from pdex_gpu.stats.registry import make_test
 from pdex_gpu.utils.parallel import pool_map
 

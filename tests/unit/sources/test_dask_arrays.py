@@ -343,7 +343,7 @@ def test_values_that_are_not_finite():
 def test_dask_is_not_imported_for_other_arrays():
     code = (
         "import sys, numpy as np, pandas as pd, anndata\n"
-        "from pdex_gpu.sources.dataset import is_dask\n"
+        "from pdex_gpu.sources.detect import is_dask\n"
         "for name in [m for m in sys.modules if m.split('.')[0] == 'dask']: del sys.modules[name]\n"
         "assert not is_dask(np.zeros((2, 2)))\n"
         "assert 'dask' not in sys.modules\n"

@@ -141,7 +141,7 @@ def test_is_backed(path):
 
 def test_reading_a_file_imports_neither_anndata_nor_pandas(path):
     code = (
-        "import sys; from pdex_gpu.sources.dataset import open_dataset\n"
+        "import sys; from pdex_gpu.sources.open import open_dataset\n"
         "with open_dataset(sys.argv[1], 'categorical') as d: assert d.genes[1] == 'B'\n"
         "assert not {'anndata', 'pandas', 'numba'} & set(sys.modules)\n"
     )

@@ -166,7 +166,7 @@ def test_a_file_that_anndata_compressed_with_zstd(tmp_path):
 def test_a_process_that_has_not_imported_hdf5plugin(tmp_path, name):
     path = compress(screen(sparse.csr_matrix(logged())), tmp_path / "a.h5ad", name)
     code = (
-        "import sys; from pdex_gpu.sources.dataset import open_dataset\n"
+        "import sys; from pdex_gpu.sources.open import open_dataset\n"
         "with open_dataset(sys.argv[1], sys.argv[2]) as dataset:\n"
         "    with dataset.source.open([0, 4, 9], 1) as reader:\n"
         "        assert reader.read(0).n_genes == 4\n"

@@ -25,7 +25,7 @@ from pdex_gpu.errors import DataError
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.open import open_dataset
-from pdex_gpu.sources.views import csc, dense
+from pdex_gpu.sources.stored import select_csc, select_dense
 from pdex_gpu.sources.views.view import select
 
 TINY, AMPLE = 1, 1 << 30
@@ -185,8 +185,8 @@ def test_any_selection(tmp_path_factory, layout, selection, budget, data):
 @pytest.mark.parametrize("piece", [1, 64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_small_pieces(file, monkeypatch, layout, piece):
-    monkeypatch.setattr(csc, "_PIECE", piece)
-    monkeypatch.setattr(dense, "_PIECE", piece)
+    monkeypatch.setattr(select_csc, "_PIECE", piece)
+    monkeypatch.setattr(select_dense, "_PIECE", piece)
     chunks = (4, 3) if layout == "dense" else (5,)
     node = write(file, example(), layout, chunks=chunks, compression="gzip")
     rows, columns = np.array([20, 3, 3, 9, 22, 0]), np.array([7, 2, 2, 10])
@@ -226,7 +226,7 @@ def test_blocks_hold_no_more_than_was_asked_for(file):
     values = np.random.default_rng(0).random((3000, 100))
     source = from_node(write(file, values, "csr", chunks=(100,)), what="X")
     rows = np.arange(0, 3000, 7)
-    blocks = select(source, rows, np.arange(100)).inner.rows
+    blocks = select(source, rows, np.arange(100)).inner.rows()
     for length in (1000, 5000):
         for part in blocks.cut(length):
             kept = rows[part]

@@ -27,10 +27,10 @@ from pdex_gpu.errors import (
     MissingDependencyError,
     UnsupportedDataError,
 )
-from pdex_gpu.sources.anndata_files import zarr as zarr_store
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
 from pdex_gpu.sources.open import open_dataset
+from pdex_gpu.sources.stored import zarr as zarr_store
 from pdex_gpu.utils.parallel import pool_map
 
 zarr = pytest.importorskip("zarr")
@@ -369,7 +369,7 @@ def test_zarr_is_not_installed(tmp_path, monkeypatch):
 def test_reading_a_store_imports_neither_anndata_nor_h5py(tmp_path):
     path = save(labelled(), tmp_path / "a.zarr", "3")
     code = (
-        "import sys; from pdex_gpu.sources.dataset import open_dataset\n"
+        "import sys; from pdex_gpu.sources.open import open_dataset\n"
         "with open_dataset(sys.argv[1], 'categorical') as d: assert d.genes[1] == 'B'\n"
         "assert not {'anndata', 'pandas', 'numba', 'h5py'} & set(sys.modules)\n"
     )

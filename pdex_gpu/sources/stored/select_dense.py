@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from ..stored.base import Origin, StoredArray, Where
+from .base import Origin, StoredArray, Where
 
 _PIECE = 1 << 22  # approximate bytes read at a time
 

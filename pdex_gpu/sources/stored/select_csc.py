@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...utils.parallel import Map
-from ..base import CscChunk, Reader, Reading
+from ..base import CscChunk, Layout, Reader, Reading, SourceDefaults
 from ..order import in_order
-from ..stored.sparse import StoredCsc
-from .csr import read_lines
+from .select_csr import read_lines
+
+if TYPE_CHECKING:
+    from .sparse import StoredCsc
 
 _PIECE = 1 << 20  # approximate entries read at a time
 
 
-class SelectedCsc:
+class SelectedCsc(SourceDefaults):
     """Some cells and genes of a CSC matrix, in any order.
 
     Parameters
@@ -31,10 +34,11 @@ class SelectedCsc:
     costly_to_cut = False
     read_whole = False
     gene_step = 1
+    layout: Layout = "csc"
 
     def __init__(self, source: StoredCsc, rows: np.ndarray, columns: np.ndarray) -> None:
         self._source, self._arrays = source, source.arrays
-        self.rows, self.columns = rows, columns
+        self._rows, self.columns = rows, columns
         self.n_cells, self.n_genes = len(rows), len(columns)
         lengths = np.diff(self._arrays.indptr)[columns]
         self._density = lengths * (len(rows) / max(1, source.n_cells))
@@ -72,7 +76,7 @@ class SelectedCsc:
 
         data, indices, bounds = in_order(*read_lines(self._arrays, columns, reading))
         shape = (self._arrays.n_cells, len(columns))
-        chosen = sparse.csc_matrix((data, indices, bounds), shape=shape)[self.rows]
+        chosen = sparse.csc_matrix((data, indices, bounds), shape=shape)[self._rows]
         chosen.sort_indices()
         return chosen.data, chosen.indices, np.diff(chosen.indptr)
 

@@ -1,4 +1,4 @@
-"""Rows of a sparse matrix split by ranges of genes, and ranges reassembled from the pieces.
+"""Rows of a sparse matrix rechunked into ranges of genes, and the ranges reassembled.
 
 The matrix arrives in blocks of whole rows. Within a block, the entries of range 0 are stored
 together, then those of range 1, and so on; within a range they are ordered by row. A range is
@@ -59,14 +59,14 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class SplitBlock:
-    """Rows ``[rows.start, rows.stop)``, split; the arrays may be in memory or on disk.
+class RechunkedBlock:
+    """Rows ``[rows.start, rows.stop)``, rechunked; the arrays may be in memory or on disk.
 
     Attributes
     ----------
     rows : slice
     bounds : numpy.ndarray, shape (n_ranges + 1,), int64
-        The kept entries ``[bounds[k], bounds[k + 1])`` of the block belong to range k.
+        The wanted entries ``[bounds[k], bounds[k + 1])`` of the block belong to range k.
     n_table : int
         Length of `table`.
     counts : shape (n_ranges * n_rows,), unsigned integer
@@ -94,21 +94,21 @@ class SplitBlock:
         return self.counts, self.values, self.indices, self.table, self.table_bounds
 
 
-def split_block(
+def rechunk_block(
     ranges: Ranges,
     rows: slice,
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
     wanted: Container[int],
     seen: np.ndarray,
-) -> SplitBlock:
-    """Split a block of rows.
+) -> RechunkedBlock:
+    """Rechunk a block of rows: put the entries of each range of genes together.
 
     Parameters
     ----------
     ranges : Ranges
     rows : slice
     arrays : tuple of numpy.ndarray
-        Data, indices and bounds, as :meth:`.rechunk.blocks.RowBlocks.block` returns them. Rows
+        Data, indices and bounds, as :meth:`.base.RowBlocks.block` returns them. Rows
         that are out of order are sorted in place.
     wanted : container of int
         The ranges to keep.
@@ -120,33 +120,33 @@ def split_block(
     data, indices, bounds = arrays
     # Genes outside the edges get ranges of their own, which are dropped.
     cuts = np.array([0, *ranges.edges, ranges.n_genes], np.int64)
-    kept = np.array([False, *(k in wanted for k in range(ranges.n)), False])
+    is_wanted = np.array([False, *(k in wanted for k in range(ranges.n)), False])
     count_dtype = np.uint16 if ranges.n_genes < 1 << 16 else np.uint32
-    counts = np.zeros((len(kept), rows.stop - rows.start), count_dtype)
+    counts = np.zeros((len(is_wanted), rows.stop - rows.start), count_dtype)
     counted = np.zeros_like(seen)
     if count_pieces(indices, bounds, cuts, counts, counted) >= 0:  # not in order
         data, indices, bounds = in_order(data, indices, bounds)
         counted[:] = 0
         count_pieces(indices, bounds, cuts, counts, counted)
     seen += counted
-    sizes = np.where(kept, counts.sum(axis=1, dtype=np.int64), 0)
+    sizes = np.where(is_wanted, counts.sum(axis=1, dtype=np.int64), 0)
     ends = np.cumsum(sizes)
-    starts = np.where(kept, ends - sizes, -1)
+    starts = np.where(is_wanted, ends - sizes, -1)
     values, table, table_bounds = _encoded(data, bounds)
-    split = np.empty(int(ends[-1]), values.dtype)  # filled by copy_pieces, like the next
-    split_indices = np.empty(int(ends[-1]), ranges.index_dtype)
+    out_values = np.empty(int(ends[-1]), values.dtype)  # filled by copy_pieces, like the next
+    out_indices = np.empty(int(ends[-1]), ranges.index_dtype)
     base = np.concatenate([[0], ranges.base, [0]])
-    copy_pieces(values, indices, bounds, counts, starts, base, split, split_indices)
+    copy_pieces(values, indices, bounds, counts, starts, base, out_values, out_indices)
     pieces = np.concatenate([[0], ends[1:-1]])
-    return SplitBlock(
-        rows, pieces, len(table), counts[1:-1].ravel(), split, split_indices, table, table_bounds
+    return RechunkedBlock(
+        rows, pieces, len(table), counts[1:-1].ravel(), out_values, out_indices, table, table_bounds
     )
 
 
 def join_range(
     ranges: Ranges,
     k: int,
-    blocks: Sequence[SplitBlock],
+    blocks: Sequence[RechunkedBlock],
     dtypes: tuple[np.dtype, np.dtype],
     get: Callable[[Any, int, int], np.ndarray],
     run: Map,
@@ -157,7 +157,7 @@ def join_range(
     ----------
     ranges : Ranges
     k : int
-    blocks : sequence of SplitBlock
+    blocks : sequence of RechunkedBlock
         Together they cover all cells.
     dtypes : (numpy.dtype, numpy.dtype)
         Dtypes of the returned values and indices.

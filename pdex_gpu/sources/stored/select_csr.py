@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...utils.parallel import Map
 from ..base import Reading, Source
 from ..order import in_order
-from ..rechunk.blocks import MARGIN
+from ..rechunk.blocks import MARGIN, index_dtype_for
 from ..rechunk.source import RowsSource
-from ..stored.sparse import SparseArrays, StoredCsr
+
+if TYPE_CHECKING:
+    from .sparse import SparseArrays, StoredCsr
 
 
 def stretches(lines: np.ndarray, indptr: np.ndarray, gap: int) -> list[np.ndarray]:
@@ -46,9 +49,9 @@ def read_lines(
         all_data = np.empty(last - first, arrays.dtype)  # filled by read
         all_indices = np.empty(last - first, arrays.index_dtype)
         reading.advance(arrays.read(first, last, all_data, all_indices))
-        kept = np.zeros(some[-1] - some[0] + 1, bool)
-        kept[some - some[0]] = True
-        mask = np.repeat(kept, np.diff(indptr[some[0] : some[-1] + 2]))
+        wanted = np.zeros(some[-1] - some[0] + 1, bool)
+        wanted[some - some[0]] = True
+        mask = np.repeat(wanted, np.diff(indptr[some[0] : some[-1] + 2]))
         data[target], indices[target] = all_data[mask], all_indices[mask]
     return data, indices, bounds
 
@@ -59,25 +62,26 @@ class SelectedRows:
     Parameters
     ----------
     source : StoredCsr
-    kept : numpy.ndarray, int64
+    lines : numpy.ndarray, int64
         Rows of the matrix, ascending.
     columns : numpy.ndarray, int64, optional
         Columns of the matrix in any order; all by default.
     """
 
-    def __init__(self, source: StoredCsr, kept: np.ndarray, columns: np.ndarray | None) -> None:
+    blocks = None
+
+    def __init__(self, source: StoredCsr, lines: np.ndarray, columns: np.ndarray | None) -> None:
         self._arrays = source.arrays
         arrays = self._arrays
-        self._kept, self._columns = kept, columns
-        self.n_cells = len(kept)
+        self._lines, self._columns = lines, columns
+        self.n_cells = len(lines)
         self.n_genes = arrays.n_genes if columns is None else len(columns)
         self.exact = columns is None
         self.dtype = arrays.dtype
-        small, middle = self.n_genes <= 1 << 16, self.n_genes < 1 << 31
-        self.index_dtype = np.dtype(np.uint16 if small else np.int32 if middle else np.int64)
+        self.index_dtype = index_dtype_for(self.n_genes)
         self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
         self.counted: np.ndarray | None = None
-        self._n_entries = int((arrays.indptr[kept + 1] - arrays.indptr[kept]).sum())
+        self._n_entries = int((arrays.indptr[lines + 1] - arrays.indptr[lines]).sum())
         most = 1 if columns is None else np.bincount(columns).max(initial=0)
         self._most_repeats = int(most)  # maximum over columns
         self.n_bytes = int(arrays.n_bytes * self._n_entries / max(1, arrays.nnz))
@@ -85,7 +89,7 @@ class SelectedRows:
 
     @property
     def nnz(self) -> int:
-        """See :class:`.rechunk.blocks.RowBlocks`."""
+        """See :class:`.base.RowBlocks`."""
         if self._columns is None:
             return self._n_entries
         if self.counted is not None:
@@ -106,13 +110,13 @@ class SelectedRows:
 
     def cut(self, length: int) -> list[slice]:
         """See :meth:`.RowBlocks.cut`: counts entries of the file, since all are read."""
-        steps = self._arrays.indptr[self._kept] // length
+        steps = self._arrays.indptr[self._lines] // length
         cuts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), self.n_cells]
         return [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See :meth:`.rechunk.blocks.RowBlocks.block`."""
-        data, indices, bounds = read_lines(self._arrays, self._kept[rows], reading)
+        """See :meth:`.base.RowBlocks.block`."""
+        data, indices, bounds = read_lines(self._arrays, self._lines[rows], reading)
         if self._columns is None:
             return data, indices, bounds
         from scipy import sparse

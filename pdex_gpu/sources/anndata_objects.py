@@ -1,0 +1,113 @@
+"""Datasets from AnnData objects: in memory, backed by a file, and views."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..design.labels import no_labels
+from ..errors import LayerError, unknown
+from .allowed import Allowed
+from .anndata_files.nodes import is_stored
+from .base import Source
+from .checks import no_matrix
+from .dataset import Dataset
+from .detect import is_backed
+from .formats import FormatCode, source_of
+from .pandas_frames import frame_in_memory, names_of, obs_labels, obsm_matrix, other_matrices
+from .views.view import select
+from .whole_numbers import for_scipy
+
+
+class AnnDataObjects(FormatCode):
+    """AnnData objects."""
+
+    def claims(self, data: Any) -> bool:
+        """See :meth:`.formats.FormatCode.claims`."""
+        # A caller with an AnnData has imported anndata; importing it here would cost seconds.
+        anndata = sys.modules.get("anndata")
+        return anndata is not None and isinstance(data, anndata.AnnData)
+
+    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+        """See :meth:`.formats.FormatCode.open`."""
+        return _from_anndata(data, groupby, layer, allow)
+
+    def shared_path(self, data: Any) -> str | None:
+        """Return the file of a backed AnnData; a view shows only part of it."""
+        return os.path.abspath(data.filename) if is_backed(data) and not data.is_view else None
+
+
+def _from_anndata(adata: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    labels = no_labels(adata.n_obs) if groupby is None else obs_labels(adata, groupby)
+    if layer is not None and layer not in adata.layers:
+        # anndata 0.13 lists X among the layers, under None.
+        names = [name for name in adata.layers if name is not None]
+        raise LayerError(unknown("layer", layer, names))
+    where = f"backed by {adata.filename}" if is_backed(adata) else "in memory"
+    return Dataset(
+        source=_anndata_source(adata, layer, allow),
+        labels=labels,
+        genes=names_of(adata.var),
+        cell_name=lambda row: str(names_of(adata.obs)[row]),
+        description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
+        column=lambda name: obs_labels(adata, name),
+        matrix=lambda name: obsm_matrix(adata, name),
+        matrices=lambda: other_matrices(adata, layer),
+        var=lambda: frame_in_memory(adata.var),
+    )
+
+
+def _anndata_source(adata: Any, layer: str | None, allow: Allowed) -> Source:
+    what = "X" if layer is None else f"layer {layer!r}"
+    whole = adata._adata_ref if adata.is_view else adata
+    matrix = _matrix(whole, layer)
+    if layer is None and is_backed(whole):
+        _check_backed(whole, allow)
+    if not adata.is_view:
+        return source_of(matrix, what, allow)
+    if not is_stored(matrix):
+        return source_of(_selected(adata, matrix, layer, what), what)
+    return select(source_of(matrix, what, allow), *_selection(adata))
+
+
+def _check_backed(adata: Any, allow: Allowed) -> None:
+    """Raise FileFormatError if X is not in the file, though anndata has opened it."""
+    from .stored.hdf5 import reading
+    from .stored.hdf5_group import StoredGroup
+
+    with reading(f"X of {adata.filename}"):
+        StoredGroup(adata.file["/"], allow).get("X")
+
+
+def _selection(adata: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and columns of the first AnnData that a view shows."""
+    # Private attributes, but without them anndata loads all that is selected. Views of views also
+    # refer to the first AnnData.
+    whole = adata._adata_ref
+    return np.arange(whole.n_obs)[adata._oidx], np.arange(whole.n_vars)[adata._vidx]
+
+
+def _selected(adata: Any, matrix: Any, layer: str | None, what: str) -> Any:
+    """Return the part of `matrix`, which is in memory, that a view shows."""
+    if getattr(matrix, "format", None) in ("csr", "csc"):
+        usable = for_scipy(matrix, what)
+        if usable is not matrix:  # anndata would let scipy slice the unusable one
+            rows, columns = _selection(adata)
+            return usable[rows][:, columns]
+    return _matrix(adata, layer)
+
+
+def _matrix(adata: Any, layer: str | None) -> Any:
+    """Return X or a layer, without loading it if it is in a file."""
+    if layer is not None:
+        return adata.layers[layer]
+    if not is_backed(adata) or adata.is_view:
+        return adata.X
+    if not adata.file.is_open:
+        adata.file.open()
+    if "X" not in adata.file:
+        raise no_matrix("X")
+    return adata.file["X"]
