@@ -6,12 +6,10 @@ whatever the memory, the chunks, the threads and the storage.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import itertools
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,15 +46,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
 METRICS = ["wilcoxon", "t-test", "anderson"]
 N_CELLS, N_GENES = 700, 29
 GROUPS = ["t00", "t01", "t02", "t03"]  # t04 is left out
-HANGING = 120  # seconds
-
-
-@pytest.fixture(autouse=True)
-def no_hanging() -> Iterator[None]:
-    """A test that hangs ends its process, with the tracebacks of all threads."""
-    faulthandler.dump_traceback_later(HANGING, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 def make_counts() -> np.ndarray:
@@ -103,15 +92,6 @@ def assert_same(found: DEResult, expected: DEResult) -> None:
     assert found.targets.tolist() == expected.targets.tolist()
     for column in VALUES:
         assert found[column].tobytes() == expected[column].tobytes(), column
-
-
-@pytest.fixture
-def quick_collection() -> Iterator[None]:
-    """What is there already is not looked at again by hundreds of collections."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def assert_memory_is_free(cuda: EmulatedCuda) -> None:
@@ -436,7 +416,6 @@ def run_small(metric: str, **options: Any) -> DEResult:
 )
 def test_every_allocation_may_fail(
     emulated_cuda: EmulatedCuda,
-    quick_collection: None,
     caplog: pytest.LogCaptureFixture,
     metric: str,
     n_workers: int,
@@ -530,7 +509,7 @@ def test_a_run_that_starts_over_finds_the_device_empty(emulated_cuda: EmulatedCu
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_lost_device_raises(
-    emulated_cuda: EmulatedCuda, quick_collection: None, metric: str
+    emulated_cuda: EmulatedCuda, metric: str
 ) -> None:
     options = {"n_workers": 2, "gene_chunk_size": 6}
     run_small(metric, **options)
