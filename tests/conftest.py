@@ -40,14 +40,13 @@ def _find(folder: str) -> Callable[[str], Path]:
     return find
 
 
-
 @pytest.hookimpl(tryfirst=True)  # before items are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as thorough the cases of a sampled test that are not part of the sample."""
     seen: Counter[str] = Counter()
     for item in items:
         sampled = item.get_closest_marker("sampled")
-        if sampled:
+        if sampled and not item.get_closest_marker("gpu"):
             test = item.nodeid.partition("[")[0]
             if seen[test] % sampled.kwargs["every"]:
                 item.add_marker(pytest.mark.thorough)

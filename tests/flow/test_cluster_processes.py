@@ -52,12 +52,14 @@ def run(data: Any, client: Any = None, **options: Any) -> Any:
     return pdex_gpu.differential_expression(data, GROUPBY, **options)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_storage(client: Any, storage: str, tmp_path: Path):
     data = STORAGE[storage](logged(), tmp_path)
     assert_same_bits(run(data, client), run(screen(sparse.csr_matrix(logged()))))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", ["wilcoxon", "anderson", "t-test", "ks"])
 def test_results_in_a_file(client: Any, metric: str, tmp_path: Path):
     data = STORAGE["h5ad csr"](counts(), tmp_path)
@@ -99,6 +101,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("metric", ["wilcoxon", "ks", "anderson", "t-test"])
 @pytest.mark.parametrize("storage", ["h5ad csr", "zarr csc", "h5ad dense", "dask rows csr"])
 def test_cpu_and_emulated_gpu_workers(mixed: Any, storage: str, metric: str, tmp_path: Path):
@@ -226,6 +229,7 @@ def killed_in(stage: str, larger: Path, whole: bytes, folder: Path, times: int) 
         )
 
 
+@pytest.mark.sampled(every=2)
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_a_worker_is_killed(stage: str, larger: Path, whole: bytes, tmp_path: Path):
@@ -295,6 +299,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
         file.unlink(missing_ok=True)
 
 
+@pytest.mark.sampled(every=2)
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_the_scheduler_is_lost(
@@ -368,6 +373,7 @@ def storage(tmp_path: Path) -> Iterator[Callable[[str, int], str]]:
         server.server_close()
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 @pytest.mark.parametrize("kind", ["zarr csr", "zarr csc", "zarr dense"])
 def test_a_store_behind_a_url(client: Any, storage: Any, kind: str):
@@ -377,6 +383,7 @@ def test_a_store_behind_a_url(client: Any, storage: Any, kind: str):
     assert_same_bits(run(url, client), wanted)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 @pytest.mark.parametrize("kind", ["zarr csc", "zarr dense"])
 def test_storage_that_fails_half_way(client: Any, storage: Any, kind: str, tmp_path: Path):
