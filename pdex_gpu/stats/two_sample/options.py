@@ -16,7 +16,7 @@ OWN = {
     "ks": ("alternative", "nan_policy"),
 }
 
-_SAMPLES = {"x", "y", "a", "b", "samples", "args", "kwargs", "kwds"}
+_SAMPLES = {"x", "y", "a", "b", "data1", "data2", "samples", "args", "kwargs", "kwds"}
 
 
 def scipy_function(metric: str) -> Callable[..., Any]:
