@@ -21,8 +21,6 @@ from ..tables import Cell, printable, show_table
 if TYPE_CHECKING:
     from ...calibration.result import Calibration
 
-HELP = "Use control cells to check whether p-values are calibrated."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT \\
