@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .utils.keywords import known_keywords, known_keywords_of_init
+
 if TYPE_CHECKING:
     import anndata
     import scipy.sparse
@@ -24,6 +26,7 @@ _CONTROL_GUIDES = 10
 _SECOND_GUIDES = 0.1  # share of cells with a control guide in addition to their own
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Screen:
     """A simulated screen.
@@ -55,6 +58,7 @@ class Screen:
     obs: dict[str, np.ndarray] = field(default_factory=dict)
     carried: np.ndarray | None = None
 
+    @known_keywords
     def log_normalised(self, target_sum: float = 1e4) -> scipy.sparse.csr_matrix:
         """Return counts scaled to `target_sum` per cell, then ``log1p``, as float32 CSR."""
         import scipy.sparse as sp
@@ -67,6 +71,7 @@ class Screen:
             shape=self.counts.shape,
         )
 
+    @known_keywords
     def to_anndata(self) -> anndata.AnnData:
         """Return the screen as an AnnData with ``obs["target_gene"]``.
 
@@ -87,11 +92,13 @@ class Screen:
             adata.obsm["guides"] = pd.DataFrame(self.carried, index=obs.index, columns=names)
         return adata
 
+    @known_keywords
     def write_h5ad(self, path: str | os.PathLike[str]) -> None:
         """Write the screen as a gzip-compressed h5ad file."""
         self.to_anndata().write_h5ad(path, compression="gzip")
 
 
+@known_keywords
 def simulate_screen(
     n_cells: int = 10_000,
     n_genes: int = 2_000,

@@ -192,6 +192,8 @@ def test_the_first_20_names_are_shown_and_the_rest_counted():
     ("kind", "builtin"),
     [
         (errors.OptionError, ValueError),
+        (errors.UnknownOptionError, ValueError),
+        (errors.UnknownOptionError, TypeError),
         (errors.LabelError, ValueError),
         (errors.ColumnError, KeyError),
         (errors.LayerError, KeyError),

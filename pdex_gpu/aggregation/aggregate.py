@@ -37,6 +37,7 @@ from ..sources.pandas_frames import frame_in_memory
 from ..sources.sizes import left_for_plan, within
 from ..utils.arrays import nan_filled
 from ..utils.checks import check_choice, check_text, listed
+from ..utils.keywords import known_keywords
 from ..utils.parallel import Map, pool_map
 from ..utils.resources import cpu_count, memory_budget
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
@@ -50,6 +51,7 @@ METHODS = ("sum", "mean", "median")
 N_CELLS = "n_cells"  # a column of obs in the result
 
 
+@known_keywords
 def pseudobulk(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str | Iterable[str],

@@ -27,6 +27,7 @@ from ..sources.sizes import left_for_plan
 from ..sources.stored.sparse import StoredCsc
 from ..stats.registry import make_test
 from ..utils.checks import check_count, check_flag, check_number
+from ..utils.keywords import known_keywords_of_init
 from ..utils.resources import available_memory, memory_budget
 from .model import IN_MEMORY, SPLIT, Crew, Rates, predict
 from .workload import DENSE_SHARE, Counted
@@ -44,6 +45,7 @@ _FIRST = 1 << 16  # values that are looked at, approximately
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Estimate:
     """The memory, disk and time that a run will take; see :func:`estimate`.

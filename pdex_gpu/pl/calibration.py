@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import OptionError
 from ..utils.checks import kind
 from ..utils.formats import number_text
+from ..utils.keywords import known_keywords
 from .arguments import check_axes
 from .axes import DOWN, LINE, canvas, nothing, spineless
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..calibration.result import Calibration
 
 
+@known_keywords
 def calibration(calibration: Calibration, ax: Any = None) -> Any:
     """Draw a QQ plot of p-values between control cells, with a 95 % band and lambda.
 
@@ -67,6 +69,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     return ax
 
 
+@known_keywords
 def calibration_histogram(calibration: Calibration, ax: Any = None) -> Any:
     """Draw a histogram of p-values between control cells, with the height of uniform ones.
 

@@ -13,6 +13,7 @@ from ..results.base import Result
 from ..results.effect import DIFFERENCE, RATIO, direction, effect_of
 from ..results.plot_values import LARGEST, axis_text, count, minus_log10_p, p_columns
 from ..utils.checks import check_count, listed
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import LITERAL, canvas, extent_in_points, fitting_size, lay_out, nothing, shown, title
 
@@ -43,6 +44,7 @@ _MOST_PIXELS = 200
 _NO_VALUE = "0.75"
 
 
+@known_keywords
 def heatmap(
     result: Any,
     *,

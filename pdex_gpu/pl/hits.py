@@ -10,6 +10,7 @@ from ..results.base import Result
 from ..results.effect import direction
 from ..results.plot_values import count
 from ..utils.checks import check_count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
     DOWN,
@@ -31,6 +32,7 @@ from .axes import (
 _MOST_NAMED = 10
 
 
+@known_keywords
 def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None) -> Any:
     """Draw the numbers of genes up and down in each comparison, those with the most hits first.
 

@@ -11,6 +11,7 @@ from ..design.own_genes import own_genes_of
 from ..results.base import Result
 from ..results.effect import effect_of, mean_difference
 from ..results.plot_values import count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
     DOWN,
@@ -28,6 +29,7 @@ from .axes import (
 )
 
 
+@known_keywords
 def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     """Draw the remaining expression of the own gene of each perturbation.
 

@@ -11,6 +11,7 @@ from ..results.base import Result
 from ..results.effect import effect_of
 from ..results.plot_values import count
 from ..utils.checks import check_count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes
 from .axes import DOWN, LINE, canvas, legend_above, nothing, spineless, thousands, title
 from .volcano_ma import comparison
@@ -23,6 +24,7 @@ _LAMBDA = 0.5
 _MOST_BINS = 10_000
 
 
+@known_keywords
 def p_values(
     result: Any,
     target: object = None,

@@ -11,6 +11,7 @@ from ..results.base import Result
 from ..results.effect import Effect, direction, effect_of
 from ..results.plot_values import LARGEST, axis_text, count, minus_log10_p, p_columns, strongest
 from ..utils.checks import check_count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
     DOWN,
@@ -33,6 +34,7 @@ from .labels import label_points
 _NARROW = 260.0
 
 
+@known_keywords
 def volcano(
     result: Any,
     target: object,
@@ -104,6 +106,7 @@ def volcano(
     return ax
 
 
+@known_keywords
 def ma(
     result: Any,
     target: object,

@@ -13,6 +13,7 @@ from ..results.base import Result
 from ..results.file import open_result
 from ..utils.atomic_files import check_place, is_folder, mode_of, write_beside
 from ..utils.checks import check_flag, check_path, check_text, kind
+from ..utils.keywords import known_keywords
 from .page import page
 from .page_data import document
 from .payload import MOST_ROWS, carry
@@ -20,6 +21,7 @@ from .payload import MOST_ROWS, carry
 _SUFFIXES = (".html", ".htm")
 
 
+@known_keywords
 def write_report(
     result: Result | str | os.PathLike[str],
     path: str | os.PathLike[str],
