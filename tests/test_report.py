@@ -560,7 +560,7 @@ def test_the_limit_and_the_title_are_used(tmp_path: Path):
 def test_an_existing_file_is_kept_unless_forced(tmp_path: Path):
     path = tmp_path / "r.html"
     path.write_text("mine")
-    with pytest.raises(errors.OptionError, match=r"exists already. Add --force"):
+    with pytest.raises(errors.OptionError, match=r"already exists. Add --force"):
         write_report(made(), path)
     assert path.read_text() == "mine"
     assert write_report(made(), str(path), force=True) == path

@@ -38,7 +38,7 @@ _WORDS = {"Infinity": np.inf, "-Infinity": -np.inf}
 def write_json(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """See :meth:`.result.Calibration.to_json`."""
     document = {"format": FORMAT, "version": VERSION, "pdex_gpu": __version__}
-    document |= _plain(calibration)
+    document |= _json_value(calibration)
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     # UTF-8 cannot hold a lone surrogate: write it as a JSON escape.
     data = text.encode("utf-8", "backslashreplace")
@@ -49,18 +49,18 @@ def _fill(file: Path, data: bytes) -> None:
     file.write_bytes(data)
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value to the numbers, text, lists and objects of JSON."""
+def _json_value(value: Any) -> Any:
+    """Convert a value, and all that it holds, to the numbers, text, lists and objects of JSON."""
     if hasattr(value, "__dataclass_fields__"):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _json_value(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return _json_value(value.item())
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_json_value(part) for part in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None if np.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if value is None or isinstance(value, bool | int | float | str):

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..design.labels import Labels, sizes_of
 from ..design.naming import of_one_type
+from ..design.own_genes import genes_by_group, positions
 from ..errors import (
     ColumnError,
     LabelError,
@@ -308,20 +309,15 @@ def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list
         genes = dataset.column(column)
     except ColumnError as error:
         raise OptionError(str(error)) from error
-    labels = dataset.labels
-    both = (labels.codes >= 0) & (genes.codes >= 0)
-    named: dict[Any, list[str]] = {}
-    for pair in np.unique(np.stack([labels.codes[both], genes.codes[both]]), axis=1).T:
-        named.setdefault(labels.categories[pair[0]], []).append(str(genes.categories[pair[1]]))
-    known = set(dataset.genes.tolist())
-    found, absent = [], []
+    named, known = genes_by_group(dataset.labels, genes), positions(dataset.genes)
+    testable, absent = [], []
     for target in targets:
         own = named.get(target, [])
         if len(own) > 1 or (own and own[0] in known):
-            found.append(target)
+            testable.append(target)
         elif own:
             absent.append(f"{target} ({own[0]})")
-    return found, absent
+    return testable, absent
 
 
 # --- values ----------------------------------------------------------------------------------

@@ -12,7 +12,15 @@ from ..errors import OptionError, OutputError, shown
 from ..results.table import Table, write_parquet, write_text
 from ..sinks.checkpoint import Checkpoint, is_own_output
 from ..sources.detect import is_backed
-from ..utils.atomic_files import CHECKPOINT, check_place, create, mode_of, usual_mode, write_whole
+from ..utils.atomic_files import (
+    CHECKPOINT,
+    check_place,
+    check_replaceable,
+    create,
+    mode_of,
+    usual_mode,
+    write_whole,
+)
 from ..utils.checks import check_path
 
 if TYPE_CHECKING:
@@ -71,10 +79,7 @@ def check_output(
     if source is not None and mode_of(source) is not None and path.samefile(source):
         raise OptionError(f"The output {str(path)!r} is the input file. Choose another file.")
     if not overwrite and not is_own_output(path):
-        raise OptionError(
-            f"The output {str(path)!r} already exists. Add --force (in Python: force=True) to "
-            "replace it, or choose another file."
-        )
+        check_replaceable(path, force=False)
 
 
 def input_file(data: Any) -> Path | None:

@@ -143,6 +143,15 @@ def check_place(path: Path, *, room: str = "") -> None:
         )
 
 
+def check_replaceable(path: Path, *, force: bool) -> None:
+    """Raise OptionError if something is at the path of an output and `force` is false."""
+    if mode_of(path) is not None and not force:
+        raise OptionError(
+            f"The output {str(path)!r} already exists. Add --force (in Python: force=True) to "
+            "replace it, or choose another file."
+        )
+
+
 def _longest_name(folder: Path) -> int:
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
