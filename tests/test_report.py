@@ -296,7 +296,7 @@ def test_p_values_of_silent_tests_are_not_in_the_histogram():
                   extra=())  # fmt: skip
     totals = carry(result, 0.05).totals
     judged = np.delete(p[:, :10], 3, axis=1)
-    assert totals.silent == 42
+    assert totals.uninformative == 42
     np.testing.assert_array_equal(totals.histogram, np.histogram(judged, 20, (0, 1))[0])
     assert totals.above_half == 0
     assert totals.zeros == 2

@@ -198,7 +198,7 @@ class Calibration:
             f"Calibration: {self.metric}, {len(self.groups):,} mock perturbations of "
             f"{_range(self.n_cells)} control cells against {_range(self.n_reference_cells)} "
             f"others{splits}, modelled on {self.n_targets:,} targets\n"
-            f"lambda {inflation} (1 if p-values are right); p <= 0.05 in "
+            f"lambda {inflation} (ideal: 1); p <= 0.05 in "
             f"{rate} of {total.n_tests:,} tests; fdr <= {self.alpha:g}, all of them "
             f"false, in {n_false.sum():,} tests of {np.count_nonzero(n_false):,} mock perturbations"
         )

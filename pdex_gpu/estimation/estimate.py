@@ -393,7 +393,7 @@ def _lacking(
             found["output"] = (
                 f"The folder {str(out.parent)!r} has {size_text(room)} free, but the output "
                 f"{out.name!r} and its checkpoint need about {size_text(beside)} while it is "
-                "written. Make room there, or use another folder."
+                "written. Free up space there, or use another folder."
             )
     return found
 

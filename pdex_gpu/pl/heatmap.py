@@ -67,16 +67,17 @@ def heatmap(
         ``"signed_log10_p"`` (-log10 of the p-value with the sign of the change of the mean). By
         default log2 fold changes, or mean differences if there are negative values, which have no
         ratios.
-    targets : iterable of object, optional
+    targets : iterable of object, or str, optional
         Targets to show, with all their comparisons; all by default.
-    features : iterable of object, optional
-        Genes to show; by default the `n_features` genes that are hits most often in the
+    features : iterable of object, or str, optional
+        Genes to show, each once; by default the `n_features` genes that are hits most often in the
         comparisons shown. Smaller p-values break ties, and decide if there is no hit at all.
     n_features : int
         The most genes to show without `features`.
     fdr : float
         Hits are the pairs with at most this adjusted p-value. If cells are large enough, hits are
-        marked by triangles that point up or down.
+        marked by triangles: up where the value is no less than that of no change (0, or 0.5 for
+        `auroc`), else down. If no value means no change, as for means, they are marked by circles.
     ax : matplotlib.axes.Axes, optional
         By default the axes of a new figure, as large as its names need.
 
@@ -85,10 +86,12 @@ def heatmap(
     matplotlib.axes.Axes
         Rows and columns are in the order of average-linkage clustering of Euclidean distances. If
         there are at most 500 leaves, they are in optimal order (Bar-Joseph 2001). Pairs without a
-        value are grey and are clustered as if unchanged. For fold changes, pairs with a mean of 0
-        that are not hits are grey too: their ratio only shows how it was clipped. Colours run to
-        the 99th percentile of the sizes, the same for up and down. Names too small to read are
-        left out; the axis then says so.
+        value are grey; they are clustered as if unchanged, or as the smallest value if none means
+        no change. For fold changes, pairs with a mean of 0 that are not hits are grey too: their
+        ratio only shows how it was clipped. Colours run to the 99th percentile of the sizes of
+        changes, the same for up and down, or from the 1st to the 99th percentile of the values if
+        none means no change. Names too small to read are left out; the axis then says so. If
+        nothing can be drawn, the axes are empty but for the reason.
 
     Raises
     ------

@@ -76,11 +76,11 @@ def p_values(
     else:
         text = comparison(found, found.find(target, reference=reference, within=within))
     counts = np.zeros(n_bins, np.int64)
-    n_above = n_silent = 0
-    for p, silent in _blocks(found, target, reference, within):
-        counts += np.histogram(p[~silent], n_bins, (0.0, 1.0))[0]
-        n_above += int(np.count_nonzero(p[~silent] > _LAMBDA))
-        n_silent += int(np.count_nonzero(silent))
+    n_above = n_uninformative = 0
+    for p, uninformative in _blocks(found, target, reference, within):
+        counts += np.histogram(p[~uninformative], n_bins, (0.0, 1.0))[0]
+        n_above += int(np.count_nonzero(p[~uninformative] > _LAMBDA))
+        n_uninformative += int(np.count_nonzero(uninformative))
     n = int(counts.sum())
 
     from matplotlib import rcParams
@@ -88,8 +88,8 @@ def p_values(
     ax = canvas(ax)
     spineless(ax)
     ax.set_xlim(0.0, 1.0)
-    note = f"\n({count(n_silent, 'test')} left out: gene not expressed, or test undefined)"
-    ax.set_xlabel("p-value" + (note if n_silent else ""))
+    note = f"\n({count(n_uninformative, 'test')} left out: gene not expressed, or test undefined)"
+    ax.set_xlabel("p-value" + (note if n_uninformative else ""))
     ax.set_ylabel("tests")
     if not n:
         title(ax, text)
@@ -124,5 +124,5 @@ def _blocks(
     effect = effect_of(result)
     for values in blocks:
         there = ~np.isnan(values["p_value"])
-        silent = effect.unexpressed(values) | np.isnan(values["statistic"])
-        yield values["p_value"][there], silent[there]
+        uninformative = effect.unexpressed(values) | np.isnan(values["statistic"])
+        yield values["p_value"][there], uninformative[there]

@@ -73,7 +73,7 @@ def document(
         "bins": {"behind": data.background.shape, "behind_gene": data.gene_background.shape},
         "p_values": {
             "histogram": totals.histogram.tolist(),
-            "silent": totals.silent,
+            "uninformative": totals.uninformative,
             # Storey 2002, with lambda 0.5.
             "pi0": min(1.0, totals.above_half / (0.5 * n_judged)) if n_judged else None,
         },

@@ -96,8 +96,10 @@ class Totals:
         P-values that are 0 and have no logarithm.
     missing : int
         Rows whose p-value is NaN.
-    silent : int
-        Uninformative tests: both means 0, or no statistic. They are not in the histogram.
+    uninformative : int
+        Rows with a p-value whose statistic is NaN, or whose means are both 0; the latter only if
+        the effect is a ratio, because negative values can add up to a mean of 0. They are not in
+        the histogram.
     histogram : numpy.ndarray, shape (20,), int64
         P-values of all other tests.
     above_half : int
@@ -106,7 +108,7 @@ class Totals:
 
     zeros: int = 0
     missing: int = 0
-    silent: int = 0
+    uninformative: int = 0
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
     above_half: int = 0
 
@@ -337,9 +339,9 @@ class _Collector:
         totals.zeros += int(np.count_nonzero(y[there] == np.inf))
         totals.missing += int(np.count_nonzero(there & np.isnan(y)))
         unexpressed = self._effect.unexpressed(values)
-        silent = judged & (unexpressed | np.isnan(values["statistic"]))
-        totals.silent += int(np.count_nonzero(silent))
-        p = p[judged & ~silent]
+        uninformative = judged & (unexpressed | np.isnan(values["statistic"]))
+        totals.uninformative += int(np.count_nonzero(uninformative))
+        p = p[judged & ~uninformative]
         totals.histogram += np.histogram(p, N_BINS, (0.0, 1.0))[0]
         totals.above_half += int(np.count_nonzero(p > 0.5))
 

@@ -94,9 +94,10 @@ class ResultFile(Result):
 
     @known_keywords
     def load(self) -> DEResult:
-        """Read the values into memory, 56 bytes per row; Parquet files only.
+        """Read the values into memory, 8 bytes per pair and column; Parquet files only.
 
-        Labels and digests of all rows are verified.
+        Pairs of comparison and gene that a filter removed take memory, too. The seven standard
+        columns take 56 bytes per pair. Labels and digests of all rows are verified.
 
         Raises
         ------
