@@ -21,7 +21,7 @@ GROUPBY = "target_gene"
 # Human genes: those that screens often perturb first, then others.
 _NAMES = Path(__file__).parent / "gene_names.txt"
 
-_GUIDES_A_TARGET = 2
+_GUIDES_PER_TARGET = 2
 _CONTROL_GUIDES = 10
 _SECOND_GUIDES = 0.1  # share of cells with a control guide in addition to their own
 
@@ -221,7 +221,7 @@ def _human_names(n_genes: int, own: np.ndarray) -> np.ndarray:
 def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Screen:
     """Add guides, batches, donors and cell types to a screen, drawn at random."""
     n_cells = len(code)
-    n_guides = np.where(code == 0, _CONTROL_GUIDES, _GUIDES_A_TARGET)
+    n_guides = np.where(code == 0, _CONTROL_GUIDES, _GUIDES_PER_TARGET)
     number = np.char.mod("%d", 1 + rng.integers(0, n_guides))
     donor = rng.integers(1, 5, n_cells)
     batch = rng.integers(1, 3, n_cells)

@@ -459,6 +459,6 @@ def test_many_damaged_bytes(path: Path, result: Any, seed: int):
 
 
 def test_a_fault_of_ours_passes(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(footer, "_BYTES_A_VALUE", "x")
+    monkeypatch.setattr(footer, "_BYTES_PER_VALUE", "x")
     with pytest.raises(TypeError):
         pdex_gpu.open_result(path)

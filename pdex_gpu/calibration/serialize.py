@@ -29,7 +29,7 @@ FORMAT = "pdex_gpu calibration"
 VERSION = 1
 
 # Approximate memory that Python objects take per byte of JSON.
-_MEMORY_A_BYTE = 8
+_MEMORY_PER_BYTE = 8
 
 # JSON has no notation for these numbers.
 _WORDS = {"Infinity": np.inf, "-Infinity": -np.inf}
@@ -75,7 +75,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if is_there(path, "The calibration file").is_dir():
         raise OptionError(f"{shown} is a folder. Pass the .json file of a calibration in it.")
     size, free = path.stat().st_size, available_memory()
-    if _MEMORY_A_BYTE * size > free:
+    if _MEMORY_PER_BYTE * size > free:
         raise MemoryBudgetError(
             f"{shown} has {size:,} bytes, too many to read with {free:,} bytes of free memory. "
             "Calibration files are smaller than that: check the file."

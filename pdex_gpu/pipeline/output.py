@@ -33,7 +33,7 @@ WRITERS: dict[str, Callable[[Path, Table, Iterable[pyarrow.Table]], None]] = {
 }
 
 # Fewest bytes per row: its FDR while the file is written, and its part of the file.
-_BYTES_A_ROW = 8 + 8
+_BYTES_PER_ROW = 8 + 8
 
 
 def check_output(
@@ -95,7 +95,7 @@ def check_space(path: Path, checkpoint: Checkpoint) -> None:
     rows = checkpoint.fields["p_value"] * checkpoint.n_genes
     done = sum(found.genes.stop - found.genes.start for found in checkpoint.ranges)
     missing = (checkpoint.n_genes - done) * checkpoint.n_values
-    needed = 8 * missing + _BYTES_A_ROW * rows
+    needed = 8 * missing + _BYTES_PER_ROW * rows
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise OutputError(

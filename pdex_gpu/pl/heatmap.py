@@ -37,7 +37,7 @@ _LABELS = {
 # Ordering the leaves of a tree takes time at least quadratic in their number.
 _MOST_SORTED = 500
 
-_INCHES_A_CELL = 0.135
+_INCHES_PER_CELL = 0.135
 
 # Up to this many rows, each is sure to get a line of pixels.
 _MOST_PIXELS = 200
@@ -243,8 +243,8 @@ def _order(rows: np.ndarray) -> np.ndarray:
 def _size(n_rows: int, n_genes: int) -> tuple[float, float]:
     """Return the size of a new figure in inches: room for names, up to a page."""
     return (
-        float(np.clip(2.4 + _INCHES_A_CELL * n_genes, 6.4, 14.0)),
-        float(np.clip(1.6 + _INCHES_A_CELL * n_rows, 4.8, 10.0)),
+        float(np.clip(2.4 + _INCHES_PER_CELL * n_genes, 6.4, 14.0)),
+        float(np.clip(1.6 + _INCHES_PER_CELL * n_rows, 4.8, 10.0)),
     )
 
 

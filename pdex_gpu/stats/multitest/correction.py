@@ -18,7 +18,7 @@ from .external_sort import Column, FileColumn, adjust
 METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
 SCOPES = ("all", "target", "gene")
 
-_ROWS_A_TASK = 64
+_ROWS_PER_TASK = 64
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def of_families(
             out[row, chosen] = function(np.ascontiguousarray(p_values[row, chosen]))
 
     n = len(p_values)
-    for _ in run(some, [slice(r, min(r + _ROWS_A_TASK, n)) for r in range(0, n, _ROWS_A_TASK)]):
+    for _ in run(some, [slice(r, min(r + _ROWS_PER_TASK, n)) for r in range(0, n, _ROWS_PER_TASK)]):
         pass
 
 
