@@ -120,7 +120,7 @@ def launch_pairs(
     kernel: str,
     sides: Sides,
     *outputs: DeviceArray,
-    targets_per_block: int,
+    targets_a_block: int,
     samples: bool = True,
     before: tuple[Any, ...] = (),
 ) -> None:
@@ -130,7 +130,7 @@ def launch_pairs(
     ----------
     *outputs : DeviceArray
         The kernel's last arguments.
-    targets_per_block : int
+    targets_a_block : int
         About how many targets share the keys that a block of threads loads.
     samples : bool
         Whether the kernel searches in shared memory.
@@ -138,7 +138,7 @@ def launch_pairs(
         Arguments before the outputs.
     """
     shapes = part.lane.shapes
-    n_parts = parts_of_targets(sides.n_targets, targets_per_block, shapes)
+    n_parts = parts_of_targets(sides.n_targets, targets_a_block, shapes)
     most_samples = (np.int32(shapes.shared_bytes // (part.bits // 8)),) if samples else ()
     part.launch(
         source, kernel, part.n_genes * n_parts if sides.n_targets else 0, part.n_cells,

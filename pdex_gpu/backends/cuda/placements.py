@@ -11,7 +11,7 @@ from .device_api import DeviceArray
 from .packed import Slice
 from .rank_sums import rank_sums
 
-_TARGETS_PER_BLOCK = 512  # they share the reference keys that a block of threads loads
+_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def placements(part: Slice, contrast: Contrast) -> Placements:
@@ -26,6 +26,6 @@ def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
     sides, stream = sides_of(part, contrast), part.lane.stream
     target, other = (stream.empty(sides.n_targets * part.n_genes, np.float64) for _ in range(2))
     launch_pairs(
-        part, "placements", "placements", sides, target, other, targets_per_block=_TARGETS_PER_BLOCK
+        part, "placements", "placements", sides, target, other, targets_a_block=_TARGETS_A_BLOCK
     )
     return [target, other]
