@@ -45,7 +45,7 @@ class Screen:
         Names of the perturbations, in the order of ``effect[1:]``.
     obs : dict of str to numpy.ndarray, shape (n_cells,), str
         Further columns of ``obs``; none unless the screen is annotated.
-    carried : numpy.ndarray or None, shape (n_cells, 1 + n_perturbations), bool
+    guides : numpy.ndarray or None, shape (n_cells, 1 + n_perturbations), bool
         Whether a cell carries a control guide, and a guide of each perturbation; None unless the
         screen is annotated.
     """
@@ -56,7 +56,7 @@ class Screen:
     effect: np.ndarray
     perturbations: np.ndarray
     obs: dict[str, np.ndarray] = field(default_factory=dict)
-    carried: np.ndarray | None = None
+    guides: np.ndarray | None = None
 
     @known_keywords
     def log_normalised(self, target_sum: float = 1e4) -> scipy.sparse.csr_matrix:
@@ -75,7 +75,7 @@ class Screen:
     def to_anndata(self) -> anndata.AnnData:
         """Return the screen as an AnnData with ``obs["target_gene"]``.
 
-        An annotated screen also has the further columns of `obs`, and `carried` as the data frame
+        An annotated screen also has the further columns of `obs`, and `guides` as the data frame
         ``obsm["guides"]``.
         """
         import anndata
@@ -87,9 +87,9 @@ class Screen:
             index=[f"cell_{i}" for i in range(len(self.labels))],
         )
         adata = anndata.AnnData(self.counts, obs=obs, var=pd.DataFrame(index=self.genes))
-        if self.carried is not None:
+        if self.guides is not None:
             names = [REFERENCE, *self.perturbations]
-            adata.obsm["guides"] = pd.DataFrame(self.carried, index=obs.index, columns=names)
+            adata.obsm["guides"] = pd.DataFrame(self.guides, index=obs.index, columns=names)
         return adata
 
     @known_keywords
@@ -231,7 +231,7 @@ def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Scr
         "donor": np.char.mod("donor%d", donor),
         "cell_type": rng.choice(["CD4 T cell", "CD8 T cell"], n_cells, p=[0.6, 0.4]),
     }
-    carried = np.zeros((n_cells, 1 + len(screen.perturbations)), dtype=bool)
-    carried[np.arange(n_cells), code] = True
-    carried[rng.random(n_cells) < _SECOND_GUIDES, 0] = True
-    return replace(screen, obs=obs, carried=carried)
+    guides = np.zeros((n_cells, 1 + len(screen.perturbations)), dtype=bool)
+    guides[np.arange(n_cells), code] = True
+    guides[rng.random(n_cells) < _SECOND_GUIDES, 0] = True
+    return replace(screen, obs=obs, guides=guides)

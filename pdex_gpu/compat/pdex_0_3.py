@@ -275,13 +275,13 @@ def _selected(labels: Labels, in_order: bool) -> Labels:
     """Select the labels that cells have, except ``""``; sort them unless they are `in_order`."""
     categories = labels.categories.tolist()
     counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(categories))
-    kept = [i for i, label in enumerate(categories) if counts[i] and label != ""]
+    selected = [i for i, label in enumerate(categories) if counts[i] and label != ""]
     if not in_order:
         with suppress(TypeError):  # mixed types: keep the order of appearance
-            kept = sorted(kept, key=lambda i: categories[i])
+            selected = sorted(selected, key=lambda i: categories[i])
     place = np.full(len(categories) + 1, -1, np.int64)
-    place[kept] = np.arange(len(kept))
-    return Labels(place[labels.codes], labels.categories[kept])
+    place[selected] = np.arange(len(selected))
+    return Labels(place[labels.codes], labels.categories[selected])
 
 
 def _groups(labels: Labels) -> list[Any]:

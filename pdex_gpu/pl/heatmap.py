@@ -15,7 +15,16 @@ from ..results.plot_values import LARGEST, axis_text, count, minus_log10_p, p_co
 from ..utils.checks import check_count, listed
 from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
-from .axes import LITERAL, canvas, extent_in_points, fitting_size, lay_out, nothing, shown, title
+from .axes import (
+    LITERAL,
+    axes_or_new,
+    explain_empty,
+    extent_in_points,
+    fitting_size,
+    lay_out,
+    shown,
+    title,
+)
 
 _FOLD_CHANGE, _DIFFERENCE = RATIO.scaled_column, DIFFERENCE.scaled_column
 _SIGNED = "signed_log10_p"
@@ -116,16 +125,16 @@ def heatmap(
         genes = genes[np.sort(np.unique(genes, return_index=True)[1])]
         text = count(len(genes), "gene")
     if not len(rows) or not len(genes):
-        ax = canvas(ax)
+        ax = axes_or_new(ax)
         title(ax, "perturbations and genes")
         lacking = "comparisons" if not len(rows) else "genes with a p-value"
-        nothing(ax, f"The result has no {lacking} to draw.")
+        explain_empty(ax, f"The result has no {lacking} to draw.")
         return ax
     cells, hit = _read(found, rows, genes, value, columns, fdr)
     if np.isnan(cells).all():
-        ax = canvas(ax)
+        ax = axes_or_new(ax)
         title(ax, "perturbations and genes")
-        nothing(ax, f"None of these pairs has a value of {value}.")
+        explain_empty(ax, f"None of these pairs has a value of {value}.")
         return ax
     low, high = _limits(cells, value)
     # Cluster what the eye sees: differences beyond the colour range do not count.
@@ -134,7 +143,7 @@ def heatmap(
     cells, hit = cells[np.ix_(by_row, by_gene)], hit[np.ix_(by_row, by_gene)]
     rows, genes = rows[by_row], genes[by_gene]
     if ax is None:
-        ax = canvas(None, _size(len(rows), len(genes)))
+        ax = axes_or_new(None, _size(len(rows), len(genes)))
     _paint(ax, cells, value, (low, high))
     lay_out(ax)
     if _marks(ax, hit, cells, value):
@@ -212,19 +221,19 @@ def _read(
     for part, values in result.blocks(list(dict.fromkeys([*columns, "fdr"]))):
         few = {name: found[:, genes] for name, found in values.items()}
         if value == _SIGNED:
-            made = np.minimum(minus_log10_p(few), LARGEST) * direction(few)
+            block = np.minimum(minus_log10_p(few), LARGEST) * direction(few)
         elif value in _EFFECTS and value not in columns:
-            made = _EFFECTS[value].sizes(few)
+            block = _EFFECTS[value].sizes(few)
         else:
-            made = few[value].astype(np.float64)
+            block = few[value].astype(np.float64)
         hit[part] = few["fdr"] <= fdr
         if value == _FOLD_CHANGE:
             # The ratio is then clip_value for every gene, so only hits get a colour.
             zero = (few["target_mean"] == 0.0) | (few["reference_mean"] == 0.0)
-            made[zero & ~hit[part]] = np.nan
+            block[zero & ~hit[part]] = np.nan
         if result.kept is not None:
-            made = np.where(result.kept[part][:, genes], made, np.nan)
-        cells[part] = made
+            block = np.where(result.kept[part][:, genes], block, np.nan)
+        cells[part] = block
     # An infinite change is drawn like the largest finite one.
     far = np.max(np.abs(cells[np.isfinite(cells)]), initial=1.0)
     return np.clip(cells[rows], -far, far), hit[rows]

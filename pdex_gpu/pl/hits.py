@@ -17,13 +17,13 @@ from .axes import (
     LINE,
     LITERAL,
     UP,
-    canvas,
+    axes_or_new,
+    despine,
+    explain_empty,
     extent_in_points,
     fitting_size,
     legend_above,
-    nothing,
     shown,
-    spineless,
     thousands,
     title,
 )
@@ -69,13 +69,13 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
     up, down, level = count_hits(found, fdr)
     total = up + down
     order = np.lexsort((np.arange(len(total)), -total))[:n]
-    ax = canvas(ax)
-    spineless(ax)
+    ax = axes_or_new(ax)
+    despine(ax)
     note = f"\n({count(level, 'hit')} with equal means, not drawn)" if level else ""
     what = f"genes with FDR ≤ {fdr:g}" + note
     if not len(total):
         title(ax, "hits per perturbation")
-        nothing(ax, "The result has no comparisons.")
+        explain_empty(ax, "The result has no comparisons.")
         return ax
     text = f"{np.count_nonzero(total):,} of {count(len(total), 'perturbation')} with hits"
     if len(order) < len(total):

@@ -13,7 +13,7 @@ from ..results.plot_values import count
 from ..utils.checks import check_count
 from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes
-from .axes import DOWN, LINE, canvas, legend_above, nothing, spineless, thousands, title
+from .axes import DOWN, LINE, axes_or_new, despine, explain_empty, legend_above, thousands, title
 from .volcano_ma import comparison
 
 _COLUMNS = ("p_value", "statistic", "target_mean", "reference_mean")
@@ -85,15 +85,15 @@ def p_values(
 
     from matplotlib import rcParams
 
-    ax = canvas(ax)
-    spineless(ax)
+    ax = axes_or_new(ax)
+    despine(ax)
     ax.set_xlim(0.0, 1.0)
     note = f"\n({count(n_uninformative, 'test')} left out: gene not expressed, or test undefined)"
     ax.set_xlabel("p-value" + (note if n_uninformative else ""))
     ax.set_ylabel("tests")
     if not n:
         title(ax, text)
-        nothing(ax, "There are no p-values to draw.")
+        explain_empty(ax, "There are no p-values to draw.")
         return ax
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     ax.stairs(counts, edges, fill=True, color=DOWN, alpha=0.75, label=count(n, "test"))
@@ -123,6 +123,6 @@ def _blocks(
         )
     effect = effect_of(result)
     for values in blocks:
-        there = ~np.isnan(values["p_value"])
+        present = ~np.isnan(values["p_value"])
         uninformative = effect.unexpressed(values) | np.isnan(values["statistic"])
-        yield values["p_value"][there], uninformative[there]
+        yield values["p_value"][present], uninformative[present]

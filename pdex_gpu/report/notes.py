@@ -11,7 +11,7 @@ from ..calibration.result import Calibration
 from ..results.base import Result
 from ..results.plot_values import count
 from .encode import label
-from .payload import Carried
+from .payload import ReportData
 
 #: Fewer cells per side than this are pointed out.
 FEW_CELLS = 10
@@ -41,7 +41,7 @@ class Note:
     text: str
 
 
-def notes(result: Result, data: Carried, calibration: Calibration | None) -> list[Note]:
+def notes(result: Result, data: ReportData, calibration: Calibration | None) -> list[Note]:
     """Return the warnings on a result, then the other notes."""
     found = [
         *_of_rows(result, data),
@@ -54,7 +54,7 @@ def notes(result: Result, data: Carried, calibration: Calibration | None) -> lis
     return sorted(found, key=lambda note: note.level != "warning")
 
 
-def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
+def _of_rows(result: Result, data: ReportData) -> Iterator[Note]:
     n_rows = int(data.comparisons.rows.sum())
     if not n_rows:
         yield Note("warning", "The result has no rows, so there is nothing to show.")
@@ -97,7 +97,7 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
                 )
 
 
-def _of_values(result: Result, data: Carried) -> Iterator[Note]:
+def _of_values(result: Result, data: ReportData) -> Iterator[Note]:
     if result.provenance.get("negative_values"):
         yield Note(
             "warning",
@@ -147,7 +147,7 @@ def _of_test(result: Result) -> Iterator[Note]:
         )
 
 
-def _of_cells(result: Result, data: Carried) -> Iterator[Note]:
+def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:
     for side, cells in data.n_cells.items():
         known = data.comparisons.rows > 0
         few = np.flatnonzero(known & (cells < FEW_CELLS))
@@ -183,7 +183,7 @@ def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator
             )
 
 
-def _of_design(result: Result, data: Carried) -> Iterator[Note]:
+def _of_design(result: Result, data: ReportData) -> Iterator[Note]:
     repeated = len(result.features) - len({str(name) for name in result.features})
     if repeated:
         yield Note(

@@ -1,4 +1,4 @@
-"""Carried rows in few bytes: columns as differences from values predicted by other columns.
+"""ReportData rows in few bytes: columns as differences from values predicted by other columns.
 
 The single-precision values are kept exactly: `decode_rows`, and `rows.js` in the page, return the
 same bits.

@@ -15,7 +15,7 @@ from ..utils.checks import check_flag, check_path, check_text, kind
 from ..utils.keywords import known_keywords
 from .page import page
 from .page_data import document
-from .payload import MOST_ROWS, carry
+from .payload import MOST_ROWS, collect
 
 _SUFFIXES = (".html", ".htm")
 
@@ -74,7 +74,7 @@ def write_report(
     _check_path(path, force)
     shown = as_result(result, "A report takes")
     checked = _calibration(calibration)
-    data = carry(shown, fdr, MOST_ROWS)
+    data = collect(shown, fdr, MOST_ROWS)
     meta, arrays = document(shown, data, checked, title=title)
     text = page(meta, arrays)
     write_beside(path, lambda file: _fill(file, text))
