@@ -20,7 +20,7 @@ from ..utils.arrays import nan_filled
 from ..utils.parallel import Map
 from .filters import Filters, Read, find_kept, with_cells
 
-_PAIRS_PER_TASK = 1 << 15
+_PAIRS_A_TASK = 1 << 15
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -62,7 +62,7 @@ class Scale:
 
 
 def _by_rows(function: Callable[[slice], None], shape: tuple[int, ...], run: Map) -> None:
-    step = max(1, _PAIRS_PER_TASK // max(1, shape[1]))
+    step = max(1, _PAIRS_A_TASK // max(1, shape[1]))
     for _ in run(function, [slice(r, min(r + step, shape[0])) for r in range(0, shape[0], step)]):
         pass
 

@@ -78,13 +78,13 @@ class DEResult(Result):
         within: Within | None = None,
         kept: np.ndarray | None = None,
     ) -> None:
-        names = listing(columns) if isinstance(columns, Mapping) else shown(columns)
+        given = listing(columns) if isinstance(columns, Mapping) else shown(columns)
         known = (
             *VALUES,
             *(name for name in EXTRA if isinstance(columns, Mapping) and name in columns),
         )
         if not isinstance(columns, Mapping) or set(columns) != set(known):
-            raise OptionError(f"columns must be {VALUES}, then any of {EXTRA}, got {names}.")
+            raise OptionError(f"columns must be {VALUES}, then any of {EXTRA}, got {given}.")
         super().__init__(targets, references, features, known, provenance, within, kept)
         shape = (len(targets), len(features))
         for name, values in columns.items():
