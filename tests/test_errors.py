@@ -422,7 +422,9 @@ def test_an_empty_matrix(shape):
 @pytest.mark.parametrize("kind", ["DataFrame", "array", "None", "number"])
 def test_data_of_another_kind(kind):
     data = {"DataFrame": pd.DataFrame(counts()), "array": counts(), "None": None, "number": 3}[kind]
-    with pytest.raises(errors.UnsupportedDataError, match="AnnData objects, and h5ad files and zarr stores"):
+    with pytest.raises(
+        errors.UnsupportedDataError, match="AnnData objects, and h5ad files and zarr stores"
+    ):
         pdex_gpu.differential_expression(data, GROUPBY)
 
 

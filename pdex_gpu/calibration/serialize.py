@@ -13,7 +13,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import FileFormatError, MemoryBudgetError, OptionError
-from ..utils.atomic_files import is_there, write_beside
+from ..utils.atomic_files import is_there, write_atomically
 from ..utils.checks import check_path
 from ..utils.foreign_errors import reading
 from ..utils.install_hints import UPDATE
@@ -42,7 +42,7 @@ def write_json(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     # UTF-8 cannot hold a lone surrogate: write it as a JSON escape.
     data = text.encode("utf-8", "backslashreplace")
-    write_beside(path, lambda file: _fill(file, data))
+    write_atomically(path, lambda file: _fill(file, data))
 
 
 def _fill(file: Path, data: bytes) -> None:

@@ -175,7 +175,7 @@ def pdex(
         if mode != "all":
             targets = _without(targets, reference, groupby, dataset.labels)
         if mode == "on_target":
-            targets, absent = _with_genes(dataset, targets, str(gene_column))
+            targets, absent = _testable(dataset, targets, str(gene_column))
             if absent:
                 text = (
                     f"Found {len(absent)} groups with missing on-target genes in adata.var: "
@@ -299,7 +299,7 @@ def _without(groups: list[Any], reference: object, groupby: str, labels: Labels)
     return targets
 
 
-def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list[Any], list[str]]:
+def _testable(dataset: Dataset, targets: list[Any], column: str) -> tuple[list[Any], list[str]]:
     """List targets whose gene is in the matrix and, for a message, those whose gene is not.
 
     Targets with several genes are in the first list, and are refused later. Those without a gene

@@ -155,9 +155,9 @@ def _curve(
     ax.axhline(0.0, color=LINE, linewidth=0.8)
     ax.set_xlim(0.5, len(order) + 0.5)
     # The list of the strongest is in the upper right, so the curve must stay below it there.
-    beside = float(np.max(total[len(total) // 2 :], initial=0))
+    right_half = float(np.max(total[len(total) // 2 :], initial=0))
     low = float(-1.05 * np.max(down, initial=0)) or -1.0
-    high = max(1.05 * float(np.max(total, initial=0)), 2.0 * beside, 1.0)
+    high = max(1.05 * float(np.max(total, initial=0)), 2.0 * right_half, 1.0)
     ax.set_ylim(low, high)
     ax.yaxis.set_major_locator(_whole_numbers())
     for axis in (ax.xaxis, ax.yaxis):

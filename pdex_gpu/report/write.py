@@ -10,7 +10,7 @@ from ..calibration.result import Calibration
 from ..errors import OptionError
 from ..pl.arguments import as_result, check_fdr
 from ..results.base import Result
-from ..utils.atomic_files import check_place, check_replaceable, is_folder, write_beside
+from ..utils.atomic_files import check_place, check_replaceable, is_folder, write_atomically
 from ..utils.checks import check_flag, check_path, check_text, kind
 from ..utils.keywords import known_keywords
 from .page import page
@@ -77,7 +77,7 @@ def write_report(
     data = collect(shown, fdr, MOST_ROWS)
     meta, arrays = document(shown, data, checked, title=title)
     text = page(meta, arrays)
-    write_beside(path, lambda file: _fill(file, text))
+    write_atomically(path, lambda file: _fill(file, text))
     return path
 
 

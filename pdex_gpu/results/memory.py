@@ -10,7 +10,7 @@ import numpy as np
 
 from ..design.naming import Within, level_columns
 from ..errors import MissingDependencyError, OptionError, listing, shown, unknown
-from ..utils.atomic_files import write_beside
+from ..utils.atomic_files import write_atomically
 from ..utils.checks import check_flag, described, is_array
 from ..utils.install_hints import how_to_install
 from ..utils.keywords import known_keywords, known_keywords_of_init
@@ -229,7 +229,7 @@ class DEResult(Result):
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file, completely or not at all, without building the table as a frame."""
         table = self._table()
-        write_beside(path, lambda file: write_parquet(file, table, self._arrow_parts(table)))
+        write_atomically(path, lambda file: write_parquet(file, table, self._arrow_parts(table)))
 
     @known_keywords
     def to_csv(
@@ -263,7 +263,7 @@ class DEResult(Result):
             )
         check_flag("spreadsheet_safe", spreadsheet_safe)
         table = self._table(spreadsheet_safe)
-        write_beside(path, lambda file: write_text(file, table, self._arrow_parts(table), sep))
+        write_atomically(path, lambda file: write_text(file, table, self._arrow_parts(table), sep))
 
     def _arrow_parts(self, table: Table) -> Iterator[pyarrow.Table]:
         for targets in table.blocks():
