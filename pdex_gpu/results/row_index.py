@@ -62,7 +62,7 @@ class OtherRowsError(Exception):
 
 
 class _RowMatcher:
-    """A matcher through comparisons and genes that follows the rows of a file."""
+    """Matches the rows of a file, in their order, to comparisons and genes."""
 
     def __init__(self, comparisons: list[tuple[str, ...]], features: list[str]) -> None:
         self.kept = np.full((len(comparisons), len(features)), False)
