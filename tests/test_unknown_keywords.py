@@ -92,7 +92,7 @@ def test_other_keywords_are_answered_with_all_parameters(name):
     assert "Did you mean" not in text
     parameters = _parameters(CLOSED[name])
     assert all(repr(parameter) in text for parameter in parameters[:20])
-    assert parameters or text.endswith("It takes no options.")
+    assert parameters or text.endswith("Its options are: none.")
 
 
 @pytest.mark.parametrize("name", sorted(set(OPEN) - {"pdex"}))
@@ -149,7 +149,7 @@ def test_methods_and_constructors_of_any_class():
     assert Thing(2).grow(by=2) == 4
     assert _refused(Thing, wieght=1) == (
         "Unknown option 'wieght' of Thing(). Did you mean 'weight'? "
-        "Its options are 'size', 'weight'."
+        "Its options are: 'size', 'weight'."
     )
     assert "Unknown option 'bye' of grow(). Did you mean 'by'?" in _refused(Thing(2).grow, bye=1)
 

@@ -46,9 +46,8 @@ def known_keywords_of_init(cls: _Class) -> _Class:
 
 def _unknown_option(call: str, asked: str, names: tuple[str, ...]) -> UnknownOptionError:
     options = [name for name in names if name not in ("self", "cls")]
-    text = f"Unknown option {shown(asked)} of {call}()."
     close = close_matches(asked, options)
-    if close:
-        text += f" Did you mean {' or '.join(map(shown, close))}?"
-    has = f"Its options are {listing(options)}." if options else "It takes no options."
-    return UnknownOptionError(f"{text} {has}")
+    hint = f" Did you mean {' or '.join(map(shown, close))}?" if close else ""
+    return UnknownOptionError(
+        f"Unknown option {shown(asked)} of {call}().{hint} Its options are: {listing(options)}."
+    )
