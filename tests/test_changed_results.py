@@ -365,7 +365,7 @@ def test_pages_that_are_too_large_for_their_rows(tmp_path: Path):
 
 def test_more_than_memory_holds(path: Path, result: Any, monkeypatch: pytest.MonkeyPatch):
     opened = pdex_gpu.open_result(path)
-    for module in ("result_footer", "result_file"):
+    for module in ("results.footer", "results.file"):
         monkeypatch.setattr(f"pdex_gpu.{module}.available_memory", lambda: 50)
     with pytest.raises(MemoryBudgetError, match=r"Read one comparison at a time with row\(\)"):
         opened.load()
