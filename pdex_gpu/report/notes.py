@@ -13,7 +13,7 @@ from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
 from ..results.plot_values import count
 from .encode import label
-from .payload import Carried
+from .payload import ReportData
 
 #: Fewer cells per side than this are pointed out.
 FEW_CELLS = 10
@@ -37,7 +37,7 @@ class Note:
     text: str
 
 
-def notes(result: Result, data: Carried, calibration: Calibration | None) -> list[Note]:
+def notes(result: Result, data: ReportData, calibration: Calibration | None) -> list[Note]:
     """Return the warnings on a result, then the other notes."""
     found = [
         *_of_rows(result, data),
@@ -50,7 +50,7 @@ def notes(result: Result, data: Carried, calibration: Calibration | None) -> lis
     return sorted(found, key=lambda note: note.level != "warning")
 
 
-def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
+def _of_rows(result: Result, data: ReportData) -> Iterator[Note]:
     n_rows = int(data.comparisons.rows.sum())
     if not n_rows:
         yield Note("warning", "The result has no rows, so there is nothing to show.")
@@ -93,7 +93,7 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
                 )
 
 
-def _of_values(result: Result, data: Carried) -> Iterator[Note]:
+def _of_values(result: Result, data: ReportData) -> Iterator[Note]:
     if result.provenance.get("negative_values"):
         yield Note(
             "warning",
@@ -143,7 +143,7 @@ def _of_test(result: Result) -> Iterator[Note]:
         )
 
 
-def _of_cells(result: Result, data: Carried) -> Iterator[Note]:
+def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:
     for side, cells in data.n_cells.items():
         known = data.comparisons.rows > 0
         few = np.flatnonzero(known & (cells < FEW_CELLS))
@@ -185,7 +185,7 @@ def _has_one_reference(result: Result) -> bool:
     return name in comparison_names() and find_comparison(name).one_reference
 
 
-def _of_design(result: Result, data: Carried) -> Iterator[Note]:
+def _of_design(result: Result, data: ReportData) -> Iterator[Note]:
     repeated = len(result.features) - len({str(name) for name in result.features})
     if repeated:
         yield Note(
