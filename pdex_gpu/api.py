@@ -11,6 +11,7 @@ from .pipeline.execute import compare
 from .request.options import Settings
 from .results.file import ResultFile
 from .results.memory import DEResult
+from .stats.two_sample.base import StatisticalTest
 from .utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def differential_expression(
     min_cells: int = 1,
     min_fraction: float | None = None,
     min_cpm: float | None = None,
-    metric: str = "wilcoxon",
+    metric: str | StatisticalTest = "wilcoxon",
     layer: str | None = None,
     allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
@@ -143,9 +144,9 @@ def differential_expression(
     min_cpm : float, optional
         Rows are left out before correction unless the counts per million of both sides together
         exceed this: the gene's mean count over the sum of all genes' means, times a million.
-    metric : {"wilcoxon", "anderson", "t-test", "ks"}
+    metric : {"wilcoxon", "anderson", "t-test", "ks"} or StatisticalTest
         Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, t-test, or two-sample
-        Kolmogorov-Smirnov.
+        Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
     allow : {"external", "unwritten"} or list of these

@@ -16,6 +16,8 @@ from pdex_gpu.cli import main, options
 from pdex_gpu.cli.app import make_app
 from pdex_gpu.design.build import COMPARISONS
 from pdex_gpu.sources import allowed
+from pdex_gpu.stats.registry import METRICS
+from pdex_gpu.stats.two_sample.options import options_of
 from pdex_gpu.utils.exit_codes import Exit
 
 COMMANDS = ["run", "plan", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
@@ -124,13 +126,12 @@ def test_choices_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("name", "choices", "metric"),
     [
-        ("metric", options.METRICS, None),
-        ("alternative", options.ALTERNATIVES, "t-test"),
-        ("method", options.METHODS, "wilcoxon"),
-        ("variance", options.VARIANCES, "t-test"),
-        ("variant", options.VARIANTS, "anderson"),
-        ("p_values", options.P_VALUES, "anderson"),
-        ("nan_policy", options.NAN_POLICIES, "ks"),
+        *(
+            (option.name, option.choices, metric)
+            for metric, test in METRICS.items()
+            for option in options_of(test)
+            if option.choices
+        ),
         ("fdr_method", options.FDR_METHODS, None),
         ("fdr_scope", options.FDR_SCOPES, None),
     ],
@@ -142,9 +143,7 @@ def test_choices_are_accepted(name: str, choices: tuple[str, ...], metric: str |
     from pdex_gpu.stats.registry import make_test
 
     def check(value: str) -> None:
-        if name == "metric":
-            make_test(value, {})
-        elif metric is not None:
+        if metric is not None:
             test = make_test(metric, {name: value})
             assert (test.why_reference is None) == (name != "nan_policy" or value == "raise")
         else:

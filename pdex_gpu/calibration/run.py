@@ -31,7 +31,7 @@ from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within
-from ..stats.registry import make_test
+from ..stats.registry import make_test, metric_of
 from ..utils.checks import check_count, check_number, check_text
 from ..utils.resources import memory_budget
 from .distributions import Distribution, distribution, quantiles
@@ -158,11 +158,8 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
     check_settings(settings)
     extra_columns(settings.columns, {})
     test = make_test(settings.metric, settings.test_options, settings.call)
-    if getattr(test, "p_values", None) == "interpolated":
-        raise OptionError(
-            "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution cannot "
-            "be calibrated. Leave it out, or pass p_values='asymptotic'."
-        )
+    if test.why_not_calibrated is not None:
+        raise OptionError(test.why_not_calibrated)
     return replace(settings, columns=_COLUMNS)
 
 
@@ -430,7 +427,7 @@ def _summarised(
             for split, start in zip(splits, first[:-1], strict=True)
         ]),
         alpha=alpha,
-        metric=settings.metric,
+        metric=metric_of(settings.metric),
         reference=real.reference,
         provenance=runs[0].provenance,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from ..utils.exit_codes import EXIT_CODES
 from ..utils.formats import PROGRAM
 from .commands import backends, calibrate, demo, doctor, plan, plot, report, run, top
 from .help import HelpfulCommand, HelpfulGroup
+from .statistic_options import with_statistics
 
 _HELP = "Differential expression for single-cell perturbation screens."
 
@@ -66,9 +67,9 @@ def make_app() -> Any:
     app = typer.Typer(cls=HelpfulGroup, help=_HELP, epilog=_EXAMPLES + EXIT_CODES)
     app.callback()(_program)
     for name, function, summary, examples in _COMMANDS:
-        app.command(name, cls=HelpfulCommand, help=summary, epilog=f"{examples}\n{EXIT_CODES}")(
-            function
-        )
+        epilog = f"{examples}\n{EXIT_CODES}"
+        make = app.command(name, cls=HelpfulCommand, help=summary, epilog=epilog)
+        make(with_statistics(function))
     command: Any = typer.main.get_command(app)
     for param in command.params:
         param.help = _COMPLETION.get(param.name, param.help)

@@ -37,33 +37,3 @@ def need_groupby(groupby: Sequence[str] | None, *, otherwise: str = "") -> None:
 def is_log1p(text: str) -> bool | None:
     """Return the value of ``is_log1p=`` for a word of ``--is-log1p``."""
     return _LOG1P[text]
-
-
-def test_options(
-    *,
-    alternative: str | None,
-    method: str | None,
-    no_continuity: bool,
-    no_tie_correction: bool,
-    variance: str | None,
-    welch: bool,
-    variant: str | None,
-    p_values: str | None,
-    nan_policy: str | None,
-) -> dict[str, Any]:
-    """Return the options of the test that were given."""
-    if welch and variance not in (None, "welch"):
-        raise OptionError(
-            f"--welch and --variance {variance} contradict each other. Pass only one."
-        )
-    options: dict[str, Any] = {
-        "alternative": alternative,
-        "method": method,
-        "continuity": False if no_continuity else None,
-        "tie_correction": False if no_tie_correction else None,
-        "variance": "welch" if welch else variance,
-        "variant": variant,
-        "p_values": p_values,
-        "nan_policy": nan_policy,
-    }
-    return {name: value for name, value in options.items() if value is not None}

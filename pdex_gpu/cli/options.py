@@ -24,13 +24,6 @@ COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
 
 #: Values of options, as in the library.
 COMPARISONS = ("reference", "each_reference", "rest", "perturbed", "pairs")
-METRICS = ("wilcoxon", "anderson", "t-test", "ks")
-ALTERNATIVES = ("two-sided", "less", "greater")
-METHODS = ("auto", "asymptotic", "exact")
-NAN_POLICIES = ("raise", "omit", "propagate")
-VARIANCES = ("pooled", "welch", "overestimated")
-VARIANTS = ("midrank", "right", "continuous")
-P_VALUES = ("asymptotic", "interpolated")
 ALLOWED = ("external", "unwritten")
 FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
 FDR_SCOPES = ("all", "target", "gene")
@@ -127,32 +120,10 @@ OnTarget = Annotated[
     option("--on-target", "COL", "test each group only at the gene in this column", COMPARE),
 ]
 
-# The test.
-Metric = Annotated[str, choice("--metric", METRICS, "wilcoxon, anderson, t-test or ks", TEST)]
-Alternative = Annotated[
-    str | None, choice("--alternative", ALTERNATIVES, "two-sided, less or greater", TEST)
-]
+# The test; `statistic_options` makes --metric and the options of the tests.
 IsLog1p = Annotated[
     str,
     choice("--is-log1p", YES_NO, "are values log1p? auto: infer from the values", TEST),
-]
-Method = Annotated[
-    str | None, choice("--method", METHODS, "Wilcoxon: auto, asymptotic or exact", TEST)
-]
-NoContinuity = Annotated[bool, flag("--no-continuity", "Wilcoxon: no continuity correction", TEST)]
-NoTieCorrection = Annotated[bool, flag("--no-tie-correction", "Wilcoxon: no tie correction", TEST)]
-Variance = Annotated[
-    str | None, choice("--variance", VARIANCES, "t-test: pooled, welch or overestimated", TEST)
-]
-NanPolicy = Annotated[
-    str | None, choice("--nan-policy", NAN_POLICIES, "NaN: raise, omit or propagate", TEST)
-]
-Welch = Annotated[bool, flag("--welch", "short for --variance welch", TEST)]
-Variant = Annotated[
-    str | None, choice("--variant", VARIANTS, "anderson: midrank, right or continuous", TEST)
-]
-PValues = Annotated[
-    str | None, choice("--p-values", P_VALUES, "anderson: asymptotic or interpolated", TEST)
 ]
 NoExpPostAgg = Annotated[
     bool, flag("--no-exp-post-agg", "log1p data: mean of expm1, not expm1 of mean", TEST)

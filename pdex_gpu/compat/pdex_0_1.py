@@ -133,7 +133,7 @@ def parallel_differential_expression(
     check_count("num_threads", num_threads)
     check_count("gene_chunk_size", gene_chunk_size)
     options = dict(kwargs)
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, tuple(METRICS))
     check_text("engine", engine)
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)

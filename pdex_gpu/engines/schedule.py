@@ -35,7 +35,7 @@ def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo
     backend = choose_backend(settings.backend, settings.device)
     if test.why_reference is not None and backend.name != "reference":
         reference = choose_backend("reference")
-        reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
+        reason = f"{backend.name} cannot run {test.metric} with {test.why_reference}"
         logger.warning("using the reference kernel set (one pair at a time, slow): %s", reason)
         backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
     else:

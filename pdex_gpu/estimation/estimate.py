@@ -26,6 +26,7 @@ from ..sources.memory.arrays import CscSource, MemorySource
 from ..sources.sizes import left_for_plan
 from ..sources.stored.sparse import StoredCsc
 from ..stats.registry import make_test
+from ..stats.two_sample.base import StatisticalTest
 from ..utils.checks import check_count, check_flag, check_number
 from ..utils.resources import available_memory, memory_budget
 from .model import IN_MEMORY, SPLIT, Crew, Rates, predict
@@ -148,7 +149,7 @@ def estimate(
     strata: str | None = None,
     columns: str | Iterable[str] = (),
     min_cells: int = 1,
-    metric: str = "wilcoxon",
+    metric: str | StatisticalTest = "wilcoxon",
     layer: str | None = None,
     allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,

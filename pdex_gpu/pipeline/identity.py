@@ -39,7 +39,7 @@ def run_identity(
         "machine": platform.machine(),
         "backend": backend.name,
         "device": models(backend.device),
-        "metric": settings.metric,
+        "metric": analysis.test.metric,
         "test options": {
             name: repr(value) for name, value in sorted(analysis.test.options.items())
         },

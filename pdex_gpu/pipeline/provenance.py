@@ -37,7 +37,7 @@ def make_provenance(
     if own_gene is not None:
         own[OWN_GENES] = recorded(design.targets, own_gene, dataset.genes)
     return {
-        "metric": settings.metric,
+        "metric": analysis.test.metric,
         "backend": backend.name,
         "backend_reason": backend.reason,
         "device": backend.device,

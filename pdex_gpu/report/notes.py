@@ -10,6 +10,7 @@ import numpy as np
 from ..calibration.result import Calibration
 from ..results.base import Result
 from ..results.plot_values import count
+from ..stats.registry import METRICS
 from .encode import label
 from .payload import Carried
 
@@ -122,29 +123,14 @@ def _of_values(result: Result, data: Carried) -> Iterator[Note]:
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
-    backend, metric = provenance.get("backend"), provenance.get("metric")
+    backend, metric = provenance.get("backend"), str(provenance.get("metric"))
     if backend in _UNTRIED:
         yield Note("warning", _UNTRIED[str(backend)])
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
-    if metric == "anderson" and "interpolated" in str(options.get("p_values", "")):
-        yield Note(
-            "warning",
-            "Anderson-Darling p-values are interpolated in a table from 0.001 to 0.25: smaller and "
-            "larger ones are set to these limits. p_values='asymptotic' has no such limits.",
-        )
-    elif metric == "anderson":
-        yield Note(
-            "note",
-            "The Anderson-Darling test assumes continuous values: if most are tied, as for genes "
-            "detected in few cells, p-values are too small.",
-        )
-    if metric == "ks":
-        yield Note(
-            "note",
-            "Kolmogorov-Smirnov p-values are asymptotic; ties, as in sparse counts, make them "
-            "too large.",
-        )
+    if metric in METRICS:
+        for caveat in METRICS[metric].caveats_of(options):
+            yield Note(caveat.level, caveat.text)
 
 
 def _of_cells(result: Result, data: Carried) -> Iterator[Note]:

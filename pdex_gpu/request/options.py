@@ -14,6 +14,8 @@ from ..errors import OptionError, shown
 from ..results.schema import check_level_names
 from ..sources.allowed import Allowed, check_allow
 from ..stats.multitest.correction import Correction
+from ..stats.registry import check_metric
+from ..stats.two_sample.base import StatisticalTest
 from ..utils.atomic_files import is_folder, mode_of, why_not_writable
 from ..utils.checks import (
     check_choice,
@@ -74,7 +76,7 @@ class Settings:
     min_cells: int = 1
     min_fraction: float | None = None
     min_cpm: float | None = None
-    metric: str = "wilcoxon"
+    metric: str | StatisticalTest = "wilcoxon"
     layer: str | None = None
     allow: str | Collection[str] = ()
     out: str | os.PathLike[str] | None = None
@@ -133,7 +135,8 @@ class Settings:
 def check_settings(settings: Settings) -> None:
     """Raise OptionError for a value that makes no sense for any data."""
     optional = ("layer", "on_target", "strata", "guides")
-    for name in ("metric", "backend", "engine", "comparison", *optional):
+    check_metric(settings.metric)
+    for name in ("backend", "engine", "comparison", *optional):
         check_text(name, getattr(settings, name), may_be_none=name in optional)
     if settings.guides is None:
         _check_groupby(settings.groupby)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .registry import METRICS, make_test
+from .registry import METRICS, make_test, register
 from .two_sample.base import StatisticalTest
 
-__all__ = ["METRICS", "StatisticalTest", "make_test"]
+__all__ = ["METRICS", "StatisticalTest", "make_test", "register"]

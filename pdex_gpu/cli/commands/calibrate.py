@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ...utils.formats import PROGRAM, number_text
 from .. import options as o
 from .. import parsers
-from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
+from ..arguments import groups_of_cells, is_log1p, need_groupby
 from ..console import on_terminal
 from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..json_output import write_json
 from ..progress_bar import progress_bar
+from ..statistic_options import chosen_options
 from ..tables import Cell, printable, show_table
 
 if TYPE_CHECKING:
@@ -88,16 +89,8 @@ def command(
     repeats: Repeats = 1,
     seed: Seed = 0,
     alpha: Alpha = 0.05,
-    metric: o.Metric = "wilcoxon",
-    alternative: o.Alternative = None,
+    metric: str = "wilcoxon",
     is_log1p_: o.IsLog1p = "auto",
-    method: o.Method = None,
-    no_continuity: o.NoContinuity = False,
-    no_tie_correction: o.NoTieCorrection = False,
-    variance: o.Variance = None,
-    welch: o.Welch = False,
-    variant: o.Variant = None,
-    nan_policy: o.NanPolicy = None,
     fdr_method: o.FdrMethod = "benjamini-hochberg",
     fdr_scope: o.FdrScope = "all",
     min_cells: o.MinCells = 1,
@@ -118,6 +111,7 @@ def command(
     verbose: o.Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
+    **statistic_options: Any,
 ) -> None:
     """A screen in, how well its p-values are calibrated out."""
     started = time.perf_counter()
@@ -157,17 +151,7 @@ def command(
             device=device,
             device_memory=device_memory,
             progress=progress,
-            **test_options(
-                alternative=alternative,
-                method=method,
-                no_continuity=no_continuity,
-                no_tie_correction=no_tie_correction,
-                variance=variance,
-                welch=welch,
-                variant=variant,
-                p_values=None,
-                nan_policy=nan_policy,
-            ),
+            **chosen_options(statistic_options),
         )
     if output is not None:
         found.to_json(output)

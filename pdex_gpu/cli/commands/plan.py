@@ -75,7 +75,7 @@ def command(
     guides: o.Guides = None,
     layer: o.Layer = None,
     allow: o.Allow = None,
-    metric: o.Metric = "wilcoxon",
+    metric: str = "wilcoxon",
     is_log1p_: o.IsLog1p = "auto",
     columns: o.Columns = None,
     min_cells: o.MinCells = 1,

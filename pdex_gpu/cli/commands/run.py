@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ...utils.formats import PROGRAM
 from .. import options as o
 from .. import parsers
-from ..arguments import groups_of_cells, is_log1p, need_groupby, test_options
+from ..arguments import groups_of_cells, is_log1p, need_groupby
 from ..console import on_terminal
 from ..json_output import write_json
 from ..progress_bar import progress_bar
+from ..statistic_options import chosen_options
 
 HELP = "Compare groups of cells gene by gene, and write a table."
 
@@ -59,17 +60,8 @@ def command(
     on_target: o.OnTarget = None,
     layer: o.Layer = None,
     allow: o.Allow = None,
-    metric: o.Metric = "wilcoxon",
-    alternative: o.Alternative = None,
+    metric: str = "wilcoxon",
     is_log1p_: o.IsLog1p = "auto",
-    method: o.Method = None,
-    no_continuity: o.NoContinuity = False,
-    no_tie_correction: o.NoTieCorrection = False,
-    variance: o.Variance = None,
-    welch: o.Welch = False,
-    variant: o.Variant = None,
-    p_values: o.PValues = None,
-    nan_policy: o.NanPolicy = None,
     no_exp_post_agg: o.NoExpPostAgg = False,
     clip_value: o.ClipValue = 20.0,
     columns: o.Columns = None,
@@ -97,6 +89,7 @@ def command(
     verbose: o.Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
+    **statistic_options: Any,
 ) -> None:
     """A file in, a file out."""
     started = time.perf_counter()
@@ -144,17 +137,7 @@ def command(
             exp_post_agg=not no_exp_post_agg,
             clip_value=clip_value,
             progress=progress,
-            **test_options(
-                alternative=alternative,
-                method=method,
-                no_continuity=no_continuity,
-                no_tie_correction=no_tie_correction,
-                variance=variance,
-                welch=welch,
-                variant=variant,
-                p_values=p_values,
-                nan_policy=nan_policy,
-            ),
+            **chosen_options(statistic_options),
         )
     seconds = time.perf_counter() - started
     if json:
