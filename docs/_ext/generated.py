@@ -16,6 +16,8 @@ from sphinx.util.docutils import SphinxDirective
 
 _MADE: dict[str, Callable[..., str]] = {
     "columns": tables.columns,
+    "tests": tables.tests,
+    "caveats": tables.caveats,
     "moving": tables.moving,
     "records": lambda: "\n\n".join(map(tables.record, tables.records())),
     "troubles": tables.troubles,

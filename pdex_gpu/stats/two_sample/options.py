@@ -131,7 +131,7 @@ def alternative_option() -> Any:
     return option(
         "two-sided",
         "two-sided, less or greater",
-        'The hypothesis that is tested: ``"greater"`` means larger values in the target.',
+        "The alternative hypothesis, as in scipy's function.",
         choices=ALTERNATIVES,
     )
 

@@ -55,8 +55,8 @@ class Wilcoxon(StatisticalTest):
     method: str = option(
         "auto",
         "Wilcoxon: auto, asymptotic or exact",
-        "The normal approximation, the exact distribution of U, or, with ``auto``, the exact one "
-        f"if a side has at most {AUTO_EXACT} cells and no values are tied.",
+        f"``auto`` is exact if a side has at most {AUTO_EXACT} cells and no values are tied, as in "
+        "scipy. ``exact`` is refused where it would take too long.",
         choices=("auto", "asymptotic", "exact"),
         objects_run_in_scipy=True,
     )
