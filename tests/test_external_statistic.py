@@ -128,7 +128,7 @@ def test_calibration(screen: Any) -> None:
         ({"halved": "yes"}, "Unknown value for halved: 'yes'."),
         ({"alternative": "lesser"}, "Unknown value for alternative: 'lesser'. Did you mean 'less'"),
         ({"flor": 1.0}, "Did you mean 'floor' or"),
-        ({"flor": 1.0}, "Its options are 'alternative', 'floor', 'halved'."),
+        ({"flor": 1.0}, "Its options are: 'alternative', 'floor', 'halved'."),
         ({"metric": "ks", "floor": 1.0}, "Option 'floor' belongs to metric='welch-z'."),
         ({"metric": "welch_z"}, "Did you mean 'welch-z'?"),
         ({"metric": "nothing"}, "Available (5): 'wilcoxon', 'anderson', 't-test', 'ks', 'welch-z'"),

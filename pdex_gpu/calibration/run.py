@@ -158,8 +158,7 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
     check_settings(settings)
     extra_columns(settings.columns, {})
     test = make_test(settings.metric, settings.test_options, settings.call)
-    if test.why_not_calibrated is not None:
-        raise OptionError(test.why_not_calibrated)
+    test.check_calibration()
     return replace(settings, columns=_COLUMNS)
 
 

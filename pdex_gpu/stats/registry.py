@@ -177,13 +177,13 @@ def check_options(
             if close:
                 meant = " or ".join(_of_whom(c, test, call) for c in close)
                 text += f" Did you mean {meant}?"
-        known = f"Its options are {listing(own)}." if own else "It has no options."
+        text = f"{text} metric {test.metric!r} has no option {name!r}."
         if scipys:
-            known = (
-                f"{known.removesuffix('.')}, and in scipy's names {listing(scipys)}. Options from "
-                "the two lists cannot be combined."
+            raise OptionError(
+                f"{text} Its options are {listing(own)}, and in scipy's names {listing(scipys)}. "
+                "Options from the two lists cannot be combined."
             )
-        raise OptionError(f"{text} metric {test.metric!r} has no option {name!r}. {known}")
+        raise OptionError(f"{text} Its options are: {listing(own) or 'none'}.")
 
 
 def _own(test: type[StatisticalTest]) -> list[str]:

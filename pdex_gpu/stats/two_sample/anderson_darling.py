@@ -75,15 +75,13 @@ class AndersonDarling(StatisticalTest):
         ),
     )
 
-    @property
-    def why_not_calibrated(self) -> str | None:
-        """See :attr:`.two_sample.base.StatisticalTest.why_not_calibrated`."""
-        if self.p_values != "interpolated":
-            return None
-        return (
-            "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution cannot "
-            "be calibrated. Leave it out, or pass p_values='asymptotic'."
-        )
+    def check_calibration(self) -> None:
+        """Raise OptionError if p-values are capped."""
+        if self.p_values == "interpolated":
+            raise OptionError(
+                "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution "
+                "cannot be calibrated. Leave it out, or pass p_values='asymptotic'."
+            )
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         return (kernels.anderson_darling(block, genes, contrast, variant=self.variant),)

@@ -187,10 +187,8 @@ class StatisticalTest(ABC):
             ):
                 yield caveat
 
-    @property
-    def why_not_calibrated(self) -> str | None:
-        """Return why :func:`pdex_gpu.calibrate` refuses the test; None if it does not."""
-        return None
+    def check_calibration(self) -> None:  # noqa: B027 (most tests can be calibrated)
+        """Raise OptionError if the test's p-values are not meant to be uniform."""
 
     def _record(self, options: Mapping[str, Any]) -> None:
         object.__setattr__(self, "options", dict(options))  # a test is frozen
