@@ -177,13 +177,16 @@ def check_options(
             if close:
                 meant = " or ".join(_of_whom(c, test, call) for c in close)
                 text += f" Did you mean {meant}?"
-        text = f"{text} metric {test.metric!r} has no option {name!r}."
-        if scipys:
+        if not scipys:
             raise OptionError(
-                f"{text} Its options are {listing(own)}, and in scipy's names {listing(scipys)}. "
-                "Options from the two lists cannot be combined."
+                f"{text} metric {test.metric!r} has no option {name!r}. "
+                f"Its options are: {listing(own) or 'none'}."
             )
-        raise OptionError(f"{text} Its options are: {listing(own) or 'none'}.")
+        raise OptionError(
+            f"{text} metric {test.metric!r} has no option {name!r}. "
+            f"Its options are {listing(own)}, and in scipy's names {listing(scipys)}. "
+            "Options from the two lists cannot be combined."
+        )
 
 
 def _own(test: type[StatisticalTest]) -> list[str]:
