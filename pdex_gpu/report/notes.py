@@ -12,6 +12,7 @@ from ..calibration.result import Calibration
 from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
 from ..results.plot_values import count
+from ..stats.registry import METRICS
 from .encode import label
 from .payload import ReportData
 
@@ -118,29 +119,14 @@ def _of_values(result: Result, data: ReportData) -> Iterator[Note]:
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
-    metric, backend = provenance.get("metric"), find(provenance.get("backend"))
+    metric, backend = str(provenance.get("metric")), find(provenance.get("backend"))
     if backend is not None and backend.caveat:
         yield Note("warning", backend.caveat)
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
-    if metric == "anderson" and "interpolated" in str(options.get("p_values", "")):
-        yield Note(
-            "warning",
-            "Anderson-Darling p-values are interpolated in a table from 0.001 to 0.25: smaller and "
-            "larger ones are set to these limits. p_values='asymptotic' has no such limits.",
-        )
-    elif metric == "anderson":
-        yield Note(
-            "note",
-            "The Anderson-Darling test assumes continuous values: if most are tied, as for genes "
-            "detected in few cells, p-values are too small.",
-        )
-    if metric == "ks":
-        yield Note(
-            "note",
-            "Kolmogorov-Smirnov p-values are asymptotic; ties, as in sparse counts, make them "
-            "too large.",
-        )
+    if metric in METRICS:
+        for caveat in METRICS[metric].caveats_of(options):
+            yield Note(caveat.level, caveat.text)
 
 
 def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:

@@ -23,7 +23,7 @@ from stored_screens import BACKED, GENES, GROUPBY, LABELS, MEMORY, REFERENCE, co
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.stats.options import METRICS
+from pdex_gpu.stats.registry import METRICS
 
 
 @pytest.fixture(autouse=True)

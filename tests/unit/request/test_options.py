@@ -18,9 +18,8 @@ from pdex_gpu.pipeline.identity import run_identity
 from pdex_gpu.request.keywords import Options
 from pdex_gpu.request.options import GROUPS, Settings, all_names
 from pdex_gpu.request.screen import design_of, open_screen
-from pdex_gpu.stats.options import METRICS
-from pdex_gpu.stats.registry import make_test
-from pdex_gpu.stats.two_sample.options import OWN, scipy_options
+from pdex_gpu.stats.registry import METRICS, make_test
+from pdex_gpu.stats.two_sample.options import options_of
 
 CALLS = [pdex_gpu.differential_expression, pdex_gpu.calibrate, pdex_gpu.estimate]
 REFUSED_BY_CALIBRATE = {"comparison", "guides", "on_target", "out"}
@@ -32,7 +31,11 @@ def test_no_name_is_in_two_groups():
 
 
 def test_every_keyword_is_typed():
-    of_tests = {name for metric in METRICS for name in (*OWN[metric], *scipy_options(metric))}
+    of_tests = {
+        name
+        for test in METRICS.values()
+        for name in (*(one.name for one in options_of(test)), *test.scipy_options())
+    }
     typed = set(Options.__annotations__)
     assert typed >= set(all_names()) - {"groupby", "out"} | of_tests
     # Names that only other versions of scipy have.
