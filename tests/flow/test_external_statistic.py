@@ -19,7 +19,7 @@ from pdex_gpu.errors import OptionError
 from pdex_gpu.report.definitions import definitions
 from pdex_gpu.report.definitions import test_name as name_in_words
 from pdex_gpu.report.notes import notes
-from pdex_gpu.report.payload import carry
+from pdex_gpu.report.payload import collect
 from pdex_gpu.results.schema import COLUMNS
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 from pdex_gpu.stats import METRICS, StatisticalTest, make_test, register
@@ -177,7 +177,7 @@ def test_command_line(
 def test_report_and_schema(screen: Any) -> None:
     result = run(screen, halved=True, columns=["target_n_cells", "reference_n_cells"])
     assert name_in_words(result.provenance) == "Welch z-test"
-    data = carry(result, 0.05)
+    data = collect(result, 0.05)
     terms = dict(definitions(result.provenance, 0.05, data.effect))
     assert terms["Statistic"] == f"{WelchZ.statistic_meaning}."
     said = {note.text: note.level for note in notes(result, data, None)}
