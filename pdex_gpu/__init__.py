@@ -22,18 +22,26 @@ if TYPE_CHECKING:
     from .estimation.estimate import Estimate, estimate
     from .results.file import ResultFile, open_result
     from .results.memory import DEResult
+    from .stats.two_sample.anderson_darling import AndersonDarling
+    from .stats.two_sample.kolmogorov_smirnov import KolmogorovSmirnov
+    from .stats.two_sample.t_test import TTest
+    from .stats.two_sample.wilcoxon import Wilcoxon
     from .utils.progress import Progress
 
 # Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
+    "AndersonDarling": "stats.two_sample.anderson_darling",
     "Calibration": "calibration.result",
     "Cpu": "backends.options",
     "Cuda": "backends.options",
     "DEResult": "results.memory",
     "Estimate": "estimation.estimate",
+    "KolmogorovSmirnov": "stats.two_sample.kolmogorov_smirnov",
     "Progress": "utils.progress",
     "Numpy": "backends.options",
     "ResultFile": "results.file",
+    "TTest": "stats.two_sample.t_test",
+    "Wilcoxon": "stats.two_sample.wilcoxon",
     "backends": "backends",
     "calibrate": "calibration.run",
     "differential_expression": "api",
@@ -48,14 +56,18 @@ _WHERE = {
 }
 
 __all__ = [
+    "AndersonDarling",
     "Calibration",
     "Cpu",
     "Cuda",
     "DEResult",
     "Estimate",
+    "KolmogorovSmirnov",
     "Numpy",
     "Progress",
     "ResultFile",
+    "TTest",
+    "Wilcoxon",
     "__version__",
     "backends",
     "calibrate",

@@ -106,9 +106,9 @@ def differential_expression(
     min_cpm : float, optional
         Rows are left out before correction unless the counts per million of both sides together
         exceed this: the gene's mean count over the sum of all genes' means, times a million.
-    metric : {"wilcoxon", "anderson", "t-test", "ks"}
+    metric : {"wilcoxon", "anderson", "t-test", "ks"} or StatisticalTest
         Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, t-test, or two-sample
-        Kolmogorov-Smirnov.
+        Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
     allow : {"external", "unwritten"} or list of these

@@ -36,7 +36,7 @@ NONE_YET = "No run has been recorded yet.\n"
 _FILE_BYTES, _DECODED_BYTES = 2.12, 8.0
 _KEPT_BYTES = 2.5
 _RANGE = 256
-_COLUMNS, _BYTES_A_VALUE, _BYTES_STORED = 7, 6.3, 24
+_COLUMNS, _BYTES_PER_VALUE, _BYTES_STORED = 7, 6.3, 24
 
 # What is assumed of machines that were not measured.
 _DISK, _SHARED = 3e9, 1e9  # bytes a second
@@ -146,7 +146,7 @@ def screens() -> str:
                 f"{work.file_bytes / 1e9:,.0f}",
                 f"{work.scratch_bytes / 1e9:,.0f}",
                 f"{(work.stored_bytes + 8 * large.rows) / 1e9:,.0f}",
-                f"{_BYTES_A_VALUE * work.n_values / 1e9:,.0f}",
+                f"{_BYTES_PER_VALUE * work.n_values / 1e9:,.0f}",
             )
         )
     head = (

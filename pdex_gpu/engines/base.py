@@ -20,7 +20,7 @@ from .plan import Plan
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64
-_PAIRS_A_TASK = 1 << 15  # so that a task's arrays fit in a core's cache
+_PAIRS_PER_TASK = 1 << 15  # so that a task's arrays fit in a core's cache
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def group_moments(job: Job, block: Any, genes: slice) -> Moments:
 def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:
     """Split ``[0, n_genes)`` into slices so small that threads end at about the same time."""
     width = min(
-        _MOST_GENES, _PAIRS_A_TASK // n_groups, -(-n_genes // (_TASKS_PER_THREAD * n_threads))
+        _MOST_GENES, _PAIRS_PER_TASK // n_groups, -(-n_genes // (_TASKS_PER_THREAD * n_threads))
     )
     width = max(1, width)
     return [slice(i, min(i + width, n_genes)) for i in range(0, n_genes, width)]

@@ -34,7 +34,7 @@ def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo
     """Return the backend asked for, or numpy if only that runs the test's options, and why."""
     backend = choose_backend(settings.execution.backend, settings.execution.device)
     if test.why_numpy is not None and not describe(backend.name).runs_pairs:
-        reason = f"{backend.name} cannot run {settings.test.metric} with {test.why_numpy}"
+        reason = f"{backend.name} cannot run {test.metric} with {test.why_numpy}"
         backend = replace(choose_backend(runs_pairs()), reason=reason)
         logger.warning("using the %s backend (one pair at a time, slow): %s", backend.name, reason)
     else:

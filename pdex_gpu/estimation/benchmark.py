@@ -42,7 +42,7 @@ _ROWS = 2_000_000  # of a made-up table
 _WARM_ENTRIES, _WARM_ROWS = 20_000, 2_000
 _REPEATS = 3
 _SPARSER = 0.25  # density of the second of two matrices, relative to the first
-_TASKS_A_THREAD = 4
+_TASKS_PER_THREAD = 4
 _MOST_DENSE = 0.9
 _LONGEST_LINE = 1 << 22  # most cells in a made-up column, or genes in a made-up row
 _WORK = 1 << 27
@@ -175,7 +175,7 @@ def _kernel_rates(
     # As wide as a range, but with no more pairs than entries: each group has at least one cell.
     wide = min(sample.width, max(1, n_entries // max(n_groups, sample.design.n_rows)))
     task = gene_tasks(wide, n_groups, sample.n_threads)[0].stop
-    narrow = min(wide, task * sample.n_threads * _TASKS_A_THREAD)
+    narrow = min(wide, task * sample.n_threads * _TASKS_PER_THREAD)
     for width, used in ((wide, packing), (narrow, testing)):
         for share in (1.0, _SPARSER):
             density = min(_MOST_DENSE, sample.density) * share

@@ -25,6 +25,7 @@ from ..sources.base import Source
 from ..sources.sizes import left_for_plan
 from ..stats.registry import make_test
 from ..utils.checks import check_count, check_flag, check_number
+from ..utils.keywords import known_keywords_of_init
 from ..utils.resources import available_memory, memory_budget
 from .model import IN_MEMORY, SPLIT, Crew, Rates, predict
 from .workload import DENSE_SHARE, Counted
@@ -43,6 +44,7 @@ _OWN_OPTIONS = ("workers", "density", "timing", "rates")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Estimate:
     """The memory, disk and time that a run will take; see :func:`estimate`.
@@ -347,7 +349,7 @@ def _lacking(
             found["output"] = (
                 f"The folder {str(out.parent)!r} has {size_text(room)} free, but the output "
                 f"{out.name!r} and its checkpoint need about {size_text(beside)} while it is "
-                "written. Make room there, or use another folder."
+                "written. Free up space there, or use another folder."
             )
     return found
 

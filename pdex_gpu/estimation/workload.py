@@ -36,7 +36,7 @@ _REPEATING = 200
 _SHORT = 4
 
 # Bytes per value in a file; for Parquet see docs/scaling.md.
-_BYTES_A_VALUE = {".parquet": 6.3, ".csv": 22.0, ".tsv": 22.0}
+_BYTES_PER_VALUE = {".parquet": 6.3, ".csv": 22.0, ".tsv": 22.0}
 _BYTES_OF_FDR = 8
 _FLOAT = 8
 _RANGES_PER_WORKER = 4
@@ -145,7 +145,7 @@ class Counted:
         """Return the approximate bytes of the table in its file."""
         if self.settings.output.out is None:
             return 0
-        return int(self.n_values * _BYTES_A_VALUE[Path(self.settings.output.out).suffix.lower()])
+        return int(self.n_values * _BYTES_PER_VALUE[Path(self.settings.output.out).suffix.lower()])
 
     @property
     def stored_bytes(self) -> int:

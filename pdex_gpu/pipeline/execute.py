@@ -112,7 +112,7 @@ class _Call:
         source = self.dataset.source
         return Tracker(
             self.settings.output.progress,
-            description=self.settings.test.metric,
+            description=self.analysis.test.metric,
             total_bytes=source.n_bytes,
             total_genes=source.n_genes,
             total_rows=n_rows,
@@ -471,7 +471,7 @@ def _run(call: _Call, source: Source, sink: MemorySink | CheckpointSink, tracker
         logger.info(
             "%s: %d targets against %r, %d cells x %d genes (%s), %d ranges, engine %s with "
             "%d workers x %d threads",
-            settings.test.metric, design.n_rows, str(design.reference), source.n_cells,
+            call.analysis.test.metric, design.n_rows, str(design.reference), source.n_cells,
             source.n_genes, source.description, len(plan.todo), call.engine, plan.n_workers,
             plan.n_threads,
         )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import OptionError, unknown
 from ..utils.checks import names_of
+from ..utils.resolve import resolve
 
 #: Version of the columns and of the metadata of files; recorded in each file.
 SCHEMA_VERSION = 1
@@ -24,7 +25,8 @@ class Column:
     name : str
     kind : str
         ``"label"``, ``"float64"`` or ``"int64"``.
-    meaning : str
+    text : str or callable
+        The meaning, or what returns it.
     missing : str
         When the column is NaN; labels and whole numbers never are. In addition, it is NaN with
         ``nan_policy="omit"`` where a side has no value left, and with ``"propagate"`` where a
@@ -33,8 +35,18 @@ class Column:
 
     name: str
     kind: str
-    meaning: str
+    text: str | Callable[[], str]
     missing: str = "never"
+
+    @property
+    def meaning(self) -> str:
+        """Return what the column has."""
+        return self.text if isinstance(self.text, str) else self.text()
+
+
+def _statistic() -> str:
+    statistics: str = resolve("pdex_gpu.stats.registry:statistics")()
+    return f"test statistic: {statistics}"
 
 
 _NEGATIVE = "everywhere if some value of the matrix is negative"
@@ -62,7 +74,7 @@ COLUMNS = (
     Column(
         "statistic",
         "float64",
-        "test statistic: U of the target, t, the normalised A2, or D",
+        _statistic,
         "where the test is undefined",
     ),
     Column("fdr", "float64", "adjusted p-value; by default Benjamini-Hochberg over all rows"),

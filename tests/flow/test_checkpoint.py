@@ -27,7 +27,7 @@ from stopped_runs import Stop, interrupted, names, ranges, run, stop_at
 from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu import api, errors
+from pdex_gpu import errors
 from pdex_gpu.backends.cpu import kernel_set
 from pdex_gpu.engines import schedule
 from pdex_gpu.engines.plan import Plan
@@ -38,6 +38,7 @@ from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkp
 from pdex_gpu.sinks.checkpoint_sink import CheckpointSink, StoredPValues, StoredResults
 from pdex_gpu.sinks.identity_diff import differences
 from pdex_gpu.stats.multitest import correction
+from pdex_gpu.utils.progress import Tracker
 from pdex_gpu.utils.value_summary import ValueSummary
 
 FORMATS = ["parquet", "csv"]
@@ -272,7 +273,7 @@ def test_stopped_while_writing(tmp_path, monkeypatch, whole, suffix, there_befor
     expected.mkdir()
     run(expected / out.name)
     with monkeypatch.context() as patch:
-        stop_at(patch, api.Tracker, "wrote", 2, error)
+        stop_at(patch, Tracker, "wrote", 2, error)
         with pytest.raises(type(error)) as caught:
             run(out, force=there_before)
     assert "the same call resumes" in caught.value.__notes__[0]

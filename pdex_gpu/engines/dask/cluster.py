@@ -58,7 +58,7 @@ MOST_SENT = 100_000_000
 _MOST_SETTINGS = 20_000  # bytes
 _BLOCK = 1 << 24  # maximum entries in a block of rows
 _SMALLEST_BLOCK = 1 << 16
-_BLOCKS_A_SLOT = 4
+_BLOCKS_PER_SLOT = 4
 _SHARE_FOR_BLOCKS = 0.5
 
 
@@ -270,7 +270,7 @@ class Cluster:
         tightest = self.workers.tightest
         room = _SHARE_FOR_BLOCKS * tightest.budget / tightest.n_threads
         most = int(room / (COPIES * rows.bytes_per_entry))
-        even = rows.nnz // (_BLOCKS_A_SLOT * self.workers.slots)
+        even = rows.nnz // (_BLOCKS_PER_SLOT * self.workers.slots)
         most = max(_SMALLEST_BLOCK, min(_BLOCK, most))
         length = max(_SMALLEST_BLOCK, min(most, even))
         parts = self._split.rows(work.split.folder, most, lambda: rows.cut(length))

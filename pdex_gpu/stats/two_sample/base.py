@@ -1,26 +1,31 @@
-"""The base class of the tests, and the lookup of tests by name."""
+"""The base class of the tests: how a test describes itself, measures, and judges."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
-import numpy as np
-
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
 from ...errors import OptionError
-from ...utils.checks import check_choice
-from ..samples import Sides
+from ...utils.lazy_modules import LazyModule
+from ...utils.resolve import resolve
+from .options import options_of
 
-ALTERNATIVES = ("two-sided", "less", "greater")
+if TYPE_CHECKING:
+    import numpy as np
 
-NAN_POLICIES = ("raise", "omit", "propagate")
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import Sides
+else:
+    np = LazyModule("numpy")
 
 #: Arrays of shape (n_targets, n_genes), so that genes can be judged a few at a time.
-Measured = tuple[np.ndarray, ...]
+Measured: TypeAlias = "tuple[np.ndarray, ...]"
+
+_SAMPLES = {"x", "y", "a", "b", "data1", "data2", "samples", "args", "kwargs", "kwds"}
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,50 @@ class Stratum:
     rows: np.ndarray
 
 
+@dataclass(frozen=True)
+class Caveat:
+    """What a reader should know before trusting the p-values of a test.
+
+    Attributes
+    ----------
+    text : str
+    level : {"note", "warning"}
+    given : mapping
+        Values of options for which it holds; always by default.
+    """
+
+    text: str
+    level: str = "note"
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
 class StatisticalTest(ABC):
     """A two-sample test of every (target, gene) pair.
+
+    A test is a frozen dataclass. Its fields are its options, made by :func:`.options.option`; they
+    are checked when the test is made. Its class says everything else about it: the command line,
+    messages, reports and documentation take their texts from here.
 
     Attributes
     ----------
     metric : str
+        The name of the test in ``metric=``.
+    title : str
+        The name of the test for people.
+    statistic_name, statistic_meaning : str
+        What the column ``statistic`` has: in a word or two, and for a report.
+    stratified_form : str or None
+        How comparisons are combined over strata; None if they cannot be.
+    scipy_name : str or None
+        The function of ``scipy.stats`` that runs options which are not declared here.
+    scipy_takes_list : bool
+        Whether that function takes one list of samples.
+    uses_ranks : bool
+        Whether the test depends only on ranks, so that scipy may be given ranks for values.
+    caveats : tuple of Caveat
     options : dict
-        Options as given, for provenance.
+        Options as given, for provenance; of a test that was made as an object, those that differ
+        from their defaults.
     needs_m2 : bool
         Whether `judge` uses second moments.
     has_z : bool
@@ -82,11 +123,75 @@ class StatisticalTest(ABC):
     """
 
     metric: str
+    title: ClassVar[str]
+    statistic_name: ClassVar[str]
+    statistic_meaning: ClassVar[str]
+    stratified_form: ClassVar[str | None] = None
+    scipy_name: ClassVar[str | None] = None
+    scipy_takes_list: ClassVar[bool] = False
+    uses_ranks: ClassVar[bool] = True
+    caveats: ClassVar[tuple[Caveat, ...]] = ()
     options: dict[str, Any]
     needs_m2: bool = False
     has_z: bool = False
     has_log10_p: bool = True
     nan_policy: str = "raise"
+
+    def __post_init__(self) -> None:
+        values = [(option, getattr(self, option.name)) for option in options_of(self)]
+        for option, value in values:
+            option.check(value)
+        self._record({option.name: v for option, v in values if v != option.default})
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> Self | None:
+        """Return the test with options by their own or scipy's names; None if scipy must run it.
+
+        Raises
+        ------
+        OptionError
+            If an option has a value that it cannot have.
+        """
+        declared = options_of(cls)
+        known = {name for option in declared for name in (option.name, option.scipy_name)}
+        if not set(given) <= known or any(option.in_scipy(given) for option in declared):
+            return None
+        made = cls(**{option.name: option.value_of(given) for option in declared})
+        made._record(given)
+        return made
+
+    @classmethod
+    def scipy_function(cls) -> Callable[..., Any]:
+        """Return scipy's function for the test."""
+        from scipy import stats
+
+        assert cls.scipy_name is not None
+        found: Callable[..., Any] = getattr(stats, cls.scipy_name)
+        return found
+
+    @classmethod
+    def scipy_options(cls) -> list[str]:
+        """Return the options that scipy has for the test."""
+        if cls.scipy_name is None:
+            return []
+        return [p for p in inspect.signature(cls.scipy_function()).parameters if p not in _SAMPLES]
+
+    @classmethod
+    def caveats_of(cls, recorded: Mapping[str, Any]) -> Iterator[Caveat]:
+        """Yield the caveats for options as provenance records them, by their repr."""
+        defaults = {option.name: repr(option.default) for option in options_of(cls)}
+        for caveat in cls.caveats:
+            if all(
+                recorded.get(name, defaults.get(name)) == repr(value)
+                for name, value in caveat.given.items()
+            ):
+                yield caveat
+
+    def check_calibration(self) -> None:  # noqa: B027 (most tests can be calibrated)
+        """Raise OptionError if the test's p-values are not meant to be uniform."""
+
+    def _record(self, options: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "options", dict(options))  # a test is frozen
 
     @property
     def why_numpy(self) -> str | None:
@@ -128,15 +233,8 @@ class StatisticalTest(ABC):
         """
         raise OptionError(
             f"metric={self.metric!r} has no stratified form with these options, so strata= cannot "
-            "be used. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
+            f"be used. Use metric={resolve('pdex_gpu.stats.registry:stratified_metrics')()}."
         )
-
-
-def nan_policy_of(options: dict[str, Any]) -> str:
-    """Return the option nan_policy=, ``"raise"`` by default; raise OptionError if it is invalid."""
-    policy = options.get("nan_policy", "raise")
-    check_choice("value for nan_policy:", policy, NAN_POLICIES)
-    return str(policy)
 
 
 def judged(

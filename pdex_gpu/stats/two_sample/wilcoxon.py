@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import special
-
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
 from ...errors import OptionError
-from ...utils.checks import check_choice
-from ..distributions.exact_u import log10_survival, survival
-from ..distributions.log_tails import log10_normal, log10_of
-from ..samples import Sides
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
+from ...utils.lazy_modules import LazyModule
+from .base import Judged, Measured, StatisticalTest, Stratum, judged
+from .options import alternative_option, nan_policy_option, option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy import special
+
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import Sides
+else:
+    np, special = LazyModule("numpy"), LazyModule("scipy.special")
 
 #: Up to this many cells on one side, ``method="auto"`` is exact where no values are tied (scipy).
 AUTO_EXACT = 8
@@ -24,7 +28,7 @@ AUTO_EXACT = 8
 # Largest number of additions allowed for an exact distribution.
 _EXACT_REACH = 500_000_000
 
-_LOG10_2 = np.log10(2.0)
+_LOG10_2 = math.log10(2.0)
 
 
 @dataclass(frozen=True)
@@ -36,43 +40,35 @@ class Wilcoxon(StatisticalTest):
     of N cells.
     """
 
-    continuity: bool = True
-    tie_correction: bool = True
-    alternative: str = "two-sided"
-    method: str = "auto"
-    nan_policy: str = "raise"
-    options: dict[str, Any] = field(default_factory=dict)
+    continuity: bool = option(
+        True,
+        "Wilcoxon: no continuity correction",
+        "Continuity correction of the normal approximation.",
+        scipy_name="use_continuity",
+    )
+    tie_correction: bool = option(
+        True,
+        "Wilcoxon: no tie correction",
+        "Correction of the variance for ties.",
+    )
+    alternative: str = alternative_option()
+    method: str = option(
+        "auto",
+        "Wilcoxon: auto, asymptotic or exact",
+        f"``auto`` is exact if a side has at most {AUTO_EXACT} cells and no values are tied, as in "
+        "scipy. ``exact`` is refused where it would take too long.",
+        choices=("auto", "asymptotic", "exact"),
+        objects_run_in_scipy=True,
+    )
+    nan_policy: str = nan_policy_option()
 
     metric = "wilcoxon"
+    title = "Wilcoxon rank-sum test"
+    statistic_name = "U of the target"
+    statistic_meaning = "Mann-Whitney U of the perturbation"
+    stratified_form = "van Elteren's test"
+    scipy_name = "mannwhitneyu"
     has_z = True
-
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> Wilcoxon | None:
-        """Return the test, or None if scipy itself must run it."""
-        known: dict[str, Any] = {
-            "continuity": True,
-            "tie_correction": True,
-            "alternative": "two-sided",
-            "method": "auto",
-        }
-        scipys = {"use_continuity", "nan_policy"}
-        if not set(options) <= known.keys() | scipys or not isinstance(
-            options.get("method", ""), str
-        ):
-            return None
-        given = known | {name: v for name, v in options.items() if name not in scipys}
-        if "use_continuity" in options:  # scipy's name
-            check_choice("value for use_continuity:", options["use_continuity"], (True, False))
-            if "continuity" in options:
-                raise OptionError(
-                    "continuity= and use_continuity= are the same option; pass only one."
-                )
-            given["continuity"] = options["use_continuity"]
-        check_choice("value for continuity:", given["continuity"], (True, False))
-        check_choice("value for tie_correction:", given["tie_correction"], (True, False))
-        check_choice("value for alternative:", given["alternative"], ALTERNATIVES)
-        check_choice("value for method:", given["method"], ("auto", "asymptotic", "exact"))
-        return cls(**given, nan_policy=nan_policy_of(options), options=options)
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         sums = kernels.rank_sums(block, genes, contrast)
@@ -99,7 +95,7 @@ class Wilcoxon(StatisticalTest):
         Parameters
         ----------
         u2, ties : numpy.ndarray, shape (n_targets, n_genes)
-            See :class:`pdex_gpu.backends.contract.RankSums`.
+            As in ``pdex_gpu.backends.contract.RankSums``.
         n_target, n_reference : numpy.ndarray, shape (n_targets or 1, 1), float64
             Number of cells.
         """
@@ -154,6 +150,8 @@ class Wilcoxon(StatisticalTest):
 
     def _log10(self, p_value: np.ndarray, negative: np.ndarray) -> np.ndarray:
         """Return log10 of p-values, given the negated deviates that they were computed from."""
+        from ..distributions.log_tails import log10_normal, log10_of
+
         doubled = _LOG10_2 if self.alternative == "two-sided" else 0.0
         return log10_of(p_value, lambda far: log10_normal(-negative.ravel()[far]) + doubled)
 
@@ -167,6 +165,8 @@ class Wilcoxon(StatisticalTest):
         n_reference: int,
     ) -> None:
         """Correct the logarithms of exact p-values that underflow."""
+        from ..distributions.exact_u import log10_survival
+
         doubled = _LOG10_2 if self.alternative == "two-sided" else 0.0
         m, n = min(n_target, n_reference), max(n_target, n_reference)
         for j in np.flatnonzero(genes & (p_value < 1e-290)).tolist():
@@ -201,6 +201,8 @@ class Wilcoxon(StatisticalTest):
             m, n = (int(size[t, 0]) for size in sizes)
             untied = ties[t] == 0 if self.method == "auto" else np.ones(shape[1], bool)
             if untied.any():
+                from ..distributions.exact_u import survival
+
                 self._check_reach(n, m)
                 sf = survival(min(n, m), max(n, m))
                 p_value[t, untied] = sf[tested[t, untied].astype(np.int64)]

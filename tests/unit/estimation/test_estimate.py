@@ -396,7 +396,7 @@ def test_too_little_room(files, tmp_path, monkeypatch):
         "memory=.",
         f"The folder {str(out.parent)!r} has {size_text(beside - 1)} free, but the output "
         f"'de.parquet' and its checkpoint need about {size_text(beside)} while it is written. "
-        "Make room there, or use another folder.",
+        "Free up space there, or use another folder.",
     )
 
 
