@@ -805,7 +805,7 @@ def test_too_little_memory_for_a_gene(
     path = tmp_path / "screen.h5ad"
     screen(sparse.csr_matrix(logged())).write_h5ad(path)
     options = {"out": tmp_path / "de.parquet"} if out else {}
-    monkeypatch.setattr("pdex_gpu.api.check_result_size", lambda *_: None)
+    monkeypatch.setattr("pdex_gpu.pipeline.execute.check_result_size", lambda *_: None)
     with pytest.raises(MemoryBudgetError) as caught:
         run(path, client, memory=2000, **options)
     assert str(caught.value).startswith("Dask worker inproc://")
