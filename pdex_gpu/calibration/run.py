@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
+from ..columns.registry import extra_columns
 from ..design.build import make_design
 from ..design.labels import Labels, combined, object_array
 from ..errors import (
@@ -27,7 +28,6 @@ from ..errors import (
 from ..pipeline.execute import compare
 from ..request.options import Entry, Settings, check_settings
 from ..results.memory import DEResult
-from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,6 +76,10 @@ class StatisticalTest(ABC):
         Whether the test has a standard normal deviate.
     has_log10_p : bool
         Whether the test has log10 of p-values that underflow.
+    gives_u2 : bool
+        Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
+    variance : str
+        The variance of confidence intervals of mean differences: one of `t_test.VARIANCES`.
     nan_policy : {"raise", "omit", "propagate"}
         Treatment of NaN: raise an error, leave the cell out for that gene, or do not judge the
         comparisons that involve it.
@@ -86,6 +90,8 @@ class StatisticalTest(ABC):
     needs_m2: bool = False
     has_z: bool = False
     has_log10_p: bool = True
+    gives_u2: ClassVar[bool] = False
+    variance: str = "welch"
     nan_policy: str = "raise"
 
     @property

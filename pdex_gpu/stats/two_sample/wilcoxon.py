@@ -45,6 +45,7 @@ class Wilcoxon(StatisticalTest):
 
     metric = "wilcoxon"
     has_z = True
+    gives_u2 = True
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Wilcoxon | None:
