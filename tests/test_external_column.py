@@ -199,7 +199,7 @@ def test_files(tmp_path: Path) -> None:
         np.testing.assert_allclose(table[name], known[name].ravel(), rtol=1e-12)
     assert known.to_pandas()["n_silent"].dtype == "int64"
     del registry._extra["sd_ratio"]
-    with pytest.raises(FileFormatError, match="not known here: 'sd_ratio'. Import"):
+    with pytest.raises(FileFormatError, match=r"not known here: 'sd_ratio'\. Import"):
         pdex_gpu.open_result(path)
     registry.register(RATIO)
     assert pdex_gpu.open_result(path).columns[-4:] == ("pct_difference", "n_silent", "own_auroc",
