@@ -117,6 +117,10 @@ class StatisticalTest(ABC):
         Whether the test has a standard normal deviate.
     has_log10_p : bool
         Whether the test has log10 of p-values that underflow.
+    gives_u2 : bool
+        Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
+    variance : str
+        The variance of confidence intervals of mean differences: one of `t_test.VARIANCES`.
     nan_policy : {"raise", "omit", "propagate"}
         Treatment of NaN: raise an error, leave the cell out for that gene, or do not judge the
         comparisons that involve it.
@@ -135,6 +139,8 @@ class StatisticalTest(ABC):
     needs_m2: bool = False
     has_z: bool = False
     has_log10_p: bool = True
+    gives_u2: ClassVar[bool] = False
+    variance: str = "welch"
     nan_policy: str = "raise"
 
     def __post_init__(self) -> None:

@@ -69,6 +69,7 @@ class Wilcoxon(StatisticalTest):
     stratified_form = "van Elteren's test"
     scipy_name = "mannwhitneyu"
     has_z = True
+    gives_u2 = True
 
     def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
         sums = kernels.rank_sums(block, genes, contrast)
