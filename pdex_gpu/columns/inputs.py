@@ -8,8 +8,8 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ..stats.samples import Sides
-from ..stats.two_sample.base import Judged, Measured, Stratum
+from ..stats.samples import SamplePair
+from ..stats.two_sample.base import Stratum, SufficientStatistics, TestResult
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ class KernelOutput:
         Sums of squared placements of target and reference, if they are needed.
     """
 
-    own: Measured
+    own: SufficientStatistics
     u2: np.ndarray | None = None
     placements: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -48,8 +48,8 @@ class Values:
 
     Attributes
     ----------
-    test_result : Judged
-    shown : Sides
+    test_result : TestResult
+    shown : SamplePair
         The samples; over strata, all cells of the strata that have both sides. Squared deviations
         may be missing, see `PairValues.sides`.
     n_strata : numpy.ndarray
@@ -60,8 +60,8 @@ class Values:
 
     def __init__(
         self,
-        test_result: Judged,
-        shown: Sides,
+        test_result: TestResult,
+        shown: SamplePair,
         n_strata: np.ndarray,
         exponent: np.ndarray | None,
         level: float,
@@ -94,7 +94,7 @@ class PairValues(Values):
 
     Attributes
     ----------
-    sides : Sides
+    sides : SamplePair
         The samples, with squared deviations if these are needed. Values that are very large or
         small, or vary very little, are scaled, and differ from the original ones by a constant:
         see `in_units`. Numbers of cells are safe to divide by.
@@ -106,9 +106,9 @@ class PairValues(Values):
 
     def __init__(
         self,
-        test_result: Judged,
-        shown: Sides,
-        sides: Sides,
+        test_result: TestResult,
+        shown: SamplePair,
+        sides: SamplePair,
         kernels: KernelOutput,
         *,
         exponent: np.ndarray | None,
@@ -149,8 +149,8 @@ class StrataValues(Values):
 
     def __init__(
         self,
-        test_result: Judged,
-        shown: Sides,
+        test_result: TestResult,
+        shown: SamplePair,
         strata: Sequence[Stratum],
         kernels: Sequence[KernelOutput],
         shape: tuple[int, int],

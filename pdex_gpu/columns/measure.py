@@ -10,9 +10,9 @@ import numpy as np
 
 from ..backends.contract import KernelSet, Moments
 from ..design.contrasts import Contrast, Design
-from ..stats.samples import Sides, pooled_over_strata
+from ..stats.samples import SamplePair, pooled_over_strata
 from ..stats.scales import Scaled, pooled_means, scaled_sides
-from ..stats.two_sample.base import Measured, StatisticalTest, Stratum
+from ..stats.two_sample.base import StatisticalTest, Stratum, SufficientStatistics
 from . import registry
 from .base import Column, GeneByGene, Needs
 from .inputs import KernelOutput, PairValues, StrataValues
@@ -79,7 +79,7 @@ class Analysis:
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, design: Design
     ) -> list[KernelOutput]:
-        """Run the kernels for what `judge` needs apart from moments, for each contrast."""
+        """Run the kernels for what `evaluate` needs apart from moments, for each contrast."""
         return [self._measure(kernels, block, genes, c) for c in design.contrasts]
 
     def _measure(
@@ -90,7 +90,7 @@ class Analysis:
             found = kernels.placements(block, genes, contrast)
             sums = found.sums
             if test.gives_u2:
-                own: Measured = (sums.u2, sums.ties)
+                own: SufficientStatistics = (sums.u2, sums.ties)
             else:
                 own = test.measure(kernels, block, genes, contrast)
             return KernelOutput(own, sums.u2, (found.target, found.reference))
@@ -101,7 +101,7 @@ class Analysis:
             return KernelOutput(own, own[0])
         return KernelOutput(own, kernels.rank_sums(block, genes, contrast).u2)
 
-    def judge(
+    def evaluate(
         self, measured: Sequence[KernelOutput], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
         """Return the fields of some genes as float64 arrays of shape (values, n_genes)."""
@@ -115,9 +115,9 @@ class Analysis:
         alone |= moments.with_exact_sums
         if not alone.any():
             plain = replace(moments, n_measured=None, exact=None)
-            return self._judge_genes(measured, plain, design)
+            return self._evaluate_genes(measured, plain, design)
         # Genes with missing values have their own group sizes, those with exact sums their own
-        # scale: each of them is judged separately.
+        # scale: each of them is evaluated separately.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -129,25 +129,25 @@ class Analysis:
             elif not some.with_exact_sums[0]:
                 some = replace(some, exact=None)
             its = [output.of(genes) for output in measured]
-            for name, values in self._judge_genes(its, some, design).items():
+            for name, values in self._evaluate_genes(its, some, design).items():
                 found[name][:, genes] = values
         return found
 
-    def _judge_genes(
+    def _evaluate_genes(
         self, measured: Sequence[KernelOutput], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
-        """Judge genes whose groups have the same sizes, or one gene that has its own scale."""
+        """Evaluate genes whose groups have the same sizes, or one gene that has its own scale."""
         scaled = scaled_sides(moments, design)
         if design.stratified:
-            return self._judge_strata(measured, scaled, design, moments.mean.shape[1])
+            return self._evaluate_strata(measured, scaled, design, moments.mean.shape[1])
         if design.whole:
-            return self._judge(measured[0], scaled[0])
+            return self._evaluate(measured[0], scaled[0])
         found: dict[str, np.ndarray] = {}
         for name, n in self.fields(design).items():
             found[name] = np.full((n, moments.mean.shape[1]), np.nan)
         for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True):
             used, rows = contrast.rows >= 0, contrast.rows[contrast.rows >= 0]
-            part = self._judge(its, both)
+            part = self._evaluate(its, both)
             for name, values in part.items():
                 if len(found[name]) == 1 < design.n_rows or len(values) == 1 == len(found[name]):
                     found[name][:] = values[:1]
@@ -156,10 +156,10 @@ class Analysis:
                 found[name][rows] = values[used]
         return found
 
-    def _judge(self, measured: KernelOutput, scaled: Scaled) -> dict[str, np.ndarray]:
+    def _evaluate(self, measured: KernelOutput, scaled: Scaled) -> dict[str, np.ndarray]:
         both = _with_cells(scaled.sides)
         values = PairValues(
-            self.test.judge(measured.own, both, **self._of_test),
+            self.test.evaluate(measured.own, both, **self._of_test),
             scaled.shown,
             both,
             measured,
@@ -171,7 +171,7 @@ class Analysis:
         made = {column.name: _gene_by_gene(column).pair(values) for column in self.stored}
         return self._finished(made, scaled.shown)
 
-    def _judge_strata(
+    def _evaluate_strata(
         self, measured: Sequence[KernelOutput], scaled: list[Scaled], design: Design, n_genes: int
     ) -> dict[str, np.ndarray]:
         shape = design.n_rows, n_genes
@@ -187,7 +187,7 @@ class Analysis:
         ]
         pooled = _pooled(scaled, [s.rows for s in strata], shape)
         values = StrataValues(
-            self.test.judge_strata(strata, *shape, **self._of_test),
+            self.test.evaluate_strata(strata, *shape, **self._of_test),
             pooled,
             strata,
             measured,
@@ -207,7 +207,7 @@ class Analysis:
         """Return which optional values of the test are needed."""
         return {"z": Needs.Z in self.needs, "log10_p": Needs.LOG10_P in self.needs}
 
-    def _finished(self, made: dict[str, np.ndarray], both: Sides) -> dict[str, np.ndarray]:
+    def _finished(self, made: dict[str, np.ndarray], both: SamplePair) -> dict[str, np.ndarray]:
         """Add means, and withdraw values where a side has no mean: none is left, or NaN counts."""
         found = {name: np.asarray(values, np.float64) for name, values in made.items()}
         if self.test.nan_policy != "raise":
@@ -227,12 +227,12 @@ def _gene_by_gene(column: Column) -> GeneByGene:
     return column.make
 
 
-def _with_cells(both: Sides) -> Sides:
-    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not judged."""
+def _with_cells(both: SamplePair) -> SamplePair:
+    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not tested."""
     samples = both.target, both.reference
     if all(sample.n.all() for sample in samples):
         return both
-    return Sides(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
+    return SamplePair(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
 
 
 def _of_both_sides(stratum: Stratum) -> Stratum:
@@ -244,7 +244,9 @@ def _of_both_sides(stratum: Stratum) -> Stratum:
     return Stratum(stratum.measured, _with_cells(stratum.sides), rows)
 
 
-def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Sides:
+def _pooled(
+    scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]
+) -> SamplePair:
     """Pool each row's sides over the strata that have both, without squared deviations."""
     pooled = []
     for side in ("target", "reference"):
@@ -255,7 +257,7 @@ def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[i
     if scaled[0].exponent is not None:
         means = pooled_means(scaled, rows, shape[0])
         pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
-    return Sides(*pooled)
+    return SamplePair(*pooled)
 
 
 def make_analysis(
@@ -280,7 +282,7 @@ def make_analysis(
         If a column does not exist, or if the test does not support a column or strata.
     """
     if stratified:
-        test.judge_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
+        test.evaluate_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
     columns = registry.extra_columns(asked, _lacking(test, stratified))
     needs = registry.needs_of(columns)
     in_counts = Needs.COUNT_MEANS in needs or count_means or not exp_post_agg

@@ -314,11 +314,11 @@ class _Run:
             raise _too_small(f"work on {_genes(whole.stop)}", error) from error
 
     def _store(self, moments: Moments, measured: list[KernelOutput], start: int) -> None:
-        """Judge and store a slice, in cache-sized pieces, while the device computes another."""
+        """Evaluate and store a slice, in cache-sized pieces, while the device computes another."""
         job, n_genes = self.job, moments.mean.shape[1]
         for genes in gene_tasks(n_genes, job.design.n_groups, n_threads=1):
             some = [output.of(genes) for output in measured]
-            values = job.analysis.judge(some, moments.of(genes), job.design)
+            values = job.analysis.evaluate(some, moments.of(genes), job.design)
             job.sink.store(RangeResult(start + genes.start, values))
         job.advance(n_genes)
 
