@@ -12,9 +12,9 @@ from ..backends.contract import KernelSet, Moments
 from ..design.contrasts import Contrast, Design
 from ..results.schema import EXTRA, extra_columns
 from ..stats import effects
-from ..stats.samples import Sample, Sides, pooled_over_strata
+from ..stats.samples import Sample, SamplePair, pooled_over_strata
 from ..stats.scales import Scaled, pooled_means, scaled_sides
-from ..stats.two_sample.base import Judged, Measured, StatisticalTest, Stratum
+from ..stats.two_sample.base import StatisticalTest, Stratum, SufficientStatistics, TestResult
 from ..stats.two_sample.t_test import TTest, difference_over_strata, fixed_effect
 from ..stats.two_sample.wilcoxon import Wilcoxon
 
@@ -107,13 +107,13 @@ class Analysis:
 
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, design: Design
-    ) -> list[Measured]:
-        """Run the kernels for what `judge` needs apart from moments; a flat tuple per contrast."""
+    ) -> list[SufficientStatistics]:
+        """Run the kernels for what `evaluate` needs besides moments; a flat tuple per contrast."""
         return [self._measure(kernels, block, genes, c) for c in design.contrasts]
 
     def _measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
-    ) -> Measured:
+    ) -> SufficientStatistics:
         if not self._places:
             found = self.test.measure(kernels, block, genes, contrast)
             return found + ((kernels.rank_sums(block, genes, contrast).u2,) if self._ranks else ())
@@ -125,8 +125,8 @@ class Analysis:
             found = (*self.test.measure(kernels, block, genes, contrast), sums.u2)
         return (*found, placements.target, placements.reference)
 
-    def judge(
-        self, measured: Sequence[Measured], moments: Moments, design: Design
+    def evaluate(
+        self, measured: Sequence[SufficientStatistics], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
         """Return the fields of some genes as float64 arrays of shape (values, n_genes)."""
         alone = np.zeros(moments.mean.shape[1], bool)
@@ -139,9 +139,9 @@ class Analysis:
         alone |= moments.with_exact_sums
         if not alone.any():
             plain = replace(moments, n_measured=None, exact=None)
-            return self._judge_genes(measured, plain, design)
+            return self._evaluate_genes(measured, plain, design)
         # Genes with missing values have their own group sizes, those with exact sums their own
-        # scale: each of them is judged separately.
+        # scale: each of them is evaluated separately.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -153,25 +153,25 @@ class Analysis:
             elif not some.with_exact_sums[0]:
                 some = replace(some, exact=None)
             its = [tuple(array[:, genes] for array in arrays) for arrays in measured]
-            for name, values in self._judge_genes(its, some, design).items():
+            for name, values in self._evaluate_genes(its, some, design).items():
                 found[name][:, genes] = values
         return found
 
-    def _judge_genes(
-        self, measured: Sequence[Measured], moments: Moments, design: Design
+    def _evaluate_genes(
+        self, measured: Sequence[SufficientStatistics], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
-        """Judge genes whose groups have the same sizes, or one gene that has its own scale."""
+        """Evaluate genes whose groups have the same sizes, or one gene that has its own scale."""
         scaled = scaled_sides(moments, design)
         if design.stratified:
-            return self._judge_strata(measured, scaled, design, moments.mean.shape[1])
+            return self._evaluate_strata(measured, scaled, design, moments.mean.shape[1])
         if design.whole:
-            return self._judge(measured[0], scaled[0])
+            return self._evaluate(measured[0], scaled[0])
         found: dict[str, np.ndarray] = {}
         for name, n in self.fields(design).items():
             found[name] = np.full((n, moments.mean.shape[1]), np.nan)
         for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True):
             used, rows = contrast.rows >= 0, contrast.rows[contrast.rows >= 0]
-            part = self._judge(its, both)
+            part = self._evaluate(its, both)
             for name, values in part.items():
                 if len(found[name]) == 1 < design.n_rows or len(values) == 1 == len(found[name]):
                     found[name][:] = values[:1]
@@ -180,12 +180,12 @@ class Analysis:
                 found[name][rows] = values[used]
         return found
 
-    def _judge(self, measured: Measured, scaled: Scaled) -> dict[str, np.ndarray]:
+    def _evaluate(self, measured: SufficientStatistics, scaled: Scaled) -> dict[str, np.ndarray]:
         own, u2, placements = self._split(measured)
         wanted = set(self.columns)
         shown, both = scaled.shown, _with_cells(scaled.sides)
-        judged = self.test.judge(own, both, z="z" in wanted, log10_p="log10_p" in wanted)
-        found = self._of_test(judged)
+        result = self.test.evaluate(own, both, z="z" in wanted, log10_p="log10_p" in wanted)
+        found = self._of_test(result)
         n, m = both.target.n, both.reference.n
         if _RANKED & wanted:
             assert u2 is not None
@@ -208,8 +208,12 @@ class Analysis:
         there = (shown.target.n > 0.0) & (shown.reference.n > 0.0)
         return self._only_fields(found | self._of_sides(shown, there))
 
-    def _judge_strata(
-        self, measured: Sequence[Measured], scaled: list[Scaled], design: Design, n_genes: int
+    def _evaluate_strata(
+        self,
+        measured: Sequence[SufficientStatistics],
+        scaled: list[Scaled],
+        design: Design,
+        n_genes: int,
     ) -> dict[str, np.ndarray]:
         shape = design.n_rows, n_genes
         wanted = set(self.columns)
@@ -224,14 +228,14 @@ class Analysis:
             for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True)
         ]
         parts = [(self._split(s.measured), s) for s in strata]
-        judged = self.test.judge_strata(
+        result = self.test.evaluate_strata(
             [Stratum(own, s.sides, s.rows) for (own, _, _), s in parts],
             *shape,
             z="z" in wanted,
             log10_p="log10_p" in wanted,
         )
         pooled = _pooled(scaled, [s.rows for s in strata], shape)
-        found = self._of_test(judged)
+        found = self._of_test(result)
         if _RANKED & wanted:
             found |= self._ranked(_weighted_auroc([(u2, s) for (_, u2, _), s in parts], shape))
         if "mean_difference" in wanted:
@@ -253,7 +257,7 @@ class Analysis:
         found |= self._of_sides(pooled, n_strata)
         return self._only_fields(found)
 
-    def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
+    def _spoil(self, found: dict[str, np.ndarray], both: SamplePair) -> None:
         """Withdraw results where a side has no mean: no value is left, or NaN is propagated."""
         if self.test.nan_policy == "raise":
             return
@@ -262,7 +266,7 @@ class Analysis:
             no_answer = {"p_value": 1.0, "log10_p": 0.0}.get(name, np.nan)
             found[name] = np.where(unknown, no_answer, found[name])
 
-    def _of_sides(self, both: Sides, n_strata: np.ndarray) -> dict[str, np.ndarray]:
+    def _of_sides(self, both: SamplePair, n_strata: np.ndarray) -> dict[str, np.ndarray]:
         """Return the fields that describe the samples themselves."""
         found = self._means(both) | self._expressed(both)
         if self.test.nan_policy == "omit":
@@ -273,8 +277,8 @@ class Analysis:
         return found
 
     def _split(
-        self, measured: Measured
-    ) -> tuple[Measured, np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
+        self, measured: SufficientStatistics
+    ) -> tuple[SufficientStatistics, np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
         """Split arrays into the test's own, twice U (if known) and sums of squared placements."""
         placements = None
         if self._places:
@@ -284,7 +288,7 @@ class Analysis:
             return measured[:-1], measured[-1], placements
         return measured, measured[0] if isinstance(self.test, Wilcoxon) else None, placements
 
-    def _means(self, both: Sides) -> dict[str, np.ndarray]:
+    def _means(self, both: SamplePair) -> dict[str, np.ndarray]:
         found = {}
         for mean in _MEANS:
             for side in ("target", "reference"):
@@ -293,14 +297,14 @@ class Analysis:
                     found[f"{side}_{mean}"] = values
         return found
 
-    def _of_test(self, judged: Judged) -> dict[str, np.ndarray]:
-        found = {"statistic": judged.statistic, "p_value": judged.p_value}
-        for name, values in (("z", judged.z), ("log10_p", judged.log10_p)):
+    def _of_test(self, result: TestResult) -> dict[str, np.ndarray]:
+        found = {"statistic": result.statistic, "p_value": result.p_value}
+        for name, values in (("z", result.z), ("log10_p", result.log10_p)):
             if values is not None:
                 found[name] = values
         return found
 
-    def _expressed(self, both: Sides) -> dict[str, np.ndarray]:
+    def _expressed(self, both: SamplePair) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for side, sample in (("target", both.target), ("reference", both.reference)):
             _add_expressed(found, side, sample, self._stored)
@@ -335,12 +339,12 @@ def _add_expressed(
             found[f"{side}_fraction"] = sample.n_expressed / sample.n
 
 
-def _with_cells(both: Sides) -> Sides:
-    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not judged."""
+def _with_cells(both: SamplePair) -> SamplePair:
+    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not tested."""
     samples = both.target, both.reference
     if all(sample.n.all() for sample in samples):
         return both
-    return Sides(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
+    return SamplePair(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
 
 
 def _of_both_sides(stratum: Stratum) -> Stratum:
@@ -352,7 +356,9 @@ def _of_both_sides(stratum: Stratum) -> Stratum:
     return Stratum(stratum.measured, _with_cells(stratum.sides), rows)
 
 
-def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Sides:
+def _pooled(
+    scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]
+) -> SamplePair:
     """Pool each row's sides over the strata that have both, without squared deviations."""
     pooled = []
     for side in ("target", "reference"):
@@ -363,7 +369,7 @@ def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[i
     if scaled[0].exponent is not None:
         means = pooled_means(scaled, rows, shape[0])
         pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
-    return Sides(*pooled)
+    return SamplePair(*pooled)
 
 
 def _there(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
@@ -428,7 +434,7 @@ def make_analysis(
         If a column does not exist, or if the test does not support a column or strata.
     """
     if stratified:
-        test.judge_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
+        test.evaluate_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
     columns = extra_columns(asked, _lacking(test, stratified))
     wanted = set(columns)
     in_counts = bool(_COUNT_SPACE & wanted) or count_means or not exp_post_agg

@@ -78,7 +78,7 @@ def run_range(
     def compute(genes: slice) -> None:
         moments = group_moments(job, block, genes)
         measured = job.analysis.measure(job.kernels, block, genes, job.design)
-        values = job.analysis.judge(measured, moments, job.design)
+        values = job.analysis.evaluate(measured, moments, job.design)
         store(RangeResult(block.gene_start + genes.start, values))
         job.advance(genes.stop - genes.start)
 

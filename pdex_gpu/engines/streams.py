@@ -24,7 +24,7 @@ from ..errors import DeviceLostError, DeviceMemoryError
 from ..sinks.base import RangeResult
 from ..sources.base import Chunk, Reader
 from ..sources.chunk_ops import halves
-from ..stats.two_sample.base import Measured
+from ..stats.two_sample.base import SufficientStatistics
 from ..utils.parallel import Map, pool_map
 from ..utils.value_summary import ValueSummary
 from .base import Job, gene_tasks, group_moments
@@ -293,7 +293,9 @@ class _Run:
         moments, measured = found or self._measure_or_raise(block, genes, alone=True)
         self._store(moments, measured, block.gene_start + genes.start)
 
-    def _measure(self, block: Block, genes: slice) -> tuple[Moments, list[Measured]] | None:
+    def _measure(
+        self, block: Block, genes: slice
+    ) -> tuple[Moments, list[SufficientStatistics]] | None:
         try:
             return self._measure_or_raise(block, genes, alone=False)
         except DeviceMemoryError:
@@ -301,7 +303,7 @@ class _Run:
 
     def _measure_or_raise(
         self, block: Block, genes: slice, *, alone: bool
-    ) -> tuple[Moments, list[Measured]]:
+    ) -> tuple[Moments, list[SufficientStatistics]]:
         job, kernels = self.job, self.kernels
         whole = slice(0, genes.stop - genes.start)
         try:
@@ -311,12 +313,12 @@ class _Run:
         except DeviceMemoryError as error:
             raise _too_small(f"work on {_genes(whole.stop)}", error) from error
 
-    def _store(self, moments: Moments, measured: list[Measured], start: int) -> None:
-        """Judge and store a slice, in cache-sized pieces, while the device computes another."""
+    def _store(self, moments: Moments, measured: list[SufficientStatistics], start: int) -> None:
+        """Evaluate and store a slice, in cache-sized pieces, while the device computes another."""
         job, n_genes = self.job, moments.mean.shape[1]
         for genes in gene_tasks(n_genes, job.design.n_groups, n_threads=1):
             some = [tuple(array[:, genes] for array in arrays) for arrays in measured]
-            values = job.analysis.judge(some, moments.of(genes), job.design)
+            values = job.analysis.evaluate(some, moments.of(genes), job.design)
             job.sink.store(RangeResult(start + genes.start, values))
         job.advance(n_genes)
 

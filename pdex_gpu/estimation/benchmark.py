@@ -219,7 +219,7 @@ def _run_kernels(
             centred=analysis.centred, expm1=analysis.expm1, log1p=analysis.log1p,
         )  # fmt: skip
         measured = analysis.measure(kernels, block, genes, design)
-        sink.store(RangeResult(genes.start, analysis.judge(measured, moments, design)))
+        sink.store(RangeResult(genes.start, analysis.evaluate(measured, moments, design)))
 
     n_genes = chunk.n_genes
     tasks = [slice(i, min(i + task, n_genes)) for i in range(0, n_genes, task)]

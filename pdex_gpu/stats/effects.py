@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from .distributions.log_tails import _log_half_step
-from .samples import Sides
+from .samples import SamplePair
 from .two_sample.t_test import standard_error
 
 # From this df on, quantiles of Student's t are evaluated as a polynomial in 1 / df.
@@ -47,7 +47,7 @@ def auroc_interval(
     return np.maximum(mean - reach, 0.0), np.minimum(mean + reach, 1.0)
 
 
-def mean_interval(sides: Sides, variance: str, level: float) -> tuple[np.ndarray, np.ndarray]:
+def mean_interval(sides: SamplePair, variance: str, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the confidence interval of the difference of means, by Student's t.
 
     The variance is that of the test.
@@ -86,7 +86,7 @@ def _fitted_quantile(level: float) -> np.polynomial.Chebyshev:
     return np.polynomial.Chebyshev.fit(nodes, values, _DEGREE, domain=[0.0, 1.0 / _FITTED_FROM])
 
 
-def cohens_d(sides: Sides) -> np.ndarray:
+def cohens_d(sides: SamplePair) -> np.ndarray:
     """Return the difference of means over the pooled standard deviation (Cohen 1988).
 
     It is NaN where that standard deviation is 0.
