@@ -478,6 +478,8 @@ _CALLS = (
     Target("open_result", _own("open_result"),
            lambda world, rng: {"path": world.folder / "result.parquet"}),
     Target("backends", _own("backends"), lambda world, rng: {}, (), 0.1),
+    *(Target(name, _own(name), lambda world, rng: {}, (), 0.5)
+      for name in ("Wilcoxon", "AndersonDarling", "TTest", "KolmogorovSmirnov")),
 )  # fmt: skip
 
 #: Public classes, and which attribute of a world is one.
