@@ -160,9 +160,9 @@ def test_pairs_and_groups(files, screen):
 
 def test_the_result_takes_what_a_run_refuses_to_have_less_for(files, monkeypatch):
     """To the byte: a byte less is too little, but for what is spared."""
-    from pdex_gpu.sinks import memory
+    from pdex_gpu.engines import memory_model
 
-    monkeypatch.setattr(memory, "_SPARE", 0)
+    monkeypatch.setattr(memory_model, "SPARE", 0)
     found = counted(files["csr-gzip"], columns=["auroc", "log10_p"])
     assert counted(files["csr-gzip"], columns=["auroc", "log10_p"],
                    memory=found.result_bytes).problems == ()  # fmt: skip
@@ -333,10 +333,9 @@ def small_disks(monkeypatch, **free: int) -> None:
 
 
 def test_too_little_memory(files, monkeypatch):
-    from pdex_gpu.engines import plan
-    from pdex_gpu.sinks import memory
+    from pdex_gpu.engines import memory_model, plan
 
-    monkeypatch.setattr(memory, "_SPARE", 0)
+    monkeypatch.setattr(memory_model, "SPARE", 0)
     monkeypatch.setattr(plan, "SPARE", 0)
     found = counted(files["csr-gzip"], memory=10_000)
     assert found.lacks == ("memory",)

@@ -74,7 +74,7 @@ def test_what_is_no_matter_of_arguments_passes_through(kind, monkeypatch, world:
     def stop(*_: object) -> None:
         raise kind
 
-    monkeypatch.setattr("pdex_gpu.api.make_schedule", stop)
+    monkeypatch.setattr("pdex_gpu.engines.local.plan_run", stop)
     with pytest.raises(kind):
         pdex_gpu.differential_expression(world.adata(), "gene", backend="reference", progress=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tables
 
-from pdex_gpu.engines.schedule import RESULTS_PER_RANGE
+from pdex_gpu.engines.memory_model import RESULTS_PER_RANGE
 from pdex_gpu.estimation.model import SPLIT, Crew, Rates, Work, predict
 
 _UNITS = {

@@ -49,8 +49,9 @@ from ...utils.atomic_files import private_umask
 from ...utils.leftovers import temporary_folder
 from ...utils.parallel import Map
 from ..base import Job
-from ..plan import Plan, make_plan
-from ..schedule import RANGES_PER_PROCESS, chunk_size_of_files, leave_out
+from ..memory_model import MemoryModel
+from ..plan import RANGES_PER_WORKER, Plan, Schedule, leave_out, make_plan
+from ..schedule import gene_chunk_size
 from . import tasks
 from .split_files import SplitFiles, SplitFolder
 from .survey import Workers, survey
@@ -88,16 +89,27 @@ class _Data:
 
 
 class Cluster:
-    """The cluster of a call; a context manager.
+    """Runs ranges on the workers of a cluster; see :class:`.executor.Executor`.
 
     Parameters
     ----------
     client : distributed.Client
+    settings : Settings
+    kernels : KernelSet
+        Adjusts p-values in this process.
+    on_close : contextlib.ExitStack
+        Closed with the executor.
     """
 
-    def __init__(self, client: Client) -> None:
+    engine = "dask"
+
+    def __init__(
+        self, client: Client, settings: Settings, kernels: KernelSet, on_close: ExitStack
+    ) -> None:
         self.client = client
-        self._stack = ExitStack()
+        self.settings = settings
+        self.kernels = kernels
+        self._stack = on_close
         self.workers: Workers | None = None
         self._split: SplitFolder | None = None
         self._split_edges: tuple[int, ...] = ()
@@ -105,10 +117,8 @@ class Cluster:
         self._settings: Settings | None = None
         self._parent: Path | None = None  # folder for split rows, if not the checkpoint's
 
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Remove the own folder, if there is one, and the client, if it was made for this call."""
         self._stack.close()
 
     @property
@@ -166,34 +176,27 @@ class Cluster:
             self._split = SplitFolder(parent, {} if checkpoint is None else checkpoint.identity)
 
     def plan(
-        self,
-        source: Source,
-        n_groups: int,
-        kernels: KernelSet,
-        settings: Settings,
-        sink: Sink,
-        run: Map,
+        self, source: Source, n_groups: int, sink: Sink, budget: int, parallel_map: Map
     ) -> Plan:
         """Plan the ranges of genes that the sink lacks, in sizes that the tightest worker can hold.
 
         Where an earlier call split the rows, its ranges are reused.
         """
         assert self.workers is not None
-        tightest, gene_chunk_size = self.workers.tightest, settings.gene_chunk_size
-        if settings.out is not None:
-            gene_chunk_size = chunk_size_of_files(gene_chunk_size, n_groups)
+        tightest, settings = self.workers.tightest, self.settings
+        schedule = Schedule(
+            n_workers=1,
+            n_threads=settings.n_threads or 1,
+            gene_chunk_size=gene_chunk_size(settings, n_groups),
+            at_least=RANGES_PER_WORKER * self.workers.slots,
+            split_elsewhere=source.read_whole,
+        )
         try:
             plan = make_plan(
-                source,
-                n_groups,
-                packed_bytes=kernels.packed_bytes,
-                budget=tightest.budget // tightest.n_threads,
-                n_workers=1,
-                n_threads=settings.n_threads or 1,
-                gene_chunk_size=gene_chunk_size,
-                at_least=RANGES_PER_PROCESS * self.workers.slots,
-                split_elsewhere=source.read_whole,
-                run=run,
+                MemoryModel.of(source, n_groups, self.kernels.packed_bytes),
+                schedule,
+                tightest.budget // tightest.n_threads,
+                parallel_map=parallel_map,
             )
         except MemoryBudgetError as error:
             raise MemoryBudgetError(
@@ -211,13 +214,13 @@ class Cluster:
                 found, self._split_edges = again, before
         return replace(found, n_workers=self.workers.slots)
 
-    def remove_split(self) -> None:
+    def discard(self) -> None:
         """Remove the split rows."""
         if self._split is not None:
             self._split.remove()
 
-    def run(self, job: Job) -> None:
-        """Run every pending range of a job."""
+    def run(self, job: Job[Source]) -> None:
+        """Run every range that the job's plan has to do."""
         assert self._data is not None
         assert self._settings is not None
         source, plan = job.source, job.plan
@@ -263,7 +266,7 @@ class Cluster:
         ranges = Ranges.of(self._split_edges, source.n_genes, rows.index_dtype)
         return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
 
-    def _split_rows(self, job: Job, work: Work, futures: _Futures) -> None:
+    def _split_rows(self, job: Job[Source], work: Work, futures: _Futures) -> None:
         """Run the first stage: write all rows, block by block, to the shared folder."""
         assert self.workers is not None
         assert self._data is not None
@@ -303,7 +306,7 @@ class Cluster:
             rows.counted = work.split.seen(job.source.n_genes)
             raise UnevenError("ranges of genes are larger than was estimated")
 
-    def _test(self, job: Job, work: Work, futures: _Futures) -> None:
+    def _test(self, job: Job[Source], work: Work, futures: _Futures) -> None:
         """Test the ranges of genes, and store each result as it arrives."""
         assert self._data is not None
         ranges = [job.plan.genes(k) for k in job.plan.todo]
@@ -453,7 +456,7 @@ def _how(data: Any, source: Source) -> _Data:
     )
 
 
-def _sent(job: Job, data: _Data) -> Sent | None:
+def _sent(job: Job[Source], data: _Data) -> Sent | None:
     if data.labels:
         return None
     in_memory = data.path is None and data.blocks is None
