@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .compat.pdex_0_3 import pdex
     from .compat.scanpy import rank_genes_groups
     from .estimation.estimate import Estimate, estimate
+    from .request.engines import Dask
     from .results.file import ResultFile, open_result
     from .results.memory import DEResult
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Calibration": "calibration.result",
     "DEResult": "results.memory",
+    "Dask": "request.engines",
     "Estimate": "estimation.estimate",
     "ResultFile": "results.file",
     "backends": "backends",
@@ -44,6 +46,7 @@ _WHERE = {
 __all__ = [
     "Calibration",
     "DEResult",
+    "Dask",
     "Estimate",
     "ResultFile",
     "__version__",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 from .pipeline.execute import compare
+from .request.engines import Dask
 from .request.options import Settings
 from .results.file import ResultFile
 from .results.memory import DEResult
@@ -67,7 +68,7 @@ def differential_expression(
     restart: bool = False,
     spreadsheet_safe: bool = False,
     backend: str = "auto",
-    engine: str = "auto",
+    engine: str | Dask = "auto",
     client: Any = None,
     memory: str | float | int | None = None,
     scratch: str | os.PathLike[str] | None = None,
@@ -167,10 +168,13 @@ def differential_expression(
         read the apostrophe, too.
     backend : {"auto", "cpu", "reference", "cuda"}
         ``"auto"`` takes the first that can run here, or the one that ``PDEX_GPU_BACKEND`` names.
-    engine : {"auto", "threads", "shared_memory", "serial", "dask"}
-        How the work is distributed; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a
-        Dask cluster, each with the backend available there. Workers open the data from the path,
-        so the path must lead to the same file or store on all of them.
+    engine : {"auto", "threads", "shared_memory", "serial", "dask"} or Dask
+        How the work is distributed; ``"auto"`` is threads. ``"shared_memory"`` starts worker
+        processes that share one copy of a matrix in memory. They are faster than threads where
+        Python itself is busy: with the numpy kernel set, and with options of a test that run
+        through scipy. ``"dask"`` runs on the workers of a Dask cluster, each with the backend
+        available there. Workers open the data from the path, so the path must lead to the same
+        file or store on all of them. ``Dask(client)`` is ``"dask"`` with that client.
     client : distributed.Client or str, optional
         With ``engine="dask"``: a client, or the address of a scheduler; the current client by
         default.

@@ -478,6 +478,7 @@ _CALLS = (
     Target("open_result", _own("open_result"),
            lambda world, rng: {"path": world.folder / "result.parquet"}),
     Target("backends", _own("backends"), lambda world, rng: {}, (), 0.1),
+    Target("Dask", _own("Dask"), lambda world, rng: {}, (), 0.1),
 )  # fmt: skip
 
 #: Public classes, and which attribute of a world is one.

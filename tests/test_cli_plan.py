@@ -17,7 +17,7 @@ from pdex_gpu.cli import main
 from pdex_gpu.cli.commands.plan import _duration
 from pdex_gpu.engines import memory_model, plan
 from pdex_gpu.estimation import benchmark
-from pdex_gpu.estimation.model import PHASES, Rates
+from pdex_gpu.estimation.model import PHASES, MachineRates
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 from pdex_gpu.utils.exit_codes import Exit
 
@@ -190,7 +190,7 @@ def test_json(screen, capsys, quick):
     assert set(found["seconds"]) == {"total", *PHASES}
     total = sum(found["seconds"][phase] for phase in PHASES)
     np.testing.assert_allclose(found["seconds"]["total"], total)
-    assert set(found["rates"]) == set(asdict(Rates()))
+    assert set(found["rates"]) == set(asdict(MachineRates()))
     assert found["problems"] == found["lacks"] == []
 
 

@@ -38,7 +38,7 @@ from pdex_gpu.estimation.model import (
     SPLIT,
     WHOLE,
     Crew,
-    Rates,
+    MachineRates,
     Work,
     predict,
 )
@@ -54,7 +54,7 @@ from pdex_gpu.utils.parallel import pool_map
 
 N_CELLS, N_GENES, N_TARGETS = 600, 50, 5
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}
-RATES = Rates(*(float(k + 1) for k in range(len(fields(Rates)))))
+RATES = MachineRates(*(float(k + 1) for k in range(len(fields(MachineRates)))))
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +472,7 @@ WORK = Work(
 )  # fmt: skip
 # start, read_stored, read_decoded, split, gather, pack, visit, rank, judge, scratch, store, finish,
 # write
-EXACT = Rates(0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0, 31.0)
+EXACT = MachineRates(0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0, 31.0)
 
 
 def test_the_model_in_one_process():

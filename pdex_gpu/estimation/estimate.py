@@ -19,6 +19,7 @@ from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
 from ..pipeline.output import check_output, input_file
+from ..request.engines import Dask
 from ..request.options import Settings, check_settings
 from ..request.screen import design_of, open_screen
 from ..sources.base import Source
@@ -28,7 +29,7 @@ from ..sources.stored.sparse import StoredCsc
 from ..stats.registry import make_test
 from ..utils.checks import check_count, check_flag, check_number
 from ..utils.resources import available_memory, memory_budget
-from .model import IN_MEMORY, SPLIT, Crew, Rates, predict
+from .model import IN_MEMORY, SPLIT, Crew, MachineRates, predict
 from .workload import DENSE_SHARE, Counted
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Estimate:
     phases : dict of str to float
         Seconds of each phase: start, reading (and decoding), splitting, testing, finishing,
         writing; empty if not estimated.
-    rates : Rates or None
+    rates : MachineRates or None
         Constants behind the estimate of seconds.
     lacks : tuple of str
         What would run out: ``"memory"``, ``"scratch"``, ``"output"``.
@@ -125,7 +126,7 @@ class Estimate:
     backend: str
     engine: str
     phases: dict[str, float]
-    rates: Rates | None
+    rates: MachineRates | None
     lacks: tuple[str, ...]
     problems: tuple[str, ...]
     assumptions: tuple[str, ...]
@@ -153,7 +154,7 @@ def estimate(
     allow: str | Collection[str] = (),
     out: str | os.PathLike[str] | None = None,
     backend: str = "auto",
-    engine: str = "auto",
+    engine: str | Dask = "auto",
     memory: str | float | int | None = None,
     scratch: str | os.PathLike[str] | None = None,
     n_workers: int | None = None,
@@ -163,7 +164,7 @@ def estimate(
     workers: int | None = None,
     density: float | None = None,
     timing: bool = True,
-    rates: Rates | None = None,
+    rates: MachineRates | None = None,
     **test_options: Any,
 ) -> Estimate:
     """Estimate the memory, disk and time that :func:`differential_expression` would take.
@@ -191,7 +192,7 @@ def estimate(
         Share of nonzeros of a dense matrix; 0.2 by default.
     timing : bool
         False to measure nothing and estimate no seconds.
-    rates : Rates, optional
+    rates : MachineRates, optional
         Constants measured earlier, on this machine or another: ``rates`` of an estimate.
     **test_options
         As in :func:`differential_expression`.
@@ -225,7 +226,8 @@ def estimate(
     if density is not None and not 0.0 < check_number("density", density, share) <= 1.0:
         raise OptionError(f"density={density!r} must be {share}.")
     check_flag("timing", timing)
-    if isinstance(engine, str) and engine == "dask" and workers is None:
+    on_cluster = isinstance(engine, Dask) or (isinstance(engine, str) and engine == "dask")
+    if on_cluster and workers is None:
         raise OptionError(
             "engine='dask' takes as long as the cluster is large. Give its workers with workers= "
             "(--dask-workers)."

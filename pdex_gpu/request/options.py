@@ -27,6 +27,7 @@ from ..utils.checks import (
 )
 from ..utils.progress import check_progress
 from ..utils.resources import memory_budget
+from .engines import Dask
 
 # Names of entries that give the numbers of other tools.
 PDEX_ENTRY, SCANPY_ENTRY = "parallel_differential_expression", "rank_genes_groups"
@@ -82,7 +83,7 @@ class Settings:
     restart: bool = False
     spreadsheet_safe: bool = False
     backend: str = "auto"
-    engine: str = "auto"
+    engine: Any = "auto"  # the name of an engine; a `Dask` becomes "dask" and its client
     client: Any = None
     memory: str | float | int | None = None
     scratch: str | os.PathLike[str] | None = None
@@ -98,6 +99,17 @@ class Settings:
     test_options: dict[str, Any] = field(default_factory=dict)
     entry: Entry = Entry()
     n_processes: int | None = None  # worker processes, if `engine` is auto and the backend has them
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.engine, Dask):
+            return
+        if self.client is not None:
+            raise OptionError(
+                f"engine={shown(self.engine)} names its client, and so does "
+                f"client={shown(self.client)}. Leave client out."
+            )
+        object.__setattr__(self, "client", self.engine.client)
+        object.__setattr__(self, "engine", "dask")
 
     @property
     def group_column(self) -> str:
