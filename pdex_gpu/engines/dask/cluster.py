@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 #: Largest matrix in memory, in bytes of all its arrays, that is sent to workers.
 MOST_SENT = 100_000_000
 _MOST_SETTINGS = 20_000  # bytes
+# How rows are cut into blocks: choices. Large blocks make few files. Each slot gets several, so that
+# none waits long for the last. A block takes half of a task's memory, as it is also decoded.
 _BLOCK = 1 << 24  # maximum entries in a block of rows
 _SMALLEST_BLOCK = 1 << 16
 _BLOCKS_A_SLOT = 4
@@ -114,7 +116,7 @@ class Cluster:
         self._split: SplitFolder | None = None
         self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
-        self._settings: Settings | None = None
+        self._task_settings: Settings | None = None  # what tasks carry of the settings
         self._parent: Path | None = None  # folder for split rows, if not the checkpoint's
 
     def close(self) -> None:
@@ -145,9 +147,9 @@ class Cluster:
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
             light = replace(light, groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
-        self._settings = light
+        self._task_settings = light
         with _lost_told(self.client, None):
-            self.workers = survey(self.client, self._settings, test, self._data.path, folders)
+            self.workers = survey(self.client, self._task_settings, test, self._data.path, folders)
         if dataset.source.read_whole and (settings.out is None or settings.scratch is not None):
             if settings.out is None:
                 self._parent = self._own_folder(folders[-1]) / "split"
@@ -222,7 +224,7 @@ class Cluster:
     def run(self, job: Job[Source]) -> None:
         """Run every range that the job's plan has to do."""
         assert self._data is not None
-        assert self._settings is not None
+        assert self._task_settings is not None
         source, plan = job.source, job.plan
         if not plan.todo:
             return
@@ -231,7 +233,7 @@ class Cluster:
         sent = _sent(job, self._data)
         work = Work(
             token=uuid.uuid4().hex[:16],
-            settings=self._settings,
+            settings=self._task_settings,
             analysis=job.analysis,
             path=self._data.path,
             identity=None if self._data.path is None else dict(source.identity()),

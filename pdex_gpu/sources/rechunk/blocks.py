@@ -8,7 +8,8 @@ import numpy as np
 
 from ..base import Reading
 
-MARGIN = 1.2  # factor on estimates of entries: too high costs little, too low a new plan
+# Factor on estimates of entries: a choice. Too high costs some width of ranges, too low a new plan.
+MARGIN = 1.2
 
 
 class RowBlocks(Protocol):
