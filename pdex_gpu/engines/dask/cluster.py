@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 #: Largest matrix in memory, in bytes of all its arrays, that is sent to workers.
 MOST_SENT = 100_000_000
 _MOST_SETTINGS = 20_000  # bytes
-# How rows are cut into blocks: choices. Large blocks make few files. Each slot gets several, so that
-# none waits long for the last. A block takes half of a task's memory, as it is also decoded.
+# How rows are cut into blocks: choices. Large blocks make few files. Each slot gets several, so
+# that none waits long for the last. A block takes half of the memory of a task, which decodes it.
 _BLOCK = 1 << 24  # maximum entries in a block of rows
 _SMALLEST_BLOCK = 1 << 16
 _BLOCKS_A_SLOT = 4
