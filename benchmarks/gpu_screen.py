@@ -12,7 +12,8 @@ from scipy import sparse, special
 
 from pdex_gpu.design.build import make_design
 from pdex_gpu.design.contrasts import Design
-from pdex_gpu.sources.dataset import Dataset, Labels, object_array
+from pdex_gpu.design.labels import Labels, object_array
+from pdex_gpu.sources.dataset import Dataset
 from pdex_gpu.sources.memory.open import from_array
 from pdex_gpu.utils.resources import cpu_count
 

@@ -12,7 +12,7 @@ class Dask:
 
     The same as ``engine="dask", client=client``.
 
-    Parameters
+    Attributes
     ----------
     client : distributed.Client or str, optional
         A client, or the address of a scheduler; the current client by default.
