@@ -41,7 +41,7 @@ class Case:
 CASES = {
     # A trimmed t-test is scipy's: one call per pair, all of it under Python's lock.
     "scipy_option": Case(
-        "t-test, trim=0.1, which runs through scipy", 20_000, 400, 50,
+        "t-test, trim=0.1, which runs through scipy", 20_000, 400, 100,
         {"metric": "t-test", "trim": 0.1},
     ),
     # The compiled kernels release the lock.
