@@ -80,7 +80,7 @@ test: lint $(VENV)/.browser
 test-all: test test-hostile test-peers test-cupy test-images
 
 # Hostile calls, files and faults from a generator; PDEX_GPU_HOSTILE_CASES, _FILES and _FAULTS say
-# how many. Any of them by number: `python -m hostile --help`, in tests.
+# how many. Any of them by number: `python -m hostile --help`, in tests/support.
 test-hostile: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m hostile $(PYTEST_ARGS)
 
@@ -119,7 +119,7 @@ $(CUPY)/.done: tests/requirements-cupy.txt $(VENV)/.test
 
 test-cupy: $(CUPY)/.done
 	PYTHONPATH=$(CUPY) $(BIN)/python -c "import cupy; cupy.cuda.nvrtc.getVersion()"
-	PYTHONPATH=$(CUPY) $(BIN)/python -m pytest tests/test_cuda_device.py $(PYTEST_ARGS)
+	PYTHONPATH=$(CUPY) $(BIN)/python -m pytest tests/device/test_cuda_device.py $(PYTEST_ARGS)
 
 # Needs a CUDA device, and CuPy for it in .venv.
 test-gpu: $(VENV)/.test

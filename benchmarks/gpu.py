@@ -89,16 +89,16 @@ def main(argv: list[str] | None = None) -> int:
     if problem := sizes.problem():
         print(problem, file=sys.stderr)
         return WRONG_OPTIONS
-    usable, reason, _ = probe.probe(options.device)
-    if not usable:
-        print(f"no CUDA device can be used here: {reason}", file=sys.stderr)
+    found = probe.probe(options.device)
+    if not found.usable:
+        print(f"no CUDA device can be used here: {found.reason}", file=sys.stderr)
         return NO_DEVICE
     options.device = probe.usable_device(options.device)
     meter = gpu_meter.open_meter(options.device)
     record = GpuRecord(
         {**asdict(sizes), "rounds": options.rounds, "slow_rounds": options.slow_rounds,
          "small_memory": options.small_memory, "budget": options.budget},
-        meter.facts() | {"probe": reason},
+        meter.facts() | {"probe": found.reason},
         emulated=meter.emulated or _is_emulated(),
         full_size=sizes == FULL and options.small_memory == SMALL_MEMORY,
         commit_text=options.commit,

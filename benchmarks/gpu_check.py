@@ -49,7 +49,7 @@ class Truth:
     dense : dict
         Values of the genes by name, ``"log1p"`` and ``"counts"``, cells x genes.
     outputs : dict
-        What the reference kernel set says, by name of the values.
+        What the numpy kernel set says, by name of the values.
     """
 
     genes: np.ndarray
@@ -99,7 +99,7 @@ class Findings:
 
 
 def make_truth(screen: Screen) -> Truth:
-    """Let the reference kernel set compute genes from the densest to the sparsest."""
+    """Let the numpy kernel set compute genes from the densest to the sparsest."""
     by_entries = np.argsort(screen.entries, kind="stable")
     n_genes, n_targets = len(by_entries), screen.sizes.perturbations
     genes = by_entries[_spread(n_genes, _N_GENES)]

@@ -13,7 +13,7 @@ from gpu_screen import Screen
 from pdex_gpu.backends.cuda import anderson_darling, moments, rank_sums
 from pdex_gpu.backends.cuda.packed import make_slice
 from pdex_gpu.backends.cuda.sort import sort_slice
-from pdex_gpu.backends.cuda.stream_slots import Lane
+from pdex_gpu.backends.cuda.stream_slots import StreamSlot
 from pdex_gpu.design.contrasts import Contrast, Design
 from pdex_gpu.stats.two_sample.wilcoxon import Wilcoxon
 
@@ -29,18 +29,18 @@ def pack(kernels: Any, screen: Screen, design: Design, run: Any) -> Any:
 
 @dataclass
 class Resident:
-    """A block on the device, and one lane to compute it on."""
+    """A block on the device, and one slot to compute it on."""
 
     kernels: Any
     block: Any
     design: Design
-    lane: Lane
+    slot: StreamSlot
     slices: list[slice]
 
     @classmethod
     def of(cls, kernels: Any, block: Any, design: Design) -> Resident:
-        lane = Lane(kernels.device, kernels.shapes)
-        return cls(kernels, block, design, lane, kernels.tasks(block, design))
+        slot = StreamSlot(kernels.device, kernels.shapes)
+        return cls(kernels, block, design, slot, kernels.tasks(block, design))
 
     @property
     def contrast(self) -> Contrast:
@@ -48,26 +48,26 @@ class Resident:
         return self.design.contrasts[0]
 
     def all_queued(self) -> float:
-        """Layout, sort and rank sums of every slice, queued on one lane; seconds."""
-        stream = self.lane.stream
+        """Layout, sort and rank sums of every slice, queued on one slot; seconds."""
+        stream = self.slot.stream
         stream.synchronize()
         start = time.perf_counter()
         for genes in self.slices:
-            with make_slice(self.block, genes, self.lane) as part:
+            with make_slice(self.block, genes, self.slot) as part:
                 sort_slice(part)
                 rank_sums.queue(part, self.contrast)
         stream.synchronize()
         return time.perf_counter() - start
 
-    def on_all_lanes(self) -> float:
+    def on_all_slots(self) -> float:
         """The same side by side, as in a call; seconds."""
 
         def compute(genes: slice) -> None:
             with self.kernels.part(self.block, genes, self.design) as part:
                 rank_sums.queue(part, self.contrast)
-                part.lane.stream.synchronize()
+                part.slot.stream.synchronize()
 
-        with ThreadPoolExecutor(self.kernels.shapes.n_lanes) as pool:
+        with ThreadPoolExecutor(self.kernels.shapes.n_slots) as pool:
             start = time.perf_counter()
             list(pool.map(compute, self.slices))
             return time.perf_counter() - start
@@ -75,7 +75,7 @@ class Resident:
     def phases(self) -> dict[str, float]:
         """Seconds of each phase over all slices; the host waits for each to end."""
         seconds = dict.fromkeys(PHASES, 0.0)
-        stream = self.lane.stream
+        stream = self.slot.stream
         stream.synchronize()
         last = time.perf_counter()
 
@@ -87,7 +87,7 @@ class Resident:
             last = now
 
         for genes in self.slices:
-            with make_slice(self.block, genes, self.lane) as part:
+            with make_slice(self.block, genes, self.slot) as part:
                 done("layout")
                 sort_slice(part)
                 done("sort")

@@ -218,7 +218,7 @@ def kernels(bench: Bench) -> None:
         "phases",
         {
             "all phases, one by one": one_by_one,
-            "kernels alone, on all lanes at once": resident.on_all_lanes,
+            "kernels alone, on all lanes at once": resident.on_all_slots,
             "p-values from U and ties, on the host": lambda: gpu_kernels.p_values(
                 sums, design, bench.run
             ),
@@ -346,7 +346,7 @@ def peer(bench: Bench) -> None:
 
 def devices(bench: Bench) -> None:
     """All devices that can be used against one of them, the matrix on the host."""
-    n_devices = len(probe.probe_several().indices)
+    n_devices = len(probe.probe_asked("all").devices)
     if n_devices < 2:
         raise LeftOut("it takes two CUDA devices that can be used, and there is one")
     label = f"{E2E}, {n_devices} devices"

@@ -27,10 +27,10 @@ typedef unsigned long long u64;
 // The kind of value that a key was made from.
 enum Kind { SIGNED = 0, UNSIGNED = 1, FLOATING = 2 };
 
-// Types of stored values; the order is that of VALUE_TYPES in types.py.
+// Types of stored values; the order is that of VALUE_TYPES in dtypes.py.
 enum ValueType { U8, I8, U16, I16, U32, I32, F32, U64, I64, F64 };
 
-// Types of stored indices; the order is that of INDEX_TYPES in types.py.
+// Types of stored indices; the order is that of INDEX_TYPES in dtypes.py.
 enum IndexType { INDEX_U16, INDEX_I32, INDEX_I64 };
 
 template <class Key>

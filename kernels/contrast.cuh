@@ -25,7 +25,7 @@ struct Sides {
     __device__ i64 group(i64 target) const { return groups ? groups[target] : first + target; }
 };
 
-// Parameters of a kernel, in the order of `Sides.arguments` in sides.py.
+// Parameters of a kernel, in the order of `Comparands.arguments` in comparands.py.
 #define SIDES_PARAMETERS(BITS)                                                                     \
     const i32 *groups, i64 first, i64 n_targets, const u##BITS *side_keys, const i64 *side_starts, \
         const i64 *side_ends, i64 side_cells, i32 pooled

@@ -1,5 +1,6 @@
 // Sums and products with twice the precision of float64, by error-free transforms (Dekker 1971;
-// Hida, Li and Bailey 2001). wide.py has the same additions and products.
+// Hida, Li and Bailey 2001). pdex_gpu/backends/cpu/int128.py has the same additions and
+// products.
 
 #ifndef PDEX_GPU_DOUBLE_DOUBLE
 #define PDEX_GPU_DOUBLE_DOUBLE

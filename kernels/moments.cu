@@ -1,11 +1,12 @@
-// Moments of every (group, gene), from sorted segments: number of entries, mean and, if requested,
-// the centred second moment and the means of expm1(x) and log1p(x). All are (K, C) and, except the
-// number, float64. If `exponent` is given, mean and second moment are of the values / 2^exponent.
+// Moments of every (group, gene), from sorted segments. The kernel `moments` gives the number of
+// entries, the mean and, for each array that is not null, the centred second moment, the mean of
+// expm1(x) and the exponent. `mean_log1p` gives the mean of log1p(x). All are (K, C): the number
+// and the exponent i32, the rest float64. With `exponent`, mean and second moment are those of the
+// values / 2^exponent, where the exponent follows from the largest value (see scale_exponent).
 //
 // One warp per (group, gene). Its sums do not depend on the order of entries (see exact_sums.cuh);
-// as entries are ascending, the first or last gives the largest term. The second moment is computed
-// by the corrected two-pass algorithm (Chan, Golub and LeVeque 1983). Shared memory: none. No
-// atomics.
+// as entries are ascending, the first or last bounds every term. The second moment is computed by
+// the corrected two-pass algorithm (Chan, Golub and LeVeque 1983). Shared memory: none. No atomics.
 
 #include "exact_sums.cuh"
 #include "transforms.cuh"

@@ -1,9 +1,13 @@
 // Turns counts of entries per (group, gene) into places by an exclusive sum, gene by gene and group
 // by group within a gene. counts (K, C) u32 -> starts (K + 1, C) i64, where starts[g * C + j] is
-// the place of the first entry of (g, j).
+// the place of the first entry of (g, j), and starts[K * C + j] the end of gene j.
 //
-// A block takes 32 genes, one per lane of each of its warps, so that loads are coalesced. Its warps
-// divide the groups among them. Dynamic shared memory: 32 u64 per warp.
+// Three kernels, launched in this order: gene_totals adds up each gene, gene_bases turns the totals
+// into the place of each gene, and group_starts adds up the groups from there.
+//
+// In gene_totals and group_starts, a block takes 32 genes, one per lane of each of its warps, so
+// that loads are coalesced; its warps divide the groups among them. gene_bases is one block, whose
+// threads divide the genes. Dynamic shared memory of each: one u64 per thread.
 
 #include "common.cuh"
 
@@ -38,7 +42,7 @@ extern "C" __global__ void gene_totals(const u32* counts, i64 n_groups, i64 n_ge
     }
 }
 
-// One block. In place: totals become the places of each gene's first entry.
+// In place: totals become the places of each gene's first entry.
 extern "C" __global__ void gene_bases(u64* totals, i64 n_genes) {
     DYNAMIC_SHARED(memory);
     u64* sums = reinterpret_cast<u64*>(memory);

@@ -1,12 +1,13 @@
 // Pools: the groups of a contrast as one segment per gene, which is sorted afterwards.
 //
-// A gene's pool begins where the gene does in keys. It fits there, because it holds a subset of the
-// gene's entries. places (2, C): where each pool begins and ends, exclusive.
+// places (2, C): where the segment of each gene begins and ends, exclusive. The segment of adjacent
+// groups is where these are in keys. Other groups are gathered from where the gene begins; they fit
+// there, because they hold a subset of its entries.
 
 #include "common.cuh"
 
-// The pool of groups first to last, exclusive: these are adjacent, so nothing is moved.
-// One thread per gene.
+// The places of the pool of groups first to last, exclusive: these are adjacent, so nothing is
+// moved. One thread per gene. Shared memory: none. No atomics.
 extern "C" __global__ void pool_of_span(const i64* starts, i64 first, i64 last, i64 n_genes,
                                         i64* places) {
     const i64 gene = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -16,7 +17,8 @@ extern "C" __global__ void pool_of_span(const i64* starts, i64 first, i64 last, 
 }
 
 // The pool of groups[0 .. n_groups), copied in any order because it is sorted afterwards. One block
-// per gene; a warp takes one group at a time. Shared memory: the number of entries copied so far.
+// per gene; a warp takes one group at a time and reserves room for it by an atomic addition. Shared
+// memory: the number of entries copied so far.
 template <class Key>
 __device__ void gather_pool(const Key* keys, const i64* starts, const i32* groups, i64 n_groups,
                             i64 n_genes, Key* pool, i64* places) {

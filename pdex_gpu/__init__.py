@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .aggregation.aggregate import pseudobulk
     from .aggregation.deseq2 import pseudobulk_dex
     from .api import differential_expression
+    from .backends.options import Cpu, Cuda, Numpy
     from .backends.registry import backends
     from .calibration.result import Calibration
     from .calibration.run import calibrate
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
     from .request.engines import Dask
     from .results.file import ResultFile, open_result
     from .results.memory import DEResult
+    from .utils.progress import Progress
 
 # Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
     "Calibration": "calibration.result",
+    "Cpu": "backends.options",
+    "Cuda": "backends.options",
     "DEResult": "results.memory",
     "Dask": "request.engines",
     "Estimate": "estimation.estimate",
+    "Progress": "utils.progress",
+    "Numpy": "backends.options",
     "ResultFile": "results.file",
     "backends": "backends",
     "calibrate": "calibration.run",
@@ -45,9 +51,13 @@ _WHERE = {
 
 __all__ = [
     "Calibration",
+    "Cpu",
+    "Cuda",
     "DEResult",
     "Dask",
     "Estimate",
+    "Numpy",
+    "Progress",
     "ResultFile",
     "__version__",
     "backends",

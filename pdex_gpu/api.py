@@ -17,6 +17,7 @@ from .utils.progress import Progress
 if TYPE_CHECKING:
     import anndata
 
+    from .design.comparisons.base import Comparison
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -47,7 +48,7 @@ def differential_expression(
     *,
     reference: object = "non-targeting",
     groups: Iterable[object] | None = None,
-    comparison: str = "reference",
+    comparison: str | Comparison = "reference",
     pairs: Any = None,
     guides: str | None = None,
     on_target: str | None = None,
@@ -108,6 +109,7 @@ def differential_expression(
     comparison : {"reference", "each_reference", "rest", "perturbed", "pairs"}
         What each group is compared with: the reference; each of several references; all other
         cells that have a label; all of these except the reference's; or as given by `pairs`.
+        Instead of a name, an instance of a ``pdex_gpu.design.comparisons.Comparison``.
     pairs : pandas.DataFrame or list of pairs, optional
         Columns target and reference, for ``comparison="pairs"``.
     guides : str, optional
@@ -166,7 +168,7 @@ def differential_expression(
         In ``.csv`` and ``.tsv`` files, write an apostrophe before names that a spreadsheet would
         run as a formula: those that begin with ``=``, ``+``, ``-`` or ``@``. Other programs will
         read the apostrophe, too.
-    backend : {"auto", "cpu", "reference", "cuda"}
+    backend : {"auto", "cuda", "cpu", "numpy"}
         ``"auto"`` takes the first that can run here, or the one that ``PDEX_GPU_BACKEND`` names.
     engine : {"auto", "threads", "shared_memory", "serial", "dask"} or Dask
         How the work is distributed; ``"auto"`` is threads. ``"shared_memory"`` starts worker
@@ -213,7 +215,7 @@ def differential_expression(
         With None these are NaN and 0.
     progress : bool or callable
         Show a progress bar on long runs; or a function that is called now and then with a
-        :class:`pdex_gpu.utils.progress.Progress`.
+        :class:`pdex_gpu.Progress`.
     **test_options
         Options of the test. Wilcoxon: ``continuity``, ``tie_correction`` (both True),
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|

@@ -159,7 +159,9 @@ def simulate_screen(
     import scipy.sparse as sp
 
     if n_perturbations > n_genes:
-        raise ValueError(f"{n_perturbations} perturbations need as many genes; got {n_genes}")
+        raise ValueError(
+            f"{n_perturbations} perturbations need at least that many genes; got {n_genes}"
+        )
     n_control = max(1, round(n_cells * control_fraction))
     if n_cells - n_control < n_perturbations:
         raise ValueError(f"{n_cells} cells are too few for {n_perturbations} perturbations")

@@ -28,7 +28,7 @@ def test_a_cluster_is_an_unchanging_value():
 
 
 def test_a_client_is_given_once():
-    with pytest.raises(OptionError, match=r"engine=Dask\(client='a'\) .* client='b'\. Leave"):
+    with pytest.raises(OptionError, match=r"engine=Dask\(client='a'\) and client='b' both"):
         pdex_gpu.differential_expression(
             screen(counts()), GROUPBY, reference=REFERENCE, engine=pdex_gpu.Dask("a"), client="b"
         )
@@ -36,9 +36,9 @@ def test_a_client_is_given_once():
 
 @pytest.mark.parametrize("engine", ["dask", pdex_gpu.Dask()], ids=["name", "object"])
 def test_an_object_is_refused_where_its_name_is(engine):
-    with pytest.raises(OptionError, match="n_workers=2 cannot be given with engine='dask'"):
+    with pytest.raises(OptionError, match=r"n_workers=2 .* engine='dask'"):
         pdex_gpu.differential_expression(screen(counts()), GROUPBY, engine=engine, n_workers=2)
-    with pytest.raises(OptionError, match="Give its workers with workers="):
+    with pytest.raises(OptionError, match=r"workers= \(--dask-workers\)"):
         pdex_gpu.estimate(screen(counts()), GROUPBY, engine=engine)
 
 

@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 _MADE: dict[str, Callable[..., str]] = {
     "columns": tables.columns,
+    "comparisons": tables.comparisons,
     "moving": tables.moving,
     "records": lambda: "\n\n".join(map(tables.record, tables.records())),
     "troubles": tables.troubles,

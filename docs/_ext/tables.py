@@ -48,6 +48,18 @@ def code(text: str) -> str:
     return f"{fence}{text}{fence}" if text else ""
 
 
+# --- comparisons -----------------------------------------------------------------------------
+
+
+def comparisons() -> str:
+    """The comparisons: arguments that ask for them, and what groups are compared with."""
+    from pdex_gpu.design.comparisons.registry import comparison_classes
+
+    examples = [example for one in comparison_classes() for example in one.examples()]
+    rows = [(code(arguments), text) for arguments, text in examples]
+    return markdown(("call", "each group is compared with"), rows)
+
+
 # --- columns ---------------------------------------------------------------------------------
 
 

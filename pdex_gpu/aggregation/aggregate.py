@@ -125,7 +125,7 @@ def pseudobulk(
         what = "X" if layer is None else f"Layer {layer!r}"
         warn(
             f"{what} has negative values, down to {found.minimum:.6g}: they are not counts, so "
-            "their sums are not counts either. Give counts, as X or with layer=, or use "
+            "their sums are not counts either. Pass counts in X or with layer=, or use "
             f"method='mean'. {elsewhere(found.matrices)}",
             ScaleWarning,
         )
@@ -253,7 +253,7 @@ def find_samples(
             MissingLabelWarning,
         )
     if not len(kept):
-        raise LabelError(f"No cell has a label in {listing(columns)}: there is no sample.")
+        raise LabelError(f"No cell has a label in {listing(columns)}, so there are no samples.")
     _, first, n_cells = np.unique(codes[kept], return_index=True, return_counts=True)
     first_cell = kept[first].astype(np.int64)
     levels = {
@@ -325,13 +325,13 @@ def aggregate(
         what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
         if source.on_device:
             raise UnsupportedDataError(
-                f"{what} is on a CUDA device ({source.description}); samples are made in host "
-                f"memory. Move it: adata.{place} = adata.{place}.get()."
+                f"{what} is on a CUDA device ({source.description}), but pseudobulk runs in host "
+                f"memory. Move the matrix: adata.{place} = adata.{place}.get()."
             )
         if source.n_cells != len(samples.codes):
             raise FileFormatError(
                 f"{dataset.description} has {source.n_cells} cells, but had {len(samples.codes)} "
-                "when its obs was read. Start again once nothing writes to it."
+                "when obs was read. Run again when nothing is writing to it."
             )
         try:
             left = left_for_plan(budget, source.n_cells)
@@ -340,15 +340,14 @@ def aggregate(
             raise DataError(
                 f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
                 f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
-                "Samples need finite values: replace it or remove the cell or gene."
+                "Samples need finite values: replace the value, or remove the cell or the gene."
             ) from error
         if np.isinf(values).any():
             i, j = np.argwhere(np.isinf(values))[0]
             raise DataError(
                 f"The sum of sample {samples.names[i]!r} in gene {str(dataset.genes[j])!r} (column "
-                f"{j}) is too large for any number that a computer stores as float64 (above "
-                "1.8e308). Values that large are no counts: check the matrix, or use "
-                "method='mean'."
+                f"{j}) exceeds the largest float64 (1.8e308). Values that large are not counts. "
+                "Check the matrix, or use method='mean'."
             )
         return Aggregated(values, dataset.genes, minimum, dataset.matrices())
 
@@ -381,7 +380,7 @@ def _read(
                     values[:, plan.genes(k)], smallest = reduce(reader.read(k))
                     minimum = min(minimum, smallest)
         except UnevenError as error:
-            logger.info("%s: planning anew from what was counted, and reading again", error)
+            logger.info("%s: planning again from the counted values, then rereading", error)
             continue
         except NotCanonicalError as error:
             if tidy:
@@ -410,6 +409,6 @@ def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) 
     except MemoryBudgetError as error:
         raise MemoryBudgetError(
             f"memory= allows {budget:,} bytes, too few for the {method} of {source.n_cells:,} "
-            f"cells x {source.n_genes:,} genes in {len(samples):,} samples: the result alone takes "
-            f"{needed:,}. Give more with memory=."
+            f"cells x {source.n_genes:,} genes in {len(samples):,} samples: the result by itself "
+            f"takes {needed:,}. Allow more with memory=."
         ) from error

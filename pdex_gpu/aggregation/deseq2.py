@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..design.build import match_label
+from ..design.label_match import match_label
 from ..design.naming import of_one_type
 from ..errors import (
     DataError,
@@ -135,12 +135,12 @@ def pseudobulk_dex(
     if test_col not in columns:
         raise OptionError(
             f"test_col={shown(test_col)} is not among the columns of groupby: "
-            f"{listing(sorted(columns))}. Add it to groupby, or name the column with the groups."
+            f"{listing(sorted(columns))}. Add it to groupby, or pass the column with the groups."
         )
     if len(columns) < 2:
         raise OptionError(
-            f"groupby has one column, {columns[0]!r}: DESeq2 estimates variance from replicates. "
-            "Add a column to groupby that tells them apart, such as a donor or a batch."
+            f"groupby has only the column {columns[0]!r}, but DESeq2 needs replicates to estimate "
+            "variance. Add a column that identifies them to groupby, such as a donor or a batch."
         )
     check_count("num_workers", num_workers)
     deseq = _import("pydeseq2.dds", "pseudobulk"), _import("pydeseq2.ds", "pseudobulk")
@@ -220,13 +220,13 @@ def _targets(
             )
         if absent:
             warn(
-                f"Groups not found in column {column!r}, left out: {listing(absent)}.",
+                f"Groups not found in column {column!r} and left out: {listing(absent)}.",
                 UnknownGroupWarning,
             )
     if not targets:
         raise LabelError(
             f"No target group is left to compare with {str(known)!r} in column {column!r}: "
-            f"found {listing(present)}. Give other groups or another reference."
+            f"found {listing(present)}. Pass other groups or another reference."
         )
     return known, targets
 
@@ -240,16 +240,16 @@ def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
             kind = "negative" if value < 0 else "fractional"
             if value > _LARGEST_COUNT:
                 kind = "too large for a count"
-            advice = "Use aggr_method='sum', on raw" if method != "sum" else "Give raw"
+            advice = "Use aggr_method='sum' with raw" if method != "sum" else "Pass raw"
             raise DataError(
-                f"DESeq2 takes counts, but the {method} of sample {samples.names[k]!r} is {kind} "
+                f"DESeq2 needs counts, but the {method} of sample {samples.names[k]!r} is {kind} "
                 f"in gene {str(found.genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= "
-                "names the layer that holds them."
+                "selects the layer that holds them."
             )
     if found.minimum < 0.0:  # a cell can be negative although its sample is not
         raise DataError(
-            f"DESeq2 takes counts, but some cell has a negative value: {found.minimum:.6g}. Give "
-            f"raw counts; layer= names the layer that holds them. {elsewhere(found.matrices)}"
+            f"DESeq2 needs counts, but some cell has a negative value: {found.minimum:.6g}. Pass "
+            f"raw counts; layer= selects the layer that holds them. {elsewhere(found.matrices)}"
         )
 
 
@@ -289,12 +289,12 @@ def _tested(
     except MemoryError as error:
         raise MemoryBudgetError(
             f"pydeseq2 ran out of memory with {values.shape[0]:,} samples x {values.shape[1]:,} "
-            "genes. Give fewer genes, or merge samples."
+            "genes. Use fewer genes, or merge samples."
         ) from error
     except Exception as error:  # pydeseq2 may raise anything
         text = " ".join(str(error).split()).removesuffix(".")
         raise DataError(
             f"pydeseq2 cannot fit {values.shape[0]:,} samples x {values.shape[1]:,} genes "
             f"({type(error).__name__}: {text}). Check that the samples have counts, and that "
-            "several have each group."
+            "each group has several samples."
         ) from error

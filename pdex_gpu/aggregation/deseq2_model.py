@@ -39,13 +39,13 @@ class Model:
         except Exception as error:  # formulaic may raise anything
             raise self._no_contrast(target, reference, _said(error)) from error
         if not np.isfinite(found).all() or not found.any():
-            raise self._no_contrast(target, reference, "it does not tell one from the other")
+            raise self._no_contrast(target, reference, "it does not distinguish the two")
         return found
 
     def _no_contrast(self, target: object, reference: object, why: str) -> OptionError:
         return OptionError(
-            f"The model has no contrast of {str(target)!r} with {str(reference)!r}: {why}. Name "
-            f"the column {self._column!r} alone in design=, or leave design out."
+            f"The model has no contrast of {str(target)!r} with {str(reference)!r}: {why}. Use "
+            f"only the column {self._column!r} in design=, or leave design out."
         )
 
 
@@ -120,7 +120,7 @@ def _computed(design: str, columns: Sequence[str], column: str) -> set[str]:
         formula = Formula(design)
         terms = list(formula)
         if not all(hasattr(term, "factors") for term in terms):
-            raise ValueError("it has more than the right side of one formula")
+            raise ValueError("it must be the right-hand side of a single formula")
         factors = {factor for term in terms for factor in term.factors}
         named = {str(name) for name in formula.required_variables}
         lookups = {factor.expr for factor in factors if factor.eval_method.value == "lookup"}
@@ -140,8 +140,9 @@ def _computed(design: str, columns: Sequence[str], column: str) -> set[str]:
 
 def _unusable(design: str | None, columns: Sequence[str], why: str) -> OptionError:
     return OptionError(
-        f"design={design!r} cannot be used: {why}. Give a formula of formulaic that names columns "
-        f"of groupby ({listing(columns)}), in backticks where they are no identifiers: "
+        f"design={design!r} cannot be used: {why}. Pass a formula in formulaic syntax that uses "
+        f"columns of groupby ({listing(columns)}), with backticks around names with spaces or "
+        "other special characters: "
         '"~ `donor id` + group".'
     )
 
@@ -156,20 +157,20 @@ def _check_matrix(matrix: np.ndarray, n_samples: int, shown: str) -> None:
     n_coefficients = matrix.shape[1]
     if len(matrix) < n_samples or not np.isfinite(matrix).all():
         raise DataError(
-            f"The model {shown!r} has a value that is missing or infinite in some sample. Use "
-            "columns, and expressions of them, that have a finite value in every sample."
+            f"The model {shown!r} has a missing or infinite value in some sample. Use columns, and "
+            "expressions of them, that are finite in every sample."
         )
     rank = int(np.linalg.matrix_rank(matrix))
     if rank < n_coefficients and rank < n_samples:
         raise DataError(
             f"The model {shown!r} cannot be fitted to these {n_samples} samples: of its "
             f"{n_coefficients} coefficients, {n_coefficients - rank} depend on the others. Two "
-            "columns may carry the same information, for instance where each group has batches "
-            "of its own. Leave out a column of groupby or of design=."
+            "columns may carry the same information, for example if each group has its own "
+            "batches. Leave out a column of groupby or of design=."
         )
     if n_samples <= n_coefficients:
         raise DataError(
             f"{n_samples} samples are too few for the {n_coefficients} coefficients of the model "
-            f"{shown!r}: DESeq2 estimates variance from replicates. Leave out a column of groupby "
-            "or of design=, or compare fewer groups at a time."
+            f"{shown!r}: DESeq2 needs replicates to estimate variance. Leave out a column of "
+            "groupby or of design=, or compare fewer groups at a time."
         )

@@ -1,10 +1,10 @@
-"""The contract of a kernel set, which does arithmetic on one block of genes and nothing more.
+"""The contract of a kernel set, which does arithmetic on one packed chunk and nothing more.
 
-Notation: K groups of a design, T targets of a contrast, C genes in a block or a range.
+Notation: K groups of a design, T targets of a contrast, C genes in a chunk or a range.
 Zeros are implicit: group g has ``n_cells[g] - n_expressed[g, gene]`` of them, and they rank
 between negatives and positives. Explicit zeros, including -0.0, count as zeros.
 
-How closely kernel sets must agree with the reference:
+How closely kernel sets must agree with the numpy kernel set:
 
 ====================  =================================  ==============================
 kernel                output                             agreement
@@ -83,12 +83,12 @@ class Moments:
         Means of ``expm1(x)`` and of ``log1p(x)``. NaN where a value below -1 has no logarithm.
     n_measured : numpy.ndarray or None, shape (K, C), int32
         Number of cells whose value is not NaN; the other attributes refer to these cells only, and
-        means over no cells are NaN. None if all cells have a value. Used for blocks packed with
+        means over no cells are NaN. None if all cells have a value. Used for chunks packed with
         ``finite=False``.
     exponent : numpy.ndarray or None, shape (K, C), int32
         Where values are so large or small that their squares overflow or underflow, kernels
-        divide the values by ``2**exponent``. `mean` is still right there; `m2` is infinite or 0.
-        None if all exponents are 0. See :func:`scale_exponent`.
+        divide the values by ``2**exponent``. `mean` is still right there; `m2` may be
+        infinite or 0. None if all exponents are 0. See :func:`scale_exponent`.
     exact : numpy.ndarray or None, shape (K, C), object
         Sums without rounding (:class:`pdex_gpu.stats.exact_moments.Sums`) for genes where float64
         loses too many digits, None elsewhere. :mod:`pdex_gpu.stats.exact_moments` adds it, not the
@@ -218,7 +218,7 @@ class Placements:
     sums: RankSums
 
 
-class Block(Protocol):
+class PackedChunk(Protocol):
     """Packed genes ``[gene_start, gene_start + n_genes)``, opaque except to their kernel set.
 
     Attributes
@@ -234,7 +234,7 @@ class Block(Protocol):
 
 
 class KernelSet(Protocol):
-    """Arithmetic on blocks; stateless and safe to call from several threads."""
+    """Arithmetic on packed chunks; stateless and safe to call from several threads."""
 
     name: str
 
@@ -245,11 +245,11 @@ class KernelSet(Protocol):
         """
         ...
 
-    def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Block:
+    def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> PackedChunk:
         """Check and rearrange a chunk; `run` spreads the work.
 
         NaN is an error. With ``finite=False`` it is left out instead: at each gene, a group
-        consists of its cells that have a value. Only the reference kernel set supports this; the
+        consists of its cells that have a value. Only the numpy kernel set supports this; the
         others ignore `finite`.
 
         Raises
@@ -263,7 +263,7 @@ class KernelSet(Protocol):
 
     def moments(
         self,
-        block: Any,
+        packed: Any,
         genes: slice,
         design: Design,
         *,
@@ -271,26 +271,26 @@ class KernelSet(Protocol):
         expm1: bool,
         log1p: bool = False,
     ) -> Moments:
-        """Return the moments of the genes `genes` of the block, for every group of the design.
+        """Return the moments of the genes `genes` of the chunk, for every group of the design.
 
         They include `m2` if `centred`, `mean_expm1` if `expm1` and `mean_log1p` if `log1p`.
         """
         ...
 
-    def entries(self, block: Any, gene: int) -> list[np.ndarray]:
-        """Return the values of each group of the design in a gene of the block.
+    def entries(self, packed: Any, gene: int) -> list[np.ndarray]:
+        """Return the values of each group of the design in a gene of the packed chunk.
 
         Zeros may be left out. The values come in any order, in a dtype that holds them exactly.
         This may be slow: use it for few genes.
         """
         ...
 
-    def rank_sums(self, block: Any, genes: slice, contrast: Contrast) -> RankSums:
-        """Return the Mann-Whitney sums of the genes `genes` of the block."""
+    def rank_sums(self, packed: Any, genes: slice, contrast: Contrast) -> RankSums:
+        """Return the Mann-Whitney sums of the genes `genes` of the packed chunk."""
         ...
 
     def anderson_darling(
-        self, block: Any, genes: slice, contrast: Contrast, *, variant: str = "midrank"
+        self, packed: Any, genes: slice, contrast: Contrast, *, variant: str = "midrank"
     ) -> np.ndarray:
         """Return the two-sample A2 of Scholz and Stephens (1987), shape (T, C), float64.
 
@@ -305,11 +305,11 @@ class KernelSet(Protocol):
         """
         ...
 
-    def kolmogorov_smirnov(self, block: Any, genes: slice, contrast: Contrast) -> Distances:
+    def kolmogorov_smirnov(self, packed: Any, genes: slice, contrast: Contrast) -> Distances:
         """Return the largest distances between the empirical distributions of the genes `genes`."""
         ...
 
-    def placements(self, block: Any, genes: slice, contrast: Contrast) -> Placements:
+    def placements(self, packed: Any, genes: slice, contrast: Contrast) -> Placements:
         """Return the sums of squared placements of the genes `genes`."""
         ...
 
@@ -367,7 +367,7 @@ class DeviceKernels(Protocol):
 
 
 class StreamedKernelSet(DeviceKernels, KernelSet, Protocol):
-    """A kernel set whose blocks lie on a device and are computed in slices of genes.
+    """A kernel set whose packed chunks lie on a device and are computed in slices of genes.
 
     Its calls raise `DeviceMemoryError` if the device has too little memory, after freeing what they
     had taken.
@@ -378,14 +378,14 @@ class StreamedKernelSet(DeviceKernels, KernelSet, Protocol):
         """Return the description of the device, such as ``"NVIDIA H200, device 0"``."""
         ...
 
-    def tasks(self, block: Any, design: Design) -> list[slice]:
-        """Return slices of the genes of a block, small enough to compute several at once."""
+    def tasks(self, packed: Any, design: Design) -> list[slice]:
+        """Return slices of the genes of a packed chunk, small enough to compute several at once."""
         ...
 
     def part(
-        self, block: Any, genes: slice, design: Design, *, alone: bool
+        self, packed: Any, genes: slice, design: Design, *, alone: bool
     ) -> AbstractContextManager[Any]:
-        """Prepare genes of a block, to pass to several kernels instead of the block.
+        """Prepare genes of a packed chunk, to pass to several kernels instead of the chunk.
 
         The part holds device memory until the context ends. If `alone`, no other part does at the
         same time. Genes are numbered from the first of the part.

@@ -1,36 +1,48 @@
-"""The list of backends by name: what each needs, whether it can run here, and if not, why.
+"""The list of backends by name, whether each can run here and if not why, and the choice of one.
 
-Kernel sets and engines are named by strings and imported only when used, so that listing them costs
-nothing.
+Descriptions, kernel sets and engines are named by strings and imported only when used, so that
+listing them costs nothing. To add a backend, write a package that exports a
+:class:`~.base.Backend`, and add a line to :data:`BACKENDS`, or, from another distribution, an entry
+point of the group ``pdex_gpu.backends`` that names it.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
-import platform
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import BackendError, OptionError, shown, unknown
 from ..utils.checks import is_whole
+from ..utils.resolve import resolve
+from .base import CPU_ENGINES, AskedDevices, AskedMemory, Backend, Compiled, Device, Probed
+from .options import BackendOptions, unpacked
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENVIRONMENT = "PDEX_GPU_BACKEND"
-
-#: Environment variable that turns off compiling by numba.
-NO_COMPILING = "NUMBA_DISABLE_JIT"
+AUTO: Final = "auto"
 ALL: Final = "all"
 
-#: Which CUDA devices to use: any, one, several, or all that can be used.
-Devices = int | tuple[int, ...] | Literal["all"] | None
+#: The backends of this package, in the order that "auto" tries them, and their descriptions.
+BACKENDS = {
+    "cuda": "pdex_gpu.backends.cuda:BACKEND",
+    "cpu": "pdex_gpu.backends.cpu:BACKEND",
+    "numpy": "pdex_gpu.backends.numpy:BACKEND",
+}
 
-_NUMBERED = re.compile(r", device \d+$")
-_BETWEEN = "; "  # separates descriptions of devices
-_AUTO = "auto: "
-_NOT_USABLE = " not usable: "
+#: The entry points through which other distributions add backends. "auto" does not try these.
+GROUP = "pdex_gpu.backends"
+
+# Dask runs any backend that its workers have.
+ENGINES = {
+    **{name: f"pdex_gpu.engines.{name}" for name in (*CPU_ENGINES, "streams")},
+    "dask": "pdex_gpu.engines.dask.engine",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class BackendInfo:
         What it computes on, several separated by "; "; empty if it is not usable.
     engines : tuple of str
         Names of the engines that can run it, the default first.
+    devices : tuple of Device
+        What it computes on, one by one; empty if it is not usable.
     """
 
     name: str
@@ -54,72 +68,77 @@ class BackendInfo:
     reason: str
     device: str
     engines: tuple[str, ...]
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def models(self) -> str:
+        """Return the distinct device models, without device numbers."""
+        return "; ".join(sorted({device.model for device in self.devices}))
 
 
-@dataclass(frozen=True)
-class _Backend:
-    name: str
-    kernels: str
-    engines: tuple[str, ...]
-    # Takes the devices asked for (None: any); returns usable, reason and device.
-    probe: Callable[[Devices], tuple[bool, str, str]]
+def names() -> list[str]:
+    """Return the names of all backends: this package's, then those of other distributions."""
+    return [*BACKENDS, *_entry_points()]
 
 
-def _processor() -> str:
-    return f"CPU ({platform.machine() or 'unknown architecture'})"
+def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry for entry in found if entry.name not in (AUTO, *BACKENDS)}
 
 
-def _probe_cuda(device: Devices) -> tuple[bool, str, str]:
-    from .cuda import probe
+def describe(name: str) -> Backend:
+    """Return the description of a backend.
 
-    if device is None or isinstance(device, int):
-        return probe.probe(device)
-    found = probe.probe_several(None if device == ALL else device)
-    if not found.usable:
-        return False, found.causes, ""
-    left_out = f"left out: {found.causes.rstrip('.')}" if found.causes else ""
-    return True, left_out, _BETWEEN.join(found.devices)
-
-
-def compiling_is_off(environment: Mapping[str, str]) -> bool:
-    """Return whether numba is told not to compile."""
-    return environment.get(NO_COMPILING, "0") not in ("", "0")
-
-
-def _probe_cpu(_: Devices) -> tuple[bool, str, str]:
-    if importlib.util.find_spec("numba") is None:
-        return False, "numba is not installed. Run: pip install numba", ""
-    if compiling_is_off(os.environ):
-        return (
-            False,
-            f"{NO_COMPILING} is set, so that numba compiles nothing. Unset it, or give "
-            "backend='reference', which needs no compiling",
-            "",
-        )
-    return True, "compiled with numba", _processor()
+    Raises
+    ------
+    OptionError
+        If there is no backend of that name.
+    BackendError
+        If another distribution's entry point of that name cannot be loaded or is no backend.
+    """
+    if name in BACKENDS:
+        return resolve(BACKENDS[name])
+    entries = _entry_points()
+    if name not in entries:
+        raise OptionError(unknown("backend", name, [AUTO, *BACKENDS, *entries]))
+    return _load(entries[name])
 
 
-def _probe_reference(_: Devices) -> tuple[bool, str, str]:
-    return True, "numpy and scipy, always there; slow", _processor()
+def _load(entry: EntryPoint) -> Backend:
+    offered = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
+    where = f"The entry point {entry.name} = {entry.value!r}{offered}"
+    try:
+        found = entry.load()
+    except Exception as error:  # another distribution's code may raise anything
+        raise BackendError(
+            f"{where} cannot be loaded ({type(error).__name__}: {error}). Reinstall or remove that "
+            "distribution."
+        ) from error
+    what = ""
+    if not isinstance(found, Backend):
+        what = f"is {shown(found)}, not a pdex_gpu.backends.base.Backend"
+    elif found.name != entry.name:
+        what = f"describes a backend of another name, {found.name!r}"
+    elif not found.engines or not set(found.engines) <= set(ENGINES):
+        what = f"names engines {shown(found.engines)}; there are {', '.join(ENGINES)}"
+    if what:
+        raise BackendError(f"{where} {what}. Correct that distribution, or remove it.")
+    return found
 
 
-_CPU_ENGINES = ("threads", "shared_memory", "serial")
-_CUDA_ENGINES = ("streams",)
+def find(name: object) -> Backend | None:
+    """Return the description of a backend, or None if there is none here that can be loaded."""
+    try:
+        return describe(str(name))
+    except (BackendError, OptionError):
+        return None
 
-# In the order that "auto" tries them.
-_BACKENDS = {
-    b.name: b
-    for b in (
-        _Backend("cuda", "pdex_gpu.backends.cuda.kernel_set", _CUDA_ENGINES, _probe_cuda),
-        _Backend("cpu", "pdex_gpu.backends.cpu.kernel_set", _CPU_ENGINES, _probe_cpu),
-        _Backend("reference", "pdex_gpu.backends.numpy.kernel_set", _CPU_ENGINES, _probe_reference),
-    )
-}
-# Dask runs any backend that its workers have.
-ENGINES = {
-    **{name: f"pdex_gpu.engines.{name}" for name in (*_CPU_ENGINES, *_CUDA_ENGINES)},
-    "dask": "pdex_gpu.engines.dask.engine",
-}
+
+def _described() -> Iterator[Backend]:
+    """Yield the description of every backend that can be loaded."""
+    return (found for name in names() if (found := find(name)) is not None)
 
 
 def backends() -> list[BackendInfo]:
@@ -128,35 +147,36 @@ def backends() -> list[BackendInfo]:
     Returns
     -------
     list of BackendInfo
-        Each has `name`, `usable`, `reason` (why, or why not), `device` and `engines`.
+        Each has `name`, `usable`, `reason` (why, or why not), `device`, `engines` and `devices`.
     """
-    return [_info(b) for b in _BACKENDS.values()]
+    return [info(name) for name in names()]
 
 
-def _info(backend: _Backend, device: Devices = None) -> BackendInfo:
-    usable, reason, description = backend.probe(device)
-    return BackendInfo(backend.name, usable, reason, description, backend.engines)
+def info(name: str, device: AskedDevices = None) -> BackendInfo:
+    """Return whether a backend can run here on the devices asked for; see :func:`backends`."""
+    try:
+        backend = describe(name)
+    except BackendError as error:  # of another distribution, which stops no other backend
+        return BackendInfo(name, False, str(error), "", ())
+    try:
+        found = backend.probe(device)
+    except Exception as error:
+        if name in BACKENDS:
+            raise
+        found = Probed(False, f"its probe failed ({type(error).__name__}: {error})")
+    text = "; ".join(map(str, found.devices))
+    return BackendInfo(name, found.usable, found.reason, text, backend.engines, found.devices)
 
 
-def models(device: str) -> str:
-    """Return the distinct device models of a `BackendInfo.device`, without device numbers."""
-    return _BETWEEN.join(sorted({_NUMBERED.sub("", one) for one in device.split(_BETWEEN)}))
-
-
-def n_devices(info: BackendInfo) -> int:
-    """Return the number of devices that a backend computes on."""
-    return len(info.device.split(_BETWEEN)) if info.device else 0
-
-
-def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
+def choose_backend(backend: str | BackendOptions = AUTO, device: Any = None) -> BackendInfo:
     """Choose the backend to use; its `reason` says why.
 
     ``"auto"`` takes the backend that the environment variable ``PDEX_GPU_BACKEND`` names, or else
-    the first that can run. If a device is asked for, it takes CUDA or fails.
+    the first of this package's that can run. If a device is asked for, it takes CUDA or fails.
 
     Parameters
     ----------
-    name : str
+    backend : str or BackendOptions
     device : int, list or tuple of int, or "all", optional
         Index of a CUDA device, indices of several, or all that can be used; by default the first
         that can be used.
@@ -169,46 +189,80 @@ def choose_backend(name: str = "auto", device: Any = None) -> BackendInfo:
     BackendError
         If the backend or a device asked for cannot run here.
     """
+    name, device, _ = unpacked(backend, device)
     given, device = device, check_device(device)
     asked = f"backend={name!r}"
-    if name == "auto" and os.environ.get(ENVIRONMENT):
+    if name == AUTO and os.environ.get(ENVIRONMENT):
         name = os.environ[ENVIRONMENT]
         asked = f"{ENVIRONMENT}={name}"
-    if name == "auto" and device is not None:
-        name, asked = "cuda", f"device={shown(given)}"
-    if name == "auto":
-        skipped: list[str] = []
-        for info in backends():
-            if info.usable:
-                reason = f"{_AUTO}{info.reason}"
-                if skipped:
-                    reason += "; " + "; ".join(skipped)
-                return BackendInfo(info.name, True, reason, info.device, info.engines)
-            skipped.append(f"{info.name}{_NOT_USABLE}{info.reason.rstrip('.')}")
-    if name not in _BACKENDS:
-        raise OptionError(unknown("backend", name, ["auto", *_BACKENDS]))
-    if name != "cuda" and device is not None:
+    if name == AUTO and device is not None:
+        name, asked = _with_devices(), f"device={shown(given)}"
+    if name == AUTO:
+        return _first_usable()
+    described = find(name)
+    if described is not None and not described.has_devices and device is not None:
         raise OptionError(
-            f"device={shown(given)} chooses among CUDA devices, but {asked} was asked for, which "
-            "has none. Leave device out, or give backend='cuda'."
+            f"device={shown(given)} selects a CUDA device, but {asked} was requested, which "
+            f"has none. Leave device= out, or pass backend={_with_devices()!r}."
         )
-    info = _info(_BACKENDS[name], device)
-    if not info.usable:
-        raise BackendError(f"{asked} was asked for, but it cannot run here: {info.reason}")
-    reason = f"{asked} was asked for"
-    if device == ALL and info.reason:
-        reason += f"; {info.reason}"
-    return BackendInfo(name, True, reason, info.device, info.engines)
+    found = info(name, device)
+    if not found.usable:
+        raise BackendError(f"{asked} was requested, but it cannot run here: {found.reason}")
+    reason = f"{asked} was requested"
+    if device == ALL and found.reason:
+        reason += f"; {found.reason}"
+    return replace(found, reason=reason)
 
 
-def passed_over(reason: str) -> list[str]:
-    """Return the backends that ``auto`` could not use, read from the `reason` of its choice."""
-    if not reason.startswith(_AUTO):
-        return []
-    return [name for name in _BACKENDS if f"; {name}{_NOT_USABLE}" in reason]
+def _first_usable() -> BackendInfo:
+    reason = ""
+    for name in BACKENDS:
+        found = info(name)
+        if found.usable:
+            return replace(found, reason=f"{AUTO}: {found.reason}{reason}")
+        reason += f"; {name} not usable: {found.reason.rstrip('.')}"
+    raise BackendError(f"No backend can run here{reason}.")
 
 
-def check_device(device: Any) -> Devices:
+def _with_devices() -> str:
+    """Return the name of the backend that ``device=`` asks for."""
+    return next(name for name in BACKENDS if describe(name).has_devices)
+
+
+def was_auto(name: str) -> bool:
+    """Return whether asking for this backend leaves the choice to this package."""
+    return name == AUTO and os.environ.get(ENVIRONMENT) in (None, "", AUTO)
+
+
+def passed_over(name: str) -> list[str]:
+    """Return the backends that cannot be used here, for which ``auto`` took this one.
+
+    None, if ``auto`` would have taken another.
+    """
+    tried = list(BACKENDS)
+    before = tried[: tried.index(name)] if name in BACKENDS else []
+    return [] if any(info(one).usable for one in before) else before
+
+
+def on_host() -> BackendInfo:
+    """Return the first backend that runs on the processors of this machine, for what any can do."""
+    found = (info(name) for name in BACKENDS if not describe(name).has_devices)
+    return next(one for one in found if one.usable)
+
+
+def runs_pairs() -> str:
+    """Return the name of the backend that runs the test options that others lack."""
+    return next(name for name in BACKENDS if describe(name).runs_pairs)
+
+
+def compilers(name: str) -> dict[str, str]:
+    """Return names and versions of the modules that compile a backend's kernels, if imported."""
+    backend = find(name)
+    modules = [sys.modules.get(one) for one in (() if backend is None else backend.compilers)]
+    return {module.__name__: module.__version__ for module in modules if module is not None}
+
+
+def check_device(device: Any) -> AskedDevices:
     """Return the CUDA devices asked for; a list of one becomes that one.
 
     Raises
@@ -224,16 +278,16 @@ def check_device(device: Any) -> Devices:
         indices = [_index(one) for one in device]
         if not indices:
             raise OptionError(
-                f"device={shown(device)} names no CUDA device. Give their numbers, 'all', or None "
-                "for the first that can be used."
+                f"device={shown(device)} names no CUDA device. Pass device numbers, 'all', or None "
+                "for the first usable device."
             )
         if None not in indices:
             found = tuple(index for index in indices if index is not None)
             twice = sorted({index for index in found if found.count(index) > 1})
             if twice:
                 raise OptionError(
-                    f"device={shown(device)} names device {twice[0]} more than once. Name each "
-                    "once."
+                    f"device={shown(device)} names device {twice[0]} more than once. List each "
+                    "device once."
                 )
             return found[0] if len(found) == 1 else found
     elif (index := _index(device)) is not None:
@@ -250,13 +304,13 @@ def _index(device: Any) -> int | None:
 
 
 def load_kernels(
-    name: str, device: Any = None, device_memory: str | int | float | None = None
+    backend: str | BackendOptions, device: Any = None, device_memory: AskedMemory = None
 ) -> Any:
     """Load the kernel set of a backend.
 
     Parameters
     ----------
-    name : str
+    backend : str or BackendOptions
     device : int, list or tuple of int, or "all", optional
         CUDA devices; by default the first that can be used. Other backends have none.
     device_memory : str, int or float, optional
@@ -275,34 +329,19 @@ def load_kernels(
     BackendError
         If a device cannot be used.
     """
+    name, device, device_memory = unpacked(backend, device, device_memory)
+    described = describe(name)
     try:
-        module = importlib.import_module(_BACKENDS[name].kernels)
+        return described.open(check_device(device), device_memory)
     except ImportError as error:  # for example a numba for another numpy, or half removed
         raise BackendError(
             f"The backend {name!r} cannot run here: a package that it needs cannot be imported "
-            f"({error}). Reinstall that package, or give backend='reference'."
+            f"({error}). Reinstall that package, or pass backend={runs_pairs()!r}."
         ) from error
-    if name != "cuda":
-        return module
-    from .cuda import probe
-
-    asked = check_device(device)
-    if asked is None or isinstance(asked, int):
-        return module.open_kernels(probe.usable_device(asked), device_memory)
-    found = probe.probe_several(None if asked == ALL else asked)
-    if not found.usable:
-        raise BackendError(f"The CUDA backend cannot run here: {found.causes}")
-    if len(found.indices) == 1:
-        return module.open_kernels(found.indices[0], device_memory)
-    from .cuda.multi_device import open_several
-
-    return open_several(found.indices, device_memory)
 
 
-def compile_kernels(
-    device: int | None = None, architectures: Sequence[str] = ()
-) -> list[tuple[str, str, bool]]:
-    """Compile the CUDA kernels ahead of time.
+def compile_kernels(device: int | None = None, architectures: Sequence[str] = ()) -> list[Compiled]:
+    """Compile the kernels ahead of time, of every backend that can.
 
     Parameters
     ----------
@@ -322,19 +361,13 @@ def compile_kernels(
     BackendError
         If there is no such device, or if CuPy or its compiler is missing.
     """
-    from .cuda import probe
-
-    if not architectures:
-        index = probe.usable_device(_one(device))
-    elif importlib.util.find_spec("cupy") is None:
-        raise BackendError(f"CuPy is not installed: run {probe.install_command()}")
-    try:
-        from .cuda import cupy_device as cuda
-    except ImportError as error:
-        raise BackendError(f"CuPy is installed but cannot be imported: {error}") from error
-    if not architectures:
-        return cuda.compile_all(cuda.open_device(index))
-    return [done for architecture in architectures for done in cuda.compile_for(architecture)]
+    one = _one(device)
+    return [
+        done
+        for backend in _described()
+        if backend.compile is not None
+        for done in backend.compile(one, architectures)
+    ]
 
 
 def _one(device: Any) -> int | None:
@@ -342,8 +375,8 @@ def _one(device: Any) -> int | None:
     if asked is None or isinstance(asked, int):
         return asked
     raise OptionError(
-        f"device={shown(device)} is not one device, and kernels are compiled for one at a time. "
-        "Give its number."
+        f"device={shown(device)} is not a single device, but kernels are compiled for one device "
+        "at a time. Pass its number."
     )
 
 

@@ -71,9 +71,9 @@ def split_controls(
         raise LabelError(
             f"The reference has {len(blocks)} cells"
             f"{'' if n_blocks == 1 else f' in {n_blocks} strata'}"
-            f"{'' if units is None else f' of {len(np.unique(units))} units'}: too few for a mock "
-            "group of 2 cells and a mock control of 2, which calibration splits it into (at least "
-            "half of each stratum stays control, and units stay whole). Name a larger reference."
+            f"{'' if units is None else f' of {len(np.unique(units))} units'}: too few to split "
+            "into a mock group of 2 cells and a mock control of 2 (at least half of each stratum "
+            "stays control, and units are not split). Use a larger reference."
         )
     taken = _taken(rng.permutation(len(wanted)), wanted, budget)
     codes = np.full(len(blocks), CONTROL, np.int64)
@@ -139,7 +139,7 @@ def _taken(order: np.ndarray, wanted: np.ndarray, budget: np.ndarray) -> dict[in
     taken[best] = np.minimum(wanted[best], budget)
     if taken[best].sum() < 2:
         raise LabelError(
-            "No mock group of 2 cells can be drawn: targets lie in strata of which the reference "
-            "has too few cells. Leave out strata=, or name another reference."
+            "No mock group of 2 cells can be drawn: the reference has too few cells in the strata "
+            "of the targets. Leave out strata=, or use another reference."
         )
     return taken

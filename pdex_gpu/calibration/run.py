@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import numpy as np
 
 from ..design.build import make_design
+from ..design.comparisons.registry import find_comparison
 from ..design.labels import Labels, combined, object_array
 from ..errors import (
     DuplicateGeneWarning,
@@ -25,7 +26,7 @@ from ..errors import (
     warn,
 )
 from ..pipeline.execute import compare
-from ..request.options import Entry, Settings, check_settings
+from ..request.options import Entry, Settings, check_settings, unpack_backend
 from ..results.memory import DEResult
 from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
@@ -47,10 +48,10 @@ _MOCK_CONTROL, _OTHERS = "mock control", "other cells"
 _COLUMNS = ("target_fraction", "reference_fraction")
 # Options that make no sense between mock perturbations, and what to do instead.
 _REFUSED = {
-    "comparison": "mock perturbations are compared with a mock control: leave it out",
-    "guides": "control cells have to be in groups: give a column as groupby=",
-    "on_target": "mock perturbations have no gene: leave it out, to calibrate at all genes",
-    "out": "calibrate returns a table, which can be written: calibrate(...).table().to_csv(...)",
+    "comparison": "Mock perturbations are always compared with a mock control. Leave it out.",
+    "guides": "Control cells must be identified by a column of obs. Pass it as groupby=.",
+    "on_target": "Mock perturbations target no gene. Leave it out to calibrate on all genes.",
+    "out": "Write the table that calibrate returns: calibrate(...).table().to_csv(...).",
 }
 _NOT_OPTIONS = ("groupby", "reference", "test_options", "entry", "n_processes")
 _OWN_OPTIONS = ("units", "n_repeats", "seed", "alpha")
@@ -142,10 +143,12 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
     own = {name: value for name, value in options.items() if name in known}
     rest = {name: value for name, value in options.items() if name not in known}
     for name, advice in _REFUSED.items():
-        default = "reference" if name == "comparison" else None
-        given = own.get(name, default)
-        if given is not default and not (isinstance(given, str) and given == default):
-            raise OptionError(f"{name}={shown(own[name])} does not go with calibrate: {advice}.")
+        if name == "comparison":
+            refused = name in own and not _has_one_reference(own[name])
+        else:
+            refused = own.get(name) is not None
+        if refused:
+            raise OptionError(f"{name}={shown(own[name])} is not supported by calibrate. {advice}")
     settings = Settings(
         groupby=groupby,
         reference=reference,
@@ -155,15 +158,24 @@ def _settings(groupby: Any, reference: object, options: dict[str, Any]) -> Setti
             "calibrate", (*_OWN_OPTIONS, "groupby", "reference", *sorted(known - set(_REFUSED)))
         ),
     )
+    settings = unpack_backend(settings)
     check_settings(settings)
     extra_columns(settings.columns, {})
     test = make_test(settings.metric, settings.test_options, settings.call)
     if getattr(test, "p_values", None) == "interpolated":
         raise OptionError(
-            "p_values='interpolated' caps p-values to [0.001, 0.25], so that they say nothing of "
-            "a distribution. Leave it out, or give p_values='asymptotic'."
+            "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution cannot "
+            "be calibrated. Leave it out, or pass p_values='asymptotic'."
         )
     return replace(settings, columns=_COLUMNS)
+
+
+def _has_one_reference(comparison: object) -> bool:
+    """Return whether all groups are compared with the same cells, as mock perturbations are."""
+    try:
+        return find_comparison(comparison).one_reference
+    except OptionError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -216,8 +228,9 @@ def _check_room(n_repeats: int, n_values: int, settings: Settings) -> None:
     allowed = memory_budget(1.0 if settings.memory is None else settings.memory)
     if needed > allowed:
         raise MemoryBudgetError(
-            f"n_repeats={n_repeats:,} takes {needed:,} bytes for p-values ({8 * n_values:,} each), "
-            f"but {allowed:,} may be used. Give fewer repeats, or more memory with memory=."
+            f"n_repeats={n_repeats:,} needs {needed:,} bytes for p-values ({8 * n_values:,} per "
+            f"repeat), but only {allowed:,} may be used. Use fewer repeats, or allow more memory "
+            "with memory=."
         )
 
 
@@ -293,8 +306,8 @@ def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.nd
     missing = np.count_nonzero(used & (found.codes < 0))
     if missing:
         raise LabelError(
-            f"{missing} cells that are needed have no value in column {found.column!r}. Fill it "
-            "in, or remove these cells first."
+            f"{missing} of the cells used have no value in column {found.column!r}. Fill in the "
+            "values, or remove these cells first."
         )
     return found.codes, len(found.names)
 
@@ -302,9 +315,9 @@ def _levels(dataset: Dataset, names: list[str], used: np.ndarray) -> tuple[np.nd
 def _no_target(settings: Settings, column: str, wanted: np.ndarray) -> NoReturn:
     most = int(wanted.sum(axis=1).max())
     raise LabelError(
-        f"No target of column {column!r} has min_cells={settings.min_cells} cells to be compared "
-        f"with the reference: the largest has {most}. Give a smaller min_cells, or check that "
-        "reference and targets occur in the same strata and levels."
+        f"No target in column {column!r} has min_cells={settings.min_cells} cells that can be "
+        f"compared with the reference: the largest has {most}. Use a smaller min_cells, or check "
+        "that reference and targets occur in the same strata and levels."
     )
 
 

@@ -73,28 +73,28 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = check_path("path", path)
     shown = repr(str(path))
     if is_there(path, "The calibration file").is_dir():
-        raise OptionError(f"{shown} is a folder. Name the .json file of a calibration in it.")
+        raise OptionError(f"{shown} is a folder. Pass the .json file of a calibration in it.")
     size, free = path.stat().st_size, available_memory()
     if _MEMORY_A_BYTE * size > free:
         raise MemoryBudgetError(
-            f"{shown} has {size:,} bytes, more than can be read with the {free:,} bytes of memory "
-            "that are free. Calibrations are smaller: check the file."
+            f"{shown} has {size:,} bytes, too many to read with {free:,} bytes of free memory. "
+            "Calibration files are smaller than that: check the file."
         )
     why = "it is not JSON, or it was cut short"
-    advice = "Name a file that Calibration.to_json() or `pdex-gpu calibrate` wrote."
+    advice = "Pass a file written by Calibration.to_json() or `pdex-gpu calibrate`."
     with reading(shown, "The JSON reader", why, advice):
         document = json.loads(path.read_bytes())
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FileFormatError(
-            f"{shown} is JSON, but no calibration of pdex_gpu. Name a file that "
-            "Calibration.to_json() or `pdex-gpu calibrate` wrote."
+            f"{shown} is JSON, but not a pdex_gpu calibration. Pass a file written by "
+            "Calibration.to_json() or `pdex-gpu calibrate`."
         )
     version = document.get("version")
     if _is_integer(version) and version > VERSION:
         writer = document.get("pdex_gpu", "a newer version")
         raise FileFormatError(
-            f"{shown} has layout {version} of a calibration (written by pdex_gpu {writer}); this "
-            f"version reads up to {VERSION}. To read it, {UPDATE}"
+            f"{shown} is a calibration in format {version} (written by pdex_gpu {writer}); this "
+            f"version reads formats up to {VERSION}. To read it, {UPDATE}"
         )
     try:
         if version is None:
@@ -104,8 +104,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _calibration(_Fields(document, ""))
     except _Wrong as error:
         raise FileFormatError(
-            f"{shown} says it is a calibration of pdex_gpu, but {error}: another program changed "
-            "it, or wrote it. Use the file as pdex_gpu wrote it."
+            f"{shown} claims to be a pdex_gpu calibration, but {error}: another program changed "
+            "or wrote it. Use the file as pdex_gpu wrote it."
         ) from error
 
 
@@ -118,7 +118,7 @@ class _Fields:
 
     def __init__(self, found: Any, path: str) -> None:
         if not isinstance(found, dict):
-            raise _Wrong(f"{path.removesuffix('.')!r} is no object")
+            raise _Wrong(f"{path.removesuffix('.')!r} is not an object")
         self._found, self._path = found, path
 
     def _take(self, name: str) -> Any:
@@ -148,7 +148,7 @@ class _Fields:
         return str(self._is(name, lambda value: isinstance(value, str), "text"))
 
     def whole(self, name: str) -> int:
-        return int(self._is(name, _is_whole, "a whole number of at least 0"))
+        return int(self._is(name, _is_whole, "a non-negative integer"))
 
     def number(self, name: str) -> float:
         return _float(self._is(name, _is_number, "a number"))
@@ -167,7 +167,7 @@ class _Fields:
         """Return rows of whole numbers, shape (n, width), int64."""
         rows = self._list(name, lambda row: isinstance(row, list), "lists", None)
         if any(len(row) != width or not all(map(_is_integer, row)) for row in rows):
-            raise _Wrong(f"{self._path + name!r} does not hold rows of {width} whole numbers")
+            raise _Wrong(f"{self._path + name!r} does not consist of rows of {width} integers")
         return np.array(rows, np.int64).reshape(len(rows), width)
 
     def floats(self, name: str, n: int | None = None) -> np.ndarray:

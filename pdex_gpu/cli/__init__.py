@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if _is_of_output(caught):
                 _give_up_output()
                 error = errors.OutputError(
-                    f"What this command shows cannot be written: {caught.strerror}. Free space "
-                    "where its standard output goes, or send it elsewhere."
+                    f"Cannot write to standard output: {caught.strerror}. Free space on that "
+                    "disk, or redirect the output elsewhere."
                 )
             if _asked(arguments, "--debug") and isinstance(error, Exception):
                 traceback.print_exc()

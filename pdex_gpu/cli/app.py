@@ -23,8 +23,8 @@ examples:
 
 # Shorter than Typer's help texts, so that each fits on one line.
 _COMPLETION = {
-    "install_completion": "Have this shell complete commands and options.",
-    "show_completion": "Show the script for that.",
+    "install_completion": "Install completion for the current shell.",
+    "show_completion": "Show the completion script.",
 }
 
 #: The commands, in the order in which the help lists them.

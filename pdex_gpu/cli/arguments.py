@@ -30,7 +30,7 @@ def need_groupby(groupby: Sequence[str] | None, *, otherwise: str = "") -> None:
     """Raise OptionError if ``--groupby`` was not given."""
     if not groupby:
         raise OptionError(
-            f"Missing option --groupby COL: the column of obs with the groups{otherwise}."
+            f"Missing option --groupby. Pass the obs column that holds the groups{otherwise}."
         )
 
 
@@ -53,7 +53,9 @@ def test_options(
 ) -> dict[str, Any]:
     """Return the options of the test that were given."""
     if welch and variance not in (None, "welch"):
-        raise OptionError(f"--welch and --variance {variance} contradict each other. Give one.")
+        raise OptionError(
+            f"--welch and --variance {variance} contradict each other. Pass only one."
+        )
     options: dict[str, Any] = {
         "alternative": alternative,
         "method": method,

@@ -48,18 +48,20 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     )
 
 
-def describe_backend(provenance: Mapping[str, object]) -> list[str]:
-    """Describe the backend, engine and device used, and where to read why no better one was."""
-    from ..backends.registry import passed_over
+def describe_backend(provenance: Mapping[str, object], asked: str = "auto") -> list[str]:
+    """Describe the backend, engine and device used, and where to read why no better one was.
+
+    `asked` is the backend that was asked for.
+    """
+    from ..backends.registry import passed_over, was_auto
 
     backend, engine = (provenance.get(name) or "unknown" for name in ("backend", "engine"))
     text = f"{backend} backend, {engine} engine"
     if provenance.get("device"):
         text += f", on {provenance['device']}"
-    skipped = " and ".join(
-        name.upper() for name in passed_over(str(provenance.get("backend_reason", "")))
-    )
-    why = f"{skipped} cannot be used here; why: {command_line('doctor')}"
+    chosen_here = was_auto(asked) and engine != "dask"
+    skipped = " and ".join(map(str.upper, passed_over(str(backend)) if chosen_here else ()))
+    why = f"{skipped} cannot be used here. To see why, run: {command_line('doctor')}"
     return [text, why] if skipped else [text]
 
 

@@ -83,7 +83,7 @@ def run_demo(
     seconds = time.perf_counter() - started
     result.to_parquet(results_path)
     tests = len(result.targets) * len(result.features)
-    for line in describe_backend(result.provenance):
+    for line in describe_backend(result.provenance, backend):
         say(f"  {line}")
     say(f"  {tests:,} tests in {seconds:.2f} s")
 
@@ -94,7 +94,7 @@ def run_demo(
         show(_HEADER, _cells(strongest_rows(result)), right=_RIGHT)
     found, possible = on_target(result)
     say(f"\n{describe_hits(count_hits(result))}.")
-    say(f"{found} of {possible} perturbations have their own gene down.\n")
+    say(f"{found} of {possible} perturbations significantly reduce their own gene.\n")
     say(f"{results_path}: {tests:,} rows, {results_path.stat().st_size / 1e6:.2f} MB")
     report = result.report(folder / REPORT, title="A simulated screen", fdr=FDR, force=True)
     say(f"{report}: open it in a browser")

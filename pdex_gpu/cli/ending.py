@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..results.file import ResultFile
 
 
-def end_of_run(result: ResultFile, seconds: float) -> Iterator[str]:
-    """Yield lines about a run that has written its file."""
+def end_of_run(result: ResultFile, seconds: float, backend: str = "auto") -> Iterator[str]:
+    """Yield lines about a run that has written its file; `backend` was asked for."""
     n = len(result.targets)
     yield (
         f"{n:,} group{'' if n == 1 else 's'} x {len(result.features):,} genes in {seconds:.2f} s: "
@@ -29,9 +29,9 @@ def end_of_run(result: ResultFile, seconds: float) -> Iterator[str]:
     if result.n_hits is not None:
         yield describe_hits(result.n_hits)
     yield from describe_values(result.provenance)
-    yield from describe_backend(result.provenance)
+    yield from describe_backend(result.provenance, backend)
     if result.path.suffix.lower() != ".parquet":
-        yield f"{PROGRAM} top, plot and report read results that were written as .parquet."
+        yield f"To use {PROGRAM} top, plot or report, write the results as .parquet."
         return
     top = top_command(result, result.path, result.n_hits)
     yield from next_steps(top, report_command(result.path))

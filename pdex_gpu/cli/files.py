@@ -19,7 +19,7 @@ def check_folder(path: Path) -> None:
     """
     check_path("--output", path)
     if mode_of(path) is not None and not is_folder(path):
-        raise OptionError(f"The output {str(path)!r} is a file. Name a folder.")
+        raise OptionError(f"The output {str(path)!r} is a file. Pass a folder.")
     there = path.absolute()
     while mode_of(there) is None and there != there.parent:
         there = there.parent
@@ -52,6 +52,6 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], *, force: bool) -> Non
     check_place(path)
     if mode_of(path) is not None and not force:
         raise OptionError(
-            f"The output {str(path)!r} exists already. Add --force to replace it, or name another "
+            f"The output {str(path)!r} exists already. Add --force to replace it, or pass another "
             "file."
         )

@@ -6,7 +6,7 @@ import csv
 import math
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from ..utils.atomic_files import mode_of
 from ..utils.formats import PROGRAM as PROGRAM
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a parser that accepts one of a few words."""
+def one_of(choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
+    """Return a parser that accepts one of a few words, those that `choices` returns then."""
 
     def parse(text: str) -> str:
-        if text not in choices:
-            raise typer.BadParameter(unknown("value", text, choices))
+        if text not in choices():
+            raise typer.BadParameter(unknown("value", text, choices()))
         return text
 
     return parse
@@ -45,7 +45,7 @@ def number_or_none(text: str | float) -> float | None:
         return None
     value = number(text)
     if value <= 0:
-        raise typer.BadParameter(f"{text!r} is not a number above 0, nor none")
+        raise typer.BadParameter(f"{text!r} is neither a number above 0 nor none")
     return value
 
 
@@ -85,7 +85,7 @@ def memory_size(text: str | int) -> int:
         return memory_budget(text)
     except OptionError:
         raise typer.BadParameter(
-            f"{text!r} is not a size; write bytes, or a number with a unit as in 4GB or 512MiB"
+            f"{text!r} is not a size; pass bytes, or a number with a unit such as 4GB or 512MiB"
         ) from None
 
 
@@ -93,7 +93,7 @@ def device_number(text: str | int) -> int:
     """Parse the number of a device."""
     if not str(text).isdecimal():
         raise typer.BadParameter(
-            f"{text!r} is not the number of a device; nvidia-smi lists them, the first is 0"
+            f"{text!r} is not a device number; nvidia-smi lists them, starting at 0"
         )
     return int(text)
 
@@ -105,8 +105,8 @@ def devices(text: Any) -> int | list[int] | str:
     words = str(text).split(",")
     if not all(word.strip().isdecimal() for word in words):
         raise typer.BadParameter(
-            f"{text!r} is not the number of a device, nor several with commas, nor all; nvidia-smi "
-            "lists them, the first is 0"
+            f"{text!r} is not a device number, a comma-separated list of them, or all; nvidia-smi "
+            "lists them, starting at 0"
         )
     numbers = [int(word) for word in words]
     return numbers[0] if len(numbers) == 1 else numbers
@@ -118,7 +118,9 @@ def architectures(texts: Iterable[str]) -> list[str]:
     for text in split(texts):
         match = re.fullmatch(r"(?:sm_)?(\d{1,2})\.?(\d)", text)
         if not match:
-            raise OptionError(f"--arch {text!r} is not an architecture; write it as sm_90.")
+            raise OptionError(
+                f"--arch {text!r} is not a CUDA architecture. Pass one such as sm_90."
+            )
         found.append(f"sm_{match[1]}{match[2]}")
     return found
 
@@ -156,7 +158,7 @@ def pairs(texts: Iterable[str] | None) -> list[tuple[str, str]] | None:
         else:
             raise OptionError(
                 f"--pairs {text!r} must be TARGET:REFERENCE with one colon, or a .csv or .tsv file "
-                "with the columns target and reference (for names that hold colons)."
+                "with the columns target and reference (for names that contain colons)."
             )
     return found
 
@@ -165,7 +167,9 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     mode = mode_of(path)
     if mode is not None and not stat.S_ISREG(mode):
-        raise OptionError(f"The table of pairs {str(path)!r} cannot be read: it is no file.")
+        raise OptionError(
+            f"The table of pairs {str(path)!r} is not a regular file. Pass a .csv or .tsv file."
+        )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file, delimiter=separator) if row]
@@ -182,5 +186,8 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
     places = header.index("target"), header.index("reference")
     short = next((n for n, row in enumerate(rows, 1) if len(row) <= max(places)), None)
     if short is not None:
-        raise OptionError(f"Line {short} of the table of pairs {str(path)!r} has too few columns.")
+        raise OptionError(
+            f"Line {short} of the table of pairs {str(path)!r} has too few columns. Every line "
+            "needs a target and a reference."
+        )
     return [(row[places[0]], row[places[1]]) for row in rows[1:]]

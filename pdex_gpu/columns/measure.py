@@ -448,18 +448,18 @@ def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
     found = {}
     if not test.has_z:
         found["z"] = (
-            f"does not exist for metric={test.metric!r}: its statistic is no normal deviate. "
+            f"does not exist for metric={test.metric!r}, whose statistic is not a normal deviate. "
             "Leave it out, or use metric='wilcoxon'."
         )
     if not test.has_log10_p:
         found["log10_p"] = (
-            f"cannot be had with these options ({test.why_reference}): scipy, which runs them, "
-            "gives p-values alone. Leave the column or the options out."
+            f"is not available with these options ({test.why_numpy}): they run in scipy, "
+            "which returns only p-values. Leave out the column or the options."
         )
     if stratified:
         found |= dict.fromkeys(
             ("auroc_low", "auroc_high"),
-            "is not defined over strata: DeLong's interval is of one pair of samples. Leave it "
-            "out, or do not give strata=.",
+            "is not defined over strata: DeLong's interval is for a single pair of samples. Leave "
+            "out the column or strata=.",
         )
     return found

@@ -117,14 +117,14 @@ def parallel_differential_expression(
     backed = is_backed(adata)
     if backed and low_memory is False:
         raise LowMemoryError(
-            "adata is backed: its matrix is in a file, and low_memory=False asks for it in "
-            "memory. Either leave low_memory at None or True, which streams ranges of genes from "
-            "the file, or load the matrix first: adata = adata.to_memory()."
+            "adata is backed: its matrix is in a file, but low_memory=False requires it in memory. "
+            "Either use low_memory=None or True, which streams the file in ranges of genes, or "
+            "load the matrix first: adata = adata.to_memory()."
         )
     if "use_continuity" in kwargs:
         raise OptionError(
-            "use_continuity is set by tie_correct here, as in pdex: tie_correct=True means with "
-            "continuity correction. Give tie_correct alone."
+            "As in pdex, tie_correct also sets use_continuity: tie_correct=True turns on the "
+            "continuity correction. Pass only tie_correct."
         )
     check_flag("tie_correct", tie_correct)
     check_flag("as_polars", as_polars)

@@ -221,7 +221,7 @@ def _check_options(
     check_choice("mode", mode, MODES)
     if not is_whole(threads) or threads < 0:
         raise OptionError(
-            f"threads={shown(threads)} must be a whole number: of threads, or 0 for all processors."
+            f"threads={shown(threads)} must be a number of threads, or 0 for all processors."
         )
     check_flag("geometric_mean", geometric_mean)
     check_flag("as_pandas", as_pandas)
@@ -229,7 +229,7 @@ def _check_options(
         check_number("cpm_filter", cpm_filter)
     nan = isinstance(epsilon, float) and math.isnan(epsilon)
     if nan or check_number("epsilon", epsilon) < 0:
-        raise OptionError(f"epsilon must be non-negative, got {epsilon!r}. Give 0 for none.")
+        raise OptionError(f"epsilon must be non-negative, got {epsilon!r}. Pass 0 for none.")
 
 
 def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
@@ -239,14 +239,14 @@ def _mode_options(mode: str, kwargs: dict[str, Any]) -> tuple[str, str | None]:
     gene_column = kwargs.pop("gene_col", None) if mode == "on_target" else None
     if mode == "on_target" and not isinstance(gene_column, str):
         raise OptionError(
-            f"'gene_col' is required for mode='on_target', got {shown(gene_column)}: name the "
-            "column of obs with the gene that each group targets."
+            f"'gene_col' is required for mode='on_target', got {shown(gene_column)}. Pass the "
+            "column of obs that holds the gene each group targets."
         )
     reference = kwargs.pop("reference", "non-targeting")
     if isinstance(reference, list | tuple | set | frozenset | np.ndarray):
         raise OptionError(
-            f"reference={shown(reference)} must be one label. "
-            "pdex_gpu.differential_expression pools several."
+            f"reference={shown(reference)} must be one label. To pool several, use "
+            "pdex_gpu.differential_expression."
         )
     check_label("reference", reference)
     return reference, gene_column
@@ -333,8 +333,8 @@ def _detect_log1p(source: Source) -> bool:
     largest = float(values.max()) if values.size else -np.inf  # integers have no infinity
     found = largest < _LOG1P_BELOW
     logger.warning(  # as pdex does: the means depend on this guess
-        "is_log1p not specified; auto-detected %s, as the largest value of the first %d cells is "
-        "%g. Pass is_log1p to suppress this message.",
+        "is_log1p not specified; auto-detected %s, because the largest value in the first %d cells "
+        "is %g. Pass is_log1p to suppress this message.",
         found, min(_DETECTED_ROWS, source.n_cells), largest,
     )  # fmt: skip
     return found
@@ -404,7 +404,7 @@ def _import_polars() -> Any:
         import polars
     except ImportError as error:
         raise MissingDependencyError(
-            "polars is not installed, and pdex's table is a polars frame. Run: "
-            f"{how_to_install('polars')}, or give as_pandas=True."
+            "polars is not installed, but pdex returns a polars DataFrame. Run: "
+            f"{how_to_install('polars')}, or pass as_pandas=True."
         ) from error
     return polars

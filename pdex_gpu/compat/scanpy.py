@@ -222,8 +222,8 @@ def _check_options(
     method = "t-test" if method is None else method
     if isinstance(method, str) and method == "logreg":
         raise OptionError(
-            "method='logreg' is not offered: logistic regression is no test of a gene. Use "
-            f"scanpy for it, or one of {listing(METHODS)}."
+            "method='logreg' is not supported: logistic regression does not test single genes. "
+            f"Use scanpy for it, or one of {listing(METHODS)}."
         )
     check_choice("method", method, METHODS)
     check_choice("corr_method", corr_method, CORRECTIONS)
@@ -246,10 +246,10 @@ def _check_data(adata: Any, copy: bool) -> None:
     if not is_backed(adata):
         return
     if copy or adata.is_view:
-        what = "copy=True would copy" if copy else "a result would turn into an AnnData"
+        what = "copy=True would copy" if copy else "Writing a result would make a copy of"
         raise OptionError(
             f"{what} {'a file: adata' if copy else 'this view: adata'} is backed by "
-            f"{str(adata.filename)!r}. Give the whole backed AnnData and copy=False, or load it: "
+            f"{str(adata.filename)!r}. Pass the whole backed AnnData and copy=False, or load it: "
             "adata.to_memory()."
         )
 
@@ -270,11 +270,11 @@ def _mask(adata: Any, mask_var: Any) -> np.ndarray | None:
             raise OptionError(f"mask_var={shown(mask_var)} must be boolean: {error}.") from error
     if mask.shape != (adata.n_vars,) or mask.dtype != bool:
         raise OptionError(
-            f"mask_var must be boolean and hold a value for each of {adata.n_vars} genes, but is "
+            f"mask_var must be boolean with one value for each of {adata.n_vars} genes, but is "
             f"{mask.dtype} of shape {mask.shape}."
         )
     if not mask.any():
-        raise OptionError("mask_var selects no gene. Give one that is True for some.")
+        raise OptionError("mask_var selects no genes. Set it to True for at least one.")
     return mask
 
 
@@ -282,12 +282,12 @@ def _check_raw(adata: Any, use_raw: bool | None, layer: str | None) -> bool:
     raw = adata.raw is not None
     check_flag("use_raw", use_raw, may_be_none=True)
     if use_raw and not raw:
-        raise OptionError("Received use_raw=True, but adata.raw is empty. Give use_raw=False.")
+        raise OptionError("Received use_raw=True, but adata.raw is empty. Pass use_raw=False.")
     use_raw = raw if use_raw is None else bool(use_raw)
     if use_raw and layer is not None:
         raise OptionError(
-            f"Cannot specify layer={layer!r} and have use_raw=True, which is the default where "
-            "there is an adata.raw. Give use_raw=False."
+            f"Cannot specify layer={layer!r} and have use_raw=True, which is the default if "
+            "adata.raw exists. Pass use_raw=False."
         )
     return use_raw
 
@@ -315,12 +315,12 @@ def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups
     if isinstance(groups, str) and groups == "all":
         labels = categories
     elif groups is None or isinstance(groups, str):
-        raise OptionError(f"groups={groups!r}: specify a sequence of groups, or 'all'.")
+        raise OptionError(f"groups={groups!r} must be a sequence of groups, or 'all'.")
     else:
         asked = labels_of("groups", groups) or []
         labels = [_label(group, column, "group") for group in asked]
         if not labels:
-            raise OptionError("groups=[] names no group. Give some, or 'all'.")
+            raise OptionError("groups=[] names no group. Pass some, or 'all'.")
     if isinstance(reference, str) and reference == "rest":
         chosen = _Groups(list(dict.fromkeys(labels)), list(dict.fromkeys(labels)))
     else:
@@ -333,8 +333,8 @@ def _groups(adata: Any, groupby: str, groups: Any, reference: object) -> _Groups
     if few:
         raise LabelError(
             f"Could not calculate statistics for groups {listing(few)} of column {groupby!r}, "
-            "since they contain one cell or none. Name the others with groups=, or remove them "
-            "(and then their categories: .cat.remove_unused_categories())."
+            "because they contain one cell or none. Pass only the other groups with groups=, or "
+            "remove these (and then their categories: .cat.remove_unused_categories())."
         )
     return chosen
 
@@ -375,8 +375,8 @@ def _dataset(
     names = _gene_names(adata.raw.var)
     if mask is not None and len(names) != len(mask):
         raise OptionError(
-            f"mask_var has a value for each of {len(mask)} genes of adata, but adata.raw has "
-            f"{len(names)}. Give use_raw=False, or no mask_var."
+            f"mask_var has one value for each of the {len(mask)} genes of adata, but adata.raw has "
+            f"{len(names)} genes. Pass use_raw=False, or no mask_var."
         )
     source, names = _raw_source(adata.raw.X, mask), names if mask is None else names[mask]
     return (
@@ -414,7 +414,7 @@ def _hint_at_counts(source: Source) -> None:
     values = leading_values(source, _CHECKED_ROWS)
     if values.size and (values >= 0).all() and (values == np.floor(values)).all():
         logger.warning(
-            "values are whole numbers, like raw counts: rank_genes_groups expects logarithms "
+            "values are whole numbers, like raw counts, but rank_genes_groups expects logarithms "
             "(its fold changes take expm1 of means)"
         )
 

@@ -8,20 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from .against import Against
+
 
 @dataclass(frozen=True)
 class Contrast:
     """The groups of a design that are compared in one pass.
-
-    ========================  ==================================================  ===============
-    `against`                 each target is compared with                        targets
-    ========================  ==================================================  ===============
-    ``"reference"``           the first of `groups`                               ``groups[1:]``
-    ``"rest"``                all the other groups together                       ``groups``
-    ``"complement"``          the cells of the first of `groups` that are not     ``groups[1:]``
-                              its own: the first holds every cell once, the
-                              targets hold theirs again (targets may overlap)
-    ========================  ==================================================  ===============
 
     Attributes
     ----------
@@ -29,7 +21,8 @@ class Contrast:
         Groups of the design, ascending, except that a reference comes first.
     n_cells : numpy.ndarray, shape (n,), int64
         Number of cells in each.
-    against : {"reference", "rest", "complement"}
+    against : Against
+        What each target is compared with.
     rows : numpy.ndarray, shape (n_targets,), int64
         Row of the result that each target's comparison belongs to, -1 for none. Contrasts of
         several strata share rows.
@@ -37,39 +30,52 @@ class Contrast:
 
     groups: np.ndarray
     n_cells: np.ndarray
-    against: str
+    against: Against
     rows: np.ndarray
+
+    @property
+    def pooled(self) -> bool:
+        """Return whether targets are compared with a pool that includes their own cells."""
+        return self.against is not Against.REFERENCE
+
+    @property
+    def one_vs_rest(self) -> bool:
+        """Return whether the pool is all the groups together, each of them a target."""
+        return self.against is Against.REST
+
+    @property
+    def first_target(self) -> int:
+        """Return the position of the first target in `groups`: 1 after a reference or a pool."""
+        return 0 if self.one_vs_rest else 1
 
     @property
     def n_targets(self) -> int:
         """Return the number of targets, the first axis of kernel results for the contrast."""
-        return len(self.groups) - (self.against != "rest")
+        return len(self.groups) - self.first_target
 
     @property
     def targets(self) -> np.ndarray:
         """Return the groups of the targets, shape (n_targets,)."""
-        return self.groups if self.against == "rest" else self.groups[1:]
+        return self.groups[self.first_target :]
 
     @property
     def n_target(self) -> np.ndarray:
         """Return the number of cells of each target, shape (n_targets,), int64."""
-        return self.n_cells if self.against == "rest" else self.n_cells[1:]
+        return self.n_cells[self.first_target :]
 
     @property
     def n_reference(self) -> np.ndarray:
         """Return the number of cells each target is compared with, shape (n_targets,), int64."""
-        if self.against == "rest":
-            return self.n_cells.sum() - self.n_cells
-        if self.against == "complement":
-            return self.n_cells[0] - self.n_cells[1:]
+        if self.pooled:
+            return self.n_pooled - self.n_target
         return np.broadcast_to(self.n_cells[:1], self.n_target.shape)
 
     @property
     def n_pooled(self) -> int:
         """Return the number of cells in the largest sample that is ranked at once."""
-        if self.against == "rest":
+        if self.one_vs_rest:
             return int(self.n_cells.sum())
-        if self.against == "complement":
+        if self.pooled:
             return int(self.n_cells[0])
         return int(self.n_cells[0] + self.n_cells[1:].max(initial=0))
 
@@ -149,7 +155,7 @@ class Design:
     @property
     def one_reference(self) -> bool:
         """Return whether all rows are compared with the same cells."""
-        one = len(self.contrasts) == 1 and self.contrasts[0].against == "reference"
+        one = len(self.contrasts) == 1 and not self.contrasts[0].pooled
         return one and not self.stratified  # results of strata have all rows
 
     @property

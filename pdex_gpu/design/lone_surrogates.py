@@ -69,9 +69,9 @@ def warn_of_lone(what: str, labels: Iterable[object]) -> None:
         return
     _each_its_own(labels)
     warn(
-        f"Names of {what} hold lone surrogates, which are no characters: {shown(lone[0])}"
-        f"{f' and {len(lone) - 1} more' if len(lone) > 1 else ''}. In results they are written as "
-        f"escapes: {shown(writable(lone[0]))}. Rename them if that is not wanted.",
+        f"Names of {what} hold lone surrogates, which are not characters: "
+        f"{shown(lone[0])}{f' and {len(lone) - 1} more' if len(lone) > 1 else ''}. In results they "
+        f"are written as escapes: {shown(writable(lone[0]))}. Rename them if you do not want that.",
         TextEncodingWarning,
     )
 
@@ -93,7 +93,7 @@ def _each_its_own(labels: Sequence[object] | np.ndarray) -> list[Any]:
         other = of_text.setdefault(text, label)
         if other != label:
             raise LabelError(
-                f"The labels {shown(other)} and {shown(label)} would be written alike, as "
+                f"The labels {shown(other)} and {shown(label)} would both be written as "
                 f"{shown(text)}: lone surrogates are written as escapes. Rename one."
             )
     return found

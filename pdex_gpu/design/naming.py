@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+# numpy is imported where it is needed: the command line lists comparisons without it.
 
 #: Names and levels of the columns that comparisons are made within: for one column its name and
 #: its levels, shape (n_comparisons,); for several columns a tuple of names, and tuples of levels.
-Within = tuple[str | tuple[str, ...], np.ndarray]
+Within: TypeAlias = "tuple[str | tuple[str, ...], np.ndarray]"
 
 
 def joined(labels: Iterable[object], sep: str) -> str:
@@ -64,6 +67,8 @@ def unlike(name: str, others: Iterable[object]) -> str:
 
 def level_columns(within: Within | None) -> dict[str, np.ndarray]:
     """Return the levels of all comparisons by column, each of shape (n_comparisons,)."""
+    import numpy as np
+
     if within is None:
         return {}
     names, levels = within
@@ -75,8 +80,10 @@ def level_columns(within: Within | None) -> dict[str, np.ndarray]:
     }
 
 
-def made_within(levels: Mapping[str, np.ndarray]) -> Within | None:
+def combined_levels(levels: Mapping[str, np.ndarray]) -> Within | None:
     """Combine levels by column into one value: the inverse of :func:`level_columns`."""
+    import numpy as np
+
     if len(levels) < 2:
         return next(iter(levels.items()), None)
     tuples = zip(*levels.values(), strict=True)

@@ -53,7 +53,7 @@ def own_genes(
     if several:
         raise LabelError(
             f"Group {str(several[0])!r} of column {group_column!r} has several genes in "
-            f"{gene_column!r}: {listing(named[several[0]])}. On target, each group needs one."
+            f"{gene_column!r}: {listing(named[several[0]])}. On-target tests need exactly one."
         )
     position = positions(genes)
     own = {t: position.get(named[t][0], -1) if t in named else -1 for t in targets}
@@ -64,13 +64,13 @@ def own_genes(
     ]
     if len(absent) == len(targets):
         raise LabelError(
-            f"No group has its gene in the matrix: {listing(absent)}. Is {gene_column!r} the "
-            f"column with gene names as in var, such as {listing(genes, limit=3)}?"
+            f"The matrix has none of the groups' genes: {listing(absent)}. Check that "
+            f"{gene_column!r} holds gene names as in var, such as {listing(genes, limit=3)}."
         )
     if absent:
         warn(
-            f"{len(absent)} groups are left out, as their gene in {gene_column!r} is not in the "
-            f"matrix: {listing(absent)}.",
+            f"{len(absent)} groups are left out because their gene in {gene_column!r} is not in "
+            f"the matrix: {listing(absent)}.",
             SkippedWarning,
         )
     return np.array([own[target] for target in design.targets], np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from . import caches, cuda, machine, packages, variables
+from . import backends, caches, cuda, machine, packages, variables
 from .base import PROBLEM, Check
 
 __all__ = ["Check", "diagnose", "healthy"]
@@ -15,6 +15,7 @@ _SECTIONS: tuple[_Section, ...] = (
     (packages.TOPIC, packages.checks),
     (machine.TOPIC, machine.checks),
     (cuda.TOPIC, cuda.checks),
+    (backends.TOPIC, backends.checks),
     (caches.TOPIC, caches.checks),
     (variables.TOPIC, variables.checks),
 )
@@ -50,5 +51,5 @@ def _safely(topic: str, section: Callable[[], Iterable[Check]]) -> list[Check]:
         found.extend(section())
     except Exception as error:  # a broken package may raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        found.append(Check(topic, topic.lower(), PROBLEM, f"could not be examined ({text})"))
+        found.append(Check(topic, topic.lower(), PROBLEM, f"the check failed ({text})"))
     return found

@@ -37,7 +37,7 @@ def cpu_cache(
     for place in places:
         if writable(place):
             return Check(TOPIC, "CPU kernels", OK, f"kept in {place}")
-    found = f"{' and '.join(map(str, places))} cannot be written: every process compiles anew"
+    found = f"cannot write to {' or '.join(map(str, places))}, so every process compiles again"
     fix = "export NUMBA_CACHE_DIR=/path/to/a/writable/folder"
     return Check(TOPIC, "CPU kernels", NOTE, found, fix)
 
@@ -45,7 +45,7 @@ def cpu_cache(
 def cuda_cache(folder: Path) -> Check:
     """Check the folder that caches compiled CUDA kernels."""
     if not writable(folder):
-        found = f"{folder} cannot be written: every process compiles anew"
+        found = f"cannot write to {folder}, so every process compiles again"
         fix = "export CUPY_CACHE_DIR=/path/to/a/writable/folder"
         return Check(TOPIC, "CUDA kernels", NOTE, found, fix)
     n = sum(path.is_file() for path in folder.glob("*"))

@@ -8,10 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..backends.cuda import BACKEND
 from ..backends.cuda import driver as nvidia
 from ..backends.cuda.driver import Driver
 from ..backends.cuda.probe import MINIMUM_CUDA, install_command
-from ..backends.registry import backends
+from ..backends.registry import info
 from .base import NOTE, OK, PROBLEM, Check
 from .machine import in_container
 from .packages import installed, older
@@ -43,7 +44,7 @@ def driver_check(driver: Driver, pci: Path = _PCI) -> Check:
     """Check whether a driver answers, and which CUDA it runs."""
     name = "NVIDIA driver"
     if driver.version is not None and driver.version < MINIMUM_CUDA:
-        text = f"{_driver_text(driver)}: too old, CUDA {_dotted(MINIMUM_CUDA)} or later is needed"
+        text = f"{_driver_text(driver)}: too old; CUDA {_dotted(MINIMUM_CUDA)} or later is needed"
         return Check(TOPIC, name, PROBLEM, text, "sudo apt-get install --upgrade nvidia-driver-580")
     if not driver.problem:
         devices = ", ".join(str(device) for device in driver.devices)
@@ -51,19 +52,21 @@ def driver_check(driver: Driver, pci: Path = _PCI) -> Check:
     found = driver.problem.partition("): ")[0]
     found += ")" if found.count("(") > found.count(")") else ""
     if not has_device(pci):
-        return Check(TOPIC, name, NOTE, f"{found}; no NVIDIA device is seen, CPUs are used")
+        return Check(TOPIC, name, NOTE, f"{found}; no NVIDIA device was found, so CPUs are used")
     if driver.version is not None and "CUDA_VISIBLE_DEVICES" in driver.problem:
         return Check(TOPIC, name, PROBLEM, found, "unset CUDA_VISIBLE_DEVICES")
     if in_container():
         return Check(TOPIC, name, PROBLEM, found, "docker run --gpus all ...")
-    fix = "sudo apt-get install nvidia-driver-580  # or as your system installs drivers; reboot"
-    return Check(TOPIC, name, PROBLEM, f"{found}, though there is an NVIDIA device", fix)
+    fix = (
+        "sudo apt-get install nvidia-driver-580  # or as your system installs drivers; then reboot"
+    )
+    return Check(TOPIC, name, PROBLEM, f"{found}, although there is an NVIDIA device", fix)
 
 
 def cupy_check(driver: Driver, found: dict[str, str]) -> Check:
     """Check that there is one CuPy, and that it is for the CUDA that the driver runs."""
     if not found:
-        text = "not installed; needed for NVIDIA devices alone"
+        text = "not installed; only needed for NVIDIA devices"
         if not driver.devices:
             return Check(TOPIC, "CuPy", NOTE, text)
         return Check(TOPIC, "CuPy", PROBLEM, "not installed", install_command(driver))
@@ -74,11 +77,13 @@ def cupy_check(driver: Driver, found: dict[str, str]) -> Check:
     ((name, version),) = found.items()
     if older(version, _LEAST_CUPY):
         fix = f'pip install --upgrade "{name}[ctk]>={_LEAST_CUPY}"'
-        return Check(TOPIC, "CuPy", PROBLEM, f"{listed} is too old, {_LEAST_CUPY} is needed", fix)
+        return Check(
+            TOPIC, "CuPy", PROBLEM, f"{listed} is too old; {_LEAST_CUPY} or later is needed", fix
+        )
     major = _CUPY[name]
     runs = driver.version
     if runs is not None and major > runs[0]:
-        text = f"{listed} is for CUDA {major}, and the driver runs CUDA up to {_dotted(runs)}"
+        text = f"{listed} is for CUDA {major}, but the driver supports CUDA up to {_dotted(runs)}"
         fix = f"pip uninstall -y {name} && {install_command(driver)}"
         return Check(TOPIC, "CuPy", PROBLEM, text, fix)
     return Check(TOPIC, "CuPy", OK, listed + (f", for CUDA {major}" if major else ""))
@@ -98,17 +103,17 @@ def compiler_check() -> Check:
     except BackendError as error:
         text, _, fix = str(error).partition(" Run: ")
         return Check(TOPIC, "NVRTC", PROBLEM, text, fix or None)
-    text = f"{_dotted(version)}; no headers of the CUDA toolkit are needed"
+    text = f"{_dotted(version)}; CUDA toolkit headers are not needed"
     return Check(TOPIC, "NVRTC", OK, text)
 
 
 def kernel_check(driver: Driver) -> Check:
     """Check that a kernel ran on a device and gave the expected result."""
-    cuda = next(backend for backend in backends() if backend.name == "cuda")
+    cuda = info(BACKEND.name)
     if cuda.usable:
         return Check(TOPIC, "kernel", OK, f"ran on {cuda.device}: {cuda.reason}")
     if not driver.devices:
-        return Check(TOPIC, "kernel", NOTE, "none was run: there is no device")
+        return Check(TOPIC, "kernel", NOTE, "not run: there is no device")
     return Check(TOPIC, "kernel", PROBLEM, f"does not run: {cuda.reason}")
 
 

@@ -39,9 +39,9 @@ def threads() -> Check:
     except AttributeError:  # macOS, Windows
         allowed = there
     used = cpu_count()
-    found = f"{used} used by default: {there} in the machine, {allowed} by affinity"
+    found = f"{used} used by default: the machine has {there}, affinity allows {allowed}"
     if used < allowed:
-        found += f", {used} by the quota of the cgroup"
+        found += f", the cgroup quota allows {used}"
     if used == there:
         return Check(TOPIC, "threads", OK, found)
     fix = f"docker run --cpus={there} ..." if used < allowed and in_container() else None
@@ -55,9 +55,9 @@ def memory(meminfo: Path = _MEMINFO) -> Check:
     total = _total(meminfo)
     if total:
         found += f" of {size(total)} in the machine"
-    found += f"; a run may take {size(budget)} by default (--memory)"
+    found += f"; a run uses up to {size(budget)} by default (--memory)"
     if free < _LITTLE_MEMORY:
-        return Check(TOPIC, "memory", NOTE, f"{found}; that is little", None)
+        return Check(TOPIC, "memory", NOTE, f"{found}; this is little", None)
     return Check(TOPIC, "memory", OK, found)
 
 
@@ -65,12 +65,14 @@ def shared_memory(folder: Path = _SHARED) -> Check:
     """Check the shared memory available to the engine shared_memory."""
     name = "shared memory"
     if not folder.is_dir():
-        return Check(TOPIC, name, OK, f"no {folder} on this system; the default engine needs none")
+        return Check(
+            TOPIC, name, OK, f"no {folder} on this system; the default engine does not need it"
+        )
     usage = shutil.disk_usage(folder)
     found = f"{size(usage.free)} free of {size(usage.total)} in {folder}"
     if usage.total > _DOCKER_DEFAULT:
         return Check(TOPIC, name, OK, found)
-    found += "; the engine shared_memory needs room for the matrix, the default engine does not"
+    found += "; the shared_memory engine needs room for the matrix, the default engine does not"
     if in_container():
         return Check(TOPIC, name, NOTE, found, "docker run --shm-size=8g ...")
     return Check(TOPIC, name, NOTE, found, f"sudo mount -o remount,size=8G {folder}")
@@ -86,12 +88,12 @@ def scratch(folder: Path | None = None, mounts: Path = _MOUNTS) -> Check:
             file.write(b"\0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        found = f"{folder or 'no temporary folder'} cannot be written ({error.strerror or error})"
+        found = f"{folder or 'the temporary folder'} cannot be written ({error.strerror or error})"
         return Check(TOPIC, name, PROBLEM, found, other, required=True)
     found = f"{size(free)} free in {folder}"
     kind = file_system(folder, mounts)
     if kind in _IN_MEMORY:
-        found += f", which is memory ({kind}): what is put there is taken from what is free"
+        found += f", which is in memory ({kind}): files there reduce the free memory"
         return Check(TOPIC, name, NOTE, found, other)
     if free < _LITTLE_SCRATCH:
         return Check(TOPIC, name, NOTE, f"{found}; screens larger than memory need more", other)

@@ -22,7 +22,7 @@ _NAME = "pdex-gpu"
 
 #: Extras that add features, and what they are for; those of CUDA are examined with CUDA.
 _EXTRAS = {
-    "polars": "to_polars() and the drop-in for pdex 0.3",
+    "polars": "to_polars() and the drop-in replacement for pdex 0.3",
     "zarr": "zarr stores",
     "plot": "figures",
     "pseudobulk": "pseudobulk_dex (DESeq2)",
@@ -51,8 +51,7 @@ def checks() -> Iterator[Check]:
             TOPIC,
             "versions",
             NOTE,
-            "pdex_gpu is imported without having been installed, so that it is not known which "
-            "versions it needs",
+            "pdex_gpu is imported but not installed, so the versions that it needs are unknown",
             "pip install .",
         )
     yield from (required(r) for r in requirements if r.extra is None)
@@ -80,7 +79,7 @@ def python_version(version: tuple[int, int], pythons: str, found: str) -> Check:
         TOPIC,
         "python",
         PROBLEM,
-        f"{found}; it needs Python {pythons}",
+        f"{found}; pdex_gpu needs Python {pythons}",
         f"python{wanted} -m venv .venv && .venv/bin/pip install .",
         required=True,
     )
@@ -93,7 +92,7 @@ def required(wanted: Requirement, load: Callable[[str], object] = importlib.impo
     if version is None:
         return _broken(wanted, "not installed", install)
     if older(version, wanted.least):
-        text = f"{version} is too old, {wanted.least} or later is needed"
+        text = f"{version} is too old; {wanted.least} or later is needed"
         return _broken(wanted, text, f'pip install --upgrade "{wanted.text}"')
     try:
         load(wanted.name.replace("-", "_"))
@@ -109,10 +108,10 @@ def optional(wanted: Requirement) -> Check:
     feature = _EXTRAS.get(wanted.extra or "", "")
     version = installed(wanted.name)
     if version is None:
-        text = f"not installed; for {feature}"
+        text = f"not installed; needed for {feature}"
         return Check(TOPIC, wanted.name, NOTE, text, f'pip install "{wanted.text}"')
     if older(version, wanted.least):
-        text = f"{version} is too old, {wanted.least} or later is needed for {feature}"
+        text = f"{version} is too old; {wanted.least} or later is needed for {feature}"
         return Check(TOPIC, wanted.name, NOTE, text, f'pip install --upgrade "{wanted.text}"')
     return Check(TOPIC, wanted.name, OK, f"{version}, for {feature}")
 

@@ -35,9 +35,8 @@ def examine(path: Path) -> list[Check]:
     """
     if is_folder(path) or path.suffix.lower() in _SCREENS:
         raise OptionError(
-            f"{shown(str(path))} is no file of results: the doctor examines .parquet files that "
-            f"`{PROGRAM} run` wrote. What a run of a screen would take is told by "
-            f"`{PROGRAM} plan`."
+            f"{shown(str(path))} is not a results file. Pass a .parquet file written by "
+            f"`{PROGRAM} run`. To estimate what a run of a screen needs, use `{PROGRAM} plan`."
         )
     topic = str(path)
     try:
@@ -49,15 +48,15 @@ def examine(path: Path) -> list[Check]:
     checks = [Check(topic, "file", OK, _described(result), required=True)]
     if "rows" in wrong:
         return [*checks, Check(topic, "rows", PROBLEM, wrong["rows"], required=True)]
-    rows = f"{len(result.targets):,} comparisons x {len(result.features):,} genes, as listed"
+    rows = f"{len(result.targets):,} comparisons x {len(result.features):,} genes, as recorded"
     checks.append(Check(topic, "rows", OK, f"{result.n_rows:,}: {rows}", required=True))
     checks += [Check(topic, name, PROBLEM, why, required=True) for name, why in wrong.items()]
     right = [name for name in result.columns if name not in wrong]
     if has_digests and right:
-        text = f"as they were written: {listing(right)}"
+        text = f"unchanged since they were written: {listing(right)}"
         checks.append(Check(topic, "columns", OK, text, required=True))
     elif right:
-        text = "the file has no digests, so that a change of values would not show"
+        text = "the file has no digests, so changed values cannot be detected"
         checks.append(Check(topic, "columns", NOTE, text, required=True))
     return checks
 

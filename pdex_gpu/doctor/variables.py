@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from ..backends.registry import ENVIRONMENT, NO_COMPILING, choose_backend, compiling_is_off
+from ..backends.cpu.probe import NO_COMPILING, compiling_is_off
+from ..backends.registry import ENVIRONMENT, choose_backend
 from ..errors import PdexGpuError
 from ..utils.atomic_files import UMASK
 from ..utils.watchdog import STUCK_SECONDS, stuck_seconds
@@ -15,11 +16,11 @@ TOPIC = "Environment"
 
 #: The meaning of each variable.
 _KNOWN = {
-    "CUDA_VISIBLE_DEVICES": "hides devices",
+    "CUDA_VISIBLE_DEVICES": "limits which devices are visible",
     "CUPY_CACHE_DIR": "where compiled CUDA kernels are kept",
-    "CUPY_GPU_MEMORY_LIMIT": "most memory that CuPy takes of a device",
+    "CUPY_GPU_MEMORY_LIMIT": "most device memory that CuPy uses",
     "NUMBA_CACHE_DIR": "where compiled CPU kernels are kept",
-    UMASK: "what others may not do with checkpoints",
+    UMASK: "permissions that checkpoints withhold from others",
     "TMPDIR": "the scratch folder, unless --scratch names one",
 }
 
@@ -37,7 +38,7 @@ def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
             TOPIC,
             NO_COMPILING,
             PROBLEM,
-            "kernels cannot be compiled: the backend cpu cannot run",
+            "kernels cannot be compiled, so the cpu backend cannot run",
             f"unset {NO_COMPILING}",
             required=True,
         )
@@ -49,7 +50,7 @@ def checks(environment: Mapping[str, str] | None = None) -> Iterator[Check]:
             n += 1
             yield Check(TOPIC, name, OK, f"{environment[name]} ({meaning})")
     if n == 0:
-        yield Check(TOPIC, "variables", OK, "none is set that changes what a run does")
+        yield Check(TOPIC, "variables", OK, "none that changes a run is set")
 
 
 def _backend(name: str) -> Check:
@@ -59,7 +60,7 @@ def _backend(name: str) -> Check:
         choose_backend(name)
     except PdexGpuError as error:
         return Check(TOPIC, ENVIRONMENT, PROBLEM, str(error), fix, required=True)
-    found = f'{name}: takes the place of backend="auto"'
+    found = f'{name}: replaces backend="auto"'
     return Check(TOPIC, ENVIRONMENT, NOTE, found, fix)
 
 
@@ -70,5 +71,5 @@ def _watchdog(environment: Mapping[str, str]) -> Check:
     except PdexGpuError as error:
         fix = f"unset {STUCK_SECONDS}"
         return Check(TOPIC, STUCK_SECONDS, PROBLEM, str(error), fix, required=True)
-    found = f"{seconds:g} seconds until a file is given up" if seconds else "0: no watchdog"
-    return Check(TOPIC, STUCK_SECONDS, OK, f"{found} (where HDF5 comes to no end)")
+    found = f"{seconds:g} seconds until a run gives up on a file" if seconds else "0: no watchdog"
+    return Check(TOPIC, STUCK_SECONDS, OK, f"{found} (if HDF5 never finishes reading)")

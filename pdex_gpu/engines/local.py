@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..backends.contract import KernelSet
-from ..backends.registry import BackendInfo, load_engine, load_kernels, n_devices
+from ..backends.registry import BackendInfo, find, load_engine, load_kernels
 from ..errors import UnsupportedDataError
 from ..request.options import Settings
 from ..sinks.base import Sink
@@ -91,23 +91,27 @@ def _check_place(
     dataset: Dataset, test: StatisticalTest, backend: BackendInfo, settings: Settings
 ) -> None:
     """Raise UnsupportedDataError if the backend cannot read the memory that the matrix is in."""
-    several = n_devices(backend) > 1
-    if not dataset.source.on_device or (backend.name == "cuda" and not several):
+    if not dataset.source.on_device:
+        return
+    described = find(backend.name)
+    several = settings.device is not None and len(backend.devices) > 1
+    if described is not None and described.reads_device_memory and not several:
         return
     layer = settings.layer
     what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
     if several:
         raise UnsupportedDataError(
-            f"{what} is on one CUDA device ({dataset.source.description}) and is used where it is, "
-            f"but device={settings.device!r} asks for {n_devices(backend)}. Give device= the "
-            f"number of that one, or move the matrix: adata.{place} = adata.{place}.get()."
+            f"{what} is on one CUDA device ({dataset.source.description}) and is used there, but "
+            f"device={settings.device!r} asks for {len(backend.devices)} devices. Pass the "
+            f"number of that device as device=, or move the matrix: adata.{place} = "
+            f"adata.{place}.get()."
         )
-    if test.why_reference is None:
+    if test.why_numpy is None:
         advice = f"({backend.reason}). Use backend='cuda'"
-    else:  # the CUDA backend would also use the reference kernel set
-        advice = f"({test.why_reference}). Leave that option out and use backend='cuda'"
+    else:  # with that option, the CUDA backend would give way to numpy, too
+        advice = f"({test.why_numpy}). Leave that option out and use backend='cuda'"
     raise UnsupportedDataError(
         f"{what} is on a CUDA device ({dataset.source.description}), but backend "
-        f"{backend.name!r} reads host memory {advice}, or move it: "
+        f"{backend.name!r} reads host memory {advice}, or move the matrix: "
         f"adata.{place} = adata.{place}.get()."
     )

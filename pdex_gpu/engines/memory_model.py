@@ -191,7 +191,7 @@ class ResultSize:
             raise MemoryBudgetError(
                 f"The result of {self.n_rows:,} targets x {self.n_genes:,} genes takes "
                 f"{self.in_memory:,} bytes in memory, but memory= allows {budget:,}. Write it to a "
-                "file with out=, which holds none of it, or give more memory with memory=."
+                "file with out=, which does not hold it in memory, or allow more with memory=."
             )
 
 

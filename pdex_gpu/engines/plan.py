@@ -206,7 +206,7 @@ def _too_little(memory: MemoryModel, budget: int, needed: int, reserved: int) ->
         f"needed for {source.n_cells:,} cells x {source.n_genes:,} genes in "
         f"{memory.n_groups:,} groups"
         f"{f', {reserved:,} of them for the result (out= needs none)' if reserved else ''}. "
-        "Give more with memory=."
+        "Allow more with memory=."
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from ..backends.contract import KernelSet
-from ..backends.registry import BackendInfo, choose_backend, load_engine
+from ..backends.registry import BackendInfo, choose_backend, describe, load_engine, runs_pairs
 from ..errors import OptionError, unknown
 from ..request.options import Settings
 from ..stats.two_sample.base import StatisticalTest
@@ -19,13 +20,12 @@ logger = logging.getLogger("pdex_gpu")
 
 
 def choose_backend_for(settings: Settings, test: StatisticalTest) -> BackendInfo:
-    """Return the backend asked for, or the reference if the test's options need it, and why."""
+    """Return the backend asked for, or numpy if only that runs the test's options, and why."""
     backend = choose_backend(settings.backend, settings.device)
-    if test.why_reference is not None and backend.name != "reference":
-        reference = choose_backend("reference")
-        reason = f"{backend.name} cannot run {settings.metric} with {test.why_reference}"
-        logger.warning("using the reference kernel set (one pair at a time, slow): %s", reason)
-        backend = BackendInfo("reference", True, reason, reference.device, reference.engines)
+    if test.why_numpy is not None and not describe(backend.name).runs_pairs:
+        reason = f"{backend.name} cannot run {settings.metric} with {test.why_numpy}"
+        backend = replace(choose_backend(runs_pairs()), reason=reason)
+        logger.warning("using the %s backend (one pair at a time, slow): %s", backend.name, reason)
     else:
         logger.info("backend %s (%s): %s", backend.name, backend.device, backend.reason)
     return backend
@@ -41,7 +41,7 @@ def choose_engine(settings: Settings, backend: BackendInfo) -> str:
         why = why_no_processes()
         if why is None:
             return "shared_memory"
-        logger.warning("working with threads in place of worker processes: %s", why)
+        logger.warning("using threads instead of worker processes: %s", why)
         return backend.engines[0]
     if settings.engine not in backend.engines:
         available = ["auto", *backend.engines, "dask"]

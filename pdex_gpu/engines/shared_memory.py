@@ -83,7 +83,7 @@ def run(job: Job[RangeSource]) -> None:
     if why is not None:
         raise WorkerError(
             f"engine='shared_memory' cannot start worker processes here: {why}. Use "
-            "engine='threads', with n_threads= for their number."
+            "engine='threads', and set the number of threads with n_threads=."
         )
     if not isinstance(source, MemorySource):
         raise OptionError(

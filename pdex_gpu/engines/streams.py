@@ -19,7 +19,13 @@ from typing import cast
 
 import numpy as np
 
-from ..backends.contract import Block, DeviceKernels, KernelSet, Moments, StreamedKernelSet
+from ..backends.contract import (
+    DeviceKernels,
+    KernelSet,
+    Moments,
+    PackedChunk,
+    StreamedKernelSet,
+)
 from ..errors import DeviceLostError, DeviceMemoryError
 from ..sinks.base import RangeResult
 from ..sources.base import Chunk, Reader, Source
@@ -294,7 +300,7 @@ class _Run:
             raise failed.pop()
         return block.summary
 
-    def _missing(self, block: Block) -> list[slice]:
+    def _missing(self, block: PackedChunk) -> list[slice]:
         """Return the slices of a block not stored yet; a first try may have stored some."""
         found = []
         for genes in self.kernels.tasks(block, self.job.design):
@@ -304,7 +310,7 @@ class _Run:
             found += [slice(a + genes.start, b + genes.start) for a, b in edges.reshape(-1, 2)]
         return found
 
-    def _slice(self, block: Block, genes: slice) -> None:
+    def _slice(self, block: PackedChunk, genes: slice) -> None:
         n_genes = genes.stop - genes.start
         found = self._measure(block, genes)
         if found is None and n_genes > 1:
@@ -316,14 +322,14 @@ class _Run:
         moments, measured = found or self._measure_or_raise(block, genes, alone=True)
         self._store(moments, measured, block.gene_start + genes.start)
 
-    def _measure(self, block: Block, genes: slice) -> tuple[Moments, list[Measured]] | None:
+    def _measure(self, block: PackedChunk, genes: slice) -> tuple[Moments, list[Measured]] | None:
         try:
             return self._measure_or_raise(block, genes, alone=False)
         except DeviceMemoryError:
             return None
 
     def _measure_or_raise(
-        self, block: Block, genes: slice, *, alone: bool
+        self, block: PackedChunk, genes: slice, *, alone: bool
     ) -> tuple[Moments, list[Measured]]:
         job, kernels = self.job, self.kernels
         whole = slice(0, genes.stop - genes.start)
@@ -350,7 +356,7 @@ def _genes(n: int) -> str:
 
 def _too_small(what: str, error: DeviceMemoryError) -> DeviceMemoryError:
     return DeviceMemoryError(
-        f"The device has too little memory for {what}: {str(error).rstrip('.')}. Nothing smaller "
-        "can be tried: give it more with device_memory=, free memory there (other programs, other "
+        f"The device has too little memory for {what}: {str(error).rstrip('.')}. The work cannot "
+        "be split further. Raise device_memory=, free memory on the device (other programs, other "
         "arrays), or use backend='cpu'."
     )

@@ -32,8 +32,8 @@ def why_no_processes() -> str | None:
     here = multiprocessing.current_process()
     if here.daemon:
         return (
-            "this process is a daemonic worker itself (of Celery, multiprocessing.Pool or a Dask "
-            "nanny), which may have no children"
+            "this process is itself a daemonic worker (of Celery, multiprocessing.Pool or a Dask "
+            "nanny), which cannot start child processes"
         )
     if getattr(here, "_inheriting", False):
         return (
@@ -41,7 +41,7 @@ def why_no_processes() -> str | None:
             "`if __name__ == '__main__':`"
         )
     if not get_executable():
-        return "this interpreter does not know its own program (sys.executable is empty)"
+        return "Python does not know the path of its interpreter (sys.executable is empty)"
     return None
 
 
@@ -173,8 +173,8 @@ def _died(code: int | None) -> WorkerError:
         end = f"it ended with exit code {code}"
     return WorkerError(
         f"A worker process of engine='shared_memory' died before its results were complete: {end}. "
-        "In a script, guard the call with `if __name__ == '__main__':`, as worker processes import "
-        "the script again; else use fewer workers or engine='threads'."
+        "In a script, guard the call with `if __name__ == '__main__':`, because worker processes "
+        "import the script again. Otherwise, use fewer workers or engine='threads'."
     )
 
 

@@ -250,7 +250,7 @@ def _reading_rates(
     except Exception as error:  # a filter that cannot be written here, or a rare layout
         if sample.storage is None:
             raise
-        logger.info("entries cannot be stored as those of the file (%s): taking gzip", error)
+        logger.info("entries cannot be stored as in the file (%s); using gzip instead", error)
         return _reading_rates(
             replace(sample, storage=None), parallel_map, folder, n_entries, repeats
         )

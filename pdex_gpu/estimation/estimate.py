@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..backends.registry import BackendInfo, load_kernels
+from ..backends.registry import BackendInfo, describe, load_kernels
 from ..columns.measure import make_analysis
 from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
 from ..pipeline.output import check_output, input_file
 from ..request.engines import Dask
-from ..request.options import Settings, check_settings
+from ..request.options import Settings, check_settings, unpack_backend
 from ..request.screen import design_of, open_screen
 from ..sources.base import Source
 from ..sources.memory.arrays import CscSource, MemorySource
@@ -35,6 +35,7 @@ from .workload import DENSE_SHARE, Counted
 if TYPE_CHECKING:
     import anndata
 
+    from ..design.comparisons.base import Comparison
     from .benchmark import Sample
 
 #: Seconds until the workers of a running cluster start work: assumed, not measured.
@@ -143,7 +144,7 @@ def estimate(
     *,
     reference: object = "non-targeting",
     groups: Iterable[object] | None = None,
-    comparison: str = "reference",
+    comparison: str | Comparison = "reference",
     pairs: Any = None,
     guides: str | None = None,
     strata: str | None = None,
@@ -222,20 +223,20 @@ def estimate(
     """
     started = time.perf_counter()
     check_count("workers", workers)
-    share = "a share: above 0, and at most 1"
+    share = "a fraction above 0 and at most 1"
     if density is not None and not 0.0 < check_number("density", density, share) <= 1.0:
         raise OptionError(f"density={density!r} must be {share}.")
     check_flag("timing", timing)
     on_cluster = isinstance(engine, Dask) or (isinstance(engine, str) and engine == "dask")
     if on_cluster and workers is None:
         raise OptionError(
-            "engine='dask' takes as long as the cluster is large. Give its workers with workers= "
-            "(--dask-workers)."
+            "The time of engine='dask' depends on the size of the cluster. Pass its number of "
+            "workers as workers= (--dask-workers)."
         )
     if workers is not None and n_workers is not None:
         raise OptionError(
-            f"n_workers={n_workers} (--workers) is of one process, and workers={workers} "
-            "(--dask-workers) of a Dask cluster. Give one of them."
+            f"n_workers={n_workers} (--workers) sets the workers of one machine, and "
+            f"workers={workers} (--dask-workers) those of a Dask cluster. Pass only one."
         )
     settings = Settings(
         groupby=groupby,
@@ -262,6 +263,7 @@ def estimate(
         progress=False,
         test_options=test_options,
     )
+    settings = unpack_backend(settings)
     check_settings(settings)
     if out is not None:
         check_output(Path(out), source=input_file(data), overwrite=True)
@@ -292,7 +294,7 @@ def estimate(
         allowed = left_for_plan(memory_budget(memory), dataset.source.n_cells)
         plan = counted.plan(allowed) if counted.fits(allowed) else None
         found = _count(counted, plan, allowed, chosen, is_log1p)
-        if plan is None or not timing or chosen.name != "cpu":
+        if plan is None or not timing or not describe(chosen.name).is_timed:
             return found
         if rates is None:
             from .benchmark import measure_rates
@@ -366,7 +368,7 @@ def _lacking(
         whose = "" if counted.workers is None else " by each worker"
         result = settings.out is None and counted.workers is None
         most = f", {size_text(counted.result_bytes)} of them for the result" if result else ""
-        advice = " Write the result to a file with out= (-o), or give" if result else " Give"
+        advice = " Write the result to a file with out= (-o), or allow" if result else " Allow"
         found["memory"] = (
             f"memory= allows {size_text(allowed)}, but at least {size_text(needed)} are needed"
             f"{whose}{most}.{advice} more memory with memory= (--memory)."
@@ -375,15 +377,15 @@ def _lacking(
     if counted.workers is None and enough and allowed > free:
         found["memory"] = (
             f"memory= allows {size_text(allowed)}, but this machine has {size_text(free)} free. "
-            f"Allow less: {size_text(needed)} are enough."
+            f"Lower memory=: {size_text(needed)} are enough."
         )
     scratch = counted.scratch_bytes(plan)[1]
     room = _free(counted.scratch_folder)
     if scratch > room:
         found["scratch"] = (
             f"The scratch folder {str(counted.scratch_folder)!r} has {size_text(room)} free, but "
-            f"up to {size_text(scratch)} are needed for what does not fit in memory. Name a folder "
-            "with more room with scratch= (--scratch), or give more memory with memory=."
+            f"up to {size_text(scratch)} are needed for data that do not fit in memory. Set "
+            "scratch= (--scratch) to a folder with more room, or allow more memory with memory=."
         )
     if settings.out is not None:
         out = Path(settings.out)
@@ -392,8 +394,8 @@ def _lacking(
         if beside > room:
             found["output"] = (
                 f"The folder {str(out.parent)!r} has {size_text(room)} free, but the output "
-                f"{out.name!r} and its checkpoint take about {size_text(beside)} while it is made. "
-                "Make room there, or use another folder."
+                f"{out.name!r} and its checkpoint need about {size_text(beside)} while it is "
+                "written. Make room there, or use another folder."
             )
     return found
 
@@ -410,21 +412,21 @@ def _assumptions(
     if counted.is_dense and counted.density is None:
         found.append(f"{DENSE_SHARE:.0%} of a dense matrix are not zero")
     if not (counted.is_dense or source.in_memory) and plan.n_ranges > 1 and source.read_whole:
-        found.append("all genes have equally many nonzeros")
+        found.append("all genes have the same number of nonzeros")
     if source.dtype.kind == "f" and is_log1p is not False:
         whole = _first_are_whole(source)
         if whole is None:
             found.append("values have fractions (X is not read); counts would take less time")
         elif whole:
-            found.append("all values are whole numbers, as the first ones are")
+            found.append("all values are whole numbers, like the first ones")
     if counted.way(plan) == SPLIT and not counted.is_dense:
-        found.append("a cell has few distinct values, which take a byte each while they are kept")
-    if backend.name != "cpu":
-        found.append(f"no seconds: there is no model of the backend {backend.name}")
+        found.append("each cell has few distinct values, so each takes one byte while kept")
+    if not describe(backend.name).is_timed:
+        found.append(f"no run time: there is no time model for the backend {backend.name}")
     if counted.workers is not None:
-        found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster work")
+        found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster start")
         if counted.way(plan) == IN_MEMORY:
-            found.append("the matrix is with every worker already")
+            found.append("every worker already holds the matrix")
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ from ..backends.contract import KernelSet
 from ..columns.filters import Filters
 from ..columns.finish import Scale, StoredFinish, finish
 from ..columns.measure import Analysis
+from ..design.against import Against
 from ..design.contrasts import Contrast, Design, labels_array
 from ..pipeline.output import WRITERS
 from ..results.table import Table
@@ -74,7 +75,7 @@ def _design(n_targets: int) -> Design:
     n_groups = n_targets + 1
     codes = np.repeat(np.arange(n_groups), 2)
     contrast = Contrast(
-        np.arange(n_groups), np.full(n_groups, 2), "reference", np.arange(n_targets)
+        np.arange(n_groups), np.full(n_groups, 2), Against.REFERENCE, np.arange(n_targets)
     )
     names = labels_array([f"target {k}" for k in range(n_targets)])
     offsets = 2 * np.arange(n_groups + 1)

@@ -19,7 +19,7 @@ from ..design.contrasts import Design
 from ..design.own_genes import own_genes
 from ..engines.executor import Executor, open_executor
 from ..errors import DuplicateGeneWarning, listing, warn
-from ..request.options import Settings, check_settings
+from ..request.options import Settings, check_settings, unpack_backend
 from ..request.screen import design_of, open_screen
 from ..results.file import ResultFile
 from ..results.memory import DEResult
@@ -39,6 +39,7 @@ from .value_scale import ValueScale, doubt
 def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     """Run a comparison. Public calls use this directly: warnings are attributed to their caller."""
     started = time.perf_counter()
+    settings = unpack_backend(settings)
     check_settings(settings)
     if settings.out is not None:
         check_output(
@@ -83,8 +84,8 @@ def _warn_of_repeated_genes(dataset: Dataset) -> None:
     repeated = [gene for gene, n in Counter(dataset.genes).items() if n > 1]
     if repeated:
         warn(
-            f"{len(repeated)} gene names occur more than once: {listing(repeated)}; every "
-            "column is tested on its own.",
+            f"{len(repeated)} gene names occur more than once: {listing(repeated)}. Each "
+            "column is tested separately.",
             DuplicateGeneWarning,
         )
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..backends.registry import BackendInfo, models
+from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
+from ..design.comparisons.registry import find_comparison
 from ..design.contrasts import Design
 from ..request.options import Settings
 from ..sinks.identity_diff import HASH
 from ..sources.dataset import Dataset
-from ..utils.versions import compiler, version
+from ..utils.versions import version
 
 
 def run_identity(
@@ -35,10 +36,10 @@ def run_identity(
     return {
         "version of pdex_gpu": __version__,
         **{f"version of {name}": version(name) for name in ("numpy", "scipy")},
-        **{f"version of {name}": number for name, number in compiler(backend.name).items()},
+        **{f"version of {name}": number for name, number in compilers(backend.name).items()},
         "machine": platform.machine(),
         "backend": backend.name,
-        "device": models(backend.device),
+        "device": backend.models,
         "metric": settings.metric,
         "test options": {
             name: repr(value) for name, value in sorted(analysis.test.options.items())
@@ -47,7 +48,7 @@ def run_identity(
         "confidence": float(settings.confidence),
         "pseudocount": float(settings.pseudocount),
         "fdr": f"{settings.fdr_method}, {settings.fdr_scope}",
-        "comparison": settings.comparison,
+        "comparison": find_comparison(settings.comparison).name,
         "guides": settings.guides,
         "strata": settings.strata,
         "on_target": settings.on_target,

@@ -49,7 +49,7 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
             finished = checkpoint.finished(out)
             # Filters must be evaluated again, from the stored ranges.
             if finished is not None and (checkpoint.complete or not call.filters.any):
-                logger.info("%s is complete: only its checkpoint was left to remove", out)
+                logger.info("%s is complete; only its checkpoint had to be removed", out)
                 summary = ValueSummary(**finished["values"])
                 written = _kept(call, checkpoint, value_scale(summary, settings))
                 n_hits = np.array(finished["n_hits"], dtype=np.int64)
@@ -59,8 +59,8 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
         except BaseException as error:
             if checkpoint.worth_keeping:
                 error.add_note(
-                    f"What was computed is kept in {str(checkpoint.folder)!r}; the same call "
-                    "carries on with it."
+                    f"Finished results are kept in {str(checkpoint.folder)!r}; the same call "
+                    "resumes from there."
                 )
             else:
                 checkpoint.remove()

@@ -62,18 +62,18 @@ def check_output(
         )
     if spreadsheet_safe and path.suffix.lower() == ".parquet":
         raise OptionError(
-            "spreadsheet_safe=True (--spreadsheet-safe) is about names in .csv and .tsv files, but "
-            f"the output {path.name!r} is none. Leave it out, or name such a file."
+            "spreadsheet_safe=True (--spreadsheet-safe) is only valid with .csv and .tsv files, "
+            f"but the output {path.name!r} is neither. Leave it out, or choose such a file."
         )
     check_place(path, room=f".{CHECKPOINT}")
     if mode_of(path) is None:
         return
     if source is not None and mode_of(source) is not None and path.samefile(source):
-        raise OptionError(f"The output {str(path)!r} is the input file. Name another file.")
+        raise OptionError(f"The output {str(path)!r} is the input file. Choose another file.")
     if not overwrite and not is_own_output(path):
         raise OptionError(
-            f"The output {str(path)!r} exists already. "
-            "Add --force (in Python: force=True) to replace it, or name another file."
+            f"The output {str(path)!r} already exists. Add --force (in Python: force=True) to "
+            "replace it, or choose another file."
         )
 
 
@@ -96,7 +96,7 @@ def check_space(path: Path, checkpoint: Checkpoint) -> None:
         raise OutputError(
             f"The folder {str(path.parent)!r} has {free:,} bytes free, but the output "
             f"{path.name!r} of {rows:,} rows and its checkpoint need at least {needed:,} while it "
-            "is made. Make room there, or use another folder."
+            "is written. Free up space there, or use another folder."
         )
 
 

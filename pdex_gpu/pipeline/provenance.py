@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..backends.registry import BackendInfo
+from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
+from ..design.comparisons.registry import find_comparison
 from ..design.contrasts import Design
 from ..design.naming import joined
 from ..design.own_genes import OWN_GENES, recorded
 from ..errors import listing
 from ..request.options import Settings
 from ..sources.dataset import Dataset
-from ..utils.versions import compiler, version
+from ..utils.versions import version
 from .value_scale import ValueScale
 
 
@@ -48,7 +49,7 @@ def make_provenance(
         "n_genes": dataset.source.n_genes,
         "n_targets": len(design.targets),
         "groupby": settings.groupby,
-        "comparison": settings.comparison,
+        "comparison": find_comparison(settings.comparison).name,
         "reference": _references(design),
         "groups": "all" if settings.groups is None else listing(design.targets),
         "layer": settings.layer,
@@ -77,7 +78,7 @@ def make_provenance(
             "pdex_gpu": __version__,
             "python": platform.python_version(),
             **{package: version(package) for package in ("numpy", "scipy")},
-            **compiler(backend.name),
+            **compilers(backend.name),
         },
     }
 

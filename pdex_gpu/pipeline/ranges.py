@@ -19,8 +19,8 @@ from .call import Call
 logger = logging.getLogger("pdex_gpu")
 
 _ABOUT_NAN = {
-    True: " Or give nan_policy='omit' (--nan-policy omit), which leaves NaN out.",
-    False: " Or use pdex_gpu.differential_expression with nan_policy='omit', which leaves NaN out.",
+    True: " Or pass nan_policy='omit' (--nan-policy omit), which ignores NaN.",
+    False: " Or use pdex_gpu.differential_expression with nan_policy='omit', which ignores NaN.",
 }
 
 
@@ -49,7 +49,7 @@ def run_ranges(call: Call, source: Source, sink: Sink, tracker: Tracker) -> None
         try:
             call.executor.run(_job(call, source, plan, sink, tracker))
         except UnevenError as error:
-            logger.info("%s: planning anew from what was counted, and reading again", error)
+            logger.info("%s: planning again from the counted values, then rereading", error)
             tracker.restart()
             continue
         except NotCanonicalError as error:
@@ -104,7 +104,7 @@ def _not_finite(call: Call, error: NonFiniteError) -> DataError:
     text = (
         f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
         f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "
-        "Tests need finite values: replace it or remove the cell or gene."
+        "Tests need finite values: replace the value, or remove the cell or the gene."
     )
     if np.isnan(error.value):
         text += _ABOUT_NAN[settings.entry.takes_nan_policy]

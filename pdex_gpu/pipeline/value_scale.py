@@ -87,11 +87,11 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
         unfiltered = "" if settings.min_cpm is None else " min_cpm= (cpm_filter=) is not applied."
         return ScaleWarning(
             f"{what} has negative values, down to {scale.summary.minimum:.6g}: they are neither "
-            "counts nor log1p of counts (scaled, centred or residuals?), and their means have no "
-            f"ratios. Fold changes, percent changes and means of counts are NaN.{unfiltered} Use "
-            "the column mean_difference of differential_expression (columns=['mean_difference'], "
-            "--columns mean_difference), or give counts or log1p of counts, as X or with layer= "
-            f"(--layer). {elsewhere(matrices)}"
+            "counts nor log1p of counts (perhaps scaled, centred or residuals), so ratios of their "
+            "means are meaningless. Fold changes, percent changes and means of counts are "
+            f"NaN.{unfiltered} Use the column mean_difference of differential_expression "
+            "(columns=['mean_difference'], --columns mean_difference), or pass counts or log1p of "
+            f"counts in X or with layer= (--layer). {elsewhere(matrices)}"
         )
     if not scale.too_large:
         return None
@@ -102,18 +102,18 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
         infinite = ""
         if scale.summary.maximum > _EXPM1_OVERFLOWS:
             infinite = f", and expm1 of more than {_EXPM1_OVERFLOWS:g} is infinite"
-        advice = "" if of_scanpy else "give is_log1p=False (--is-log1p no), or "
+        advice = "" if of_scanpy else "pass is_log1p=False (--is-log1p no), or "
         return ScaleWarning(
-            f"{what} is taken for log1p of counts, but its values reach {largest}: log1p of counts "
-            f"stays below {limit}{infinite}. Fold changes and means in count space are of expm1 of "
-            f"the values, and mean nothing. If these are counts, {advice}{_NORMALISE}."
+            f"{what} is treated as log1p of counts, but its values reach {largest}: log1p of "
+            f"counts stays below {limit}{infinite}. Fold changes and means in count space use "
+            f"expm1 of the values and are meaningless. If these are counts, {advice}{_NORMALISE}."
         )
     if settings.is_log1p is None and scale.summary.fractional:
         return ScaleWarning(
-            f"{what} has fractions, as logarithms have, but its values reach {largest}: log1p of "
-            f"counts stays below {limit}. So they are taken for counts that were normalised or "
-            "corrected, as with is_log1p=False. Give is_log1p=False (--is-log1p no) if they are, "
-            f"or {_NORMALISE}."
+            f"{what} has fractions, like logarithms, but its values reach {largest}: log1p of "
+            f"counts stays below {limit}. They are therefore treated as normalised or corrected "
+            "counts, as with is_log1p=False. If they are, pass is_log1p=False (--is-log1p no); "
+            f"otherwise {_NORMALISE}."
         )
     return None
 

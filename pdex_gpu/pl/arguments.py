@@ -26,9 +26,9 @@ def as_result(result: Any) -> Result:
     if isinstance(result, str | os.PathLike):
         return open_result(check_path("result", result))
     raise OptionError(
-        f"A picture is made of a result of pdex_gpu, not of a {kind(result)}. "
-        "Pass what differential_expression() returned, what open_result() opened, or the path of a "
-        ".parquet file that to_parquet(), out= or `pdex-gpu run` wrote."
+        f"Plot functions take a pdex_gpu result, not a {kind(result)}. Pass the return value of "
+        "differential_expression() or open_result(), or the path of a .parquet file written by "
+        "to_parquet(), out= or `pdex-gpu run`."
     )
 
 
@@ -48,5 +48,5 @@ def check_axes(ax: Any) -> None:
 
     if ax is not None and not isinstance(ax, Axes):
         raise OptionError(
-            f"ax={shown(ax)} must be matplotlib axes, such as those of plt.subplots()."
+            f"ax={shown(ax)} must be matplotlib axes, such as those from plt.subplots()."
         )

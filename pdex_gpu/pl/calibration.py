@@ -48,11 +48,16 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     inflation = number_text(total.inflation, ".3g")
     ax.set_title(f"{calibration.metric}, control against control: $\\lambda$ = {inflation}")
     if not found.n_tests:
-        nothing(ax, "No test can be judged.")
+        nothing(ax, "All tests are undefined.")
         return ax
     low, high = found.band()
     ax.fill_between(
-        found.expected, low, high, color="0.85", linewidth=0.0, label="95 % of uniforms"
+        found.expected,
+        low,
+        high,
+        color="0.85",
+        linewidth=0.0,
+        label="95 % band of uniform p-values",
     )
     ends = [0.0, float(found.expected[0])]
     ax.plot(ends, ends, color=LINE, linewidth=1.0)
@@ -101,8 +106,8 @@ def _axes_for(calibration: Calibration, ax: Any) -> Any:
 
     if not isinstance(calibration, Calibration):
         raise OptionError(
-            f"The picture is made of a Calibration, not of a {kind(calibration)}. Pass "
-            "what calibrate() returned, or what Calibration.from_json() read."
+            f"The calibration plot takes a Calibration, not a {kind(calibration)}. Pass the return "
+            "value of calibrate() or Calibration.from_json()."
         )
     check_axes(ax)
     ax = canvas(ax)

@@ -120,7 +120,7 @@ def heatmap(
     if np.isnan(cells).all():
         ax = canvas(ax)
         title(ax, "perturbations and genes")
-        nothing(ax, f"No pair of them has a value of {value}.")
+        nothing(ax, f"None of these pairs has a value of {value}.")
         return ax
     low, high = _limits(cells, value)
     # Cluster what the eye sees: differences beyond the colour range do not count.
@@ -273,7 +273,7 @@ def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) 
         image, ax=ax, extend=extend.get(beyond, "both"), aspect=30, shrink=0.7, pad=0.02
     )
     label = _LABELS.get(value, value)
-    why = "a mean is 0" if value == _FOLD_CHANGE else "none"
+    why = "a mean is 0" if value == _FOLD_CHANGE else "no value"
     bar.set_label(f"{label} (grey: {why})" if np.isnan(cells).any() else label)
 
 
@@ -310,6 +310,6 @@ def _names(ax: Any, rows: list[str], genes: list[object]) -> None:
             size = fitting_size(points, len(names))
             if size is None:
                 axis.set_ticks([])
-                axis.set_label_text(f"{number} (too many to name)")
+                axis.set_label_text(f"{number} (too many to label)")
             else:
                 axis.set_ticks(range(len(names)), labels=names, fontsize=size, **LITERAL)

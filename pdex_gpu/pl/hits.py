@@ -69,15 +69,15 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
     order = np.lexsort((np.arange(len(total)), -total))[:n]
     ax = canvas(ax)
     spineless(ax)
-    note = f"\n({count(level, 'hit')} without a change of the mean not drawn)" if level else ""
+    note = f"\n({count(level, 'hit')} with equal means, not drawn)" if level else ""
     what = f"genes with FDR ≤ {fdr:g}" + note
     if not len(total):
-        title(ax, "hits of each perturbation")
+        title(ax, "hits per perturbation")
         nothing(ax, "The result has no comparisons.")
         return ax
     text = f"{np.count_nonzero(total):,} of {count(len(total), 'perturbation')} with hits"
     if len(order) < len(total):
-        text += f"; the {len(order):,} strongest"
+        text += f"; top {len(order):,} shown"
     size = fitting_size(extent_in_points(ax)[1], len(order))
     if size is None:
         _curve(ax, found, up, down, order, what, text)

@@ -51,7 +51,7 @@ def label_points(
     except ImportError as error:
         raise MissingDependencyError(
             "textalloc, which places labels, is not installed. Run: "
-            f"{how_to_install('plot')}, or give n_labels=0."
+            f"{how_to_install('plot')}, or pass n_labels=0."
         ) from error
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties

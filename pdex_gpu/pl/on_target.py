@@ -68,7 +68,7 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     text = _title(own, left)
     if not len(left.comparison):
         title(ax, text)
-        nothing(ax, "No perturbation has a gene of its own to draw.")
+        nothing(ax, "No perturbation has an own gene to draw.")
         return ax
     size = fitting_size(extent_in_points(ax)[1], len(left.values))
     _Picture(ax, left, _edge(left), fdr, size).draw(found)
@@ -134,7 +134,7 @@ def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Left:
 
 def _title(own: np.ndarray, left: _Left) -> str:
     without = (
-        (np.count_nonzero(own < 0), "without theirs in the result"),
+        (np.count_nonzero(own < 0), "without it in the result"),
         (left.n_unexpressed, "not expressed"),
     )
     also = "; ".join(f"{n:,} {why}" for n, why in without if n)
@@ -194,7 +194,7 @@ class _Picture:
     def _label(self) -> str:
         median = float(np.median(self.left.values))
         if self.left.is_ratio:
-            return f"expression left in the target (median {median:.3g} %)"
+            return f"remaining expression in the target (median {median:.3g} %)"
         return f"mean difference (median {median:.3g})"
 
     def _points(self, x: np.ndarray, y: np.ndarray, zero_marker: str, size: float) -> None:

@@ -86,17 +86,17 @@ def p_values(
     ax = canvas(ax)
     spineless(ax)
     ax.set_xlim(0.0, 1.0)
-    note = f"\n({count(n_silent, 'test')} of genes not expressed, or not judged, left out)"
+    note = f"\n({count(n_silent, 'test')} left out: gene not expressed, or test undefined)"
     ax.set_xlabel("p-value" + (note if n_silent else ""))
     ax.set_ylabel("tests")
     if not n:
         title(ax, text)
-        nothing(ax, "There is no p-value to draw.")
+        nothing(ax, "There are no p-values to draw.")
         return ax
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     ax.stairs(counts, edges, fill=True, color=DOWN, alpha=0.75, label=count(n, "test"))
     pi0 = min(1.0, n_above / ((1.0 - _LAMBDA) * n))
-    ax.axhline(n / n_bins, color=LINE, label=f"uniform: {thousands(round(n / n_bins, 1))} a bin")
+    ax.axhline(n / n_bins, color=LINE, label=f"uniform: {thousands(round(n / n_bins, 1))} per bin")
     ax.axhline(
         pi0 * n / n_bins,
         color=rcParams["text.color"],

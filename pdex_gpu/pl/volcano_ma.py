@@ -98,7 +98,7 @@ def volcano(
     ax.set_xlim(-side, side)
     ax.set_ylim(-0.02 * height, 1.06 * height or 1.0)
     ax.axvline(0.0, color=LINE, linewidth=0.8, zorder=0)
-    ax.set_xlabel(_with_notes(axis_text(cloud.effect), "without one, not drawn", cloud, drawn))
+    ax.set_xlabel(_with_notes(axis_text(cloud.effect), "without a value, not drawn", cloud, drawn))
     ax.set_ylabel("$-\\log_{10}(p)$")
     _name(ax, cloud, x, y, drawn)
     return ax
@@ -152,7 +152,7 @@ def ma(
     ax = canvas(ax)
     x, y = cloud.mean, cloud.change
     drawn = np.isfinite(y) & np.isfinite(x)
-    why = "without one, not drawn"
+    why = "without a value, not drawn"
     if cloud.effect.is_ratio:
         drawn &= x > 0.0
         why = "not expressed, not drawn"
@@ -309,9 +309,9 @@ def _why(cloud: _Cloud) -> str:
     if not len(cloud.names):
         return "The result has no genes."
     if not cloud.there.any():
-        return "The result has no rows of this comparison: filters removed them all."
+        return "The result has no rows for this comparison: the filters removed all of them."
     n = int(np.count_nonzero(cloud.there))
-    return f"None of {count(n, 'gene')} has values that can be drawn."
+    return f"There are no values to draw for {count(n, 'gene')}."
 
 
 def _with_notes(label: str, why: str, cloud: _Cloud, drawn: np.ndarray) -> str:

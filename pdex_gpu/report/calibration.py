@@ -24,7 +24,7 @@ def calibration_part(calibration: Calibration) -> dict[str, Any]:
     found, total, q = calibration.summary(), calibration.total, calibration.quantiles
     low, high = q.band()
     facts = [
-        ("lambda", f"{_text(total.inflation)} (1 if p-values are right)"),
+        ("lambda", f"{_text(total.inflation)} (ideal: 1)"),
         *(
             (f"lambda, {name} expression", _text(part.inflation))
             for name, part in zip(
@@ -41,7 +41,7 @@ def calibration_part(calibration: Calibration) -> dict[str, Any]:
             f"{np.count_nonzero(calibration.n_false_positives):,} of {found['n_groups']:,} mock "
             "perturbations",
         ),
-        ("Tests", f"{total.n_tests:,}; {found['n_uninformative']:,} said nothing"),
+        ("Tests", f"{total.n_tests:,}; {found['n_uninformative']:,} uninformative"),
         ("Test", label(calibration.metric)),
         ("Control cells", f"{found['n_control_cells']:,} of {label(calibration.reference)}"),
         ("Random splits", f"{found['n_repeats']:,}"),

@@ -17,7 +17,7 @@ TESTS = {
 }
 
 _STATISTICS = {
-    "wilcoxon": "U of the perturbation (Mann-Whitney)",
+    "wilcoxon": "Mann-Whitney U of the perturbation",
     "anderson": "the normalised k-sample A² statistic",
     "t-test": "Student's t",
     "ks": "D, the largest distance between the distribution functions",
@@ -33,19 +33,25 @@ def test_name(provenance: Mapping[str, Any]) -> str:
 
 def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> list[tuple[str, str]]:
     """Return terms and their definitions, in the order of the page."""
-    scopes = {"all": "all rows", "target": "each comparison on its own", "gene": "each gene"}
+    scopes = {
+        "all": "all rows",
+        "target": "each comparison separately",
+        "gene": "each gene separately",
+    }
     scope = scopes.get(str(provenance.get("fdr_scope")), "all rows")
     method = str(provenance.get("fdr_method") or "benjamini-hochberg")
     metric = str(provenance.get("metric"))
-    statistic = _STATISTICS.get(metric, "of the test")
+    statistic = _STATISTICS.get(metric, "the statistic of the test")
     if provenance.get("strata") is not None:
         statistic = "combined over strata"
     own = "the gene that a perturbation is named after, if the matrix has it."
     if provenance.get("on_target") is not None:
-        own = f"the gene that column {provenance.get('on_target')!r} names for a perturbation."
+        own = f"the gene that column {provenance.get('on_target')!r} gives for a perturbation."
     clip = provenance.get("clip_value")
-    clipped = "it has no value" if clip is None else f"it is clipped to 1/{clip:g} or {clip:g}"
-    scale = "values as they are"
+    clipped = (
+        "there is no value" if clip is None else f"the ratio is clipped to 1/{clip:g} or {clip:g}"
+    )
+    scale = "values as stored"
     if provenance.get("is_log1p"):
         after = provenance.get("exp_post_agg", True)
         scale = "log1p data: " + ("expm1 of the mean" if after else "the mean of expm1")
@@ -55,42 +61,44 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
             "log2 of the mean of the perturbation over that of the reference; where a mean is 0, "
             f"{clipped}.",
         )
-        mean = f"of the cells' values, on the scale of counts ({scale})."
+        mean = f"the mean of the cells' values, on the count scale ({scale})."
     else:
         change = (
             "Mean difference",
-            "the mean of the perturbation less that of the reference. Values are negative here, "
-            "so that ratios of means say nothing.",
+            "the mean of the perturbation minus that of the reference. Some values are negative "
+            "here, so ratios of means are meaningless.",
         )
-        mean = "of the cells' values, as they are."
+        mean = "the mean of the cells' values, as stored."
     return [
         ("Hit", f"a pair of perturbation and gene with an FDR of {fdr:g} or less."),
-        ("FDR", f"p-value adjusted after {method} over {scope} ({worded(fdr)} is the limit here)."),
+        ("FDR", f"p-value adjusted by {method} over {scope} (threshold here: {worded(fdr)})."),
         ("Mean", mean),
         change,
-        ("Up, down", "the mean of the perturbation is the larger, or the smaller."),
-        ("p-value", f"of the {test_name(provenance)}. 1 where the test cannot judge."),
+        (
+            "Up, down",
+            "the mean of the perturbation is larger or smaller than that of the reference.",
+        ),
+        ("p-value", f"of the {test_name(provenance)}. It is 1 where the test is undefined."),
         ("Statistic", f"{statistic}."),
         (
             "Own gene",
-            f"{own} It tells whether a knock-down worked.",
+            f"{own} It shows whether a knockdown worked.",
         ),
         (
-            "What this page carries",
+            "Contents of this page",
             f"every hit (at most {MOST_ROWS:,}, the strongest of each perturbation), at least the "
-            f"{FEWEST_ROWS} strongest rows of each perturbation, and all others as counts in bins: "
-            "the grey of the volcanoes. The results file has every row.",
+            f"{FEWEST_ROWS} strongest rows of each perturbation, and all other rows as counts in "
+            "bins, drawn in grey in volcano plots. The results file has every row.",
         ),
         (
             "Precision",
-            "numbers are carried in single precision (24 bits, about 7 digits), p-values and FDR "
-            "as their log10, so that they may be smaller than 1e-308.",
+            "numbers are stored in single precision (24 bits, about 7 digits), and p-values and "
+            "FDR as their log10, so they can be smaller than 1e-308.",
         ),
         (
             "CSV files",
-            "the rows that this page carries, no others, with all digits carried; p_value and fdr "
-            "with those that their logarithms give, down to far below 1e-308. A cell is empty "
-            "where there is no number. A label that a spreadsheet would take for a formula has an "
-            "apostrophe before it.",
+            "only the rows on this page, with all stored digits; p_value and fdr have the digits "
+            "that their logarithms give, down to far below 1e-308. A cell without a number is "
+            "empty. A label that a spreadsheet would read as a formula starts with an apostrophe.",
         ),
     ]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..backends.registry import find
 from ..calibration.result import Calibration
+from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
 from ..results.plot_values import count
 from .encode import label
@@ -18,12 +20,6 @@ FEW_CELLS = 10
 
 #: Calibration inflation above this is pointed out.
 INFLATED = 1.1
-
-# Backends whose speed or numbers have not been checked on the hardware for which they are made.
-_UNTRIED = {
-    "cuda": "The CUDA backend has been tested on an emulated device, and little or not at all on a "
-    "GPU. Compare with backend='cpu' before you rely on it."
-}
 
 
 @dataclass(frozen=True)
@@ -57,30 +53,30 @@ def notes(result: Result, data: Carried, calibration: Calibration | None) -> lis
 def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
     n_rows = int(data.comparisons.rows.sum())
     if not n_rows:
-        yield Note("warning", "The result has no rows: there is nothing to show.")
+        yield Note("warning", "The result has no rows, so there is nothing to show.")
         return
     totals = data.totals
     if totals.missing:
         yield Note(
             "warning",
-            f"{count(totals.missing, 'row has', 'rows have')} no p-value (NaN). They are in no "
-            "picture, and no hits.",
+            f"{count(totals.missing, 'row has', 'rows have')} no p-value (NaN). They are not "
+            "drawn, and are not hits.",
         )
     if totals.zeros:
         yield Note(
             "warning",
-            f"{count(totals.zeros, 'p-value is', 'p-values are')} 0: smaller than a number can be. "
-            "In volcanoes they stand at the upper edge, ringed. Run with columns=['log10_p'] "
-            "(--columns log10_p) to tell them apart.",
+            f"{count(totals.zeros, 'p-value is', 'p-values are')} 0 (too small for a "
+            "floating-point number). Volcano plots show them at the upper edge, in a ring. To "
+            "distinguish them, run with columns=['log10_p'] (--columns log10_p).",
         )
     if data.n_left_out:
         n = int(data.comparisons.hits.sum())
         most = int(data.rows.n_hits.max())
         yield Note(
             "warning",
-            f"{count(n, 'hit')} are more than a page can carry: the {most:,} strongest of each "
-            f"perturbation are here, {data.n_left_out:,} are not. All are counted, and in the "
-            "results file.",
+            f"{count(n, 'hit')} are more than a page can hold: it has the {most:,} strongest of "
+            f"each perturbation, and {data.n_left_out:,} are left out. Counts include all hits, "
+            "and the results file has all of them.",
         )
     if totals.missing < n_rows and not data.comparisons.hits.any():
         yield Note("note", f"No row has an FDR of {data.fdr:g} or less.")
@@ -91,9 +87,9 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
             if isinstance(n, int) and n:
                 yield Note(
                     "note",
-                    f"The filter {label(name)} left out {n:,} pairs of perturbation and gene "
-                    f"({100 * n / n_pairs:.1f} %). They are in no "
-                    "table, picture or correction.",
+                    f"The filter {label(name)} removed {n:,} pairs of perturbation and gene "
+                    f"({100 * n / n_pairs:.1f} %). They are not shown, and were not part of the "
+                    "correction.",
                 )
 
 
@@ -101,48 +97,48 @@ def _of_values(result: Result, data: Carried) -> Iterator[Note]:
     if result.provenance.get("negative_values"):
         yield Note(
             "warning",
-            "Some values are negative, as after scaling or centring. Ratios of means say nothing "
-            "then and are left out: this page shows the difference of the means in place of fold "
-            "changes. Run on counts or on log-normalised values to have fold changes.",
+            "Some values are negative, as after scaling or centring. Ratios of means are then "
+            "meaningless, so this page shows differences of means instead of fold changes. For "
+            "fold changes, run on counts or on log-normalised values.",
         )
     elif not data.effect.is_ratio:
         yield Note(
             "warning",
-            "No row has a ratio of means: this page shows the difference of the means in place of "
+            "No row has a ratio of means, so this page shows differences of means instead of "
             "fold changes.",
         )
     if result.provenance.get("raw_counts"):
         yield Note(
             "note",
-            "Values are raw counts, so library size is not removed: cells with more counts in all "
-            "seem to express more of every gene. Normalise the counts before the run unless that "
-            "is meant.",
+            "Values are raw counts, not normalised for library size: cells with more total counts "
+            "seem to express more of every gene. Unless this is intended, normalise the counts "
+            "before the run.",
         )
 
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
-    backend, metric = provenance.get("backend"), provenance.get("metric")
-    if backend in _UNTRIED:
-        yield Note("warning", _UNTRIED[str(backend)])
+    metric, backend = provenance.get("metric"), find(provenance.get("backend"))
+    if backend is not None and backend.caveat:
+        yield Note("warning", backend.caveat)
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
     if metric == "anderson" and "interpolated" in str(options.get("p_values", "")):
         yield Note(
             "warning",
-            "Anderson-Darling p-values are interpolated in a table that ends at 0.001 and 0.25: "
-            "smaller and larger ones stand there. p_values='asymptotic' has no such limits.",
+            "Anderson-Darling p-values are interpolated in a table from 0.001 to 0.25: smaller and "
+            "larger ones are set to these limits. p_values='asymptotic' has no such limits.",
         )
     elif metric == "anderson":
         yield Note(
             "note",
-            "Anderson-Darling supposes continuous values: where most are tied, as in genes seen in "
-            "few cells, p-values are too small.",
+            "The Anderson-Darling test assumes continuous values: if most are tied, as for genes "
+            "detected in few cells, p-values are too small.",
         )
     if metric == "ks":
         yield Note(
             "note",
-            "Kolmogorov-Smirnov p-values are asymptotic; ties, as among sparse counts, make them "
+            "Kolmogorov-Smirnov p-values are asymptotic; ties, as in sparse counts, make them "
             "too large.",
         )
 
@@ -156,8 +152,8 @@ def _of_cells(result: Result, data: Carried) -> Iterator[Note]:
             yield Note(
                 "warning",
                 f"{count(len(few), 'comparison has', 'comparisons have')} fewer than {FEW_CELLS} "
-                f"cells on the side of the {side}; the fewest, {cells[least]:,}, "
-                f"{label(result.targets[least])}. Such p-values say little.",
+                f"{side} cells; {label(result.targets[least])} has the fewest, {cells[least]:,}. "
+                "Such p-values say little.",
             )
 
 
@@ -168,9 +164,8 @@ def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator
     if total.inflation > INFLATED:
         yield Note(
             "warning",
-            f"P-values of control cells against control cells are inflated: lambda is "
-            f"{total.inflation:.3g}, where 1 is right. P-values of this screen are likely too "
-            "small.",
+            f"Control cells compared with control cells give too many small p-values: lambda is "
+            f"{total.inflation:.3g}, not 1. P-values of this screen are probably too small.",
         )
     known = {"metric": calibration.metric, "reference": calibration.reference}
     for name, asked in known.items():
@@ -179,9 +174,15 @@ def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator
         if ran is not None and said != asked:
             yield Note(
                 "warning",
-                f"The calibration was made with another {name} ({label(asked)!r}) than this result "
-                f"({label(ran)!r}): it may not apply.",
+                f"The calibration used the {name} {label(asked)!r}, but this result used "
+                f"{label(ran)!r}, so the calibration may not apply.",
             )
+
+
+def _has_one_reference(result: Result) -> bool:
+    """Return whether the comparison, if it is known here, is with one reference."""
+    name = result.provenance.get("comparison")
+    return name in comparison_names() and find_comparison(name).one_reference
 
 
 def _of_design(result: Result, data: Carried) -> Iterator[Note]:
@@ -189,21 +190,20 @@ def _of_design(result: Result, data: Carried) -> Iterator[Note]:
     if repeated:
         yield Note(
             "note",
-            f"{count(repeated, 'gene has', 'genes have')} a name that another gene before has, "
-            "too. Each is shown on its own, with its number among those of that name.",
+            f"{count(repeated, 'gene has', 'genes have')} the same name as an earlier gene. Genes "
+            "with the same name are shown separately and numbered.",
         )
-    by_reference = result.provenance.get("comparison") == "reference"
-    shared = by_reference and result.reference is not None and result.within is None
+    shared = _has_one_reference(result) and result.reference is not None and result.within is None
     if shared and len(result.targets) > 1:
         yield Note(
             "note",
-            "All comparisons share one reference, so their errors are not independent of each "
-            "other: what is odd in its cells shows in every perturbation.",
+            "All comparisons share one reference, so their errors are not independent: anything "
+            "unusual about its cells affects every perturbation.",
         )
     undrawn = int(data.comparisons.undrawn.sum()) - data.totals.missing
     if undrawn > 0:
         yield Note(
             "note",
-            f"{count(undrawn, 'row has', 'rows have')} no finite {data.effect.text} and no place "
-            "in a volcano; tables show them.",
+            f"{count(undrawn, 'row has', 'rows have')} no finite {data.effect.text}, so volcano "
+            "plots leave them out; tables show them.",
         )

@@ -17,9 +17,9 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "matrix": "Matrix",
             "layer": "Layer",
             "n_cells": "Cells",
-            "allow": "Read though not in the file",
+            "allow": "Accepted though not in the file",
             "n_genes": "Genes",
-            "is_log1p": "Taken as log1p",
+            "is_log1p": "Treated as log1p",
             "raw_counts": "Raw counts",
             "negative_values": "Negative values",
         },
@@ -27,16 +27,16 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
     (
         "Comparisons",
         {
-            "groupby": "Groups by",
+            "groupby": "Grouped by",
             "comparison": "Compared with",
             "reference": "Reference",
-            "groups": "Groups asked for",
+            "groups": "Groups requested",
             "n_targets": "Comparisons made",
             "strata": "Strata",
             "guides": "Guides",
-            "on_target": "Own gene by",
+            "on_target": "Own gene from",
             OWN_GENES: "Perturbations with an own gene",
-            "min_cells": "Fewest cells a side",
+            "min_cells": "Minimum cells per side",
         },
     ),
     (
@@ -46,10 +46,10 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "test_options": "Options",
             "fdr_method": "Correction",
             "fdr_scope": "Corrected over",
-            "min_fraction": "Fewest expressing (share)",
-            "min_cpm": "Fewest counts per million",
-            "filter_sides": "Sides that filters count",
-            "removed": "Left out by filters",
+            "min_fraction": "Minimum expressing fraction",
+            "min_cpm": "Minimum counts per million",
+            "filter_sides": "Sides used by filters",
+            "removed": "Removed by filters",
         },
     ),
     (
@@ -58,15 +58,15 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "exp_post_agg": "expm1 after the mean",
             "clip_value": "Fold change clipped at",
             "pseudocount": "Pseudocount",
-            "confidence": "Level of intervals",
-            "columns": "Further columns",
+            "confidence": "Confidence level",
+            "columns": "Extra columns",
         },
     ),
     (
-        "What ran",
+        "Execution",
         {
             "backend": "Backend",
-            "backend_reason": "Why",
+            "backend_reason": "Reason",
             "engine": "Engine",
             "device": "Device",
             "seconds": "Seconds",
@@ -93,7 +93,7 @@ def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
     else:
         groups.append(("Versions", [("versions", worded(versions))]))
     rest = [(label(k), worded(v)) for k, v in provenance.items() if k not in known]
-    groups.append(("Further", rest))
+    groups.append(("Other", rest))
     return [(heading, lines) for heading, lines in groups if lines]
 
 

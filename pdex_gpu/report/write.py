@@ -89,14 +89,14 @@ def _check_path(path: Path, force: bool) -> None:
         raise OptionError(f"The report {str(path)!r} is a folder. Name a file in it.")
     if path.suffix.lower() not in _SUFFIXES:
         raise OptionError(
-            f"The report {str(path)!r} is a web page, but its name ends in {path.suffix!r}. "
-            "Name a file that ends in .html."
+            f"The report is an HTML page, but {str(path)!r} ends in {path.suffix!r}. "
+            "Pass a path that ends in .html."
         )
     check_place(path)
     if mode_of(path) is not None and not force:
         raise OptionError(
             f"The report {str(path)!r} exists already. "
-            "Add --force (in Python: force=True) to replace it, or name another file."
+            "Add --force (in Python: force=True) to replace it, or pass another file."
         )
 
 
@@ -106,9 +106,9 @@ def _result(result: Any) -> Result:
     if isinstance(result, str | os.PathLike):
         return open_result(result)
     raise OptionError(
-        f"A report is made of a result of pdex_gpu, not of a {kind(result)}. Pass what "
-        "differential_expression() returned, what open_result() opened, or the path of a .parquet "
-        "file that to_parquet(), out= or `pdex-gpu run` wrote."
+        f"A report takes a pdex_gpu result, not a {kind(result)}. Pass the return value of "
+        "differential_expression() or open_result(), or the path of a .parquet file written by "
+        "to_parquet(), out= or `pdex-gpu run`."
     )
 
 
@@ -118,6 +118,7 @@ def _calibration(calibration: Any) -> Calibration | None:
     if isinstance(calibration, str | os.PathLike):
         return Calibration.from_json(calibration)
     raise OptionError(
-        f"calibration= is a {kind(calibration)}. Pass what calibrate() returned, or the path of a "
-        "file that Calibration.to_json() or `pdex-gpu calibrate` wrote."
+        f"calibration= takes a Calibration or a path, not a {kind(calibration)}. Pass the return "
+        "value of calibrate(), or the path of a file written by Calibration.to_json() or "
+        "`pdex-gpu calibrate`."
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..design.build import reference_labels
+from ..design.comparisons.base import Comparison
 from ..design.labels import Labels, object_array
 from ..errors import (
     DataError,
@@ -17,7 +17,6 @@ from ..errors import (
     MissingLabelWarning,
     UnsupportedDataError,
     listing,
-    unknown_label,
     warn,
 )
 from ..sources.dataset import Dataset
@@ -125,8 +124,8 @@ def _flags(column: Values, what: str) -> Values:
     found = yes_or_no(column)
     if found is None:
         raise DataError(
-            f"{what} holds values other than True and False (or 1 and 0). Threshold it first: "
-            "which cells carry which guide is a matter of yes or no."
+            f"{what} holds values other than True and False (or 1 and 0). Threshold it first: a "
+            "cell either carries a guide or does not."
         )
     return found
 
@@ -141,20 +140,21 @@ def _say_missing(
         return
     n = len(np.unique(np.concatenate(list(unknown))))
     warn(
-        f"{what} has missing values for {n} of {n_cells} cells, in {listing(lacking)}. Where it is "
-        "unknown whether a cell carries a guide, it counts neither among the cells with that guide "
+        f"{what} has missing values for {n} of {n_cells} cells, in {listing(lacking)}. Where the "
+        "value for a guide is missing, the cell is counted neither among the cells with that guide "
         "nor among those without it.",
         MissingLabelWarning,
     )
 
 
-def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: object) -> Dataset:
+def with_guides(
+    dataset: Dataset, guides: Guides, comparison: Comparison, reference: object
+) -> Dataset:
     """Return the dataset with each cell once for every guide that it carries.
 
-    A label that begins with :data:`POOL` stands for a pool of cells, each once. For
-    ``comparison="rest"`` these are all cells, for ``"perturbed"`` those that carry a guide other
-    than the reference's. If it is unknown whether a cell carries a guide, the cell is not in that
-    guide's pool: it counts on neither side.
+    A label that begins with :data:`POOL` stands for a pool of cells, each once: those that
+    :meth:`.Comparison.guide_pool` gives, if any. If it is unknown whether a cell carries a guide,
+    the cell is not in that guide's pool: it counts on neither side.
     """
     if dataset.source.on_device:
         raise UnsupportedDataError(
@@ -162,7 +162,8 @@ def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: ob
         )
     rows, names = list(guides.cells), list(guides.names)
     pools: dict[object, str] = {}
-    pool = _pool(dataset.source.n_cells, guides, comparison, reference)
+    carried = dict(zip(guides.names, guides.cells, strict=True))
+    pool = comparison.guide_pool(carried, dataset.source.n_cells, reference)
     if pool is not None:
         pools = _add_pools(pool, guides, rows, names)
     codes = list(range(len(names)))
@@ -186,23 +187,6 @@ def with_guides(dataset: Dataset, guides: Guides, comparison: str, reference: ob
     )
 
 
-def _pool(n_cells: int, guides: Guides, comparison: str, reference: object) -> np.ndarray | None:
-    """Return the cells that guides are compared with, including their own; None for a reference."""
-    if comparison == "rest":
-        return np.arange(n_cells)
-    if comparison != "perturbed":
-        return None
-    controls = {str(label) for label in reference_labels(reference)}
-    absent = sorted(controls - set(guides.names))
-    if absent:
-        sizes = dict(zip(guides.names, map(len, guides.cells), strict=True))
-        what = "reference among the guides:"
-        raise LabelError(unknown_label(what, absent[0], sizes, control=True))
-    named = zip(guides.names, guides.cells, strict=True)
-    carried = [cells for name, cells in named if name not in controls]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *carried]))
-
-
 def _add_pools(
     pool: np.ndarray, guides: Guides, rows: list[np.ndarray], names: list[str]
 ) -> dict[object, str]:
@@ -223,8 +207,8 @@ def _add_pools(
             if n_pooled > _MOST_POOLED:
                 raise DataError(
                     f"At least {len(known)} guides have missing values in different cells, so each "
-                    "is compared with a different set of cells: too many in all. Fill the missing "
-                    "values in (fillna(False)), or remove these cells."
+                    "is compared with a different set of cells. That is too many sets. Fill in the "
+                    "missing values (fillna(False)), or remove these cells."
                 )
         pools[name] = known[key]
     return pools

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..design.build import COMPARISONS
+from ..backends.options import BackendOptions, unpacked
+from ..design.comparisons.base import Comparison
+from ..design.comparisons.registry import find_comparison
 from ..errors import OptionError, shown
 from ..results.schema import check_level_names
 from ..sources.allowed import Allowed, check_allow
 from ..stats.multitest.correction import Correction
 from ..utils.atomic_files import is_folder, mode_of, why_not_writable
 from ..utils.checks import (
-    check_choice,
     check_count,
     check_flag,
     check_fraction,
@@ -62,7 +63,7 @@ class Settings:
     groupby: str | Sequence[str] | None
     reference: object = "non-targeting"
     groups: Iterable[object] | None = None
-    comparison: str = "reference"
+    comparison: str | Comparison = "reference"
     pairs: Any = None
     guides: str | None = None
     on_target: str | None = None
@@ -82,7 +83,7 @@ class Settings:
     force: bool = False
     restart: bool = False
     spreadsheet_safe: bool = False
-    backend: str = "auto"
+    backend: str | BackendOptions = "auto"
     engine: Any = "auto"  # the name of an engine; a `Dask` becomes "dask" and its client
     client: Any = None
     memory: str | float | int | None = None
@@ -105,8 +106,8 @@ class Settings:
             return
         if self.client is not None:
             raise OptionError(
-                f"engine={shown(self.engine)} names its client, and so does "
-                f"client={shown(self.client)}. Leave client out."
+                f"engine={shown(self.engine)} and client={shown(self.client)} both name a Dask "
+                "client. Leave client out."
             )
         object.__setattr__(self, "client", self.engine.client)
         object.__setattr__(self, "engine", "dask")
@@ -142,22 +143,30 @@ class Settings:
         return Correction(self.fdr_method, self.fdr_scope)
 
 
+def unpack_backend(settings: Settings) -> Settings:
+    """Return settings that name the backend, with the options of a backend given as an object."""
+    backend, device, memory = unpacked(settings.backend, settings.device, settings.device_memory)
+    return replace(settings, backend=backend, device=device, device_memory=memory)
+
+
 def check_settings(settings: Settings) -> None:
     """Raise OptionError for a value that makes no sense for any data."""
     optional = ("layer", "on_target", "strata", "guides")
-    for name in ("metric", "backend", "engine", "comparison", *optional):
+    for name in ("metric", "backend", "engine", *optional):
         check_text(name, getattr(settings, name), may_be_none=name in optional)
+    if not isinstance(settings.comparison, Comparison):
+        check_text("comparison", settings.comparison)
     if settings.guides is None:
         _check_groupby(settings.groupby)
     elif settings.groupby is not None:
         raise OptionError(
-            f"guides={settings.guides!r} says which cells belong to which group, and so does "
-            f"groupby={shown(settings.groupby)}. Give groupby=None."
+            f"guides={settings.guides!r} and groupby={shown(settings.groupby)} both assign cells "
+            "to groups. Pass groupby=None."
         )
     elif settings.on_target is not None:
         raise OptionError(
-            "on_target= maps the groups of a column to genes, and guides= has no such column. "
-            "Select the rows of the result instead."
+            "on_target= maps the groups of a column to genes, but guides= has no such column. "
+            "Select rows of the result instead."
         )
     _check_comparison(settings)
     settings.correction.check()
@@ -167,7 +176,7 @@ def check_settings(settings: Settings) -> None:
         check_fraction("min_fraction", settings.min_fraction)
     if settings.min_cpm is not None:
         check_number("min_cpm", settings.min_cpm)
-    words = "a number, at least 0"
+    words = "a number of at least 0"
     if check_number("pseudocount", settings.pseudocount, words) < 0:
         raise OptionError(f"pseudocount={settings.pseudocount!r} must be {words}.")
     check_count("min_cells", settings.min_cells, may_be_none=False)
@@ -191,16 +200,16 @@ def check_settings(settings: Settings) -> None:
             check_path(name, getattr(settings, name))
     for name in about_output:
         if settings.out is None and getattr(settings, name):
-            raise OptionError(f"{name}=True is about the file that out= names. Give out=, too.")
+            raise OptionError(f"{name}=True requires an output file. Also pass out=.")
     if settings.client is not None and settings.engine != "dask":
         raise OptionError(
-            f"client={shown(settings.client)} is the Dask cluster of engine='dask', but "
-            f"engine={settings.engine!r} was asked for. Give engine='dask', or leave client out."
+            f"client={shown(settings.client)} is only valid with engine='dask', but "
+            f"engine={settings.engine!r} was requested. Pass engine='dask', or leave client out."
         )
     if settings.engine == "dask" and settings.n_workers is not None:
         raise OptionError(
-            f"n_workers={settings.n_workers} cannot be given with engine='dask': the cluster says "
-            "how many workers there are. Leave it out."
+            f"n_workers={settings.n_workers} is not valid with engine='dask': the cluster "
+            "determines the number of workers. Leave it out."
         )
     if settings.scratch is not None:
         _check_scratch(check_path("scratch", settings.scratch))
@@ -211,8 +220,8 @@ def _check_groupby(groupby: Any) -> None:
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not listed or not names:
         raise OptionError(
-            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of "
-            "obs, or a list of columns, the groups' first."
+            f"groupby={shown(groupby)} must be text, not {kind(groupby)}: a column of obs, or a "
+            "list of columns with that of the groups first."
         )
     if len(set(names)) < len(names):
         raise OptionError(f"groupby={groupby!r} names a column twice.")
@@ -221,21 +230,15 @@ def _check_groupby(groupby: Any) -> None:
 
 def _check_comparison(settings: Settings) -> None:
     """Refuse combinations that make no sense."""
-    asked = settings.comparison
-    check_choice("comparison", asked, COMPARISONS)
-    if (settings.pairs is not None) != (asked == "pairs"):
-        raise OptionError(
-            "pairs= goes with comparison='pairs', and only with it: give both, or neither."
-        )
-    if asked == "pairs" and settings.groups is not None:
-        raise OptionError("groups= and pairs= both say what is compared. Give one of them.")
+    comparison = find_comparison(settings.comparison)
+    comparison.check(groups=settings.groups, pairs=settings.pairs)
     if settings.strata is not None and settings.strata in (
         settings.group_column,
         *settings.within_columns,
     ):
         raise OptionError(
-            f"strata={settings.strata!r} is a column of groupby, so no stratum would hold cells of "
-            "both sides. Name another column."
+            f"strata={settings.strata!r} is a column of groupby, so no stratum would contain cells "
+            "of both sides. Use another column."
         )
 
 
@@ -243,12 +246,12 @@ def _check_scratch(folder: Path) -> None:
     if not is_folder(folder):
         what = "does not exist" if mode_of(folder) is None else "is a file, not a folder"
         raise OptionError(
-            f"The scratch folder {shown(str(folder))} {what}. Create it, or name another with "
-            "scratch=."
+            f"The scratch folder {shown(str(folder))} {what}. Create it, or pass another folder "
+            "as scratch=."
         )
     why = why_not_writable(folder)
     if why is not None:
         raise OptionError(
-            f"The scratch folder {str(folder)!r} is not writable ({why}). Name another with "
+            f"The scratch folder {str(folder)!r} is not writable ({why}). Pass another folder as "
             "scratch=."
         )

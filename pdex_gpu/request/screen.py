@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..design.build import make_design
+from ..design.comparisons.registry import find_comparison
 from ..design.contrasts import Design
 from ..design.labels import Levels, combined
 from ..design.lone_surrogates import warn_of_lone
@@ -73,4 +74,5 @@ def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
     matrix, names = dataset.matrix(settings.guides)
     what = f"Matrix {settings.guides!r} of obsm"
     found = read_guides(matrix, names, dataset.source.n_cells, what)
-    return with_guides(dataset, found, settings.comparison, settings.reference)
+    comparison = find_comparison(settings.comparison)
+    return with_guides(dataset, found, comparison, settings.reference)

@@ -124,8 +124,8 @@ class Result(ABC):
             matching = matching[chosen]
         if len(matching) > 1:
             raise LabelError(
-                f"Target {str(target)!r} was compared {len(matching)} times. Say which with "
-                "reference= or within=."
+                f"Target {str(target)!r} was compared {len(matching)} times. Select one comparison "
+                "with reference= or within=."
             )
         return int(matching[0])
 
@@ -278,8 +278,8 @@ class Result(ABC):
         n = len(self.targets)
         if not is_whole(t) or not -n <= t < n:
             raise OptionError(
-                f"t={shown(t)} is no comparison of this result: give a whole number from 0 to "
-                f"{n - 1}, as find() returns it."
+                f"t={shown(t)} is not a comparison of this result. Pass a whole number from 0 to "
+                f"{n - 1}, as returned by find()."
             )
         return int(t) % n
 
@@ -348,7 +348,9 @@ def _check_parts(
     except Exception as error:  # not labels, or labels that cannot be compared
         raise OptionError(f"references={shown(references)} must be labels.") from error
     if n is not None and n_references != n:
-        raise OptionError(f"{n_references} references for {n} targets.")
+        raise OptionError(
+            f"There are {n_references} references for {n} targets. Pass one reference per target."
+        )
     if within is not None:
         pair = within if isinstance(within, tuple) and len(within) == 2 else (None, None)
         names = pair[0] if isinstance(pair[0], tuple) else pair[:1]
@@ -358,7 +360,7 @@ def _check_parts(
     for name, labels, wanted in parts:
         if not is_array(labels, (wanted,)):
             raise OptionError(
-                f"{name} must be an array of labels, one for each comparison or gene, got "
+                f"{name} must be an array of labels, one per comparison or gene, got "
                 f"{described(labels)}."
             )
     if kept is not None and not is_array(kept, (n, len(features)), np.dtype(bool)):  # type: ignore[arg-type]

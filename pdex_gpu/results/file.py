@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..design.naming import Within, level_columns, made_within
+from ..design.naming import Within, combined_levels, level_columns
 from ..errors import FileFormatError, MemoryBudgetError, OptionError
 from ..utils.atomic_files import is_there
 from ..utils.checks import check_path, names_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 _NOT_PARQUET = "it is not a Parquet file, or it is damaged"
-_NAME_ONE = "Name a file that DEResult.to_parquet(), out= or `pdex-gpu run` wrote."
+_NAME_ONE = "Pass a file written by DEResult.to_parquet(), out= or `pdex-gpu run`."
 _DAMAGED = "it was damaged or replaced"
 _RUN_AGAIN = "Run the comparison again."
 
@@ -107,9 +107,9 @@ class ResultFile(Result):
         free = available_memory()
         if needed > free:
             raise MemoryBudgetError(
-                f"The values of {str(self.path)!r} take {needed / 1e9:.1f} GB in memory, where "
-                f"{free / 1e9:.1f} GB are free. Read them by comparison with row(), or in blocks "
-                "with blocks()."
+                f"The values of {str(self.path)!r} take {needed / 1e9:.1f} GB in memory, but only "
+                f"{free / 1e9:.1f} GB are free. Read one comparison at a time with row(), or "
+                "blocks with blocks()."
             )
         columns = {
             name: np.empty(shape, np.int64 if name in INTEGERS else np.float64)
@@ -168,7 +168,7 @@ class ResultFile(Result):
     def _open(self) -> Iterator[RowReader]:
         _check_suffix(self.path)
         shown = repr(str(self.path))
-        is_there(self.path, "The results file", "It was moved or removed: open it again.")
+        is_there(self.path, "The results file", "It was moved or removed. Open it again.")
         stamp = _stamp(self.path)
         with _opened(self.path, _DAMAGED, _RUN_AGAIN) as file:
             if self._expected is None or stamp != self._stamp:
@@ -181,8 +181,8 @@ class ResultFile(Result):
         """Raise FileFormatError if the file is not the one that was written or opened."""
         if footer.n_rows != self.n_rows:
             raise FileFormatError(
-                f"{shown} has {footer.n_rows:,} rows, not the {self.n_rows:,} that were written: "
-                f"it was replaced. {_RUN_AGAIN}"
+                f"{shown} has {footer.n_rows:,} rows, but {self.n_rows:,} were written: it was "
+                f"replaced. {_RUN_AGAIN}"
             )
         levels = level_columns(self.within)
         of_file = footer.labels | {"feature": footer.features}
@@ -192,8 +192,8 @@ class ResultFile(Result):
             footer.columns != self.columns[len(VALUES) :]
         ):
             raise FileFormatError(
-                f"{shown} has other comparisons, genes or columns than were written: it was "
-                f"replaced. {_RUN_AGAIN}"
+                f"{shown} does not have the comparisons, genes or columns that were written: it "
+                f"was replaced. {_RUN_AGAIN}"
             )
 
 
@@ -235,7 +235,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
     path = check_path("path", path)
     shown = repr(str(path))
     if is_there(path, "The results file").is_dir():
-        raise OptionError(f"{shown} is a folder. Name the .parquet file of a result in it.")
+        raise OptionError(f"{shown} is a folder. Pass the .parquet file of a result in it.")
     _check_suffix(path)
     stamp = _stamp(path)
     with _opened(path, _NOT_PARQUET, _NAME_ONE) as file:
@@ -249,7 +249,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
             as_labels(footer.features),
             footer.provenance,
             columns=footer.columns,
-            within=made_within(levels),
+            within=combined_levels(levels),
             kept=kept,
         )
         expected = Expected(footer, kept)
@@ -262,7 +262,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() in (".csv", ".tsv"):
         raise OptionError(
-            f"{str(path)!r} is text; only Parquet files can be loaded. Read it with "
+            f"{str(path)!r} is a text file, but only Parquet files can be loaded. Read it with "
             "pandas.read_csv, or write to a .parquet file."
         )
 

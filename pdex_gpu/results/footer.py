@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Advice for a file that was changed.
 ADVICE = (
-    "Use the file as pdex-gpu wrote it, or run the comparison again. As a plain table, unchecked, "
-    "pandas.read_parquet() reads it."
+    "Use the file as pdex-gpu wrote it, or run the comparison again. To read it as a plain table "
+    "without checks, use pandas.read_parquet()."
 )
 
 # Bytes of pages per row and per column, including headers of small pages and indices.
@@ -74,7 +74,7 @@ class Footer:
 def changed(shown: str, what: str) -> FileFormatError:
     """Return the error for a file that is not as it was written."""
     return FileFormatError(
-        f"{shown} was changed after pdex-gpu wrote it: {what}. Probably another program changed "
+        f"{shown} was changed after pdex-gpu wrote it: {what}. Another program may have changed "
         f"it, or it was damaged. {ADVICE}"
     )
 
@@ -95,7 +95,7 @@ def read_footer(file: pyarrow.parquet.ParquetFile, shown: str) -> Footer:
         _check_is_result(metadata, schema, shown)
         layout, provenance = (_json(metadata[key], shown) for key in (LAYOUT_KEY, METADATA_KEY))
         if not isinstance(layout, dict) or not isinstance(provenance, dict):
-            raise changed(shown, "its metadata are of another form")
+            raise changed(shown, "its metadata have an unknown form")
         _check_version(layout, provenance, shown)
         return _Reader(file, shown, metadata, layout, provenance).footer()
 
@@ -109,23 +109,23 @@ def _check_is_result(metadata: Mapping[bytes, bytes], schema: pyarrow.Schema, sh
     if LAYOUT_KEY not in metadata or METADATA_KEY not in metadata:
         names = ", ".join(schema.names[:8])
         raise FileFormatError(
-            f"{shown} was not written by pdex_gpu, or another program wrote it anew and left out "
-            f"its metadata (its columns: {names}). Name a file that DEResult.to_parquet(), out= "
-            "or `pdex-gpu run` wrote."
+            f"{shown} was not written by pdex_gpu, or another program rewrote it without its "
+            f"metadata (its columns: {names}). Pass a file written by DEResult.to_parquet(), out= "
+            "or `pdex-gpu run`."
         )
 
 
 def _check_version(layout: dict[str, Any], provenance: dict[str, Any], shown: str) -> None:
     schema = layout.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise changed(shown, "its metadata name no version of the schema")
+        raise changed(shown, "its metadata do not state the schema version")
     if schema > SCHEMA_VERSION:
         versions = provenance.get("versions")
         writer = versions.get("pdex_gpu") if isinstance(versions, dict) else None
         raise FileFormatError(
             f"{shown} has result schema {schema} (written by pdex_gpu "
-            f"{writer or 'of a newer version'}); this version reads up to {SCHEMA_VERSION}. To "
-            f"read it, {UPDATE}"
+            f"{writer or 'of a newer version'}); this version reads schemas up to "
+            f"{SCHEMA_VERSION}. To read it, {UPDATE}"
         )
 
 
@@ -204,7 +204,7 @@ class _Reader:
             self._refuse("its digests are damaged")
         described = self._metadata[LAYOUT_KEY], self._metadata[METADATA_KEY]
         if found.get("metadata") != metadata_digest(described):
-            self._refuse("its metadata are not as they were written")
+            self._refuse("its metadata were changed")
         return digests
 
     def _columns(self, levels: Mapping[str, object], digests: Digests | None) -> tuple[str, ...]:
@@ -228,9 +228,9 @@ class _Reader:
             if schema.names.count(name) > 1:
                 self._refuse(f"it has the column {name!r} twice")
             if schema.field(name).type != kind:
-                self._refuse(f"its column {name!r} is of type {schema.field(name).type}")
+                self._refuse(f"its column {name!r} has type {schema.field(name).type}")
         if digests is not None and set(digests.columns) != {*VALUES, *further}:
-            self._refuse("its digests are of other columns")
+            self._refuse("its digests belong to different columns")
         strange = [name for name in EXTRA if name in schema.names and name not in further]
         if strange:
             self._refuse(f"columns were added to it: {listing(strange)}")
@@ -242,14 +242,14 @@ class _Reader:
         n_rows = int(found.num_rows)
         in_groups = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
         if sum(in_groups) != n_rows or min(in_groups, default=0) < 0:
-            self._refuse("its row groups do not have as many rows as it says")
+            self._refuse("its row groups do not add up to the stated number of rows")
         if n_rows > n_pairs or (n_rows < n_pairs and not filtered):
-            self._refuse(f"it has {n_rows:,} rows, where {n_pairs:,} were written")
+            self._refuse(f"it has {n_rows:,} rows, but {n_pairs:,} were written")
         if filtered and n_pairs > available_memory():
             raise MemoryBudgetError(
-                f"{self._shown} lists {n_pairs:,} pairs of comparison and gene, which take "
-                f"{n_pairs / 1e9:.1f} GB of memory to tell apart: more than is free. If it is not "
-                "meant to be so large, it was damaged."
+                f"{self._shown} lists {n_pairs:,} pairs of comparison and gene. Telling them apart "
+                f"takes {n_pairs / 1e9:.1f} GB of memory, more than is free. If it should not be "
+                "that large, it was damaged."
             )
         return n_rows
 
@@ -271,7 +271,7 @@ class _Reader:
             most = group.num_rows * a_row + 4 * listed + _BYTES_A_COLUMN * found.num_columns
             if not 0 <= group.total_byte_size <= most:
                 self._refuse(
-                    f"it says that {group.num_rows:,} rows take {group.total_byte_size:,} bytes"
+                    f"it states that {group.num_rows:,} rows take {group.total_byte_size:,} bytes"
                 )
 
 

@@ -82,7 +82,7 @@ class DEResult(Result):
             *(name for name in EXTRA if isinstance(columns, Mapping) and name in columns),
         )
         if not isinstance(columns, Mapping) or set(columns) != set(known):
-            raise OptionError(f"columns must be {VALUES} and of {EXTRA}, got {given}.")
+            raise OptionError(f"columns must be {VALUES}, then any of {EXTRA}, got {given}.")
         super().__init__(targets, references, features, known, provenance, within, kept)
         shape = (len(targets), len(features))
         for name, values in columns.items():
@@ -245,7 +245,7 @@ class DEResult(Result):
         """
         if not isinstance(sep, str) or len(sep) != 1 or sep in _NO_SEPARATORS or sep.isalnum():
             raise OptionError(
-                f"sep={shown(sep)} cannot separate values: give one character that is no part of "
+                f"sep={shown(sep)} cannot separate values. Pass one character that cannot occur in "
                 "numbers or quotes, such as ',' or '\\t'."
             )
         check_flag("spreadsheet_safe", spreadsheet_safe)

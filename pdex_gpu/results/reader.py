@@ -181,7 +181,7 @@ class RowReader:
         if digests is None:
             return
         if digest(chunk_values(column)) != digests.of_block(name, block):
-            raise changed(self._shown, f"values of its column {name!r} are not those written")
+            raise changed(self._shown, f"values of its column {name!r} were changed")
 
     def _rows(self, first: int, last: int, names: list[str]) -> pyarrow.Table:
         """Read rows `first` to `last`; keep what was decoded last, as row groups can be large."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: Message for a file whose rows are not those it lists.
 OTHER_ROWS = (
-    "its rows do not follow its own list of comparisons and genes (they were sorted, filtered or "
-    "exchanged)"
+    "its rows do not match its own list of comparisons and genes (they were sorted, filtered or "
+    "swapped)"
 )
 
 

@@ -41,11 +41,11 @@ _NEGATIVE = "everywhere if some value of the matrix is negative"
 
 #: Columns of every result.
 COLUMNS = (
-    Column("target", "label", "group that is compared"),
-    Column("reference", "label", "what it is compared with"),
+    Column("target", "label", "group that is tested"),
+    Column("reference", "label", "group or groups it is compared with"),
     Column("feature", "label", "gene"),
     Column("target_mean", "float64", "mean of the target's cells, in count space if is_log1p"),
-    Column("reference_mean", "float64", "mean of the reference's cells, likewise"),
+    Column("reference_mean", "float64", "the same for the reference"),
     Column(
         "percent_change",
         "float64",
@@ -58,88 +58,94 @@ COLUMNS = (
         "target_mean / reference_mean, clipped where a mean is 0",
         f"where reference_mean is 0 and clip_value is None; {_NEGATIVE}",
     ),
-    Column("p_value", "float64", "p-value of the test; 1 where the test cannot judge"),
+    Column("p_value", "float64", "p-value of the test; 1 where the test is undefined"),
     Column(
         "statistic",
         "float64",
-        "U of the target, t, the normalised A2, or D",
-        "where the test cannot judge",
+        "test statistic: U of the target, t, the normalised A2, or D",
+        "where the test is undefined",
     ),
     Column("fdr", "float64", "adjusted p-value; by default Benjamini-Hochberg over all rows"),
 )
 
-_NO_VARIANCE = "below two cells a side, or with pooled variance below three in all"
-_NO_SPREAD = "where both sides have no variance, or fewer than three cells in all"
+_FEW_CELLS = "if a side has fewer than two cells"
+_NO_VARIANCE = f"{_FEW_CELLS}, or with pooled variance fewer than three cells in total"
+_NO_SPREAD = "if neither side has variance, or with fewer than three cells in total"
 
 #: Columns that a call adds with ``columns=``.
 EXTRA_COLUMNS = (
     Column("target_n_cells", "int64", "cells of the target"),
     Column("reference_n_cells", "int64", "cells of the reference"),
-    Column("n_strata", "int64", "strata with both sides, which the row is made of"),
-    Column("target_n_expressed", "int64", "cells of the target with a value other than 0"),
-    Column("reference_n_expressed", "int64", "cells of the reference with a value other than 0"),
+    Column("n_strata", "int64", "strata that contain both sides and contribute to the row"),
+    Column("target_n_expressed", "int64", "cells of the target with a nonzero value"),
+    Column("reference_n_expressed", "int64", "cells of the reference with a nonzero value"),
     Column("target_fraction", "float64", "target_n_expressed / target_n_cells"),
     Column("reference_fraction", "float64", "reference_n_expressed / reference_n_cells"),
     Column(
         "target_count_mean",
         "float64",
-        "mean in count space: of expm1(x) if is_log1p, else x",
+        "mean in count space: of expm1(x) if is_log1p, else of x",
         _NEGATIVE,
     ),
-    Column("reference_count_mean", "float64", "likewise of the reference", _NEGATIVE),
+    Column("reference_count_mean", "float64", "the same for the reference", _NEGATIVE),
     Column(
         "target_log_mean",
         "float64",
         "mean in log space: of x if is_log1p, else of log1p(x)",
         _NEGATIVE,
     ),
-    Column("reference_log_mean", "float64", "likewise of the reference", _NEGATIVE),
-    Column("target_geometric_mean", "float64", "expm1(target_log_mean), as pdex 0.3", _NEGATIVE),
+    Column("reference_log_mean", "float64", "the same for the reference", _NEGATIVE),
+    Column("target_geometric_mean", "float64", "expm1(target_log_mean), as in pdex 0.3", _NEGATIVE),
     Column(
-        "reference_geometric_mean", "float64", "expm1(reference_log_mean), as pdex 0.3", _NEGATIVE
+        "reference_geometric_mean",
+        "float64",
+        "expm1(reference_log_mean), as in pdex 0.3",
+        _NEGATIVE,
     ),
     Column(
         "log2_fold_change",
         "float64",
-        "log2(fold_change): the ratio of pdex 0.1.28",
+        "log2(fold_change), the ratio of pdex 0.1.28",
         "where fold_change is",
     ),
     Column(
         "log2_fold_change_scanpy",
         "float64",
-        "log2 of (expm1(target_log_mean) + 1e-9) / (expm1(reference_log_mean) + 1e-9), as scanpy",
+        "log2 of (expm1(target_log_mean) + 1e-9) / (expm1(reference_log_mean) + 1e-9), as in "
+        "scanpy",
         _NEGATIVE,
     ),
     Column(
         "log2_fold_change_seurat",
         "float64",
-        "log2 of (target_count_mean + 1) / (reference_count_mean + 1), as Seurat's FindMarkers",
+        "log2 of (target_count_mean + 1) / (reference_count_mean + 1), as in Seurat's FindMarkers",
         _NEGATIVE,
     ),
     Column(
         "log2_fold_change_geometric",
         "float64",
         "log2 of (target_geometric_mean + pseudocount) / (reference_geometric_mean + "
-        "pseudocount), 0 where both are 0, as pdex 0.3",
+        "pseudocount), 0 where both are 0, as in pdex 0.3",
         _NEGATIVE,
     ),
-    Column("auroc", "float64", "P(target > reference) + P(equal) / 2, that is U / (n m)"),
-    Column(
-        "auroc_low", "float64", "DeLong's confidence interval of auroc", "below two cells a side"
-    ),
-    Column("auroc_high", "float64", "its upper end", "below two cells a side"),
+    Column("auroc", "float64", "P(target > reference) + P(equal) / 2, which is U / (n m)"),
+    Column("auroc_low", "float64", "lower limit of DeLong's confidence interval", _FEW_CELLS),
+    Column("auroc_high", "float64", "upper limit of that interval", _FEW_CELLS),
     Column("rank_biserial", "float64", "rank-biserial correlation, 2 auroc - 1"),
-    Column("mean_difference", "float64", "mean of x in the target less that in the reference"),
+    Column("mean_difference", "float64", "mean of x in the target minus that in the reference"),
     Column(
-        "mean_difference_low", "float64", "its confidence interval by Student's t", _NO_VARIANCE
+        "mean_difference_low",
+        "float64",
+        "lower limit of its confidence interval from Student's t",
+        _NO_VARIANCE,
     ),
-    Column("mean_difference_high", "float64", "its upper end", _NO_VARIANCE),
+    Column("mean_difference_high", "float64", "upper limit of that interval", _NO_VARIANCE),
     Column("cohens_d", "float64", "mean_difference / pooled standard deviation of x", _NO_SPREAD),
     Column(
         "hedges_g",
         "float64",
-        "cohens_d without its bias in small samples",
-        "where both sides have no variance, or fewer than four cells in all",
+        "cohens_d corrected for its bias in small samples",
+        "if neither side has variance, or with fewer than four cells in total",
     ),
     Column("z", "float64", "signed standard normal deviate of U (Wilcoxon)"),
     Column("log10_p", "float64", "log10 of the p-value, exact where p_value underflows to 0"),
@@ -185,7 +191,7 @@ def check_level_names(names: Iterable[str]) -> None:
     for name in names:
         if name in LABELS or name in VALUES or name in EXTRA:
             raise OptionError(
-                f"Cells are to be compared within the levels of {name!r}, but the result has a "
-                f"column {name!r} of its own. Rename the column of obs: "
+                f"groupby= asks for comparisons within the levels of {name!r}, but the result "
+                f"already has a column {name!r}. Rename the column of obs: "
                 f"adata.obs = adata.obs.rename(columns={{{name!r}: {'obs_' + name!r}}})."
             )

@@ -60,7 +60,7 @@ _RANGES = "genes-"
 _TEMPORARY = ".tmp"
 _WHAT = "The checkpoint of the output"
 _ADVICE = (
-    "Give restart=True (--restart) to throw away what it holds and start over, or name another "
+    "Pass restart=True (--restart) to discard its contents and start over, or choose another "
     "output."
 )
 _MOST_JSON = 1 << 28  # bytes; the file holds the names of all groups
@@ -216,7 +216,7 @@ class Checkpoint:
         n_found = len(self._found) + len(self._damaged)
         warn(
             f"This checkpoint was damaged: {len(self._damaged):,} of {n_found:,} ranges will be "
-            f"computed again. Their files in {str(self.folder)!r} were changed or cut after "
+            f"computed again. Their files in {str(self.folder)!r} were changed or truncated after "
             f"pdex-gpu wrote them; the first is {shown(self._damaged[0], 300)}. If nobody touched "
             "them, the disk may be failing.",
             DamagedCheckpointWarning,
@@ -341,7 +341,7 @@ class Checkpoint:
             age = "a newer" if found["format"] > _FORMAT else "an older"
             raise CheckpointError(
                 f"The checkpoint {str(self.folder)!r} was left by {age} version of pdex-gpu, in "
-                f"format {found['format']}; this version writes format {_FORMAT}. Carry on with "
+                f"format {found['format']}; this version writes format {_FORMAT}. Continue with "
                 f"that version. {_ADVICE}"
             )
         found = _json(self.folder, _RUN, canonical=bool, run=dict)
@@ -349,10 +349,10 @@ class Checkpoint:
         if differing:
             more = len(differing) - _MOST_SHOWN
             raise CheckpointError(
-                f"The checkpoint {str(self.folder)!r} is of another run:\n"
+                f"The checkpoint {str(self.folder)!r} belongs to a different run:\n"
                 + "".join(f"  {line}\n" for line in differing[:_MOST_SHOWN])
                 + (f"  and {more:,} more\n" if more > 0 else "")
-                + f"Call again as before to carry on with it. {_ADVICE}"
+                + f"Repeat the original call to continue it. {_ADVICE}"
             )
         self.canonical = found["canonical"]
 
@@ -365,7 +365,7 @@ class Checkpoint:
             if digest == self._digest(found):
                 self._finished = found
                 return
-        raise _refused(self.folder, f"{_FINISHED} in it is damaged, or of another run")
+        raise _refused(self.folder, f"{_FINISHED} in it is damaged, or belongs to a different run")
 
     def _take_up(self, paths: list[Path], run: Map) -> None:
         """Take up the intact range files, and remove the others."""
@@ -373,7 +373,7 @@ class Checkpoint:
         for file in files:
             if file and not 0 <= file.genes.start < file.genes.stop <= self.n_genes:
                 raise _refused(
-                    self.folder, f"{file.path.name} in it is of genes that the data do not have"
+                    self.folder, f"{file.path.name} in it covers genes that the data do not have"
                 )
         faults = dict(zip(paths, run(self._fault, files), strict=True))
         last: RangeFile | None = None
@@ -385,7 +385,7 @@ class Checkpoint:
             elif faults[file.path] or faults[last.path]:
                 raise _refused(
                     self.folder,
-                    f"{last.path.name} and {file.path.name} in it have genes in common",
+                    f"{last.path.name} and {file.path.name} in it cover some of the same genes",
                 )
             # Otherwise a worker of an earlier call wrote it late, with other ranges.
         found = {file.path: file for file in kept if not faults[file.path]}
@@ -400,14 +400,14 @@ class Checkpoint:
     def _fault(self, file: RangeFile | None) -> str | None:
         """Return what is wrong with a range file; None if nothing is."""
         if file is None:
-            return "it has not the name of a range"
+            return "its name is not that of a range"
         try:
             file.check()
         except DamagedRangeError as error:
             return str(error)
         except PermissionError as error:
             raise _refused(
-                self.folder, f"{file.path.name} in it cannot be read: permission is missing"
+                self.folder, f"{file.path.name} in it cannot be read: permission denied"
             ) from error
         except OSError as error:
             return f"it cannot be read ({error.strerror or error})"
@@ -452,8 +452,8 @@ def write_range(
         file.write(temporary, values)
         if note is not None and _note_of(folder) != note:
             raise CheckpointError(
-                f"{str(folder)!r} belongs to another run by now: the call that these results are "
-                "for has ended."
+                f"{str(folder)!r} now belongs to another run: the call that these results are for "
+                "has ended."
             )
 
     through = folder / f"{file.path.name}.{uuid.uuid4().hex}{_TEMPORARY}"
@@ -493,7 +493,7 @@ def _json(folder: Path, name: str, **kinds: type) -> dict[str, Any]:
             found = json.loads(_content(folder / name).decode())
     except FileFormatError as error:
         if isinstance(error.__cause__, PermissionError):
-            why = f"permission to read {name} in it is missing"
+            why = f"{name} in it cannot be read: permission denied"
         raise _refused(folder, why) from error
     if type(found) is not dict or any(
         type(found.get(key)) is not kind for key, kind in kinds.items()
@@ -574,7 +574,7 @@ def _make(folder: Path, *, restart: bool) -> None:
     found = kind_of(folder)
     if found == "a folder" and is_strangers(folder):
         raise CheckpointError(
-            f"The checkpoint {str(folder)!r} belongs to another user. Name an output in a folder "
+            f"The checkpoint {str(folder)!r} belongs to another user. Choose an output in a folder "
             "of your own."
         )
     if found not in ("a folder", None):
@@ -598,11 +598,11 @@ def _take(handle: int, folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise CheckpointError(
-            f"Another run is writing the same output: it uses the checkpoint {str(folder)!r}. "
-            "Wait until it has ended, or name another output."
+            f"Another run is writing the same output: it uses the checkpoint {str(folder)!r}. Wait "
+            "until it has ended, or choose another output."
         ) from error
     except OSError:  # a file system without locks
-        logger.info("%s cannot be locked: let no other run write the same output", folder)
+        logger.info("%s cannot be locked: let only one run write this output", folder)
 
 
 def _stamp(path: Path) -> dict[str, int]:

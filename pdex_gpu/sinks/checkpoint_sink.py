@@ -143,7 +143,7 @@ class StoredResults:
         except (OSError, DamagedRangeError) as error:
             raise CheckpointError(
                 f"{str(stored.path)!r} cannot be read back: {error}. Was it changed or removed, or "
-                "its disk taken away? Call again. Only what was damaged is computed anew."
+                "was its disk disconnected? Call again: only the damaged parts are computed again."
             ) from error
 
 

@@ -142,11 +142,11 @@ class RangeFile:
         step = layout.lines * max(1, _PIECE // (layout.lines * layout.line_bytes))
         with _opened(self.path, layout.size) as fd:
             if read_at(fd, 0, layout.offset) != layout.header:
-                raise DamagedRangeError("it does not begin as such files do")
+                raise DamagedRangeError("it does not start as such files do")
             tail = read_at(fd, layout.sums_offset, layout.size - layout.sums_offset)
             sums = tail[: layout.n_blocks * _SUM.itemsize]
             if layout.digest(sums) != tail[len(sums) :]:
-                raise DamagedRangeError("it is of another run or range, or was changed")
+                raise DamagedRangeError("it belongs to a different run or range, or was changed")
             found = []
             for start in range(0, self.n_values, step):
                 lines = np.empty((min(step, self.n_values - start), self.width))  # filled below

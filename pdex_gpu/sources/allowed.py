@@ -27,15 +27,15 @@ def check_allow(allow: object) -> Allowed:
 def unwritten(found: str) -> FileFormatError:
     """Return the error for values that were never written, or were lost."""
     return FileFormatError(
-        f"{found}. Values that were never written, or were lost, read as the fill value, which "
-        "is not data. Copy the file again, or write it again. If this is intended, allow it: "
-        "allow='unwritten' (--allow unwritten)."
+        f"{found}. Values that were never written or were lost are read as the fill value, which "
+        "is not data. Copy or write the file again. If this is intended, pass allow='unwritten' "
+        "(--allow unwritten)."
     )
 
 
 def external(found: str) -> FileFormatError:
     """Return the error for values that would come from another file."""
     return FileFormatError(
-        f"{found}. In this way a file can have others read that nobody named. If this is "
-        "intended, allow it: allow='external' (--allow external)."
+        f"{found}. A file could use this to have other files read that you did not name. If this "
+        "is intended, pass allow='external' (--allow external)."
     )

@@ -29,8 +29,8 @@ def native_dtype(dtype: np.dtype, what: str) -> np.dtype:
     """
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         raise UnsupportedDataError(
-            f"{what} has dtype {dtype}; supported are bool, integers and floats of up to 64 bits. "
-            f"Convert it first, for instance with astype('float64')."
+            f"{what} has dtype {dtype}. Supported: bool, integers and floats of up to 64 bits. "
+            "Convert it first, for instance with astype('float64')."
         )
     half = dtype.kind == "f" and dtype.itemsize == 2
     return np.dtype(np.float32 if half else f"{dtype.kind}{dtype.itemsize}")

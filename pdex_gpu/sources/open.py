@@ -64,8 +64,8 @@ def open_dataset(
     if is_multimodal(data):
         raise many_modalities(data)
     raise UnsupportedDataError(
-        f"Cannot read a {kind(data)}; supported are AnnData objects and "
-        f"h5ad files and zarr stores, as paths or open files."
+        f"Cannot read a {kind(data)}. Supported: AnnData objects, and h5ad files and zarr stores "
+        "as paths or open files."
     )
 
 

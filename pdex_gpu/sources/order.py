@@ -141,7 +141,7 @@ def _sums(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
     if (wrapped | (sums > info.max) | (sums < info.min)).any():
         larger = "int64" if dtype.itemsize < 8 else "float64"
         raise DataError(
-            f"The matrix has entries that share a cell and a gene, and add up to more than {dtype} "
-            f"holds. Convert it first, for instance with astype({larger!r})."
+            "The matrix has several entries for the same cell and gene that add up to more than "
+            f"{dtype} can hold. Convert it first, for instance with astype({larger!r})."
         )
     return sums.astype(dtype)

@@ -47,7 +47,7 @@ def column_in_memory(frame: Any, name: str) -> Any:
     """
     found = frame[name] if is_frame(frame) else frame[[name]].to_memory()[name]
     if found.ndim != 1:
-        raise ColumnError(f"obs has several columns {name!r}. Rename all but one.")
+        raise ColumnError(f"obs has several columns named {name!r}. Rename all but one.")
     return found
 
 
@@ -111,9 +111,9 @@ def _check_texts(column: Any, labels: Labels, name: str) -> None:
             if known == text:
                 continue
         raise LabelError(
-            f"Column {name!r} of obs has labels that differ in type alone: {like!r} "
-            f"({type(like).__name__}) and {label!r} ({type(label).__name__}). Give them one type: "
-            f"adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)."
+            f"Column {name!r} of obs has labels that differ only in type: {like!r} "
+            f"({type(like).__name__}) and {label!r} ({type(label).__name__}). Convert them to one "
+            f"type: adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)."
         )
 
 
@@ -149,8 +149,9 @@ def _decoded(labels: Labels, what: str) -> Labels:
 
 def _no_labels(name: object, value: object, error: Exception) -> DataError:
     return DataError(
-        f"Column {name!r} of obs holds values that cannot be labels, such as {shown(value)} "
-        f"({kind(value)}): {shown(error)}. Convert it, for instance with astype(str)."
+        f"Column {name!r} of obs holds values that cannot be used as labels, such as "
+        f"{shown(value)} ({kind(value)}): {shown(error)}. Convert it, for instance with "
+        "astype(str)."
     )
 
 

@@ -14,8 +14,8 @@ def leading_values(source: Source, n_rows: int) -> np.ndarray:
     """Return the values of the first rows (stored ones if sparse), in an array of any shape."""
     if source.on_device:
         raise OptionError(
-            "The matrix is on a CUDA device, and is looked at on the host to find what it holds. "
-            "Give is_log1p=True or False, or use pdex_gpu.differential_expression."
+            "The matrix is on a CUDA device, but is_log1p can only be detected in host memory. "
+            "Pass is_log1p=True or False, or use pdex_gpu.differential_expression."
         )
     if n_rows < source.n_cells:
         source = repeat(source, np.arange(n_rows))

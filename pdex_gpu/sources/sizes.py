@@ -91,9 +91,9 @@ def _check(n_bytes: int, budget: _Budget, what: str) -> None:
     needed = budget.claimed + n_bytes
     if needed - budget.allowed > SPARE:
         raise MemoryBudgetError(
-            f"memory= allows {budget.allowed:,} bytes, but at least {needed:,} are needed: "
-            f"{what} alone would take {n_bytes:,}. If the file is not meant to be so large, it is "
-            "damaged: copy or download it again. Else give more with memory=."
+            f"memory= allows {budget.allowed:,} bytes, but at least {needed:,} are needed: {what} "
+            f"alone would take {n_bytes:,}. If the file should not be this large, it is damaged: "
+            "copy or download it again. Otherwise, allow more with memory=."
         )
 
 
@@ -127,7 +127,7 @@ def check_grid(
             "again, or write it again."
         )
     check_room(item * prod(chunks), f"a chunk of {what}")
-    claim(BYTES_PER_PLACE * n_chunks, f"the places of the {n_chunks:,} chunks of {what}")
+    claim(BYTES_PER_PLACE * n_chunks, f"the positions of the {n_chunks:,} chunks of {what}")
 
 
 def most_encoded(decoded: int) -> int:
@@ -148,7 +148,7 @@ def check_decoded(told: int | None, decoded: int, what: str) -> None:
     """Raise FileFormatError if a chunk declares a decoded size far above the expected one."""
     if told is not None and told > _GROWTH * decoded + _GROWN:
         raise FileFormatError(
-            f"{what} is malformed: it decodes to {told:,} bytes, but {decoded:,} belong into it. "
+            f"{what} is malformed: it decodes to {told:,} bytes, but should decode to {decoded:,}. "
             "Copy or download the file again."
         )
 

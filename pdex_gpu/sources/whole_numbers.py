@@ -53,10 +53,10 @@ def _with(matrix: Any, indices: np.ndarray, indptr: np.ndarray) -> Any:
     return found
 
 
-_END = "where whole numbers belong. Build the matrix again."
+_END = "instead of whole numbers. Build the matrix again."
 
 
 def _fault(found: np.ndarray) -> str | None:
     whole = np.abs(found.astype(np.float64, copy=False)) < 2.0**53  # False for NaN
     whole &= np.trunc(found) == found
-    return None if whole.all() else f"it holds {found[~whole][0]!s}, {_END}"
+    return None if whole.all() else f"it holds {found[~whole][0]!s} {_END}"

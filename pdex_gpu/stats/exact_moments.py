@@ -128,7 +128,7 @@ def _doubtful(moments: Moments, design: Design) -> np.ndarray:
                 square *= (design.n_cells * _NEARLY_CONSTANT)[:, None]
                 found |= ((moments.m2 < square) & (moments.m2 > 0.0)).any(axis=0)
         for contrast in design.contrasts:
-            if contrast.against == "complement":
+            if contrast.pooled and not contrast.one_vs_rest:
                 found |= _cancelled(moments, contrast, design)
     return found
 

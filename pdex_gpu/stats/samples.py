@@ -57,12 +57,12 @@ def sides(moments: Moments, contrast: Contrast) -> Sides:
     chosen = moments.of_groups(contrast.groups if span is None else span)
     sizes = contrast.n_cells[:, None] if chosen.n_measured is None else chosen.n_measured
     n_cells = sizes.astype(np.float64)
-    if contrast.against == "reference":
+    if not contrast.pooled:
         return Sides(
             _sample(chosen.of_groups(slice(1, None)), n_cells[1:]),
             _sample(chosen.of_groups(slice(0, 1)), n_cells[:1]),
         )
-    if contrast.against == "rest":
+    if contrast.one_vs_rest:
         return Sides(_sample(chosen, n_cells), _others(chosen, n_cells))
     targets = _sample(chosen.of_groups(slice(1, None)), n_cells[1:])
     pool = _sample(chosen.of_groups(slice(0, 1)), n_cells[:1])

@@ -52,7 +52,7 @@ def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
         plain = [sides(moments, contrast) for contrast in design.contrasts]
         return [Scaled(both, both) for both in plain]
     sums = moments.exact[:, 0].tolist()
-    of_contrasts = [_pairs([sums[g] for g in c.groups], c.against) for c in design.contrasts]
+    of_contrasts = [_pairs([sums[g] for g in c.groups], c) for c in design.contrasts]
     exponents: list[int | None] = [None] * design.n_rows
     for contrast, pairs in zip(design.contrasts, of_contrasts, strict=True):
         for row, pair in zip(contrast.rows.tolist(), pairs, strict=True):
@@ -84,10 +84,10 @@ def pooled_means(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], n_rows: i
     return means.T[:, :, None]
 
 
-def _pairs(groups: list[Sums | None], against: str) -> list[_Pair | None]:
+def _pairs(groups: list[Sums | None], contrast: Contrast) -> list[_Pair | None]:
     """Return the sums of each target of a contrast, and of what it is compared with."""
     first, *targets = groups
-    if against == "rest":
+    if contrast.one_vs_rest:
         known = [sums for sums in groups if sums is not None]
         if len(known) < len(groups):
             return [None] * len(groups)
@@ -95,9 +95,9 @@ def _pairs(groups: list[Sums | None], against: str) -> list[_Pair | None]:
         return [(sums, whole - sums) for sums in known]
     if first is None:
         return [None] * len(targets)
-    complement = against == "complement"
     return [
-        None if sums is None else (sums, first - sums if complement else first) for sums in targets
+        None if sums is None else (sums, first - sums if contrast.pooled else first)
+        for sums in targets
     ]
 
 

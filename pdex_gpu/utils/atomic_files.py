@@ -78,13 +78,13 @@ def is_there(path: Path, what: str, advice: str = "Check the path.") -> Path:
         raise MissingFileError(f"{what} {shown(str(path))} does not exist. {advice}")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FileFormatError(
-            f"{what} {shown(str(path))} is {_NO_FILES.get(stat.S_IFMT(mode), 'no file')}, where a "
-            "file or a folder is needed. Write what comes from there to a file first."
+            f"{what} {shown(str(path))} is {_NO_FILES.get(stat.S_IFMT(mode), 'not a file')}, but a "
+            "file or folder is needed. Write its contents to a file first."
         )
     if not os.access(path, os.R_OK):
         raise UnreadableFileError(
-            f"{what} {shown(str(path))} cannot be read: permission is missing. Grant it, or use a "
-            "copy."
+            f"{what} {shown(str(path))} cannot be read: permission denied. Grant read permission, "
+            "or use a copy."
         )
     return path
 
@@ -132,13 +132,13 @@ def check_place(path: Path, *, room: str = "") -> None:
         raise OptionError(f"The output folder {named} is not writable ({why}). Choose another.")
     mode = mode_of(path)
     if mode is not None and not stat.S_ISREG(mode):  # renaming the output would destroy it
-        found = "a folder" if stat.S_ISDIR(mode) else _NO_FILES.get(stat.S_IFMT(mode), "no file")
-        raise OptionError(f"The output {shown(str(path))} is {found}. Name a file.")
+        found = "a folder" if stat.S_ISDIR(mode) else _NO_FILES.get(stat.S_IFMT(mode), "not a file")
+        raise OptionError(f"The output {shown(str(path))} is {found}. Choose a file name.")
     most = _longest_name(folder) - len(room)
     size = len(os.fsencode(path.name))
     if size > most:
         raise OptionError(
-            f"The output {shown(str(path))} has a name of {size} bytes, where at most {most} are "
+            f"The output {shown(str(path))} has a name of {size} bytes, but at most {most} are "
             "possible. Choose a shorter one."
         )
 
@@ -167,8 +167,8 @@ def private_umask() -> int:
         mask = -1
     if not 0 <= mask <= 0o777:
         raise OptionError(
-            f"The environment variable {UMASK} is {shown(text)}, which is no umask. Set it to "
-            "octal digits, such as 007 to let the group in, or unset it."
+            f"The environment variable {UMASK} is {shown(text)}, which is not a umask. Set it to "
+            "octal digits, such as 007 to give the group access, or unset it."
         )
     return mask
 
@@ -294,9 +294,9 @@ def writing(what: str, path: Path) -> Iterator[None]:
             raise
         folder = str(path.absolute().parent)
         if error.errno in _FULL:
-            why = f"the disk of the folder {folder!r} is full. Make room there, or use another"
+            why = f"the disk of the folder {folder!r} is full. Free up space there, or use another"
         elif error.errno in _DENIED:
-            why = f"permission is missing in the folder {folder!r}. Grant it, or use another"
+            why = f"permission denied in the folder {folder!r}. Make it writable, or use another"
         else:
             why = f"{os.strerror(error.errno)} (folder {folder!r}). Check it, or use another"
         told = OutputError(f"{what} {str(path)!r} could not be written: {why}.")

@@ -120,7 +120,7 @@ def check_fraction(name: str, value: object) -> None:
     if is_number(value) and 0.0 <= value <= 1.0:
         return
     percent = is_number(value) and 1.0 < value <= 100.0
-    hint = f" For {shown(value)} %, give {float(value) / 100:g}." if percent else ""  # type: ignore[arg-type]
+    hint = f" For {shown(value)}%, pass {float(value) / 100:g}." if percent else ""  # type: ignore[arg-type]
     raise OptionError(f"{name}={shown(value)} must be a number between 0 and 1.{hint}")
 
 
@@ -144,18 +144,18 @@ def check_path(name: str, value: object) -> Path:
         try:
             path = os.fspath(value)
         except Exception as error:  # raised by the object itself
-            raise OptionError(f"{name}={shown(value)} does not say which path it is.") from error
+            raise OptionError(f"{name}={shown(value)} cannot be turned into a path.") from error
     if not isinstance(path, str):
         raise OptionError(f"{name}={shown(value)} must be a path, not {kind(value)}.")
     if not path.strip():
-        raise OptionError(f"{name}={shown(value)} is empty. Name a file or folder.")
+        raise OptionError(f"{name}={shown(value)} is empty. Pass a file or folder.")
     if "\0" in path:
-        raise OptionError(f"{name}={shown(value)} holds a null character. Correct the path.")
+        raise OptionError(f"{name}={shown(value)} contains a null character. Correct the path.")
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
         raise OptionError(
-            f"{name}={shown(value)} holds characters that a file name cannot have: {error}."
+            f"{name}={shown(value)} contains characters not allowed in a file name: {error}."
         ) from error
     return Path(path)
 
@@ -204,7 +204,7 @@ def check_label(name: str, label: object, given: object = None) -> None:
     except Exception as error:  # a list, pandas.NA, or the caller's own class
         raise OptionError(
             f"{name}={shown(label if given is None else given)} must be labels of the column: "
-            f"{error} ({kind(label)}). Give text, numbers or the like, as they stand there."
+            f"{error} ({kind(label)}). Pass text, numbers or the like, as in the column."
         ) from error
 
 
@@ -222,7 +222,7 @@ def labels_of(name: str, labels: object) -> list[Any] | None:
         found = [labels] if isinstance(labels, str) else listed(labels)
     except TypeError as error:
         raise OptionError(
-            f"{name}={shown(labels)} must be labels of the column: {error}. Give a list."
+            f"{name}={shown(labels)} must be labels of the column: {error}. Pass a list."
         ) from error
     for label in found:
         check_label(name, label, labels)

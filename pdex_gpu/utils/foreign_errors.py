@@ -63,8 +63,8 @@ def reading(
         raise
     except MemoryError as error:
         raise MemoryBudgetError(
-            f"{what} cannot be read: {library} asks for more memory than this machine gives. If "
-            f"it is not meant to be so large, {why}. {advice}"
+            f"{what} cannot be read: {library} asks for more memory than is available. If it "
+            f"should not be this large, {why}. {advice}"
         ) from error
     except Exception as error:  # libraries raise errors of any kind for unexpected content
         if not isinstance(error, _OF_CONTENT) and _is_ours(error.__traceback__):

@@ -74,8 +74,8 @@ def check_progress(value: object) -> None:
     """Raise OptionError unless `value` is True, False or a callable."""
     if not is_flag(value) and not callable(value):
         raise OptionError(
-            f"progress={shown(value)} must be True, False, or a function that is called with a "
-            f"pdex_gpu.utils.progress.Progress, not {kind(value)}."
+            f"progress={shown(value)} must be True, False, or a function that takes a "
+            f"pdex_gpu.Progress, not {kind(value)}."
         )
 
 
@@ -281,7 +281,7 @@ class Tracker:
         else:
             total = f"{counter.total:,} {'genes' if name == TESTING else 'rows'}"
         if counter.before:
-            total += f", {counter.before:,} of them done before"
+            total += f", {counter.before:,} of them done earlier"
         logger.info("phase %s: %s", name, total)
 
     def _report(self, now: float) -> None:

@@ -91,16 +91,16 @@ class RawFile:
         before, now = self._before, os.fstat(self.fd)
         if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
             raise FileFormatError(
-                f"{self.path} was changed while it was read: it had {before.st_size} bytes, now "
-                f"{now.st_size}. Start again once nothing writes to it."
+                f"{self.path} was changed while it was being read: it had {before.st_size} bytes "
+                f"and now has {now.st_size}. Run again once nothing is writing to it."
             )
         try:
             there = os.stat(self.path)
         except OSError as error:
             raise FileFormatError(
-                f"{self.path} was removed while it was read. Put it back and start again."
+                f"{self.path} was removed while it was being read. Put it back and run again."
             ) from error
         if not os.path.samestat(there, now):
             raise FileFormatError(
-                f"{self.path} was replaced by another file while it was read. Start again."
+                f"{self.path} was replaced by another file while it was being read. Run again."
             )

@@ -86,7 +86,7 @@ def memory_budget(
     if memory is None:
         memory = 0.5
     wrong = OptionError(
-        f"{option}={shown(memory)} is not a size. Give bytes (an int), a fraction of the free "
+        f"{option}={shown(memory)} is not a size. Pass bytes (an int), a fraction of the free "
         "memory between 0 and 1 (a float), or text such as '4GB' or '512MiB'."
     )
     if isinstance(memory, str):

@@ -41,7 +41,8 @@ def stuck_seconds(environment: Mapping[str, str] | None = None) -> float:
         if 0.0 <= (seconds := float(given)) < float("inf"):
             return seconds
     raise OptionError(
-        f"{STUCK_SECONDS}={given!r} is not a number of seconds. Give one, or 0 for no watchdog."
+        f"{STUCK_SECONDS}={given!r} is not a number of seconds. Set it to one, or to 0 for no "
+        "watchdog."
     )
 
 
@@ -129,7 +130,7 @@ class Watchdog:
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
-            logger.info("no watchdog over HDF5: %s", error)
+            logger.info("no watchdog for HDF5: %s", error)
             return
         if os.name == "posix":
             os.set_blocking(self._process.stdin.fileno(), False)  # type: ignore[union-attr]
@@ -192,7 +193,7 @@ def watched(what: str) -> Iterator[None]:
 
 def _message(what: str, limit: float | None) -> str:
     return (
-        f"{what} cannot be read: HDF5 has computed for {limit:g} seconds and comes to no end, as "
-        "it does with some damaged files. Copy or download the file again. If it is sound but "
+        f"{what} cannot be read: HDF5 has computed for {limit:g} seconds without finishing, as "
+        "happens with some damaged files. Copy or download the file again. If it is intact but "
         f"very large, set {STUCK_SECONDS} to more seconds, or to 0 for no limit."
     )

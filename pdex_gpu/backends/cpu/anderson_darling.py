@@ -17,20 +17,20 @@ from .contrast_entries import longest_gene, select
 from .distinct_values import sorting_room, tables, tabulate
 from .exact_sums import folds, sum_of
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 from .sort import key_bits
 
 _STRIDE = 16
 
 
 def anderson_darling(
-    block: PackedBlock, genes: slice, contrast: Contrast, *, variant: str = "midrank"
+    packed: CpuPackedChunk, genes: slice, contrast: Contrast, *, variant: str = "midrank"
 ) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`."""
-    entries = select(block, genes, contrast)
+    entries = select(packed, genes, contrast)
     if variant == "continuous":
         return anderson_darling_continuous(entries, contrast)
-    if contrast.against != "reference":
+    if contrast.pooled:
         return anderson_darling_pool(entries, contrast, variant == "midrank")
     a2 = np.full((contrast.n_targets, genes.stop - genes.start), np.nan)
     bits, mode = key_bits(entries.values)

@@ -51,10 +51,10 @@ def anderson_darling_continuous(entries: Entries, contrast: Contrast) -> np.ndar
     scale = min(118, 188 - 3 * int(contrast.n_pooled).bit_length())
     harmonic = _harmonic_numbers(contrast.n_pooled, scale)
     where = bits, mode, entries.bounds, entries.n_cells
-    if contrast.against == "reference":
-        _against_reference(*where, *harmonic, scale, a2)
+    if contrast.pooled:
+        _in_pool(*where, contrast.n_pooled, contrast.one_vs_rest, *harmonic, scale, a2)
     else:
-        _in_pool(*where, contrast.n_pooled, contrast.against == "rest", *harmonic, scale, a2)
+        _against_reference(*where, *harmonic, scale, a2)
     return a2[len(a2) - contrast.n_targets :]
 
 

@@ -39,7 +39,7 @@ def anderson_darling_pool(entries: Entries, contrast: Contrast, midrank: bool) -
     a2 = np.full((len(entries.n_cells), len(entries.bounds)), np.nan)
     _anderson_darling_pool(
         bits, mode, entries.bounds, entries.n_cells, reference_cells(contrast),
-        contrast.n_pooled, contrast.against == "rest", midrank, a2,
+        contrast.n_pooled, contrast.one_vs_rest, midrank, a2,
     )  # fmt: skip
     return a2[len(a2) - contrast.n_targets :]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...design.contrasts import Contrast
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,26 @@ class Entries:
     n_cells: np.ndarray
 
 
-def select(block: PackedBlock, genes: slice, contrast: Contrast) -> Entries:
+def select(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> Entries:
     """Select the entries of a contrast's groups in some genes, ordered as ``contrast.groups``.
 
-    They are a view of the block if the groups follow each other in the design, otherwise a copy.
+    They are a view of the chunk if the groups follow each other in the design, otherwise a copy.
     """
     n_cells = np.ascontiguousarray(contrast.n_cells, np.int64)
     span = contrast.span
     if span is not None:
-        offsets = block.offsets[span.start : span.stop + 1, genes]
+        offsets = packed.offsets[span.start : span.stop + 1, genes]
         start, stop = offsets[0, 0], offsets[-1, -1]
-        return Entries(block.values[start:stop], np.ascontiguousarray(offsets.T - start), n_cells)
-    offsets = block.offsets[:, genes]
+        return Entries(packed.values[start:stop], np.ascontiguousarray(offsets.T - start), n_cells)
+    offsets = packed.offsets[:, genes]
     starts = np.ascontiguousarray(offsets[contrast.groups].T)
     sizes = offsets[contrast.groups + 1].T - starts
     bounds = np.zeros((starts.shape[0], starts.shape[1] + 1), np.int64)
     ends = np.cumsum(sizes).reshape(sizes.shape)
     bounds[:, 1:] = ends
     bounds[1:, 0] = ends[:-1, -1]
-    values = np.empty(bounds[-1, -1], block.values.dtype)  # filled by the next line
-    _copy(block.values, starts, bounds, values)
+    values = np.empty(bounds[-1, -1], packed.values.dtype)  # filled by the next line
+    _copy(packed.values, starts, bounds, values)
     return Entries(values, bounds, n_cells)
 
 

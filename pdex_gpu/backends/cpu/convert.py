@@ -74,7 +74,7 @@ def _convert(source, out):
         return to_counts
 
     if is_float:
-        # Compared in the precision of the values, as in pdex and the reference.
+        # Compared in the precision of the values, as in pdex and the numpy kernels.
         epsilon = np.dtype(source.dtype.name).type(_EPSILON)
         # As signed integers, the bits of positive floats rise with the value; as unsigned
         # integers, those of negative floats fall with it. Comparing these vectorises.

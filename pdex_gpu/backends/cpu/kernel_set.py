@@ -10,7 +10,7 @@ from .anderson_darling import anderson_darling
 from .benjamini_hochberg import benjamini_hochberg
 from .kolmogorov_smirnov import kolmogorov_smirnov
 from .moments import moments
-from .pack import PackedBlock, native_dtype, pack
+from .pack import CpuPackedChunk, native_dtype, pack
 from .placements import placements
 from .rank_sums import rank_sums
 
@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 
-def entries(block: PackedBlock, gene: int) -> list[np.ndarray]:
+def entries(packed: CpuPackedChunk, gene: int) -> list[np.ndarray]:
     """Return the values of each group in a gene; see the contract."""
-    bounds = block.offsets[:, gene].tolist()
-    return [block.values[start:stop] for start, stop in pairwise(bounds)]
+    bounds = packed.offsets[:, gene].tolist()
+    return [packed.values[start:stop] for start, stop in pairwise(bounds)]
 
 
 def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:

@@ -13,19 +13,19 @@ from ..contract import Distances
 from .contrast_entries import reference_cells, select
 from .distinct_values import sorting_room, tables, tabulate
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 from .sort import key_bits
 
 
-def kolmogorov_smirnov(block: PackedBlock, genes: slice, contrast: Contrast) -> Distances:
+def kolmogorov_smirnov(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> Distances:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.kolmogorov_smirnov`."""
-    entries = select(block, genes, contrast)
+    entries = select(packed, genes, contrast)
     bits, mode = key_bits(entries.values)
     shape = (len(entries.n_cells), genes.stop - genes.start)
     above, below = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     _distances(
         bits, mode, entries.bounds, entries.n_cells, reference_cells(contrast),
-        contrast.against == "rest", contrast.against != "reference", above, below,
+        contrast.one_vs_rest, contrast.pooled, above, below,
     )  # fmt: skip
     first = shape[0] - contrast.n_targets
     return Distances(above[first:], below[first:])

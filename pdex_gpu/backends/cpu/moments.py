@@ -1,4 +1,4 @@
-"""Moments of every (group, gene) of a packed block.
+"""Moments of every (group, gene) of a packed chunk.
 
 Sums do not depend on the order of entries (see `exact_sums`), so the bits depend only on the
 values. The second moment uses the corrected two-pass algorithm (Chan, Golub and LeVeque 1983).
@@ -14,7 +14,7 @@ from .exact_sums import add_exactly, exponent_of, extremes, folds, sum_of
 from .float_bits import BIAS, EXPONENT, float_of_bits
 from .int128 import two_product
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 from .transforms import bound_of_expm1, bound_of_log1p, expm1_of, log1p_of, log1p_of_counts, look_up
 
 _SAFE = SAFE_EXPONENT
@@ -22,7 +22,7 @@ _STEP = 2 * SAFE_EXPONENT
 
 
 def moments(
-    block: PackedBlock,
+    packed: CpuPackedChunk,
     genes: slice,
     design: Design,
     *,
@@ -32,19 +32,19 @@ def moments(
 ) -> Moments:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.moments`."""
     shape = (design.n_groups, genes.stop - genes.start)
-    n_expressed = np.diff(block.offsets[:, genes], axis=0).astype(np.int32)
+    n_expressed = np.diff(packed.offsets[:, genes], axis=0).astype(np.int32)
     mean = np.full(shape, np.nan)
     m2 = np.full(shape if centred else (0, 0), np.nan)
     mean_expm1 = np.full(shape, np.nan) if expm1 else None
     mean_log1p = np.full(shape, np.nan) if log1p else None
-    where = block.values, block.offsets, genes.start, genes.stop, design.n_cells
+    where = packed.values, packed.offsets, genes.start, genes.stop, design.n_cells
     ends = np.full((shape[1], shape[0], 2), np.nan)
     # Values of other dtypes can be squared and added unscaled.
-    exponent = np.zeros(shape if block.values.dtype == np.float64 else (0, 0), np.int32)
+    exponent = np.zeros(shape if packed.values.dtype == np.float64 else (0, 0), np.int32)
     _moments(*where, centred, ends, mean, m2, exponent)
     if mean_expm1 is not None:
         _mean_expm1(*where, ends, mean_expm1)
-    if mean_log1p is not None and block.values.dtype == np.uint16:
+    if mean_log1p is not None and packed.values.dtype == np.uint16:
         _mean_of_table(*where, log1p_of_counts(), ends, mean_log1p)
     elif mean_log1p is not None:
         _mean_log1p(*where, ends, mean_log1p)

@@ -1,6 +1,6 @@
 """Packing: stored chunks become gene-major values in group order, without zeros.
 
-`PackedBlock.values` holds the entries of gene 0, then gene 1, ...; within a gene those of
+`CpuPackedChunk.values` holds the entries of gene 0, then gene 1, ...; within a gene those of
 group 0, then group 1, ..., each in ascending cell order. ``offsets[g, j]`` is where group g of
 gene j starts, so values need no group codes. Counts that fit are stored as uint16.
 """
@@ -26,7 +26,7 @@ _SAMPLE = 100_000
 
 
 @dataclass(frozen=True)
-class PackedBlock:
+class CpuPackedChunk:
     """Genes in gene-major, group-ordered form.
 
     Attributes
@@ -46,7 +46,7 @@ class PackedBlock:
     offsets: np.ndarray
 
 
-def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> PackedBlock:
+def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CpuPackedChunk:
     """Pack a chunk; see :meth:`pdex_gpu.backends.contract.KernelSet.pack`."""
     packer: Callable[..., tuple[np.ndarray, np.ndarray, Seen]]
     if isinstance(chunk, CsrChunk):
@@ -68,7 +68,7 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Pack
         values, offsets, seen = _with_zeros_dropped(packer, chunk, design, run, native, drop_zeros)
     if seen.flags & UNFIT:
         raise _first_nonfinite(chunk, design)
-    return PackedBlock(chunk.gene_start, chunk.n_genes, seen.summary, values, offsets)
+    return CpuPackedChunk(chunk.gene_start, chunk.n_genes, seen.summary, values, offsets)
 
 
 def _with_zeros_dropped(
@@ -95,8 +95,8 @@ def native_dtype(dtype: np.dtype) -> np.dtype:
     if dtype in (np.float32, np.float64):
         return dtype
     raise UnsupportedDataError(
-        f"X has dtype {dtype}; supported are bool, integers, float32 and float64. "
-        "Convert it first, for example with X.astype('float32')."
+        f"X has dtype {dtype}. Supported: bool, integers, float32 and float64. Convert it first, "
+        "for example with X.astype('float32')."
     )
 
 

@@ -18,20 +18,20 @@ from .contrast_entries import select
 from .distinct_values import sorting_room, tables, tabulate
 from .int128 import add_multiple, add_product, as_float
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 from .sort import key_bits
 
 
-def placements(block: PackedBlock, genes: slice, contrast: Contrast) -> Placements:
+def placements(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> Placements:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.placements`."""
-    entries = select(block, genes, contrast)
+    entries = select(packed, genes, contrast)
     bits, mode = key_bits(entries.values)
     shape = (len(entries.n_cells), genes.stop - genes.start)
     of_target, of_reference = np.full(shape, np.nan), np.full(shape, np.nan)
     u2, ties = np.full(shape, -1, np.int64), np.full(shape, np.nan)
     _placements(
-        bits, mode, entries.bounds, entries.n_cells, contrast.against == "rest",
-        contrast.against != "reference", of_target, of_reference, u2, ties,
+        bits, mode, entries.bounds, entries.n_cells, contrast.one_vs_rest,
+        contrast.pooled, of_target, of_reference, u2, ties,
     )  # fmt: skip
     first = shape[0] - contrast.n_targets
     sums = RankSums(u2[first:], ties[first:])

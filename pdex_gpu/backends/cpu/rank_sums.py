@@ -24,7 +24,7 @@ from ..contract import RankSums
 from .contrast_entries import longest_gene, select
 from .int128 import add_multiple, add_product, as_float
 from .jit import jit
-from .pack import PackedBlock
+from .pack import CpuPackedChunk
 from .sort import CODE, CODE_BITS, DIGIT, NOTHING, key_bits, sort_gene
 
 NARROW = 2_000_000  # most pooled cells for which n**3 fits int64
@@ -35,12 +35,12 @@ _TABLE = 4096
 _TABLE_PER_ENTRY = 4
 
 
-def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
+def rank_sums(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> RankSums:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.rank_sums`."""
-    entries = select(block, genes, contrast)
+    entries = select(packed, genes, contrast)
     values, bounds, n_cells = entries.values, entries.bounds, entries.n_cells
     n_genes = genes.stop - genes.start
-    own_ties = contrast.against == "reference"  # one tie term per pair, otherwise per gene
+    own_ties = not contrast.pooled  # one tie term per pair, otherwise per gene
     narrow = contrast.n_pooled <= NARROW
     u2 = np.full((contrast.n_targets, n_genes), -1, np.int64)
     ties = np.full((contrast.n_targets if own_ties else 1, n_genes), np.nan)
@@ -50,14 +50,14 @@ def rank_sums(block: PackedBlock, genes: slice, contrast: Contrast) -> RankSums:
         if own_ties:
             _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead)
         else:
-            first = int(contrast.against == "complement")
+            first = contrast.first_target
             _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead)
         todo = todo[sorted_instead]
     if len(todo):
         bits, mode = key_bits(values)
         # An entry adds less than n_pooled**2.
         step = len(bits) + 1 if narrow else max(1, MOST_GAINED // contrast.n_pooled**2)
-        if contrast.against == "rest":
+        if contrast.one_vs_rest:
             _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties)
         else:
             _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties)

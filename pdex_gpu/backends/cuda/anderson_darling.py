@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...design.contrasts import Contrast
-from .comparands import Sides, launch_pairs, sides_of
+from .comparands import Comparands, comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .device_matrix import send_small
 from .packed import Slice
@@ -21,14 +21,14 @@ SUM_WORDS = 3  # 64-bit words per sum, at most
 def anderson_darling(part: Slice, contrast: Contrast, variant: str = "midrank") -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.anderson_darling`."""
     a2 = queue(part, contrast, variant)
-    return part.lane.fetch([a2], (contrast.n_targets, part.n_genes))[0]
+    return part.slot.fetch([a2], (contrast.n_targets, part.n_genes))[0]
 
 
 def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceArray:
     """Queue the kernels; return the array that will hold A2."""
-    sides, stream = sides_of(part, contrast), part.lane.stream
-    a2 = stream.empty(sides.n_targets * part.n_genes, np.float64)
-    distinct = _distinct(part, sides)
+    comparands, stream = comparands_of(part, contrast), part.slot.stream
+    a2 = stream.empty(comparands.n_targets * part.n_genes, np.float64)
+    distinct = _distinct(part, comparands)
     # `given`: kernel arguments other than the distinct values. `before`: a kernel that only a pool
     # needs. `last`: the kernel that computes A2.
     given: tuple[Any, ...]
@@ -36,16 +36,16 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
         given = _harmonic(part, contrast.n_pooled)
         source, before, last = "anderson_darling_continuous", "pool_ties", "continuous"
     else:
-        given = (np.int32(variant == "midrank"),) if sides.pooled else ()
+        given = (np.int32(variant == "midrank"),) if comparands.pooled else ()
         source, before, last = "anderson_darling", "pool_weights", "anderson_darling"
-        source += "_pool" if sides.pooled else ""
-    if sides.pooled:
-        n_chunks = int(sides.bounds.sum()) // CHUNK + part.n_genes
+        source += "_pool" if comparands.pooled else ""
+    if comparands.pooled:
+        n_chunks = int(comparands.bounds.sum()) // CHUNK + part.n_genes
         sums: tuple[DeviceArray, ...] = (stream.empty(SUM_WORDS * SUMS * n_chunks, np.uint64),)
         if variant != "continuous":  # and the power of two that scales the weights
             sums += (stream.empty(part.n_genes, np.int32),)
         part.run(
-            source, before, part.n_genes, *sides.arguments, np.int32(part.kind),
+            source, before, part.n_genes, *comparands.arguments, np.int32(part.kind),
             *distinct, *given, *sums,
         )  # fmt: skip
         given += sums
@@ -53,33 +53,35 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
     elif variant != "continuous":
         last += f"_{variant}"
     launch_pairs(
-        part, source, last, sides, a2, targets_a_block=_TARGETS_A_BLOCK,
+        part, source, last, comparands, a2, targets_a_block=_TARGETS_A_BLOCK,
         samples=False, before=(*distinct, *given),
     )  # fmt: skip
     return a2
 
 
-def _distinct(part: Slice, sides: Sides) -> tuple[DeviceArray, ...]:
+def _distinct(part: Slice, comparands: Comparands) -> tuple[DeviceArray, ...]:
     """Find the distinct values of the reference or pool: places, values, first entries, counts."""
-    stream, n_genes = part.lane.stream, part.n_genes
-    places = send_small(np.concatenate([[0], np.cumsum(sides.bounds)]).astype(np.int64), stream)
-    distinct = stream.empty(int(sides.bounds.sum()), part.keys.dtype)
+    stream, n_genes = part.slot.stream, part.n_genes
+    places = send_small(
+        np.concatenate([[0], np.cumsum(comparands.bounds)]).astype(np.int64), stream
+    )
+    distinct = stream.empty(int(comparands.bounds.sum()), part.keys.dtype)
     first = stream.empty(distinct.size + n_genes, np.int32)
     n_distinct = stream.empty(n_genes, np.int32)
     part.run(
-        "anderson_darling", "distinct_values", n_genes, sides.keys, sides.starts, sides.ends,
-        places, distinct, first, n_distinct, shared=32 * 4,
+        "anderson_darling", "distinct_values", n_genes, comparands.keys, comparands.starts,
+        comparands.ends, places, distinct, first, n_distinct, shared=32 * 4,
     )  # fmt: skip
     return places, distinct, first, n_distinct
 
 
 def _harmonic(part: Slice, n: int) -> tuple[DeviceArray, np.int32]:
     """Return harmonic numbers up to H(n), one per chunk, and the power of two that scales them."""
-    stream = part.lane.stream
+    stream = part.slot.stream
     sums = stream.empty(2 * (n // CHUNK + 1), np.uint64)
     # Harmonic numbers have up to 6 integer bits, and S has three factors of up to n.
     scale = np.int32(min(118, 188 - 3 * int(n).bit_length()))
-    n_threads = part.lane.shapes.n_threads
+    n_threads = part.slot.shapes.n_threads
     stream.launch(
         "anderson_darling_continuous", "harmonic_numbers", 1, n_threads, np.int64(n), scale, sums
     )

@@ -1,4 +1,4 @@
-"""The sides of a contrast on the device: targets, and the sorted keys they are compared with."""
+"""The comparands of a contrast on the device: targets, and sorted keys to compare them with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .sort import sort_pool
 
 
 @dataclass(frozen=True)
-class Sides:
+class Comparands:
     """The targets of a contrast and the keys they are compared with; ``Sides`` in contrast.cuh.
 
     Attributes
@@ -55,19 +55,19 @@ class Sides:
         )  # fmt: skip
 
 
-def sides_of(part: Slice, contrast: Contrast) -> Sides:
-    """Return the sides of `contrast`, kept with the part because several kernels need them."""
+def comparands_of(part: Slice, contrast: Contrast) -> Comparands:
+    """Return the comparands of `contrast`, kept with the part because several kernels need them."""
     if part.compared is None or part.compared[0] is not contrast:
         part.compared = None  # free it before another pool takes memory
-        part.compared = contrast, _sides(part, contrast)
-    found: Sides = part.compared[1]
+        part.compared = contrast, _comparands(part, contrast)
+    found: Comparands = part.compared[1]
     return found
 
 
-def _sides(part: Slice, contrast: Contrast) -> Sides:
+def _comparands(part: Slice, contrast: Contrast) -> Comparands:
     groups, first = _targets(part, contrast)
     size = part.n_genes
-    if contrast.against == "rest":
+    if contrast.one_vs_rest:
         n_cells = int(contrast.n_cells.sum())
         bounds = np.minimum(part.entries, n_cells)
         keys, places = _pool(part, contrast, groups, bounds)
@@ -77,8 +77,9 @@ def _sides(part: Slice, contrast: Contrast) -> Sides:
         bounds = np.minimum(part.entries, n_cells)
         keys = part.keys
         starts, ends = (part.starts[g * size : (g + 1) * size] for g in (group, group + 1))
-    pooled = contrast.against != "reference"
-    return Sides(groups, first, contrast.n_targets, keys, starts, ends, bounds, n_cells, pooled)
+    return Comparands(
+        groups, first, contrast.n_targets, keys, starts, ends, bounds, n_cells, contrast.pooled
+    )
 
 
 def _targets(part: Slice, contrast: Contrast) -> tuple[DeviceArray | None, int]:
@@ -87,21 +88,21 @@ def _targets(part: Slice, contrast: Contrast) -> tuple[DeviceArray | None, int]:
     first = int(groups[0]) if len(groups) else 0
     if np.array_equal(groups, np.arange(first, first + len(groups))):
         return None, first
-    return send_small(groups.astype(np.int32), part.lane.stream), first
+    return send_small(groups.astype(np.int32), part.slot.stream), first
 
 
 def _pool(
     part: Slice, contrast: Contrast, groups: DeviceArray | None, bounds: np.ndarray
 ) -> tuple[DeviceArray, DeviceArray]:
     """Sort all cells of a contrast into one segment per gene: keys, and where segments lie."""
-    stream, n_genes = part.lane.stream, np.int64(part.n_genes)
+    stream, n_genes = part.slot.stream, np.int64(part.n_genes)
     places = stream.empty(2 * part.n_genes, np.int64)
     pool = stream.empty(part.keys.size, part.keys.dtype)
     if groups is None:
         first, n = int(contrast.groups[0]), len(contrast.groups)
         stream.launch(
-            "pool", "pool_of_span", part.lane.shapes.blocks(part.n_genes),
-            part.lane.shapes.n_threads, part.starts, np.int64(first), np.int64(first + n), n_genes,
+            "pool", "pool_of_span", part.slot.shapes.blocks(part.n_genes),
+            part.slot.shapes.n_threads, part.starts, np.int64(first), np.int64(first + n), n_genes,
             places,
         )  # fmt: skip
         sort_pool(part, part.keys, pool, places, int(bounds.max()))
@@ -118,7 +119,7 @@ def launch_pairs(
     part: Slice,
     source: str,
     kernel: str,
-    sides: Sides,
+    comparands: Comparands,
     *outputs: DeviceArray,
     targets_a_block: int,
     samples: bool = True,
@@ -137,12 +138,12 @@ def launch_pairs(
     before : tuple
         Arguments before the outputs.
     """
-    shapes = part.lane.shapes
-    n_parts = parts_of_targets(sides.n_targets, targets_a_block, shapes)
+    shapes = part.slot.shapes
+    n_parts = parts_of_targets(comparands.n_targets, targets_a_block, shapes)
     most_samples = (np.int32(shapes.shared_bytes // (part.bits // 8)),) if samples else ()
     part.launch(
-        source, kernel, part.n_genes * n_parts if sides.n_targets else 0, part.n_cells,
-        np.int64(part.n_genes), np.int32(part.kind), *sides.arguments, np.int32(n_parts),
+        source, kernel, part.n_genes * n_parts if comparands.n_targets else 0, part.n_cells,
+        np.int64(part.n_genes), np.int32(part.kind), *comparands.arguments, np.int32(n_parts),
         *most_samples, *before, *outputs, shared=shapes.shared_bytes if samples else 0,
     )  # fmt: skip
 

@@ -39,10 +39,10 @@ def completed(binary: bytes, filename: str) -> bytes:
         return binary
     if length == tables_end == len(binary) + 1:
         return binary + b"\0"
-    should = f"has {length:,} bytes by its own headers" if length else "is not a complete ELF file"
+    should = f"declares {length:,} bytes" if length else "is not a complete ELF file"
     raise BackendError(
-        f"The CUDA binary of {filename} cannot be used: CuPy gave {len(binary):,} bytes of it, and "
-        f"it {should}. Install CuPy again (pdex-gpu doctor says how), or use backend='cpu'."
+        f"The CUDA binary of {filename} cannot be used: CuPy returned {len(binary):,} bytes, but "
+        f"the binary {should}. Install CuPy again (pdex-gpu doctor says how), or use backend='cpu'."
     )
 
 

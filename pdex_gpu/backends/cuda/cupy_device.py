@@ -169,7 +169,7 @@ class CupyStream:
         if isinstance(arg, np.generic) and arg.dtype.kind in "biuf":
             return arg
         raise TypeError(
-            f"Argument {place} of {kernel} is a {type(arg).__name__}: give a device array, a numpy "
+            f"Argument {place} of {kernel} is a {type(arg).__name__}: pass a device array, a numpy "
             "scalar of the type that the kernel declares, or None for a null pointer."
         )
 
@@ -206,7 +206,7 @@ class CupyDevice:
                 self.pool.set_limit(size=memory)
 
     def memory(self) -> tuple[int, int]:
-        with self.using("saying how much memory is free"):
+        with self.using("asking how much memory is free"):
             return self._memory()
 
     def _memory(self) -> tuple[int, int]:
@@ -240,9 +240,9 @@ class CupyDevice:
             return
         self._pageable = True
         logger.warning(
-            "%s: no %s bytes of host memory can be page-locked (%s). The run goes on with pageable "
-            "memory: results are the same, and copying is slower. Free host memory, or raise what "
-            "this job or container may have.",
+            "%s: cannot page-lock %s bytes of host memory (%s). The run continues with pageable "
+            "memory: results are the same, but copying is slower. Free host memory, or raise the "
+            "memory limit of this job or container.",
             self.description, f"{n_bytes:,}", error,
         )  # fmt: skip
 
@@ -252,7 +252,7 @@ class CupyDevice:
             if adopted.device.id != self.index:
                 raise OptionError(
                     f"The data are on device {adopted.device.id}, but device {self.index} was "
-                    f"chosen. Give device={adopted.device.id}, or move the data."
+                    f"chosen. Pass device={adopted.device.id}, or move the data."
                 )
             if adopted.ndim != 1 or not adopted.flags.c_contiguous:
                 raise ValueError(
@@ -291,7 +291,7 @@ class CupyDevice:
             if limit:
                 text += f" within the limit of {limit:,} bytes"
         return DeviceMemoryError(
-            f"{text}. Free memory of the device (nvidia-smi lists who has it), raise "
+            f"{text}. Free memory of the device (nvidia-smi lists what is using it), raise "
             "device_memory, or use backend='cpu'."
         )
 
@@ -356,7 +356,7 @@ def compile_for(architecture: str) -> list[tuple[str, str, bool]]:
     known = [f"{kind}_{a}" for kind in ("sm", "compute") for a in _known_architectures()]
     if architecture not in known:
         raise BackendError(
-            f"NVRTC {_dotted(version)} does not compile for {architecture}. It knows "
+            f"NVRTC {_dotted(version)} does not compile for {architecture}. It supports "
             f"{', '.join(a for a in known if a.startswith('sm_'))}."
         )
     return [

@@ -222,8 +222,8 @@ def _adopt_dense(array: Any, device: Device) -> tuple[DeviceArray, tuple[int, in
     by_cell, by_gene = in_bytes or (n_genes * item, item)
     if by_cell < 0 or by_gene < 0 or by_cell % item or by_gene % item:
         raise DataError(
-            f"The matrix on the device has strides of {by_cell} and {by_gene} bytes; rising, whole "
-            "items are needed. Use cupy.ascontiguousarray(X)."
+            f"The matrix on the device has strides of {by_cell} and {by_gene} bytes. They must be "
+            "non-negative multiples of the item size. Use cupy.ascontiguousarray(X)."
         )
     strides = by_cell // item, by_gene // item
     size = (n_cells - 1) * strides[0] + (n_genes - 1) * strides[1] + 1
@@ -241,8 +241,8 @@ def _in_place(
     values, indices = device.adopt(chunk.data), device.adopt(chunk.indices)
     if indices.dtype.str[1:] not in INDEX_TYPES:
         raise DataError(
-            f"The matrix on the device has indices of dtype {indices.dtype}; supported there are "
-            "uint16, int32 and int64. Convert them first, with astype('int32')."
+            f"The matrix on the device has indices of dtype {indices.dtype}. Supported there: "
+            "uint16, int32 and int64. Convert them first with astype('int32')."
         )
     return DeviceMatrix(
         form,

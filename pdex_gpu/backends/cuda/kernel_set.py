@@ -27,10 +27,10 @@ from .device_matrix import fetch_small
 from .dtypes import values_of
 from .launch_config import Shapes
 from .memory_model import most_genes, slices
-from .packed import CudaBlock, Slice, make_block, make_slice
+from .packed import CudaPackedChunk, Slice, make_packed, make_slice
 from .sort import sort_slice
 from .staging import Staging
-from .stream_slots import Lanes
+from .stream_slots import StreamSlots
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -69,7 +69,7 @@ class CudaKernels:
         self.device = device
         self.shapes = shapes or Shapes()
         self._staging = Staging(device, self.shapes.n_buffers, self.shapes.buffer_bytes)
-        self._lanes = Lanes(device, self.shapes)
+        self._slots = StreamSlots(device, self.shapes)
         self._streams: queue.LifoQueue[Stream] = queue.LifoQueue()
 
     @property
@@ -105,43 +105,45 @@ class CudaKernels:
         free, _ = self.device.memory()
         return most_genes(free, source, n_ranges)
 
-    def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CudaBlock:
-        """Pack a chunk; see the contract. The block stays on the device while it is referenced."""
+    def pack(
+        self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True
+    ) -> CudaPackedChunk:
+        """Pack a chunk; see the contract. It stays on the device while it is referenced."""
         with self._stream() as stream:
-            return make_block(
+            return make_packed(
                 chunk, design, self.device, stream, self._staging, self.shapes, run, finite=finite
             )
 
-    def tasks(self, block: CudaBlock, design: Design) -> list[slice]:
+    def tasks(self, packed: CudaPackedChunk, design: Design) -> list[slice]:
         """See :class:`pdex_gpu.backends.contract.StreamedKernelSet`."""
         free, _ = self.device.memory()
-        return slices(block.entries, block.matrix, design, free, self.shapes)
+        return slices(packed.entries, packed.matrix, design, free, self.shapes)
 
     @contextmanager
     def part(
         self,
-        block: CudaBlock | Slice,
+        packed: CudaPackedChunk | Slice,
         genes: slice,
         design: Design | None = None,
         *,
         alone: bool = False,
     ) -> Iterator[Slice]:
-        """Yield genes as sorted keys, holding one of few lanes; see the contract."""
-        if isinstance(block, Slice):
-            if genes != slice(0, block.n_genes):
-                raise ValueError(f"genes {genes} of a part of {block.n_genes}")
-            yield block
+        """Yield genes as sorted keys, holding one of few slots; see the contract."""
+        if isinstance(packed, Slice):
+            if genes != slice(0, packed.n_genes):
+                raise ValueError(f"genes {genes} of a part of {packed.n_genes}")
+            yield packed
             return
         with (
-            self._lanes.all() if alone else self._lanes.lane() as lane,
-            make_slice(block, genes, lane) as part,
+            self._slots.all() if alone else self._slots.slot() as slot,
+            make_slice(packed, genes, slot) as part,
         ):
             sort_slice(part)
             yield part
 
     def moments(
         self,
-        block: CudaBlock | Slice,
+        packed: CudaPackedChunk | Slice,
         genes: slice,
         design: Design,
         *,
@@ -150,48 +152,52 @@ class CudaKernels:
         log1p: bool = False,
     ) -> Moments:
         """See the contract."""
-        with self.part(block, genes, design) as part:
+        with self.part(packed, genes, design) as part:
             return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p)
 
-    def entries(self, block: CudaBlock | Slice, gene: int) -> list[np.ndarray]:
+    def entries(self, packed: CudaPackedChunk | Slice, gene: int) -> list[np.ndarray]:
         """See the contract."""
-        if not isinstance(block, Slice):
-            with self.part(block, slice(gene, gene + 1)) as part:
+        if not isinstance(packed, Slice):
+            with self.part(packed, slice(gene, gene + 1)) as part:
                 return self.entries(part, 0)
-        stream = block.lane.stream
-        starts = fetch_small(block.starts, stream).reshape(-1, block.n_genes)[:, gene].tolist()
+        stream = packed.slot.stream
+        starts = fetch_small(packed.starts, stream).reshape(-1, packed.n_genes)[:, gene].tolist()
         if starts[0] == starts[-1]:
-            return [np.zeros(0)] * block.n_groups
-        values = values_of(fetch_small(block.keys[starts[0] : starts[-1]], stream), block.kind)
+            return [np.zeros(0)] * packed.n_groups
+        values = values_of(fetch_small(packed.keys[starts[0] : starts[-1]], stream), packed.kind)
         return np.split(values, np.array(starts[1:-1], np.int64) - starts[0])
 
-    def rank_sums(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> RankSums:
+    def rank_sums(
+        self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast
+    ) -> RankSums:
         """See the contract."""
-        with self.part(block, genes) as part:
+        with self.part(packed, genes) as part:
             return _rank_sums.rank_sums(part, contrast)
 
     def anderson_darling(
         self,
-        block: CudaBlock | Slice,
+        packed: CudaPackedChunk | Slice,
         genes: slice,
         contrast: Contrast,
         *,
         variant: str = "midrank",
     ) -> np.ndarray:
         """See the contract."""
-        with self.part(block, genes) as part:
+        with self.part(packed, genes) as part:
             return _anderson_darling.anderson_darling(part, contrast, variant)
 
     def kolmogorov_smirnov(
-        self, block: CudaBlock | Slice, genes: slice, contrast: Contrast
+        self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast
     ) -> Distances:
         """See the contract."""
-        with self.part(block, genes) as part:
+        with self.part(packed, genes) as part:
             return _kolmogorov_smirnov.kolmogorov_smirnov(part, contrast)
 
-    def placements(self, block: CudaBlock | Slice, genes: slice, contrast: Contrast) -> Placements:
+    def placements(
+        self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast
+    ) -> Placements:
         """See the contract."""
-        with self.part(block, genes) as part:
+        with self.part(packed, genes) as part:
             return _placements.placements(part, contrast)
 
     def benjamini_hochberg(

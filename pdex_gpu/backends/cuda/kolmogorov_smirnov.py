@@ -6,7 +6,7 @@ import numpy as np
 
 from ...design.contrasts import Contrast
 from ..contract import Distances
-from .comparands import launch_pairs, sides_of
+from .comparands import comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .packed import Slice
 
@@ -15,15 +15,15 @@ _TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads 
 
 def kolmogorov_smirnov(part: Slice, contrast: Contrast) -> Distances:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.kolmogorov_smirnov`."""
-    return Distances(*part.lane.fetch(queue(part, contrast), (contrast.n_targets, part.n_genes)))
+    return Distances(*part.slot.fetch(queue(part, contrast), (contrast.n_targets, part.n_genes)))
 
 
 def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
     """Queue the kernel; return the arrays that will hold `above` and `below`."""
-    sides, stream = sides_of(part, contrast), part.lane.stream
-    above, below = (stream.empty(sides.n_targets * part.n_genes, np.int64) for _ in range(2))
+    comparands, stream = comparands_of(part, contrast), part.slot.stream
+    above, below = (stream.empty(comparands.n_targets * part.n_genes, np.int64) for _ in range(2))
     launch_pairs(
-        part, "kolmogorov_smirnov", "kolmogorov_smirnov", sides, above, below,
+        part, "kolmogorov_smirnov", "kolmogorov_smirnov", comparands, above, below,
         targets_a_block=_TARGETS_A_BLOCK,
     )  # fmt: skip
     return [above, below]

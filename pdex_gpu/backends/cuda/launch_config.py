@@ -19,7 +19,7 @@ class Shapes:
         Threads per block, a multiple of 32 up to :data:`MOST_THREADS`.
     shared_bytes : int
         Dynamic shared memory that a block may use for keys; a power of two, at least 8 KiB.
-    n_lanes : int
+    n_slots : int
         Slices of genes computed at once, each with its own stream and buffers.
     n_buffers, buffer_bytes : int
         Number and size of the page-locked buffers for transfers; at least 64 bytes each.
@@ -29,7 +29,7 @@ class Shapes:
 
     n_threads: int = 256
     shared_bytes: int = 32 << 10
-    n_lanes: int = 6
+    n_slots: int = 6
     n_buffers: int = 12
     buffer_bytes: int = 8 << 20
     slice_bytes: int = 256 << 20

@@ -17,7 +17,7 @@ _SLICE_BYTES_PER_CELL = 18  # the cell's span, a share of the harmonic numbers
 _SUM_BYTES = (
     8 * SUM_WORDS * SUMS // CHUNK
 )  # per distinct value of a pool: its share of the sums of its chunk
-_FEWEST_SLICES = 8  # per block, so that lanes overlap
+_FEWEST_SLICES = 8  # per packed chunk, so that slots overlap
 
 
 def most_genes(free: int, source: Source, n_ranges: int) -> int:
@@ -42,7 +42,7 @@ def slices(
     """Split genes into slices; one of several genes fits in its share of the `free` bytes."""
     key = matrix.value_type.bits // 8
     bytes_a_gene = _bytes_a_gene(entries, key, design, shapes)
-    room = min(shapes.slice_bytes, free // (2 * shapes.n_lanes))
+    room = min(shapes.slice_bytes, free // (2 * shapes.n_slots))
     room -= _SLICE_BYTES_PER_CELL * len(design.order)
     room = min(room, int(bytes_a_gene.sum()) // _FEWEST_SLICES + 1)
     found, start, used = [], 0, 0
@@ -69,11 +69,11 @@ def _bytes_a_gene(entries: np.ndarray, key: int, design: Design, shapes: Shapes)
     sorting = entries * (key if int(design.n_cells.max()) > tile else 0)  # a merge buffer
     comparing = np.zeros_like(entries)
     for contrast in design.contrasts:
-        pooled = contrast.against != "reference"
-        n_cells = contrast.n_cells.sum() if contrast.against == "rest" else contrast.n_cells[0]
+        n_cells = contrast.n_cells.sum() if contrast.one_vs_rest else contrast.n_cells[0]
         most = np.minimum(entries, int(n_cells))
-        size = most * (key + 4 + (_SUM_BYTES if pooled else 0))  # distinct values and their starts
-        if contrast.against == "rest":
+        # Distinct values, and where each starts.
+        size = most * (key + 4 + (_SUM_BYTES if contrast.pooled else 0))
+        if contrast.one_vs_rest:
             # The pool's buffer has room for all entries of the gene. Sorting may need a second
             # buffer, and the distinct values reuse its memory afterwards.
             size = entries * key + np.maximum(size, entries * np.where(most > tile, key, 0))

@@ -13,7 +13,7 @@ from .packed import Slice
 def moments(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> Moments:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.moments`."""
     arrays = queue(part, centred=centred, expm1=expm1, log1p=log1p)
-    found = iter(part.lane.fetch(arrays, (part.n_groups, part.n_genes)))
+    found = iter(part.slot.fetch(arrays, (part.n_groups, part.n_genes)))
     n_expressed, mean = next(found), next(found)
     m2 = next(found) if centred else None
     more = {
@@ -27,7 +27,7 @@ def queue(part: Slice, *, centred: bool, expm1: bool, log1p: bool = False) -> li
 
     For float64 keys the exponent comes last; their mean and second moment are scaled by it.
     """
-    stream, shapes = part.lane.stream, part.lane.shapes
+    stream, shapes = part.slot.stream, part.slot.shapes
     size = part.n_groups * part.n_genes
     n_expressed = stream.empty(size, np.int32)
     mean = stream.empty(size, np.float64)

@@ -121,4 +121,5 @@ def _why(error: Exception) -> str:
 
 
 def _warn(lost: str, left: Sequence[StreamedKernelSet]) -> None:
-    logger.warning("lost %s; the run goes on with %s", lost, "; ".join(k.description for k in left))
+    rest = "; ".join(kernels.description for kernels in left)
+    logger.warning("lost %s; the run continues with %s", lost, rest)

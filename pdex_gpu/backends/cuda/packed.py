@@ -1,4 +1,4 @@
-"""Genes on the device: as uploaded (a block) and as sorted keys (a slice of it)."""
+"""Genes on the device: as uploaded (a packed chunk) and as sorted keys (a slice of it)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .device_api import Device, DeviceArray, Stream
 from .device_matrix import DeviceMatrix, fetch_small, send_small, upload
 from .launch_config import Shapes
 from .staging import Staging
-from .stream_slots import Lane
+from .stream_slots import StreamSlot
 from .tiles import Tiles, plan_tiles
 
 _NOWHERE = np.uint64(2**64 - 1)
@@ -58,8 +58,8 @@ class Cells:
 
 
 @dataclass
-class CudaBlock:
-    """See :class:`pdex_gpu.backends.contract.Block`.
+class CudaPackedChunk:
+    """See :class:`pdex_gpu.backends.contract.PackedChunk`.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class CudaBlock:
     entries: np.ndarray
 
 
-def make_block(
+def make_packed(
     chunk: Chunk,
     design: Design,
     device: Device,
@@ -89,7 +89,7 @@ def make_block(
     run: Map,
     *,
     finite: bool,
-) -> CudaBlock:
+) -> CudaPackedChunk:
     """Upload a chunk and check it; see :meth:`pdex_gpu.backends.contract.KernelSet.pack`."""
     matrix = upload(chunk, len(design.codes), device, stream, staging, run)
     cells = Cells.of(design, stream)
@@ -106,7 +106,7 @@ def make_block(
     )
     summary = ValueSummary(bool(status[_FRACTIONAL]), smallest, largest)
     tiles = plan_tiles(design.n_cells, shapes.tile(matrix.value_type.bits // 8), stream)
-    return CudaBlock(
+    return CudaPackedChunk(
         chunk.gene_start,
         matrix.n_genes,
         summary,
@@ -162,8 +162,8 @@ class Slice:
 
     Attributes
     ----------
-    lane : Lane
-        The lane whose stream owns the arrays.
+    slot : StreamSlot
+        The slot whose stream owns the arrays.
     n_genes, n_groups : int
     entries : numpy.ndarray, shape (n_genes,), int64
         Entries per gene.
@@ -176,10 +176,10 @@ class Slice:
         Cells per group.
     tiles : Tiles
     compared : tuple or None
-        The contrast that kernels asked for last, and its :class:`.comparands.Sides`.
+        The contrast that kernels asked for last, and its :class:`.comparands.Comparands`.
     """
 
-    lane: Lane
+    slot: StreamSlot
     n_genes: int
     n_groups: int
     entries: np.ndarray
@@ -198,37 +198,37 @@ class Slice:
     def run(self, source: str, kernel: str, n_blocks: int, *args: Any, shared: int = 0) -> None:
         """Launch the version of a kernel for keys of this width."""
         if n_blocks:
-            self.lane.stream.launch(
-                source, f"{kernel}_{self.bits}", n_blocks, self.lane.shapes.n_threads, *args,
+            self.slot.stream.launch(
+                source, f"{kernel}_{self.bits}", n_blocks, self.slot.shapes.n_threads, *args,
                 shared=shared,
             )  # fmt: skip
 
 
 @contextmanager
-def make_slice(block: CudaBlock, genes: slice, lane: Lane) -> Iterator[Slice]:
-    """Yield genes of a block as unsorted keys; their memory is freed when the context ends."""
-    stream, shapes, matrix = lane.stream, lane.shapes, block.matrix
-    n_groups, n_genes = block.cells.n_cells.size, genes.stop - genes.start
-    entries = block.entries[genes]
+def make_slice(packed: CudaPackedChunk, genes: slice, slot: StreamSlot) -> Iterator[Slice]:
+    """Yield genes of a packed chunk as unsorted keys, whose memory is freed with the context."""
+    stream, shapes, matrix = slot.stream, slot.shapes, packed.matrix
+    n_groups, n_genes = packed.cells.n_cells.size, genes.stop - genes.start
+    entries = packed.entries[genes]
     value = matrix.value_type
     counts = stream.empty(n_groups * n_genes, np.uint32)
     stream.zero(counts)
     starts = stream.empty((n_groups + 1) * n_genes, np.int64)
     keys = stream.empty(int(entries.sum()), value.key)
-    walk = _walk(block, genes, lane)
+    walk = _walk(packed, genes, slot)
     size = np.int64(n_genes)
     walk("count", value.bits, np.int32(value.kind), size, counts)
     _sum_counts(counts, starts, n_groups, n_genes, stream, shapes)
     walk("scatter", value.bits, np.int32(value.kind), size, counts, starts, keys)
     yield Slice(
-        lane, n_genes, n_groups, entries, value.kind, value.bits, keys, starts,
-        block.cells.n_cells, block.tiles,
+        slot, n_genes, n_groups, entries, value.kind, value.bits, keys, starts,
+        packed.cells.n_cells, packed.tiles,
     )  # fmt: skip
 
 
-def _walk(block: CudaBlock, genes: slice, lane: Lane) -> Any:
+def _walk(packed: CudaPackedChunk, genes: slice, slot: StreamSlot) -> Any:
     """Return a function that launches a kernel over the entries of these genes."""
-    stream, shapes, matrix, cells = lane.stream, lane.shapes, block.matrix, block.cells
+    stream, shapes, matrix, cells = slot.stream, slot.shapes, packed.matrix, packed.cells
     first, n_genes = np.int64(genes.start), genes.stop - genes.start
     n_selected = cells.order.size
     before: tuple[Any, ...]

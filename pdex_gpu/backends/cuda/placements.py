@@ -6,7 +6,7 @@ import numpy as np
 
 from ...design.contrasts import Contrast
 from ..contract import Placements
-from .comparands import launch_pairs, sides_of
+from .comparands import comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .packed import Slice
 from .rank_sums import rank_sums
@@ -17,15 +17,23 @@ _TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads 
 def placements(part: Slice, contrast: Contrast) -> Placements:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.placements`."""
     shape = contrast.n_targets, part.n_genes
-    target, other = part.lane.fetch(queue(part, contrast), shape)
+    target, other = part.slot.fetch(queue(part, contrast), shape)
     return Placements(target, other, rank_sums(part, contrast))
 
 
 def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
     """Queue the kernel; return arrays for the sums over target and over reference cells."""
-    sides, stream = sides_of(part, contrast), part.lane.stream
-    target, other = (stream.empty(sides.n_targets * part.n_genes, np.float64) for _ in range(2))
+    comparands, stream = comparands_of(part, contrast), part.slot.stream
+    target, other = (
+        stream.empty(comparands.n_targets * part.n_genes, np.float64) for _ in range(2)
+    )
     launch_pairs(
-        part, "placements", "placements", sides, target, other, targets_a_block=_TARGETS_A_BLOCK
+        part,
+        "placements",
+        "placements",
+        comparands,
+        target,
+        other,
+        targets_a_block=_TARGETS_A_BLOCK,
     )
     return [target, other]

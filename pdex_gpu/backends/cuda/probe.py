@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
 from ...errors import BackendError
+from ..base import AskedDevices, Device, Probed
 from . import driver as nvidia
 from .driver import Driver, DriverDevice
 
@@ -27,11 +26,11 @@ _CUDA_13_CAPABILITY = (7, 5)
 
 _N_PROBED = 1000
 
-_usable: dict[int | None, tuple[DriverDevice, str]] = {}
+_usable: dict[int | None, Probed] = {}
 _probing = threading.Lock()
 
 
-def probe(index: int | None = None) -> tuple[bool, str, str]:
+def probe(index: int | None = None) -> Probed:
     """Return whether a device can be used.
 
     Parameters
@@ -39,57 +38,31 @@ def probe(index: int | None = None) -> tuple[bool, str, str]:
     index : int, optional
         Which device; by default the first that can be used.
 
-    Returns
-    -------
-    usable : bool
-    reason : str
-        What was found; or every reason why it cannot be used, and what to do.
-    device : str
-        ``"NVIDIA H200, device 0"``; empty if none can be used.
-
     Notes
     -----
     Only a usable device is remembered, because the cause of a failure may pass.
     """
-    device, reason = _find(index)
-    return device is not None, reason, "" if device is None else str(device)
+    with _probing:
+        if index not in _usable:
+            found = _look(index)
+            if not found.usable:
+                return found
+            _usable[index] = found
+        return _usable[index]
 
 
 def usable_device(index: int | None = None) -> int:
-    """Return the index of the device that :func:`probe` found.
+    """Return the number of the device that :func:`probe` found.
 
     Raises
     ------
     pdex_gpu.errors.BackendError
         If there is none.
     """
-    device, reason = _find(index)
-    if device is None:
-        raise BackendError(f"The CUDA backend cannot run here: {reason}")
-    return device.index
-
-
-@dataclass(frozen=True)
-class Several:
-    """The result of probing several devices.
-
-    Attributes
-    ----------
-    usable : bool
-        Whether a run can use what was asked for: every device named, or at least one if all were
-        asked for.
-    indices : tuple of int
-        The devices that can be used.
-    devices : tuple of str
-        Their descriptions: ``"NVIDIA H200, device 0"``.
-    causes : str
-        Why the others cannot be used, and what to do; empty if there are no others.
-    """
-
-    usable: bool
-    indices: tuple[int, ...]
-    devices: tuple[str, ...]
-    causes: str
+    found = probe(index)
+    if not found.usable:
+        raise BackendError(f"The CUDA backend cannot run here: {found.reason}")
+    return found.devices[0].number or 0
 
 
 def device_numbers() -> tuple[int, ...]:
@@ -97,27 +70,25 @@ def device_numbers() -> tuple[int, ...]:
     return tuple(device.index for device in nvidia.ask().devices)
 
 
-def probe_several(indices: Sequence[int] | None = None) -> Several:
-    """Find out which of several devices can be used; see :func:`probe`.
+def probe_asked(asked: AskedDevices) -> Probed:
+    """Find out which of the devices asked for can be used; see :func:`probe`.
 
-    Parameters
-    ----------
-    indices : sequence of int, optional
-        Which devices; by default all that the driver sees.
+    Several can be used if each of them can; of all devices, one that can is enough. The `reason`
+    for several says why the others cannot be used; it is empty if there are no others.
     """
-    asked = device_numbers() if indices is None else indices
-    if not asked:
-        return Several(False, (), (), probe()[1])
-    found = [(index, *probe(index)) for index in asked]
-    fit = [(index, device) for index, usable, _, device in found if usable]
+    if asked is None or isinstance(asked, int):
+        return probe(asked)
+    indices = device_numbers() if asked == "all" else asked
+    if not indices:
+        return Probed(False, probe().reason)
+    found = [probe(index) for index in indices]
+    fit = tuple(device for one in found if one.usable for device in one.devices)
     # A cause that several devices share is stated once.
-    why = dict.fromkeys(reason.rstrip(".") for _, usable, reason, _ in found if not usable)
-    return Several(
-        bool(fit) if indices is None else not why,
-        tuple(index for index, _ in fit),
-        tuple(device for _, device in fit),
-        "; ".join(why) + "." if why else "",
-    )
+    why = dict.fromkeys(one.reason.rstrip(".") for one in found if not one.usable)
+    causes = "; ".join(why)
+    if not (fit if asked == "all" else not why):
+        return Probed(False, f"{causes}.")
+    return Probed(True, f"left out: {causes}" if causes else "", fit)
 
 
 def install_command(driver: Driver | None = None) -> str:
@@ -131,33 +102,23 @@ def install_command(driver: Driver | None = None) -> str:
     return commands[12 if old else 13]
 
 
-def _find(index: int | None) -> tuple[DriverDevice | None, str]:
-    with _probing:
-        if index not in _usable:
-            device, reason = _look(index)
-            if device is None:
-                return None, reason
-            _usable[index] = device, reason
-        return _usable[index]
-
-
-def _look(index: int | None) -> tuple[DriverDevice | None, str]:
+def _look(index: int | None) -> Probed:
     driver = nvidia.ask()
     causes = [driver.problem] if driver.problem else []
     if driver.version is not None and driver.version < MINIMUM_CUDA:
         causes.append(
-            f"the driver is too old: it runs CUDA up to {_dotted(driver.version)}, and "
+            f"the driver is too old: it supports CUDA up to {_dotted(driver.version)}, but "
             f"{_dotted(MINIMUM_CUDA)} or later is needed: update it"
         )
     if importlib.util.find_spec("cupy") is None:
         causes.append(f"CuPy is not installed: run {install_command(driver)}")
     candidates, unfit = _candidates(driver, index)
     if candidates and not causes:
-        device, found = _try(driver, candidates)
-        if device is not None:
-            return device, found[0]
+        found = _try(driver, candidates)
+        if isinstance(found, Probed):
+            return found
         causes = found
-    return None, "; ".join(causes + unfit) + "."
+    return Probed(False, "; ".join(causes + unfit) + ".")
 
 
 def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], list[str]]:
@@ -170,57 +131,63 @@ def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], 
         asked = [driver.devices[index]]
     else:
         listed = ", ".join(f"{d.index} ({d.name})" for d in driver.devices)
-        return [], [f"there is no device {index}; there are: {listed}"]
+        return [], [f"there is no device {index}; available: {listed}"]
     fit = [d for d in asked if d.capability >= MINIMUM_CAPABILITY]
     return fit, [
-        f"{d} has compute capability {_dotted(d.capability)}, and {_dotted(MINIMUM_CAPABILITY)} or "
+        f"{d} has compute capability {_dotted(d.capability)}, but {_dotted(MINIMUM_CAPABILITY)} or "
         "later is needed"
         for d in asked
         if d not in fit
     ]
 
 
-def _try(driver: Driver, candidates: list[DriverDevice]) -> tuple[DriverDevice | None, list[str]]:
-    """Return the first candidate that runs a kernel and what was found, or None and the causes."""
+def _try(driver: Driver, candidates: list[DriverDevice]) -> Probed | list[str]:
+    """Return the first candidate that runs a kernel, or why none does."""
     try:
         from . import cupy_device as module
     except Exception as error:
-        return None, [
+        return [
             f"CuPy is installed but cannot be imported ({_root(error)}): run "
             f"{install_command(driver)}"
         ]
     runs = driver.version or (0, 0)
     built_for = module.runtime_version()
     if built_for[0] > runs[0]:
-        return None, [
-            f"CuPy {module.cupy_version()} is for CUDA {built_for[0]}, and the driver runs CUDA up "
-            f"to {_dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
+        return [
+            f"CuPy {module.cupy_version()} is for CUDA {built_for[0]}, but the driver supports "
+            f"CUDA up to {_dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
             f"{install_command(driver)}, or update the driver"
         ]
     causes: list[str] = []
     for candidate in candidates:
-        cause, free = _run(module, candidate)
+        cause, free, total = _run(module, candidate)
         if cause is None:
-            return candidate, [
-                f"compute capability {_dotted(candidate.capability)}, {free}, driver with CUDA "
-                f"{_dotted(runs)}, CuPy {module.cupy_version()}"
-            ]
+            return Probed(
+                True,
+                f"compute capability {_dotted(candidate.capability)}, {free / 2**30:.1f} of "
+                f"{total / 2**30:.1f} GiB free, driver with CUDA {_dotted(runs)}, CuPy "
+                f"{module.cupy_version()}",
+                (Device(candidate.index, candidate.name, total),),
+            )
         causes.append(cause if len(driver.devices) == 1 else f"{candidate}: {cause}")
-    return None, causes
+    return causes
 
 
-def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, str]:
-    """Return why a kernel does not run on a device, or None; and its free memory."""
-    text = ""
+def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, int, int]:
+    """Return why a kernel does not run on a device, or None; and its free and total memory."""
+    free = total = 0
     try:
         opened = module.open_device(candidate.index)
         free, total = opened.memory()
-        text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         if free < MINIMUM_FREE:
             return (
-                f"no memory is free: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB, and "
-                f"{MINIMUM_FREE / 2**20:.0f} MiB are needed (nvidia-smi lists who has it)"
-            ), text
+                (
+                    f"no memory is free: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} MiB, but "
+                    f"{MINIMUM_FREE / 2**20:.0f} MiB are needed (nvidia-smi lists what is using it)"
+                ),
+                free,
+                total,
+            )
         stream = opened.stream()
         out = stream.empty(_N_PROBED, np.uint32)
         n_threads = 128
@@ -230,15 +197,19 @@ def _run(module: ModuleType, candidate: DriverDevice) -> tuple[str | None, str]:
         stream.download(out, found)
         stream.synchronize()
     except Exception as error:
-        return f"the probe kernel failed: {_short(error)}", text
+        return f"the probe kernel failed: {_short(error)}", free, total
     wanted = np.arange(_N_PROBED, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(1)
     n_wrong = int((found != wanted).sum())
     if n_wrong:
         return (
-            f"the probe kernel gave wrong results ({n_wrong} of {_N_PROBED}): the device, its "
-            "driver or CuPy is broken"
-        ), text
-    return None, text
+            (
+                f"the probe kernel gave wrong results ({n_wrong} of {_N_PROBED}): the device, its "
+                "driver or CuPy is broken"
+            ),
+            free,
+            total,
+        )
+    return None, free, total
 
 
 def _root(error: BaseException) -> str:

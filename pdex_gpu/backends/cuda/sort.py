@@ -13,7 +13,7 @@ def sort_slice(part: Slice) -> None:
     """Sort the keys of each (group, gene)."""
     if part.keys.size == 0:
         return
-    stream, shapes, tiles = part.lane.stream, part.lane.shapes, part.tiles
+    stream, shapes, tiles = part.slot.stream, part.slot.shapes, part.tiles
     n_groups, n_genes = np.int64(part.n_groups), np.int64(part.n_genes)
     n_warps = part.n_groups * part.n_genes
     part.launch("sort", "sort_warps", shapes.blocks(n_warps, 32), n_groups, n_genes)
@@ -43,8 +43,8 @@ def sort_pool(
     n_tiles = -(-longest // part.tiles.size)
     n_passes = (n_tiles - 1).bit_length()
     items = np.stack([np.zeros(n_tiles), np.arange(n_tiles)], axis=1).ravel().astype(np.int32)
-    spare = part.lane.stream.empty(pool.size if n_passes else 0, pool.dtype)
-    _sort_long(part, keys, pool, spare, places, send_small(items, part.lane.stream), n_passes)
+    spare = part.slot.stream.empty(pool.size if n_passes else 0, pool.dtype)
+    _sort_long(part, keys, pool, spare, places, send_small(items, part.slot.stream), n_passes)
 
 
 def _sort_long(
@@ -57,7 +57,7 @@ def _sort_long(
     n_passes: int,
 ) -> None:
     """Sort segments of several tiles, from `keys` into `result`, which may be the same array."""
-    stream, shapes, size = part.lane.stream, part.lane.shapes, part.tiles.size
+    stream, shapes, size = part.slot.stream, part.slot.shapes, part.tiles.size
     # Passes alternate between two buffers. Each doubles the runs; the last one ends in `result`.
     source, other = (result, spare) if n_passes % 2 == 0 else (spare, result)
     _sort_tiles(part, keys, source, starts, items, 0)
@@ -80,9 +80,9 @@ def _sort_tiles(
 ) -> None:
     if items.size == 0:
         return
-    part.lane.stream.launch(
+    part.slot.stream.launch(
         "sort", f"sort_tiles_{part.bits}", items.size // 2 * part.n_genes,
-        part.lane.shapes.n_threads, keys, to, starts, items, np.int64(n_short),
+        part.slot.shapes.n_threads, keys, to, starts, items, np.int64(n_short),
         np.int64(part.n_genes), np.int32(part.tiles.size), shared=_shared(part),
     )  # fmt: skip
 

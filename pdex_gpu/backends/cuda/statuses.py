@@ -97,8 +97,8 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
     if status in _LOST:
         return DeviceLostError(
             f"{device}, failed while {doing}: {cause}. Results were discarded. Run again in a new "
-            "process. If it happens again, look for Xid lines in the kernel log (dmesg): they tell "
-            "faults of the device and its driver apart."
+            "process. If it happens again, look for Xid lines in the kernel log (dmesg): they "
+            "distinguish device faults from driver faults."
         )
     if status in _KERNEL_FAULTS:
         return KernelError(
@@ -108,15 +108,15 @@ def error_of(status: int, device: str, doing: str, cause: Exception) -> PdexGpuE
         )
     if status in _LOADING:
         return KernelError(
-            f"{device}, failed while {doing}: {cause}. What was compiled for this device cannot be "
-            "loaded. Update the NVIDIA driver, or install the CuPy that fits it "
+            f"{device}, failed while {doing}: {cause}. The code compiled for this device cannot be "
+            "loaded. Update the NVIDIA driver, or install the CuPy that matches it "
             f"({INSTALL.format(12)} for CUDA 12), or use backend='cpu'. pdex-gpu doctor shows the "
             "versions."
         )
     if status in _SETUP:
         return BackendError(
-            f"{device}, failed while {doing}: {cause}. The driver, the device and CuPy do not fit "
-            "each other, or the device is not available. pdex-gpu doctor says what to do; or use "
+            f"{device}, failed while {doing}: {cause}. The driver, the device and CuPy do not "
+            "match, or the device is not available. pdex-gpu doctor says what to do; or use "
             "backend='cpu'."
         )
     return KernelError(

@@ -1,4 +1,4 @@
-"""Lanes, which compute slices of genes concurrently, each with its own stream and buffers."""
+"""Stream slots, in which slices of genes are computed at once, each with a stream of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .launch_config import Shapes
 _ALIGNMENT = 64
 
 
-class Lane:
+class StreamSlot:
     """A stream, and a page-locked buffer for the results it returns.
 
     Attributes
@@ -45,36 +45,36 @@ class Lane:
         return [view.reshape(shape).copy() for view in views]
 
 
-class Lanes:
-    """A fixed number of lanes; callers wait while none is free."""
+class StreamSlots:
+    """A fixed number of stream slots; callers wait while none is free."""
 
     def __init__(self, device: Device, shapes: Shapes) -> None:
         self._device = device
         self._shapes = shapes
         self._one_at_a_time = threading.Lock()
-        self._free: queue.LifoQueue[Lane | None] = queue.LifoQueue()
-        for _ in range(shapes.n_lanes):
+        self._free: queue.LifoQueue[StreamSlot | None] = queue.LifoQueue()
+        for _ in range(shapes.n_slots):
             self._free.put(None)
 
     @contextmanager
-    def lane(self) -> Iterator[Lane]:
-        """Yield a lane for the duration of the context."""
-        lane = self._free.get()
+    def slot(self) -> Iterator[StreamSlot]:
+        """Yield a slot for the duration of the context."""
+        slot = self._free.get()
         try:
-            if lane is None:
-                lane = Lane(self._device, self._shapes)
-            yield lane
+            if slot is None:
+                slot = StreamSlot(self._device, self._shapes)
+            yield slot
         except BaseException:
-            if lane is not None:  # queued work holds memory, that of the block too
+            if slot is not None:  # queued work holds memory, that of the chunk too
                 with suppress(Exception):
-                    lane.stream.synchronize()
+                    slot.stream.synchronize()
             raise
         finally:
-            self._free.put(lane)
+            self._free.put(slot)
 
     @contextmanager
-    def all(self) -> Iterator[Lane]:
-        """Yield a lane; nobody else holds one until the context ends."""
+    def all(self) -> Iterator[StreamSlot]:
+        """Yield a slot; nobody else holds one until the context ends."""
         with self._one_at_a_time, ExitStack() as stack:
-            lanes = [stack.enter_context(self.lane()) for _ in range(self._shapes.n_lanes)]
-            yield lanes[0]
+            slots = [stack.enter_context(self.slot()) for _ in range(self._shapes.n_slots)]
+            yield slots[0]

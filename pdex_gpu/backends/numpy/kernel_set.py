@@ -1,4 +1,4 @@
-"""The reference kernel set: numpy and scipy, one pair of samples at a time.
+"""The numpy kernel set: numpy and scipy, one pair of samples at a time.
 
 It is the runnable specification that every other kernel set is tested against. It also runs the
 test options that the compiled kernels lack.
@@ -26,11 +26,11 @@ from ..contract import (
     scale_exponent,
 )
 
-name = "reference"
+name = "numpy"
 
 
 @dataclass(frozen=True)
-class ReferenceBlock:
+class NumpyPackedChunk:
     """Dense columns in their stored dtype, one per gene."""
 
     gene_start: int
@@ -50,13 +50,13 @@ class ReferenceBlock:
         """Yield the values of each target and of what it is compared with, in gene `j`."""
         samples = self.samples(j)
         chosen = [samples[g] for g in contrast.groups]
-        if contrast.against == "rest":
+        if contrast.one_vs_rest:
             for t, target in enumerate(chosen):
                 yield target, np.concatenate([s for k, s in enumerate(chosen) if k != t])
             return
         first, *targets = chosen
         for target in targets:
-            yield target, first if contrast.against == "reference" else _without(first, target)
+            yield target, _without(first, target) if contrast.pooled else first
 
 
 def _without(pool: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
     return 16.0 * n_cells
 
 
-def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> ReferenceBlock:
+def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> NumpyPackedChunk:
     columns = _densify(chunk)
     if columns.dtype.kind == "b":
         columns = columns.astype(np.uint8)
@@ -84,7 +84,7 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> Refe
             cell, gene = int(cells[first]), int(genes[first])
             raise NonFiniteError(cell, gene + chunk.gene_start, float(columns[cell, gene]))
         with_nan = bool(np.isnan(chosen).any())
-    return ReferenceBlock(
+    return NumpyPackedChunk(
         chunk.gene_start, chunk.n_genes, _summary(chosen), columns, design, with_nan
     )
 
@@ -128,7 +128,7 @@ def _check_indices(indices: np.ndarray, size: int) -> None:
 
 
 def moments(
-    block: ReferenceBlock,
+    packed: NumpyPackedChunk,
     genes: slice,
     design: Design,
     *,
@@ -142,7 +142,7 @@ def moments(
     exponent = np.zeros(shape, dtype=np.int32)
     mean, m2, mean_expm1, mean_log1p = (np.full(shape, np.nan) for _ in range(4))
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for g, sample in enumerate(block.samples(j)):
+        for g, sample in enumerate(packed.samples(j)):
             x = sample.astype(np.float64) + 0.0  # -0.0 becomes 0.0
             plain = x
             n_expressed[g, c], n_measured[g, c] = np.count_nonzero(x), len(x)
@@ -166,7 +166,7 @@ def moments(
         exponent,
         mean_expm1=mean_expm1 if expm1 else None,
         mean_log1p=mean_log1p if log1p else None,
-        n_measured=n_measured if block.with_nan else None,
+        n_measured=n_measured if packed.with_nan else None,
     )
 
 
@@ -180,16 +180,16 @@ def _squared_deviations(x: np.ndarray) -> float:
     return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
-def entries(block: ReferenceBlock, gene: int) -> list[np.ndarray]:
-    return block.samples(gene)
+def entries(packed: NumpyPackedChunk, gene: int) -> list[np.ndarray]:
+    return packed.samples(gene)
 
 
-def rank_sums(block: ReferenceBlock, genes: slice, contrast: Contrast) -> RankSums:
+def rank_sums(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> RankSums:
     shape = (contrast.n_targets, genes.stop - genes.start)
     u2 = np.full(shape, -1, dtype=np.int64)
     ties = np.full(shape, np.nan)
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+        for t, (target, reference) in enumerate(packed.pairs(j, contrast)):
             below, equal = _counted(target, reference)
             u2[t, c] = np.sum(2 * below + equal, dtype=np.int64)
             counts = np.unique(np.concatenate([target, reference]), return_counts=True)[1]
@@ -205,12 +205,12 @@ def _counted(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def anderson_darling(
-    block: ReferenceBlock, genes: slice, contrast: Contrast, *, variant: str = "midrank"
+    packed: NumpyPackedChunk, genes: slice, contrast: Contrast, *, variant: str = "midrank"
 ) -> np.ndarray:
     a2 = np.full((contrast.n_targets, genes.stop - genes.start), np.nan)
     statistic = {"midrank": _a2_midrank, "right": _a2_right, "continuous": _a2_continuous}[variant]
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+        for t, (target, reference) in enumerate(packed.pairs(j, contrast)):
             pooled = np.sort(np.concatenate([target, reference]))
             if len(target) and len(reference) and pooled[0] != pooled[-1]:
                 a2[t, c] = statistic((target, reference), pooled)
@@ -256,11 +256,11 @@ def _a2_continuous(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float
     return total / n
 
 
-def kolmogorov_smirnov(block: ReferenceBlock, genes: slice, contrast: Contrast) -> Distances:
+def kolmogorov_smirnov(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> Distances:
     shape = (contrast.n_targets, genes.stop - genes.start)
     above, below = (np.full(shape, -1, dtype=np.int64) for _ in range(2))
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+        for t, (target, reference) in enumerate(packed.pairs(j, contrast)):
             at = np.unique(np.concatenate([target, reference]))
             ahead = len(reference) * np.sort(target).searchsorted(at, "right")
             ahead -= len(target) * np.sort(reference).searchsorted(at, "right")
@@ -269,21 +269,21 @@ def kolmogorov_smirnov(block: ReferenceBlock, genes: slice, contrast: Contrast) 
     return Distances(above, below)
 
 
-def placements(block: ReferenceBlock, genes: slice, contrast: Contrast) -> Placements:
+def placements(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> Placements:
     shape = (contrast.n_targets, genes.stop - genes.start)
     of_target, of_reference = (np.full(shape, np.nan) for _ in range(2))
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+        for t, (target, reference) in enumerate(packed.pairs(j, contrast)):
             below, equal = _counted(target, reference)
             of_target[t, c] = float(sum(int(v) ** 2 for v in 2 * below + equal))
             below, equal = _counted(reference, target)
             above = len(target) - below - equal
             of_reference[t, c] = float(sum(int(v) ** 2 for v in 2 * above + equal))
-    return Placements(of_target, of_reference, rank_sums(block, genes, contrast))
+    return Placements(of_target, of_reference, rank_sums(packed, genes, contrast))
 
 
 def each_pair(
-    block: ReferenceBlock,
+    packed: NumpyPackedChunk,
     genes: slice,
     contrast: Contrast,
     function: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
@@ -297,6 +297,6 @@ def each_pair(
     shape = (contrast.n_targets, genes.stop - genes.start)
     statistic, p_value = np.full(shape, np.nan), np.full(shape, np.nan)
     for c, j in enumerate(range(genes.start, genes.stop)):
-        for t, (target, reference) in enumerate(block.pairs(j, contrast)):
+        for t, (target, reference) in enumerate(packed.pairs(j, contrast)):
             statistic[t, c], p_value[t, c] = function(target, reference)
     return statistic, p_value

@@ -19,13 +19,13 @@ examples:
   {PROGRAM} backends
   {PROGRAM} backends --compile                    for the device of this machine
   {PROGRAM} backends --compile --arch sm_80,sm_90 without a device, for images
-  PDEX_GPU_BACKEND=cpu {PROGRAM} run ...          in place of "auto", for one run
+  PDEX_GPU_BACKEND=cpu {PROGRAM} run ...          instead of "auto", for one run
 
-Compiled kernels are kept in the folder that CUPY_CACHE_DIR names.
+Compiled kernels are kept in the folder given by CUPY_CACHE_DIR.
 """
 
 Compile = Annotated[
-    bool, o.flag("--compile", "compile the CUDA kernels now, not at the first run", o.RUN)
+    bool, o.flag("--compile", "compile the CUDA kernels now, not at first run", o.RUN)
 ]
 Device = Annotated[
     int | None,
@@ -35,7 +35,7 @@ Device = Annotated[
 ]
 Arch = Annotated[
     list[str] | None,
-    o.option("--arch", "ARCH", "with --compile: for this architecture, as sm_90", o.RUN),
+    o.option("--arch", "ARCH", "with --compile: for this architecture, such as sm_90", o.RUN),
 ]
 
 
@@ -54,7 +54,9 @@ def command(
         _compile(device, wanted, quiet=quiet, json=json)
         return
     if device is not None or wanted:
-        raise errors.OptionError("--device and --arch belong to --compile.")
+        raise errors.OptionError(
+            "--device and --arch are only valid with --compile. Add it, or remove them."
+        )
     from ...backends.registry import backends
 
     found = backends()
@@ -71,7 +73,7 @@ def _yes_no(usable: bool) -> str | Cell:
 
 def _compile(device: int | None, wanted: list[str], *, quiet: bool, json: bool) -> None:
     if device is not None and wanted:
-        raise errors.OptionError("--device and --arch both say what to compile for. Give one.")
+        raise errors.OptionError("--device and --arch both set the target. Pass only one.")
     from ...backends.registry import compile_kernels
 
     started = time.perf_counter()
@@ -79,7 +81,7 @@ def _compile(device: int | None, wanted: list[str], *, quiet: bool, json: bool) 
         done = compile_kernels(device, wanted)
     except errors.BackendError as error:
         if not wanted:
-            error.add_note("Where there is no device, name what to compile for: --arch sm_90")
+            error.add_note("Without a device, pass the architecture to compile for: --arch sm_90")
         raise
     seconds = time.perf_counter() - started
     if json:
@@ -89,6 +91,6 @@ def _compile(device: int | None, wanted: list[str], *, quiet: bool, json: bool) 
     elif not quiet:
         show_table(
             ["source", "architecture", ""],
-            [[name, a, "compiled" if made else "was there"] for name, a, made in done],
+            [[name, a, "compiled" if made else "cached"] for name, a, made in done],
         )
         show_line(f"{seconds:.1f} s")

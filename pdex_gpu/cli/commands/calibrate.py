@@ -21,7 +21,7 @@ from ..tables import Cell, printable, show_table
 if TYPE_CHECKING:
     from ...calibration.result import Calibration
 
-HELP = "Find out from control cells how far p-values can be believed."
+HELP = "Use control cells to check whether p-values are calibrated."
 
 EXAMPLES = f"""\
 examples:
@@ -31,22 +31,24 @@ examples:
       --repeats 5 --plot calibration.png -o calibration.json
   {PROGRAM} report results.parquet --calibration calibration.json -o report.html
 
-Control cells are split into mock perturbations: whatever is found is false.
+Control cells are split into mock perturbations, so every hit is false.
 """
 
 _MOCK = "Mock perturbations"
 
 Units = Annotated[
-    str | None, o.option("--units", "COL", "cells that belong together, as the guide", _MOCK)
+    str | None,
+    o.option("--units", "COL", "obs column of cells kept together, such as guide", _MOCK),
 ]
 Repeats = Annotated[
-    int, o.option("--repeats", "N", "random splits", _MOCK, parser=parsers.at_least_one)
+    int, o.option("--repeats", "N", "number of random splits", _MOCK, parser=parsers.at_least_one)
 ]
 Seed = Annotated[
-    int, o.option("--seed", "N", "of the random splits", _MOCK, parser=parsers.at_least_zero)
+    int, o.option("--seed", "N", "seed of the random splits", _MOCK, parser=parsers.at_least_zero)
 ]
 Alpha = Annotated[
-    float, o.option("--alpha", "X", "FDR at which hits are counted", _MOCK, parser=parsers.fraction)
+    float,
+    o.option("--alpha", "X", "FDR threshold for false positives", _MOCK, parser=parsers.fraction),
 ]
 Output = Annotated[
     Path | None,
@@ -57,20 +59,20 @@ Plot = Annotated[Path | None, o.option("--plot", "FILE", "QQ plot: .png, .svg or
 # Entries of the summary, and their names on the command line.
 _SHOWN = {
     "metric": "test",
-    "reference": "control cells of",
+    "reference": "control group",
     "n_control_cells": "control cells",
     "n_groups": "mock perturbations",
     "n_repeats": "random splits",
     "n_tests": "tests",
-    "lambda": "lambda (1 is right)",
-    "lambda_low_expression": "  of genes of low expression",
-    "lambda_middle_expression": "  of middle",
-    "lambda_high_expression": "  of high",
+    "lambda": "lambda (ideal: 1)",
+    "lambda_low_expression": "  genes of low expression",
+    "lambda_middle_expression": "  genes of middle expression",
+    "lambda_high_expression": "  genes of high expression",
     "rate_0.05": "p <= 0.05",
     "rate_0.01": "p <= 0.01",
     "rate_0.001": "p <= 0.001",
     "n_false_positives": "false positives",
-    "share_of_groups_with_false_positives": "mock perturbations with any",
+    "share_of_groups_with_false_positives": "mock perturbations with false positives",
 }
 
 

@@ -30,13 +30,20 @@ _SCREEN = "Screen"
 Folder = Annotated[
     Path, o.option("--output -o", "DIR", "folder for the screen and the results", o.OUTPUT)
 ]
-Cells = Annotated[int, o.option("--cells", "N", "cells", _SCREEN, parser=parsers.at_least_one)]
-Genes = Annotated[int, o.option("--genes", "N", "genes", _SCREEN, parser=parsers.at_least_one)]
+Cells = Annotated[
+    int, o.option("--cells", "N", "number of cells", _SCREEN, parser=parsers.at_least_one)
+]
+Genes = Annotated[
+    int, o.option("--genes", "N", "number of genes", _SCREEN, parser=parsers.at_least_one)
+]
 Perturbations = Annotated[
-    int, o.option("--perturbations", "N", "perturbations", _SCREEN, parser=parsers.at_least_one)
+    int,
+    o.option(
+        "--perturbations", "N", "number of perturbations", _SCREEN, parser=parsers.at_least_one
+    ),
 ]
 Seed = Annotated[
-    int, o.option("--seed", "N", "of the simulation", _SCREEN, parser=parsers.at_least_zero)
+    int, o.option("--seed", "N", "seed of the simulation", _SCREEN, parser=parsers.at_least_zero)
 ]
 
 
@@ -55,12 +62,13 @@ def command(
     """Simulate, analyse, show."""
     if perturbations > genes:
         raise errors.OptionError(
-            f"--perturbations {perturbations} needs at least as many --genes; got {genes}."
+            f"--perturbations {perturbations} needs at least as many genes, but --genes is "
+            f"{genes}. Pass more genes or fewer perturbations."
         )
     if cells < 2 * (perturbations + 1):
         raise errors.OptionError(
             f"--cells {cells} is too few for {perturbations} perturbations and a "
-            f"reference; use at least {2 * (perturbations + 1)}."
+            f"reference. Pass at least {2 * (perturbations + 1)}."
         )
     check_folder(output)
     from ..demo import FDR, REPORT, RESULTS, SCREEN, count_hits, on_target, run_demo, strongest_rows

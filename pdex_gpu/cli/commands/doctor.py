@@ -13,7 +13,7 @@ from .. import options as o
 from ..json_output import write_json
 from ..tables import Cell, printable, show_entry, show_line
 
-HELP = "Examine this machine or a file of results, and name the fix."
+HELP = "Check this machine or a results file, and suggest fixes."
 
 EXAMPLES = f"""\
 examples:
@@ -21,14 +21,14 @@ examples:
   {PROGRAM} doctor results.parquet
   {PROGRAM} doctor --json | jq '.checks[] | select(.status != "ok")'
 
-It ends with 4 if something is broken that a run needs, with 3 if the file was
-changed after it was written, else with 0.
+The exit code is 4 if something that a run needs is broken, 3 if the file was
+changed after it was written, and 0 otherwise.
 """
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 Results = Annotated[
-    Path | None, typer.Argument(metavar="RESULTS", help="a .parquet file, examined instead")
+    Path | None, typer.Argument(metavar="RESULTS", help="a .parquet results file to check instead")
 ]
 
 

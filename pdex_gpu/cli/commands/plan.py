@@ -19,7 +19,7 @@ from ..tables import Cell, printable, show_line, show_table
 if TYPE_CHECKING:
     from ...estimation.estimate import Estimate
 
-HELP = "Tell what a run would take: memory, disk, time. X is not read."
+HELP = "Estimate memory, disk and time of a run, without reading X."
 
 EXAMPLES = f"""\
 examples:
@@ -27,32 +27,32 @@ examples:
   {PROGRAM} plan screen.h5ad --groupby gene --memory 8GB --scratch /local
   {PROGRAM} plan screen.h5ad --groupby gene --dask-workers 16 --json
 
-It ends with 5 if memory would run out, with 6 if a disk would, else with 0.
+The exit code is 5 if memory would run out, 6 if a disk would, and 0 otherwise.
 """
 
 Output = Annotated[
     Path | None,
-    o.option("--output -o", "FILE", "results would go to: .parquet, .csv or .tsv", o.OUTPUT),
+    o.option("--output -o", "FILE", "planned results file: .parquet, .csv or .tsv", o.OUTPUT),
 ]
 Engine = Annotated[
-    str, o.choice("--engine", o.ENGINES, "as of `run`; dask: with --dask-workers", o.RUN)
+    str, o.choice("--engine", o.ENGINES, "as in `run`; dask requires --dask-workers", o.RUN)
 ]
 DaskWorkers = Annotated[
     int | None,
-    o.option("--dask-workers", "N", "workers of a Dask cluster", o.RUN,
+    o.option("--dask-workers", "N", "number of workers in the Dask cluster", o.RUN,
              parser=parsers.at_least_one),
 ]  # fmt: skip
 Threads = Annotated[
     int | None,
-    o.option("--threads", "N", "threads [all there are; 1 a Dask worker]", o.RUN,
+    o.option("--threads", "N", "threads [all available; 1 per Dask worker]", o.RUN,
              parser=parsers.at_least_one),
 ]  # fmt: skip
 Density = Annotated[
     float | None,
-    o.option("--density", "X", "share of nonzeros of a dense matrix [0.2]", o.RUN,
+    o.option("--density", "X", "fraction of nonzeros in a dense matrix [0.2]", o.RUN,
              parser=parsers.number),
 ]  # fmt: skip
-NoTiming = Annotated[bool, o.flag("--no-timing", "measure nothing: no seconds", o.RUN)]
+NoTiming = Annotated[bool, o.flag("--no-timing", "skip the speed test; no time estimate", o.RUN)]
 
 _PHASES = {
     "start": "opening",
@@ -97,7 +97,7 @@ def command(
 ) -> None:
     """A file in, what it would take out."""
     if guides is None:
-        need_groupby(groupby, otherwise=" (or --guides NAME: a matrix of obsm)")
+        need_groupby(groupby, otherwise=" (or --guides NAME, a matrix in obsm)")
 
     from ... import estimate
 
@@ -160,7 +160,7 @@ def _rows(found: Estimate) -> list[list[str | Cell]]:
         ["nonzeros", f"{found.density * n_cells * n_genes:,.0f} ({found.density:.1%})"],
         ["groups", f"{found.n_groups:,}"],
         ["comparisons", f"{found.n_comparisons:,}"],
-        ["rows of the result", f"{found.n_rows:,}"],
+        ["result rows", f"{found.n_rows:,}"],
         ["read", found.way],
         ["ranges of genes", f"{found.n_ranges:,}"],
     ]
@@ -173,9 +173,9 @@ def _rows(found: Estimate) -> list[list[str | Cell]]:
         ["result in memory", size(found.result_bytes)],
     ]
     if found.output_bytes:
-        beside = f"{size(found.output_bytes)}, meanwhile {size(found.checkpoint_bytes)} beside it"
-        rows.append(["result in its file", beside])
-    each = "" if found.workers is None else ", each worker"
+        file = f"{size(found.output_bytes)}, plus {size(found.checkpoint_bytes)} during the run"
+        rows.append(["result file", file])
+    each = "" if found.workers is None else " per worker"
     rows += [
         [f"memory needed{each}", size(found.memory_needed)],
         [f"memory allowed{each}", size(found.memory_allowed)],
@@ -184,8 +184,8 @@ def _rows(found: Estimate) -> list[list[str | Cell]]:
         rows.append([f"memory used{each}", f"about {size(found.memory_used)}"])
     who = f"{found.n_threads} threads" if found.n_threads > 1 else "1 thread"
     if found.workers is not None:
-        who = f"{found.workers:,} workers of {who}"
-    rows.append(["by", f"{found.backend}, {found.engine}, {who}"])
+        who = f"{found.workers:,} workers with {who}"
+    rows.append(["run by", f"{found.backend}, {found.engine}, {who}"])
     for phase, seconds in found.phases.items():
         if seconds:
             rows.append([f"  {_PHASES[phase]}", _duration(seconds)])

@@ -60,36 +60,39 @@ KindName = Annotated[
 ]
 Target = Annotated[
     list[str] | None,
-    o.option("--target", "NAME", "the perturbation; heatmap: again for several", _WHAT),
+    o.option("--target", "NAME", "perturbation; heatmap: repeat for more", _WHAT),
 ]
 Feature = Annotated[
     list[str] | None,
-    o.option("--feature", "NAME", "heatmap: this gene; again for several", _WHAT),
+    o.option("--feature", "NAME", "heatmap: gene to show; repeat for more", _WHAT),
 ]
 Reference = Annotated[
-    str | None, o.option("--reference", "NAME", "compared with, if there are several", _WHAT)
+    str | None, o.option("--reference", "NAME", "reference, if there are several", _WHAT)
 ]
 Within = Annotated[
-    str | None, o.option("--within", "LEVEL", "level compared in, if there are several", _WHAT)
+    str | None,
+    o.option("--within", "LEVEL", "level of the comparison, if there are several", _WHAT),
 ]
 Fdr = Annotated[
     float | None,
-    o.option("--fdr", "X", "false discovery rate of a hit [0.05]", _WHAT, parser=parsers.fraction),
+    o.option("--fdr", "X", "FDR threshold for hits [0.05]", _WHAT, parser=parsers.fraction),
 ]
 Labels = Annotated[
     int | None,
-    o.option("--labels", "N", "volcano, ma: genes named [10]", _WHAT, parser=parsers.at_least_zero),
+    o.option(
+        "--labels", "N", "volcano, ma: genes to label [10]", _WHAT, parser=parsers.at_least_zero
+    ),
 ]
 Number = Annotated[
     int | None,
-    o.option("-n", "N", "hits: perturbations; heatmap: genes [50]", _WHAT,
+    o.option("-n", "N", "hits: perturbations to show; heatmap: genes [50]", _WHAT,
              parser=parsers.at_least_one),
 ]  # fmt: skip
 Output = Annotated[
-    Path, o.option("--output -o", "FILE", "the figure: .png, .svg or .pdf", o.OUTPUT)
+    Path, o.option("--output -o", "FILE", "figure file: .png, .svg or .pdf", o.OUTPUT)
 ]
 Dpi = Annotated[
-    int, o.option("--dpi", "N", "dots an inch of a .png", o.OUTPUT, parser=parsers.at_least_one)
+    int, o.option("--dpi", "N", "dots per inch of a .png", o.OUTPUT, parser=parsers.at_least_one)
 ]
 
 
@@ -145,7 +148,7 @@ def _arguments(
         if name not in what.options:
             option = f"-{name}" if len(name) == 1 else f"--{name}"
             has = ", ".join(k for k, v in KINDS.items() if name in v.options)
-            raise OptionError(f"{option} does not go with {kind}; it goes with {has}.")
+            raise OptionError(f"{option} is not valid for {kind}. Remove it; it is only for {has}.")
     keywords = {
         {"labels": "n_labels", "feature": "features"}.get(name, name): value
         for name, value in given.items()
@@ -157,11 +160,16 @@ def _arguments(
             keywords["targets"] = targets
         return [], keywords
     if what.needs_target and not targets:
-        raise OptionError(f"{kind} is of one perturbation: name it with --target NAME.")
+        raise OptionError(f"{kind} shows one perturbation. Pass it with --target NAME.")
     if kind == "p-values" or what.needs_target:
         if len(targets) > 1:
-            raise OptionError(f"{kind} is of one perturbation; --target was given more than once.")
+            raise OptionError(
+                f"{kind} shows one perturbation, but --target was passed several times. "
+                "Pass it once."
+            )
         return targets, keywords
     if targets:
-        raise OptionError(f"--target does not go with {kind}, which is of all perturbations.")
+        raise OptionError(
+            f"--target is not valid for {kind}, which shows all perturbations. Remove it."
+        )
     return [], keywords

@@ -25,15 +25,15 @@ examples:
 
 _PAGE = "Page"
 
-Output = Annotated[Path, o.option("--output -o", "FILE", "the page, .html", o.OUTPUT)]
+Output = Annotated[Path, o.option("--output -o", "FILE", "report file, .html", o.OUTPUT)]
 Calibration = Annotated[
     Path | None,
-    o.option("--calibration", "FILE", "the .json of `calibrate`, to be shown, too", _PAGE),
+    o.option("--calibration", "FILE", "calibration to show, a .json file of `calibrate`", _PAGE),
 ]
 Title = Annotated[str | None, o.option("--title", "TEXT", "title of the page", _PAGE)]
 Fdr = Annotated[
     float,
-    o.option("--fdr", "X", "false discovery rate of a hit", _PAGE, parser=parsers.fraction),
+    o.option("--fdr", "X", "FDR threshold for hits", _PAGE, parser=parsers.fraction),
 ]
 
 

@@ -15,7 +15,7 @@ from ..console import on_terminal
 from ..json_output import write_json
 from ..progress_bar import progress_bar
 
-HELP = "Compare groups of cells, gene by gene: a screen in, a table out."
+HELP = "Compare groups of cells gene by gene, and write a table."
 
 EXAMPLES = f"""\
 examples:
@@ -29,17 +29,20 @@ examples:
   {PROGRAM} run big.h5ad --groupby gene --memory 8GB --scratch /local \\
       -o results.parquet
 
-A run that was cut short carries on when the same command is given again.
+To resume an interrupted run, run the same command again.
 """
 
 Output = Annotated[
     Path,
-    o.option("--output -o", "FILE", "results: .parquet, .csv or .tsv", o.OUTPUT),
+    o.option("--output -o", "FILE", "results file: .parquet, .csv or .tsv", o.OUTPUT),
 ]
-Restart = Annotated[bool, o.flag("--restart", "throw away what an unfinished run left", o.OUTPUT)]
+Restart = Annotated[
+    bool, o.flag("--restart", "discard the progress of an unfinished run", o.OUTPUT)
+]
 
 SpreadsheetSafe = Annotated[
-    bool, o.flag("--spreadsheet-safe", "no formulas among names in .csv and .tsv", o.OUTPUT)
+    bool,
+    o.flag("--spreadsheet-safe", "escape names that a spreadsheet reads as formulas", o.OUTPUT),
 ]
 
 
@@ -98,7 +101,7 @@ def command(
     """A file in, a file out."""
     started = time.perf_counter()
     if guides is None:
-        need_groupby(groupby, otherwise=" (or --guides NAME: a matrix of obsm)")
+        need_groupby(groupby, otherwise=" (or --guides NAME, a matrix in obsm)")
     shown = on_terminal(sys.stderr) and not quiet
 
     from ... import differential_expression
@@ -170,4 +173,4 @@ def command(
     elif shown:
         from ..ending import end_of_run
 
-        sys.stderr.write("".join(f"{line}\n" for line in end_of_run(result, seconds)))
+        sys.stderr.write("".join(f"{line}\n" for line in end_of_run(result, seconds, backend)))

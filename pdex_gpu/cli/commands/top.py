@@ -28,16 +28,18 @@ examples:
 
 _WHICH = "Which"
 
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="the perturbation")]
-Number = Annotated[int, o.option("-n", "N", "rows", _WHICH, parser=parsers.at_least_one)]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="perturbation to show")]
+Number = Annotated[int, o.option("-n", "N", "number of rows", _WHICH, parser=parsers.at_least_one)]
 Reference = Annotated[
-    str | None, o.option("--reference", "NAME", "compared with, if there are several", _WHICH)
+    str | None, o.option("--reference", "NAME", "reference, if there are several", _WHICH)
 ]
 Within = Annotated[
-    str | None, o.option("--within", "LEVEL", "level compared in, if there are several", _WHICH)
+    str | None,
+    o.option("--within", "LEVEL", "level of the comparison, if there are several", _WHICH),
 ]
 Fdr = Annotated[
-    float, o.option("--fdr", "X", "rows up to this are coloured", _WHICH, parser=parsers.fraction)
+    float,
+    o.option("--fdr", "X", "colour rows with an FDR up to this", _WHICH, parser=parsers.fraction),
 ]
 
 
@@ -84,7 +86,7 @@ def command(
         f"{result.provenance.get('metric') or 'unknown test'}",
     )
     if not rows:
-        show_line("No gene is left: the filters took all of them out of the results.")
+        show_line("No genes are left: the filters removed all of them.")
         return
     shown = effect.column.replace("_", " ")
     header = ["feature", "target mean", "reference mean", shown, "p", "FDR"]

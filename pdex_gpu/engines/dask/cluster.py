@@ -20,6 +20,7 @@ import numpy as np
 
 from ...backends.contract import KernelSet
 from ...backends.registry import BackendInfo
+from ...design.comparisons.registry import find_comparison
 from ...errors import (
     ClusterError,
     DamagedCheckpointWarning,
@@ -143,9 +144,13 @@ class Cluster:
         """
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
-        light = replace(settings, progress=False, client=None, out=None, scratch=None)
+        comparison = find_comparison(settings.comparison)  # workers need not have registered it
+        light = replace(
+            settings, comparison=comparison, progress=False, client=None, out=None, scratch=None
+        )
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
-            light = replace(light, groups=None, pairs=None)
+            comparison = comparison.without_labels()
+            light = replace(light, comparison=comparison, groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
         self._task_settings = light
         with _lost_told(self.client, None):
@@ -165,8 +170,8 @@ class Cluster:
             return own
         except OSError as error:
             raise ScratchError(
-                f"The shared folder {str(scratch)!r} cannot be written to: {error.strerror}. Name "
-                "one that this process and all workers can write to with scratch=."
+                f"The shared folder {str(scratch)!r} cannot be written to: {error.strerror}. With "
+                "scratch=, choose a folder that this process and all workers can write to."
             ) from error
 
     def use(self, checkpoint: Checkpoint | None) -> None:
@@ -203,8 +208,8 @@ class Cluster:
         except MemoryBudgetError as error:
             raise MemoryBudgetError(
                 f"{tightest.name}, with {tightest.n_threads} tasks at once, has too little memory "
-                f"for one range of genes. Of {tightest.budget:,} bytes a task has its share: "
-                f"{error} Or start workers with more memory, or fewer threads."
+                f"for one range of genes. Each task gets a share of {tightest.budget:,} bytes: "
+                f"{error} Or start workers with more memory, or with fewer threads."
             ) from error
         found = leave_out(plan, sink.stored)
         self._split_edges = found.edges
@@ -297,8 +302,8 @@ class Cluster:
         if n_damaged:
             warn(
                 f"This checkpoint was damaged: {n_damaged:,} of {len(parts):,} blocks of cells "
-                f"were read again. Their files in {str(work.split.folder)!r} were changed or cut "
-                "after pdex-gpu wrote them.",
+                f"were read again. Their files in {str(work.split.folder)!r} were changed or "
+                "truncated after pdex-gpu wrote them.",
                 DamagedCheckpointWarning,
             )
         most_entries = job.reading.most_entries
@@ -410,10 +415,10 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
         yield
     except KilledWorker as error:
         raise WorkerError(
-            f"Dask workers died again and again over one task, the last of them "
-            f"{error.last_worker.address} (killed, or out of memory: Dask ends a worker at 95 % "
-            "of its memory limit). Give workers more memory, or less with memory=; their logs "
-            "tell more."
+            "Dask workers died repeatedly on one task, the last of them "
+            f"{error.last_worker.address} (killed, or out of memory: Dask ends a worker at 95 % of "
+            "its memory limit). Give the workers more memory, or lower memory=. Their logs say "
+            "more."
         ) from error
     except (CancelledError, CommClosedError, OSError) as error:
         told = isinstance(error, OSError) and not isinstance(error, CommClosedError)
@@ -422,7 +427,7 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
         raise ClusterError(
             f"The Dask scheduler at {address} was lost, or tasks were cancelled there: "
             f"{type(error).__name__}. Start a cluster and call again"
-            + (": what was complete is kept." if checkpoint is not None else ".")
+            + (": completed work is kept." if checkpoint is not None else ".")
         ) from error
 
 
@@ -448,13 +453,12 @@ def _how(data: Any, source: Source) -> _Data:
             return _Data(None, False, None)
         raise UnsupportedDataError(
             f"engine='dask' cannot send a matrix of {n_bytes:,} bytes ({source.description}) to "
-            f"its workers; up to {MOST_SENT:,} are sent. Write it where all workers see it "
-            "(adata.write_h5ad), and give its path."
+            f"its workers; at most {MOST_SENT:,} can be sent. Write it to a file that all workers "
+            "can see (adata.write_h5ad), and pass its path."
         )
     raise UnsupportedDataError(
-        f"engine='dask' cannot hand its workers a {description} that this process has "
-        "open. Give the path of the file or store (a selection has to be written to a file of "
-        "its own first)."
+        f"engine='dask' cannot send its workers a {description} that this process has open. Pass "
+        "the path of the file or store (write a selection to a file of its own first)."
     )
 
 

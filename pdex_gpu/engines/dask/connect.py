@@ -52,14 +52,15 @@ def connected(given: Any) -> Iterator[Client]:
             given = Client.current()
         except ValueError as error:
             raise ClusterError(
-                "engine='dask' needs a Dask cluster, and there is no client in this process. Make "
-                "one, as with `from distributed import Client; client = Client()` for this "
-                "machine, or give client= (--client) the address of a scheduler."
+                "engine='dask' needs a Dask cluster, and there is no client in this process. "
+                "Create one (for this machine: `from distributed import Client; client = "
+                "Client()`), or pass the address of a scheduler as client= (--client)."
             ) from error
     if not isinstance(given, Client):
         raise OptionError(
-            f"client={given!r} must be a distributed.Client, the address of a scheduler as text "
-            f"('tcp://host:8786'), or None for the current client, not {type(given).__name__}."
+            f"client={given!r} must be a distributed.Client, the address of a scheduler as a "
+            "string ('tcp://host:8786'), or None for the current client, not "
+            f"{type(given).__name__}."
         )
     with _checked(given).as_current():  # dask arrays are inspected through it, too
         yield given
@@ -80,12 +81,12 @@ def _client_at(address: str) -> Client:
 def _checked(client: Client) -> Client:
     if client.asynchronous:
         raise OptionError(
-            "client= is asynchronous. Give a client made with asynchronous=False, as is the "
-            "default, or call from another thread."
+            "client= is asynchronous. Pass a client created with asynchronous=False (the default), "
+            "or call from another thread."
         )
     if client.status != "running":
         raise ClusterError(
-            f"The Dask client is not connected (it is {client.status}). Make another."
+            f"The Dask client is not connected (it is {client.status}). Create a new one."
         )
     if not client.nthreads():
         raise ClusterError(

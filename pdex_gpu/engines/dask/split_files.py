@@ -122,8 +122,8 @@ class SplitFiles:
         except OSError as error:
             raise ScratchError(
                 f"The shared folder {str(self.folder)!r} could not be written to: "
-                f"{error.strerror}. Name a folder that all workers can write to, with enough "
-                "room, with scratch=."
+                f"{error.strerror}. With scratch=, choose a folder with enough space that all "
+                "workers can write to."
             ) from error
 
     def entries(self, rows: slice) -> np.ndarray | None:
@@ -171,7 +171,7 @@ class SplitFiles:
         if at != self.n_cells:
             raise ScratchError(
                 f"The shared folder {str(self.folder)!r} lacks the rows from {at}: were files "
-                "removed while they were needed? Call again."
+                "removed during the run? Call again."
             )
         return blocks
 
@@ -186,7 +186,7 @@ class SplitFiles:
         except OSError as error:
             raise ScratchError(
                 f"The shared folder {str(self.folder)!r} cannot be read: {error.strerror}. Was it "
-                "removed while it was needed? Call again."
+                "removed during the run? Call again."
             ) from error
         return [self.folder / name for name in names]
 
@@ -234,7 +234,7 @@ def _open_header(path: Path) -> tuple[slice, list[_Array]]:
             size = os.fstat(fd).st_size
             magic, length, wanted = _PREFIX.unpack(read_at(fd, 0, _PREFIX.size))
             if magic != _MAGIC or not 0 <= length <= size:
-                raise ValueError("it does not begin as such files do")
+                raise ValueError("it does not start as such files do")
             text = read_at(fd, _PREFIX.size, length)
             facts = json.loads(text)
             dtypes = [np.dtype(dtype) for dtype, _ in facts["arrays"]]
@@ -316,8 +316,8 @@ class _Opened(threading.local):
 
 def _damaged(path: Path, error: Exception) -> ScratchError:
     return ScratchError(
-        f"{str(path)!r} cannot be read back: {error}. Was it removed, cut or changed while it was "
-        "needed? Call again."
+        f"{str(path)!r} cannot be read back: {error}. Was it removed, truncated or changed during "
+        "the run? Call again."
     )
 
 
@@ -369,7 +369,7 @@ class SplitFolder:
             if found not in ("a folder", None) or (found and is_strangers(self.parent)):
                 raise ScratchError(
                     f"The shared folder {str(self.parent)!r} is {found} that this run did not "
-                    "make. Remove it, or name another folder with scratch=."
+                    "create. Remove it, or choose another folder with scratch=."
                 )
             if kind_of(folder) != "a folder" or _read_note(folder / _NOTE) != text:
                 self.remove()
@@ -381,8 +381,8 @@ class SplitFolder:
             if isinstance(error, ScratchError):
                 raise
             raise ScratchError(
-                f"The shared folder {str(folder)!r} cannot be made: {error.strerror}. Name one "
-                "that this process and all workers can write to with scratch=."
+                f"The shared folder {str(folder)!r} cannot be created: {error.strerror}. With "
+                "scratch=, choose a folder that this process and all workers can write to."
             ) from error
         return folder
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...backends.base import Device
 from ...backends.registry import BackendInfo
 from ...errors import ClusterError, MissingDependencyError, OptionError, PdexGpuError, listing
 from ...request.options import Settings
@@ -69,6 +70,8 @@ class WorkerFacts:
         Bytes of memory for all of these tasks together.
     backend, device : str
         Where its kernels run.
+    devices : tuple of Device
+        The same, one by one.
     """
 
     name: str
@@ -76,6 +79,7 @@ class WorkerFacts:
     budget: int
     backend: str
     device: str
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,10 @@ class Workers:
     def backend(self) -> BackendInfo:
         """Return all backends and devices in use, independent of the number of workers."""
         names = " + ".join(sorted({worker.backend for worker in self.facts}))
-        devices = " + ".join(sorted({worker.device for worker in self.facts}))
-        return BackendInfo(names, True, "chosen on the Dask workers", devices, ("dask",))
+        texts = " + ".join(sorted({worker.device for worker in self.facts}))
+        devices = tuple({device for worker in self.facts for device in worker.devices})
+        why = "chosen on the Dask workers"
+        return BackendInfo(names, True, why, texts, ("dask",), devices)
 
 
 def check_packages(client: Client) -> None:
@@ -141,10 +147,10 @@ def check_packages(client: Client) -> None:
         )
     if differing:
         raise ClusterError(
-            "The Dask workers have other versions than the client: "
+            "The Dask workers have different versions from the client: "
             + "; ".join(f"{what}: {listing(where, limit=3)}" for what, where in differing.items())
             + ". Results could differ from worker to worker: install the same versions "
-            "everywhere, as with one image."
+            "everywhere, for example with one container image."
         )
 
 
@@ -174,7 +180,7 @@ def survey(
             except OSError as error:
                 raise ClusterError(
                     f"The shared folder {str(folder)!r} cannot be written to: {error.strerror}. "
-                    "Name another with scratch=, which all workers see."
+                    "Choose another with scratch= that all workers can see."
                 ) from error
         request = Request(settings, test, path, tuple(folders), mark, on_host)
         found = client.run(_answer, request, on_error="return")
@@ -186,7 +192,7 @@ def survey(
         if isinstance(answer, BaseException):
             raise answer
     if not answers:
-        raise ClusterError("The Dask cluster lost its workers. Start some, and call again.")
+        raise ClusterError("The Dask cluster lost its workers. Start some and call again.")
     return Workers(tuple(answers))
 
 
@@ -200,7 +206,7 @@ def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     if request.path is not None and not is_url(request.path) and not _exists(request.path):
         raise ClusterError(
             f"{name} cannot see the data: there is no {request.path!r} there. Put the data on a "
-            "file system that all workers have, under one path, or in object storage."
+            "file system that all workers see under the same path, or in object storage."
         )
     for folder in request.folders:
         _check_folder(folder, request.mark, name)
@@ -210,7 +216,7 @@ def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     except PdexGpuError as error:
         raise type(error)(f"{name}: {error}") from error
     n_threads = 1 if backend.engines[0] == "streams" else int(dask_worker.state.nthreads)
-    return WorkerFacts(name, n_threads, budget, backend.name, backend.device)
+    return WorkerFacts(name, n_threads, budget, backend.name, backend.device, backend.devices)
 
 
 def _exists(path: str | Path) -> bool:
@@ -220,9 +226,9 @@ def _exists(path: str | Path) -> bool:
 def _check_folder(folder: Path, mark: str, name: str) -> None:
     if not _exists(folder / mark):
         raise ClusterError(
-            f"{name} cannot see the shared folder {str(folder)!r}. Rows that are split, and "
-            "results, go through it: put the output on a file system that all workers have, or "
-            "name a folder there with scratch=."
+            f"{name} cannot see the shared folder {str(folder)!r}. Split rows and results pass "
+            "through it: put the output on a file system that all workers can see, or choose a "
+            "folder there with scratch=."
         )
     own = folder / f"{mark}-{uuid.uuid4().hex}"
     try:
@@ -231,7 +237,7 @@ def _check_folder(folder: Path, mark: str, name: str) -> None:
     except OSError as error:
         raise ClusterError(
             f"{name} cannot write to the shared folder {str(folder)!r}: {error.strerror}. Grant "
-            "it, or name another with scratch=."
+            "write permission, or choose another with scratch=."
         ) from error
 
 

@@ -182,7 +182,8 @@ def check_versions(wanted: Mapping[str, str]) -> None:
     if differing:
         raise ClusterError(
             f"A Dask worker on {platform.node()} has {', '.join(differing)}. Results could differ "
-            "from worker to worker: install the same versions everywhere, as with one image."
+            "from worker to worker: install the same versions everywhere, for example with one "
+            "container image."
         )
 
 
@@ -192,7 +193,7 @@ def _check_same(work: Work, source: Source) -> None:
     if differing:
         raise FileFormatError(
             f"{work.path} is not the same for a Dask worker on {platform.node()} as for the "
-            f"client: {', '.join(differing)} differ. Give a path that leads to one file "
+            f"client: {', '.join(differing)} differ. Pass a path that leads to the same file "
             "everywhere."
         )
 
@@ -223,7 +224,7 @@ def using(work: Work, sent: Sent | None) -> Iterator[OpenRun]:
     with _lock:
         entry = _entries.setdefault(work.token, _Entry())
         if entry.ended:
-            raise ClusterError(f"The run {work.token} that this task is of has ended.")
+            raise ClusterError(f"The run {work.token} that this task belongs to has ended.")
         if entry.run is None:
             entry.run = OpenRun(work, sent)
         entry.users += 1

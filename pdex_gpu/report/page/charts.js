@@ -156,8 +156,8 @@ function hitCurve(items, label) {
       const plane = axes(pen, {
         x: [0, items.length],
         y: [-low * 1.05, top * 1.05],
-        xTitle: "perturbations, the one with the most hits first",
-        yTitle: "hits: up above, down below",
+        xTitle: "perturbations, by number of hits",
+        yTitle: "hits (up above, down below)",
         yText: (v) => tickText(Math.abs(v)),
       });
       const width = plane.x(1) - plane.x(0);
@@ -195,7 +195,7 @@ function histogram({ counts, levels, label, height = (width) => Math.round(Math.
       const { ctx, colours: c } = pen;
       const total = counts.reduce((sum, n) => sum + n, 0);
       if (!total) {
-        inWords(pen, "There is no p-value to draw.");
+        inWords(pen, "There are no p-values to draw.");
         return [];
       }
       const most = Math.max(...counts, ...levels.map((level) => level.at));
@@ -231,7 +231,7 @@ function quantilePlot({ expected, observed, low, high, label }) {
     draw(pen) {
       const { ctx, colours: c } = pen;
       if (!expected.length) {
-        inWords(pen, "There is no p-value to draw.");
+        inWords(pen, "There are no p-values to draw.");
         return [];
       }
       const right = Math.max(...expected, 0.1) * 1.04;

@@ -20,7 +20,7 @@ async function inflated(bytes) {
 // Planes: the first byte of every number, then the second of every number, and so on.
 function joinedPlanes(planes, n, Type) {
   const width = Type.BYTES_PER_ELEMENT;
-  if (planes.length !== n * width) throw new Error("its data were cut short or changed");
+  if (planes.length !== n * width) throw new Error("its data were truncated or changed");
   if (width === 1) return new Type(planes.buffer);
   if (width === 2) {
     const found = new Uint16Array(n);

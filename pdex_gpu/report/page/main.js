@@ -79,7 +79,7 @@ class Shown {
 
 async function start() {
   if (typeof DecompressionStream === "undefined") {
-    throw new Error("this browser is too old; versions of 2023 and later can");
+    throw new Error("this browser is too old; use a version from 2023 or later");
   }
   const meta = JSON.parse(byId("meta").textContent);
   const report = new Report(meta, await readArrays());

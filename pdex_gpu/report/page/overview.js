@@ -15,7 +15,7 @@ function fillHeader(report) {
     [grouped(withHits), "comparisons with hits"],
   ];
   byId("tiles").replaceChildren(...tiles.map(([n, text]) => h("div", {}, h("dt", {}, text), h("dd", {}, n))));
-  byId("footer").textContent = `Made by pdex_gpu ${meta.version}. Everything is in this file; it fetches nothing.`;
+  byId("footer").textContent = `Made by pdex_gpu ${meta.version}. Everything is in this file; nothing is downloaded.`;
 }
 
 function fillNotes({ meta }) {
@@ -49,8 +49,8 @@ function fillHits(report, order, go, geneGo) {
     name: shownName(report.names[t]), up: a.hits_up[t], down: a.hits_down[t], level: a.hits_level[t], go: go[t],
   }));
   const best = strongestHits(report);
-  const label = `Hits of ${counted(items.length, "comparison")}, up and down. The most: `
-    + `${items.slice(0, 5).map((item) => `${item.name} with ${grouped(item.up)} up and ${grouped(item.down)} down`).join("; ")}. The table has all.`;
+  const label = `Hits of ${counted(items.length, "comparison")}, up and down. Most hits: `
+    + `${items.slice(0, 5).map((item) => `${item.name} with ${grouped(item.up)} up and ${grouped(item.down)} down`).join("; ")}. The table lists all.`;
   const chart = hitChart(items, label);
   const number = (title, values, name, more = {}) => ({
     title, key: (t) => values[t], cell: (t) => grouped(values[t]), first: true,
@@ -90,16 +90,16 @@ function fillHits(report, order, go, geneGo) {
     });
   }
   const table = new Table({
-    caption: "Hits of each perturbation", columns, rows: order, sorted: 1, descending: true,
+    caption: "Hits per perturbation", columns, rows: order, sorted: 1, descending: true,
     file: ["hits"], empty: "No comparisons.",
   });
   const some = items.length <= MOST_BARS;
   body.replaceChildren(
     chart.element,
     some ? "" : list("legend", [[h("span", { class: "up" }, "▲ up")], [h("span", { class: "down" }, "▼ down")],
-      ["point at the picture for names; click to show one"]]),
-    h("div", { class: "tools" }, h("span", { class: "grow hint" }, a.own_gene.some((g) => g >= 0) ? "* the own gene is a hit" : ""),
-      table.saveButton("This table as CSV", () => table.rows)),
+      ["hover over the chart for names; click to show one"]]),
+    h("div", { class: "tools" }, h("span", { class: "grow hint" }, a.own_gene.some((g) => g >= 0) ? "* own gene is a hit" : ""),
+      table.saveButton("Save table as CSV", () => table.rows)),
     table.element,
   );
 }
@@ -112,18 +112,18 @@ function fillPValues({ meta }) {
   const chart = histogram({
     counts, levels,
     label: total
-      ? `Histogram of ${counted(total, "p-value")}. Uniform ones would be ${grouped(Math.round(uniform))} in each of ${counts.length} bins; the first bin, up to ${1 / counts.length}, has ${grouped(counts[0])}.`
-      : "Histogram of p-values: there are none.",
+      ? `Histogram of ${counted(total, "p-value")}. If uniform, each of ${counts.length} bins would have ${grouped(Math.round(uniform))}; the first bin, up to ${1 / counts.length}, has ${grouped(counts[0])}.`
+      : "Histogram of p-values: no p-values.",
   });
   const share = (n) => `${((100 * n) / total).toFixed(1)} %`;
   const facts = [
     ["Tests", grouped(total)],
     total ? [`p < ${1 / counts.length}`, `${grouped(counts[0])} (${share(counts[0])})`] : null,
-    total ? ["Without effect", `${(100 * pi0).toFixed(1)} % by Storey's estimate, from p above 0.5`] : null,
-    silent ? ["Left out", `${counted(silent, "test")} of genes not expressed, or not judged`] : null,
+    total ? ["Without effect", `${(100 * pi0).toFixed(1)} % (Storey's estimate from p > 0.5)`] : null,
+    silent ? ["Left out", `${counted(silent, "test")} (gene not expressed, or test undefined)`] : null,
   ].filter(Boolean);
   byId("p-values-body").replaceChildren(
-    h("p", { class: "hint" }, "Where nothing differs, p-values are spread evenly; effects pile up at 0."),
+    h("p", { class: "hint" }, "Without effects, p-values are uniform; with effects, they pile up near 0."),
     chart.element,
     list("legend", total ? [
       [h("span", { class: "stroke" }), "if all were uniform (no effects)"],
@@ -138,21 +138,21 @@ function fillCalibration({ meta }) {
   const found = meta.calibration;
   if (!found) {
     body.replaceChildren(
-      h("p", {}, "How far these p-values can be believed is not known: no calibration was given. Control cells against control cells, where every hit is false, tell:"),
+      h("p", {}, "No calibration was given, so it is unknown whether these p-values are calibrated. To find out, compare control cells with control cells, where every hit is false. The command"),
       h("p", {}, h("code", {}, "pdex-gpu calibrate")),
-      h("p", { class: "hint" }, "makes one from the screen; give it to the report with --calibration (in Python: calibration=)."),
+      h("p", { class: "hint" }, "makes a calibration from the screen; pass it to the report with --calibration (in Python: calibration=)."),
     );
     return;
   }
   const chart = quantilePlot({
     ...found,
-    label: `QQ plot of p-values of control cells against control cells: lambda ${found.lambda === null ? "unknown" : found.lambda.toPrecision(3)}. The table below has the figures.`,
+    label: `QQ plot of p-values between control cells: lambda ${found.lambda === null ? "unknown" : found.lambda.toPrecision(3)}. The list below has the numbers.`,
   });
   const facts = found.facts.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]);
   body.replaceChildren(
-    h("p", { class: "hint" }, "Control cells against control cells: every hit is false, and p-values should lie on the line."),
+    h("p", { class: "hint" }, "Control cells compared with control cells: every hit is false, and p-values should lie on the line."),
     chart.element,
-    list("legend", [[h("span", { class: "swatch band" }), "95 % of independent uniform p-values"]]),
+    list("legend", [[h("span", { class: "swatch band" }), "95 % band of independent uniform p-values"]]),
     h("dl", { class: "figures" }, ...facts),
   );
 }

@@ -80,7 +80,7 @@ class Search {
     let note = null;
     if (!this.found.length) {
       this.found = this.names.close(text);
-      note = `Nothing is called “${cut(text, 40)}”. ${this.found.length ? "Close to it:" : "No name is close to it."}`;
+      note = `No name contains “${cut(text, 40)}”. ${this.found.length ? "Similar names:" : "There are no similar names."}`;
     }
     const options = this.found.map((entry, k) => h(
       "li",

@@ -16,7 +16,7 @@ function pointOf(report, i, nameAt, goTo) {
 function hitCell(report, i) {
   if (!report.hit[i]) return MISSING;
   const way = report.direction(i);
-  if (!way) return "level";
+  if (!way) return "neither";
   return h("span", { class: way > 0 ? "up" : "down" }, way > 0 ? "▲ up" : "▼ down");
 }
 
@@ -42,7 +42,7 @@ function rowColumns(report, first) {
   return [
     { ...first, text: true, header: true, files: labels },
     {
-      title: "Hit", hint: "up or down, where the FDR is at or below the limit", text: true, first: true,
+      title: "Hit", hint: "up or down, if the FDR is at or below the threshold", text: true, first: true,
       key: (i) => (report.hit[i] ? 2 + report.direction(i) : 0), cell: (i) => hitCell(report, i),
       files: [{ name: "hit", value: (i) => (report.hit[i] ? "true" : "false") }],
     },
@@ -68,7 +68,7 @@ function byStrength(report, rows) {
 }
 
 const SHOWN = [
-  ["all", "all rows carried", () => true],
+  ["all", "all rows on this page", () => true],
   ["hits", "hits", (report, i) => report.hit[i]],
   ["up", "hits up", (report, i) => report.hit[i] && report.direction(i) > 0],
   ["down", "hits down", (report, i) => report.hit[i] && report.direction(i) < 0],
@@ -84,7 +84,7 @@ function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn
   const chart = volcano({
     points, behind, xTitle: report.effect.axis,
     label: `Volcano plot of ${name}, p-value against ${report.effect.axis}: ${grouped(up)} hits up, ${grouped(down)} down. `
-      + `${best ? `The strongest: ${best}. ` : ""}The table has its rows.`,
+      + `${best ? `Strongest: ${best}. ` : ""}The table lists the rows.`,
   });
   const binned = behind ? behind.counts.reduce((sum, k) => sum + k, 0) : 0;
   const table = new Table({
@@ -106,7 +106,7 @@ function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn
   const zeros = points.some((p) => p.zero);
   return {
     charts: [chart],
-    heading: h("h3", { tabindex: "-1" }, nameOf(name), nth > 1 ? ` (no. ${nth} of this name)` : ""),
+    heading: h("h3", { tabindex: "-1" }, nameOf(name), nth > 1 ? ` (no. ${nth} with this name)` : ""),
     nodes: [
       list("facts", facts),
       h(
@@ -119,8 +119,8 @@ function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn
             [h("span", { class: "down" }, "▼"), ` ${grouped(down)} down`],
             others ? [`● ${grouped(others)} other strong ${what}`] : null,
             binned ? [h("span", { class: "swatch" }), `${grouped(binned)} others, binned`] : null,
-            zeros ? ["◎ p-value 0, at the edge"] : null,
-            undrawn ? [`${grouped(undrawn)} without a place here`] : null,
+            zeros ? ["◎ p-value 0, drawn at the edge"] : null,
+            undrawn ? [`${grouped(undrawn)} not drawn`] : null,
           ]),
         ),
         h(
@@ -128,16 +128,16 @@ function rowsView(report, { kind, name, nth, facts, rows, total, behind, undrawn
           h(
             "div", { class: "tools" },
             h("label", { for: "shown" }, "Show"), choice, h("span", { class: "grow" }),
-            table.saveButton("This table as CSV", () => table.rows),
+            table.saveButton("Save table as CSV", () => table.rows),
             table.saveButton(
-              whole ? `All ${counted(total, "row")} as CSV` : `The ${counted(strong.length, "row")} carried as CSV`,
+              whole ? `Save all ${counted(total, "row")} as CSV` : `Save ${counted(strong.length, "row")} as CSV`,
               () => strong, whole ? [] : [`${strong.length}-of-${total}-rows`],
             ),
           ),
           whole ? null : h(
             "p", { class: "hint carried" },
-            `This page has ${grouped(strong.length)} of ${counted(total, "row")}: hits and the strongest others. `
-            + "The results file has all.",
+            `This page has ${grouped(strong.length)} of ${counted(total, "row")}: hits and the strongest other rows. `
+            + "The results file has all rows.",
           ),
           table.element,
         ),
@@ -177,7 +177,7 @@ function comparisonView(report, t, nth, geneGo) {
       cells,
       own < 0 ? null : [`own gene${ownName(report, t)}: ${report.effect.axis} `, h("b", {}, report.effect.text(a.own_size[t])),
         a.own_hit[t] ? " (a hit)" : " (not a hit)"],
-      left ? [`the ${grouped(a.row_hits[t])} strongest hits are here, ${grouped(left)} are not`] : null,
+      left ? [`the ${grouped(a.row_hits[t])} strongest hits are shown, ${grouped(left)} are left out`] : null,
     ],
     rows: report.rowsOfComparison(t),
     total: a.rows[t],
@@ -203,10 +203,10 @@ function geneView(report, g, nth, comparisonGo) {
     name: report.genes[g],
     nth,
     facts: [
-      [`a hit of `, h("b", {}, grouped(hits)), ` of ${counted(a.gene_rows[g], "perturbation")} it was tested in`],
+      [`a hit in `, h("b", {}, grouped(hits)), ` of ${counted(a.gene_rows[g], "perturbation")} tested`],
       fact(grouped(a.gene_hits_up[g]), "up"),
       fact(grouped(a.gene_hits_down[g]), "down"),
-      hits > carried ? [`${grouped(hits - carried)} hits are not carried by this page`] : null,
+      hits > carried ? [`${grouped(hits - carried)} hits are not on this page`] : null,
     ],
     rows,
     total: a.gene_rows[g],
@@ -229,7 +229,7 @@ function missingView(kind, name, close) {
     charts: [],
     heading: h("h3", { tabindex: "-1" }, `No ${what} is called `, nameOf(name)),
     nodes: close.length
-      ? [h("p", {}, "Close to it:"), list("", close.map((entry) => [h("a", { href: entry.go }, nameOf(entry.name)), ` (${entry.kind})`]))]
-      : [h("p", {}, "No name is close to it. The search finds parts of names.")],
+      ? [h("p", {}, "Similar names:"), list("", close.map((entry) => [h("a", { href: entry.go }, nameOf(entry.name)), ` (${entry.kind})`]))]
+      : [h("p", {}, "There are no similar names. The search also finds parts of names.")],
   };
 }

@@ -217,7 +217,7 @@ def open_frame(root: Any, name: str, store: str) -> StoredFrame:
 
 def _no_frame(store: str, name: str) -> FileFormatError:
     return FileFormatError(
-        f"{store} is not laid out as anndata writes it: no {name} with an index."
+        f"{store} is not laid out as anndata writes it: it has no {name} with an index."
     )
 
 
@@ -268,8 +268,8 @@ def read_column(node: Any, what: str) -> Column:
         if node.dtype.kind in _NUMERIC:
             return _checked(_numbers(node, what), what)
     raise UnsupportedDataError(
-        f"{what} has the encoding {encoding or 'none'!r}; supported are categorical, string-array, "
-        f"numeric and bool arrays, and the nullable ones."
+        f"{what} has the encoding {encoding or 'none'!r}. Supported: categorical, string-array, "
+        "numeric and bool arrays, and the nullable ones."
     )
 
 
@@ -302,7 +302,7 @@ def _checked(values: np.ndarray, what: str) -> Values:
         return Values(values, np.zeros(len(values), bool))
     if values.dtype.kind not in _NUMERIC:
         raise UnsupportedDataError(
-            f"{what} has dtype {values.dtype}; supported are text, categories, numbers and bool."
+            f"{what} has dtype {values.dtype}. Supported: text, categories, numbers and bool."
         )
     return Values(values, values != values)  # only NaN differs from itself
 
@@ -315,21 +315,21 @@ def _masked(values: np.ndarray, mask: np.ndarray, what: str) -> Values:
 def _check_mask(shape: tuple[int, ...], mask: Any, what: str) -> None:
     if mask.dtype.kind not in "bui" or mask.shape != shape:
         raise FileFormatError(
-            f"{what} is malformed: it has {prod(shape)} values, but a mask of {prod(mask.shape)} "
-            f"{mask.dtype}. Write it again."
+            f"{what} is malformed: it has {prod(shape)} values, but its mask has "
+            f"{prod(mask.shape)} values of type {mask.dtype}. Write it again."
         )
 
 
 def _categorical(codes: Column, categories: Column, what: str) -> Labels:
     numbers, found = as_values(codes).values, as_values(categories)
     if numbers.dtype.kind not in "iu":
-        raise FileFormatError(f"{what} is malformed: its codes are {numbers.dtype}.")
+        raise FileFormatError(f"{what} is malformed: its codes have dtype {numbers.dtype}.")
     names = object_array(found.values.tolist())
     labels = Labels(numbers.astype(np.int64), names)
     if labels.codes.max(initial=-1) >= len(names) or labels.codes.min(initial=-1) < -1:
         raise FileFormatError(f"{what} is malformed: a code has no category.")
     if found.missing.any() or len(as_labels(found).categories) < len(names):
-        raise FileFormatError(f"{what} is malformed: a category is missing, or there twice.")
+        raise FileFormatError(f"{what} is malformed: a category is missing or repeated.")
     return labels
 
 

@@ -89,22 +89,23 @@ def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
 def _open_path(path: str) -> h5py.File:
     if "://" in path:
         raise FileFormatError(
-            f"{path} is an h5ad file behind a URL, where only zarr stores are read. Copy it to a "
-            "file system, convert it to zarr (adata.write_zarr), or give it opened with fsspec."
+            f"{path} is an h5ad file at a URL, but only zarr stores can be read from URLs. Copy it "
+            "to a file system, convert it to zarr (adata.write_zarr), or open it with fsspec and "
+            "pass the open file."
         )
     if mode_of(Path(path)) is None:
         raise MissingFileError(f"There is no file {shown(path)}. Check the path.")
     if is_folder(is_there(Path(path), "The file")):
         raise FileFormatError(
-            f"{path} is a folder; only h5ad files (HDF5) are read, and folders that are zarr "
-            "stores, with a file .zgroup or zarr.json."
+            f"{path} is a folder but not a zarr store: it has no .zgroup or zarr.json file. Pass "
+            "an h5ad file (HDF5) or a zarr store."
         )
     try:
         return h5py.File(path, "r")
     except PermissionError as error:  # the file system checks more than the mode
         raise UnreadableFileError(
-            f"The file {shown(path)} cannot be read: permission is missing. Grant it, or use a "
-            "copy."
+            f"The file {shown(path)} cannot be read: permission denied. Grant read permission, or "
+            "use a copy."
         ) from error
     except OSError as error:
         if not h5py.is_hdf5(path):
@@ -133,13 +134,13 @@ def _open_object(file: Any, name: str) -> h5py.File:
 
 def _not_hdf5(name: str, size: int) -> FileFormatError:
     return FileFormatError(
-        f"{name} is not an HDF5 file ({size} bytes). An h5ad file, as AnnData.write_h5ad writes "
-        "it, is needed."
+        f"{name} is not an HDF5 file ({size} bytes). Pass an h5ad file as written by "
+        "AnnData.write_h5ad."
     )
 
 
 def _cannot_open(name: str, error: OSError) -> FileFormatError:
     return FileFormatError(
-        f"{name} cannot be opened: truncated, damaged, or open for writing elsewhere. Copy or "
-        f"download it again. HDF5 says: {error}"
+        f"{name} cannot be opened: it is truncated, damaged, or open for writing elsewhere. Copy "
+        f"or download it again. HDF5 says: {error}"
     )

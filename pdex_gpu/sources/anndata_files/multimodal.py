@@ -23,8 +23,8 @@ def many_modalities(data: Any) -> UnsupportedDataError:
     names = [str(name) for name in data.mod]
     example = f": data.mod[{names[0]!r}]" if names else ""
     return UnsupportedDataError(
-        f"This is a MuData with the modalities {listing(names)}, and one of them is needed. Give "
-        f"its AnnData{example}."
+        f"This is a MuData object with the modalities {listing(names)}. Pass the AnnData of one of "
+        f"them{example}."
     )
 
 
@@ -43,8 +43,8 @@ def check_one_modality(root: Any, name: str) -> None:
     names = [] if found is None or is_array(found) else list(found)
     example = f": {os.path.join(name, _MODALITIES, names[0])!r}" if names else ""
     raise UnsupportedDataError(
-        f"{name} holds a MuData with the modalities {listing(names)}, and one of them is needed. "
-        f"Add its name to the path{example}."
+        f"{name} holds a MuData object with the modalities {listing(names)}. Add the name of one "
+        f"of them to the path{example}."
     )
 
 

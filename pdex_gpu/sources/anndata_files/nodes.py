@@ -46,7 +46,7 @@ def members(root: Any, name: str) -> Any:
     found = root.get(name, {})
     if is_array(found):
         raise FileFormatError(
-            f"{name} is an array, where a group belongs: not laid out as anndata writes it."
+            f"{name} is an array instead of a group: it is not laid out as anndata writes it."
         )
     return found
 
@@ -64,8 +64,8 @@ def attribute(node: Any, name: str, most: int = _MOST_IN_ATTRIBUTE) -> Any:
         n = prod(attributes.get_id(name).shape or ())
         if n > most:
             raise FileFormatError(
-                f"The attribute {name!r} of {node.name} is malformed: it holds {n:,} values, where "
-                f"at most {most:,} belong. Copy or download the file again."
+                f"The attribute {name!r} of {node.name} is malformed: it holds {n:,} values, but "
+                f"at most {most:,} are valid. Copy or download the file again."
             )
     return attributes.get(name)
 
@@ -151,8 +151,8 @@ def sparse_arrays(
     shape = shape_of(group)
     if unusable or shape is None:
         raise FileFormatError(
-            f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: "
-            "not laid out as anndata writes it."
+            f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: it is not "
+            "laid out as anndata writes it."
         )
     data = open_array(nodes["data"], f"{what}/data", sparse_data="unwritten" not in allow)
     indices = _whole_numbers(open_array(nodes["indices"], f"{what}/indices"))
@@ -203,6 +203,6 @@ def _is_vector(node: Any, kinds: str) -> bool:
 
 def _unsupported(encoding: str, what: str) -> UnsupportedDataError:
     return UnsupportedDataError(
-        f"{what} has the encoding {encoding or 'none'!r}; supported are {SUPPORTED}. "
-        f"Write the file again with one of these."
+        f"{what} has the encoding {encoding or 'none'!r}. Supported: {SUPPORTED}. Write the file "
+        "again in one of these."
     )

@@ -145,7 +145,7 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
             columns: list[Values] = [as_values(column_of(frame, c)) for c in frame.columns]
             return columns, list(frame.columns)
     raise UnsupportedDataError(
-        f"{what} has the encoding {encoding or 'none'!r}; supported are arrays, csr_matrix, "
+        f"{what} has the encoding {encoding or 'none'!r}. Supported: arrays, csr_matrix, "
         "csc_matrix and dataframe."
     )
 

@@ -41,8 +41,8 @@ class DaskBlocks:
         sizes = np.array([n for along in array.chunks for n in along], np.float64)
         if np.isnan(sizes).any():
             raise DataError(
-                f"{what} is a dask array whose chunk sizes are not known. Call "
-                "compute_chunk_sizes() on it first."
+                f"{what} is a dask array whose chunk sizes are unknown. Call compute_chunk_sizes() "
+                "on it first."
             )
         self.array, self.what = array, what
         self.dtype = native_dtype(array.dtype, what)
@@ -179,20 +179,20 @@ class BlockPart:
         is_sparse = sparse.issparse(block)
         if not is_sparse and (kind not in (np.ndarray, np.matrix)):
             raise UnsupportedDataError(
-                f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}; supported are "
-                "numpy arrays, scipy sparse matrices or arrays, and those of cupy and cupyx. "
-                "Convert it with map_blocks."
+                f"{where}, a dask array, is a {kind.__module__}.{kind.__qualname__}. Supported: "
+                "numpy arrays, scipy sparse matrices or arrays, and their cupy and cupyx "
+                "counterparts. Convert it with map_blocks."
             )
         shape = int(self.heights[a]), int(self.widths[b])
         if block.shape != shape:
             raise DataError(
-                f"{where} has shape {block.shape}, but the chunks of the dask array say {shape}. "
-                "Call compute_chunk_sizes() on it."
+                f"{where} has shape {block.shape}, but the chunks of the dask array declare "
+                f"{shape}. Call compute_chunk_sizes() on it."
             )
         if not np.can_cast(block.dtype, self.dtype, "safe"):
             raise DataError(
-                f"{where} has dtype {block.dtype}, but the dask array says {self.stated}. "
-                "Give its values one type with astype."
+                f"{where} has dtype {block.dtype}, but the dask array declares {self.stated}. "
+                "Convert the array to one dtype with astype."
             )
         if not is_sparse:
             return sparse.csr_matrix(np.asarray(block).astype(self.dtype, copy=False))

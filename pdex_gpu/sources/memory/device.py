@@ -49,8 +49,8 @@ def from_device(matrix: Any, *, what: str) -> Source:
         return DeviceCsc(matrix, what)
     kind = type(matrix)
     raise UnsupportedDataError(
-        f"{what} is a {kind.__module__}.{kind.__qualname__} on a CUDA device; supported there are "
-        f"{SUPPORTED}. Convert it first, with its method tocsr()."
+        f"{what} is a {kind.__module__}.{kind.__qualname__} on a CUDA device. Supported there: "
+        f"{SUPPORTED}. Convert it first with its tocsr() method."
     )
 
 
@@ -60,9 +60,9 @@ def _dtype(array: Any, what: str) -> np.dtype:
     native = native_dtype(dtype, what)
     if native != dtype:
         raise UnsupportedDataError(
-            f"{what} has dtype {dtype} on a CUDA device, where values are used as they are; "
-            f"supported there are bool, integers and floats of 32 or 64 bits in this machine's "
-            f"byte order. Convert it first, with astype('{native}')."
+            f"{what} has dtype {dtype} on a CUDA device, where values are used without conversion. "
+            "Supported there: bool, integers and floats of 32 or 64 bits in this machine's byte "
+            f"order. Convert it first with astype('{native}')."
         )
     return dtype
 
@@ -76,7 +76,7 @@ def _check_vector(array: Any, name: str, what: str) -> None:
             return
     raise DataError(
         f"{what} is malformed: {name} must be one-dimensional and contiguous, and on the device "
-        f"as the other parts are. Build the matrix again."
+        "like the other parts. Build the matrix again."
     )
 
 
@@ -85,9 +85,9 @@ def _to_host(array: Any, what: str) -> np.ndarray:
     if not hasattr(array, "get"):
         kind = type(array)
         raise DataError(
-            f"{what} has to be copied from the CUDA device, but its arrays, of type "
-            f"{kind.__module__}.{kind.__qualname__}, have no method get(). Move it to host memory, "
-            f"or make it a matrix of CuPy."
+            f"{what} must be copied from the CUDA device, but its arrays, of type "
+            f"{kind.__module__}.{kind.__qualname__}, have no get() method. Move it to host memory, "
+            "or convert it to a CuPy matrix."
         )
     return np.asarray(array.get())
 

@@ -12,7 +12,7 @@ from ..checks import check_two_dimensional, native_dtype, no_matrix
 from ..whole_numbers import with_native_integers
 from .arrays import CscSource, CsrSource, DenseSource
 
-SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and those of CuPy on a CUDA device"
+SUPPORTED = "numpy arrays, scipy sparse matrices or arrays, and CuPy matrices on a CUDA device"
 
 
 def from_array(matrix: Any, *, what: str) -> Source:
@@ -55,6 +55,6 @@ def from_array(matrix: Any, *, what: str) -> Source:
         return from_device(matrix, what=what)
     kind = type(matrix)
     raise UnsupportedDataError(
-        f"{what} is a {kind.__module__}.{kind.__qualname__}; supported are {SUPPORTED}. "
-        f"Convert it first."
+        f"{what} is a {kind.__module__}.{kind.__qualname__}. Supported: {SUPPORTED}. Convert it "
+        "first."
     )

@@ -39,15 +39,15 @@ class Scratch:
             self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
         except OSError as error:
             raise ScratchError(
-                f"The scratch folder {str(self.folder)!r} cannot be used: {error.strerror}. Name "
+                f"The scratch folder {str(self.folder)!r} cannot be used: {error.strerror}. Choose "
                 "another with scratch=."
             ) from error
         if free < n_bytes:
             self._file.close()
             raise ScratchError(
                 f"The scratch folder {str(self.folder)!r} has {free:,} bytes free, but up to "
-                f"{n_bytes:,} are needed for what does not fit in memory. Name a folder with "
-                "more room with scratch=, or give more memory with memory=."
+                f"{n_bytes:,} are needed for data that do not fit in memory. Choose a folder with "
+                "more free space with scratch=, or allow more memory with memory=."
             )
         self._fd = self._file.fileno()
         self._end = 0
@@ -79,9 +79,9 @@ class Scratch:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             advice = "is full" if full else f"failed: {os.strerror(error.errno or 0)}"
             raise ScratchError(
-                f"The scratch folder {str(self.folder)!r} {advice}, after about "
-                f"{self._end:,} bytes. Name a folder with more room with scratch=, or give more "
-                "memory with memory=."
+                f"The scratch folder {str(self.folder)!r} {advice}, after about {self._end:,} "
+                "bytes. Choose a folder with more free space with scratch=, or allow more memory "
+                "with memory=."
             ) from error
 
     def read(self, offset: int, out: np.ndarray) -> None:
@@ -89,5 +89,5 @@ class Scratch:
         n = read_into(self._fd, offset, out) if out.size else 0
         if n != out.nbytes:
             raise ScratchError(
-                f"The scratch file in {str(self.folder)!r} ended early: was its disk taken away?"
+                f"The scratch file in {str(self.folder)!r} ended early: was its disk disconnected?"
             )

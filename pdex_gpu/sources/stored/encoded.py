@@ -57,7 +57,7 @@ def ends_of(path: str) -> tuple[int, bytes, bytes]:
         It cannot be read, or is not a regular file: reading a pipe would block.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is no file")
+        raise OSError(f"{path} is not a file")
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(HEAD)

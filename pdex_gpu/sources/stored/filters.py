@@ -125,7 +125,7 @@ class Decoder:
         except RuntimeError as error:  # raised by imagecodecs
             raise DecodingError(f"it does not decompress ({error})") from error
         if len(found) != size:
-            raise DecodingError(f"it holds {len(found)} bytes where {size} belong")
+            raise DecodingError(f"it holds {len(found)} bytes instead of {size}")
         if out is not None and not used:
             out[:] = np.frombuffer(found, np.uint8)
         return np.frombuffer(found, np.uint8) if out is None else out

@@ -56,7 +56,7 @@ def check_filters(dataset: h5py.Dataset, what: str) -> None:
             label = name.decode(errors="replace") or "unnamed"
             raise MissingDependencyError(
                 f"{what} is compressed with the HDF5 filter {number} ({label}), which is not "
-                "installed. The package hdf5plugin has most: pip install hdf5plugin."
+                "installed. The package hdf5plugin provides most filters: pip install hdf5plugin."
             )
 
 
@@ -82,12 +82,12 @@ def _texts(dataset: h5py.Dataset, name: str) -> np.ndarray:
     sizes.claim_texts(n, 0, name)
     n_letters = _letters(dataset, name)
     if n_letters is not None:
-        sizes.claim(n_letters, f"the letters of {name} ({n:,} texts)")
+        sizes.claim(n_letters, f"the text of {name} ({n:,} strings)")
         return dataset[:]
     found = np.empty(n, object)
     for piece in sizes.pieces(n, _FEW_TEXTS):
         found[piece] = dataset[piece]
-        sizes.claim(sum(map(len, found[piece])), f"the letters of {name} ({n:,} texts)")
+        sizes.claim(sum(map(len, found[piece])), f"the text of {name} ({n:,} strings)")
     return found
 
 
@@ -288,8 +288,9 @@ class _Contiguous(Hdf5Array):
             n = read_into(self._fd, at, lines)
             if n != lines.nbytes:
                 raise FileFormatError(
-                    f"{self.name}, {position(where)}: the file ends at byte {at + n}, where "
-                    f"{lines.nbytes - n} more belong. It is truncated: copy or download it again."
+                    f"{self.name}, {position(where)}: the file ends at byte {at + n}, "
+                    f"{lines.nbytes - n} bytes too early. It is truncated: copy or download it "
+                    "again."
                 )
 
 
@@ -325,8 +326,8 @@ class _Unfiltered(Hdf5Array):
                 if n != piece.nbytes:
                     raise FileFormatError(
                         f"{self.name}, {position((slice(at, stop),))}: the file ends at byte "
-                        f"{offset + n}, where {piece.nbytes - n} more belong. It is truncated: "
-                        "copy or download it again."
+                        f"{offset + n}, {piece.nbytes - n} bytes too early. It is truncated: copy "
+                        "or download it again."
                     )
             at = stop
         if not in_place:

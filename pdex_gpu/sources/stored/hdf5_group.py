@@ -48,8 +48,8 @@ class StoredGroup:
         found = self.get(name)
         if found is None:
             raise FileFormatError(
-                f"{self._called(name)} is missing, or a link to what is not there. The "
-                "file is damaged, or not laid out as anndata writes it."
+                f"{self._called(name)} is missing, or is a link to something that does not exist. "
+                "The file is damaged, or not laid out as anndata writes it."
             )
         return found
 
@@ -67,7 +67,7 @@ class StoredGroup:
         elif isinstance(name, str | bytes):
             node = self._walk(self._group, _parts(name), self._n_links, what)
         else:
-            raise FileFormatError(f"{what} is a name that is no text. The file is damaged.")
+            raise FileFormatError(f"{what} is a name that is not text. The file is damaged.")
         if node is None:
             return default
         return stored_node(node, what, self._allow, self._n_links)
@@ -79,8 +79,8 @@ class StoredGroup:
         """Follow a path without opening files that are not allowed; None if it leads to nothing."""
         if n_links > _MOST_LINKS:
             raise FileFormatError(
-                f"{what} leads round in a circle: links or virtual datasets refer to each other. "
-                "The file is damaged, or was made so."
+                f"{what} forms a loop: links or virtual datasets refer to each other. The file is "
+                "damaged, or was written that way."
             )
         node = group
         for part in parts:
@@ -104,8 +104,8 @@ class StoredGroup:
         path = _other_file(group.file, os.fsdecode(file_name))
         if path is None:
             raise FileFormatError(
-                f"{what} leads to the file {shown(os.fsdecode(file_name))}, which is not there. "
-                "Copy it, too, or write all into one file."
+                f"{what} leads to the file {shown(os.fsdecode(file_name))}, which does not exist. "
+                "Copy that file too, or write everything to one file."
             )
         _check_place(group.file, path, what, self._allow)
         with h5py.File(path, "r") as file:  # links within it may lead on
@@ -126,7 +126,7 @@ def stored_node(node: Any, what: str, allow: Allowed, n_links: int = 0) -> Any:
         return StoredGroup(node, allow, n_links)
     if not isinstance(node, h5py.Dataset):
         raise FileFormatError(
-            f"{what} is neither data nor a group of data. The file is damaged, or not laid out as "
+            f"{what} is neither a dataset nor a group. The file is damaged, or not laid out as "
             "anndata writes it."
         )
     if node.size:  # also skips an empty dataspace
@@ -158,13 +158,13 @@ def _check_external(dataset: h5py.Dataset, what: str, allow: Allowed) -> None:
     for name, offset, size in dataset.external:
         path = os.path.abspath(name)
         if "external" not in allow:
-            raise external(f"{what} is not in the file: its bytes are to come from {shown(path)}")
+            raise external(f"{what} is not in the file: its bytes would come from {shown(path)}")
         if mode_of(Path(path)) is not None:
-            is_there(Path(path), f"{what}: a part of it comes from a file that cannot be read:")
+            is_there(Path(path), f"{what}: part of it comes from a file that cannot be read:")
             held += min(size, max(0, os.path.getsize(path) - offset))
     needed = dataset.size * dataset.dtype.itemsize
     if held < needed and "unwritten" not in allow:
-        raise unwritten(f"{what} takes {needed:,} bytes of other files, which have {held:,}")
+        raise unwritten(f"{what} needs {needed:,} bytes from other files, which hold only {held:,}")
 
 
 def _check_virtual(dataset: h5py.Dataset, what: str, allow: Allowed, n_links: int) -> None:
@@ -175,7 +175,7 @@ def _check_virtual(dataset: h5py.Dataset, what: str, allow: Allowed, n_links: in
         pieces.setdefault((piece.file_name, piece.dset_name), []).append(piece)
         covered += _n_selected(piece.vspace)
     if covered < dataset.size and "unwritten" not in allow:
-        raise unwritten(f"{what}: of {dataset.size:,} values {covered:,} are said to be anywhere")
+        raise unwritten(f"{what}: only {covered:,} of {dataset.size:,} values have a source")
     for (file_name, name), some in pieces.items():
         if file_name == ".":
             _check_pieces(dataset.file, name, some, what, allow, n_links)
@@ -185,9 +185,9 @@ def _check_virtual(dataset: h5py.Dataset, what: str, allow: Allowed, n_links: in
             if "unwritten" in allow:
                 continue
             raise unwritten(
-                f"{what}: a part of it is to be read from {shown(file_name)}, which is not there"
+                f"{what}: part of it should be read from {shown(file_name)}, which does not exist"
             )
-        _check_place(dataset.file, path, f"{what}: a part of it", allow)
+        _check_place(dataset.file, path, f"{what}: part of it", allow)
         with h5py.File(path, "r") as file:
             _check_pieces(file, name, some, what, allow, n_links)
 
@@ -200,14 +200,14 @@ def _check_pieces(
         return
     if not isinstance(node, h5py.Dataset) or node.shape is None:
         raise unwritten(
-            f"{what}: a part of it is to be {shown(name)} of {file.filename}, where there are no "
-            "such data"
+            f"{what}: part of it should come from {shown(name)} of {file.filename}, which has no "
+            "such dataset"
         )
     for piece in pieces:
         if "unwritten" not in allow and not _holds(node, piece):
             raise unwritten(
-                f"{what}: a part of it is to be {shown(name)} of {file.filename}, which has the "
-                f"shape {node.shape} and ends before"
+                f"{what}: part of it should come from {shown(name)} of {file.filename}, but that "
+                f"dataset is too small: its shape is {node.shape}"
             )
 
 
@@ -245,7 +245,7 @@ def _check_place(file: h5py.File, path: str, what: str, allow: Allowed) -> None:
     real = os.path.realpath(path)
     inside = any(real.startswith(os.path.join(folder, "")) for folder in _folders(file))
     if not inside and "external" not in allow:
-        raise external(f"{what} leads out of the folder of {file.filename}, to {shown(real)}")
+        raise external(f"{what} points outside the folder of {file.filename}, to {shown(real)}")
     is_there(Path(real), f"{what} leads to a file that cannot be read:")
 
 

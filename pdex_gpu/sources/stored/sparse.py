@@ -69,14 +69,14 @@ class SparseArrays:
         place = indices.name.removeprefix(f"{what}/indices")  # " of screen.h5ad"
         if indices.shape[0] != n_stored:
             raise FileFormatError(
-                f"{what}{place} is malformed: it has {n_stored} data but {indices.shape[0]} "
-                "indices, which belong together. Copy the file again, or write it again."
+                f"{what}{place} is malformed: it has {n_stored} data values but {indices.shape[0]} "
+                "indices; the numbers must be equal. Copy or write the file again."
             )
         check_indptr(self.indptr, n_major, n_stored, f"{what}/indptr{place}", FileFormatError)
         if self.indptr[-1] != n_stored:
             raise FileFormatError(
                 f"{what}/indptr{place} is malformed: it ends at {int(self.indptr[-1])}, but there "
-                f"are {n_stored} data and indices. Copy the file again, or write it again."
+                f"are {n_stored} data values and indices. Copy or write the file again."
             )
         self.nnz = int(self.indptr[-1])
         self.bytes_per_entry = self.dtype.itemsize + self.index_dtype.itemsize
@@ -189,8 +189,8 @@ class SparseArrays:
             return
         self.check_unchanged()  # a change takes precedence
         raise FileFormatError(
-            f"{self.indices.name}, entries {first} to {first + n}: all are 0, so that this part "
-            "was never written, or was lost. Copy the file again, or write it again."
+            f"{self.indices.name}, entries {first} to {first + n}: all are 0, so this part was "
+            "never written or was lost. Copy or write the file again."
         )
 
     def load(

@@ -32,7 +32,7 @@ def reading(what: str) -> AbstractContextManager[None]:
         what,
         "zarr",
         "the store is incomplete or damaged, was written with a codec that is not installed, or "
-        "its storage failed, also when asked again",
+        "its storage failed repeatedly",
     )
 
 
@@ -144,9 +144,9 @@ class ZarrArray:
                 file = os.path.join(self._folder or "", key)
             if not (os.path.exists(file) if in_folder else self._has(file)):
                 raise FileFormatError(
-                    f"{self.name}: chunk {i} ({position((slice(first, last),))}) is not there: no "
-                    f"file {file}. The store is incomplete: copy it again. If the entries are "
-                    "zeros in truth, call X.eliminate_zeros() and write it again, or allow it: "
+                    f"{self.name}: chunk {i} ({position((slice(first, last),))}) is missing: there "
+                    f"is no file {file}. The store is incomplete: copy it again. If these entries "
+                    "really are zero, call X.eliminate_zeros() and write the store again, or pass "
                     "allow='unwritten' (--allow unwritten)."
                 )
 
@@ -172,8 +172,8 @@ class ZarrArray:
             what = f"{self.name}, chunk {key}"
             if belongs is not None and belongs != size:
                 raise FileFormatError(
-                    f"{what} has {size:,} bytes, where it says {belongs:,}. It is damaged: copy "
-                    "the store again."
+                    f"{what} has {size:,} bytes but declares {belongs:,}. It is damaged: copy the "
+                    "store again."
                 )
             check_encoded(size, belong, what)
             check_decoded(told, belong, what)
@@ -234,12 +234,12 @@ class _StoreFiles:
         now = self._now()
         if self._before and not now:
             raise FileFormatError(
-                f"{self._root} was removed while it was read. Put it back and start again."
+                f"{self._root} was removed while it was being read. Put it back and run again."
             )
         if now != self._before:
             raise FileFormatError(
-                f"{self._root} was changed while it was read. Start again once nothing writes "
-                "to it."
+                f"{self._root} was changed while it was being read. Run again once nothing is "
+                "writing to it."
             )
 
 

@@ -61,7 +61,7 @@ class StoredZarrGroup:
         """
         if not isinstance(name, str):
             raise FileFormatError(
-                f"{self._group.path} of {place_of(self._group.store)} refers to a name that is no "
+                f"{self._group.path} of {place_of(self._group.store)} refers to a name that is not "
                 "text. The store is damaged."
             )
         node = self._group.get(name)
@@ -102,8 +102,8 @@ def _check_written(array: Any) -> None:
     there = _chunks_there(array, n_chunks)
     if not all(there):
         raise unwritten(
-            f"{what}: {n_chunks - sum(there):,} of {n_chunks:,} "
-            f"chunks are not there, the first of them {chunk_key(array, there.index(False))!r}"
+            f"{what}: {n_chunks - sum(there):,} of {n_chunks:,} chunks are missing, the first of "
+            f"them {chunk_key(array, there.index(False))!r}"
         )
 
 
@@ -181,12 +181,12 @@ class _Guard:
         linked = stat.S_ISLNK(mode) or not self._homes[folder]
         if linked and "external" not in self._allow and not self._is_home(path):
             raise external(
-                f"{key} of {self._root} is a link that leads out of the store, to "
+                f"{key} of {self._root} is a link that points outside the store, to "
                 f"{os.path.realpath(path)!r}"
             )
         if not stat.S_ISREG(mode) and is_there(Path(path), "Of the store,").is_dir():
             raise FileFormatError(
-                f"{path} is a folder, where a file belongs. The store is damaged: copy it again."
+                f"{path} is a folder instead of a file. The store is damaged: copy it again."
             )
 
     def _is_home(self, path: str) -> bool:

@@ -90,14 +90,14 @@ def log_survival(a2: np.ndarray, n_strata: int | np.ndarray = 1) -> np.ndarray:
     a2, strata = np.asarray(a2, np.float64), np.asarray(n_strata)
     if strata.dtype.kind not in "iu":
         raise OptionError(
-            f"n_strata= must be integers, the number of A2 in each sum; found {strata.dtype}. "
-            "Convert them."
+            f"n_strata= must be integers, the number of A2 terms in each sum; found "
+            f"{strata.dtype}. Convert them."
         )
     if strata.size and not 1 <= strata.min() <= strata.max() <= M_MAX:
         raise OptionError(
-            f"n_strata= must be from 1 to {M_MAX}, the number of A2 in each sum; found "
-            f"{strata.min()} to {strata.max()}. Where there is nothing to sum, make the sum NaN "
-            "and n_strata 1."
+            f"n_strata= must be from 1 to {M_MAX}, the number of A2 terms in each sum; found "
+            f"{strata.min()} to {strata.max()}. Where there is nothing to sum, set the sum to NaN "
+            "and n_strata to 1."
         )
     shape = np.broadcast_shapes(a2.shape, strata.shape)
     if strata.size != 1 and math.prod(shape):

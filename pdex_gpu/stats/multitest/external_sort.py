@@ -127,9 +127,9 @@ class FileColumn:
         missing = values.nbytes - read_into(self._file.fileno(), 8 * first, values)
         if missing:
             raise FileFormatError(
-                f"Values {first:,} to {last:,} of a column of {self.n:,} were asked for, but "
-                f"its file {self._file.name!r} ends {missing:,} bytes before that. Was it "
-                "cut short, or its disk taken away? Run again."
+                f"Values {first:,} to {last:,} of a column of {self.n:,} were requested, but its "
+                f"file {self._file.name!r} is {missing:,} bytes too short. It was truncated, or "
+                "its disk was removed. Run again."
             )
         return values
 
@@ -259,7 +259,7 @@ class _Table:
         if up_to[-1] != n:
             raise DataError(
                 f"{n:,} p-values in [{_float(low)}, {_float(high)}] were expected, but "
-                f"{up_to[-1]:,} are there. NaN and numbers below 0 or above 1 are no p-values."
+                f"{up_to[-1]:,} were found. P-values must be between 0 and 1, and not NaN."
             )
 
         def bounds(bucket: int) -> tuple[int, int]:

@@ -61,7 +61,7 @@ class AndersonDarling(StatisticalTest):
         if "midrank" in options:  # scipy's older name
             check_choice("value for midrank:", options["midrank"], (True, False))
             if "variant" in options:
-                raise OptionError("variant= and midrank= say the same. Give one of them.")
+                raise OptionError("variant= and midrank= are the same option; pass only one.")
             variant = "midrank" if options["midrank"] else "right"
         p_values = options.get("p_values", "asymptotic")
         check_choice("value for p_values:", p_values, P_VALUES)
@@ -120,8 +120,8 @@ class AndersonDarling(StatisticalTest):
         """Return the normalised sum of A2 over the strata that define it, and its p-value."""
         if self.p_values == "interpolated":
             raise OptionError(
-                "p_values='interpolated' is scipy's table for one comparison; over strata there "
-                "is p_values='asymptotic' alone."
+                "p_values='interpolated' uses scipy's table, which has no stratified form. With "
+                "strata=, use p_values='asymptotic'."
             )
         total, variance = np.zeros((n_rows, n_genes)), np.zeros((n_rows, n_genes))
         n_strata = np.zeros((n_rows, n_genes), np.int64)

@@ -89,11 +89,11 @@ class StatisticalTest(ABC):
     nan_policy: str = "raise"
 
     @property
-    def why_reference(self) -> str | None:
+    def why_numpy(self) -> str | None:
         """Return why the compiled kernels cannot run the test; None if they can."""
         if self.nan_policy == "raise":
             return None
-        return f"nan_policy={self.nan_policy!r}: no compiled kernel does this"
+        return f"nan_policy={self.nan_policy!r}: no compiled kernel supports this"
 
     @property
     def refuses_nan(self) -> bool:
@@ -128,7 +128,7 @@ class StatisticalTest(ABC):
         """
         raise OptionError(
             f"metric={self.metric!r} has no stratified form with these options, so strata= cannot "
-            "be given. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
+            "be used. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
         )
 
 

@@ -74,8 +74,8 @@ def check_options(metric: str, options: Mapping[str, Any], call: Iterable[str] =
                 text += f" Did you mean {meant}?"
         raise OptionError(
             f"{text} metric {metric!r} has no option {name!r}. "
-            f"Its options are {listing(OWN[metric])}, and as scipy names them: "
-            f"{listing(scipy_options(metric))}. The former go with none of the latter."
+            f"Its options are {listing(OWN[metric])}, and in scipy's names "
+            f"{listing(scipy_options(metric))}. Options from the two lists cannot be combined."
         )
 
 

@@ -1,4 +1,4 @@
-"""Tests with options that only scipy has: one scipy call per pair, on the reference kernel set."""
+"""Tests with options that only scipy has: one scipy call per pair, on the numpy kernel set."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class ScipyPairs(StatisticalTest):
         self._check()
 
     @property
-    def why_reference(self) -> str:
-        """See :attr:`.two_sample.base.StatisticalTest.why_reference`."""
+    def why_numpy(self) -> str:
+        """See :attr:`.two_sample.base.StatisticalTest.why_numpy`."""
         given = ", ".join(f"{k}={shown(v)}" for k, v in self.options.items())
-        return f"{given}: no compiled kernel does this"
+        return f"{given}: no compiled kernel supports this"
 
     def _check(self) -> None:
         """Refuse options that scipy does not know, and values that it does not accept."""
@@ -51,16 +51,17 @@ class ScipyPairs(StatisticalTest):
         for name in self._scipy_options:
             if name not in known:
                 raise OptionError(
-                    f"Option {name!r} of metric {self.metric!r} goes with none that scipy alone "
-                    f"has, as {listing(set(self._scipy_options) & set(known))}. Leave one out."
+                    f"Option {name!r} of metric {self.metric!r} cannot be combined with options "
+                    f"that only scipy has: {listing(set(self._scipy_options) & set(known))}. "
+                    "Leave out one or the other."
                 )
         x = np.linspace(0.0, 3.0, 12)
         try:
             self._call(x, x**2)
         except Exception as error:  # scipy may raise anything for bad values
             raise OptionError(
-                f"scipy refuses the options {shown(self.options)} for metric {self.metric!r}: "
-                f"{shown(error)}."
+                f"scipy rejects the options {shown(self.options)} for metric {self.metric!r}: "
+                f"{shown(error)}. Correct them."
             ) from error
 
     def measure(self, kernels: Any, block: Any, genes: slice, contrast: Contrast) -> Measured:
@@ -77,7 +78,7 @@ class ScipyPairs(StatisticalTest):
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:
             return self._call(*_as_floats(target, reference, ranked=self.metric != "t-test"))
-        except (ValueError, IndexError, ZeroDivisionError):  # scipy cannot judge this pair
+        except (ValueError, IndexError, ZeroDivisionError):  # undefined for this pair
             return np.nan, 1.0
 
     def _call(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:

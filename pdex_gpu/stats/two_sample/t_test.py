@@ -52,7 +52,7 @@ class TTest(StatisticalTest):
         if "equal_var" in options:  # scipy's name
             check_choice("value for equal_var:", options["equal_var"], (True, False))
             if "variance" in options:
-                raise OptionError("variance= and equal_var= say the same. Give one of them.")
+                raise OptionError("variance= and equal_var= are the same option; pass only one.")
             variance = "pooled" if options["equal_var"] else "welch"
         return cls(variance, alternative, nan_policy_of(options), options)
 
@@ -103,8 +103,8 @@ class TTest(StatisticalTest):
         """Test the target's coefficient in ``x ~ stratum + target``, by ordinary least squares."""
         if self.variance != "pooled":
             raise OptionError(
-                f"variance={self.variance!r} has no stratified form: the linear model with an "
-                "effect for each stratum has one variance. Give variance='pooled', or no strata=."
+                f"variance={self.variance!r} has no stratified form: the linear model with one "
+                "effect per stratum has a single variance. Pass variance='pooled', or no strata=."
             )
         effect, error, df = fixed_effect(strata, n_rows, n_genes)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -64,7 +64,9 @@ class Wilcoxon(StatisticalTest):
         if "use_continuity" in options:  # scipy's name
             check_choice("value for use_continuity:", options["use_continuity"], (True, False))
             if "continuity" in options:
-                raise OptionError("continuity= and use_continuity= say the same. Give one of them.")
+                raise OptionError(
+                    "continuity= and use_continuity= are the same option; pass only one."
+                )
             given["continuity"] = options["use_continuity"]
         check_choice("value for continuity:", given["continuity"], (True, False))
         check_choice("value for tie_correction:", given["tie_correction"], (True, False))
@@ -174,11 +176,10 @@ class Wilcoxon(StatisticalTest):
     def _check_reach(self, m: int, n: int) -> None:
         if self.method == "exact" and min(m, n) * m * n > _EXACT_REACH:
             raise OptionError(
-                f"method='exact' is out of reach for groups of {n} and {m} cells: it would take "
-                f"too long (the limit is {_EXACT_REACH:,} for the product of both sizes and the "
-                f"smaller one, and this is {min(m, n) * m * n:,}). Use method='auto', which is "
-                f"exact where a group has at most {AUTO_EXACT} cells and no values are tied, or "
-                "'asymptotic'."
+                f"method='exact' would take too long for groups of {n} and {m} cells: the product "
+                f"of both sizes and the smaller one is {min(m, n) * m * n:,}, above the limit of "
+                f"{_EXACT_REACH:,}. Use method='auto', which is exact if a group has at most "
+                f"{AUTO_EXACT} cells and no values are tied, or 'asymptotic'."
             )
 
     def _exact(

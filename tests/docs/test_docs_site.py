@@ -1,0 +1,384 @@
+"""The site: built strictly, every page in two clicks, no dead link, nothing fetched or stale."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlparse
+
+import pytest
+from repository import ROOT
+
+import pdex_gpu
+from pdex_gpu import errors
+from pdex_gpu.results import schema
+
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.skipif(
+    not all((ROOT / name).exists() for name in ("docs/conf.py", "benchmarks/results", "docker")),
+    reason="not run from a checkout",
+)
+
+#: No page of text, and none has to be found by clicking.
+_ASIDE = {"genindex.html", "search.html"}
+
+
+@pytest.fixture(scope="session")
+def tables():
+    """The module that makes the tables of the site."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        import tables
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+    return tables
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as ``make docs`` builds it: any warning is an error. Takes 12 s alone."""
+    for module in ("sphinx", "myst_nb", "numpydoc", "latex2mathml", "sphinx_copybutton"):
+        pytest.importorskip(module, reason="needs the extra docs")
+    pytest.importorskip("sphinx_book_theme", reason="needs the extra docs")
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes builds it for all
+        base = base.parent
+    folder, done = base / "site", base / "site-built"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + 300
+        while not done.exists():
+            assert time.monotonic() < deadline, "the site is not built by another process"
+            time.sleep(0.2)
+    else:
+        _write_whole(done, _build(folder / "html"))
+    assert done.read_text("utf-8") == ""
+    return folder / "html"
+
+
+def _build(html: Path) -> str:
+    """Build the site; what went wrong, or nothing."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-b", "html"]
+    built = subprocess.run(
+        [*command, str(DOCS), str(html)], capture_output=True, text=True, check=False
+    )
+    return built.stderr or "sphinx failed" if built.returncode else ""
+
+
+def _write_whole(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(text, "utf-8")
+    unfinished.rename(path)
+
+
+class _Page(HTMLParser):
+    """Links, anchors and what the browser would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.sidebar: list[str] = []
+        self.anchors: set[str] = set()
+        self.loaded: list[str] = []
+        self._navigation = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if "id" in found:
+            self.anchors.add(found["id"])
+        if tag == "nav":
+            self._navigation += 1
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+            if self._navigation:
+                self.sidebar.append(found["href"])
+        if tag in ("script", "img", "iframe", "source") and "src" in found:
+            self.loaded.append(found["src"])
+        if tag == "link" and found.get("rel") in ("stylesheet", "preload", "icon"):
+            self.loaded.append(found["href"])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "nav":
+            self._navigation -= 1
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[str, _Page]:
+    return {
+        path.relative_to(site).as_posix(): _Page(path.read_text("utf-8"))
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.parts
+    }
+
+
+def _local(page: str, link: str) -> tuple[str, str]:
+    """Page and anchor that a link of the site leads to."""
+    address, anchor = urldefrag(link)
+    if not address:
+        return page, anchor
+    parts: list[str] = list(Path(page).parent.parts)
+    for part in Path(unquote(address)).parts:
+        if part == "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts), unquote(anchor)
+
+
+def test_there_are_the_pages(pages):
+    wanted = [
+        "index", "quickstart", "install", "docker", "backends", "numbers", "comparisons",
+        "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
+        "performance", "scaling", "records", "benchmarking", "troubleshooting", "architecture",
+        "contributing", "changes", "api/index", "genindex", "search",
+    ]  # fmt: skip
+    assert {f"{name}.html" for name in wanted} <= set(pages)
+    for notebook in (DOCS / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{notebook.stem}.html" in pages
+
+
+def test_every_page_is_one_click_from_every_other(pages):
+    for name, page in pages.items():
+        if name in _ASIDE:
+            continue
+        reached = {_local(name, link)[0] for link in page.sidebar} | {name}
+        assert set(pages) <= reached, name
+
+
+def test_no_link_is_dead(site, pages):
+    n_links = 0
+    for name, page in pages.items():
+        for link in page.links + page.loaded:
+            if urlparse(link).scheme or link.startswith("//"):
+                continue
+            target, anchor = _local(name, link.split("?")[0])
+            assert (site / target).is_file(), f"{name}: {link}"
+            if anchor and target in pages:
+                assert anchor in pages[target].anchors or anchor == "", f"{name}: {link}"
+            n_links += 1
+    assert n_links > 1000
+
+
+def test_nothing_is_fetched_to_read_it(site, pages):
+    for name, page in pages.items():
+        for link in page.loaded:
+            assert not urlparse(link).scheme or link.startswith("data:"), f"{name}: {link}"
+            assert not link.startswith("//"), f"{name}: {link}"
+    text = "".join(path.read_text("utf-8") for path in site.rglob("*.html"))
+    assert "cdn." not in text
+    assert "MathJax" not in text
+    for path in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", path.read_text("utf-8")), path
+
+
+def test_formulas_are_drawn(site):
+    text = (site / "numbers.html").read_text("utf-8")
+    assert text.count("<math") > 60
+    math = "".join(re.findall(r"<math.*?</math>", text, re.DOTALL))
+    assert "\\" not in math.replace("\\\\", "")  # a command that the converter does not know
+    assert "merror" not in text
+
+
+def test_every_public_name_is_in_the_reference(site):
+    inventory = _inventory(site / "objects.inv")
+    wanted = {f"pdex_gpu.{name}" for name in pdex_gpu.__all__} - {"pdex_gpu.__version__"}
+    wanted |= {f"pdex_gpu.pl.{name}" for name in pdex_gpu.pl.__all__}
+    wanted |= {f"pdex_gpu.errors.{name}" for name in _classes(errors)}
+    wanted |= {
+        "pdex_gpu.results.schema",
+        "pdex_gpu.results.schema.COLUMNS",
+        "pdex_gpu.results.schema.EXTRA_COLUMNS",
+    }
+    wanted |= {"pdex_gpu.Progress"}
+    assert wanted <= inventory.keys(), sorted(wanted - inventory.keys())
+
+
+def _classes(module) -> Iterator[str]:
+    for name, value in vars(module).items():
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            yield name
+
+
+def _inventory(path: Path) -> dict[str, str]:
+    """Names of the reference, and where they are."""
+    head, content = path.read_bytes().split(b"zlib.\n", 1)
+    assert b"inventory version 2" in head
+    lines = zlib.decompress(content).decode().splitlines()
+    return {line.split()[0]: line.split()[3] for line in lines}
+
+
+# --- what tables say ------------------------------------------------------------------------
+
+
+def test_every_column_has_its_line(tables, site):
+    known = tables.load("columns")
+    names = {c.name for c in (*schema.COLUMNS, *schema.EXTRA_COLUMNS)}
+    labels = {c.name for c in schema.COLUMNS if c.kind == "label"}
+    assert known.keys() == names - labels
+    text = (site / "numbers.html").read_text("utf-8")
+    for column in (*schema.COLUMNS, *schema.EXTRA_COLUMNS):
+        assert f">{column.name}</span>" in text, column.name
+
+
+def test_sources_named_beside_formulas_are_listed(tables):
+    listed = (DOCS / "numbers.md").read_text("utf-8").split("## Sources")[1]
+    years = {
+        (surname, year)
+        for entry in tables.load("columns").values()
+        for surname, year in re.findall(r"([A-Z][a-z]+) (\d{4})", entry.get("source", ""))
+    }
+    assert len(years) > 6
+    for surname, year in years:
+        lines = [line for line in listed.splitlines() if f"({year})" in line and surname in line]
+        # Coauthors are named in the list, so the last of several names is enough.
+        assert len(lines) == 1, (surname, year)
+
+
+def test_records_are_shown(tables, site):
+    text = (site / "records.html").read_text("utf-8")
+    found = tables.records()
+    assert found
+    for path in found:
+        assert path.stem in text
+        assert tables.record(path).count("|") > 50
+
+
+def _tables(tables) -> dict[str, str]:
+    """Every table that the site's pages ask for, by what they ask."""
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    sys.path.insert(0, str(Path(tables.__file__).parent))
+    try:
+        import generated
+    finally:
+        sys.path.pop(0)
+    asked = {
+        words
+        for page in DOCS.rglob("*.md")
+        for words in re.findall(r"^```\{generated\} (.+)$", page.read_text("utf-8"), re.M)
+    }
+    return {words: generated._MADE[words.split()[0]](*words.split()[1:]) for words in asked}
+
+
+def test_no_table_shows_a_hole(tables):
+    """Neither an empty cell, nor what Python calls nothing."""
+    made = _tables(tables)
+    assert len(made) > 15
+    for asked, text in made.items():
+        for line in text.splitlines():
+            if not line.startswith("|"):
+                continue
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            assert all(cells), (asked, line)
+            if asked == "records":
+                assert not {"None", "nan", "inf"} & set(re.findall(r"\w+", line)), (asked, line)
+    assert not re.search(r"\b(None|nan)\b", made["records"])
+
+
+def test_a_record_without_versions_names_none(tables, tmp_path):
+    content = tables.json.loads(tables.records()[0].read_text("utf-8"))
+    for known, said in (
+        ({"numpy": "2.4.6", "python": None}, "numpy 2.4.6."),
+        ({"python": "3.11.7", "scipy": "1.17"}, "Python 3.11.7, scipy 1.17."),
+        ({}, None),
+    ):
+        content["versions"] = {"pdex_gpu": known}
+        path = tmp_path / "cpu.json"
+        path.write_text(tables.json.dumps(content), "utf-8")
+        text = tables.record(path)
+        assert "None" not in text
+        assert (said in text.splitlines()) if said else ("Python" not in text.split("###")[0])
+
+
+def test_a_record_says_what_is_in_it(tables):
+    cpu = next(path for path in tables.records() if path.stem.startswith("cpu"))
+    made = tables.record(cpu)
+    content = tables.json.loads(cpu.read_text("utf-8"))
+    times = content["tasks"]["wilcoxon-log1p"]["seconds"]
+    ratio = times["illico"]["median"] / times["pdex_gpu"]["median"]
+    assert f"| `wilcoxon-log1p` | illico | {times['illico']['median']:.3g} |" in made
+    assert f"| {ratio:.3g} |" in made
+    for name in content["figures"]:
+        assert f"`{name}`" in made
+
+
+# --- messages -------------------------------------------------------------------------------
+
+
+def test_every_class_has_a_message_and_advice(tables):
+    kinds = set(_classes(errors)) - {"PdexGpuError"}
+    assert set(tables.load("troubles")) == kinds
+
+
+def test_quoted_messages_stand_in_the_code(tables):
+    known = tables.messages()
+    n_quoted = 0
+    for kind, entries in tables.load("troubles").items():
+        texts = [" ".join(m.text.split()) for m in known if m.kind == kind]
+        for entry in entries:
+            assert set(entry) == {"message", "cause", "do"}
+            parts = [part.strip() for part in entry["message"].split("…")]
+            pattern = ".*".join(map(re.escape, parts))
+            assert any(re.search(pattern, text) for text in texts), entry["message"]
+            assert max(map(len, parts)) > 10 or entry["message"] in texts, entry["message"]
+            n_quoted += 1
+    assert n_quoted > 40
+
+
+def test_all_messages_are_listed(tables, site):
+    text = (site / "troubleshooting.html").read_text("utf-8")
+    plain = re.sub(r"<[^>]+>", "", text).replace("&#39;", "'").replace("&quot;", '"')
+    plain = " ".join(plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").split())
+    known = tables.messages()
+    assert len(known) > 250
+    for message in known:
+        assert " ".join(message.text.split()) in plain, message
+
+
+def test_messages_are_read_from_the_code_as_they_are_raised(tables):
+    """Two that are put together in different ways, as raised."""
+    found = {m.text for m in tables.messages() if m.kind == "OptionError"}
+    with pytest.raises(errors.OptionError) as caught:
+        pdex_gpu.open_result(DOCS)
+    pattern = next(t for t in found if t.endswith("Pass the .parquet file of a result in it."))
+    assert re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), str(caught.value))
+    assert "Unknown metric '…'. Did you mean '…'? Available (…): …." in found
+
+
+# --- prose ----------------------------------------------------------------------------------
+
+
+_PATH = re.compile(r"`((?:pdex_gpu|tests|docs|benchmarks|kernels|docker)/[\w./*-]+)`")
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md") if "_build" not in p.parts),
+)
+def test_files_that_pages_name_exist(page):
+    for path in _PATH.findall((DOCS / page).read_text("utf-8")):
+        found = list(ROOT.glob(path.rstrip("/"))) or list((ROOT / "pdex_gpu").glob(path))
+        assert found, f"{page}: {path}"
+
+
+def test_the_extra_is_what_the_site_needs():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    names = {re.split(r"[<>=\[;]", line)[0] for line in extras["docs"]}
+    assert names == {
+        "latex2mathml", "myst-nb", "numpydoc", "sphinx", "sphinx-book-theme", "sphinx-copybutton"
+    }  # fmt: skip
+    assert any("docs" in line for line in extras["test"] if line.startswith("pdex-gpu["))
+    assert "docs" in (DOCS / "install.md").read_text("utf-8")
