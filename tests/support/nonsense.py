@@ -491,6 +491,7 @@ _CALLS = (
     Target("Numpy", _own("Numpy"), lambda world, rng: {}, (), 0.1),
     *(Target(name, _own(name), lambda world, rng: {}, (), 0.5)
       for name in ("Wilcoxon", "AndersonDarling", "TTest", "KolmogorovSmirnov")),
+    Target("Dask", _own("Dask"), lambda world, rng: {}, (), 0.1),
 )  # fmt: skip
 
 #: Public classes, and which attribute of a world is one.
