@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .compat.pdex_0_3 import pdex
     from .compat.scanpy import rank_genes_groups
     from .estimation.estimate import Estimate, estimate
+    from .request.engines import Dask
     from .results.file import ResultFile, open_result
     from .results.memory import DEResult
     from .stats.two_sample.anderson_darling import AndersonDarling
@@ -35,6 +36,7 @@ _WHERE = {
     "Cpu": "backends.options",
     "Cuda": "backends.options",
     "DEResult": "results.memory",
+    "Dask": "request.engines",
     "Estimate": "estimation.estimate",
     "KolmogorovSmirnov": "stats.two_sample.kolmogorov_smirnov",
     "Progress": "utils.progress",
@@ -61,6 +63,7 @@ __all__ = [
     "Cpu",
     "Cuda",
     "DEResult",
+    "Dask",
     "Estimate",
     "KolmogorovSmirnov",
     "Numpy",

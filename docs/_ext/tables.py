@@ -67,14 +67,12 @@ def columns(which: str) -> str:
     """The columns of results, ``"always"`` or ``"extra"``: meaning, NaN, formula, source."""
     from pdex_gpu.results import schema
 
-    known = load("columns")
     rows = []
     for column in schema.COLUMNS if which == "always" else schema.EXTRA_COLUMNS:
-        more = known.get(column.name, {})
-        name = code(column.name) + ("" if column.kind == "float64" else f" {column.kind}")
+        name = code(column.name) + ("" if column.dtype == "float64" else f" {column.dtype}")
         nan = "" if column.missing == "never" else f"; NaN {column.missing}"
-        formula = f"${more['formula']}$" if "formula" in more else ""
-        rows.append((name, column.meaning + nan, formula, more.get("source", "")))
+        formula = f"${column.formula}$" if column.formula else ""
+        rows.append((name, column.meaning + nan, formula, column.source))
     return markdown(("column", "meaning", "formula", "source"), rows)
 
 

@@ -15,7 +15,8 @@ from ..backends.contract import NonFiniteError
 from ..design.labels import object_array
 from ..design.lone_surrogates import writable, writable_labels
 from ..design.naming import quoted
-from ..engines.plan import Plan, make_plan
+from ..engines.memory_model import MemoryModel
+from ..engines.plan import Plan, Schedule, make_plan
 from ..errors import (
     DataError,
     FileFormatError,
@@ -401,15 +402,11 @@ def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) 
     needed = 8 * len(samples) * source.n_genes
     try:
         return make_plan(
-            source,
-            len(samples),
-            packed_bytes=packed_bytes,
-            budget=budget,
-            n_workers=1,
-            n_threads=None,
-            processors=cpu_count(),
+            MemoryModel.of(source, len(samples), packed_bytes),
+            Schedule(processors=cpu_count()),
+            budget,
             reserved=needed,
-            run=run,
+            parallel_map=run,
         )
     except MemoryBudgetError as error:
         raise MemoryBudgetError(

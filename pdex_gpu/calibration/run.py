@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Unpack
 
 import numpy as np
 
+from ..columns.registry import extra_columns
 from ..design.build import make_design
 from ..design.comparisons.registry import find_comparison
 from ..design.labels import Labels, combined, object_array
@@ -29,7 +30,6 @@ from ..pipeline.execute import compare
 from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
 from ..results.memory import DEResult
-from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..columns.registry import centre_of
 from ..errors import OptionError, unknown
 from ..errors import shown as worded
 from ..results.base import Result
@@ -29,14 +30,6 @@ from .axes import (
 _FOLD_CHANGE, _DIFFERENCE = RATIO.scaled_column, DIFFERENCE.scaled_column
 _SIGNED = "signed_log10_p"
 _EFFECTS = {effect.scaled_column: effect for effect in (RATIO, DIFFERENCE)}
-
-# Columns with a middle value that means no change: these are shown in two colours.
-_AROUND_0 = (
-    _FOLD_CHANGE, "log2_fold_change_scanpy", "log2_fold_change_seurat",
-    "log2_fold_change_geometric", _SIGNED, "percent_change", "rank_biserial", _DIFFERENCE,
-    "mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g", "z",
-)  # fmt: skip
-_MIDDLE = dict.fromkeys(_AROUND_0, 0.0) | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
 
 _LABELS = {
     **{name: axis_text(effect) for name, effect in _EFFECTS.items()},
@@ -138,7 +131,9 @@ def heatmap(
         return ax
     low, high = _limits(cells, value)
     # Cluster what the eye sees: differences beyond the colour range do not count.
-    known = np.nan_to_num(np.clip(cells, low, high), nan=_MIDDLE.get(value, low))
+    middle = _middle(value)
+    unchanged = low if middle is None else middle
+    known = np.nan_to_num(np.clip(cells, low, high), nan=unchanged)
     by_row, by_gene = _order(known), _order(known.T)
     cells, hit = cells[np.ix_(by_row, by_gene)], hit[np.ix_(by_row, by_gene)]
     rows, genes = rows[by_row], genes[by_gene]
@@ -151,6 +146,11 @@ def heatmap(
     title(ax, text)
     _names(ax, [found.name(t) for t in rows], [found.features[g] for g in genes])
     return ax
+
+
+def _middle(value: str) -> float | None:
+    """Return the value that means no change: values with it are shown in two colours."""
+    return 0.0 if value == _SIGNED else centre_of(value)
 
 
 def _columns(result: Result, value: object) -> list[str]:
@@ -260,12 +260,13 @@ def _size(n_rows: int, n_genes: int) -> tuple[float, float]:
 def _limits(cells: np.ndarray, value: str) -> tuple[float, float]:
     """Return the values of the first and the last colour."""
     known = cells[~np.isnan(cells)]
-    if value not in _MIDDLE:
+    middle = _middle(value)
+    if middle is None:
         low, high = (float(q) for q in np.quantile(known, (0.01, 0.99)))
         return (low, high) if low < high else (low, low + 1.0)
-    sizes = np.abs(known - _MIDDLE[value])
+    sizes = np.abs(known - middle)
     far = float(np.quantile(sizes, 0.99)) or float(np.max(sizes)) or 1.0
-    return _MIDDLE[value] - far, _MIDDLE[value] + far
+    return middle - far, middle + far
 
 
 def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) -> None:
@@ -273,7 +274,7 @@ def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) 
     from matplotlib.colors import Normalize
 
     # Red and blue, and the steps of cividis, are distinguishable with any kind of colour vision.
-    name = "RdBu_r" if value in _MIDDLE else "cividis"
+    name = "cividis" if _middle(value) is None else "RdBu_r"
     colours = colormaps[name].with_extremes(bad=_NO_VALUE)
     known = cells[~np.isnan(cells)]
     beyond = (bool((known < limits[0]).any()), bool((known > limits[1]).any()))
@@ -298,11 +299,11 @@ def _marks(ax: Any, hit: np.ndarray, cells: np.ndarray, value: str) -> bool:
     if side < 5.0 or not hit.any():
         return False
     size = min(0.4 * side, 5.0) ** 2
-    middle = _MIDDLE.get(value, -np.inf)  # without a middle, all are marked alike
-    for which, marker in (
-        (cells >= middle, "^" if value in _MIDDLE else "o"),
-        (cells < middle, "v"),
-    ):
+    middle = _middle(value)
+    kinds = [(np.full(cells.shape, True), "o")]
+    if middle is not None:
+        kinds = [(cells >= middle, "^"), (cells < middle, "v")]
+    for which, marker in kinds:
         row, column = np.nonzero(hit & which)
         ax.scatter(column, row, size, "black", marker=marker, edgecolors="white", linewidths=0.4)
     return True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..design.comparisons.base import Comparison
     from ..stats.two_sample.base import StatisticalTest
     from ..utils.progress import Progress
+    from .engines import Dask
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
@@ -52,7 +53,7 @@ class Options(TypedDict, total=False):
     fdr_scope: Literal["all", "target", "gene"]
     # where and how
     backend: Literal["auto", "cpu", "numpy", "cuda"] | BackendOptions
-    engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"]
+    engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"] | Dask
     client: Any
     memory: str | float | int | None
     scratch: str | os.PathLike[str] | None

@@ -221,6 +221,13 @@ class _Reader:
             if name in (schema.names if digests is None else digests.columns)
         }
         types |= further
+        foreign = [n for n in (digests.columns if digests else ()) if n not in types]
+        if foreign and set(foreign) <= set(schema.names):
+            raise FileFormatError(
+                f"{self._shown} has columns that are not known here: {listing(foreign)}. Import "
+                "the package that registers them (pdex_gpu.columns.registry.register), then open "
+                "the file."
+            )
         missing = [name for name in types if name not in schema.names]
         if missing:
             self._refuse(f"it lacks the columns {missing}")

@@ -84,7 +84,7 @@ class DEResult(Result):
             *(name for name in EXTRA if isinstance(columns, Mapping) and name in columns),
         )
         if not isinstance(columns, Mapping) or set(columns) != set(known):
-            raise OptionError(f"columns must be {VALUES}, then any of {EXTRA}, got {given}.")
+            raise OptionError(f"columns must be {VALUES}, then any of {tuple(EXTRA)}, got {given}.")
         super().__init__(targets, references, features, known, provenance, within, kept)
         shape = (len(targets), len(features))
         for name, values in columns.items():

@@ -29,8 +29,7 @@ from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, sc
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends.cpu import kernel_set
-from pdex_gpu.engines import schedule
-from pdex_gpu.engines.plan import Plan
+from pdex_gpu.engines.plan import Plan, leave_out
 from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError, ScaleWarning
 from pdex_gpu.pipeline.output import WRITERS
 from pdex_gpu.sinks.base import RangeResult
@@ -800,7 +799,7 @@ def test_too_little_room_is_found_before_work(tmp_path, monkeypatch):
 def test_left_out_of_a_plan(stored, cuts):
     n_genes = len(stored)
     edges = (0, *sorted(cut for cut in cuts if cut < n_genes), n_genes)
-    plan = schedule.leave_out(Plan(edges, 7, 2, 3), np.array(stored, np.uint8))
+    plan = leave_out(Plan(edges, 7, 2, 3), np.array(stored, np.uint8))
     assert (plan.budget, plan.n_workers, plan.n_threads) == (7, 2, 3)
     assert (plan.edges[0], plan.edges[-1]) == (0, n_genes)
     assert all(a < b for a, b in zip(plan.edges[:-1], plan.edges[1:], strict=True))

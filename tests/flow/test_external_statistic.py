@@ -23,7 +23,7 @@ from pdex_gpu.report.payload import collect
 from pdex_gpu.results.schema import COLUMNS
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 from pdex_gpu.stats import METRICS, StatisticalTest, make_test, register
-from pdex_gpu.stats.two_sample.base import Caveat, Judged, judged
+from pdex_gpu.stats.two_sample.base import Caveat, TestResult, make_result
 from pdex_gpu.stats.two_sample.options import alternative_option, option, options_of
 
 
@@ -49,7 +49,9 @@ class WelchZ(StatisticalTest):
     def measure(self, kernels: Any, block: Any, genes: slice, contrast: Any) -> tuple[()]:
         return ()
 
-    def judge(self, measured: Any, sides: Any, *, z: bool = False, log10_p: bool = False) -> Judged:
+    def evaluate(
+        self, measured: Any, sides: Any, *, z: bool = False, log10_p: bool = False
+    ) -> TestResult:
         x, y = sides.target, sides.reference
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.sqrt(x.m2 / (x.n - 1.0) / x.n + y.m2 / (y.n - 1.0) / y.n)
@@ -57,8 +59,8 @@ class WelchZ(StatisticalTest):
         if self.halved:
             statistic = statistic / 2.0
         if self.alternative == "two-sided":
-            return judged(statistic, 2.0 * special.ndtr(-np.abs(statistic)))
-        return judged(statistic, special.ndtr(-statistic if self.alternative == "greater"
+            return make_result(statistic, 2.0 * special.ndtr(-np.abs(statistic)))
+        return make_result(statistic, special.ndtr(-statistic if self.alternative == "greater"
                                               else statistic))  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import OptionError
 from ...utils.lazy_modules import LazyModule
-from .base import Caveat, Judged, Measured, StatisticalTest, Stratum, judged
+from .base import Caveat, StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
 from .options import nan_policy_option, option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...backends.contract import KernelSet
     from ...design.contrasts import Contrast
-    from ..samples import Sides
+    from ..samples import SamplePair
 else:
     np = LazyModule("numpy")
 
@@ -83,12 +83,19 @@ class AndersonDarling(StatisticalTest):
                 "cannot be calibrated. Leave it out, or pass p_values='asymptotic'."
             )
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         return (kernels.anderson_darling(block, genes, contrast, variant=self.variant),)
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         (a2,) = measured
         return self.finish(a2, sides.target.n, sides.reference.n, log10_p=log10_p)
 
@@ -99,7 +106,7 @@ class AndersonDarling(StatisticalTest):
         n_reference: np.ndarray,
         *,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return the normalised statistic and the p-value.
 
         Parameters
@@ -112,21 +119,21 @@ class AndersonDarling(StatisticalTest):
         statistic = (a2 - 1.0) / _sigmas(n_target, n_reference)
         if self.p_values == "interpolated":
             p_value = _interpolated(statistic)
-            return judged(statistic, p_value, None, np.log10(p_value) if log10_p else None)
+            return make_result(statistic, p_value, None, np.log10(p_value) if log10_p else None)
         return self._in_the_limit(statistic, 1, log10_p)
 
     def _in_the_limit(
         self, statistic: np.ndarray, n_strata: int | np.ndarray, log10_p: bool
-    ) -> Judged:
+    ) -> TestResult:
         from ..distributions.anderson_darling import log_survival
 
         spread = np.sqrt(_LIMIT_VARIANCE * n_strata)
         logarithm = log_survival(n_strata + spread * statistic, n_strata)
         p_value = np.exp(logarithm)
         logarithm *= 1.0 / math.log(10.0)
-        return judged(statistic, p_value, None, logarithm if log10_p else None)
+        return make_result(statistic, p_value, None, logarithm if log10_p else None)
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -134,7 +141,7 @@ class AndersonDarling(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return the normalised sum of A2 over the strata that define it, and its p-value."""
         if self.p_values == "interpolated":
             raise OptionError(

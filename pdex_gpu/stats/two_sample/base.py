@@ -1,4 +1,4 @@
-"""The base class of the tests: how a test describes itself, measures, and judges."""
+"""The base class of the tests: how a test describes itself, measures, and evaluates."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ if TYPE_CHECKING:
 
     from ...backends.contract import KernelSet
     from ...design.contrasts import Contrast
-    from ..samples import Sides
+    from ..samples import SamplePair
 else:
     np = LazyModule("numpy")
 
-#: Arrays of shape (n_targets, n_genes), so that genes can be judged a few at a time.
-Measured: TypeAlias = "tuple[np.ndarray, ...]"
+#: Arrays of shape (n_targets, n_genes), so that genes can be evaluated a few at a time.
+SufficientStatistics: TypeAlias = "tuple[np.ndarray, ...]"
 
 _SAMPLES = {"x", "y", "a", "b", "data1", "data2", "samples", "args", "kwargs", "kwds"}
 
 
 @dataclass(frozen=True)
-class Judged:
+class TestResult:
     """The results of a test for every (target, gene) pair; shape (n_targets, n_genes), float64.
 
     Attributes
     ----------
     statistic : numpy.ndarray
-        NaN where a pair cannot be judged, unless the test defines a value.
+        NaN where a pair cannot be tested, unless the test defines a value.
     p_value : numpy.ndarray
-        1 where a pair cannot be judged.
+        1 where a pair cannot be tested.
     z : numpy.ndarray or None
         Signed standard normal deviate, if requested.
     log10_p : numpy.ndarray or None
         log10 of the p-value, also where the p-value underflows, if requested.
     """
+
+    __test__: ClassVar[bool] = False  # no test case, although pytest would take it for one
 
     statistic: np.ndarray
     p_value: np.ndarray
@@ -57,13 +59,13 @@ class Stratum:
     Attributes
     ----------
     measured : tuple of numpy.ndarray
-    sides : Sides
+    sides : SamplePair
     rows : numpy.ndarray, shape (n_targets,), int64
         Row of the result that each target belongs to, -1 for none.
     """
 
-    measured: Measured
-    sides: Sides
+    measured: SufficientStatistics
+    sides: SamplePair
     rows: np.ndarray
 
 
@@ -112,13 +114,17 @@ class StatisticalTest(ABC):
         Options as given, for provenance; of a test that was made as an object, those that differ
         from their defaults.
     needs_m2 : bool
-        Whether `judge` uses second moments.
+        Whether `evaluate` uses second moments.
     has_z : bool
         Whether the test has a standard normal deviate.
     has_log10_p : bool
         Whether the test has log10 of p-values that underflow.
+    gives_u2 : bool
+        Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
+    variance : str
+        The variance of confidence intervals of mean differences: one of `t_test.VARIANCES`.
     nan_policy : {"raise", "omit", "propagate"}
-        Treatment of NaN: raise an error, leave the cell out for that gene, or do not judge the
+        Treatment of NaN: raise an error, leave the cell out for that gene, or do not test the
         comparisons that involve it.
     """
 
@@ -135,6 +141,8 @@ class StatisticalTest(ABC):
     needs_m2: bool = False
     has_z: bool = False
     has_log10_p: bool = True
+    gives_u2: ClassVar[bool] = False
+    variance: str = "welch"
     nan_policy: str = "raise"
 
     def __post_init__(self) -> None:
@@ -206,16 +214,23 @@ class StatisticalTest(ABC):
         return self.nan_policy == "raise"
 
     @abstractmethod
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
-        """Compute what `judge` needs from the kernels in addition to moments."""
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
+        """Compute what `evaluate` needs from the kernels in addition to moments."""
 
     @abstractmethod
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         """Return the statistic, the p-value and the optional values requested."""
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -223,7 +238,7 @@ class StatisticalTest(ABC):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return one statistic and p-value per row, from all its strata.
 
         Raises
@@ -237,14 +252,14 @@ class StatisticalTest(ABC):
         )
 
 
-def judged(
+def make_result(
     statistic: np.ndarray,
     p_value: np.ndarray,
     z: np.ndarray | None = None,
     log10_p: np.ndarray | None = None,
-) -> Judged:
-    """Build the result, setting p-values of pairs that could not be judged to 1, as pdex does."""
+) -> TestResult:
+    """Build the result, setting p-values of pairs that could not be tested to 1, as pdex does."""
     p_value[np.isnan(p_value)] = 1.0
     if log10_p is not None:
         log10_p[np.isnan(log10_p)] = 0.0
-    return Judged(statistic, p_value, z, log10_p)
+    return TestResult(statistic, p_value, z, log10_p)

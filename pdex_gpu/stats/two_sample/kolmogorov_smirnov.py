@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...utils.lazy_modules import LazyModule
-from .base import Caveat, Judged, Measured, StatisticalTest, judged
+from .base import Caveat, StatisticalTest, SufficientStatistics, TestResult, make_result
 from .options import alternative_option, nan_policy_option
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ...backends.contract import KernelSet
     from ...design.contrasts import Contrast
-    from ..samples import Sides
+    from ..samples import SamplePair
 else:
     np, special = LazyModule("numpy"), LazyModule("scipy.special")
 
@@ -45,13 +45,20 @@ class KolmogorovSmirnov(StatisticalTest):
         ),
     )
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         found = kernels.kolmogorov_smirnov(block, genes, contrast)
         return found.above, found.below
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         above, below = measured
         n, m = sides.target.n, sides.reference.n
         if self.alternative == "two-sided":
@@ -63,10 +70,10 @@ class KolmogorovSmirnov(StatisticalTest):
                 from ..distributions.log_tails import log10_kolmogorov, log10_of
 
                 logarithm = log10_of(p_value, lambda far: log10_kolmogorov(x.ravel()[far]))
-            return judged(d, p_value, None, logarithm)
+            return make_result(d, p_value, None, logarithm)
         d = (above if self.alternative == "greater" else below) / (n * m)
         large, small = np.maximum(n, m), np.minimum(n, m)
         x = np.sqrt(n * m / (n + m)) * d
         exponent = -2.0 * x * x - 2.0 * x * (large + 2.0 * small) / np.sqrt(n * m * (n + m)) / 3.0
         p_value = np.clip(np.exp(exponent), 0.0, 1.0)
-        return judged(d, p_value, None, exponent / np.log(10.0) if log10_p else None)
+        return make_result(d, p_value, None, exponent / np.log(10.0) if log10_p else None)

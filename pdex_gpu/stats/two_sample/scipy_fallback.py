@@ -14,8 +14,8 @@ from ...backends.contract import scale_exponent
 from ...design.contrasts import Contrast
 from ...errors import OptionError, listing, shown
 from ...utils.checks import check_choice
-from ..samples import Sides
-from .base import Judged, Measured, StatisticalTest, judged
+from ..samples import SamplePair
+from .base import StatisticalTest, SufficientStatistics, TestResult, make_result
 from .options import NAN_POLICIES, options_of
 
 _LARGEST_INTEGER = 2.0**53  # beyond this, float64 does not distinguish all integers
@@ -78,16 +78,23 @@ class ScipyPairs(StatisticalTest):
                 f"{shown(error)}. Correct them."
             ) from error
 
-    def measure(self, kernels: Any, block: Any, genes: slice, contrast: Contrast) -> Measured:
-        found: Measured = kernels.each_pair(block, genes, contrast, self._pair)
+    def measure(
+        self, kernels: Any, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
+        found: SufficientStatistics = kernels.each_pair(block, genes, contrast, self._pair)
         return found
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         statistic, p_value = measured
         with np.errstate(divide="ignore"):
-            return judged(statistic, p_value, None, np.log10(p_value) if log10_p else None)
+            return make_result(statistic, p_value, None, np.log10(p_value) if log10_p else None)
 
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import OptionError
 from ...utils.lazy_modules import LazyModule
-from .base import Judged, Measured, StatisticalTest, Stratum, judged
+from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
 from .options import alternative_option, nan_policy_option, option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...backends.contract import KernelSet
     from ...design.contrasts import Contrast
-    from ..samples import Sides
+    from ..samples import SamplePair
 else:
     np = LazyModule("numpy")
 
@@ -55,22 +55,29 @@ class TTest(StatisticalTest):
     uses_ranks = False
     needs_m2 = True
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         return ()
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         t, df = self.statistic(sides)
-        return self._judged(t, df, log10_p)
+        return self._result(t, df, log10_p)
 
-    def statistic(self, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
+    def statistic(self, sides: SamplePair) -> tuple[np.ndarray, np.ndarray]:
         """Return t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
         error, df = standard_error(sides, self.variance)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return (sides.target.mean - sides.reference.mean) / error, df
 
-    def _judged(self, t: np.ndarray, df: np.ndarray, log10_p: bool) -> Judged:
+    def _result(self, t: np.ndarray, df: np.ndarray, log10_p: bool) -> TestResult:
         from ..distributions.log_tails import log10_of, log10_student_t
         from ..distributions.student_t import survival
 
@@ -91,9 +98,9 @@ class TTest(StatisticalTest):
                 return found + (_LOG10_2 if doubled else 0.0)
 
             logarithm = log10_of(p_value, far)
-        return judged(t, p_value, None, logarithm)
+        return make_result(t, p_value, None, logarithm)
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -101,7 +108,7 @@ class TTest(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Test the target's coefficient in ``x ~ stratum + target``, by ordinary least squares."""
         if self.variance != "pooled":
             raise OptionError(
@@ -110,10 +117,10 @@ class TTest(StatisticalTest):
             )
         effect, error, df = fixed_effect(strata, n_rows, n_genes)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._judged(effect / error, df, log10_p)
+            return self._result(effect / error, df, log10_p)
 
 
-def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]:
+def standard_error(sides: SamplePair, variance: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the standard error of the difference of means and its degrees of freedom.
 
     Both are as in `scipy.stats.ttest_ind`.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import OptionError
 from ...utils.lazy_modules import LazyModule
-from .base import Judged, Measured, StatisticalTest, Stratum, judged
+from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
 from .options import alternative_option, nan_policy_option, option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...backends.contract import KernelSet
     from ...design.contrasts import Contrast
-    from ..samples import Sides
+    from ..samples import SamplePair
 else:
     np, special = LazyModule("numpy"), LazyModule("scipy.special")
 
@@ -69,14 +69,22 @@ class Wilcoxon(StatisticalTest):
     stratified_form = "van Elteren's test"
     scipy_name = "mannwhitneyu"
     has_z = True
+    gives_u2 = True
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         sums = kernels.rank_sums(block, genes, contrast)
         return sums.u2, sums.ties
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         u2, ties = measured
         return self.finish(u2, ties, sides.target.n, sides.reference.n, z=z, log10_p=log10_p)
 
@@ -89,7 +97,7 @@ class Wilcoxon(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return U of the target sample and its p-value.
 
         Parameters
@@ -136,7 +144,7 @@ class Wilcoxon(StatisticalTest):
                 self._log10_exact(logarithm[t], p_value[t], tested[t], genes,
                                   int(np.broadcast_to(n_target, u.shape)[t, 0]),
                                   int(np.broadcast_to(n_reference, u.shape)[t, 0]))  # fmt: skip
-        return judged(u, p_value, signed, logarithm)
+        return make_result(u, p_value, signed, logarithm)
 
     def _signed(self, excess: np.ndarray, spread: np.ndarray) -> np.ndarray:
         """Return the deviate with the sign of the shift; 0 where there is no spread."""
@@ -209,7 +217,7 @@ class Wilcoxon(StatisticalTest):
                 found[t] = untied
         return found
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -217,7 +225,7 @@ class Wilcoxon(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return van Elteren's weighted sum of U, and its p-value by the normal approximation.
 
         A stratum has m target and n reference cells, N = m + n. The statistic is the sum of
@@ -258,4 +266,4 @@ class Wilcoxon(StatisticalTest):
         np.clip(p_value, 0.0, 1.0, out=p_value)
         logarithm = self._log10(p_value, tested) if log10_p else None
         signed = np.where(variance > 0.0, deviate, 0.0) if z else None
-        return judged(total, p_value, signed, logarithm)
+        return make_result(total, p_value, signed, logarithm)

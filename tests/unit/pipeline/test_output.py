@@ -340,7 +340,7 @@ def test_errors_of_the_data_leave_nothing(tmp_path):
 
 
 def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
-    monkeypatch.setattr("pdex_gpu.engines.schedule.RESULTS_PER_RANGE", 4 * 2 + 3)  # 4 groups
+    monkeypatch.setattr("pdex_gpu.engines.memory_model.RESULTS_PER_RANGE", 4 * 2 + 3)  # 4 groups
     seen = []
 
     def look(progress: Any) -> None:
