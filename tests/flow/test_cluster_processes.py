@@ -190,7 +190,7 @@ def kill_a_worker(client: Any, rng: random.Random, killed: list[int]) -> None:
 
 def wait_for_another(client: Any, killed: int) -> None:
     """Wait until two workers run, none of them the one that was killed."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         pids = list(client.run(os.getpid, on_error="ignore").values())
         if len(pids) == 2 and killed not in pids:
@@ -219,7 +219,7 @@ def killed_in(stage: str, larger: Path, whole: bytes, folder: Path, times: int) 
                     threading.Timer(delay, kill).start()
 
             assert compare(larger, client, folder / f"{i}.parquet", progress=report) == whole
-            until = time.monotonic() + 20
+            until = time.monotonic() + 600
             while len(killed) < 2 and time.monotonic() < until:
                 time.sleep(0.01)
             assert len(killed) == 2
@@ -280,7 +280,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
                "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]  # fmt: skip
     processes = [start(command, cwd=folder)]
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         address = ""
         while not address and time.monotonic() < until:
             time.sleep(0.05)
@@ -290,7 +290,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
                   "--no-dashboard", "--no-nanny", "--local-directory", str(folder)]  # fmt: skip
         processes += [start(worker, cwd=folder) for _ in range(2)]
         with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=600)
         yield address, processes[0]
     finally:
         for process in processes:
@@ -305,7 +305,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
 def test_the_scheduler_is_lost(
     stage: str, larger: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pdex_gpu.engines.dask.connect._TIMEOUT", 4.0)
+    monkeypatch.setattr("pdex_gpu.engines.dask.connect._TIMEOUT", 15.0)
     out = tmp_path / "de.parquet"
     folder = tmp_path / "cluster"
     folder.mkdir()
