@@ -489,7 +489,7 @@ def test_what_decoders_say():
         decoder.decode(b"", 0, 40, None)
     with pytest.raises(DecodingError, match="holds 40 bytes instead of 44"):
         decoder.decode(zlib.compress(shuffled), 0, 44, None)
-    with pytest.raises(DecodingError, match="holds 36 bytes where 40"):
+    with pytest.raises(DecodingError, match="holds 36 bytes instead of 40"):
         decoder.decode(shuffled[:36], 0b11, 40, np.zeros(40, np.uint8))
 
 

@@ -303,6 +303,7 @@ def test_what_a_callable_raises_while_compiling_comes_out(clock):
         assert seen[-1].phase == "reading"
 
 
+@pytest.mark.thorough
 def test_numba_compiling_is_seen_and_its_cache_is_not(tmp_path):
     """In a process of its own, with a cache of its own: first compiled, then loaded."""
     script = """
