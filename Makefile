@@ -78,13 +78,16 @@ $(VENV)/.browser: $(BIN)/python
 # What `make test` leaves out, and `make test-all` runs by the other targets.
 LEFT_OUT := thorough or hostile or slow or image
 
+# A file goes to one worker, which makes what its tests share once.
+WORKERS_BY_FILE = -n $(WORKERS) --dist loadfile
+
 # The inner loop: every kernel set but the emulated devices.
 check: lint
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not ($(LEFT_OUT))" -k "not emulated" \
+	$(BIN)/python -m pytest $(WORKERS_BY_FILE) -m "not ($(LEFT_OUT))" -k "not emulated" \
 		tests/unit tests/contract $(PYTEST_ARGS)
 
 test: lint $(VENV)/.browser
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not ($(LEFT_OUT))" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS_BY_FILE) -m "not ($(LEFT_OUT))" $(PYTEST_ARGS)
 
 # What continuous integration runs. No test is run twice.
 test-all: test test-thorough test-hostile test-peers test-cupy test-images

@@ -17,7 +17,7 @@ from brute_force import BACKENDS, counts, frame, rows_of, run, screen
 
 import pdex_gpu
 from pdex_gpu.cli import main
-from pdex_gpu.cli.options import _complete_columns
+from pdex_gpu.cli.kinds import _complete_columns
 from pdex_gpu.columns import registry
 from pdex_gpu.columns.at_end import EndValues
 from pdex_gpu.columns.base import AtEnd, Column, GeneByGene, Needs

@@ -425,7 +425,9 @@ def test_a_chunk_of_another_length(tmp_path, change, compressed):
         else:
             node.id.write_direct_chunk((600,), content, filter_mask=1)
     text = refusal(path)
-    assert "does not decompress" in text or f"it holds {2400 + change} bytes instead of 2400" in text
+    assert (
+        "does not decompress" in text or f"it holds {2400 + change} bytes instead of 2400" in text
+    )
 
 
 def test_a_file_that_ends_within_a_chunk(tmp_path):
