@@ -818,12 +818,12 @@ def test_all_are_those_that_the_driver_sees(monkeypatch: pytest.MonkeyPatch) -> 
     assert probe.device_numbers() == (0, 1, 2)
     found = probe.probe_asked("all")
     assert (found.usable, found.devices) == (True, (Device(2, "GPU 2"),))
-    assert "GPU 0, device 0 has compute capability 3.7, and 7.0 or later is needed" in found.reason
+    assert "GPU 0, device 0 has compute capability 3.7, but 7.0 or later is needed" in found.reason
     assert "GPU 1, device 1 has" in found.reason
     assert not probe.probe_asked((1, 2)).usable
     found = probe.probe_asked((2, 7))
     assert not found.usable
-    assert "there is no device 7; there are: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.reason
+    assert "there is no device 7; available: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.reason
     monkeypatch.setattr(driver, "ask", lambda: driver.Driver(None, (), "no NVIDIA driver"))
     monkeypatch.setattr(probe, "_usable", {})
     found = probe.probe_asked("all")

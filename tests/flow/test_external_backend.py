@@ -204,7 +204,7 @@ def test_it_is_taken_by_name_or_variable_and_not_by_auto(monkeypatch: pytest.Mon
     assert on_host().name == "cpu"
     with pytest.raises(OptionError, match=r"Unknown backend 'abacos'\. Did you mean 'abacus'\?"):
         choose_backend("abacos")
-    with pytest.raises(OptionError, match="device=0 chooses among CUDA devices, but backend='aba"):
+    with pytest.raises(OptionError, match="device=0 selects a CUDA device, but backend='aba"):
         choose_backend("abacus", 0)
     monkeypatch.setenv(ENVIRONMENT, "abacus")
     assert choose_backend().reason == f"{ENVIRONMENT}=abacus was requested"

@@ -81,7 +81,7 @@ def test_choices_in_types_are_those_of_the_library():
     from pdex_gpu.utils.progress import Progress
 
     names = {
-        "BackendOptions": BackendOptions, "Comparison": Comparison, "Progress": Progress,
+        "Dask": pdex_gpu.Dask, "BackendOptions": BackendOptions, "Comparison": Comparison, "Progress": Progress,
         "StatisticalTest": StatisticalTest, "Backend": Backend,
     }  # fmt: skip
     hints = get_type_hints(Options, localns=names)
