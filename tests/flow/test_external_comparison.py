@@ -27,7 +27,7 @@ from pdex_gpu.design.comparisons import (
 from pdex_gpu.design.comparisons.registry import _REGISTERED
 from pdex_gpu.engines.dask import worker_state
 from pdex_gpu.errors import LabelError, OptionError
-from pdex_gpu.pipeline import execute
+from pdex_gpu.pipeline import into_file
 from pdex_gpu.utils.exit_codes import Exit
 
 BACKEND = "cpu"
@@ -162,8 +162,8 @@ def test_it_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         identities.append(real(*arguments))
         return identities[-1]
 
-    real = execute.run_identity
-    monkeypatch.setattr(execute, "run_identity", spy)
+    real = into_file.run_identity
+    monkeypatch.setattr(into_file, "run_identity", spy)
     run(comparison="next", out=tmp_path / "r.parquet")
     assert pdex_gpu.open_result(tmp_path / "r.parquet").provenance["comparison"] == "next"
     assert [identity["comparison"] for identity in identities] == ["next"]

@@ -364,7 +364,7 @@ def test_a_device_of_another_backend(machine, monkeypatch, name):
     ):
         choose_backend(name, 0)
     monkeypatch.setenv(registry.ENVIRONMENT, name)
-    with pytest.raises(OptionError, match=f"but PDEX_GPU_BACKEND={name} was asked"):
+    with pytest.raises(OptionError, match=f"but PDEX_GPU_BACKEND={name} was requested"):
         choose_backend("auto", 0)
 
 
