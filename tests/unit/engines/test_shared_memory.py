@@ -96,6 +96,7 @@ def run(data, *, engine="shared_memory", n_workers=1, **options):
 # --- the same results -----------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", MEMORY)
 def test_same_bits_as_threads(how, tmp_path, segments):
     adata = stored(how, logged(), tmp_path)
@@ -120,6 +121,7 @@ def test_same_bits_for_every_metric_and_kernel_set(options):
     assert_same_bits(run(adata, **options), run(adata, engine="threads", **options))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", ["strided", "view", "int64", "bool"])
 def test_same_bits_of_unusual_matrices(kind):
     values = counts()
