@@ -533,7 +533,7 @@ def test_another_call_is_refused(tmp_path, whole, options, says, there_before):
         ("pdex_gpu.pipeline.identity.__version__", "9.9", "version of pdex_gpu: "),
         ("pdex_gpu.pipeline.identity.version", lambda package: "0.1", "version of numpy: "),
         (
-            "pdex_gpu.pipeline.identity.compiler",
+            "pdex_gpu.pipeline.identity.compilers",
             lambda backend: {"numba": "0"},
             "version of numba: ",
         ),

@@ -67,6 +67,7 @@ def compare(adata: anndata.AnnData, name: str, x: Any, metric: str, **options: A
     )  # fmt: skip
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("kernels", "dtype"),
     [

@@ -260,6 +260,7 @@ def test_categories_without_a_cell_are_no_groups():
 BAD_CELL, BAD_GENE = 31, 5
 
 
+@pytest.mark.sampled(every=5)
 @every_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
