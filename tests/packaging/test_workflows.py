@@ -21,14 +21,36 @@ def steps(workflow: Path) -> list[dict[str, str]]:
     return [step for job in jobs for step in job["steps"]]
 
 
+def called(step: dict[str, str]) -> list[str]:
+    """The targets of the Makefile that a step calls."""
+    found = re.match(r"make((?: [a-z-]+)+)", step.get("run", ""))
+    return found[1].split() if found else []
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_targets_exist(workflow):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert {"test", "test-gpu"} <= targets
     for step in steps(workflow):
-        called = re.match(r"make((?: [a-z-]+)+)", step.get("run", ""))
-        assert not called or set(called[1].split()) <= targets
+        assert set(called(step)) <= targets
         assert ("run" in step) != ("uses" in step)
+
+
+def test_every_change_is_tested_as_make_test_all_does():
+    (line,) = re.findall(r"^test-all: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    run = [target for step in steps(ROOT / ".github/workflows/test.yml") for target in called(step)]
+    assert sorted(run) == sorted(line.split())
+
+
+def test_every_mark_is_described_and_chosen_by_a_target():
+    marks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    names = {re.split(r"\W", mark)[0] for mark in marks["markers"]}
+    makefile = (ROOT / "Makefile").read_text()
+    (left_out,) = re.findall(r"^LEFT_OUT := (.*)$", makefile, re.M)
+    chosen = set(re.findall(r"-m \"?(\w+)", makefile)) - {"pip", "pytest", "venv", "sphinx", "not"}
+    assert chosen - {"gpu"} == set(left_out.split(" or ")) <= names  # gpu tests skip themselves
+    guide = (ROOT / "docs" / "contributing.md").read_text()
+    assert all(f"`{name}" in guide for name in names - {"real_data"})
 
 
 def test_every_python_that_is_supported_is_tested():
