@@ -309,6 +309,7 @@ def test_64_bit_integers_lose_no_bit(kernels: ModuleType, dtype: str, kind: str)
     assert (found["u2"][0, 0], found["ties"][0, 0]) == exact_rank_sums(target, control)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("gene_start", [0, 3])
 def test_every_layout_gives_the_same_bits(
@@ -470,6 +471,7 @@ def test_fractional_is_what_pdex_calls_log_transformed(
     assert block.summary.fractional is fractional
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("layout", ["C", "F", "csr-int32", "csc-int32"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_smallest_and_largest_value_of_the_cells_that_take_part(

@@ -422,7 +422,7 @@ def run_small(metric: str, **options: Any) -> DEResult:
     return run(screen(matrix, CODES[SOME]), metric, groups=None, **options)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("metric", "n_workers", "times", "step"),
     [("wilcoxon", 1, 1, 1), ("anderson", 2, 2, 2), ("t-test", 2, 3, 3)],

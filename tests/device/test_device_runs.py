@@ -53,6 +53,7 @@ def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return send
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", ["counts", "float32", "float64", "int64"])
 def test_agrees_with_the_reference(on_device: Any, dtype: str, metric: str) -> None:
@@ -96,6 +97,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_every_design_agrees_with_the_reference_and_the_cpu(

@@ -101,7 +101,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield client
 
 
-@pytest.mark.sampled(every=7)
+@pytest.mark.thorough
 @pytest.mark.parametrize("metric", ["wilcoxon", "ks", "anderson", "t-test"])
 @pytest.mark.parametrize("storage", ["h5ad csr", "zarr csc", "h5ad dense", "dask rows csr"])
 def test_cpu_and_emulated_gpu_workers(mixed: Any, storage: str, metric: str, tmp_path: Path):
@@ -114,6 +114,7 @@ def test_cpu_and_emulated_gpu_workers(mixed: Any, storage: str, metric: str, tmp
     assert_same_bits(found, wanted)
 
 
+@pytest.mark.thorough
 def test_both_kinds_of_workers_had_work(mixed: Any, tmp_path: Path):
     before = sum(mixed.run(_used).values())
     data = STORAGE["h5ad csr"](logged(), tmp_path)
@@ -129,6 +130,7 @@ def _emulate_one_that_is_lost() -> None:
     EmulatedCuda(prepare=lambda device: device.lose(after=3)).install(pytest.MonkeyPatch())
 
 
+@pytest.mark.thorough
 @posix
 def test_a_worker_loses_its_device(tmp_path: Path):
     from emulated.build import compiler
@@ -254,6 +256,7 @@ def _deadly() -> None:
     tasks.test_genes = _die  # type: ignore[assignment]
 
 
+@pytest.mark.thorough
 @posix
 def test_a_task_that_kills_its_workers(larger: Path, tmp_path: Path):
     import dask

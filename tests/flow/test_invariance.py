@@ -98,6 +98,7 @@ def test_the_screen_has_something_to_differ_in(expected: dict[str, DEResult]) ->
     assert any(reduce(add, gene) != reduce(add, gene[::-1]) for gene in values)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -166,6 +167,7 @@ STORAGE = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_storage_in_memory(expected: dict[str, DEResult], storage: str, metric: str) -> None:
@@ -237,6 +239,7 @@ def test_a_group_does_not_know_of_the_others(metric: str) -> None:
                 assert alone[column][t].tobytes() == whole[column][row].tobytes(), column
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", ["uint16", "int64", "float64", "int16"])
 def test_counts_of_any_dtype(metric: str, dtype: str) -> None:

@@ -85,6 +85,7 @@ FILES: dict[str, tuple[Any, ...]] = {
 }
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     ("name", "budgets", "options"),
     [

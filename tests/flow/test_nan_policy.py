@@ -58,6 +58,7 @@ def one_gene(j: int) -> Any:
     return screen(values()[there][:, [j]], frame()[there])
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("options", TESTS, ids=str)
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.SkippedWarning")
