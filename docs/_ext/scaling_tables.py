@@ -130,7 +130,7 @@ def sizes(record: dict[str, Any] | None = None) -> str:
 
 
 def screens() -> str:
-    """What is assumed of large screens, and what follows of sizes."""
+    """Return the assumptions on large screens, and the sizes that follow."""
     rows = []
     for large in LARGE:
         work = large.work(0.0)
@@ -201,7 +201,7 @@ def machines(large: Large, rates: Rates) -> dict[str, dict[str, float]]:
 
 
 def _device(large: Large, rates: Rates, n_devices: int, n_threads: int) -> dict[str, float]:
-    """What the host and the bus allow; kernels are taken to cost nothing."""
+    """Return what the host and the bus allow; kernels are assumed to cost nothing."""
     work = large.work(_MEMORY)
     host = replace(rates, pack=0.0, visit=0.0, rank=0.0)
     found = predict(work, host, Crew(n_threads, bytes_per_second=_DISK))

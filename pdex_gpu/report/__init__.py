@@ -1,8 +1,10 @@
 """A result as a page for the browser: one file, offline, with search, volcano plots and tables.
 
-`write_report` collects what the page carries (`carried`), turns it into text (`encode`,
-`row_codes`), adds what is known about the run (`settings`, `notes`, `calibration`) and fills in the
-template (`page`).
+`write_report` collects what the page shows (`payload`), encodes it as text (`encode`, `row_codes`),
+adds what is known about the run (`provenance_table`, `definitions`, `notes`, `calibration`) and
+fills in the template (`page_data`, `page`). May import every room but ``cli`` and ``doctor``.
+
+To add a view, add its data to `payload` and a script to the folder ``page``.
 """
 
 from __future__ import annotations

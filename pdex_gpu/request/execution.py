@@ -20,7 +20,7 @@ from ..utils.resources import memory_budget
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how a call runs; see :func:`pdex_gpu.differential_expression`.
+    """The options of execution; see :func:`pdex_gpu.differential_expression`.
 
     `n_processes` is set by the drop-in calls: worker processes, if `engine` is auto and the
     backend has them.

@@ -360,6 +360,9 @@ def test_messages_are_read_from_the_code_as_they_are_raised(tables):
 
 _PATH = re.compile(r"`((?:pdex_gpu|tests|docs|benchmarks|kernels|docker)/[\w./*-]+)`")
 
+#: What commands make, or wheels have, and checkouts lack.
+_NOT_HERE = ("benchmarks/.", "docs/_build/", "pdex_gpu/kernels")
+
 
 def _pages() -> list[str]:
     """Return the pages of prose, by their paths in the repository."""
@@ -372,14 +375,12 @@ def _pages() -> list[str]:
 def test_files_that_pages_name_exist(page):
     for path in _PATH.findall((ROOT / page).read_text("utf-8")):
         found = list(ROOT.glob(path.rstrip("/"))) or list((ROOT / "pdex_gpu").glob(path))
-        assert found, f"{page}: {path}"
+        assert found or path.startswith(_NOT_HERE), f"{page}: {path}"
 
 
 def test_the_map_shows_the_layers_that_are_enforced():
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"][
-        "importlinter"
-    ]["contracts"]
-    (layers,) = (c["layers"] for c in contracts if c.get("containers") == ["pdex_gpu"])
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in settings["contracts"] if c.get("containers") == ["pdex_gpu"])
     drawn = (DOCS / "architecture.md").read_text("utf-8").split("```text\n")[1].split("```")[0]
     assert [re.split("  +", line)[0] for line in drawn.splitlines()] == layers
 
