@@ -34,7 +34,7 @@ TRIPLE, TRIPLE_QUICK = (Sizes(3 * s.cells, s.genes, s.perturbations) for s in (B
 _LEVEL = 4  # h5py's own for "gzip"
 _AHEAD = 8  # blocks, and chunks, a thread that may wait: bounds the memory
 _MOST_POSITIONS = np.iinfo(np.int32).max
-_BYTES_A_NONZERO = 2.4  # on disk: 2.12 were measured
+_BYTES_PER_NONZERO = 2.4  # on disk: 2.12 were measured
 
 
 class DiskFullError(RuntimeError):
@@ -157,7 +157,7 @@ def write(sizes: Sizes, path: Path, n_threads: int | None = None) -> BigScreen:
 
 
 def _check_room(folder: Path, nnz: int) -> None:
-    needed, free = int(nnz * _BYTES_A_NONZERO), shutil.disk_usage(folder).free
+    needed, free = int(nnz * _BYTES_PER_NONZERO), shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFullError(
             f"{nnz:,} nonzeros take about {needed / 1e9:.1f} GB, and {folder} has "

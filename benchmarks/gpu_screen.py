@@ -32,7 +32,7 @@ _AFFECTED_FRACTION = 0.03
 _EFFECT_SIGMA = 0.7
 _TARGET_SUM = 1e4
 
-_VALUES_A_BLOCK = 1 << 18  # arrays of a block stay in a core's cache
+_VALUES_PER_BLOCK = 1 << 18  # arrays of a block stay in a core's cache
 _MOST = np.iinfo(np.uint16).max
 _STEP = 0.04  # between the logarithms of two means for which there are tables
 _LOG_MEANS = (-11.0, 7.0)
@@ -157,7 +157,7 @@ class Screen:
 
 def blocks_of(sizes: Sizes) -> Iterator[slice]:
     """Rows that are drawn at a time: the same whatever the number of threads."""
-    step = max(1, _VALUES_A_BLOCK // sizes.genes)
+    step = max(1, _VALUES_PER_BLOCK // sizes.genes)
     for start in range(0, sizes.cells, step):
         yield slice(start, min(start + step, sizes.cells))
 

@@ -32,7 +32,7 @@ from record import Record, Target, at_most, summary  # noqa: E402
 
 import pdex_gpu  # noqa: E402
 from pdex_gpu.estimation.estimate import Estimate  # noqa: E402
-from pdex_gpu.estimation.model import Rates  # noqa: E402
+from pdex_gpu.estimation.model import MachineRates  # noqa: E402
 
 MEMORY = "2GB"
 FACTOR = 1.3  # by which a prediction may be off
@@ -170,7 +170,7 @@ def judge(record: ScalingRecord) -> None:
             record.figure(
                 f"off_{name}_with_factor", off_by(factor * task["predicted"], task["measured"])
             )
-    found = {name: [t["rates"][name] for t in tasks.values()] for name in asdict(Rates())}
+    found = {name: [t["rates"][name] for t in tasks.values()] for name in asdict(MachineRates())}
     record.content["rates"] = {
         name: statistics.median([rate for rate in rates if rate] or [0.0])
         for name, rates in found.items()

@@ -20,20 +20,30 @@ if TYPE_CHECKING:
     from .compat.pdex_0_3 import pdex
     from .compat.scanpy import rank_genes_groups
     from .estimation.estimate import Estimate, estimate
+    from .request.engines import Dask
     from .results.file import ResultFile, open_result
     from .results.memory import DEResult
+    from .stats.two_sample.anderson_darling import AndersonDarling
+    from .stats.two_sample.kolmogorov_smirnov import KolmogorovSmirnov
+    from .stats.two_sample.t_test import TTest
+    from .stats.two_sample.wilcoxon import Wilcoxon
     from .utils.progress import Progress
 
 # Public names and their modules. They are imported on first use: importing the package is quick.
 _WHERE = {
+    "AndersonDarling": "stats.two_sample.anderson_darling",
     "Calibration": "calibration.result",
     "Cpu": "backends.options",
     "Cuda": "backends.options",
     "DEResult": "results.memory",
+    "Dask": "request.engines",
     "Estimate": "estimation.estimate",
+    "KolmogorovSmirnov": "stats.two_sample.kolmogorov_smirnov",
     "Progress": "utils.progress",
     "Numpy": "backends.options",
     "ResultFile": "results.file",
+    "TTest": "stats.two_sample.t_test",
+    "Wilcoxon": "stats.two_sample.wilcoxon",
     "backends": "backends",
     "calibrate": "calibration.run",
     "differential_expression": "api",
@@ -48,14 +58,19 @@ _WHERE = {
 }
 
 __all__ = [
+    "AndersonDarling",
     "Calibration",
     "Cpu",
     "Cuda",
     "DEResult",
+    "Dask",
     "Estimate",
+    "KolmogorovSmirnov",
     "Numpy",
     "Progress",
     "ResultFile",
+    "TTest",
+    "Wilcoxon",
     "__version__",
     "backends",
     "calibrate",

@@ -106,9 +106,9 @@ def differential_expression(
     min_cpm : float, optional
         Rows are left out before correction unless the counts per million of both sides together
         exceed this: the gene's mean count over the sum of all genes' means, times a million.
-    metric : {"wilcoxon", "anderson", "t-test", "ks"}
+    metric : {"wilcoxon", "anderson", "t-test", "ks"} or StatisticalTest
         Wilcoxon rank-sum (Mann-Whitney U), two-sample Anderson-Darling, t-test, or two-sample
-        Kolmogorov-Smirnov.
+        Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
     allow : {"external", "unwritten"} or list of these
@@ -130,10 +130,13 @@ def differential_expression(
         read the apostrophe, too.
     backend : {"auto", "cuda", "cpu", "numpy"}
         ``"auto"`` takes the first that can run here, or the one that ``PDEX_GPU_BACKEND`` names.
-    engine : {"auto", "threads", "shared_memory", "serial", "dask"}
-        How the work is distributed; ``"auto"`` is threads. ``"dask"`` runs it on the workers of a
-        Dask cluster, each with the backend available there. Workers open the data from the path,
-        so the path must lead to the same file or store on all of them.
+    engine : {"auto", "threads", "shared_memory", "serial", "dask"} or Dask
+        How the work is distributed; ``"auto"`` is threads. ``"shared_memory"`` starts worker
+        processes that share one copy of a matrix in memory. They are faster than threads where
+        Python itself is busy: with the numpy kernel set, and with options of a test that run
+        through scipy. ``"dask"`` runs on the workers of a Dask cluster, each with the backend
+        available there. Workers open the data from the path, so the path must lead to the same
+        file or store on all of them. ``Dask(client)`` is ``"dask"`` with that client.
     client : distributed.Client or str, optional
         With ``engine="dask"``: a client, or the address of a scheduler; the current client by
         default.

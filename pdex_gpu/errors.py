@@ -54,6 +54,10 @@ class OptionError(PdexGpuError, ValueError):
     """An option has a value that does not exist or makes no sense here."""
 
 
+class UnknownOptionError(OptionError, TypeError):
+    """A call has a keyword that is none of its parameters."""
+
+
 class LabelError(PdexGpuError, ValueError):
     """A group or the reference does not exist, or nothing is left to compare."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .utils.keywords import known_keywords, known_keywords_of_init
+
 if TYPE_CHECKING:
     import anndata
     import scipy.sparse
@@ -19,11 +21,12 @@ GROUPBY = "target_gene"
 # Human genes: those that screens often perturb first, then others.
 _NAMES = Path(__file__).parent / "gene_names.txt"
 
-_GUIDES_A_TARGET = 2
+_GUIDES_PER_TARGET = 2
 _CONTROL_GUIDES = 10
 _SECOND_GUIDES = 0.1  # share of cells with a control guide in addition to their own
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Screen:
     """A simulated screen.
@@ -42,7 +45,7 @@ class Screen:
         Names of the perturbations, in the order of ``effect[1:]``.
     obs : dict of str to numpy.ndarray, shape (n_cells,), str
         Further columns of ``obs``; none unless the screen is annotated.
-    carried : numpy.ndarray or None, shape (n_cells, 1 + n_perturbations), bool
+    guides : numpy.ndarray or None, shape (n_cells, 1 + n_perturbations), bool
         Whether a cell carries a control guide, and a guide of each perturbation; None unless the
         screen is annotated.
     """
@@ -53,8 +56,9 @@ class Screen:
     effect: np.ndarray
     perturbations: np.ndarray
     obs: dict[str, np.ndarray] = field(default_factory=dict)
-    carried: np.ndarray | None = None
+    guides: np.ndarray | None = None
 
+    @known_keywords
     def log_normalised(self, target_sum: float = 1e4) -> scipy.sparse.csr_matrix:
         """Return counts scaled to `target_sum` per cell, then ``log1p``, as float32 CSR."""
         import scipy.sparse as sp
@@ -67,10 +71,11 @@ class Screen:
             shape=self.counts.shape,
         )
 
+    @known_keywords
     def to_anndata(self) -> anndata.AnnData:
         """Return the screen as an AnnData with ``obs["target_gene"]``.
 
-        An annotated screen also has the further columns of `obs`, and `carried` as the data frame
+        An annotated screen also has the further columns of `obs`, and `guides` as the data frame
         ``obsm["guides"]``.
         """
         import anndata
@@ -82,16 +87,18 @@ class Screen:
             index=[f"cell_{i}" for i in range(len(self.labels))],
         )
         adata = anndata.AnnData(self.counts, obs=obs, var=pd.DataFrame(index=self.genes))
-        if self.carried is not None:
+        if self.guides is not None:
             names = [REFERENCE, *self.perturbations]
-            adata.obsm["guides"] = pd.DataFrame(self.carried, index=obs.index, columns=names)
+            adata.obsm["guides"] = pd.DataFrame(self.guides, index=obs.index, columns=names)
         return adata
 
+    @known_keywords
     def write_h5ad(self, path: str | os.PathLike[str]) -> None:
         """Write the screen as a gzip-compressed h5ad file."""
         self.to_anndata().write_h5ad(path, compression="gzip")
 
 
+@known_keywords
 def simulate_screen(
     n_cells: int = 10_000,
     n_genes: int = 2_000,
@@ -214,7 +221,7 @@ def _human_names(n_genes: int, own: np.ndarray) -> np.ndarray:
 def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Screen:
     """Add guides, batches, donors and cell types to a screen, drawn at random."""
     n_cells = len(code)
-    n_guides = np.where(code == 0, _CONTROL_GUIDES, _GUIDES_A_TARGET)
+    n_guides = np.where(code == 0, _CONTROL_GUIDES, _GUIDES_PER_TARGET)
     number = np.char.mod("%d", 1 + rng.integers(0, n_guides))
     donor = rng.integers(1, 5, n_cells)
     batch = rng.integers(1, 3, n_cells)
@@ -224,7 +231,7 @@ def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Scr
         "donor": np.char.mod("donor%d", donor),
         "cell_type": rng.choice(["CD4 T cell", "CD8 T cell"], n_cells, p=[0.6, 0.4]),
     }
-    carried = np.zeros((n_cells, 1 + len(screen.perturbations)), dtype=bool)
-    carried[np.arange(n_cells), code] = True
-    carried[rng.random(n_cells) < _SECOND_GUIDES, 0] = True
-    return replace(screen, obs=obs, carried=carried)
+    guides = np.zeros((n_cells, 1 + len(screen.perturbations)), dtype=bool)
+    guides[np.arange(n_cells), code] = True
+    guides[rng.random(n_cells) < _SECOND_GUIDES, 0] = True
+    return replace(screen, obs=obs, guides=guides)

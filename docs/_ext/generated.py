@@ -17,6 +17,8 @@ from sphinx.util.docutils import SphinxDirective
 _MADE: dict[str, Callable[..., str]] = {
     "columns": tables.columns,
     "comparisons": tables.comparisons,
+    "tests": tables.tests,
+    "caveats": tables.caveats,
     "moving": tables.moving,
     "records": lambda: "\n\n".join(map(tables.record, tables.records())),
     "troubles": tables.troubles,

@@ -11,8 +11,8 @@ from typing import Any
 
 import tables
 
-from pdex_gpu.engines.schedule import RESULTS_PER_RANGE
-from pdex_gpu.estimation.model import SPLIT, Crew, Rates, Work, predict
+from pdex_gpu.engines.memory_model import RESULTS_PER_RANGE
+from pdex_gpu.estimation.model import SPLIT, Crew, MachineRates, Work, predict
 
 _UNITS = {
     "start": ("s", 1.0, "opening the file, reading labels"),
@@ -36,7 +36,7 @@ NONE_YET = "No run has been recorded yet.\n"
 _FILE_BYTES, _DECODED_BYTES = 2.12, 8.0
 _KEPT_BYTES = 2.5
 _RANGE = 256
-_COLUMNS, _BYTES_A_VALUE, _BYTES_STORED = 7, 6.3, 24
+_COLUMNS, _BYTES_PER_VALUE, _BYTES_STORED = 7, 6.3, 24
 
 # What is assumed of machines that were not measured.
 _DISK, _SHARED = 3e9, 1e9  # bytes a second
@@ -146,7 +146,7 @@ def screens() -> str:
                 f"{work.file_bytes / 1e9:,.0f}",
                 f"{work.scratch_bytes / 1e9:,.0f}",
                 f"{(work.stored_bytes + 8 * large.rows) / 1e9:,.0f}",
-                f"{_BYTES_A_VALUE * work.n_values / 1e9:,.0f}",
+                f"{_BYTES_PER_VALUE * work.n_values / 1e9:,.0f}",
             )
         )
     head = (
@@ -161,7 +161,7 @@ def reckoned(record: dict[str, Any] | None = None) -> str:
     record = newest() if record is None else record
     if record is None:
         return NONE_YET
-    rates = Rates(**record["rates"])
+    rates = MachineRates(**record["rates"])
     rows = []
     for large in LARGE:
         for name, found in machines(large, rates).items():
@@ -188,7 +188,7 @@ def reckoned(record: dict[str, Any] | None = None) -> str:
     return tables.markdown(head, rows)
 
 
-def machines(large: Large, rates: Rates) -> dict[str, dict[str, float]]:
+def machines(large: Large, rates: MachineRates) -> dict[str, dict[str, float]]:
     """Seconds of each phase, by machine."""
     cpu = predict(large.work(_MEMORY), rates, Crew(16, bytes_per_second=_DISK))
     cluster = predict(large.work(0.0), rates, Crew(16, 16, 1, 5.0, _SHARED))
@@ -200,7 +200,7 @@ def machines(large: Large, rates: Rates) -> dict[str, dict[str, float]]:
     }
 
 
-def _device(large: Large, rates: Rates, n_devices: int, n_threads: int) -> dict[str, float]:
+def _device(large: Large, rates: MachineRates, n_devices: int, n_threads: int) -> dict[str, float]:
     """Return what the host and the bus allow; kernels are assumed to cost nothing."""
     work = large.work(_MEMORY)
     host = replace(rates, pack=0.0, visit=0.0, rank=0.0)

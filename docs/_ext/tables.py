@@ -67,15 +67,54 @@ def columns(which: str) -> str:
     """The columns of results, ``"always"`` or ``"extra"``: meaning, NaN, formula, source."""
     from pdex_gpu.results import schema
 
-    known = load("columns")
     rows = []
     for column in schema.COLUMNS if which == "always" else schema.EXTRA_COLUMNS:
-        more = known.get(column.name, {})
-        name = code(column.name) + ("" if column.kind == "float64" else f" {column.kind}")
+        name = code(column.name) + ("" if column.dtype == "float64" else f" {column.dtype}")
         nan = "" if column.missing == "never" else f"; NaN {column.missing}"
-        formula = f"${more['formula']}$" if "formula" in more else ""
-        rows.append((name, column.meaning + nan, formula, more.get("source", "")))
+        formula = f"${column.formula}$" if column.formula else ""
+        rows.append((name, column.meaning + nan, formula, column.source))
     return markdown(("column", "meaning", "formula", "source"), rows)
+
+
+# --- tests -----------------------------------------------------------------------------------
+
+
+def tests(which: str) -> str:
+    """The statistical tests: their ``"options"``, or what they do over ``"strata"``."""
+    from pdex_gpu.stats.registry import METRICS, all_options
+    from pdex_gpu.stats.two_sample.options import options_of
+
+    if which == "strata":
+        forms = [
+            (code(metric), test.stratified_form or "no stratified form")
+            for metric, test in METRICS.items()
+        ]
+        return markdown(("metric", "test"), forms)
+    rows = []
+    for option in all_options():
+        owners = [code(m) for m, t in METRICS.items() if option.name in map(_name, options_of(t))]
+        values = ", ".join(code(repr(value)) for value in option.values) or option.kind
+        rows.append(
+            (code(f"{option.name}={option.default!r}"), ", ".join(owners), values,
+             option.doc.replace("``", "`"))
+        )  # fmt: skip
+    return markdown(("option and default", "metrics", "values", "meaning"), rows)
+
+
+def _name(option: Any) -> str:
+    return str(option.name)
+
+
+def caveats() -> str:
+    """What to know about the tests' p-values."""
+    from pdex_gpu.stats.registry import METRICS
+
+    found = []
+    for test in METRICS.values():
+        for caveat in test.caveats:
+            given = ", ".join(f"{name}={value!r}" for name, value in caveat.given.items())
+            found.append(f"- {caveat.text}" + (f" ({code(given)})" if given else ""))
+    return "\n".join(found) + "\n"
 
 
 # --- moving ----------------------------------------------------------------------------------

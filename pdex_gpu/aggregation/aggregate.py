@@ -15,7 +15,8 @@ from ..backends.contract import NonFiniteError
 from ..design.labels import object_array
 from ..design.lone_surrogates import writable, writable_labels
 from ..design.naming import quoted
-from ..engines.plan import Plan, make_plan
+from ..engines.memory_model import MemoryModel
+from ..engines.plan import Plan, Schedule, make_plan
 from ..errors import (
     DataError,
     FileFormatError,
@@ -36,6 +37,7 @@ from ..sources.open import open_dataset
 from ..sources.sizes import left_for_plan, within
 from ..utils.arrays import nan_filled
 from ..utils.checks import check_choice, check_text, listed
+from ..utils.keywords import known_keywords
 from ..utils.parallel import Map, pool_map
 from ..utils.resources import cpu_count, memory_budget
 from .sample_values import MEDIAN_BYTES_PER_ENTRY, medians, sums
@@ -49,6 +51,7 @@ METHODS = ("sum", "mean", "median")
 N_CELLS = "n_cells"  # a column of obs in the result
 
 
+@known_keywords
 def pseudobulk(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str | Iterable[str],
@@ -241,17 +244,17 @@ def find_samples(
         codes[~missing] = np.unique(codes[~missing], return_inverse=True)[1]
         ranked[column] = ranks, ordered
 
-    kept = np.flatnonzero(codes >= 0)
-    if len(kept) < len(codes):
+    labelled = np.flatnonzero(codes >= 0)
+    if len(labelled) < len(codes):
         warn(
-            f"{len(codes) - len(kept)} of {len(codes)} cells have no label in "
+            f"{len(codes) - len(labelled)} of {len(codes)} cells have no label in "
             f"{listing(columns)} and are left out.",
             MissingLabelWarning,
         )
-    if not len(kept):
+    if not len(labelled):
         raise LabelError(f"No cell has a label in {listing(columns)}, so there are no samples.")
-    _, first, n_cells = np.unique(codes[kept], return_index=True, return_counts=True)
-    first_cell = kept[first].astype(np.int64)
+    _, first, n_cells = np.unique(codes[labelled], return_index=True, return_counts=True)
+    first_cell = labelled[first].astype(np.int64)
     levels = {
         column: object_array(ordered[rank] for rank in ranks[first_cell])
         for column, (ranks, ordered) in ranked.items()
@@ -399,15 +402,11 @@ def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) 
     needed = 8 * len(samples) * source.n_genes
     try:
         return make_plan(
-            source,
-            len(samples),
-            packed_bytes=packed_bytes,
-            budget=budget,
-            n_workers=1,
-            n_threads=None,
-            processors=cpu_count(),
+            MemoryModel.of(source, len(samples), packed_bytes),
+            Schedule(processors=cpu_count()),
+            budget,
             reserved=needed,
-            run=run,
+            parallel_map=run,
         )
     except MemoryBudgetError as error:
         raise MemoryBudgetError(

@@ -26,6 +26,7 @@ from ..errors import (
 from ..pipeline.value_scale import elsewhere
 from ..utils.checks import check_choice, check_count, check_flag, check_label, check_text, labels_of
 from ..utils.install_hints import how_to_install
+from ..utils.keywords import known_keywords
 from .aggregate import METHODS, Aggregated, Samples, aggregate, find_samples, sample_columns
 from .deseq2_model import Model, make_model
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _LARGEST_COUNT = 2.0**53
 
 
+@known_keywords
 def pseudobulk_dex(
     adata: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: Iterable[str],

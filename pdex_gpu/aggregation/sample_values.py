@@ -152,9 +152,9 @@ def _keyed(chunk: Chunk, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.nda
     """Yield keys ``sample * n_genes + gene`` and values of the entries of cells in a sample."""
     for cells, genes, values in _entries(chunk):
         samples = codes[cells]
-        kept = samples >= 0
-        if not kept.all():
-            samples, cells, genes, values = (x[kept] for x in (samples, cells, genes, values))
+        assigned = samples >= 0
+        if not assigned.all():
+            samples, cells, genes, values = (x[assigned] for x in (samples, cells, genes, values))
         if values.dtype.kind == "f":
             odd = np.flatnonzero(~np.isfinite(values))
             if len(odd):

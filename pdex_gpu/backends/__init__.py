@@ -11,14 +11,18 @@ line to :data:`.registry.BACKENDS`. Other distributions use an entry point inste
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from ..utils.keywords import known_keywords
 
 if TYPE_CHECKING:
     from .registry import BackendInfo
 
 
 class _Backends(ModuleType):
+    @partial(known_keywords, called="backends")
     def __call__(self) -> list[BackendInfo]:
         """List every backend and whether it can run here; see :func:`.registry.backends`."""
         from .registry import backends

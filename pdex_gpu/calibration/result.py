@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.formats import number_text
+from ..utils.keywords import known_keywords, known_keywords_of_init
 from .distributions import LEVELS, Distribution, Quantiles
 from .serialize import read_json, write_json
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas
 
 
+@known_keywords_of_init
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """The calibration of a screen's p-values: tests in which both sides are control cells.
@@ -104,6 +106,7 @@ class Calibration:
         """Count p-values in bins of width 0.05, shape (n_groups, 20), int64."""
         return np.array([d.histogram for d in self.by_group])
 
+    @known_keywords
     def table(self) -> pandas.DataFrame:
         """Return a pandas frame with one row per mock perturbation."""
         import pandas as pd
@@ -124,6 +127,7 @@ class Calibration:
         columns["n_false_positives"] = self.n_false_positives
         return pd.DataFrame(columns)
 
+    @known_keywords
     def summary(self) -> dict[str, Any]:
         """Return overall results, as plain numbers and text."""
         total = self.total
@@ -148,6 +152,7 @@ class Calibration:
             "share_of_groups_with_false_positives": float(np.mean(self.n_false_positives > 0)),
         }
 
+    @known_keywords
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file, completely or not at all; an existing file is replaced.
 
@@ -167,6 +172,7 @@ class Calibration:
         write_json(self, path)
 
     @classmethod
+    @known_keywords
     def from_json(cls, path: str | os.PathLike[str]) -> Calibration:
         """Read a file that :meth:`to_json` wrote; all numbers are the same to the bit.
 
@@ -192,7 +198,7 @@ class Calibration:
             f"Calibration: {self.metric}, {len(self.groups):,} mock perturbations of "
             f"{_range(self.n_cells)} control cells against {_range(self.n_reference_cells)} "
             f"others{splits}, modelled on {self.n_targets:,} targets\n"
-            f"lambda {inflation} (1 if p-values are right); p <= 0.05 in "
+            f"lambda {inflation} (ideal: 1); p <= 0.05 in "
             f"{rate} of {total.n_tests:,} tests; fdr <= {self.alpha:g}, all of them "
             f"false, in {n_false.sum():,} tests of {np.count_nonzero(n_false):,} mock perturbations"
         )

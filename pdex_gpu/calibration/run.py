@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Unpack
 
 import numpy as np
 
+from ..columns.registry import extra_columns
 from ..design.build import make_design
 from ..design.comparisons.registry import find_comparison
 from ..design.labels import Labels, combined, object_array
@@ -29,11 +30,10 @@ from ..pipeline.execute import compare
 from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
 from ..results.memory import DEResult
-from ..results.schema import extra_columns
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within
-from ..stats.registry import make_test
+from ..stats.registry import make_test, metric_of
 from ..utils.checks import check_count, check_number, check_text
 from ..utils.resources import memory_budget
 from .distributions import Distribution, distribution, quantiles
@@ -152,11 +152,7 @@ def _settings(groupby: Any, options: Mapping[str, Any]) -> Settings:
     )
     extra_columns(settings.columns.columns, {})
     test = make_test(settings.test.metric, settings.test.test_options, settings.call)
-    if getattr(test, "p_values", None) == "interpolated":
-        raise OptionError(
-            "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution cannot "
-            "be calibrated. Leave it out, or pass p_values='asymptotic'."
-        )
+    test.check_calibration()
     return settings.changed(columns=_COLUMNS)
 
 
@@ -436,7 +432,7 @@ def _summarised(
             for split, start in zip(splits, first[:-1], strict=True)
         ]),
         alpha=alpha,
-        metric=settings.test.metric,
+        metric=metric_of(settings.test.metric),
         reference=real.reference,
         provenance=runs[0].provenance,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import FileFormatError, MemoryBudgetError, OptionError
-from ..utils.atomic_files import is_there, write_beside
+from ..utils.atomic_files import is_there, write_atomically
 from ..utils.checks import check_path
 from ..utils.foreign_errors import reading
 from ..utils.install_hints import UPDATE
@@ -29,7 +29,7 @@ FORMAT = "pdex_gpu calibration"
 VERSION = 1
 
 # Approximate memory that Python objects take per byte of JSON.
-_MEMORY_A_BYTE = 8
+_MEMORY_PER_BYTE = 8
 
 # JSON has no notation for these numbers.
 _WORDS = {"Infinity": np.inf, "-Infinity": -np.inf}
@@ -38,29 +38,29 @@ _WORDS = {"Infinity": np.inf, "-Infinity": -np.inf}
 def write_json(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """See :meth:`.result.Calibration.to_json`."""
     document = {"format": FORMAT, "version": VERSION, "pdex_gpu": __version__}
-    document |= _plain(calibration)
+    document |= _json_value(calibration)
     text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     # UTF-8 cannot hold a lone surrogate: write it as a JSON escape.
     data = text.encode("utf-8", "backslashreplace")
-    write_beside(path, lambda file: _fill(file, data))
+    write_atomically(path, lambda file: _fill(file, data))
 
 
 def _fill(file: Path, data: bytes) -> None:
     file.write_bytes(data)
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value to the numbers, text, lists and objects of JSON."""
+def _json_value(value: Any) -> Any:
+    """Convert a value, and all that it holds, to the numbers, text, lists and objects of JSON."""
     if hasattr(value, "__dataclass_fields__"):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _json_value(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return _json_value(value.item())
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_json_value(part) for part in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None if np.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if value is None or isinstance(value, bool | int | float | str):
@@ -75,7 +75,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if is_there(path, "The calibration file").is_dir():
         raise OptionError(f"{shown} is a folder. Pass the .json file of a calibration in it.")
     size, free = path.stat().st_size, available_memory()
-    if _MEMORY_A_BYTE * size > free:
+    if _MEMORY_PER_BYTE * size > free:
         raise MemoryBudgetError(
             f"{shown} has {size:,} bytes, too many to read with {free:,} bytes of free memory. "
             "Calibration files are smaller than that: check the file."

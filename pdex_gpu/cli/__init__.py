@@ -86,9 +86,9 @@ def _call(arguments: list[str]) -> int:
 
     from .app import make_app
 
-    app = make_app()
     if os.environ.get(_COMPLETE):
-        app.main(arguments, prog_name=PROGRAM)  # exits
+        make_app().main(arguments, prog_name=PROGRAM)  # exits
+    app = make_app(only=next((word for word in arguments if not word.startswith("-")), ""))
     try:
         with app.make_context(PROGRAM, list(arguments) or ["--help"]) as context:
             app.invoke(context)
@@ -147,16 +147,17 @@ def _usage_text(error: Any) -> str:
     text = " ".join(error.format_message().split()).removesuffix(".")
     option = getattr(error, "option_name", None)
     if option and context is not None and "Did you mean" not in text:
-        text = f"{text}.{_others_with(option, context)}".removesuffix(".")
+        text = f"{text}.{_others_with(option)}".removesuffix(".")
     return f"{text}{'' if text.endswith('?') else '.'} See: {path} --help"
 
 
-def _others_with(option: str, context: Any) -> str:
+def _others_with(option: str) -> str:
     """Return a text that names the commands that have an option which this command lacks."""
-    program = context.find_root().command
+    from .app import make_app
+
     have = [
         name
-        for name, command in getattr(program, "commands", {}).items()
+        for name, command in make_app().commands.items()
         if any(option in param.opts for param in command.params)
     ]
     return (

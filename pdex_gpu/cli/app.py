@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +10,6 @@ import typer
 from .._version import __version__
 from ..utils.exit_codes import EXIT_CODES
 from ..utils.formats import PROGRAM
-from .commands import backends, calibrate, demo, doctor, plan, plot, report, run, top
 from .help import HelpfulCommand, HelpfulGroup
 
 _HELP = "Differential expression for single-cell perturbation screens."
@@ -27,21 +26,18 @@ _COMPLETION = {
     "show_completion": "Show the completion script.",
 }
 
-#: The commands, in the order in which the help lists them.
-_COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = tuple(
-    (name, module.command, module.HELP, module.EXAMPLES)
-    for name, module in (
-        ("run", run),
-        ("plan", plan),
-        ("top", top),
-        ("plot", plot),
-        ("report", report),
-        ("calibrate", calibrate),
-        ("demo", demo),
-        ("backends", backends),
-        ("doctor", doctor),
-    )
-)
+#: The commands, in the order in which the help lists them: each is a module of its name.
+COMMANDS = {
+    "run": "Compare groups of cells gene by gene, and write a table.",
+    "plan": "Estimate memory, disk and time of a run, without reading X.",
+    "top": "Show the strongest genes of a perturbation.",
+    "plot": "Draw a figure of results.",
+    "report": "Write results as one HTML page that opens offline.",
+    "calibrate": "Use control cells to check whether p-values are calibrated.",
+    "demo": "Simulate a screen, analyse it and show the strongest hits.",
+    "backends": "List the backends, and why each can or cannot run here.",
+    "doctor": "Check this machine or a results file, and suggest fixes.",
+}
 
 
 def _show_version(asked: bool) -> None:
@@ -61,11 +57,26 @@ def _program(
     """The program itself does nothing; its commands do."""
 
 
-def make_app() -> Any:
-    """Build the command ``pdex-gpu`` as a Click command."""
+def _not_loaded() -> None:
+    """Stand for a command that is only listed."""
+
+
+def make_app(only: str | None = None) -> Any:
+    """Build the command ``pdex-gpu`` as a Click command.
+
+    Parameters
+    ----------
+    only : str, optional
+        The command that will be called; the others are only listed, as they take time to import.
+    """
     app = typer.Typer(cls=HelpfulGroup, help=_HELP, epilog=_EXAMPLES + EXIT_CODES)
     app.callback()(_program)
-    for name, function, summary, examples in _COMMANDS:
+    for name, summary in COMMANDS.items():
+        if only in (None, name):
+            module = import_module(f".commands.{name}", __package__)
+            function, examples = module.command, module.EXAMPLES
+        else:
+            function, examples = _not_loaded, ""
         app.command(name, cls=HelpfulCommand, help=summary, epilog=f"{examples}\n{EXIT_CODES}")(
             function
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import make_dataclass
 from typing import Any
 
 from ..errors import OptionError
 from ..request.options import GROUPS
+from ..stats.registry import all_options
+from ..stats.two_sample.options import StatisticOption
 from ..utils.options import option
 from . import options as o
 
@@ -22,37 +24,30 @@ def takes_options(*, but: Collection[str] = ()) -> Callable[[Command], Command]:
     return o.takes(groups, but=but)
 
 
-def _choice(default: str, help: str, *choices: str) -> Any:
-    return option(default, help, "choice", choices=lambda: choices)
-
-
 def _tests() -> Any:
-    """Return a group with the options of all tests."""
-    found = {
-        "alternative": _choice(
-            "two-sided", "two-sided, less or greater", "two-sided", "less", "greater"
-        ),
-        "method": _choice(
-            "auto", "Wilcoxon: auto, asymptotic or exact", "auto", "asymptotic", "exact"
-        ),
-        "continuity": option(True, "Wilcoxon: no continuity correction", "flag"),
-        "tie_correction": option(True, "Wilcoxon: no tie correction", "flag"),
-        "variance": _choice(
-            "pooled", "t-test: pooled, welch or overestimated", "pooled", "welch", "overestimated"
-        ),
-        "welch": option(False, "short for --variance welch", "flag"),
-        "variant": _choice(
-            "midrank", "anderson: midrank, right or continuous", "midrank", "right", "continuous"
-        ),
-        "p_values": _choice(
-            "asymptotic", "anderson: asymptotic or interpolated", "asymptotic", "interpolated"
-        ),
-        "nan_policy": _choice(
-            "raise", "NaN: raise, omit or propagate", "raise", "omit", "propagate"
-        ),
-    }
-    members = [(name, Any, made) for name, made in found.items()]
+    """Return a group with the options of all tests that are registered."""
+    members = [(name, Any, made) for one in all_options() for name, made in _of_test(one)]
     return make_dataclass("TestsOptions", members, namespace={"TITLE": o.TEST})
+
+
+def _of_test(one: StatisticOption) -> Iterator[tuple[str, Any]]:
+    """Yield an option of tests, and its shorthands."""
+    choices = (lambda: one.choices) if one.choices else None
+    kind = {"count": "whole"}.get(one.kind, one.kind)
+    yield one.name, option(one.default, one.help, kind, one.metavar, choices=choices)
+    for short in one.shorthands:
+        yield short, option(False, f"short for --{one.name.replace('_', '-')} {short}", "flag")
+
+
+def _spell_out(options: dict[str, Any]) -> None:
+    """Replace shorthands by the options that they stand for."""
+    for one in all_options():
+        for short in one.shorthands:
+            if options.pop(short, False) and options.setdefault(one.name, short) != short:
+                raise OptionError(
+                    f"--{short} and --{one.name.replace('_', '-')} {options[one.name]} contradict "
+                    "each other. Pass only one."
+                )
 
 
 def need_groups(options: dict[str, Any], *, guides: bool = True) -> None:
@@ -61,7 +56,7 @@ def need_groups(options: dict[str, Any], *, guides: bool = True) -> None:
     Raises
     ------
     OptionError
-        Without groups of cells, or if ``--welch`` contradicts ``--variance``.
+        Without groups of cells, or if a shorthand contradicts the option that it stands for.
     """
     if "groupby" not in options and "guides" not in options:
         otherwise = " (or --guides NAME, a matrix in obsm)" if guides else ""
@@ -70,7 +65,4 @@ def need_groups(options: dict[str, Any], *, guides: bool = True) -> None:
         )
     if "pairs" in options:
         options.setdefault("comparison", "pairs")
-    if options.pop("welch", False) and options.setdefault("variance", "welch") != "welch":
-        raise OptionError(
-            f"--welch and --variance {options['variance']} contradict each other. Pass only one."
-        )
+    _spell_out(options)

@@ -32,11 +32,11 @@ def save_figure(axes: Any, path: Path, *, dpi: int = 200) -> None:
     """Write the figure of some axes, completely or not at all, and close it."""
     import matplotlib.pyplot as plt
 
-    from ..utils.atomic_files import write_beside
+    from ..utils.atomic_files import write_atomically
 
     figure = axes.figure
     try:
-        write_beside(
+        write_atomically(
             path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=dpi)
         )
     finally:

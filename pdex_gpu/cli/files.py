@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import OptionError, shown
-from ..utils.atomic_files import check_place, is_folder, mode_of
+from ..utils.atomic_files import check_place, check_replaceable, is_folder, mode_of
 from ..utils.checks import check_path
 
 
@@ -50,8 +50,4 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], *, force: bool) -> Non
             f"{' or '.join(suffixes)}."
         )
     check_place(path)
-    if mode_of(path) is not None and not force:
-        raise OptionError(
-            f"The output {str(path)!r} exists already. Add --force to replace it, or pass another "
-            "file."
-        )
+    check_replaceable(path, force=force)

@@ -55,6 +55,7 @@ _KINDS = {
     "pairs": Kind(list[str], convert=parsers.pairs),
     "path": Kind(Path),
     "count": Kind(int, parsers.at_least_one),
+    "whole": Kind(int, parsers.at_least_zero),
     "number": Kind(float, parsers.number),
     "number or none": Kind(Any, parsers.number_or_none_text, parsers.number_or_none),
     "size": Kind(int, parsers.memory_size),

@@ -15,7 +15,7 @@ logger = logging.getLogger("pdex_gpu")
 #: Returns a field's values for some rows; one row if all rows share it.
 Read = Callable[[str, slice], np.ndarray]
 
-_PAIRS_A_BLOCK = 1 << 20
+_PAIRS_PER_BLOCK = 1 << 20
 _SIDES = ("target", "reference")
 
 
@@ -70,7 +70,7 @@ def find_kept(
         return None, {}
     kept = np.ones((n_rows, n_genes), bool)
     removed: dict[str, int] = {}
-    step = max(1, _PAIRS_A_BLOCK // max(1, n_genes))
+    step = max(1, _PAIRS_PER_BLOCK // max(1, n_genes))
     blocks = [slice(r, min(r + step, n_rows)) for r in range(0, n_rows, step)]
     for rows in blocks:
         for name, passes in _passes(filters, rows, n_genes, read, count_mean):

@@ -11,23 +11,18 @@ import numpy as np
 
 from ..backends.contract import KernelSet
 from ..design.contrasts import Design
-from ..results.schema import INTEGERS
 from ..sinks.checkpoint_sink import StoredResults
 from ..sinks.memory import MemorySink
-from ..stats.fold_change import expm1_in_place, fold_change, log2_of, log2_ratio, percent_change
+from ..stats.fold_change import expm1_in_place
 from ..stats.multitest.correction import StoredCorrection, correct
 from ..stats.options import CorrectionOptions
-from ..utils.arrays import nan_filled
 from ..utils.parallel import Map
+from . import registry
+from .at_end import EndValues, by_rows
 from .filters import Filters, Read, find_kept, with_cells
-
-_PAIRS_A_TASK = 1 << 15
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-#: Returns a field's values for some rows; one row if all rows share it.
-_Read = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,120 +53,20 @@ class Scale:
     def rescaled(self, means: np.ndarray, run: Map) -> np.ndarray:
         """Convert means of log1p values to count space, in place, if the scale asks for it."""
         if self.is_log1p and self.exp_post_agg:
-            _by_rows(lambda rows: expm1_in_place(means[rows]), means.shape, run)
+            by_rows(lambda rows: expm1_in_place(means[rows]), means.shape, run)
         return means
 
 
-def _by_rows(function: Callable[[slice], None], shape: tuple[int, ...], run: Map) -> None:
-    step = max(1, _PAIRS_A_TASK // max(1, shape[1]))
-    for _ in run(function, [slice(r, min(r + step, shape[0])) for r in range(0, shape[0], step)]):
-        pass
-
-
-def _changes(
-    target: np.ndarray, reference: np.ndarray, scale: Scale, run: Map
-) -> dict[str, np.ndarray]:
-    percent, fold = nan_filled(target.shape, run), nan_filled(target.shape, run)
-    shared = len(reference) == 1
-
-    def change(rows: slice) -> None:
-        some, other = target[rows], reference if shared else reference[rows]
-        percent_change(some, other, out=percent[rows])
-        fold_change(some, other, scale.clip_value, out=fold[rows])
-
-    if not scale.negative:
-        _by_rows(change, target.shape, run)
-    return {
-        "target_mean": target,
-        "reference_mean": np.broadcast_to(reference, target.shape),
-        "percent_change": percent,
-        "fold_change": fold,
-    }
+_ALWAYS = tuple(column.name for column in registry.ALWAYS if column.make is not None)
 
 
 def _columns(
-    read: _Read,
-    scale: Scale,
-    asked: tuple[str, ...],
-    run: Map,
+    read: Callable[[str], np.ndarray], scale: Scale, asked: tuple[str, ...], run: Map
 ) -> dict[str, np.ndarray]:
-    """Compute all columns but FDR, for some rows.
-
-    Parameters
-    ----------
-    read : callable
-        Returns stored fields and numbers of cells for these rows; means are overwritten.
-    scale : Scale
-    asked : tuple of str
-        Requested additional columns.
-    run : callable
-        Spreads the work.
-    """
-    wanted = set(asked)
-    found: dict[str, np.ndarray] = {"p_value": read("p_value"), "statistic": read("statistic")}
-    shape = found["p_value"].shape
-    if scale.negative:
-        undefined = np.broadcast_to(np.nan, shape)
-        found |= dict.fromkeys(_OF_COUNTS & wanted, undefined)
-    else:
-        found |= _further_means(read, scale, wanted, shape)
-    sides = [read(f"{side}_{scale.field}") for side in ("target", "reference")]
-    target, reference = (scale.rescaled(means, run) for means in sides)
-    found |= _changes(target, reference, scale, run)
-    if "log2_fold_change" in wanted and not scale.negative:
-        found["log2_fold_change"] = log2_of(found["fold_change"], target, reference)
-    for name in asked:
-        if name not in found:
-            values = np.broadcast_to(read(name), shape)
-            found[name] = values.astype(np.int64) if name in INTEGERS else values
-    return {name: values for name, values in found.items() if name in wanted or name in _ALWAYS}
-
-
-_ALWAYS = frozenset(
-    ("p_value", "statistic", "target_mean", "reference_mean", "percent_change", "fold_change")
-)
-
-
-#: Additional columns that only counts, or log1p of counts, have.
-_OF_COUNTS = frozenset(
-    f"{side}_{mean}_mean"
-    for side in ("target", "reference")
-    for mean in ("count", "log", "geometric")
-) | {f"log2_fold_change{whose}" for whose in ("", "_scanpy", "_seurat", "_geometric")}
-
-
-def _further_means(
-    read: _Read, scale: Scale, wanted: set[str], shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    """Compute means in count and log space, and the changes that other tools derive from them."""
-    found: dict[str, np.ndarray] = {}
-
-    def both(mean: str) -> list[np.ndarray]:
-        return [np.array(read(f"{side}_{mean}")) for side in ("target", "reference")]
-
-    def give(name: str, means: list[np.ndarray]) -> None:
-        for side, values in zip(("target", "reference"), means, strict=True):
-            found[f"{side}_{name}"] = np.broadcast_to(values, shape)
-
-    counts = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
-    if counts & wanted:
-        means = both(scale.count_mean)
-        give("count_mean", means)
-        found["log2_fold_change_seurat"] = log2_ratio(means[0], means[1], 1.0)
-    geometric = {"target_geometric_mean", "reference_geometric_mean"}
-    changes = {"log2_fold_change_scanpy", "log2_fold_change_geometric"}
-    if ({"target_log_mean", "reference_log_mean"} | geometric | changes) & wanted:
-        means = both(scale.log_mean)
-        give("log_mean", means)
-        if (geometric | changes) & wanted:
-            with np.errstate(over="ignore"):
-                means = [np.expm1(values) for values in means]
-            give("geometric_mean", means)
-        if "log2_fold_change_scanpy" in wanted:
-            found["log2_fold_change_scanpy"] = log2_ratio(means[0], means[1], 1e-9)
-        if "log2_fold_change_geometric" in wanted:
-            found["log2_fold_change_geometric"] = log2_ratio(means[0], means[1], scale.pseudocount)
-    return found
+    """Compute all columns but FDR, for some rows; see :class:`.at_end.EndValues`."""
+    names = (*_ALWAYS, *asked)
+    values = EndValues(read, scale, names, run)
+    return {name: values[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -221,7 +116,7 @@ def finish(
 
 def _only(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
     """Return the values with NaN where a pair is not kept; integer columns stay unchanged."""
-    return values if name in INTEGERS else np.where(kept, values, np.nan)
+    return values if name in registry.INTEGERS else np.where(kept, values, np.nan)
 
 
 def read_stored(results: StoredResults, design: Design, run: Map) -> Read:

@@ -1,4 +1,4 @@
-"""The analysis of every (row, gene): a test and the further columns that were requested."""
+"""The analysis of every (row, gene): a test and the columns that are made gene by gene."""
 
 from __future__ import annotations
 
@@ -10,29 +10,14 @@ import numpy as np
 
 from ..backends.contract import KernelSet, Moments
 from ..design.contrasts import Contrast, Design
-from ..results.schema import EXTRA, extra_columns
-from ..stats import effects
-from ..stats.samples import Sample, Sides, pooled_over_strata
+from ..stats.samples import SamplePair, pooled_over_strata
 from ..stats.scales import Scaled, pooled_means, scaled_sides
-from ..stats.two_sample.base import Judged, Measured, StatisticalTest, Stratum
-from ..stats.two_sample.t_test import TTest, difference_over_strata, fixed_effect
-from ..stats.two_sample.wilcoxon import Wilcoxon
+from ..stats.two_sample.base import StatisticalTest, Stratum, SufficientStatistics
+from . import registry
+from .base import Column, GeneByGene, Needs
+from .inputs import KernelOutput, PairValues, StrataValues
 
-_RANKED = {"auroc", "rank_biserial", "auroc_low", "auroc_high"}
-_CELLS = ("target_n_cells", "reference_n_cells", "n_strata")
-_IN_UNITS = {"mean_difference", "mean_difference_low", "mean_difference_high"}
 _EXPRESSED = ("target_n_expressed", "reference_n_expressed")
-_SPREAD = {"mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g"}
-_COUNT_SPACE = {"target_count_mean", "reference_count_mean", "log2_fold_change_seurat"}
-_LOG_SPACE = {
-    "target_log_mean",
-    "reference_log_mean",
-    "target_geometric_mean",
-    "reference_geometric_mean",
-    "log2_fold_change_scanpy",
-    "log2_fold_change_geometric",
-}
-_MEANS = ("mean", "mean_expm1", "mean_log1p")
 _VALUES_PER_GROUP = 3  # a mean, a statistic and a p-value
 
 
@@ -45,49 +30,45 @@ class Analysis:
     test : StatisticalTest
     columns : tuple of str
         Further columns of the schema.
+    stored : tuple of Column
+        The columns that are made and stored gene by gene, those of every result included.
+    needs : Needs
+        What `columns` are made from.
     expm1, log1p : bool
         Whether means of ``expm1(x)`` and of ``log1p(x)`` are stored.
-    expressed : bool
-        Whether numbers of expressing cells are stored, even if they were not requested.
     level : float
         Level of confidence intervals.
     """
 
+    # Columns themselves are kept, not their names: worker processes need not know the registry of
+    # the process that started them.
     test: StatisticalTest
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...]
+    stored: tuple[Column, ...]
+    needs: Needs
     expm1: bool = False
     log1p: bool = False
-    expressed: bool = False
     level: float = 0.95
 
     @property
     def centred(self) -> bool:
         """Return whether second moments are needed."""
-        return self.test.needs_m2 or bool(_SPREAD & set(self.columns))
+        return self.test.needs_m2 or Needs.SECOND_MOMENTS in self.needs
 
     @property
-    def _ranks(self) -> bool:
-        """Return whether U is needed in addition to what the test measures."""
-        return bool(_RANKED & set(self.columns)) and not isinstance(self.test, Wilcoxon)
-
-    @property
-    def _places(self) -> bool:
-        return bool({"auroc_low", "auroc_high"} & set(self.columns))
-
-    @property
-    def _variance(self) -> str:
-        return self.test.variance if isinstance(self.test, TTest) else "welch"
+    def _means(self) -> list[str]:
+        """List the means of samples that are stored."""
+        means = ("mean", True), ("mean_expm1", self.expm1), ("mean_log1p", self.log1p)
+        return [name for name, stored in means if stored]
 
     def fields(self, design: Design) -> dict[str, int]:
         """Return the names of the fields stored per gene and how many values each has."""
         n = design.n_rows
         shared = 1 if design.one_reference else n
-        means = [name for name in _MEANS if name == "mean" or getattr(self, name[5:])]
-        found = {f"target_{mean}": n for mean in means}
-        found |= {f"reference_{mean}": shared for mean in means}
-        found |= {"statistic": n, "p_value": n}
-        for name in self._stored:
-            found[name] = shared if name.startswith("reference_") else n
+        found = {f"target_{mean}": n for mean in self._means}
+        found |= {f"reference_{mean}": shared for mean in self._means}
+        for column in self.stored:
+            found[column.name] = shared if _gene_by_gene(column).of_reference else n
         return found
 
     def width(self, design: Design) -> int:
@@ -95,38 +76,33 @@ class Analysis:
         n_values = sum(self.fields(design).values())
         return max(design.n_groups, n_values // _VALUES_PER_GROUP)
 
-    @property
-    def _stored(self) -> list[str]:
-        """List the columns that are stored gene by gene as they are computed."""
-        names = [n for n in EXTRA if n in self.columns and n in _BY_GENE]
-        if self.test.nan_policy == "omit":
-            names += _CELLS
-        if self.expressed:
-            names += [n for n in _EXPRESSED if n not in names]
-        return names
-
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, design: Design
-    ) -> list[Measured]:
-        """Run the kernels for what `judge` needs apart from moments; a flat tuple per contrast."""
+    ) -> list[KernelOutput]:
+        """Run the kernels for what `evaluate` needs apart from moments, for each contrast."""
         return [self._measure(kernels, block, genes, c) for c in design.contrasts]
 
     def _measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
-    ) -> Measured:
-        if not self._places:
-            found = self.test.measure(kernels, block, genes, contrast)
-            return found + ((kernels.rank_sums(block, genes, contrast).u2,) if self._ranks else ())
-        placements = kernels.placements(block, genes, contrast)
-        sums = placements.sums
-        if isinstance(self.test, Wilcoxon):
-            found = (sums.u2, sums.ties)
-        else:
-            found = (*self.test.measure(kernels, block, genes, contrast), sums.u2)
-        return (*found, placements.target, placements.reference)
+    ) -> KernelOutput:
+        test = self.test
+        if Needs.PLACEMENTS in self.needs:
+            found = kernels.placements(block, genes, contrast)
+            sums = found.sums
+            if test.gives_u2:
+                own: SufficientStatistics = (sums.u2, sums.ties)
+            else:
+                own = test.measure(kernels, block, genes, contrast)
+            return KernelOutput(own, sums.u2, (found.target, found.reference))
+        own = test.measure(kernels, block, genes, contrast)
+        if Needs.U not in self.needs:
+            return KernelOutput(own)
+        if test.gives_u2:
+            return KernelOutput(own, own[0])
+        return KernelOutput(own, kernels.rank_sums(block, genes, contrast).u2)
 
-    def judge(
-        self, measured: Sequence[Measured], moments: Moments, design: Design
+    def evaluate(
+        self, measured: Sequence[KernelOutput], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
         """Return the fields of some genes as float64 arrays of shape (values, n_genes)."""
         alone = np.zeros(moments.mean.shape[1], bool)
@@ -139,9 +115,9 @@ class Analysis:
         alone |= moments.with_exact_sums
         if not alone.any():
             plain = replace(moments, n_measured=None, exact=None)
-            return self._judge_genes(measured, plain, design)
+            return self._evaluate_genes(measured, plain, design)
         # Genes with missing values have their own group sizes, those with exact sums their own
-        # scale: each of them is judged separately.
+        # scale: each of them is evaluated separately.
         parts: list[slice | np.ndarray] = [slice(j, j + 1) for j in np.flatnonzero(alone)]
         if not alone.all():
             parts.append(~alone)
@@ -152,26 +128,26 @@ class Analysis:
                 some = replace(some, n_measured=None, exact=None)
             elif not some.with_exact_sums[0]:
                 some = replace(some, exact=None)
-            its = [tuple(array[:, genes] for array in arrays) for arrays in measured]
-            for name, values in self._judge_genes(its, some, design).items():
+            its = [output.of(genes) for output in measured]
+            for name, values in self._evaluate_genes(its, some, design).items():
                 found[name][:, genes] = values
         return found
 
-    def _judge_genes(
-        self, measured: Sequence[Measured], moments: Moments, design: Design
+    def _evaluate_genes(
+        self, measured: Sequence[KernelOutput], moments: Moments, design: Design
     ) -> dict[str, np.ndarray]:
-        """Judge genes whose groups have the same sizes, or one gene that has its own scale."""
+        """Evaluate genes whose groups have the same sizes, or one gene that has its own scale."""
         scaled = scaled_sides(moments, design)
         if design.stratified:
-            return self._judge_strata(measured, scaled, design, moments.mean.shape[1])
+            return self._evaluate_strata(measured, scaled, design, moments.mean.shape[1])
         if design.whole:
-            return self._judge(measured[0], scaled[0])
+            return self._evaluate(measured[0], scaled[0])
         found: dict[str, np.ndarray] = {}
         for name, n in self.fields(design).items():
             found[name] = np.full((n, moments.mean.shape[1]), np.nan)
         for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True):
             used, rows = contrast.rows >= 0, contrast.rows[contrast.rows >= 0]
-            part = self._judge(its, both)
+            part = self._evaluate(its, both)
             for name, values in part.items():
                 if len(found[name]) == 1 < design.n_rows or len(values) == 1 == len(found[name]):
                     found[name][:] = values[:1]
@@ -180,39 +156,25 @@ class Analysis:
                 found[name][rows] = values[used]
         return found
 
-    def _judge(self, measured: Measured, scaled: Scaled) -> dict[str, np.ndarray]:
-        own, u2, placements = self._split(measured)
-        wanted = set(self.columns)
-        shown, both = scaled.shown, _with_cells(scaled.sides)
-        judged = self.test.judge(own, both, z="z" in wanted, log10_p="log10_p" in wanted)
-        found = self._of_test(judged)
-        n, m = both.target.n, both.reference.n
-        if _RANKED & wanted:
-            assert u2 is not None
-            found |= self._ranked(effects.auroc(u2, n, m))
-            if placements is not None:
-                low, high = effects.auroc_interval(u2, *placements, n, m, self.level)
-                found |= {"auroc_low": low, "auroc_high": high}
-        if {"mean_difference_low", "mean_difference_high"} & wanted:
-            low, high = effects.mean_interval(both, self._variance, self.level)
-            found |= {"mean_difference_low": low, "mean_difference_high": high}
-        if {"cohens_d", "hedges_g"} & wanted:
-            d = effects.cohens_d(both)
-            found |= {"cohens_d": d, "hedges_g": d * effects.hedges_correction(n + m - 2.0)}
-        if "mean_difference" in wanted:
-            found["mean_difference"] = both.target.mean - both.reference.mean
-        _unscale(found, scaled.exponent)
-        if "mean_difference" in wanted and scaled.difference is not None:
-            found["mean_difference"] = scaled.difference
-        self._spoil(found, shown)
-        there = (shown.target.n > 0.0) & (shown.reference.n > 0.0)
-        return self._only_fields(found | self._of_sides(shown, there))
+    def _evaluate(self, measured: KernelOutput, scaled: Scaled) -> dict[str, np.ndarray]:
+        both = _with_cells(scaled.sides)
+        values = PairValues(
+            self.test.evaluate(measured.own, both, **self._of_test),
+            scaled.shown,
+            both,
+            measured,
+            exponent=scaled.exponent,
+            difference=scaled.difference,
+            level=self.level,
+            variance=self.test.variance,
+        )
+        made = {column.name: _gene_by_gene(column).pair(values) for column in self.stored}
+        return self._finished(made, scaled.shown)
 
-    def _judge_strata(
-        self, measured: Sequence[Measured], scaled: list[Scaled], design: Design, n_genes: int
+    def _evaluate_strata(
+        self, measured: Sequence[KernelOutput], scaled: list[Scaled], design: Design, n_genes: int
     ) -> dict[str, np.ndarray]:
         shape = design.n_rows, n_genes
-        wanted = set(self.columns)
         exponent = None
         if scaled[0].exponent is not None:
             exponent = np.zeros((design.n_rows, 1), np.int64)
@@ -220,127 +182,57 @@ class Analysis:
                 assert both.exponent is not None
                 exponent[contrast.rows[contrast.rows >= 0]] = both.exponent[contrast.rows >= 0]
         strata = [
-            _of_both_sides(Stratum(its, both.sides, contrast.rows))
+            _of_both_sides(Stratum(its.own, both.sides, contrast.rows))
             for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True)
         ]
-        parts = [(self._split(s.measured), s) for s in strata]
-        judged = self.test.judge_strata(
-            [Stratum(own, s.sides, s.rows) for (own, _, _), s in parts],
-            *shape,
-            z="z" in wanted,
-            log10_p="log10_p" in wanted,
-        )
         pooled = _pooled(scaled, [s.rows for s in strata], shape)
-        found = self._of_test(judged)
-        if _RANKED & wanted:
-            found |= self._ranked(_weighted_auroc([(u2, s) for (_, u2, _), s in parts], shape))
-        if "mean_difference" in wanted:
-            found["mean_difference"] = difference_over_strata(strata, *shape)[0]
-        if _SPREAD & wanted:
-            effect, error, df = fixed_effect(strata, *shape)
-            low, high = effects.around(effect, error, df, self.level)
-            weights = sum(_weights(s, shape) for s in strata)
-            d = effects.standardised(effect, error * np.sqrt(weights))
-            found |= {
-                "mean_difference_low": low,
-                "mean_difference_high": high,
-                "cohens_d": d,
-                "hedges_g": d * effects.hedges_correction(df),
-            }
-        _unscale(found, exponent)
-        self._spoil(found, pooled)
-        n_strata = np.sum([_there(s, shape) for s in strata], axis=0)
-        found |= self._of_sides(pooled, n_strata)
-        return self._only_fields(found)
+        values = StrataValues(
+            self.test.evaluate_strata(strata, *shape, **self._of_test),
+            pooled,
+            strata,
+            measured,
+            shape,
+            exponent=exponent,
+            level=self.level,
+        )
+        made = {}
+        for column in self.stored:
+            make = _gene_by_gene(column).strata
+            assert make is not None  # other columns are refused
+            made[column.name] = make(values)
+        return self._finished(made, pooled)
 
-    def _spoil(self, found: dict[str, np.ndarray], both: Sides) -> None:
-        """Withdraw results where a side has no mean: no value is left, or NaN is propagated."""
-        if self.test.nan_policy == "raise":
-            return
-        unknown = np.isnan(both.target.mean) | np.isnan(both.reference.mean)
-        for name in found:
-            no_answer = {"p_value": 1.0, "log10_p": 0.0}.get(name, np.nan)
-            found[name] = np.where(unknown, no_answer, found[name])
+    @property
+    def _of_test(self) -> dict[str, bool]:
+        """Return which optional values of the test are needed."""
+        return {"z": Needs.Z in self.needs, "log10_p": Needs.LOG10_P in self.needs}
 
-    def _of_sides(self, both: Sides, n_strata: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the fields that describe the samples themselves."""
-        found = self._means(both) | self._expressed(both)
-        if self.test.nan_policy == "omit":
-            shapes = [sample.mean.shape for sample in (both.target, both.reference)]
-            values = both.target.n, both.reference.n, n_strata
-            for name, cells, shape in zip(_CELLS, values, [*shapes, shapes[0]], strict=True):
-                found[name] = np.broadcast_to(cells, shape).astype(np.float64)
+    def _finished(self, made: dict[str, np.ndarray], both: SamplePair) -> dict[str, np.ndarray]:
+        """Add means, and withdraw values where a side has no mean: none is left, or NaN counts."""
+        found = {name: np.asarray(values, np.float64) for name, values in made.items()}
+        if self.test.nan_policy != "raise":
+            unknown = np.isnan(both.target.mean) | np.isnan(both.reference.mean)
+            for column in self.stored:
+                undefined = _gene_by_gene(column).undefined
+                if undefined is not None:
+                    found[column.name] = np.where(unknown, undefined, found[column.name])
+        for mean in self._means:
+            found[f"target_{mean}"] = getattr(both.target, mean)
+            found[f"reference_{mean}"] = getattr(both.reference, mean)
         return found
 
-    def _split(
-        self, measured: Measured
-    ) -> tuple[Measured, np.ndarray | None, tuple[np.ndarray, np.ndarray] | None]:
-        """Split arrays into the test's own, twice U (if known) and sums of squared placements."""
-        placements = None
-        if self._places:
-            *rest, target, reference = measured
-            placements, measured = (target, reference), tuple(rest)
-        if self._ranks:
-            return measured[:-1], measured[-1], placements
-        return measured, measured[0] if isinstance(self.test, Wilcoxon) else None, placements
 
-    def _means(self, both: Sides) -> dict[str, np.ndarray]:
-        found = {}
-        for mean in _MEANS:
-            for side in ("target", "reference"):
-                values = getattr(getattr(both, side), mean)
-                if values is not None:
-                    found[f"{side}_{mean}"] = values
-        return found
-
-    def _of_test(self, judged: Judged) -> dict[str, np.ndarray]:
-        found = {"statistic": judged.statistic, "p_value": judged.p_value}
-        for name, values in (("z", judged.z), ("log10_p", judged.log10_p)):
-            if values is not None:
-                found[name] = values
-        return found
-
-    def _expressed(self, both: Sides) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        for side, sample in (("target", both.target), ("reference", both.reference)):
-            _add_expressed(found, side, sample, self._stored)
-        return found
-
-    def _ranked(self, auroc: np.ndarray) -> dict[str, np.ndarray]:
-        return {"auroc": auroc, "rank_biserial": 2.0 * auroc - 1.0}
-
-    def _only_fields(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        kept = {"statistic", "p_value", *self._stored}
-        kept |= {f"{side}_{m}" for side in ("target", "reference") for m in _MEANS
-                 if m == "mean" or getattr(self, m[5:])}  # fmt: skip
-        return {name: values for name, values in found.items() if name in kept}
+def _gene_by_gene(column: Column) -> GeneByGene:
+    assert isinstance(column.make, GeneByGene)
+    return column.make
 
 
-def _unscale(found: dict[str, np.ndarray], exponent: np.ndarray | None) -> None:
-    """Rescale the fields that have the unit of the values to the original scale."""
-    if exponent is None:
-        return
-    with np.errstate(over="ignore", under="ignore"):
-        for name in _IN_UNITS & found.keys():
-            found[name] = np.ldexp(found[name], exponent)
-
-
-def _add_expressed(
-    found: dict[str, np.ndarray], side: str, sample: Sample, names: list[str]
-) -> None:
-    if f"{side}_n_expressed" in names:
-        found[f"{side}_n_expressed"] = sample.n_expressed.astype(np.float64)
-    if f"{side}_fraction" in names:
-        with np.errstate(invalid="ignore"):  # there may be no cell
-            found[f"{side}_fraction"] = sample.n_expressed / sample.n
-
-
-def _with_cells(both: Sides) -> Sides:
-    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not judged."""
+def _with_cells(both: SamplePair) -> SamplePair:
+    """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not tested."""
     samples = both.target, both.reference
     if all(sample.n.all() for sample in samples):
         return both
-    return Sides(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
+    return SamplePair(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
 
 
 def _of_both_sides(stratum: Stratum) -> Stratum:
@@ -352,7 +244,9 @@ def _of_both_sides(stratum: Stratum) -> Stratum:
     return Stratum(stratum.measured, _with_cells(stratum.sides), rows)
 
 
-def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]) -> Sides:
+def _pooled(
+    scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[int, int]
+) -> SamplePair:
     """Pool each row's sides over the strata that have both, without squared deviations."""
     pooled = []
     for side in ("target", "reference"):
@@ -363,47 +257,7 @@ def _pooled(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], shape: tuple[i
     if scaled[0].exponent is not None:
         means = pooled_means(scaled, rows, shape[0])
         pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
-    return Sides(*pooled)
-
-
-def _there(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
-    """Return 1 for the rows that a stratum contributes to, 0 for the others."""
-    found = np.zeros((shape[0], 1))
-    found[stratum.rows[stratum.rows >= 0]] = 1.0
-    return found
-
-
-def _weights(stratum: Stratum, shape: tuple[int, int]) -> np.ndarray:
-    found = np.zeros((shape[0], 1))
-    n, m = stratum.sides.target.n, stratum.sides.reference.n
-    used = stratum.rows >= 0
-    found[stratum.rows[used]] = np.broadcast_to(n * m / (n + m), (len(used), 1))[used]
-    return found
-
-
-def _weighted_auroc(
-    parts: list[tuple[np.ndarray | None, Stratum]], shape: tuple[int, int]
-) -> np.ndarray:
-    """Return the mean AUROC over strata, with the weights of van Elteren's test."""
-    total, most = np.zeros(shape), np.zeros((shape[0], 1))
-    for u2, stratum in parts:
-        assert u2 is not None
-        n, m = stratum.sides.target.n, stratum.sides.reference.n
-        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
-        total[rows] += (u2 * 0.5 / (n + m + 1.0))[used]
-        most[rows] += np.broadcast_to(n * m / (n + m + 1.0), (len(used), 1))[used]
-    with np.errstate(invalid="ignore"):  # there may be no stratum with both sides
-        found: np.ndarray = total / most
-        return found
-
-
-# Computed and stored gene by gene. Others derive from these or are the same for all genes.
-_BY_GENE = frozenset(
-    {*_EXPRESSED, "target_fraction", "reference_fraction"}
-    | _RANKED
-    | _SPREAD
-    | {"mean_difference", "z", "log10_p"}
-)
+    return SamplePair(*pooled)
 
 
 def make_analysis(
@@ -420,7 +274,7 @@ def make_analysis(
     """Determine what must be computed for the requested columns.
 
     `is_log1p` is None if it depends on the data. ``asked="all"`` stands for all columns that
-    exist for the test.
+    exist for the test. `expressed` stores numbers of expressing cells in any case.
 
     Raises
     ------
@@ -428,38 +282,56 @@ def make_analysis(
         If a column does not exist, or if the test does not support a column or strata.
     """
     if stratified:
-        test.judge_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
-    columns = extra_columns(asked, _lacking(test, stratified))
-    wanted = set(columns)
-    in_counts = bool(_COUNT_SPACE & wanted) or count_means or not exp_post_agg
-    in_logs = bool(_LOG_SPACE & wanted)
+        test.evaluate_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
+    columns = registry.extra_columns(asked, _lacking(test, stratified))
+    needs = registry.needs_of(columns)
+    in_counts = Needs.COUNT_MEANS in needs or count_means or not exp_post_agg
     return Analysis(
         test,
         columns,
+        _stored(test, columns, expressed=expressed),
+        needs,
         expm1=in_counts and is_log1p is not False,
-        log1p=in_logs and is_log1p is not True,
-        expressed=expressed,
+        log1p=Needs.LOG_MEANS in needs and is_log1p is not True,
         level=level,
     )
+
+
+def _stored(
+    test: StatisticalTest, columns: tuple[str, ...], *, expressed: bool
+) -> tuple[Column, ...]:
+    """Return the columns that are stored gene by gene as they are computed."""
+    found = [registry.find(name) for name in ("statistic", "p_value")]
+    needed = registry.with_reads(columns)
+    gene_by_gene = [c for c in registry.EXTRA_COLUMNS if isinstance(c.make, GeneByGene)]
+    found += [c for c in gene_by_gene if c.name in needed and not _gene_by_gene(c).of_design]
+    if test.nan_policy == "omit":
+        found += [c for c in gene_by_gene if _gene_by_gene(c).of_design]
+    if expressed:
+        found += [registry.find(name) for name in _EXPRESSED if name not in needed]
+    return tuple(found)
 
 
 def _lacking(test: StatisticalTest, stratified: bool) -> dict[str, str]:
     """Return the columns that do not exist for a test, and why."""
     found = {}
-    if not test.has_z:
-        found["z"] = (
-            f"does not exist for metric={test.metric!r}, whose statistic is not a normal deviate. "
-            "Leave it out, or use metric='wilcoxon'."
-        )
-    if not test.has_log10_p:
-        found["log10_p"] = (
-            f"is not available with these options ({test.why_numpy}): they run in scipy, "
-            "which returns only p-values. Leave out the column or the options."
-        )
-    if stratified:
-        found |= dict.fromkeys(
-            ("auroc_low", "auroc_high"),
-            "is not defined over strata: DeLong's interval is for a single pair of samples. Leave "
-            "out the column or strata=.",
-        )
+    for column in registry.EXTRA_COLUMNS:
+        needs, parts = registry.needs_of([column.name]), registry.with_reads([column.name])
+        if Needs.Z in needs and not test.has_z:
+            found[column.name] = (
+                f"does not exist for metric={test.metric!r}, whose statistic is not a normal "
+                "deviate. Leave it out, or use metric='wilcoxon'."
+            )
+        if Needs.LOG10_P in needs and not test.has_log10_p:
+            found[column.name] = (
+                f"is not available with these options ({test.why_numpy}): they run in scipy, "
+                "which returns only p-values. Leave out the column or the options."
+            )
+        makes = [registry.find(name).make for name in sorted(parts)] if stratified else []
+        for make in makes:
+            if isinstance(make, GeneByGene) and make.strata is None:
+                found[column.name] = (
+                    f"is not defined over strata: {make.why_no_strata}. Leave out the column or "
+                    "strata=."
+                )
     return found

@@ -14,7 +14,7 @@ from ..request.options import PDEX_ENTRY, Entry, Settings
 from ..results.memory import DEResult
 from ..results.schema import LABELS, VALUES
 from ..sources.detect import is_backed
-from ..stats.options import METRICS
+from ..stats.registry import METRICS
 from ..utils.checks import check_choice, check_count, check_flag, check_text
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def parallel_differential_expression(
     check_count("num_threads", num_threads)
     check_count("gene_chunk_size", gene_chunk_size)
     options = dict(kwargs)
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, tuple(METRICS))
     check_text("engine", engine)
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)

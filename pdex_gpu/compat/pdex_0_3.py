@@ -15,6 +15,7 @@ import numpy as np
 
 from ..design.labels import Labels, sizes_of
 from ..design.naming import of_one_type
+from ..design.own_genes import genes_by_group, positions
 from ..errors import (
     ColumnError,
     LabelError,
@@ -174,7 +175,7 @@ def pdex(
         if mode != "all":
             targets = _without(targets, reference, groupby, dataset.labels)
         if mode == "on_target":
-            targets, absent = _with_genes(dataset, targets, str(gene_column))
+            targets, absent = _testable(dataset, targets, str(gene_column))
             if absent:
                 text = (
                     f"Found {len(absent)} groups with missing on-target genes in adata.var: "
@@ -276,13 +277,13 @@ def _selected(labels: Labels, in_order: bool) -> Labels:
     """Select the labels that cells have, except ``""``; sort them unless they are `in_order`."""
     categories = labels.categories.tolist()
     counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(categories))
-    kept = [i for i, label in enumerate(categories) if counts[i] and label != ""]
+    selected = [i for i, label in enumerate(categories) if counts[i] and label != ""]
     if not in_order:
         with suppress(TypeError):  # mixed types: keep the order of appearance
-            kept = sorted(kept, key=lambda i: categories[i])
+            selected = sorted(selected, key=lambda i: categories[i])
     place = np.full(len(categories) + 1, -1, np.int64)
-    place[kept] = np.arange(len(kept))
-    return Labels(place[labels.codes], labels.categories[kept])
+    place[selected] = np.arange(len(selected))
+    return Labels(place[labels.codes], labels.categories[selected])
 
 
 def _groups(labels: Labels) -> list[Any]:
@@ -300,7 +301,7 @@ def _without(groups: list[Any], reference: object, groupby: str, labels: Labels)
     return targets
 
 
-def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list[Any], list[str]]:
+def _testable(dataset: Dataset, targets: list[Any], column: str) -> tuple[list[Any], list[str]]:
     """List targets whose gene is in the matrix and, for a message, those whose gene is not.
 
     Targets with several genes are in the first list, and are refused later. Those without a gene
@@ -310,20 +311,15 @@ def _with_genes(dataset: Dataset, targets: list[Any], column: str) -> tuple[list
         genes = dataset.column(column)
     except ColumnError as error:
         raise OptionError(str(error)) from error
-    labels = dataset.labels
-    both = (labels.codes >= 0) & (genes.codes >= 0)
-    named: dict[Any, list[str]] = {}
-    for pair in np.unique(np.stack([labels.codes[both], genes.codes[both]]), axis=1).T:
-        named.setdefault(labels.categories[pair[0]], []).append(str(genes.categories[pair[1]]))
-    known = set(dataset.genes.tolist())
-    found, absent = [], []
+    named, known = genes_by_group(dataset.labels, genes), positions(dataset.genes)
+    testable, absent = [], []
     for target in targets:
         own = named.get(target, [])
         if len(own) > 1 or (own and own[0] in known):
-            found.append(target)
+            testable.append(target)
         elif own:
             absent.append(f"{target} ({own[0]})")
-    return found, absent
+    return testable, absent
 
 
 # --- values ----------------------------------------------------------------------------------

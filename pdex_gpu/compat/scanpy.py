@@ -42,6 +42,7 @@ from ..utils.checks import (
     kind,
     labels_of,
 )
+from ..utils.keywords import known_keywords
 
 if TYPE_CHECKING:
     import anndata
@@ -66,6 +67,7 @@ _KINDS = {
 }
 
 
+@known_keywords
 def rank_genes_groups(
     adata: anndata.AnnData,
     groupby: str,

@@ -42,12 +42,7 @@ def own_genes(
     LabelError
         If a target has several genes, or if no target's gene is in the matrix.
     """
-    both = (groups.codes >= 0) & (genes_of_cells.codes >= 0)
-    pairs = np.unique(np.stack([groups.codes[both], genes_of_cells.codes[both]]), axis=1)
-    named: dict[object, list[str]] = {}
-    for group, gene in pairs.T.tolist():
-        found = named.setdefault(groups.categories[group], [])
-        found.append(str(genes_of_cells.categories[gene]))
+    named = genes_by_group(groups, genes_of_cells)
     targets = list(dict.fromkeys(design.targets))
     several = [target for target in targets if len(named.get(target, ())) > 1]
     if several:
@@ -74,6 +69,25 @@ def own_genes(
             SkippedWarning,
         )
     return np.array([own[target] for target in design.targets], np.int64)
+
+
+def genes_by_group(groups: Labels, genes_of_cells: Labels) -> dict[object, list[str]]:
+    """Return the names of the genes that the cells of each group target; none, one or several.
+
+    A group without a gene is left out.
+
+    Parameters
+    ----------
+    groups, genes_of_cells : Labels
+        Group of each cell, and the gene it targets.
+    """
+    both = (groups.codes >= 0) & (genes_of_cells.codes >= 0)
+    pairs = np.unique(np.stack([groups.codes[both], genes_of_cells.codes[both]]), axis=1)
+    named: dict[object, list[str]] = {}
+    for group, gene in pairs.T.tolist():
+        names = named.setdefault(groups.categories[group], [])
+        names.append(str(genes_of_cells.categories[gene]))
+    return named
 
 
 def recorded(targets: np.ndarray, own: np.ndarray, genes: np.ndarray) -> dict[str, str]:

@@ -2,93 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from ..backends.contract import KernelSet, Moments
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
-from ..sinks.base import RangeResult, Sink
+from ..sinks.base import RangeResult, RangeSink
 from ..sources.base import Reader, Reading, Source
 from ..stats.exact_moments import with_exact_sums
 from ..utils.parallel import Map
 from ..utils.value_summary import ValueSummary
-from .plan import Plan
+from .plan import Plan, Resources, Schedule
 
 _TASKS_PER_THREAD = 8
 _MOST_GENES = 64
-_PAIRS_A_TASK = 1 << 15  # so that a task's arrays fit in a core's cache
+_PAIRS_PER_TASK = 1 << 15  # so that a task's arrays fit in a core's cache
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything an engine needs.
+class RangeSource(Protocol):
+    """The part of a :class:`.sources.base.Source` that engines use: it is read in ranges of genes.
 
     Attributes
     ----------
-    source : Source
+    on_device : bool
+    description : str
+    """
+
+    @property
+    def on_device(self) -> bool: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def open(
+        self, edges: Sequence[int], budget: int, reading: Reading = Reading()
+    ) -> AbstractContextManager[Reader]:
+        """See :meth:`.sources.base.Source.open`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What is computed on every range, wherever it is read and its results are stored.
+
+    Attributes
+    ----------
     design : Design
     kernels : KernelSet
     analysis : Analysis
     plan : Plan
-    sink : Sink
     advance : callable
         Called with the number of genes just completed.
-    reading : Reading
-        How to read the source; the engine supplies its own threads.
-    cluster : Cluster or None
-        With ``engine="dask"``, the cluster whose workers run the job.
     """
 
-    source: Source
     design: Design
     kernels: KernelSet
     analysis: Analysis
     plan: Plan
-    sink: Sink
     advance: Callable[[int], None]
+
+
+_Source = TypeVar("_Source", bound=RangeSource, covariant=True)
+
+
+@dataclass(frozen=True)
+class Job(Computation, Generic[_Source]):
+    """Everything an engine needs.
+
+    Attributes
+    ----------
+    source : RangeSource
+    sink : RangeSink
+    reading : Reading
+        How to read the source; the engine supplies its own threads.
+    """
+
+    source: _Source
+    sink: RangeSink
     reading: Reading
-    cluster: Cluster | None = None
-
-
-class Cluster(Protocol):
-    """Runs every range of a job once, on its own workers."""
-
-    def run(self, job: Job) -> None: ...
 
 
 class Engine(Protocol):
-    """Runs every range of a job once."""
+    """A module that runs every range of a job once, in this process or in others of its own."""
 
-    def run(self, job: Job) -> None: ...
+    def schedule(self, source: Source, kernels: KernelSet, resources: Resources) -> Schedule:
+        """Return what it wants of a plan: its workers and threads, and how finely work is cut."""
+        ...
+
+    def run(self, job: Job[RangeSource]) -> None:
+        """Run every range that the job's plan has to do."""
+        ...
 
 
 def run_range(
-    job: Job, reader: Reader, k: int, run: Map, store: Callable[[RangeResult], None]
+    job: Computation,
+    reader: Reader,
+    k: int,
+    parallel_map: Map,
+    store: Callable[[RangeResult], None],
 ) -> ValueSummary:
-    """Read and compute range `k`; `run` spreads the work. Returns a summary of its values."""
+    """Read and compute range `k`, spread over a parallel map; return a summary of its values."""
     chunk = reader.read(k)
     finite = job.analysis.test.refuses_nan
-    block = job.kernels.pack(chunk, job.design, run, finite=finite)
+    block = job.kernels.pack(chunk, job.design, parallel_map, finite=finite)
     del chunk
 
     def compute(genes: slice) -> None:
         moments = group_moments(job, block, genes)
         measured = job.analysis.measure(job.kernels, block, genes, job.design)
-        values = job.analysis.judge(measured, moments, job.design)
+        values = job.analysis.evaluate(measured, moments, job.design)
         store(RangeResult(block.gene_start + genes.start, values))
         job.advance(genes.stop - genes.start)
 
     tasks = gene_tasks(block.n_genes, job.design.n_groups, job.plan.n_threads)
-    for _ in run(compute, tasks):
+    for _ in parallel_map(compute, tasks):
         pass
     return block.summary
 
 
-def group_moments(job: Job, block: Any, genes: slice) -> Moments:
+def group_moments(job: Computation, block: Any, genes: slice) -> Moments:
     """Return the moments of genes that the analysis needs, with exact sums where necessary."""
     analysis = job.analysis
     moments = job.kernels.moments(
@@ -109,7 +146,7 @@ def group_moments(job: Job, block: Any, genes: slice) -> Moments:
 def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:
     """Split ``[0, n_genes)`` into slices so small that threads end at about the same time."""
     width = min(
-        _MOST_GENES, _PAIRS_A_TASK // n_groups, -(-n_genes // (_TASKS_PER_THREAD * n_threads))
+        _MOST_GENES, _PAIRS_PER_TASK // n_groups, -(-n_genes // (_TASKS_PER_THREAD * n_threads))
     )
     width = max(1, width)
     return [slice(i, min(i + width, n_genes)) for i in range(0, n_genes, width)]

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import MemoryBudgetError, OptionError
-from ..sources.base import Source
-from ..sources.sizes import BYTES_PER_CELL, SPARE
+from ..sources.sizes import SPARE
 from ..utils.parallel import Map
+from .memory_model import LEAST_HELD, MOST_BUFFERS, NARROW, MemoryModel
 
-_BYTES_PER_PAIR = 64  # offsets and kernel outputs of one (group, gene)
-_BYTES_PER_CELL_OF_RANGE = 24  # where a cell's entries start and stop
-_MOST_WORK = 1 << 27  # bytes of buffers while a file is read
-# A file that is read whole and split keeps entries in at least this share of the budget.
-_LEAST_HELD = 0.25
-# In ranges this narrow, kept gene indices take one byte each.
-_NARROW = 256
-_UNEVEN = 1.3  # factor by which ranges may exceed the estimate
+#: Ranges for each worker that takes whole ranges, so that none is idle for long at the end.
+RANGES_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Plan:
     budget: int
     n_workers: int
     n_threads: int
-    work: int = _MOST_WORK
+    work: int = MOST_BUFFERS
     most_entries: float | None = None
     done: frozenset[int] = frozenset()
 
@@ -67,102 +60,165 @@ class Plan:
         return len(self.edges) - 1
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What an engine may use, from which it makes its schedule.
+
+    Attributes
+    ----------
+    n_workers, n_threads, gene_chunk_size : int, optional
+        As asked for in the call; `gene_chunk_size` also where results are stored range by range.
+    processors : int
+    """
+
+    n_workers: int | None
+    n_threads: int | None
+    gene_chunk_size: int | None
+    processors: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What an engine wants of a plan.
+
+    Attributes
+    ----------
+    n_workers : int
+        See :class:`Plan`; a plan has fewer if it has fewer ranges, or too little memory.
+    n_threads : int, optional
+        See :class:`Plan`; by default the workers share the processors.
+    processors : int
+    gene_chunk_size : int, optional
+        Largest number of genes per range.
+    at_least : int
+        Smallest number of ranges, so that every worker has one.
+    one_range : bool
+        Whether the matrix is computed as one range, whatever its size: it is on a device.
+    split_elsewhere : bool
+        Whether a source that is read whole is split into files, so that nothing is held in memory
+        between ranges.
+    """
+
+    n_workers: int = 1
+    n_threads: int | None = None
+    processors: int = 1
+    gene_chunk_size: int | None = None
+    at_least: int = 1
+    one_range: bool = False
+    split_elsewhere: bool = False
+
+    def threads(self, n_workers: int) -> int:
+        """Return the threads of each of so many workers."""
+        return self.n_threads or max(1, self.processors // n_workers)
+
+
 def make_plan(
-    source: Source,
-    n_groups: int,
-    *,
-    packed_bytes: Callable[[int, float, np.dtype], float],
+    memory: MemoryModel,
+    schedule: Schedule,
     budget: int,
-    n_workers: int,
-    n_threads: int | None,
-    processors: int = 1,
+    *,
     reserved: int = 0,
-    gene_chunk_size: int | None = None,
-    at_least: int = 1,
-    split_elsewhere: bool = False,
-    run: Map = map,
+    parallel_map: Map = map,
 ) -> Plan:
     """Plan ranges of about equal work, as wide as the budget allows.
 
     Parameters
     ----------
-    source : Source
-    n_groups : int
-        Number of groups, including the reference.
-    packed_bytes : callable
-        Returns the bytes that the kernel set packs a gene into, given its cells, its entries and
-        their type.
+    memory : MemoryModel
+    schedule : Schedule
     budget : int
         Bytes for everything except an input that is already in memory.
-    n_workers : int
-        See :class:`Plan`; fewer if there are fewer ranges.
-    n_threads : int, optional
-        See :class:`Plan`; by default the workers share the processors.
-    processors : int
     reserved : int
         Bytes of the budget that results take.
-    gene_chunk_size : int, optional
-        Largest number of genes per range.
-    at_least : int
-        Smallest number of ranges, so that every worker has one.
-    split_elsewhere : bool
-        Whether a source that is read whole is split into files, so that nothing is held in memory
-        between ranges.
-    run : callable
+    parallel_map : callable
         A map over which reading a sample of the file is spread.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If not even a range of one gene fits.
     """
-    if gene_chunk_size is not None and gene_chunk_size < 1:
-        raise OptionError(f"gene_chunk_size={gene_chunk_size} must be at least 1.")
-    n_genes = source.n_genes
-    most = gene_chunk_size or n_genes
-    work = 0 if source.in_memory else min(_MOST_WORK, budget // 8)
-    room = budget - reserved - BYTES_PER_CELL * source.n_cells - work
-    raw = 0 if source.in_memory else source.bytes_per_entry
-
-    def gene_bytes(entries: np.ndarray) -> np.ndarray:
-        packed = [packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0)]
-        return packed[0] + (packed[1] - packed[0] + raw) * entries + _BYTES_PER_PAIR * n_groups
-
-    mean = gene_bytes(np.full(n_genes, source.nnz / max(1, n_genes)))
-    cells = _BYTES_PER_CELL_OF_RANGE * source.n_cells
+    if schedule.gene_chunk_size is not None and schedule.gene_chunk_size < 1:
+        raise OptionError(f"gene_chunk_size={schedule.gene_chunk_size} must be at least 1.")
+    source = memory.source
+    if schedule.one_range:
+        return Plan((0, source.n_genes), 0, 1, schedule.threads(1))
+    work = memory.buffers(budget)
+    room = budget - reserved - memory.whole_run - work
+    whole = _fits_whole(memory, schedule, room)
+    n_workers, most = schedule.n_workers, schedule.gene_chunk_size or source.n_genes
     least_held = 0
-    one_range = most >= n_genes and at_least <= 1 and mean.sum() + cells <= room
-    one_range = one_range and not split_elsewhere
-    if source.read_whole and one_range:
+    if source.read_whole and whole:
         n_workers = 1
     elif source.read_whole:
-        least_held = 0 if split_elsewhere else max(0, int(_LEAST_HELD * room))
-        most = min(most, _NARROW)
-    each = (room - least_held) / n_workers - cells
-    n_ranges = max(1, min(n_genes, max(at_least, -(-n_genes // most))))
-    weights = mean
-    edges: tuple[int, ...] = (0, n_genes)
-    if n_ranges > 1 or mean.sum() > each:
-        density = source.density(run)
-        weights = mean if density is None else gene_bytes(_UNEVEN * density)
-        edges = _cut(weights, each, n_ranges, most, source.gene_step)
+        least_held = 0 if schedule.split_elsewhere else max(0, int(LEAST_HELD * room))
+        most = min(most, NARROW)
+    each = (room - least_held) / n_workers - memory.per_range
+    edges, weights = _edges(memory, each, most, schedule.at_least, parallel_map)
     n_workers = min(n_workers, len(edges) - 1)
-    widest = cells + max(float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
+    sums = (float(weights[a:b].sum()) for a, b in itertools.pairwise(edges))
+    widest = memory.per_range + max(sums)
     if n_workers * widest - room > SPARE:  # not even single genes fit side by side
         n_workers = 1
     if widest - room > SPARE:
-        raise MemoryBudgetError(
-            f"memory= allows {budget:,} bytes, but at least {int(budget - room + widest):,} are "
-            f"needed for {source.n_cells:,} cells x {n_genes:,} genes in {n_groups:,} groups"
-            f"{f', {reserved:,} of them for the result (out= needs none)' if reserved else ''}. "
-            "Allow more with memory=."
-        )
-    held, most_entries = 0, None
-    if source.read_whole:  # what the ranges leave of the budget
-        held = 0 if split_elsewhere else max(0, int(room - n_workers * widest))
-        empty, full = gene_bytes(np.array([0.0, 1.0]))
-        each = (room - held) / n_workers - cells
-        if full > empty:
-            most_entries = (each - empty * max(np.diff(edges))) / (full - empty)
-    if source.read_whole and one_range:  # the range itself
-        held = source.nnz * source.bytes_per_entry
-    n_threads = n_threads or max(1, processors // n_workers)
-    return Plan(edges, held, n_workers, n_threads, work, most_entries)
+        raise _too_little(memory, budget, int(budget - room + widest), reserved)
+    plan = Plan(edges, 0, n_workers, schedule.threads(n_workers), work)
+    if not source.read_whole:
+        return plan
+    # What the ranges leave of the budget.
+    held = 0 if schedule.split_elsewhere else max(0, int(room - n_workers * widest))
+    each = (room - held) / n_workers - memory.per_range
+    most_entries = _most_entries(memory, edges, each)
+    return replace(plan, budget=memory.all_entries if whole else held, most_entries=most_entries)
+
+
+def _fits_whole(memory: MemoryModel, schedule: Schedule, room: float) -> bool:
+    """Return whether one range of all genes is allowed and fits."""
+    most = schedule.gene_chunk_size or memory.source.n_genes
+    if schedule.split_elsewhere or schedule.at_least > 1 or most < memory.source.n_genes:
+        return False
+    return bool(memory.mean_genes().sum() + memory.per_range <= room)
+
+
+def _edges(
+    memory: MemoryModel, each: float, most: int, at_least: int, parallel_map: Map
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return the edges of ranges of at most `each` bytes, and the bytes of each gene."""
+    n_genes, weights = memory.source.n_genes, memory.mean_genes()
+    n_ranges = max(1, min(n_genes, max(at_least, -(-n_genes // most))))
+    if n_ranges == 1 and weights.sum() <= each:
+        return (0, n_genes), weights
+    counted = memory.counted_genes(parallel_map)
+    weights = weights if counted is None else counted
+    return _cut(weights, each, n_ranges, most, memory.source.gene_step), weights
+
+
+def _most_entries(memory: MemoryModel, edges: tuple[int, ...], each: float) -> float | None:
+    """Return the entries that fit in the widest range; None if entries take no bytes."""
+    empty, full = memory.genes(np.array([0.0, 1.0]))
+    return (each - empty * max(np.diff(edges))) / (full - empty) if full > empty else None
+
+
+def _too_little(memory: MemoryModel, budget: int, needed: int, reserved: int) -> MemoryBudgetError:
+    source = memory.source
+    return MemoryBudgetError(
+        f"memory= allows {budget:,} bytes, but at least {needed:,} are "
+        f"needed for {source.n_cells:,} cells x {source.n_genes:,} genes in "
+        f"{memory.n_groups:,} groups"
+        f"{f', {reserved:,} of them for the result (out= needs none)' if reserved else ''}. "
+        "Allow more with memory=."
+    )
+
+
+def leave_out(plan: Plan, stored: np.ndarray) -> Plan:
+    """Return the plan with the stored genes marked as done, in ranges of their own."""
+    if not stored.any():
+        return plan
+    bounds = np.flatnonzero(np.diff(stored, prepend=0, append=0))
+    inside = [e for e in plan.edges[1:-1] if stored[e - 1] and stored[e]]
+    edges = sorted({*plan.edges, *bounds.tolist()} - set(inside))
+    done = frozenset(k for k, edge in enumerate(edges[:-1]) if stored[edge])
+    return replace(plan, edges=tuple(edges), done=done)
 
 
 def _cut(weights: np.ndarray, each: float, n_ranges: int, most: int, step: int) -> tuple[int, ...]:

@@ -2,6 +2,13 @@
 
 Workers are started by spawn, which is all that macOS and Windows have. Each computes whole ranges
 of genes and sends the small results back.
+
+Use it where threads would wait for Python's lock: with the numpy kernel set, above all with options
+of a test that run through scipy, pair by pair. The compiled kernels release the lock, so threads
+are as fast there, and start at once: a worker takes about a second to start and to import what it
+needs. The matrix has to be in memory and is copied once. ``benchmarks/shared_memory.py`` compares
+the two. It is also the engine behind `num_workers` of ``parallel_differential_expression``, whose
+contract is worker processes over shared memory.
 """
 
 from __future__ import annotations
@@ -18,13 +25,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..backends.contract import KernelSet
+from ..columns.measure import Analysis
+from ..design.contrasts import Design
 from ..errors import OptionError, SharedMemoryError, WorkerError, shown
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
 from ..utils.parallel import pool_map
 from ..utils.value_summary import ValueSummary
 from . import worker_processes
-from .base import Job, run_range
+from .base import Computation, Job, RangeSource, run_range
+from .plan import RANGES_PER_WORKER, Plan, Resources, Schedule
 from .shared_segments import MOUNT, Segment, make_segment
 
 
@@ -41,16 +52,30 @@ class _SharedArray:
 
 @dataclass(frozen=True)
 class _Task:
-    """A job as it is sent to a worker."""
+    """A job as it is sent to a worker: its source and kernels by name, without sink."""
 
-    job: Job  # without source and sink
-    source: Callable[..., Source]
+    design: Design
+    analysis: Analysis
+    plan: Plan
+    kernels: str
+    source: Callable[..., RangeSource]
     arrays: dict[str, _SharedArray]
     facts: dict[str, Any]
-    kernels: str
 
 
-def run(job: Job) -> None:
+def schedule(source: Source, kernels: KernelSet, resources: Resources) -> Schedule:
+    """Want a process of one thread for each processor, and some ranges for each process."""
+    n_threads = resources.n_threads or 1
+    n_workers = resources.n_workers or max(1, resources.processors // n_threads)
+    return Schedule(
+        n_workers=n_workers,
+        n_threads=n_threads,
+        gene_chunk_size=resources.gene_chunk_size,
+        at_least=RANGES_PER_WORKER * n_workers,
+    )
+
+
+def run(job: Job[Source]) -> None:
     """Run every range of the job in worker processes."""
     source = job.source
     why = worker_processes.why_no_processes()
@@ -74,13 +99,13 @@ def run(job: Job) -> None:
         # Labels stay here: workers need only their number, and may not know their classes.
         n = np.arange(job.design.n_rows)
         nameless = replace(job.design, targets=n, references=n * 0, within=None)
-        bare = replace(job, source=None, sink=None, kernels=None, advance=None, reading=None)  # type: ignore[arg-type]
-        bare = replace(bare, design=nameless)
-        task = _Task(bare, type(source), shared, facts, kernels.__name__)
+        task = _Task(
+            nameless, job.analysis, job.plan, kernels.__name__, type(source), shared, facts
+        )
         _run_workers(job, task)
 
 
-def _run_workers(job: Job, task: _Task) -> None:
+def _run_workers(job: Job[Source], task: _Task) -> None:
     try:
         ForkingPickler.dumps(replace(task, arrays={}))
     except Exception as error:  # of any type: pickling runs the option's own class
@@ -130,29 +155,27 @@ def _share(stack: ExitStack, array: np.ndarray) -> _SharedArray:
 
 # --- in a worker ---------------------------------------------------------------------------
 
-_attached: Job | None = None
+_attached: tuple[Computation, RangeSource] | None = None
 
 
 def _run_range(task: _Task, k: int) -> tuple[list[RangeResult], ValueSummary]:
-    job = _job(task)
+    job, source = _attach(task)
     results: list[RangeResult] = []
     with (
         ThreadPoolExecutor(job.plan.n_threads) as pool,
-        job.source.open(job.plan.edges, job.plan.budget, Reading(pool_map(pool))) as reader,
+        source.open(job.plan.edges, job.plan.budget, Reading(pool_map(pool))) as reader,
     ):
         summary = run_range(job, reader, k, pool_map(pool), results.append)
     return results, summary
 
 
-def _job(task: _Task) -> Job:
+def _attach(task: _Task) -> tuple[Computation, RangeSource]:
     """Return this worker's job, made on first use so that an error reaches the parent."""
     global _attached
     if _attached is None:
         arrays = {name: shared.view() for name, shared in task.arrays.items()}
-        _attached = replace(
-            task.job,
-            source=task.source(**arrays, **task.facts),
-            kernels=importlib.import_module(task.kernels),
-            advance=lambda _: None,
-        )
+        source = task.source(**arrays, **task.facts)
+        kernels: Any = importlib.import_module(task.kernels)
+        job = Computation(task.design, kernels, task.analysis, task.plan, lambda _: None)
+        _attached = job, source
     return _attached

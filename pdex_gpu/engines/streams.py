@@ -19,20 +19,49 @@ from typing import cast
 
 import numpy as np
 
-from ..backends.contract import DeviceKernels, Moments, PackedChunk, StreamedKernelSet
+from ..backends.contract import (
+    DeviceKernels,
+    KernelSet,
+    Moments,
+    PackedChunk,
+    StreamedKernelSet,
+)
+from ..columns.inputs import KernelOutput
 from ..errors import DeviceLostError, DeviceMemoryError
 from ..sinks.base import RangeResult
-from ..sources.base import Chunk, Reader
+from ..sources.base import Chunk, Reader, Source
 from ..sources.chunk_ops import halves
-from ..stats.two_sample.base import Measured
 from ..utils.parallel import Map, pool_map
 from ..utils.value_summary import ValueSummary
-from .base import Job, gene_tasks, group_moments
+from .base import Job, RangeSource, gene_tasks, group_moments
+from .plan import Resources, Schedule
 
 logger = logging.getLogger("pdex_gpu")
 
+# Devices take the next range when they are free, so none waits long for the slowest at the end.
+_RANGES_PER_DEVICE = 8
 
-def run(job: Job) -> None:
+
+def schedule(source: Source, kernels: KernelSet, resources: Resources) -> Schedule:
+    """Want two ranges on each device, of as many genes as fit there."""
+    n_threads = resources.n_threads or resources.processors
+    if source.on_device:
+        return Schedule(n_threads=n_threads, one_range=True)
+    on_each = resources.n_workers or (1 if source.costly_to_cut else 2)
+    devices = cast(DeviceKernels, kernels)
+    most = devices.most_genes(source, on_each)
+    n_devices = len(devices.devices)
+    n_workers = on_each * n_devices
+    return Schedule(
+        n_workers=n_workers,
+        n_threads=n_threads,
+        gene_chunk_size=min(most, resources.gene_chunk_size or most),
+        # One range is read and uploaded while another is computed.
+        at_least=_RANGES_PER_DEVICE * n_devices if n_workers > 1 else 1,
+    )
+
+
+def run(job: Job[RangeSource]) -> None:
     """Run every range of the job on the devices of its kernel sets."""
     plan, devices = job.plan, cast(DeviceKernels, job.kernels).devices
     ranges = _Ranges(plan.todo, plan.n_workers)
@@ -73,7 +102,7 @@ def run(job: Job) -> None:
                 workers.shutdown()
 
 
-def _take_ranges(job: Job, under_way: _Run, ranges: _Ranges, reader: Reader) -> None:
+def _take_ranges(job: Job[RangeSource], under_way: _Run, ranges: _Ranges, reader: Reader) -> None:
     """Compute ranges until none is left or the device is lost."""
     kernels = under_way.kernels
     while (taken := ranges.take(kernels)) is not None:
@@ -215,7 +244,7 @@ class _OnDevice:
 class _Run:
     """A job under way on a device; ranges are split as far as its memory demands."""
 
-    job: Job
+    job: Job[RangeSource]
     kernels: StreamedKernelSet
     uploads: Map
     spread: Map
@@ -293,7 +322,9 @@ class _Run:
         moments, measured = found or self._measure_or_raise(block, genes, alone=True)
         self._store(moments, measured, block.gene_start + genes.start)
 
-    def _measure(self, block: PackedChunk, genes: slice) -> tuple[Moments, list[Measured]] | None:
+    def _measure(
+        self, block: PackedChunk, genes: slice
+    ) -> tuple[Moments, list[KernelOutput]] | None:
         try:
             return self._measure_or_raise(block, genes, alone=False)
         except DeviceMemoryError:
@@ -301,7 +332,7 @@ class _Run:
 
     def _measure_or_raise(
         self, block: PackedChunk, genes: slice, *, alone: bool
-    ) -> tuple[Moments, list[Measured]]:
+    ) -> tuple[Moments, list[KernelOutput]]:
         job, kernels = self.job, self.kernels
         whole = slice(0, genes.stop - genes.start)
         try:
@@ -311,12 +342,12 @@ class _Run:
         except DeviceMemoryError as error:
             raise _too_small(f"work on {_genes(whole.stop)}", error) from error
 
-    def _store(self, moments: Moments, measured: list[Measured], start: int) -> None:
-        """Judge and store a slice, in cache-sized pieces, while the device computes another."""
+    def _store(self, moments: Moments, measured: list[KernelOutput], start: int) -> None:
+        """Evaluate and store a slice, in cache-sized pieces, while the device computes another."""
         job, n_genes = self.job, moments.mean.shape[1]
         for genes in gene_tasks(n_genes, job.design.n_groups, n_threads=1):
-            some = [tuple(array[:, genes] for array in arrays) for arrays in measured]
-            values = job.analysis.judge(some, moments.of(genes), job.design)
+            some = [output.of(genes) for output in measured]
+            values = job.analysis.evaluate(some, moments.of(genes), job.design)
             job.sink.store(RangeResult(start + genes.start, values))
         job.advance(n_genes)
 

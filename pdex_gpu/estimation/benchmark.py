@@ -30,7 +30,7 @@ from ..sources.rechunk.store import RowStore
 from ..sources.stored.layout import Storage
 from ..utils.leftovers import temporary_folder
 from ..utils.parallel import Map, pool_map
-from .model import Rates
+from .model import MachineRates
 from .storage import gzip_storage, stored_like
 from .synthetic import MadeRows, made_chunk, made_entries, smaller_design
 from .tables import measure_tables
@@ -42,7 +42,7 @@ _ROWS = 2_000_000  # of a made-up table
 _WARM_ENTRIES, _WARM_ROWS = 20_000, 2_000
 _REPEATS = 3
 _SPARSER = 0.25  # density of the second of two matrices, relative to the first
-_TASKS_A_THREAD = 4
+_TASKS_PER_THREAD = 4
 _MOST_DENSE = 0.9
 _LONGEST_LINE = 1 << 22  # most cells in a made-up column, or genes in a made-up row
 _WORK = 1 << 27
@@ -94,7 +94,7 @@ class Sample:
     split: bool = False
 
 
-def measure_rates(sample: Sample, kernels: KernelSet, folder: Path | None = None) -> Rates:
+def measure_rates(sample: Sample, kernels: KernelSet, folder: Path | None = None) -> MachineRates:
     """Measure the rates that a run on the sample needs; all others are 0.
 
     Parameters
@@ -105,35 +105,37 @@ def measure_rates(sample: Sample, kernels: KernelSet, folder: Path | None = None
         Folder for temporary files.
     """
     with ThreadPoolExecutor(sample.n_threads, "pdex_gpu-cost") as pool:
-        run = pool_map(pool)
-        _measure(sample, kernels, run, folder, _WARM_ENTRIES, _WARM_ROWS, 1)  # compiles, imports
-        return _measure(sample, kernels, run, folder, _ENTRIES, _ROWS, _REPEATS)
+        parallel_map = pool_map(pool)
+        _measure(
+            sample, kernels, parallel_map, folder, _WARM_ENTRIES, _WARM_ROWS, 1
+        )  # compiles, imports
+        return _measure(sample, kernels, parallel_map, folder, _ENTRIES, _ROWS, _REPEATS)
 
 
 def _measure(
     sample: Sample,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
     folder: Path | None,
     n_entries: int,
     n_rows: int,
     repeats: int,
-) -> Rates:
-    rates = _kernel_rates(sample, kernels, run, n_entries, repeats)
+) -> MachineRates:
+    rates = _kernel_rates(sample, kernels, parallel_map, n_entries, repeats)
     if sample.in_file:
-        rates |= _reading_rates(sample, run, folder, n_entries, repeats)
+        rates |= _reading_rates(sample, parallel_map, folder, n_entries, repeats)
     if sample.split:
-        rates |= _splitting_rates(sample, run, folder, n_entries, repeats)
+        rates |= _splitting_rates(sample, parallel_map, folder, n_entries, repeats)
     n = sample.n_threads
     found = {name: n * seconds for name, seconds in rates.items()}
     tables = measure_tables(
-        sample.analysis, kernels, run, n_rows=n_rows, suffix=sample.suffix, folder=folder
+        sample.analysis, kernels, parallel_map, n_rows=n_rows, suffix=sample.suffix, folder=folder
     )
     finish, store, write = (
         statistics.median(each) for each in zip(*(next(tables) for _ in range(repeats)),
                                                 strict=True)
     )  # fmt: skip
-    return Rates(**found, finish=n * finish, store=store, write=write)
+    return MachineRates(**found, finish=n * finish, store=store, write=write)
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:
@@ -166,7 +168,7 @@ def solve(units: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[fl
 
 
 def _kernel_rates(
-    sample: Sample, kernels: KernelSet, run: Map, n_entries: int, repeats: int
+    sample: Sample, kernels: KernelSet, parallel_map: Map, n_entries: int, repeats: int
 ) -> dict[str, float]:
     """Measure ``pack``, ``visit``, ``rank`` and ``judge``, in wall seconds of all threads."""
     packing: list[tuple[list[float], float]] = []
@@ -175,7 +177,7 @@ def _kernel_rates(
     # As wide as a range, but with no more pairs than entries: each group has at least one cell.
     wide = min(sample.width, max(1, n_entries // max(n_groups, sample.design.n_rows)))
     task = gene_tasks(wide, n_groups, sample.n_threads)[0].stop
-    narrow = min(wide, task * sample.n_threads * _TASKS_A_THREAD)
+    narrow = min(wide, task * sample.n_threads * _TASKS_PER_THREAD)
     for width, used in ((wide, packing), (narrow, testing)):
         for share in (1.0, _SPARSER):
             density = min(_MOST_DENSE, sample.density) * share
@@ -186,7 +188,7 @@ def _kernel_rates(
                 sample.form, n_cells, width, density, sample.dtype,
                 fractional=sample.fractional, narrow=sample.in_file,
             )  # fmt: skip
-            pack, test = _run_kernels(sample, kernels, run, chunk, design, task, repeats)
+            pack, test = _run_kernels(sample, kernels, parallel_map, chunk, design, task, repeats)
             if used is packing:
                 stored = n_cells * width if sample.form == "dense" else nnz
                 used.append(([float(stored), float(n_cells)], pack))
@@ -201,7 +203,7 @@ def _kernel_rates(
 def _run_kernels(
     sample: Sample,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
     chunk: Chunk,
     design: Design,
     task: int,
@@ -210,9 +212,9 @@ def _run_kernels(
     """Return the seconds for packing a chunk, and for testing its genes."""
     analysis = sample.analysis
     finite = analysis.test.refuses_nan
-    pack = _median(lambda: kernels.pack(chunk, design, run, finite=finite), repeats)
-    block = kernels.pack(chunk, design, run, finite=finite)
-    sink = MemorySink(analysis.fields(design), chunk.n_genes, run)
+    pack = _median(lambda: kernels.pack(chunk, design, parallel_map, finite=finite), repeats)
+    block = kernels.pack(chunk, design, parallel_map, finite=finite)
+    sink = MemorySink(analysis.fields(design), chunk.n_genes, parallel_map)
 
     def compute(genes: slice) -> None:
         moments = kernels.moments(
@@ -220,14 +222,14 @@ def _run_kernels(
             centred=analysis.centred, expm1=analysis.expm1, log1p=analysis.log1p,
         )  # fmt: skip
         measured = analysis.measure(kernels, block, genes, design)
-        sink.store(RangeResult(genes.start, analysis.judge(measured, moments, design)))
+        sink.store(RangeResult(genes.start, analysis.evaluate(measured, moments, design)))
 
     n_genes = chunk.n_genes
     tasks = [slice(i, min(i + task, n_genes)) for i in range(0, n_genes, task)]
 
     def test() -> None:
         sink.start_over()
-        for _ in run(compute, tasks):
+        for _ in parallel_map(compute, tasks):
             pass
 
     return pack, _median(test, repeats)
@@ -237,19 +239,22 @@ def _run_kernels(
 
 
 def _reading_rates(
-    sample: Sample, run: Map, folder: Path | None, n_entries: int, repeats: int
+    sample: Sample, parallel_map: Map, folder: Path | None, n_entries: int, repeats: int
 ) -> dict[str, float]:
     """Measure ``read_stored`` and ``read_decoded``, in wall seconds of all threads."""
     storage = sample.storage or gzip_storage(sample.dtype, np.dtype(np.int32))
     try:
         measured = [
-            _read(sample, storage, run, folder, n_entries, repeats, noisy) for noisy in (0, 1)
+            _read(sample, storage, parallel_map, folder, n_entries, repeats, noisy)
+            for noisy in (0, 1)
         ]
     except Exception as error:  # a filter that cannot be written here, or a rare layout
         if sample.storage is None:
             raise
         logger.info("entries cannot be stored as in the file (%s); using gzip instead", error)
-        return _reading_rates(replace(sample, storage=None), run, folder, n_entries, repeats)
+        return _reading_rates(
+            replace(sample, storage=None), parallel_map, folder, n_entries, repeats
+        )
     stored, decoded = solve([m[:2] for m in measured], [m[2] for m in measured])
     return {"read_stored": stored, "read_decoded": decoded}
 
@@ -257,7 +262,7 @@ def _reading_rates(
 def _read(
     sample: Sample,
     storage: Storage,
-    run: Map,
+    parallel_map: Map,
     folder: Path | None,
     n_entries: int,
     repeats: int,
@@ -267,7 +272,7 @@ def _read(
     chunk_items = max(like.n_items for like in storage.arrays.values())
     n_entries = max(n_entries, min(chunk_items, 2 * _ENTRIES) if n_entries > _WARM_ENTRIES else 0)
     values = next(iter(storage.arrays.values())).dtype
-    with temporary_folder(folder, "pdex_gpu-plan-") as own:
+    with temporary_folder(folder, "pdex_gpu-estimate-") as own:
         if storage.form == "array":
             n_genes = sample.n_genes
             rows = max(1, n_entries // n_genes)
@@ -295,7 +300,7 @@ def _read(
             data = _noisy(data) if noisy else data
             arrays = {"data": data, "indices": indices.astype(kind)}
         with stored_like(storage, own, arrays, indptr, shape) as source:
-            reading = Reading(run=run, n_threads=sample.n_threads)
+            reading = Reading(run=parallel_map, n_threads=sample.n_threads)
             edges = (0, source.n_genes)
 
             def read() -> None:
@@ -315,7 +320,7 @@ def _noisy(values: np.ndarray) -> np.ndarray:
 
 
 def _splitting_rates(
-    sample: Sample, run: Map, folder: Path | None, n_entries: int, repeats: int
+    sample: Sample, parallel_map: Map, folder: Path | None, n_entries: int, repeats: int
 ) -> dict[str, float]:
     """Measure ``split``, ``gather`` and ``scratch``, the last divided by the number of threads."""
     n_rows = max(1, min(sample.n_cells, int(n_entries / (sample.n_genes * sample.density)) + 1))
@@ -327,8 +332,8 @@ def _splitting_rates(
     )
     width = min(sample.width, sample.n_genes)
     edges = [*range(0, sample.n_genes, width), sample.n_genes]
-    with temporary_folder(folder, "pdex_gpu-plan-") as own:
-        reading = Reading(run=run, n_threads=sample.n_threads, work=_WORK, scratch=own)
+    with temporary_folder(folder, "pdex_gpu-estimate-") as own:
+        reading = Reading(run=parallel_map, n_threads=sample.n_threads, work=_WORK, scratch=own)
         times: dict[str, list[float]] = {"split": [], "gather": [], "to_disk": [], "from_disk": []}
         for budget, put, get in ((1 << 62, "split", "gather"), (0, "to_disk", "from_disk")):
             for _ in range(repeats):

@@ -18,6 +18,7 @@ from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
 from ..pipeline.output import check_output, input_file
+from ..request.engines import Dask
 from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
 from ..request.screen import design_of, open_screen
@@ -25,8 +26,9 @@ from ..sources.base import Source
 from ..sources.sizes import left_for_plan
 from ..stats.registry import make_test
 from ..utils.checks import check_count, check_flag, check_number
+from ..utils.keywords import known_keywords_of_init
 from ..utils.resources import available_memory, memory_budget
-from .model import IN_MEMORY, SPLIT, Crew, Rates, predict
+from .model import IN_MEMORY, SPLIT, Crew, MachineRates, predict
 from .workload import DENSE_SHARE, Counted
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _OWN_OPTIONS = ("workers", "density", "timing", "rates")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Estimate:
     """The memory, disk and time that a run will take; see :func:`estimate`.
@@ -90,7 +93,7 @@ class Estimate:
     phases : dict of str to float
         Seconds of each phase: start, reading (and decoding), splitting, testing, finishing,
         writing; empty if not estimated.
-    rates : Rates or None
+    rates : MachineRates or None
         Constants behind the estimate of seconds.
     lacks : tuple of str
         What would run out: ``"memory"``, ``"scratch"``, ``"output"``.
@@ -124,7 +127,7 @@ class Estimate:
     backend: str
     engine: str
     phases: dict[str, float]
-    rates: Rates | None
+    rates: MachineRates | None
     lacks: tuple[str, ...]
     problems: tuple[str, ...]
     assumptions: tuple[str, ...]
@@ -144,7 +147,7 @@ def estimate(
     workers: int | None = None,
     density: float | None = None,
     timing: bool = True,
-    rates: Rates | None = None,
+    rates: MachineRates | None = None,
     **options: Unpack[Options],
 ) -> Estimate:
     """Estimate the memory, disk and time that :func:`differential_expression` would take.
@@ -165,7 +168,7 @@ def estimate(
         Share of nonzeros of a dense matrix; 0.2 by default.
     timing : bool
         False to measure nothing and estimate no seconds.
-    rates : Rates, optional
+    rates : MachineRates, optional
         Constants measured earlier, on this machine or another: ``rates`` of an estimate.
     **options
         As in :func:`differential_expression`. ``is_log1p=False`` stands for counts, which are
@@ -202,7 +205,8 @@ def estimate(
         raise OptionError(f"density={density!r} must be {share}.")
     check_flag("timing", timing)
     engine, n_workers = options.get("engine"), options.get("n_workers")
-    if isinstance(engine, str) and engine == "dask" and workers is None:
+    on_cluster = isinstance(engine, Dask) or (isinstance(engine, str) and engine == "dask")
+    if on_cluster and workers is None:
         raise OptionError(
             "The time of engine='dask' depends on the size of the cluster. Pass its number of "
             "workers as workers= (--dask-workers)."
@@ -347,7 +351,7 @@ def _lacking(
             found["output"] = (
                 f"The folder {str(out.parent)!r} has {size_text(room)} free, but the output "
                 f"{out.name!r} and its checkpoint need about {size_text(beside)} while it is "
-                "written. Make room there, or use another folder."
+                "written. Free up space there, or use another folder."
             )
     return found
 

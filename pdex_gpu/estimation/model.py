@@ -67,7 +67,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Rates:
+class MachineRates:
     """The constants of a machine: processor seconds per unit, of one thread while all are busy.
 
     Attributes
@@ -143,7 +143,7 @@ class Crew:
         return self.n_threads if self.n_workers is None else self.n_workers * self.worker_threads
 
 
-def predict(work: Work, rates: Rates, crew: Crew) -> dict[str, float]:
+def predict(work: Work, rates: MachineRates, crew: Crew) -> dict[str, float]:
     """Return the seconds of each phase, in the order of :data:`PHASES`; a run takes their sum.
 
     Reading, splitting and testing are divided by the number of threads. Workers of a cluster take

@@ -39,7 +39,7 @@ _FILTERS = Filters()
 def measure_tables(
     analysis: Analysis,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
     *,
     n_rows: int,
     suffix: str | None,
@@ -51,7 +51,7 @@ def measure_tables(
     ----------
     analysis : Analysis
     kernels : KernelSet
-    run : callable
+    parallel_map : callable
         Spreads the work.
     n_rows : int
         Approximate number of rows of the table.
@@ -66,9 +66,9 @@ def measure_tables(
     results = {name: rng.random((n, _N_GENES)) for name, n in analysis.fields(design).items()}
     while True:
         if suffix is None:
-            yield _in_memory(analysis, kernels, run, design, results), 0.0, 0.0
+            yield _in_memory(analysis, kernels, parallel_map, design, results), 0.0, 0.0
         else:
-            yield _in_file(analysis, kernels, run, design, results, suffix, folder)
+            yield _in_file(analysis, kernels, parallel_map, design, results, suffix, folder)
 
 
 def _design(n_targets: int) -> Design:
@@ -87,17 +87,17 @@ def _design(n_targets: int) -> Design:
 def _in_memory(
     analysis: Analysis,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
     design: Design,
     results: dict[str, np.ndarray],
 ) -> float:
     started = time.perf_counter()
-    sink = MemorySink(analysis.fields(design), _N_GENES, run)
+    sink = MemorySink(analysis.fields(design), _N_GENES, parallel_map)
     allocated = time.perf_counter() - started
     sink.store(RangeResult(0, results))
     started = time.perf_counter()
     finish(
-        sink, design, kernels, run,
+        sink, design, kernels, parallel_map,
         scale=_SCALE, columns=analysis.columns, correction=_CORRECTION, filters=_FILTERS,
     )  # fmt: skip
     return (allocated + time.perf_counter() - started) / (design.n_rows * _N_GENES)
@@ -106,14 +106,14 @@ def _in_memory(
 def _in_file(
     analysis: Analysis,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
     design: Design,
     results: dict[str, np.ndarray],
     suffix: str,
     folder: Path | None,
 ) -> tuple[float, float, float]:
     n_rows = design.n_rows * _N_GENES
-    with temporary_folder(folder, "pdex_gpu-plan-") as own:
+    with temporary_folder(folder, "pdex_gpu-estimate-") as own:
         fields = analysis.fields(design)
         checkpoint = Checkpoint(own, {}, fields, _N_GENES)
         checkpoint.load(restart=False)
@@ -135,13 +135,13 @@ def _in_file(
             column = FileColumn(file, n_rows)
             fdr = StoredCorrection(stored, None, _CORRECTION, column)
             started = time.perf_counter()
-            fdr.prepare(kernels, run, 1 << 62)
+            fdr.prepare(kernels, parallel_map, 1 << 62)
             finished = time.perf_counter() - started
             made = StoredFinish(stored, design, _SCALE, analysis.columns, None, fdr)
             features = [f"gene {k}" for k in range(_N_GENES)]
             table = Table(design.targets, design.references, features, {}, columns=analysis.columns)
             started = time.perf_counter()
-            found = made.blocks(table.blocks(), run, ahead)
+            found = made.blocks(table.blocks(), parallel_map, ahead)
             blocks = (table.arrow(*block) for block in found)
             WRITERS[suffix](own / f"table{suffix}", table, blocks)
             written = time.perf_counter() - started

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from ..backends.contract import KernelSet
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
-from ..engines.plan import _BYTES_PER_CELL_OF_RANGE, _BYTES_PER_PAIR, Plan, make_plan
-from ..engines.schedule import make_schedule
+from ..engines.memory_model import MemoryModel, ResultSize, is_dense
+from ..engines.plan import RANGES_PER_WORKER, Plan, Schedule, make_plan
+from ..engines.schedule import plan_run
 from ..errors import MemoryBudgetError
 from ..request.options import Settings
 from ..results.schema import VALUES
-from ..sinks.base import Sink
-from ..sinks.memory import BYTES_PER_ROW, check_result_size
 from ..sources.base import Source
-from ..sources.sizes import BYTES_PER_CELL
-from ..sources.wrapped import WrappedSource
 from ..utils.parallel import Map
 from ..utils.resources import cpu_count
 from .model import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
@@ -29,49 +26,29 @@ from .model import BY_RANGES, IN_MEMORY, SPLIT, WHOLE, Work
 #: Assumed share of nonzeros in a dense matrix, where it is not known.
 DENSE_SHARE = 0.2
 
-# In a split matrix, each value is a one-byte number, and a table says what the numbers mean. The
-# table takes at most one byte per entry, if a cell has enough entries for values to repeat. Values
-# of short types are stored as they are.
-_REPEATING = 200
-_SHORT = 4
-
 # Bytes per value in a file; for Parquet see docs/scaling.md.
-_BYTES_A_VALUE = {".parquet": 6.3, ".csv": 22.0, ".tsv": 22.0}
+_BYTES_PER_VALUE = {".parquet": 6.3, ".csv": 22.0, ".tsv": 22.0}
 _BYTES_OF_FDR = 8
-_FLOAT = 8
-_RANGES_PER_WORKER = 4
 _FIRST_BUDGET = 1 << 12
 _PRECISION = 64  # the least memory is found to one part in this many
 
 
-class _Unread(WrappedSource):
-    """A source that counts the entries of its genes only where that reads no values.
+def _unread_density(source: Source, *, one_full: bool) -> Callable[[Map], np.ndarray | None]:
+    """Return a function that counts the entries of genes only where that reads no values.
 
     Elsewhere all genes are assumed to have equally many entries. With `one_full`, one gene has a
     value in every cell.
     """
 
-    def __init__(self, source: Source, *, one_full: bool) -> None:
-        super().__init__(source)
-        self._one_full = one_full
-
-    def density(self, run: Map) -> np.ndarray | None:
-        """See :meth:`.sources.base.Source.density`."""
-        source = self.inner
+    def density(parallel_map: Map) -> np.ndarray | None:
         if source.in_memory or source.knows_density:
-            return source.density(run)
+            return source.density(parallel_map)
         found = np.full(source.n_genes, source.nnz / max(1, source.n_genes))
-        if self._one_full:
+        if one_full:
             found[0] = min(source.n_cells, source.nnz)
         return found
 
-
-class _Promised:
-    """The part of a sink that a plan needs."""
-
-    def __init__(self, n_bytes: int, n_genes: int) -> None:
-        self.n_bytes = n_bytes
-        self.stored = np.zeros(n_genes, np.uint8)
+    return density
 
 
 @dataclass(frozen=True)
@@ -106,7 +83,7 @@ class Counted:
     @property
     def is_dense(self) -> bool:
         """Return whether all cells x genes are stored, so that nonzeros are not known."""
-        return self.source.nnz == self.source.n_cells * self.source.n_genes
+        return is_dense(self.source)
 
     @property
     def n_nonzero(self) -> float:
@@ -128,10 +105,19 @@ class Counted:
         return self.design.n_rows * self.source.n_genes
 
     @property
+    def result_size(self) -> ResultSize:
+        """Return the size of the result."""
+        return ResultSize(
+            self.analysis.fields(self.design),
+            self.design.n_rows,
+            len(self.analysis.columns),
+            self.source.n_genes,
+        )
+
+    @property
     def result_bytes(self) -> int:
-        """Return the bytes of the result in memory; see :func:`.sinks.memory.check_result_size`."""
-        a_row = BYTES_PER_ROW + _FLOAT * len(self.analysis.columns)
-        return self._reserved + a_row * self.n_rows
+        """Return the bytes of the result in memory."""
+        return self.result_size.in_memory
 
     @property
     def n_values(self) -> int:
@@ -145,14 +131,14 @@ class Counted:
         """Return the approximate bytes of the table in its file."""
         if self.settings.output.out is None:
             return 0
-        return int(self.n_values * _BYTES_A_VALUE[Path(self.settings.output.out).suffix.lower()])
+        return int(self.n_values * _BYTES_PER_VALUE[Path(self.settings.output.out).suffix.lower()])
 
     @property
     def stored_bytes(self) -> int:
         """Return the bytes of the files of ranges, which are kept until the table is written."""
         if self.settings.output.out is None:
             return 0
-        return self._reserved
+        return self.result_size.stored
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -160,15 +146,6 @@ class Counted:
         return self.stored_bytes + (
             0 if self.settings.output.out is None else _BYTES_OF_FDR * self.n_rows
         )
-
-    @property
-    def _reserved(self) -> int:
-        """Return the bytes of the fields that are stored for all genes."""
-        return _FLOAT * sum(self._fields.values()) * self.source.n_genes
-
-    @property
-    def _fields(self) -> dict[str, int]:
-        return self.analysis.fields(self.design)
 
     # --- memory -------------------------------------------------------------------------------
 
@@ -186,32 +163,25 @@ class Counted:
         MemoryBudgetError
             If the budget is too small.
         """
-        source = _Unread(self.source, one_full=safe)
+        memory = replace(self._memory, density=_unread_density(self.source, one_full=safe))
+        settings = self.settings
         if self.workers is not None:
-            return make_plan(
-                source,
-                self._width,
-                packed_bytes=self.kernels.packed_bytes,
-                budget=budget,
-                n_workers=1,
-                n_threads=self.settings.execution.n_threads or 1,
-                gene_chunk_size=self.settings.execution.gene_chunk_size,
-                at_least=min(_RANGES_PER_WORKER * self.workers, self.source.n_genes),
+            schedule = Schedule(
+                n_threads=settings.execution.n_threads or 1,
+                gene_chunk_size=settings.execution.gene_chunk_size,
+                at_least=min(RANGES_PER_WORKER * self.workers, self.source.n_genes),
             )
+            return make_plan(memory, schedule, budget)
         reserved = 0
-        if self.settings.output.out is None:
-            fields, n_columns = self._fields, len(self.analysis.columns)
-            shape = self.design.n_rows, n_columns, self.source.n_genes
-            check_result_size(fields, *shape, budget)
-            reserved = self._reserved
-        sink = cast(Sink, _Promised(reserved, self.source.n_genes))
-        return make_schedule(
-            source, self._width, self.kernels, self.engine, self.settings, sink, budget, map
-        )
+        if settings.output.out is None:
+            self.result_size.check(budget)
+            reserved = self.result_size.stored
+        return plan_run(memory, self.kernels, self.engine, settings, budget, reserved=reserved)
 
     @property
-    def _width(self) -> int:
-        return self.analysis.width(self.design)
+    def _memory(self) -> MemoryModel:
+        width = self.analysis.width(self.design)
+        return MemoryModel.of(self.source, width, self.kernels.packed_bytes)
 
     def least_memory(self) -> int:
         """Return the bytes of the smallest possible plan, or of checks before it if larger."""
@@ -235,17 +205,13 @@ class Counted:
 
     def used_memory(self, plan: Plan) -> int:
         """Return the approximate bytes that a plan uses of the allowed memory."""
-        source, width = self.source, max(np.diff(plan.edges))
-        packed = [self.kernels.packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0)]
-        raw = 0 if source.in_memory else source.bytes_per_entry
-        a_gene = packed[0] + _BYTES_PER_PAIR * self._width
-        a_gene += (packed[1] - packed[0] + raw) * source.nnz / max(1, source.n_genes)
-        ranges = plan.n_workers * (a_gene * width + _BYTES_PER_CELL_OF_RANGE * source.n_cells)
+        memory, widest = self._memory, int(max(np.diff(plan.edges)))
+        ranges = plan.n_workers * (memory.mean_gene() * widest + memory.per_range)
         held = min(plan.budget, self.kept_bytes(plan)[1]) if self.way(plan) == SPLIT else 0
         reserved, result = 0, 0
         if self.settings.output.out is None and self.workers is None:
-            reserved, result = self._reserved, self.result_bytes
-        during = reserved + BYTES_PER_CELL * source.n_cells + plan.work + held + ranges
+            reserved, result = self.result_size.stored, self.result_size.in_memory
+        during = reserved + memory.whole_run + plan.work + held + ranges
         return int(max(during, result))  # ranges are freed before the result is finished
 
     # --- reading ------------------------------------------------------------------------------
@@ -257,23 +223,12 @@ class Counted:
             return IN_MEMORY
         if not source.read_whole:
             return BY_RANGES
-        whole = plan.n_ranges == 1 and source.nnz * source.bytes_per_entry <= plan.budget
+        whole = plan.n_ranges == 1 and self._memory.all_entries <= plan.budget
         return WHOLE if whole and self.workers is None else SPLIT
 
     def kept_bytes(self, plan: Plan) -> tuple[int, int]:
         """Return the least and most bytes that the entries of a split matrix take anywhere."""
-        source = self.source
-        if self.is_dense:
-            n_bytes = source.nnz * source.dtype.itemsize
-            return n_bytes, n_bytes
-        counts = (2 if source.n_genes < 1 << 16 else 4) * source.n_cells * plan.n_ranges
-        item = source.dtype.itemsize
-        if item < _SHORT:
-            least = most = 1 + item
-        else:
-            repeating = source.nnz >= _REPEATING * source.n_cells
-            least, most = 2, 3 if repeating else 1 + item
-        return least * source.nnz + counts, most * source.nnz + counts
+        return self._memory.kept_bytes(plan.n_ranges)
 
     def scratch_bytes(self, plan: Plan) -> tuple[int, int]:
         """Return the least and most bytes in the scratch folder."""

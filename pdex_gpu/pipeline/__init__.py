@@ -1,1 +1,6 @@
-"""One call, from an opened screen to its results: execute, identify, record, write."""
+"""One call, from an opened screen to its results: execute, identify, record, write.
+
+`execute.py` decides everything about a call (`call.py`) and hands it to `in_memory.py` or
+`into_file.py`; both compute with `ranges.py`. None of them knows where ranges run: the executor of
+the call does (:mod:`pdex_gpu.engines.executor`). This room may import from all rooms below it.
+"""

@@ -53,6 +53,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "groupby": [comparison.group_column, *comparison.within_columns],
         "comparison": comparison.chosen.name,
         "reference": str(design.reference),
+        "metric": analysis.test.metric,
         "groups": None if comparison.groups is None else list(map(str, design.targets)),
         "pairs": None,  # they are the labels of the design
         "allow": sorted(settings.data.allowed),

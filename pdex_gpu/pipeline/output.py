@@ -12,7 +12,15 @@ from ..errors import OptionError, OutputError, shown
 from ..results.table import Table, write_parquet, write_text
 from ..sinks.checkpoint import Checkpoint, is_own_output
 from ..sources.detect import is_backed
-from ..utils.atomic_files import CHECKPOINT, check_place, create, mode_of, usual_mode, write_whole
+from ..utils.atomic_files import (
+    CHECKPOINT,
+    check_place,
+    check_replaceable,
+    create,
+    mode_of,
+    usual_mode,
+    write_whole,
+)
 from ..utils.checks import check_path
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ WRITERS: dict[str, Callable[[Path, Table, Iterable[pyarrow.Table]], None]] = {
 }
 
 # Fewest bytes per row: its FDR while the file is written, and its part of the file.
-_BYTES_A_ROW = 8 + 8
+_BYTES_PER_ROW = 8 + 8
 
 
 def check_output(
@@ -71,10 +79,7 @@ def check_output(
     if source is not None and mode_of(source) is not None and path.samefile(source):
         raise OptionError(f"The output {str(path)!r} is the input file. Choose another file.")
     if not overwrite and not is_own_output(path):
-        raise OptionError(
-            f"The output {str(path)!r} already exists. Add --force (in Python: force=True) to "
-            "replace it, or choose another file."
-        )
+        check_replaceable(path, force=False)
 
 
 def input_file(data: Any) -> Path | None:
@@ -90,7 +95,7 @@ def check_space(path: Path, checkpoint: Checkpoint) -> None:
     rows = checkpoint.fields["p_value"] * checkpoint.n_genes
     done = sum(found.genes.stop - found.genes.start for found in checkpoint.ranges)
     missing = (checkpoint.n_genes - done) * checkpoint.n_values
-    needed = 8 * missing + _BYTES_A_ROW * rows
+    needed = 8 * missing + _BYTES_PER_ROW * rows
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise OutputError(

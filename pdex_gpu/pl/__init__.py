@@ -3,7 +3,7 @@
 Every function takes a result in memory, a result file, or the path of one. It draws on ``ax=`` or
 on a new figure, and returns the axes. No function opens a window or changes a matplotlib setting.
 The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish; up and
-down also differ in position. In vector formats, clouds of points are bitmaps, at the ``dpi=`` with
+down also differ in position. In vector formats, points are drawn as bitmaps, at the ``dpi=`` with
 which the figure is saved.
 
 >>> from pdex_gpu import pl

@@ -11,8 +11,15 @@ from ..results.file import open_result
 from ..utils.checks import check_path, is_number, kind
 
 
-def as_result(result: Any) -> Result:
+def as_result(result: Any, taker: str = "Plot functions take") -> Result:
     """Return `result` itself, or open the result file that it names.
+
+    Parameters
+    ----------
+    result : object
+        What the caller passed.
+    taker : str
+        What takes it, and its verb, for the message.
 
     Raises
     ------
@@ -26,7 +33,7 @@ def as_result(result: Any) -> Result:
     if isinstance(result, str | os.PathLike):
         return open_result(check_path("result", result))
     raise OptionError(
-        f"Plot functions take a pdex_gpu result, not a {kind(result)}. Pass the return value of "
+        f"{taker} a pdex_gpu result, not a {kind(result)}. Pass the return value of "
         "differential_expression() or open_result(), or the path of a .parquet file written by "
         "to_parquet(), out= or `pdex-gpu run`."
     )

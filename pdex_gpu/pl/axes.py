@@ -38,7 +38,7 @@ def pyplot() -> Any:
     return plt
 
 
-def canvas(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
+def axes_or_new(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
     """Return `ax`, or the axes of a new figure of size `figsize` (inches) or the usual size."""
     if ax is not None:
         return ax
@@ -134,7 +134,7 @@ def legend_above(ax: Any, text: str) -> None:
     literal(ax.set_title(text, pad=height + 5.0))
 
 
-def nothing(ax: Any, why: str) -> None:
+def explain_empty(ax: Any, why: str) -> None:
     """State in the middle of empty axes why they are empty."""
     ax.text(
         0.5,
@@ -179,6 +179,6 @@ def thousands(value: float, _position: object = None) -> str:
     return f"{abs(value):,.0f}" if float(value).is_integer() else f"{value:,.3g}"
 
 
-def spineless(ax: Any) -> None:
+def despine(ax: Any) -> None:
     """Hide the upper and right side of the frame."""
     ax.spines[["top", "right"]].set_visible(False)

@@ -28,12 +28,26 @@ class Border:
 
 
 def find_border(result: Result, t: int, fdr: float) -> Border | None:
-    """Return the border in the volcano plot of comparison `t`, or None if there is none.
+    """Return the border of hits in the volcano plot of one comparison.
 
     Among p-values that were adjusted together (over all rows, or within each comparison), adjusted
     p-values grow with p-values, so the largest p-value of a hit separates hits from other genes.
-    The result is None if there is no hit, if each gene was adjusted on its own, or if the table
-    comes from another tool and the values of `t` show that it was adjusted otherwise.
+
+    Parameters
+    ----------
+    result : Result
+        Read in blocks if its p-values were adjusted over all rows.
+    t : int
+        Position of the comparison.
+    fdr : float
+        Rows with at most this adjusted p-value are hits.
+
+    Returns
+    -------
+    Border or None
+        None if there is no hit, if each gene was adjusted on its own, or if the values of the
+        comparison show that its p-values were adjusted in another way, as in tables of other
+        tools.
     """
     scope = result.provenance.get("fdr_scope", "all")
     if scope not in ("all", "target"):

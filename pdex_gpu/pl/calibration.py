@@ -9,13 +9,15 @@ import numpy as np
 from ..errors import OptionError
 from ..utils.checks import kind
 from ..utils.formats import number_text
+from ..utils.keywords import known_keywords
 from .arguments import check_axes
-from .axes import DOWN, LINE, canvas, nothing, spineless
+from .axes import DOWN, LINE, axes_or_new, despine, explain_empty
 
 if TYPE_CHECKING:
     from ..calibration.result import Calibration
 
 
+@known_keywords
 def calibration(calibration: Calibration, ax: Any = None) -> Any:
     """Draw a QQ plot of p-values between control cells, with a 95 % band and lambda.
 
@@ -48,7 +50,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     inflation = number_text(total.inflation, ".3g")
     ax.set_title(f"{calibration.metric}, control against control: $\\lambda$ = {inflation}")
     if not found.n_tests:
-        nothing(ax, "All tests are undefined.")
+        explain_empty(ax, "All tests are undefined.")
         return ax
     low, high = found.band()
     ax.fill_between(
@@ -67,6 +69,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     return ax
 
 
+@known_keywords
 def calibration_histogram(calibration: Calibration, ax: Any = None) -> Any:
     """Draw a histogram of p-values between control cells, with the height of uniform ones.
 
@@ -110,6 +113,6 @@ def _axes_for(calibration: Calibration, ax: Any) -> Any:
             "value of calibrate() or Calibration.from_json()."
         )
     check_axes(ax)
-    ax = canvas(ax)
-    spineless(ax)
+    ax = axes_or_new(ax)
+    despine(ax)
     return ax

@@ -7,26 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from ..columns.registry import centre_of
 from ..errors import OptionError, unknown
 from ..errors import shown as worded
 from ..results.base import Result
 from ..results.effect import DIFFERENCE, RATIO, direction, effect_of
 from ..results.plot_values import LARGEST, axis_text, count, minus_log10_p, p_columns
 from ..utils.checks import check_count, listed
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
-from .axes import LITERAL, canvas, extent_in_points, fitting_size, lay_out, nothing, shown, title
+from .axes import (
+    LITERAL,
+    axes_or_new,
+    explain_empty,
+    extent_in_points,
+    fitting_size,
+    lay_out,
+    shown,
+    title,
+)
 
 _FOLD_CHANGE, _DIFFERENCE = RATIO.scaled_column, DIFFERENCE.scaled_column
 _SIGNED = "signed_log10_p"
 _EFFECTS = {effect.scaled_column: effect for effect in (RATIO, DIFFERENCE)}
-
-# Columns with a middle value that means no change: these are shown in two colours.
-_AROUND_0 = (
-    _FOLD_CHANGE, "log2_fold_change_scanpy", "log2_fold_change_seurat",
-    "log2_fold_change_geometric", _SIGNED, "percent_change", "rank_biserial", _DIFFERENCE,
-    "mean_difference_low", "mean_difference_high", "cohens_d", "hedges_g", "z",
-)  # fmt: skip
-_MIDDLE = dict.fromkeys(_AROUND_0, 0.0) | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
 
 _LABELS = {
     **{name: axis_text(effect) for name, effect in _EFFECTS.items()},
@@ -36,13 +39,14 @@ _LABELS = {
 # Ordering the leaves of a tree takes time at least quadratic in their number.
 _MOST_SORTED = 500
 
-_INCHES_A_CELL = 0.135
+_INCHES_PER_CELL = 0.135
 
 # Up to this many rows, each is sure to get a line of pixels.
 _MOST_PIXELS = 200
 _NO_VALUE = "0.75"
 
 
+@known_keywords
 def heatmap(
     result: Any,
     *,
@@ -65,16 +69,17 @@ def heatmap(
         ``"signed_log10_p"`` (-log10 of the p-value with the sign of the change of the mean). By
         default log2 fold changes, or mean differences if there are negative values, which have no
         ratios.
-    targets : iterable of object, optional
+    targets : iterable of object, or str, optional
         Targets to show, with all their comparisons; all by default.
-    features : iterable of object, optional
-        Genes to show; by default the `n_features` genes that are hits most often in the
+    features : iterable of object, or str, optional
+        Genes to show, each once; by default the `n_features` genes that are hits most often in the
         comparisons shown. Smaller p-values break ties, and decide if there is no hit at all.
     n_features : int
         The most genes to show without `features`.
     fdr : float
         Hits are the pairs with at most this adjusted p-value. If cells are large enough, hits are
-        marked by triangles that point up or down.
+        marked by triangles: up where the value is no less than that of no change (0, or 0.5 for
+        `auroc`), else down. If no value means no change, as for means, they are marked by circles.
     ax : matplotlib.axes.Axes, optional
         By default the axes of a new figure, as large as its names need.
 
@@ -83,10 +88,12 @@ def heatmap(
     matplotlib.axes.Axes
         Rows and columns are in the order of average-linkage clustering of Euclidean distances. If
         there are at most 500 leaves, they are in optimal order (Bar-Joseph 2001). Pairs without a
-        value are grey and are clustered as if unchanged. For fold changes, pairs with a mean of 0
-        that are not hits are grey too: their ratio only shows how it was clipped. Colours run to
-        the 99th percentile of the sizes, the same for up and down. Names too small to read are
-        left out; the axis then says so.
+        value are grey; they are clustered as if unchanged, or as the smallest value if none means
+        no change. For fold changes, pairs with a mean of 0 that are not hits are grey too: their
+        ratio only shows how it was clipped. Colours run to the 99th percentile of the sizes of
+        changes, the same for up and down, or from the 1st to the 99th percentile of the values if
+        none means no change. Names too small to read are left out; the axis then says so. If
+        nothing can be drawn, the axes are empty but for the reason.
 
     Raises
     ------
@@ -111,25 +118,27 @@ def heatmap(
         genes = genes[np.sort(np.unique(genes, return_index=True)[1])]
         text = count(len(genes), "gene")
     if not len(rows) or not len(genes):
-        ax = canvas(ax)
+        ax = axes_or_new(ax)
         title(ax, "perturbations and genes")
         lacking = "comparisons" if not len(rows) else "genes with a p-value"
-        nothing(ax, f"The result has no {lacking} to draw.")
+        explain_empty(ax, f"The result has no {lacking} to draw.")
         return ax
     cells, hit = _read(found, rows, genes, value, columns, fdr)
     if np.isnan(cells).all():
-        ax = canvas(ax)
+        ax = axes_or_new(ax)
         title(ax, "perturbations and genes")
-        nothing(ax, f"None of these pairs has a value of {value}.")
+        explain_empty(ax, f"None of these pairs has a value of {value}.")
         return ax
     low, high = _limits(cells, value)
     # Cluster what the eye sees: differences beyond the colour range do not count.
-    known = np.nan_to_num(np.clip(cells, low, high), nan=_MIDDLE.get(value, low))
+    middle = _middle(value)
+    unchanged = low if middle is None else middle
+    known = np.nan_to_num(np.clip(cells, low, high), nan=unchanged)
     by_row, by_gene = _order(known), _order(known.T)
     cells, hit = cells[np.ix_(by_row, by_gene)], hit[np.ix_(by_row, by_gene)]
     rows, genes = rows[by_row], genes[by_gene]
     if ax is None:
-        ax = canvas(None, _size(len(rows), len(genes)))
+        ax = axes_or_new(None, _size(len(rows), len(genes)))
     _paint(ax, cells, value, (low, high))
     lay_out(ax)
     if _marks(ax, hit, cells, value):
@@ -137,6 +146,11 @@ def heatmap(
     title(ax, text)
     _names(ax, [found.name(t) for t in rows], [found.features[g] for g in genes])
     return ax
+
+
+def _middle(value: str) -> float | None:
+    """Return the value that means no change: values with it are shown in two colours."""
+    return 0.0 if value == _SIGNED else centre_of(value)
 
 
 def _columns(result: Result, value: object) -> list[str]:
@@ -207,19 +221,19 @@ def _read(
     for part, values in result.blocks(list(dict.fromkeys([*columns, "fdr"]))):
         few = {name: found[:, genes] for name, found in values.items()}
         if value == _SIGNED:
-            made = np.minimum(minus_log10_p(few), LARGEST) * direction(few)
+            block = np.minimum(minus_log10_p(few), LARGEST) * direction(few)
         elif value in _EFFECTS and value not in columns:
-            made = _EFFECTS[value].sizes(few)
+            block = _EFFECTS[value].sizes(few)
         else:
-            made = few[value].astype(np.float64)
+            block = few[value].astype(np.float64)
         hit[part] = few["fdr"] <= fdr
         if value == _FOLD_CHANGE:
             # The ratio is then clip_value for every gene, so only hits get a colour.
             zero = (few["target_mean"] == 0.0) | (few["reference_mean"] == 0.0)
-            made[zero & ~hit[part]] = np.nan
+            block[zero & ~hit[part]] = np.nan
         if result.kept is not None:
-            made = np.where(result.kept[part][:, genes], made, np.nan)
-        cells[part] = made
+            block = np.where(result.kept[part][:, genes], block, np.nan)
+        cells[part] = block
     # An infinite change is drawn like the largest finite one.
     far = np.max(np.abs(cells[np.isfinite(cells)]), initial=1.0)
     return np.clip(cells[rows], -far, far), hit[rows]
@@ -238,20 +252,21 @@ def _order(rows: np.ndarray) -> np.ndarray:
 def _size(n_rows: int, n_genes: int) -> tuple[float, float]:
     """Return the size of a new figure in inches: room for names, up to a page."""
     return (
-        float(np.clip(2.4 + _INCHES_A_CELL * n_genes, 6.4, 14.0)),
-        float(np.clip(1.6 + _INCHES_A_CELL * n_rows, 4.8, 10.0)),
+        float(np.clip(2.4 + _INCHES_PER_CELL * n_genes, 6.4, 14.0)),
+        float(np.clip(1.6 + _INCHES_PER_CELL * n_rows, 4.8, 10.0)),
     )
 
 
 def _limits(cells: np.ndarray, value: str) -> tuple[float, float]:
     """Return the values of the first and the last colour."""
     known = cells[~np.isnan(cells)]
-    if value not in _MIDDLE:
+    middle = _middle(value)
+    if middle is None:
         low, high = (float(q) for q in np.quantile(known, (0.01, 0.99)))
         return (low, high) if low < high else (low, low + 1.0)
-    sizes = np.abs(known - _MIDDLE[value])
+    sizes = np.abs(known - middle)
     far = float(np.quantile(sizes, 0.99)) or float(np.max(sizes)) or 1.0
-    return _MIDDLE[value] - far, _MIDDLE[value] + far
+    return middle - far, middle + far
 
 
 def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) -> None:
@@ -259,7 +274,7 @@ def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) 
     from matplotlib.colors import Normalize
 
     # Red and blue, and the steps of cividis, are distinguishable with any kind of colour vision.
-    name = "RdBu_r" if value in _MIDDLE else "cividis"
+    name = "cividis" if _middle(value) is None else "RdBu_r"
     colours = colormaps[name].with_extremes(bad=_NO_VALUE)
     known = cells[~np.isnan(cells)]
     beyond = (bool((known < limits[0]).any()), bool((known > limits[1]).any()))
@@ -284,11 +299,11 @@ def _marks(ax: Any, hit: np.ndarray, cells: np.ndarray, value: str) -> bool:
     if side < 5.0 or not hit.any():
         return False
     size = min(0.4 * side, 5.0) ** 2
-    middle = _MIDDLE.get(value, -np.inf)  # without a middle, all are marked alike
-    for which, marker in (
-        (cells >= middle, "^" if value in _MIDDLE else "o"),
-        (cells < middle, "v"),
-    ):
+    middle = _middle(value)
+    kinds = [(np.full(cells.shape, True), "o")]
+    if middle is not None:
+        kinds = [(cells >= middle, "^"), (cells < middle, "v")]
+    for which, marker in kinds:
         row, column = np.nonzero(hit & which)
         ax.scatter(column, row, size, "black", marker=marker, edgecolors="white", linewidths=0.4)
     return True

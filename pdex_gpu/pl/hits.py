@@ -10,19 +10,20 @@ from ..results.base import Result
 from ..results.effect import direction
 from ..results.plot_values import count
 from ..utils.checks import check_count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
     DOWN,
     LINE,
     LITERAL,
     UP,
-    canvas,
+    axes_or_new,
+    despine,
+    explain_empty,
     extent_in_points,
     fitting_size,
     legend_above,
-    nothing,
     shown,
-    spineless,
     thousands,
     title,
 )
@@ -31,6 +32,7 @@ from .axes import (
 _MOST_NAMED = 10
 
 
+@known_keywords
 def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None) -> Any:
     """Draw the numbers of genes up and down in each comparison, those with the most hits first.
 
@@ -67,13 +69,13 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
     up, down, level = count_hits(found, fdr)
     total = up + down
     order = np.lexsort((np.arange(len(total)), -total))[:n]
-    ax = canvas(ax)
-    spineless(ax)
+    ax = axes_or_new(ax)
+    despine(ax)
     note = f"\n({count(level, 'hit')} with equal means, not drawn)" if level else ""
     what = f"genes with FDR ≤ {fdr:g}" + note
     if not len(total):
         title(ax, "hits per perturbation")
-        nothing(ax, "The result has no comparisons.")
+        explain_empty(ax, "The result has no comparisons.")
         return ax
     text = f"{np.count_nonzero(total):,} of {count(len(total), 'perturbation')} with hits"
     if len(order) < len(total):
@@ -153,9 +155,9 @@ def _curve(
     ax.axhline(0.0, color=LINE, linewidth=0.8)
     ax.set_xlim(0.5, len(order) + 0.5)
     # The list of the strongest is in the upper right, so the curve must stay below it there.
-    beside = float(np.max(total[len(total) // 2 :], initial=0))
+    right_half = float(np.max(total[len(total) // 2 :], initial=0))
     low = float(-1.05 * np.max(down, initial=0)) or -1.0
-    high = max(1.05 * float(np.max(total, initial=0)), 2.0 * beside, 1.0)
+    high = max(1.05 * float(np.max(total, initial=0)), 2.0 * right_half, 1.0)
     ax.set_ylim(low, high)
     ax.yaxis.set_major_locator(_whole_numbers())
     for axis in (ax.xaxis, ax.yaxis):

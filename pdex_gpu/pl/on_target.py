@@ -11,23 +11,25 @@ from ..design.own_genes import own_genes_of
 from ..results.base import Result
 from ..results.effect import effect_of, mean_difference
 from ..results.plot_values import count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
     DOWN,
     LINE,
     LITERAL,
     UP,
-    canvas,
+    axes_or_new,
+    despine,
+    explain_empty,
     extent_in_points,
     fitting_size,
     legend_above,
-    nothing,
     shown,
-    spineless,
     title,
 )
 
 
+@known_keywords
 def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     """Draw the remaining expression of the own gene of each perturbation.
 
@@ -62,22 +64,22 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     fdr = check_fdr(fdr)
     check_axes(ax)
     own = own_genes_of(found)
-    left = _read(found, own, fdr, effect_of(found).is_ratio)
-    ax = canvas(ax)
-    spineless(ax)
-    text = _title(own, left)
-    if not len(left.comparison):
+    remaining = _read(found, own, fdr, effect_of(found).is_ratio)
+    ax = axes_or_new(ax)
+    despine(ax)
+    text = _title(own, remaining)
+    if not len(remaining.comparison):
         title(ax, text)
-        nothing(ax, "No perturbation has an own gene to draw.")
+        explain_empty(ax, "No perturbation has an own gene to draw.")
         return ax
-    size = fitting_size(extent_in_points(ax)[1], len(left.values))
-    _Picture(ax, left, _edge(left), fdr, size).draw(found)
+    size = fitting_size(extent_in_points(ax)[1], len(remaining.values))
+    _Drawing(ax, remaining, _edge(remaining), fdr, size).draw(found)
     legend_above(ax, text)
     return ax
 
 
 @dataclass(frozen=True)
-class _Left:
+class _Remaining:
     """The remaining expression of own genes in ascending order, for those that have a number.
 
     Attributes
@@ -106,7 +108,7 @@ class _Left:
         return 100.0 if self.is_ratio else 0.0
 
 
-def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Left:
+def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Remaining:
     """Read the values at own genes."""
     names = ["target_mean", "reference_mean", "fdr"]
     values = {name: np.full(len(own), np.nan) for name in names}
@@ -117,14 +119,14 @@ def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Left:
                 values[name][part][rows] = found[name][rows, own[part][rows]]
     if is_ratio:
         with np.errstate(divide="ignore", invalid="ignore"):
-            left = 100.0 * values["target_mean"] / values["reference_mean"]
+            remaining = 100.0 * values["target_mean"] / values["reference_mean"]
     else:
-        left = mean_difference(values)
-    drawn = np.flatnonzero(np.isfinite(left))
-    drawn = drawn[np.argsort(left[drawn], kind="stable")]
-    return _Left(
+        remaining = mean_difference(values)
+    drawn = np.flatnonzero(np.isfinite(remaining))
+    drawn = drawn[np.argsort(remaining[drawn], kind="stable")]
+    return _Remaining(
         drawn,
-        left[drawn],
+        remaining[drawn],
         values["reference_mean"][drawn],
         is_ratio,
         values["fdr"][drawn] <= fdr,
@@ -132,49 +134,49 @@ def _read(result: Result, own: np.ndarray, fdr: float, is_ratio: bool) -> _Left:
     )
 
 
-def _title(own: np.ndarray, left: _Left) -> str:
+def _title(own: np.ndarray, remaining: _Remaining) -> str:
     without = (
         (np.count_nonzero(own < 0), "without it in the result"),
-        (left.n_unexpressed, "not expressed"),
+        (remaining.n_unexpressed, "not expressed"),
     )
     also = "; ".join(f"{n:,} {why}" for n, why in without if n)
-    text = f"own gene of {count(len(left.comparison), 'perturbation')}"
+    text = f"own gene of {count(len(remaining.comparison), 'perturbation')}"
     return f"{text} ({also})" if also else text
 
 
-def _edge(left: _Left) -> float | None:
+def _edge(remaining: _Remaining) -> float | None:
     """Return the place at which 0 % is drawn, or None if no perturbation has it."""
-    if not left.is_ratio or left.values[0] > 0.0:
+    if not remaining.is_ratio or remaining.values[0] > 0.0:
         return None
-    return float(np.min(left.values[left.values > 0.0], initial=50.0)) / 2.0
+    return float(np.min(remaining.values[remaining.values > 0.0], initial=50.0)) / 2.0
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Drawing:
     """Lines with names in font size `size`, or points if `size` is None."""
 
     ax: Any
-    left: _Left
+    remaining: _Remaining
     edge: float | None
     fdr: float
     size: float | None
 
     def draw(self, result: Result) -> None:
-        ax, n, unchanged = self.ax, len(self.left.values), self.left.unchanged
-        if self.left.is_ratio:
+        ax, n, unchanged = self.ax, len(self.remaining.values), self.remaining.unchanged
+        if self.remaining.is_ratio:
             self._scale()
         self._axis.set_label_text(self._label())
         if self.size is None:
             ax.axhline(unchanged, color=LINE, linewidth=1.0, zorder=1)
-            if self.left.is_ratio:
+            if self.remaining.is_ratio:
                 ax.set_xscale("log")
             ax.set_xlabel("mean of the gene in the reference")
-            self._points(self.left.mean, self._places, "v", 14.0)
+            self._points(self.remaining.mean, self._places, "v", 14.0)
             return
         rank = np.arange(n)
         ax.hlines(rank, self._places, unchanged, color=LINE, linewidth=0.8, zorder=1)
         ax.axvline(unchanged, color=LINE, linewidth=1.0, zorder=1)
-        names = [shown(result.name(t)) for t in self.left.comparison]
+        names = [shown(result.name(t)) for t in self.remaining.comparison]
         ax.set_yticks(rank, labels=names, fontsize=self.size, **LITERAL)
         ax.tick_params(axis="y", length=0)
         ax.set_ylim(n - 0.4, -0.6)
@@ -183,7 +185,7 @@ class _Picture:
     @property
     def _places(self) -> np.ndarray:
         """Return the coordinates of the values on their axis."""
-        values = self.left.values
+        values = self.remaining.values
         return values if self.edge is None else np.maximum(values, self.edge)
 
     @property
@@ -192,15 +194,18 @@ class _Picture:
         return self.ax.yaxis if self.size is None else self.ax.xaxis
 
     def _label(self) -> str:
-        median = float(np.median(self.left.values))
-        if self.left.is_ratio:
+        median = float(np.median(self.remaining.values))
+        if self.remaining.is_ratio:
             return f"remaining expression in the target (median {median:.3g} %)"
         return f"mean difference (median {median:.3g})"
 
     def _points(self, x: np.ndarray, y: np.ndarray, zero_marker: str, size: float) -> None:
-        values, hit = self.left.values, self.left.significant
-        zero = (values == 0.0) & self.left.is_ratio
-        less, more = hit & (values < self.left.unchanged), hit & (values > self.left.unchanged)
+        values, hit = self.remaining.values, self.remaining.significant
+        zero = (values == 0.0) & self.remaining.is_ratio
+        less, more = (
+            hit & (values < self.remaining.unchanged),
+            hit & (values > self.remaining.unchanged),
+        )
         cut = f"FDR ≤ {self.fdr:g}"
         for which, face, line, label, order in (
             (less, DOWN, DOWN, f"less, {cut}", 3),
@@ -226,7 +231,7 @@ class _Picture:
     def _scale(self) -> None:
         from matplotlib.ticker import FixedLocator, NullLocator
 
-        by_line, percent = self.size is not None, self.left.values
+        by_line, percent = self.size is not None, self.remaining.values
         (self.ax.set_xscale if by_line else self.ax.set_yscale)("log", base=2)
         low = 0.8 * float(percent[0]) if self.edge is None else self.edge / 1.3
         high = 1.25 * max(float(percent[-1]), 100.0)

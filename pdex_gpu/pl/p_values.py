@@ -11,8 +11,9 @@ from ..results.base import Result
 from ..results.effect import effect_of
 from ..results.plot_values import count
 from ..utils.checks import check_count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes
-from .axes import DOWN, LINE, canvas, legend_above, nothing, spineless, thousands, title
+from .axes import DOWN, LINE, axes_or_new, despine, explain_empty, legend_above, thousands, title
 from .volcano_ma import comparison
 
 _COLUMNS = ("p_value", "statistic", "target_mean", "reference_mean")
@@ -23,6 +24,7 @@ _LAMBDA = 0.5
 _MOST_BINS = 10_000
 
 
+@known_keywords
 def p_values(
     result: Any,
     target: object = None,
@@ -74,24 +76,24 @@ def p_values(
     else:
         text = comparison(found, found.find(target, reference=reference, within=within))
     counts = np.zeros(n_bins, np.int64)
-    n_above = n_silent = 0
-    for p, silent in _blocks(found, target, reference, within):
-        counts += np.histogram(p[~silent], n_bins, (0.0, 1.0))[0]
-        n_above += int(np.count_nonzero(p[~silent] > _LAMBDA))
-        n_silent += int(np.count_nonzero(silent))
+    n_above = n_uninformative = 0
+    for p, uninformative in _blocks(found, target, reference, within):
+        counts += np.histogram(p[~uninformative], n_bins, (0.0, 1.0))[0]
+        n_above += int(np.count_nonzero(p[~uninformative] > _LAMBDA))
+        n_uninformative += int(np.count_nonzero(uninformative))
     n = int(counts.sum())
 
     from matplotlib import rcParams
 
-    ax = canvas(ax)
-    spineless(ax)
+    ax = axes_or_new(ax)
+    despine(ax)
     ax.set_xlim(0.0, 1.0)
-    note = f"\n({count(n_silent, 'test')} left out: gene not expressed, or test undefined)"
-    ax.set_xlabel("p-value" + (note if n_silent else ""))
+    note = f"\n({count(n_uninformative, 'test')} left out: gene not expressed, or test undefined)"
+    ax.set_xlabel("p-value" + (note if n_uninformative else ""))
     ax.set_ylabel("tests")
     if not n:
         title(ax, text)
-        nothing(ax, "There are no p-values to draw.")
+        explain_empty(ax, "There are no p-values to draw.")
         return ax
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     ax.stairs(counts, edges, fill=True, color=DOWN, alpha=0.75, label=count(n, "test"))
@@ -121,6 +123,6 @@ def _blocks(
         )
     effect = effect_of(result)
     for values in blocks:
-        there = ~np.isnan(values["p_value"])
-        silent = effect.unexpressed(values) | np.isnan(values["statistic"])
-        yield values["p_value"][there], silent[there]
+        present = ~np.isnan(values["p_value"])
+        uninformative = effect.unexpressed(values) | np.isnan(values["statistic"])
+        yield values["p_value"][present], uninformative[present]

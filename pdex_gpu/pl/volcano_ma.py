@@ -11,6 +11,7 @@ from ..results.base import Result
 from ..results.effect import Effect, direction, effect_of
 from ..results.plot_values import LARGEST, axis_text, count, minus_log10_p, p_columns, strongest
 from ..utils.checks import check_count
+from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
     DOWN,
@@ -18,12 +19,12 @@ from .axes import (
     NEUTRAL,
     TITLE_LENGTH,
     UP,
-    canvas,
+    axes_or_new,
+    despine,
+    explain_empty,
     extent_in_points,
     legend_above,
-    nothing,
     shown,
-    spineless,
     title,
 )
 from .border import Border, find_border
@@ -33,6 +34,7 @@ from .labels import label_points
 _NARROW = 260.0
 
 
+@known_keywords
 def volcano(
     result: Any,
     target: object,
@@ -81,10 +83,10 @@ def volcano(
         If matplotlib or textalloc (extra ``plot``) is not installed.
     """
     found = as_result(result)
-    cloud = _read(found, target, reference, within, fdr, n_labels, ax)
-    border = find_border(found, cloud.t, cloud.fdr)
-    ax = canvas(ax)
-    x, y = cloud.change, cloud.score
+    points = _read(found, target, reference, within, fdr, n_labels, ax)
+    border = find_border(found, points.t, points.fdr)
+    ax = axes_or_new(ax)
+    x, y = points.change, points.score
     drawn = np.isfinite(x) & ~np.isnan(y)
     zero = np.isposinf(y)
     height = float(np.max(y[drawn & ~zero], initial=0.0))
@@ -93,17 +95,20 @@ def volcano(
         y = np.where(zero, height, y)
     if border is not None:
         height = max(height, border.height)
-    _draw(ax, cloud, x, y, drawn, beyond=zero, border=border)
+    _draw(ax, points, x, y, drawn, beyond=zero, border=border)
     side = 1.08 * float(np.max(np.abs(x[drawn]), initial=0.0)) or 1.0
     ax.set_xlim(-side, side)
     ax.set_ylim(-0.02 * height, 1.06 * height or 1.0)
     ax.axvline(0.0, color=LINE, linewidth=0.8, zorder=0)
-    ax.set_xlabel(_with_notes(axis_text(cloud.effect), "without a value, not drawn", cloud, drawn))
+    ax.set_xlabel(
+        _with_notes(axis_text(points.effect), "without a value, not drawn", points, drawn)
+    )
     ax.set_ylabel("$-\\log_{10}(p)$")
-    _name(ax, cloud, x, y, drawn)
+    _name(ax, points, x, y, drawn)
     return ax
 
 
+@known_keywords
 def ma(
     result: Any,
     target: object,
@@ -148,31 +153,31 @@ def ma(
     MissingDependencyError
         If matplotlib or textalloc (extra ``plot``) is not installed.
     """
-    cloud = _read(result, target, reference, within, fdr, n_labels, ax)
-    ax = canvas(ax)
-    x, y = cloud.mean, cloud.change
+    points = _read(result, target, reference, within, fdr, n_labels, ax)
+    ax = axes_or_new(ax)
+    x, y = points.mean, points.change
     drawn = np.isfinite(y) & np.isfinite(x)
     why = "without a value, not drawn"
-    if cloud.effect.is_ratio:
+    if points.effect.is_ratio:
         drawn &= x > 0.0
         why = "not expressed, not drawn"
         ax.set_xscale("log")
-    _draw(ax, cloud, x, y, drawn)
-    if drawn.any() and cloud.effect.is_ratio:
+    _draw(ax, points, x, y, drawn)
+    if drawn.any() and points.effect.is_ratio:
         low, high = float(x[drawn].min()), float(x[drawn].max())
         margin = max(high / low, 10.0) ** 0.04
         ax.set_xlim(low / margin, high * margin)
     side = 1.08 * float(np.max(np.abs(y[drawn]), initial=0.0)) or 1.0
     ax.set_ylim(-side, side)
     ax.axhline(0.0, color=LINE, linewidth=0.8, zorder=0)
-    ax.set_xlabel(_with_notes("mean of both sides", why, cloud, drawn))
-    ax.set_ylabel(axis_text(cloud.effect))
-    _name(ax, cloud, x, y, drawn)
+    ax.set_xlabel(_with_notes("mean of both sides", why, points, drawn))
+    ax.set_ylabel(axis_text(points.effect))
+    _name(ax, points, x, y, drawn)
     return ax
 
 
 @dataclass(frozen=True)
-class _Cloud:
+class _Points:
     """The genes of a comparison.
 
     Attributes
@@ -183,7 +188,7 @@ class _Cloud:
         The comparison in words.
     effect : Effect
     names : numpy.ndarray, shape (n_genes,), object
-    there : numpy.ndarray, shape (n_genes,), bool
+    present : numpy.ndarray, shape (n_genes,), bool
         Whether the result has a row.
     change, score, mean : numpy.ndarray, shape (n_genes,), float64
         Size of the effect; -log10 p (infinite if p is 0 and its logarithm unknown); mean of means.
@@ -200,7 +205,7 @@ class _Cloud:
     text: str
     effect: Effect
     names: np.ndarray
-    there: np.ndarray
+    present: np.ndarray
     change: np.ndarray
     score: np.ndarray
     mean: np.ndarray
@@ -213,7 +218,7 @@ class _Cloud:
 
 def _read(
     result: Any, target: object, reference: object, within: object, fdr: Any, n_labels: Any, ax: Any
-) -> _Cloud:
+) -> _Points:
     found = as_result(result)
     fdr = check_fdr(fdr)
     check_count("n_labels", n_labels, least=0, may_be_none=False)
@@ -223,16 +228,16 @@ def _read(
     names = ["fold_change", "fdr", "target_mean", "reference_mean", *p_columns(found)]
     values = found.row(t, names)
     n = len(found.features)
-    there = np.full(n, True) if found.kept is None else found.kept[t]
+    present = np.full(n, True) if found.kept is None else found.kept[t]
     with np.errstate(invalid="ignore"):
-        significant = there & (values["fdr"] <= fdr)
+        significant = present & (values["fdr"] <= fdr)
     one_sided = (values["target_mean"] == 0.0) != (values["reference_mean"] == 0.0)
-    return _Cloud(
+    return _Points(
         t,
         comparison(found, t),
         effect,
         found.features,
-        there,
+        present,
         effect.sizes(values),
         minus_log10_p(values),
         0.5 * (values["target_mean"] + values["reference_mean"]),
@@ -254,7 +259,7 @@ def comparison(result: Result, t: int) -> str:
 
 def _draw(
     ax: Any,
-    cloud: _Cloud,
+    points: _Points,
     x: np.ndarray,
     y: np.ndarray,
     drawn: np.ndarray,
@@ -262,16 +267,16 @@ def _draw(
     border: Border | None = None,
 ) -> None:
     """Draw points by significance and direction; a legend counts them and names the border."""
-    spineless(ax)
+    despine(ax)
     if not drawn.any():
-        title(ax, cloud.text)
-        nothing(ax, _why(cloud))
+        title(ax, points.text)
+        explain_empty(ax, _why(points))
         return
     beyond = np.full(len(x), False) if beyond is None else beyond
     size = float(np.clip(16_000.0 / np.count_nonzero(drawn), 6.0, 22.0))
-    up = cloud.significant & (cloud.direction > 0)
-    down = cloud.significant & (cloud.direction < 0)
-    cut = f"FDR ≤ {cloud.fdr:g}"
+    up = points.significant & (points.direction > 0)
+    down = points.significant & (points.direction < 0)
+    cut = f"FDR ≤ {points.fdr:g}"
     for which, colour, label, order in (
         (drawn & down, DOWN, f"down, {cut}", 3),
         (drawn & ~up & ~down, NEUTRAL, "other", 2),
@@ -301,46 +306,46 @@ def _draw(
         if extent_in_points(ax)[0] < _NARROW:
             text = text.replace(" (", "\n(")
         ax.axhline(border.height, color=LINE, linewidth=0.8, linestyle="--", zorder=0, label=text)
-    legend_above(ax, cloud.text)
+    legend_above(ax, points.text)
 
 
-def _why(cloud: _Cloud) -> str:
+def _why(points: _Points) -> str:
     """Return the reason why there is no point."""
-    if not len(cloud.names):
+    if not len(points.names):
         return "The result has no genes."
-    if not cloud.there.any():
+    if not points.present.any():
         return "The result has no rows for this comparison: the filters removed all of them."
-    n = int(np.count_nonzero(cloud.there))
+    n = int(np.count_nonzero(points.present))
     return f"There are no values to draw for {count(n, 'gene')}."
 
 
-def _with_notes(label: str, why: str, cloud: _Cloud, drawn: np.ndarray) -> str:
+def _with_notes(label: str, why: str, points: _Points, drawn: np.ndarray) -> str:
     """Return the label of the x axis, plus lines on what is not drawn or is drawn at a limit."""
     notes = []
-    without = int(np.count_nonzero(cloud.there & ~drawn))
+    without = int(np.count_nonzero(points.present & ~drawn))
     if without:
-        hidden = np.count_nonzero(cloud.significant & ~drawn)
-        also = f", {hidden:,} of them with FDR ≤ {cloud.fdr:g}" if hidden else ""
+        hidden = np.count_nonzero(points.significant & ~drawn)
+        also = f", {hidden:,} of them with FDR ≤ {points.fdr:g}" if hidden else ""
         notes.append(f"{count(without, 'gene')} {why}{also}")
-    clipped = drawn & cloud.one_sided
+    clipped = drawn & points.one_sided
     if clipped.any():
-        at = np.unique(np.round(np.abs(cloud.change[clipped]), 2))
+        at = np.unique(np.round(np.abs(points.change[clipped]), 2))
         where = f" at ±{at[0]:g}" if len(at) == 1 else ""
         n = int(np.count_nonzero(clipped))
         notes.append(f"{count(n, 'gene')} with one mean of 0 drawn{where}")
     return "\n".join([label, *(f"({note})" for note in notes)])
 
 
-def _name(ax: Any, cloud: _Cloud, x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> None:
+def _name(ax: Any, points: _Points, x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> None:
     """Name the strongest genes, away from other coloured points."""
-    if not cloud.n_labels:
+    if not points.n_labels:
         return
-    order = strongest(cloud.score, cloud.change, cloud.significant & drawn, len(x))
-    named = order[: cloud.n_labels]
+    order = strongest(points.score, points.change, points.significant & drawn, len(x))
+    named = order[: points.n_labels]
     label_points(
         ax,
         x[named],
         y[named],
-        [cloud.names[g] for g in named],
+        [points.names[g] for g in named],
         np.column_stack([x[order], y[order]]),
     )

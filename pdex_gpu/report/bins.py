@@ -1,4 +1,4 @@
-"""Clouds of points as counts in the bins of a grid."""
+"""Scatter plots as counts of points in the bins of a grid."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Ranges:
-    """The smallest and largest x, and the largest y, of several clouds of points.
+    """The smallest and largest x, and the largest y, of several scatter plots.
 
     Parameters
     ----------
     n : int
-        Number of clouds.
+        Number of plots.
     """
 
     def __init__(self, n: int) -> None:
@@ -22,7 +22,7 @@ class Ranges:
         self._top = np.full(n, -np.inf)
 
     def widen(self, x: np.ndarray, y: np.ndarray, among: np.ndarray) -> None:
-        """Include the points selected by `among`; all have shape (m, n), one column per cloud."""
+        """Include the points selected by `among`; all have shape (m, n), one column per plot."""
         low = np.min(x, axis=0, where=among, initial=np.inf)
         high = np.max(x, axis=0, where=among, initial=-np.inf)
         top = np.max(y, axis=0, where=among, initial=-np.inf)

@@ -6,28 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..results.effect import Effect
+from ..stats.registry import METRICS
 from .payload import FEWEST_ROWS, MOST_ROWS
 from .provenance_table import worded
-
-TESTS = {
-    "wilcoxon": "Wilcoxon rank-sum test",
-    "anderson": "Anderson-Darling test",
-    "t-test": "t-test",
-    "ks": "Kolmogorov-Smirnov test",
-}
-
-_STATISTICS = {
-    "wilcoxon": "Mann-Whitney U of the perturbation",
-    "anderson": "the normalised k-sample A² statistic",
-    "t-test": "Student's t",
-    "ks": "D, the largest distance between the distribution functions",
-}
 
 
 def test_name(provenance: Mapping[str, Any]) -> str:
     """Return the name of the test in words."""
     metric = str(provenance.get("metric", "unknown test"))
-    name = TESTS.get(metric, metric)
+    name = METRICS[metric].title if metric in METRICS else metric
     return f"{name}, stratified" if provenance.get("strata") is not None else name
 
 
@@ -41,7 +28,9 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
     scope = scopes.get(str(provenance.get("fdr_scope")), "all rows")
     method = str(provenance.get("fdr_method") or "benjamini-hochberg")
     metric = str(provenance.get("metric"))
-    statistic = _STATISTICS.get(metric, "the statistic of the test")
+    statistic = "the statistic of the test"
+    if metric in METRICS:
+        statistic = METRICS[metric].statistic_meaning
     if provenance.get("strata") is not None:
         statistic = "combined over strata"
     own = "the gene that a perturbation is named after, if the matrix has it."

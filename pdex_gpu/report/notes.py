@@ -12,8 +12,9 @@ from ..calibration.result import Calibration
 from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
 from ..results.plot_values import count
+from ..stats.registry import METRICS
 from .encode import label
-from .payload import Carried
+from .payload import ReportData
 
 #: Fewer cells per side than this are pointed out.
 FEW_CELLS = 10
@@ -37,7 +38,7 @@ class Note:
     text: str
 
 
-def notes(result: Result, data: Carried, calibration: Calibration | None) -> list[Note]:
+def notes(result: Result, data: ReportData, calibration: Calibration | None) -> list[Note]:
     """Return the warnings on a result, then the other notes."""
     found = [
         *_of_rows(result, data),
@@ -50,7 +51,7 @@ def notes(result: Result, data: Carried, calibration: Calibration | None) -> lis
     return sorted(found, key=lambda note: note.level != "warning")
 
 
-def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
+def _of_rows(result: Result, data: ReportData) -> Iterator[Note]:
     n_rows = int(data.comparisons.rows.sum())
     if not n_rows:
         yield Note("warning", "The result has no rows, so there is nothing to show.")
@@ -93,7 +94,7 @@ def _of_rows(result: Result, data: Carried) -> Iterator[Note]:
                 )
 
 
-def _of_values(result: Result, data: Carried) -> Iterator[Note]:
+def _of_values(result: Result, data: ReportData) -> Iterator[Note]:
     if result.provenance.get("negative_values"):
         yield Note(
             "warning",
@@ -118,32 +119,17 @@ def _of_values(result: Result, data: Carried) -> Iterator[Note]:
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
-    metric, backend = provenance.get("metric"), find(provenance.get("backend"))
+    metric, backend = str(provenance.get("metric")), find(provenance.get("backend"))
     if backend is not None and backend.caveat:
         yield Note("warning", backend.caveat)
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
-    if metric == "anderson" and "interpolated" in str(options.get("p_values", "")):
-        yield Note(
-            "warning",
-            "Anderson-Darling p-values are interpolated in a table from 0.001 to 0.25: smaller and "
-            "larger ones are set to these limits. p_values='asymptotic' has no such limits.",
-        )
-    elif metric == "anderson":
-        yield Note(
-            "note",
-            "The Anderson-Darling test assumes continuous values: if most are tied, as for genes "
-            "detected in few cells, p-values are too small.",
-        )
-    if metric == "ks":
-        yield Note(
-            "note",
-            "Kolmogorov-Smirnov p-values are asymptotic; ties, as in sparse counts, make them "
-            "too large.",
-        )
+    if metric in METRICS:
+        for caveat in METRICS[metric].caveats_of(options):
+            yield Note(caveat.level, caveat.text)
 
 
-def _of_cells(result: Result, data: Carried) -> Iterator[Note]:
+def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:
     for side, cells in data.n_cells.items():
         known = data.comparisons.rows > 0
         few = np.flatnonzero(known & (cells < FEW_CELLS))
@@ -185,7 +171,7 @@ def _has_one_reference(result: Result) -> bool:
     return name in comparison_names() and find_comparison(name).one_reference
 
 
-def _of_design(result: Result, data: Carried) -> Iterator[Note]:
+def _of_design(result: Result, data: ReportData) -> Iterator[Note]:
     repeated = len(result.features) - len({str(name) for name in result.features})
     if repeated:
         yield Note(

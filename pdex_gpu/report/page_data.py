@@ -18,13 +18,13 @@ from .calibration import calibration_part
 from .definitions import definitions, test_name
 from .encode import Packed, coded, label, pack, whole
 from .notes import notes
-from .payload import Carried
+from .payload import ReportData
 from .provenance_table import settings
 from .row_codes import encode_rows
 
 
 def document(
-    result: Result, data: Carried, calibration: Calibration | None, *, title: str | None
+    result: Result, data: ReportData, calibration: Calibration | None, *, title: str | None
 ) -> tuple[dict[str, Any], dict[str, Packed]]:
     """Assemble the data that the page shows.
 
@@ -67,13 +67,12 @@ def document(
         "features": [label(name) for name in result.features],
         "n_rows": int(data.comparisons.rows.sum()),
         "n_hits": int(data.comparisons.hits.sum()),
-        "n_carried": len(data.rows.gene),
         "left_out": data.n_left_out,
         "n_cells": sorted(data.n_cells),
         "bins": {"behind": data.background.shape, "behind_gene": data.gene_background.shape},
         "p_values": {
             "histogram": totals.histogram.tolist(),
-            "silent": totals.silent,
+            "uninformative": totals.uninformative,
             # Storey 2002, with lambda 0.5.
             "pi0": min(1.0, totals.above_half / (0.5 * n_judged)) if n_judged else None,
         },
@@ -85,7 +84,7 @@ def document(
     return meta, arrays
 
 
-def _comparisons(data: Carried) -> dict[str, Packed]:
+def _comparisons(data: ReportData) -> dict[str, Packed]:
     counts, own = data.comparisons, data.own
     found = {
         "row_ends": whole(data.rows.ends),
@@ -116,7 +115,7 @@ def _single(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
 
 
-def _summary(result: Result, data: Carried) -> str:
+def _summary(result: Result, data: ReportData) -> str:
     """Summarize the result in a line or two."""
     hits = data.comparisons.hits
     n_targets = len({str(target) for target in result.targets})

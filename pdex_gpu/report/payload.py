@@ -1,4 +1,4 @@
-"""The part of a result that a report carries: the strongest rows, and the rest as counts in bins.
+"""The part of a result that a report shows: the strongest rows, and the rest as counts in bins.
 
 The result is read twice in blocks: first to count hits and find ranges, then to choose rows.
 """
@@ -15,10 +15,10 @@ from ..results.effect import Effect, direction, effect_of
 from ..results.plot_values import LARGEST, minus_log10_p, p_columns, strongest
 from .bins import Background, Ranges, in_bins
 
-#: The most hits that a report carries.
+#: The most hits that a report lists.
 MOST_ROWS = 1_000_000
 
-#: The fewest rows carried per comparison, hits or not.
+#: The fewest rows listed per comparison, hits or not.
 FEWEST_ROWS = 20
 
 #: Bins of effects and of p-values behind the volcano plot of a comparison, and of a gene.
@@ -30,7 +30,7 @@ N_BINS = 20
 
 _MEANS = ("target_mean", "reference_mean")
 
-#: The columns of a carried row, in single precision. The effect is the ratio of means, or their
+#: The columns of a listed row, in single precision. The effect is the ratio of means, or their
 #: difference.
 VALUES = ("effect", "log10_p", "log10_fdr", *_MEANS, "statistic")
 
@@ -96,8 +96,10 @@ class Totals:
         P-values that are 0 and have no logarithm.
     missing : int
         Rows whose p-value is NaN.
-    silent : int
-        Uninformative tests: both means 0, or no statistic. They are not in the histogram.
+    uninformative : int
+        Rows with a p-value whose statistic is NaN, or whose means are both 0; the latter only if
+        the effect is a ratio, because negative values can add up to a mean of 0. They are not in
+        the histogram.
     histogram : numpy.ndarray, shape (20,), int64
         P-values of all other tests.
     above_half : int
@@ -106,7 +108,7 @@ class Totals:
 
     zeros: int = 0
     missing: int = 0
-    silent: int = 0
+    uninformative: int = 0
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
     above_half: int = 0
 
@@ -130,7 +132,7 @@ class OwnGenes:
 
 
 @dataclass(frozen=True)
-class Carried:
+class ReportData:
     """Everything of a result that a report shows.
 
     Attributes
@@ -162,11 +164,11 @@ class Carried:
 
     @property
     def n_left_out(self) -> int:
-        """Return the number of hits that are not carried."""
+        """Return the number of hits that are not listed."""
         return int(self.comparisons.hits.sum() - self.rows.n_hits.sum())
 
 
-def carry(result: Result, fdr: float, most: int = MOST_ROWS) -> Carried:
+def collect(result: Result, fdr: float, most: int = MOST_ROWS) -> ReportData:
     """Collect what a report shows.
 
     Parameters
@@ -175,11 +177,11 @@ def carry(result: Result, fdr: float, most: int = MOST_ROWS) -> Carried:
     fdr : float
         Rows with an adjusted p-value at or below this are hits.
     most : int
-        The most hits to carry; if there are more, the strongest of each comparison.
+        The most hits to list; if there are more, the strongest of each comparison.
 
     Returns
     -------
-    Carried
+    ReportData
         Every row that can be drawn is either among its rows or counted in a background.
     """
     effect = effect_of(result)
@@ -256,14 +258,14 @@ class _Collector:
             if f"{side}_n_cells" in result.columns
         }
 
-    def collect(self) -> Carried:
+    def collect(self) -> ReportData:
         result = self._result
         names = ["fold_change", "fdr", *p_columns(result), *_MEANS, "statistic"]
         names += [f"{side}_n_cells" for side in self._n_cells]
         for part, values in result.blocks(names):
             shape = (part.stop - part.start, len(result.features))
-            there = np.full(shape, True) if result.kept is None else result.kept[part]
-            self._take(part, values, there)
+            present = np.full(shape, True) if result.kept is None else result.kept[part]
+            self._take(part, values, present)
         np.cumsum(self._ends, out=self._ends)
         rows = Rows(
             self._ends,
@@ -271,7 +273,7 @@ class _Collector:
             _joined(self._row_genes, np.int64),
             {name: _joined(parts, np.float32) for name, parts in self._row_values.items()},
         )
-        return Carried(
+        return ReportData(
             self._fdr,
             self._effect,
             rows,
@@ -284,14 +286,14 @@ class _Collector:
             self._n_cells,
         )
 
-    def _take(self, part: slice, values: dict[str, np.ndarray], there: np.ndarray) -> None:
+    def _take(self, part: slice, values: dict[str, np.ndarray], present: np.ndarray) -> None:
         y = minus_log10_p(values)  # infinite where the p-value is 0 without a logarithm
-        hit = there & (values["fdr"] <= self._fdr)
-        self._count(part, values, there, hit, y)
+        hit = present & (values["fdr"] <= self._fdr)
+        self._count(part, values, present, hit, y)
         x, height, drawn = _places(values, self._effect)
-        self._undrawn(part, there & ~drawn)
-        carried = self._choose(part, values, hit, there & ~np.isnan(y), x, y)
-        rest = there & drawn & ~carried
+        self._undrawn(part, present & ~drawn)
+        listed = self._choose(part, values, hit, present & ~np.isnan(y), x, y)
+        rest = present & drawn & ~listed
         ranges = Ranges(len(rest))
         ranges.widen(x.T, height.T, rest.T)
         limits = ranges.limits()
@@ -308,13 +310,13 @@ class _Collector:
         self,
         part: slice,
         values: dict[str, np.ndarray],
-        there: np.ndarray,
+        present: np.ndarray,
         hit: np.ndarray,
         y: np.ndarray,
     ) -> None:
         change = direction(values)
         kinds = {
-            "rows": there,
+            "rows": present,
             "up": hit & (change > 0),
             "down": hit & (change < 0),
             "level": hit & (change == 0),
@@ -323,7 +325,7 @@ class _Collector:
             getattr(self._comparisons, name)[part] = np.count_nonzero(mask, axis=1)
             getattr(self._genes, name)[:] += np.count_nonzero(mask, axis=0)
         for side, cells in self._n_cells.items():
-            cells[part] = np.max(values[f"{side}_n_cells"], axis=1, where=there, initial=0)
+            cells[part] = np.max(values[f"{side}_n_cells"], axis=1, where=present, initial=0)
         own = self._own
         t = np.flatnonzero(own.gene[part] >= 0)
         g = own.gene[part][t]
@@ -333,13 +335,13 @@ class _Collector:
         own.hit[part.start + t] = hit[t, g]
 
         totals, p = self._totals, values["p_value"]
-        judged = there & ~np.isnan(p)
-        totals.zeros += int(np.count_nonzero(y[there] == np.inf))
-        totals.missing += int(np.count_nonzero(there & np.isnan(y)))
+        judged = present & ~np.isnan(p)
+        totals.zeros += int(np.count_nonzero(y[present] == np.inf))
+        totals.missing += int(np.count_nonzero(present & np.isnan(y)))
         unexpressed = self._effect.unexpressed(values)
-        silent = judged & (unexpressed | np.isnan(values["statistic"]))
-        totals.silent += int(np.count_nonzero(silent))
-        p = p[judged & ~silent]
+        uninformative = judged & (unexpressed | np.isnan(values["statistic"]))
+        totals.uninformative += int(np.count_nonzero(uninformative))
+        p = p[judged & ~uninformative]
         totals.histogram += np.histogram(p, N_BINS, (0.0, 1.0))[0]
         totals.above_half += int(np.count_nonzero(p > 0.5))
 
@@ -356,8 +358,8 @@ class _Collector:
         x: np.ndarray,
         y: np.ndarray,
     ) -> np.ndarray:
-        """Store the rows of a block to carry, and return their mask, shape (n, n_genes)."""
-        carried = np.full(hit.shape, False)
+        """Store the rows of a block to list, and return their mask, shape (n, n_genes)."""
+        listed = np.full(hit.shape, False)
         rows, genes = [], []
         for t in range(len(hit)):
             n_hits = int(np.count_nonzero(hit[t]))
@@ -370,7 +372,7 @@ class _Collector:
                 among = judged[t] & ~hit[t]
                 others = np.sort(_first(y[t], x[t], among, FEWEST_ROWS - len(hits)))
             chosen = np.concatenate([hits, others])
-            carried[t, chosen] = True
+            listed[t, chosen] = True
             self._n_hits[part.start + t] = len(hits)
             self._ends[part.start + t] = len(chosen)
             rows.append(np.full(len(chosen), t))
@@ -384,11 +386,11 @@ class _Collector:
             taken["log10_fdr"] = np.log10(values["fdr"][place])
             for name, column in taken.items():
                 self._row_values[name].append(column.astype(np.float32))
-        return carried
+        return listed
 
 
 def _first(score: np.ndarray, change: np.ndarray, among: np.ndarray, n: int) -> np.ndarray:
-    """Return what :func:`..pl.values.strongest` does, without sorting all rows to get a few."""
+    """Return what :func:`.plot_values.strongest` does, without sorting all rows to get a few."""
     known = score[among]
     if len(known) > n:
         least = np.partition(known, len(known) - n)[len(known) - n]

@@ -1,4 +1,4 @@
-"""Carried rows in few bytes: columns as differences from values predicted by other columns.
+"""ReportData rows in few bytes: columns as differences from values predicted by other columns.
 
 The single-precision values are kept exactly: `decode_rows`, and `rows.js` in the page, return the
 same bits.
@@ -18,11 +18,6 @@ from .payload import Rows
 def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:
     """Encode columns of rows as text.
 
-    `gene` is stored as the step from the previous row. `reference_mean` is stored as the step from
-    the previous row of the same gene (0 if all comparisons share a reference), and `effect` as the
-    step from the ratio or difference of means. All are steps between the bits of numbers, modulo
-    2**32.
-
     Parameters
     ----------
     rows : Rows
@@ -30,6 +25,22 @@ def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:
         Number of features of the result.
     effect : Effect
         The meaning of the column `effect`.
+
+    Returns
+    -------
+    dict of str to Packed
+        ``row_gene``
+            The step from the gene of the previous row, modulo `n_genes`; the first from gene 0.
+        ``row_reference_mean``
+            The step from the previous row of the same gene, or from 0.0 in its first row. It is 0
+            where comparisons share a reference.
+        ``row_effect``
+            The step from the ratio or difference of the row's means, or from 0.0 if that is NaN.
+        ``row_target_mean``, ``row_log10_p``, ``row_log10_fdr``, ``row_statistic``
+            The values themselves.
+
+        Steps between values are differences of the bits of single-precision numbers, modulo 2**32;
+        :func:`_zigzag` makes small numbers of those in either direction.
     """
     steps = np.diff(rows.gene, prepend=0) % max(n_genes, 1)
     values = rows.values
@@ -47,7 +58,15 @@ def encode_rows(rows: Rows, n_genes: int, effect: Effect) -> dict[str, Packed]:
 def decode_rows(
     packed: Mapping[str, Packed], n_genes: int, effect: Effect
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Decode the output of :func:`encode_rows` into genes and values of rows, as the page does."""
+    """Decode the output of :func:`encode_rows`, as the page does.
+
+    Returns
+    -------
+    gene : numpy.ndarray, shape (n,), int64
+        Position among the features.
+    values : dict of str to numpy.ndarray, shape (n,), float32
+        As in :class:`.payload.Rows`.
+    """
     gene = np.cumsum(unpack(packed["row_gene"]), dtype=np.int64) % max(n_genes, 1)
     values = {
         name: unpack(packed[f"row_{name}"])

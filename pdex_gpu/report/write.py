@@ -8,18 +8,19 @@ from typing import Any
 
 from ..calibration.result import Calibration
 from ..errors import OptionError
-from ..pl.arguments import check_fdr
+from ..pl.arguments import as_result, check_fdr
 from ..results.base import Result
-from ..results.file import open_result
-from ..utils.atomic_files import check_place, is_folder, mode_of, write_beside
+from ..utils.atomic_files import check_place, check_replaceable, is_folder, write_atomically
 from ..utils.checks import check_flag, check_path, check_text, kind
+from ..utils.keywords import known_keywords
 from .page import page
 from .page_data import document
-from .payload import MOST_ROWS, carry
+from .payload import MOST_ROWS, collect
 
 _SUFFIXES = (".html", ".htm")
 
 
+@known_keywords
 def write_report(
     result: Result | str | os.PathLike[str],
     path: str | os.PathLike[str],
@@ -71,12 +72,12 @@ def write_report(
     check_flag("force", force)
     path = check_path("path", path)
     _check_path(path, force)
-    found = _result(result)
+    shown = as_result(result, "A report takes")
     checked = _calibration(calibration)
-    data = carry(found, fdr, MOST_ROWS)
-    meta, arrays = document(found, data, checked, title=title)
+    data = collect(shown, fdr, MOST_ROWS)
+    meta, arrays = document(shown, data, checked, title=title)
     text = page(meta, arrays)
-    write_beside(path, lambda file: _fill(file, text))
+    write_atomically(path, lambda file: _fill(file, text))
     return path
 
 
@@ -93,23 +94,7 @@ def _check_path(path: Path, force: bool) -> None:
             "Pass a path that ends in .html."
         )
     check_place(path)
-    if mode_of(path) is not None and not force:
-        raise OptionError(
-            f"The report {str(path)!r} exists already. "
-            "Add --force (in Python: force=True) to replace it, or pass another file."
-        )
-
-
-def _result(result: Any) -> Result:
-    if isinstance(result, Result):
-        return result
-    if isinstance(result, str | os.PathLike):
-        return open_result(result)
-    raise OptionError(
-        f"A report takes a pdex_gpu result, not a {kind(result)}. Pass the return value of "
-        "differential_expression() or open_result(), or the path of a .parquet file written by "
-        "to_parquet(), out= or `pdex-gpu run`."
-    )
+    check_replaceable(path, force=force)
 
 
 def _calibration(calibration: Any) -> Calibration | None:

@@ -16,6 +16,7 @@ from ..utils.checks import check_count, check_path, check_text
 from ..utils.formats import PROGRAM
 from ..utils.options import internal, option
 from ..utils.resources import memory_budget
+from .engines import Dask
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Execution:
     backend: str | BackendOptions = option(
         "auto", f'see "{PROGRAM} backends" [auto]', "choice", choices=lambda: ("auto", *names())
     )
-    engine: str = option(
+    engine: str | Dask = option(
         "auto",
         "threads, shared_memory, serial, streams, dask",
         "choice",
@@ -61,6 +62,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         self._unpack_backend()
+        self._unpack_engine()
         check_text("backend", self.backend)
         check_text("engine", self.engine)
         for name in ("n_workers", "n_threads", "gene_chunk_size"):
@@ -86,6 +88,18 @@ class Execution:
         given = unpacked(self.backend, self.device, self.device_memory)
         for name, value in zip(("backend", "device", "device_memory"), given, strict=True):
             object.__setattr__(self, name, value)
+
+    def _unpack_engine(self) -> None:
+        """Replace a Dask cluster given as an object by the engine's name and the client."""
+        if not isinstance(self.engine, Dask):
+            return
+        if self.client is not None:
+            raise OptionError(
+                f"engine={shown(self.engine)} and client={shown(self.client)} both name a Dask "
+                "client. Leave client out."
+            )
+        object.__setattr__(self, "client", self.engine.client)
+        object.__setattr__(self, "engine", "dask")
 
 
 def _check_scratch(folder: Path) -> None:

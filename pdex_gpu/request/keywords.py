@@ -6,12 +6,17 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from ..stats.two_sample.base import StatisticalTest
 from ..utils.options import keywords
-from ..utils.progress import Progress
 from .options import GROUPS
+
+if TYPE_CHECKING:
+    from ..backends.options import BackendOptions
+    from ..design.comparisons.base import Comparison
+    from ..stats.two_sample.base import StatisticalTest
+    from ..utils.progress import Progress
+    from .engines import Dask
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
@@ -25,7 +30,7 @@ class Options(TypedDict, total=False):
     # who is compared with whom
     reference: object
     groups: Iterable[object] | None
-    comparison: Literal["reference", "each_reference", "rest", "perturbed", "pairs"]
+    comparison: Literal["reference", "each_reference", "rest", "perturbed", "pairs"] | Comparison
     pairs: Any
     guides: str | None
     on_target: str | None
@@ -47,8 +52,8 @@ class Options(TypedDict, total=False):
     fdr_method: Literal["benjamini-hochberg", "benjamini-yekutieli", "bonferroni"]
     fdr_scope: Literal["all", "target", "gene"]
     # where and how
-    backend: Literal["auto", "cpu", "reference", "cuda"]
-    engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"]
+    backend: Literal["auto", "cpu", "numpy", "cuda"] | BackendOptions
+    engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"] | Dask
     client: Any
     memory: str | float | int | None
     scratch: str | os.PathLike[str] | None

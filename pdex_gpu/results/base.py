@@ -15,6 +15,7 @@ from ..design.lone_surrogates import writable, writable_labels, writable_within
 from ..design.naming import Within, level_columns, level_text, quoted
 from ..errors import LabelError, OptionError, shown, unknown
 from ..utils.checks import check_count, check_label, described, is_array, is_whole, names_of
+from ..utils.keywords import known_keywords
 from ..utils.resolve import resolve
 from .effect import effect_of, strongest_first
 from .schema import COLUMNS, VALUES
@@ -79,6 +80,7 @@ class Result(ABC):
             return int(np.count_nonzero(self.kept))
         return len(self.targets) * len(self.features)
 
+    @known_keywords
     def find(self, target: object, *, reference: object = None, within: object = None) -> int:
         """Return the position of a comparison.
 
@@ -129,6 +131,7 @@ class Result(ABC):
             )
         return int(matching[0])
 
+    @known_keywords
     def find_feature(self, name: object) -> int:
         """Return the position of a gene in `features`, the first one where its name repeats.
 
@@ -143,6 +146,7 @@ class Result(ABC):
             raise LabelError(unknown("gene", name, self.features.tolist()))
         return int(found[0])
 
+    @known_keywords
     def name(self, t: int) -> str:
         """Return a name for comparison `t`: its target, and its level and reference if they vary.
 
@@ -200,6 +204,7 @@ class Result(ABC):
         Values are as in :meth:`row`. A file is never held in memory as a whole.
         """
 
+    @known_keywords
     def top(
         self, target: object, n: int = 10, *, reference: object = None, within: object = None
     ) -> list[dict[str, Any]]:
@@ -234,6 +239,7 @@ class Result(ABC):
             for g in order[:n]
         ]
 
+    @known_keywords
     def report(
         self,
         path: str | os.PathLike[str] = "report.html",

@@ -15,6 +15,7 @@ from ..errors import FileFormatError, MemoryBudgetError, OptionError
 from ..utils.atomic_files import is_there
 from ..utils.checks import check_path, names_of
 from ..utils.foreign_errors import reading
+from ..utils.keywords import known_keywords, known_keywords_of_init
 from ..utils.resources import available_memory
 from .base import Result
 from .footer import Footer, as_labels, read_footer
@@ -35,6 +36,7 @@ _RUN_AGAIN = "Run the comparison again."
 _Stamp = tuple[int, ...]
 
 
+@known_keywords_of_init
 class ResultFile(Result):
     """Differential expression of every (target, gene) in a file; holds no table in memory.
 
@@ -76,22 +78,26 @@ class ResultFile(Result):
     def __repr__(self) -> str:
         return f"ResultFile {str(self.path)!r}: {self._described()}"
 
+    @known_keywords
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
         asked, t = self._check_columns(names), self._position(t)
         with self._open() as rows:
             found = rows.read(slice(t, t + 1), asked)
         return {name: values[0] for name, values in found.items()}
 
+    @known_keywords
     def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         asked = self._check_columns(names)
         with self._open() as rows:
             for part in self._slices(len(asked)):
                 yield part, rows.read(part, asked)
 
+    @known_keywords
     def load(self) -> DEResult:
-        """Read the values into memory, 56 bytes per row; Parquet files only.
+        """Read the values into memory, 8 bytes per pair and column; Parquet files only.
 
-        Labels and digests of all rows are verified.
+        Pairs of comparison and gene that a filter removed take memory, too. The seven standard
+        columns take 56 bytes per pair. Labels and digests of all rows are verified.
 
         Raises
         ------
@@ -129,6 +135,7 @@ class ResultFile(Result):
             kept=self.kept,
         )
 
+    @known_keywords
     def verify(self) -> dict[str, str]:
         """Check the whole file against its own metadata, block by block.
 
@@ -197,6 +204,7 @@ class ResultFile(Result):
             )
 
 
+@known_keywords
 def open_result(path: str | os.PathLike[str]) -> ResultFile:
     """Open a result that was written as Parquet, reading its labels but not its values.
 

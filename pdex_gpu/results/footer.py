@@ -29,10 +29,10 @@ ADVICE = (
 )
 
 # Bytes of pages per row and per column, including headers of small pages and indices.
-_BYTES_A_VALUE = 64
-_BYTES_A_COLUMN = 1 << 18
+_BYTES_PER_VALUE = 64
+_BYTES_PER_COLUMN = 1 << 18
 # Bytes per value of a column that another program added.
-_BYTES_A_STRANGE_VALUE = 1 << 10
+_BYTES_PER_FOREIGN_VALUE = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,13 @@ class _Reader:
             if name in (schema.names if digests is None else digests.columns)
         }
         types |= further
+        foreign = [n for n in (digests.columns if digests else ()) if n not in types]
+        if foreign and set(foreign) <= set(schema.names):
+            raise FileFormatError(
+                f"{self._shown} has columns that are not known here: {listing(foreign)}. Import "
+                "the package that registers them (pdex_gpu.columns.registry.register), then open "
+                "the file."
+            )
         missing = [name for name in types if name not in schema.names]
         if missing:
             self._refuse(f"it lacks the columns {missing}")
@@ -264,11 +271,15 @@ class _Reader:
         listed = sum(len(text) for texts in labels for text in texts)
         found = self._file.metadata
         n_columns = len(labels) + len(VALUES) + len(footer.columns)
-        a_row = _BYTES_A_VALUE * n_columns + 4 * longest  # UTF-8: up to 4 bytes per character
-        a_row += _BYTES_A_STRANGE_VALUE * max(0, found.num_columns - n_columns)
+        bytes_per_row = (
+            _BYTES_PER_VALUE * n_columns + 4 * longest
+        )  # UTF-8: up to 4 bytes per character
+        bytes_per_row += _BYTES_PER_FOREIGN_VALUE * max(0, found.num_columns - n_columns)
         for i in range(found.num_row_groups):
             group = found.row_group(i)
-            most = group.num_rows * a_row + 4 * listed + _BYTES_A_COLUMN * found.num_columns
+            most = (
+                group.num_rows * bytes_per_row + 4 * listed + _BYTES_PER_COLUMN * found.num_columns
+            )
             if not 0 <= group.total_byte_size <= most:
                 self._refuse(
                     f"it states that {group.num_rows:,} rows take {group.total_byte_size:,} bytes"

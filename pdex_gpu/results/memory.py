@@ -10,9 +10,10 @@ import numpy as np
 
 from ..design.naming import Within, level_columns
 from ..errors import MissingDependencyError, OptionError, listing, shown, unknown
-from ..utils.atomic_files import write_beside
+from ..utils.atomic_files import write_atomically
 from ..utils.checks import check_flag, described, is_array
 from ..utils.install_hints import how_to_install
+from ..utils.keywords import known_keywords, known_keywords_of_init
 from .base import Result
 from .schema import EXTRA, INTEGERS, VALUES, check_level_names
 from .table import Table, write_parquet, write_text
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _NO_SEPARATORS = "+-.\"'\r\n\0"
 
 
+@known_keywords_of_init
 class DEResult(Result):
     """Differential expression of every (comparison, gene).
 
@@ -82,7 +84,7 @@ class DEResult(Result):
             *(name for name in EXTRA if isinstance(columns, Mapping) and name in columns),
         )
         if not isinstance(columns, Mapping) or set(columns) != set(known):
-            raise OptionError(f"columns must be {VALUES}, then any of {EXTRA}, got {given}.")
+            raise OptionError(f"columns must be {VALUES}, then any of {tuple(EXTRA)}, got {given}.")
         super().__init__(targets, references, features, known, provenance, within, kept)
         shape = (len(targets), len(features))
         for name, values in columns.items():
@@ -102,15 +104,18 @@ class DEResult(Result):
     def __repr__(self) -> str:
         return f"DEResult: {self._described()}"
 
+    @known_keywords
     def row(self, t: int, names: Iterable[str]) -> dict[str, np.ndarray]:
         t = self._position(t)
         return {name: self[name][t] for name in self._check_columns(names)}
 
+    @known_keywords
     def blocks(self, names: Iterable[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         asked = self._check_columns(names)
         for part in self._slices(len(asked)):
             yield part, {name: self[name][part] for name in asked}
 
+    @known_keywords
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas data frame; labels are categorical."""
         import pandas as pd
@@ -123,10 +128,12 @@ class DEResult(Result):
         frame |= {name: self.flat(name) for name in self.columns}
         return pd.DataFrame(frame)
 
+    @known_keywords
     def flat(self, name: str) -> np.ndarray:
         """Return a column as in the exported tables, shape (n_rows,)."""
         return self[name].ravel() if self.kept is None else self[name][self.kept]
 
+    @known_keywords
     def to_polars(self) -> polars.DataFrame:
         """Return a polars data frame; labels are categorical. Needs the extra ``polars``."""
         try:
@@ -137,10 +144,12 @@ class DEResult(Result):
             ) from error
         return pl.DataFrame(pl.from_arrow(self.to_arrow()))
 
+    @known_keywords
     def to_arrow(self) -> pyarrow.Table:
         """Return a pyarrow table; labels are dictionary-encoded, provenance is in the metadata."""
         return self._arrow(self._table(), slice(0, len(self.targets)))
 
+    @known_keywords
     def to_anndata(self) -> anndata.AnnData:
         """Return an AnnData of comparisons x genes, with one layer per column.
 
@@ -155,6 +164,7 @@ class DEResult(Result):
 
         return to_anndata(self)
 
+    @known_keywords
     def to_wide(self, column: str = "signed_log10_p") -> pandas.DataFrame:
         """Return one column as a data frame of comparisons x genes, as decoupler takes it.
 
@@ -179,6 +189,7 @@ class DEResult(Result):
 
         return to_wide(self, column)
 
+    @known_keywords
     def ranking(
         self,
         target: object,
@@ -214,11 +225,13 @@ class DEResult(Result):
 
         return ranking(self, self.find(target, reference=reference, within=within), by)
 
+    @known_keywords
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file, completely or not at all, without building the table as a frame."""
         table = self._table()
-        write_beside(path, lambda file: write_parquet(file, table, self._arrow_parts(table)))
+        write_atomically(path, lambda file: write_parquet(file, table, self._arrow_parts(table)))
 
+    @known_keywords
     def to_csv(
         self, path: str | os.PathLike[str], sep: str = ",", *, spreadsheet_safe: bool = False
     ) -> None:
@@ -250,7 +263,7 @@ class DEResult(Result):
             )
         check_flag("spreadsheet_safe", spreadsheet_safe)
         table = self._table(spreadsheet_safe)
-        write_beside(path, lambda file: write_text(file, table, self._arrow_parts(table), sep))
+        write_atomically(path, lambda file: write_text(file, table, self._arrow_parts(table), sep))
 
     def _arrow_parts(self, table: Table) -> Iterator[pyarrow.Table]:
         for targets in table.blocks():

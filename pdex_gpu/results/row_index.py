@@ -46,23 +46,23 @@ def find_rows(file: pyarrow.parquet.ParquetFile, footer: Footer, shown: str) -> 
         If a row has other labels, or is out of order.
     """
     labels = footer.labels
-    walk = _Walk(list(zip(*labels.values(), strict=True)), footer.features)
+    matcher = _RowMatcher(list(zip(*labels.values(), strict=True)), footer.features)
     try:
         with reading(shown, "pyarrow", "it was damaged", ADVICE):
             for batch in file.iter_batches(columns=[*labels, "feature"]):
                 columns = [decoded(batch.column(name)) for name in labels]
-                walk.take(columns, *decoded(batch.column("feature")))
+                matcher.take(columns, *decoded(batch.column("feature")))
     except OtherRowsError as error:
         raise changed(shown, OTHER_ROWS) from error
-    return walk.kept
+    return matcher.kept
 
 
 class OtherRowsError(Exception):
     """The error for a row that the file does not list, or that is not where it belongs."""
 
 
-class _Walk:
-    """A walk through comparisons and genes that follows the rows of a file."""
+class _RowMatcher:
+    """Matches the rows of a file, in their order, to comparisons and genes."""
 
     def __init__(self, comparisons: list[tuple[str, ...]], features: list[str]) -> None:
         self.kept = np.full((len(comparisons), len(features)), False)

@@ -31,7 +31,7 @@ class RangeResult:
         return slice(self.start, self.start + self.values["p_value"].shape[1])
 
 
-class Sink(Protocol):
+class RangeSink(Protocol):
     """Takes results gene by gene; threads may store different genes at once.
 
     Attributes
@@ -45,6 +45,18 @@ class Sink(Protocol):
     stored: np.ndarray
     summary: ValueSummary
 
+    def store(self, result: RangeResult) -> None:
+        """Take the results of a few genes."""
+        ...
+
+    def commit(self, genes: slice, summary: ValueSummary) -> None:
+        """Commit a range whose genes are all stored; `summary` describes their values."""
+        ...
+
+
+class Sink(RangeSink, Protocol):
+    """Takes the results of all genes of a call, whose ranges may be planned several times."""
+
     @property
     def n_bytes(self) -> int:
         """Return the bytes of memory it takes in total, not counting ranges in progress."""
@@ -54,16 +66,12 @@ class Sink(Protocol):
         """Announce the ranges to be committed: range ``k`` is ``[edges[k], edges[k + 1])``."""
         ...
 
-    def store(self, result: RangeResult) -> None:
-        """Take the results of a few genes."""
-        ...
-
-    def commit(self, genes: slice, summary: ValueSummary) -> None:
-        """Commit a range whose genes are all stored; `summary` describes their values."""
-        ...
-
     def start_over(self) -> None:
         """Discard all results: the matrix was not canonical; its sorted copy is read instead."""
+        ...
+
+    def check_complete(self) -> None:
+        """Raise CoverageError unless every gene was stored."""
         ...
 
 

@@ -121,7 +121,7 @@ class Checkpoint:
         }
         self.canonical = False
         self._identity = json.loads(json.dumps(identity))
-        self._found: dict[int, RangeFile] = {}
+        self._ranges: dict[int, RangeFile] = {}
         self._damaged: list[str] = []
         self._finished: dict[str, Any] | None = None
         self._lock = threading.Lock()
@@ -158,17 +158,17 @@ class Checkpoint:
 
     @property
     def ranges(self) -> list[RangeFile]:
-        return [self._found[start] for start in sorted(self._found)]
+        return [self._ranges[start] for start in sorted(self._ranges)]
 
     @property
     def worth_keeping(self) -> bool:
         """Return whether there is anything that a later call could continue from."""
-        return bool(self._found) or self.split_folder.exists()
+        return bool(self._ranges) or self.split_folder.exists()
 
     @property
     def complete(self) -> bool:
         """Return whether all ranges are done."""
-        return sum(found.width for found in self._found.values()) == self.n_genes
+        return sum(found.width for found in self._ranges.values()) == self.n_genes
 
     @property
     def summary(self) -> ValueSummary:
@@ -213,7 +213,7 @@ class Checkpoint:
         """Warn of damaged ranges that must be computed again."""
         if not self._damaged:
             return
-        n_found = len(self._found) + len(self._damaged)
+        n_found = len(self._ranges) + len(self._damaged)
         warn(
             f"This checkpoint was damaged: {len(self._damaged):,} of {n_found:,} ranges will be "
             f"computed again. Their files in {str(self.folder)!r} were changed or truncated after "
@@ -229,12 +229,12 @@ class Checkpoint:
     def add(self, written: RangeFile) -> None:
         """Register a range that :func:`write_range` wrote to the folder."""
         with self._lock:
-            self._found[written.genes.start] = written
+            self._ranges[written.genes.start] = written
 
     def start_over(self) -> None:
         """Discard the ranges; later ones are computed from the matrix's sorted copy."""
         self._clear()
-        self._found.clear()
+        self._ranges.clear()
         self.canonical = True
         self._write_run()
 
@@ -268,7 +268,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove all but the folder and its lock, which :func:`open_checkpoint` removes."""
         self._clear()
-        self._found.clear()
+        self._ranges.clear()
 
     def _clear(self) -> None:
         """Remove everything under the names that runs use; the most informative files go last.
@@ -377,10 +377,10 @@ class Checkpoint:
                 )
         faults = dict(zip(paths, run(self._fault, files), strict=True))
         last: RangeFile | None = None
-        kept = []
+        disjoint = []
         for file in sorted(filter(None, files), key=lambda file: file.genes.start):
             if last is None or file.genes.start >= last.genes.stop:
-                kept.append(file)
+                disjoint.append(file)
                 last = file
             elif faults[file.path] or faults[last.path]:
                 raise _refused(
@@ -388,13 +388,13 @@ class Checkpoint:
                     f"{last.path.name} and {file.path.name} in it cover some of the same genes",
                 )
             # Otherwise a worker of an earlier call wrote it late, with other ranges.
-        found = {file.path: file for file in kept if not faults[file.path]}
-        self._found = {file.genes.start: file for file in found.values()}
+        intact = {file.path: file for file in disjoint if not faults[file.path]}
+        self._ranges = {file.genes.start: file for file in intact.values()}
         for path, fault in faults.items():
             if fault:
                 logger.info("%s is damaged: %s", path, fault)
                 self._damaged.append(f"{path.name}: {fault}")
-            if path not in found:
+            if path not in intact:
                 remove(path)
 
     def _fault(self, file: RangeFile | None) -> str | None:

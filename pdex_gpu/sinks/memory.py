@@ -6,39 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import MemoryBudgetError
 from ..utils.arrays import nan_filled
 from ..utils.parallel import Map
 from ..utils.value_summary import ValueSummary
 from .base import RangeResult, check_complete, mark_stored
-
-_FLOAT = 8
-# Changes and FDR, plus what adjusting p-values takes.
-BYTES_PER_ROW = 3 * _FLOAT + 12
-_SPARE = 1 << 26  # bytes; an excess up to this is not worth refusing
-
-
-def check_result_size(
-    fields: Mapping[str, int], n_rows: int, n_columns: int, n_genes: int, budget: int
-) -> None:
-    """Raise MemoryBudgetError if the whole result does not fit in `budget` bytes.
-
-    Parameters
-    ----------
-    fields : mapping of str to int
-        Values per gene of each stored field.
-    n_rows, n_columns, n_genes : int
-        Rows per gene, and further columns computed from fields.
-    budget : int
-    """
-    a_gene = _FLOAT * sum(fields.values()) + (BYTES_PER_ROW + _FLOAT * n_columns) * n_rows
-    needed = a_gene * n_genes
-    if needed > budget + _SPARE:
-        raise MemoryBudgetError(
-            f"The result of {n_rows:,} targets x {n_genes:,} genes takes {needed:,} bytes in "
-            f"memory, but memory= allows {budget:,}. Write it to a file with out=, which does not "
-            "hold it in memory, or allow more with memory=."
-        )
 
 
 class MemorySink:

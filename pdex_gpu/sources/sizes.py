@@ -15,7 +15,8 @@ from math import prod
 from ..errors import FileFormatError, MemoryBudgetError
 from ..utils.resources import memory_budget
 
-#: Bytes per cell: label, code, position in group order and row pointer.
+#: Bytes per cell, six arrays of 8: codes of labels and of groups, position in group order and row
+#: pointer, and while cells are grouped the selected cells and their sorted places.
 BYTES_PER_CELL = 48
 #: Bytes of a string object and of a pointer to it, not counting its characters.
 BYTES_PER_TEXT = 64

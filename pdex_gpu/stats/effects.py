@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
 from .distributions.log_tails import _log_half_step
-from .samples import Sides
+from .samples import Sample, SamplePair
+from .two_sample.base import Stratum
 from .two_sample.t_test import standard_error
 
 # From this df on, quantiles of Student's t are evaluated as a polynomial in 1 / df.
@@ -16,9 +18,31 @@ _FITTED_FROM, _DEGREE, _MOST_LEVEL = 8.0, 16, 0.9999
 _FEW = 1000
 
 
+def fraction(sample: Sample) -> np.ndarray:
+    """Return the fraction of cells with a nonzero value; NaN without cells."""
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = sample.n_expressed / sample.n
+    return found
+
+
 def auroc(u2: np.ndarray, n_target: np.ndarray, n_reference: np.ndarray) -> np.ndarray:
     """Return U / (n m): how often a target cell exceeds a reference cell; ties count half."""
     return u2 * 0.5 / (n_target * n_reference)
+
+
+def auroc_over_strata(
+    u2: Sequence[np.ndarray], strata: Sequence[Stratum], shape: tuple[int, int]
+) -> np.ndarray:
+    """Return the mean AUROC over strata, with the weights of van Elteren's test."""
+    total, most = np.zeros(shape), np.zeros((shape[0], 1))
+    for its, stratum in zip(u2, strata, strict=True):
+        n, m = stratum.sides.target.n, stratum.sides.reference.n
+        used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
+        total[rows] += (its * 0.5 / (n + m + 1.0))[used]
+        most[rows] += np.broadcast_to(n * m / (n + m + 1.0), (len(used), 1))[used]
+    with np.errstate(invalid="ignore"):  # there may be no stratum with both sides
+        found: np.ndarray = total / most
+        return found
 
 
 def auroc_interval(
@@ -47,7 +71,7 @@ def auroc_interval(
     return np.maximum(mean - reach, 0.0), np.minimum(mean + reach, 1.0)
 
 
-def mean_interval(sides: Sides, variance: str, level: float) -> tuple[np.ndarray, np.ndarray]:
+def mean_interval(sides: SamplePair, variance: str, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the confidence interval of the difference of means, by Student's t.
 
     The variance is that of the test.
@@ -86,7 +110,7 @@ def _fitted_quantile(level: float) -> np.polynomial.Chebyshev:
     return np.polynomial.Chebyshev.fit(nodes, values, _DEGREE, domain=[0.0, 1.0 / _FITTED_FROM])
 
 
-def cohens_d(sides: Sides) -> np.ndarray:
+def cohens_d(sides: SamplePair) -> np.ndarray:
     """Return the difference of means over the pooled standard deviation (Cohen 1988).
 
     It is NaN where that standard deviation is 0.
@@ -97,6 +121,19 @@ def cohens_d(sides: Sides) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt((target.m2 + reference.m2) / (target.n + reference.n - 2.0))
     return standardised(target.mean - reference.mean, spread)
+
+
+def cohens_d_over_strata(
+    effect: np.ndarray, error: np.ndarray, strata: Sequence[Stratum]
+) -> np.ndarray:
+    """Return :func:`cohens_d` over strata, from the fixed effect and its standard error."""
+    weights = np.zeros((len(effect), 1))
+    for stratum in strata:
+        n, m = stratum.sides.target.n, stratum.sides.reference.n
+        used = stratum.rows >= 0
+        its = np.broadcast_to(n * m / (n + m), (len(used), 1))[used]
+        weights[stratum.rows[used]] += its
+    return standardised(effect, error * np.sqrt(weights))
 
 
 def standardised(difference: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..utils.checks import check_choice, check_text
+from ..utils.checks import check_choice
 from ..utils.options import internal, option
+from .registry import METRICS, check_metric
+from .two_sample.base import StatisticalTest
+from .two_sample.options import words
 
-METRICS = ("wilcoxon", "anderson", "t-test", "ks")
 FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
 FDR_SCOPES = ("all", "target", "gene")
 
@@ -20,13 +22,16 @@ class MetricOptions:
 
     TITLE: ClassVar = "Test"
 
-    metric: str = option(
-        "wilcoxon", f"{', '.join(METRICS)} [wilcoxon]", "choice", choices=lambda: METRICS
+    metric: str | StatisticalTest = option(
+        "wilcoxon",
+        f"{words(tuple(METRICS))} [wilcoxon]",
+        "choice",
+        choices=lambda: tuple(METRICS),
     )
     test_options: Mapping[str, Any] = internal(dict)
 
     def __post_init__(self) -> None:
-        check_text("metric", self.metric)
+        check_metric(self.metric)
 
 
 @dataclass(frozen=True)

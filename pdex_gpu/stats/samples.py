@@ -40,14 +40,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Sides:
+class SamplePair:
     """The targets, and what each is compared with."""
 
     target: Sample
     reference: Sample
 
 
-def sides(moments: Moments, contrast: Contrast) -> Sides:
+def sample_pair(moments: Moments, contrast: Contrast) -> SamplePair:
     """Return the sides of a contrast, from the moments of all groups of the design.
 
     Where NaN was left out (`n_measured`), the moments are of a single gene, because group sizes
@@ -58,15 +58,15 @@ def sides(moments: Moments, contrast: Contrast) -> Sides:
     sizes = contrast.n_cells[:, None] if chosen.n_measured is None else chosen.n_measured
     n_cells = sizes.astype(np.float64)
     if not contrast.pooled:
-        return Sides(
+        return SamplePair(
             _sample(chosen.of_groups(slice(1, None)), n_cells[1:]),
             _sample(chosen.of_groups(slice(0, 1)), n_cells[:1]),
         )
     if contrast.one_vs_rest:
-        return Sides(_sample(chosen, n_cells), _others(chosen, n_cells))
+        return SamplePair(_sample(chosen, n_cells), _others(chosen, n_cells))
     targets = _sample(chosen.of_groups(slice(1, None)), n_cells[1:])
     pool = _sample(chosen.of_groups(slice(0, 1)), n_cells[:1])
-    return Sides(targets, _without(pool, targets))
+    return SamplePair(targets, _without(pool, targets))
 
 
 def _sample(moments: Moments, n: np.ndarray) -> Sample:

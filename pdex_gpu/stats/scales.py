@@ -1,4 +1,4 @@
-"""Sides of comparisons, scaled and relative to the reference for genes with exact sums."""
+"""The samples of comparisons, scaled and relative to the reference for genes with exact sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..backends.contract import Moments
 from ..design.contrasts import Contrast, Design
 from .exact_moments import UNIT, Sums, quotient
-from .samples import Sample, Sides, sides
+from .samples import Sample, SamplePair, sample_pair
 
 #: Differences of means are at most ``2**_REACH`` in the unit of a row, so that they can be squared.
 _REACH = 500
@@ -26,10 +26,10 @@ class Scaled:
 
     Attributes
     ----------
-    sides : Sides
+    sides : SamplePair
         Where `exponent` is given, means and squared deviations are those of the values minus the
         reference mean, divided by ``2**exponent``.
-    shown : Sides
+    shown : SamplePair
         The sides for the original values, without squared deviations.
     exponent : numpy.ndarray or None, shape (n_targets, 1), int64
         Equal for all contrasts of a row; None means 0.
@@ -39,8 +39,8 @@ class Scaled:
         Sums of target and reference, where these are exact; None where one of them has NaN.
     """
 
-    sides: Sides
-    shown: Sides
+    sides: SamplePair
+    shown: SamplePair
     exponent: np.ndarray | None = None
     difference: np.ndarray | None = None
     pairs: Sequence[_Pair | None] = ()
@@ -49,7 +49,7 @@ class Scaled:
 def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
     """Return the sides of each contrast of a design; with exact sums, for a single gene."""
     if moments.exact is None:
-        plain = [sides(moments, contrast) for contrast in design.contrasts]
+        plain = [sample_pair(moments, contrast) for contrast in design.contrasts]
         return [Scaled(both, both) for both in plain]
     sums = moments.exact[:, 0].tolist()
     of_contrasts = [_pairs([sums[g] for g in c.groups], c) for c in design.contrasts]
@@ -127,7 +127,7 @@ def _scaled(
 ) -> Scaled:
     plain = replace(moments, m2=None, exponent=None, exact=None)
     with np.errstate(all="ignore"):
-        shown = sides(plain, contrast)
+        shown = sample_pair(plain, contrast)
     shape = len(pairs), 1
     # First axis: target and reference. For differences: unscaled and scaled.
     means, m2 = np.full((2, *shape), np.nan), np.full((2, *shape), np.nan)
@@ -152,11 +152,11 @@ def _scaled(
         return replace(sample, mean=mean, m2=None if moments.m2 is None else squares)
 
     return Scaled(
-        Sides(
+        SamplePair(
             side(target, differences[1], m2[0]),
             side(reference, np.zeros(shape), m2[1]),
         ),
-        Sides(target, reference),
+        SamplePair(target, reference),
         np.array(exponents, np.int64)[:, None],
         differences[0],
         pairs,

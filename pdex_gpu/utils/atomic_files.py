@@ -40,7 +40,7 @@ CHECKPOINT = ".checkpoint"
 #: Environment variable: the umask, in octal digits, of the folders for a run's own files. By
 #: default only their owner has access; ``007`` lets the group in.
 UMASK = "PDEX_GPU_UMASK"
-_OWNER_ALONE = 0o077
+_OWNER_ONLY = 0o077
 _OWNER = 0o700
 
 # Where these flags exist, no link is followed and nothing waits for the other end of a pipe.
@@ -143,6 +143,15 @@ def check_place(path: Path, *, room: str = "") -> None:
         )
 
 
+def check_replaceable(path: Path, *, force: bool) -> None:
+    """Raise OptionError if something is at the path of an output and `force` is false."""
+    if mode_of(path) is not None and not force:
+        raise OptionError(
+            f"The output {str(path)!r} already exists. Add --force (in Python: force=True) to "
+            "replace it, or choose another file."
+        )
+
+
 def _longest_name(folder: Path) -> int:
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
@@ -160,7 +169,7 @@ def private_umask() -> int:
     """
     text = os.environ.get(UMASK)
     if not text:
-        return _OWNER_ALONE
+        return _OWNER_ONLY
     try:
         mask = int(text, 8)
     except ValueError:
@@ -269,7 +278,7 @@ def usual_mode(path: Path) -> int:
     mode = mode_of(path)
     if mode is not None and stat.S_ISREG(mode):
         return mode & 0o777
-    mask = os.umask(_OWNER_ALONE)  # there is no other way to read it
+    mask = os.umask(_OWNER_ONLY)  # there is no other way to read it
     os.umask(mask)
     return 0o666 & ~mask
 
@@ -329,7 +338,7 @@ def write_whole(
         raise
 
 
-def write_beside(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file next to `path`, then rename it: all or nothing.
 
     Raises

@@ -189,21 +189,21 @@ def listed(value: object) -> list[Any]:
         raise TypeError(f"{kind(value)} cannot be listed: {shown(error)}") from error
 
 
-def check_label(name: str, label: object, given: object = None) -> None:
+def check_label(name: str, label: object, option: object = None) -> None:
     """Raise OptionError unless `label` can label a group: be hashed, compared and shown.
 
-    `given` is the value of the option, if it is more than this label.
+    `option` is the value of the option, if it is more than this label.
     """
     if isinstance(label, tuple):  # shown part by part
         for part in label:
-            check_label(name, part, label if given is None else given)
+            check_label(name, part, label if option is None else option)
     try:
         hash(label)
         str(label)
         bool(label == label)
     except Exception as error:  # a list, pandas.NA, or the caller's own class
         raise OptionError(
-            f"{name}={shown(label if given is None else given)} must be labels of the column: "
+            f"{name}={shown(label if option is None else option)} must be labels of the column: "
             f"{error} ({kind(label)}). Pass text, numbers or the like, as in the column."
         ) from error
 

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import OptionError, shown
 from .checks import is_flag, kind
 from .compile_events import listening
+from .keywords import known_keywords_of_init
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -33,6 +34,7 @@ _DELAY = 0.5  # a run shorter than this shows no bar
 _STEADY = 1.0  # seconds for which the bar stays on a phase when phases interleave
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Progress:
     """The progress of a run at one moment.

@@ -34,14 +34,14 @@ _SIG_ERR = (1 << 8 * struct.calcsize("P")) - 1  # C's SIG_ERR, as an address
 
 def stuck_seconds(environment: Mapping[str, str] | None = None) -> float:
     """Return the limit that the environment sets, or the default; OptionError if it is invalid."""
-    given = (os.environ if environment is None else environment).get(STUCK_SECONDS, "").strip()
-    if not given:
+    text = (os.environ if environment is None else environment).get(STUCK_SECONDS, "").strip()
+    if not text:
         return _DEFAULT
     with suppress(ValueError):
-        if 0.0 <= (seconds := float(given)) < float("inf"):
+        if 0.0 <= (seconds := float(text)) < float("inf"):
             return seconds
     raise OptionError(
-        f"{STUCK_SECONDS}={given!r} is not a number of seconds. Set it to one, or to 0 for no "
+        f"{STUCK_SECONDS}={text!r} is not a number of seconds. Set it to one, or to 0 for no "
         "watchdog."
     )
 

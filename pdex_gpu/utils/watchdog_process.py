@@ -73,10 +73,10 @@ def _computed(pid: int) -> float | None:
             user, system = file.read().rpartition(b")")[2].split()[11:13]
         return (int(user) + int(system)) / (os.sysconf("SC_CLK_TCK") or _CLOCK_TICKS)
     except OSError:
-        return _computed_says_ps(pid)
+        return _computed_by_ps(pid)
 
 
-def _computed_says_ps(pid: int) -> float | None:
+def _computed_by_ps(pid: int) -> float | None:
     """Return these seconds from ``ps`` (no /proc), which writes ``1-02:03:04`` or ``3:04.56``."""
     import subprocess
 

@@ -18,8 +18,8 @@ from pdex_gpu.cli.app import make_app
 from pdex_gpu.cli.kinds import kind_of
 from pdex_gpu.errors import OptionError
 from pdex_gpu.request.options import GROUPS, all_names
-from pdex_gpu.stats.options import FDR_METHODS, METRICS
-from pdex_gpu.stats.registry import make_test
+from pdex_gpu.stats.options import FDR_METHODS
+from pdex_gpu.stats.registry import METRICS, make_test
 from pdex_gpu.utils.exit_codes import Exit
 from pdex_gpu.utils.options import description, keywords
 

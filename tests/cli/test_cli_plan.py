@@ -16,11 +16,10 @@ from pdex_gpu import errors
 from pdex_gpu.cli import main
 from pdex_gpu.cli.app import make_app
 from pdex_gpu.cli.commands.plan import _duration
-from pdex_gpu.engines import plan
+from pdex_gpu.engines import memory_model, plan
 from pdex_gpu.estimation import benchmark
-from pdex_gpu.estimation.model import PHASES, Rates
+from pdex_gpu.estimation.model import PHASES, MachineRates
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
-from pdex_gpu.sinks import memory
 from pdex_gpu.utils.exit_codes import Exit
 
 
@@ -190,7 +189,7 @@ def test_json(screen, capsys, quick):
     assert set(found["seconds"]) == {"total", *PHASES}
     total = sum(found["seconds"][phase] for phase in PHASES)
     np.testing.assert_allclose(found["seconds"]["total"], total)
-    assert set(found["rates"]) == set(asdict(Rates()))
+    assert set(found["rates"]) == set(asdict(MachineRates()))
     assert found["problems"] == found["lacks"] == []
 
 
@@ -204,7 +203,7 @@ def test_json_without_seconds(screen, capsys):
 
 
 def test_too_little_memory_ends_with_5(screen, capsys, monkeypatch):
-    monkeypatch.setattr(memory, "_SPARE", 0)
+    monkeypatch.setattr(memory_model, "SPARE", 0)
     monkeypatch.setattr(plan, "SPARE", 0)
     argv = [screen, "--groupby", GROUPBY, "--memory", "10000"]
     found = document(capsys, *argv, code=Exit.MEMORY)

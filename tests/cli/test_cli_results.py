@@ -360,7 +360,7 @@ def test_options_reach_the_figure(
             "-n is not valid for volcano",
         ),
         (["hits", "r.parquet", "-o", "x.jpg"], "Unknown output format '.jpg'"),
-        (["hits", "r.parquet", "-o", "old.png"], "exists already. Add --force"),
+        (["hits", "r.parquet", "-o", "old.png"], "already exists. Add --force"),
         (["hits", "r.parquet", "-o", "folder.png"], "is a folder"),
         (["hits", "r.parquet", "-o", "no/x.png"], "'no' does not exist"),
         (["hits", "r.parquet", "--fdr", "1.5", "-o", "x.png"], "between 0 and 1"),
@@ -438,7 +438,7 @@ def test_report(odd: Path, tmp_path: Path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("old.html", "exists already. Add --force"), ("x.pdf", "Unknown output format '.pdf'")],
+    [("old.html", "already exists. Add --force"), ("x.pdf", "Unknown output format '.pdf'")],
 )
 def test_report_mistakes(odd: Path, tmp_path: Path, monkeypatch, capsys, name: str, says: str):
     calls = fake_report(monkeypatch)

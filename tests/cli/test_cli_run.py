@@ -225,7 +225,7 @@ def test_calibrate(screen: Path, tmp_path: Path, capsys, quiet: bool):
     ("argv", "code", "says"),
     [
         (["--groupby", GROUPBY, "-o", "c.txt"], Exit.USAGE, "Unknown output format '.txt'"),
-        (["--groupby", GROUPBY, "-o", "old.json"], Exit.USAGE, "exists already. Add --force"),
+        (["--groupby", GROUPBY, "-o", "old.json"], Exit.USAGE, "already exists. Add --force"),
         (["--groupby", GROUPBY, "-o", "no/c.json"], Exit.USAGE, "'no' does not exist"),
         (["--groupby", GROUPBY, "--plot", "c.bmp"], Exit.USAGE, ".png or .svg or .pdf"),
         (["--groupby", GROUPBY, "--alpha", "2"], Exit.USAGE, "between 0 and 1"),

@@ -27,7 +27,7 @@ from emulated.device import EmulatedDevice, on_device
 from scipy import sparse
 from screens import SMALL, as_anndata
 
-from pdex_gpu import DEResult, api, differential_expression
+from pdex_gpu import DEResult, differential_expression
 from pdex_gpu.backends.cuda import sources
 from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.cli import main
@@ -792,7 +792,7 @@ def test_progress_counts_every_gene_once(
         def tested(self, n_genes: int) -> None:
             counted.append(n_genes)
 
-    monkeypatch.setattr(api, "Tracker", Counting)
+    monkeypatch.setattr("pdex_gpu.pipeline.call.Tracker", Counting)
     emulated_cuda.prepare = lambda device: device.fail_allocation(after=25, times=faults)
     run(sparse.csr_matrix(MATRICES["log"]), gene_chunk_size=10)
     assert sum(counted) == N_GENES

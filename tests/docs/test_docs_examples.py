@@ -20,7 +20,7 @@ import pdex_gpu
 from pdex_gpu import errors, pl, simulate
 from pdex_gpu.backends.registry import BackendInfo
 from pdex_gpu.calibration.distributions import Distribution, Quantiles
-from pdex_gpu.estimation.model import Rates
+from pdex_gpu.estimation.model import MachineRates
 from pdex_gpu.results import schema
 from pdex_gpu.results.base import Result
 from pdex_gpu.utils import progress
@@ -42,7 +42,8 @@ FUNCTIONS |= {f"pl.{name}": getattr(pl, name) for name in pl.__all__}
 FUNCTIONS["simulate.simulate_screen"] = simulate.simulate_screen
 CLASSES = (
     pdex_gpu.DEResult, pdex_gpu.ResultFile, pdex_gpu.Calibration, Result, progress.Progress,
-    schema.Column, simulate.Screen, Distribution, Quantiles, BackendInfo, pdex_gpu.Estimate, Rates,
+    schema.Column, simulate.Screen, Distribution, Quantiles, BackendInfo, pdex_gpu.Estimate,
+    MachineRates, pdex_gpu.Dask,
 )  # fmt: skip
 
 

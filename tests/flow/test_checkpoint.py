@@ -27,10 +27,9 @@ from stopped_runs import Stop, interrupted, names, ranges, run, stop_at
 from stored_screens import GENES, GROUPBY, LABELS, REFERENCE, counts, logged, screen
 
 import pdex_gpu
-from pdex_gpu import api, errors
+from pdex_gpu import errors
 from pdex_gpu.backends.cpu import kernel_set
-from pdex_gpu.engines import schedule
-from pdex_gpu.engines.plan import Plan
+from pdex_gpu.engines.plan import Plan, leave_out
 from pdex_gpu.errors import CheckpointError, CoverageError, DataError, OutputError, ScaleWarning
 from pdex_gpu.pipeline.output import WRITERS
 from pdex_gpu.sinks.base import RangeResult
@@ -38,6 +37,7 @@ from pdex_gpu.sinks.checkpoint import Checkpoint, checkpoint_folder, open_checkp
 from pdex_gpu.sinks.checkpoint_sink import CheckpointSink, StoredPValues, StoredResults
 from pdex_gpu.sinks.identity_diff import differences
 from pdex_gpu.stats.multitest import correction
+from pdex_gpu.utils.progress import Tracker
 from pdex_gpu.utils.value_summary import ValueSummary
 
 FORMATS = ["parquet", "csv"]
@@ -270,7 +270,7 @@ def test_stopped_while_writing(tmp_path, monkeypatch, whole, suffix, there_befor
     expected.mkdir()
     run(expected / out.name)
     with monkeypatch.context() as patch:
-        stop_at(patch, api.Tracker, "wrote", 2, error)
+        stop_at(patch, Tracker, "wrote", 2, error)
         with pytest.raises(type(error)) as caught:
             run(out, force=there_before)
     assert "the same call resumes" in caught.value.__notes__[0]
@@ -795,7 +795,7 @@ def test_too_little_room_is_found_before_work(tmp_path, monkeypatch):
 def test_left_out_of_a_plan(stored, cuts):
     n_genes = len(stored)
     edges = (0, *sorted(cut for cut in cuts if cut < n_genes), n_genes)
-    plan = schedule.leave_out(Plan(edges, 7, 2, 3), np.array(stored, np.uint8))
+    plan = leave_out(Plan(edges, 7, 2, 3), np.array(stored, np.uint8))
     assert (plan.budget, plan.n_workers, plan.n_threads) == (7, 2, 3)
     assert (plan.edges[0], plan.edges[-1]) == (0, n_genes)
     assert all(a < b for a, b in zip(plan.edges[:-1], plan.edges[1:], strict=True))

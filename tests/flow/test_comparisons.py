@@ -506,7 +506,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }
 #: Of the tests and columns that take every kernel.
 METRICS: dict[str, dict[str, Any]] = {
-    "wilcoxon": {"metric": "wilcoxon", "columns": EXTRA},
+    "wilcoxon": {"metric": "wilcoxon", "columns": tuple(EXTRA)},
     "t-test": {"metric": "t-test", "columns": ["log10_p", "hedges_g", "mean_difference_low"]},
     "anderson": {"metric": "anderson", "columns": ["log10_p", "auroc"]},
     "ks": {"metric": "ks", "columns": ["log10_p", "rank_biserial"]},

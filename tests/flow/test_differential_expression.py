@@ -31,7 +31,7 @@ from stored_screens import (
 )
 
 import pdex_gpu
-from pdex_gpu.stats.options import METRICS
+from pdex_gpu.stats.registry import METRICS
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from stored_screens import BACKED, GENES, GROUPBY, LABELS, MEMORY, REFERENCE, co
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.backends.cuda import sources
-from pdex_gpu.stats.options import METRICS
+from pdex_gpu.stats.registry import METRICS
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +207,8 @@ def test_the_first_20_names_are_shown_and_the_rest_counted():
     ("kind", "builtin"),
     [
         (errors.OptionError, ValueError),
+        (errors.UnknownOptionError, ValueError),
+        (errors.UnknownOptionError, TypeError),
         (errors.LabelError, ValueError),
         (errors.ColumnError, KeyError),
         (errors.LayerError, KeyError),
@@ -448,7 +450,9 @@ def test_an_empty_matrix(shape):
 @pytest.mark.parametrize("kind", ["DataFrame", "array", "None", "number"])
 def test_data_of_another_kind(kind):
     data = {"DataFrame": pd.DataFrame(counts()), "array": counts(), "None": None, "number": 3}[kind]
-    with pytest.raises(errors.UnsupportedDataError, match="AnnData objects and h5ad files"):
+    with pytest.raises(
+        errors.UnsupportedDataError, match="AnnData objects, and h5ad files and zarr stores"
+    ):
         pdex_gpu.differential_expression(data, GROUPBY)
 
 

@@ -72,10 +72,10 @@ def test_an_error_that_says_nothing_is_a_failure(text: str):
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_what_is_no_matter_of_arguments_passes_through(kind, monkeypatch, world: nonsense.World):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise kind
 
-    monkeypatch.setattr("pdex_gpu.api.make_schedule", stop)
+    monkeypatch.setattr("pdex_gpu.engines.local.plan_run", stop)
     with pytest.raises(kind):
         pdex_gpu.differential_expression(world.adata(), "gene", backend="numpy", progress=False)
 

@@ -18,7 +18,7 @@ import scaling  # noqa: E402
 from gpu_screen import Sizes  # noqa: E402
 
 from pdex_gpu.estimation import benchmark  # noqa: E402
-from pdex_gpu.estimation.model import PHASES, Rates  # noqa: E402
+from pdex_gpu.estimation.model import PHASES, MachineRates  # noqa: E402
 
 TINY = Sizes(500, 60, 5)
 
@@ -77,7 +77,7 @@ def test_off_by(predicted, measured, off):
 
 def test_the_factor_is_of_those_fitted_alone():
     made = scaling.ScalingRecord({}, full_size=True)
-    rates = dict.fromkeys(Rates.__dataclass_fields__, 0.0) | {"pack": 3.0}
+    rates = dict.fromkeys(MachineRates.__dataclass_fields__, 0.0) | {"pack": 3.0}
     for name, fitted, predicted, measured in (
         ("a", True, 1.0, 2.0), ("b", True, 1.0, 3.0), ("c", True, 1.0, 1.0),
         ("80000x4000x1000-file", False, 2.0, 5.0),
@@ -114,7 +114,7 @@ def test_the_record(record):
 
 def test_tables_of_the_page(record, tables):
     constants = tables.constants(record)
-    for name in Rates.__dataclass_fields__:
+    for name in MachineRates.__dataclass_fields__:
         assert f"`{name}`" in constants
     sizes = tables.sizes(record)
     for name, task in record["tasks"].items():
@@ -137,12 +137,12 @@ def test_no_record_is_no_table(tables, monkeypatch):
 def test_the_reckoning_is_that_of_the_model(tables):
     """By hand, of made-up constants: reading alone costs a nanosecond a byte in the file."""
     large = tables.LARGE[0]
-    found = tables.machines(large, Rates(read_stored=1e-9))
+    found = tables.machines(large, MachineRates(read_stored=1e-9))
     file_bytes = 2.12 * 2e6 * 3_300
     assert found["16 threads"]["reading"] == pytest.approx(file_bytes / 3e9)  # the disk is slower
-    slow = tables.machines(large, Rates(read_stored=1e-7))
+    slow = tables.machines(large, MachineRates(read_stored=1e-7))
     assert slow["16 threads"]["reading"] == pytest.approx(file_bytes * 1e-7 / 16)
-    bus = tables.machines(large, Rates())
+    bus = tables.machines(large, MachineRates())
     assert bus["one H200 (a bound)"]["testing"] == pytest.approx(6 * 2e6 * 3_300 / 50e9)
     assert bus["8 H200 (a bound)"]["testing"] == pytest.approx(6 * 2e6 * 3_300 / 400e9)
     assert large.n_ranges == 33

@@ -33,8 +33,9 @@ def test_import_is_light(statements: str):
     assert loaded.isdisjoint({*HEAVY, "scipy.stats", "tqdm", "multiprocessing"})
 
 
-def test_help_needs_no_numpy():
-    script = "from pdex_gpu.cli import main\ntry: main(['run', '--help'])\nexcept SystemExit: pass"
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["run", "--help"], ["top", "--help"]])
+def test_help_needs_no_numpy(argv: list[str]):
+    script = f"from pdex_gpu.cli import main\ntry: main({argv})\nexcept SystemExit: pass"
     assert "numpy" not in loaded_after(script)
 
 

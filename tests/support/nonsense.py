@@ -489,6 +489,9 @@ _CALLS = (
     Target("Cuda", _on_cuda, lambda world, rng: {"device": 0, "memory": "1GB"}, (), 0.3),
     Target("Cpu", _own("Cpu"), lambda world, rng: {}, (), 0.1),
     Target("Numpy", _own("Numpy"), lambda world, rng: {}, (), 0.1),
+    *(Target(name, _own(name), lambda world, rng: {}, (), 0.5)
+      for name in ("Wilcoxon", "AndersonDarling", "TTest", "KolmogorovSmirnov")),
+    Target("Dask", _own("Dask"), lambda world, rng: {}, (), 0.1),
 )  # fmt: skip
 
 #: Public classes, and which attribute of a world is one.

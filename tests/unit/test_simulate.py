@@ -107,7 +107,7 @@ def test_annotation_changes_no_count(size: tuple[int, int, int]):
     own = [plain.genes.tolist().index(name) for name in plain.perturbations]
     assert [place[name] for name in named.perturbations] == own
     assert plain.obs == {}
-    assert plain.carried is None
+    assert plain.guides is None
 
 
 def test_what_is_known_of_cells():

@@ -18,7 +18,7 @@ from .convert import Seen, convert, merged
 from .jit import jit, prefetch, prefetch_ahead
 from .work_split import exclusive_sum, split_evenly
 
-_CELLS_A_PART = 1024
+_CELLS_PER_PART = 1024
 # Cells of a group lie far apart in memory, too irregularly for the hardware prefetcher. While one
 # row is scattered, the row `_ROWS_AHEAD` cells on is prefetched, one cache line every `_STRETCH`
 # entries.
@@ -70,7 +70,7 @@ def _count_and_scatter(
     count: Callable[[tuple[int, int], np.ndarray], None],
     scatter: Callable[[tuple[int, int], Any, Any, Any], Any],
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
-    parts = split_evenly(len(design.order), _CELLS_A_PART)
+    parts = split_evenly(len(design.order), _CELLS_PER_PART)
     counts = np.zeros((len(parts), n_genes), np.int64)
     for _ in run(lambda p: count(parts[p], counts[p]), range(len(parts))):
         pass

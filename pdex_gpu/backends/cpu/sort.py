@@ -4,6 +4,10 @@ Values become unsigned keys in the same order. A radix sort on the 22 most signi
 vary within the gene, in two passes of 11 bits, leaves few pairs out of order. An insertion pass
 fixes those; where keys cluster, it gives up and a full radix sort follows. The result is packed as
 ``key << 32 | code``, ascending. 64-bit keys are first replaced by their dense rank.
+
+Each of the two sorts exists twice on purpose. A 32-bit key and its code are one word, which every
+pass moves at once; a 64-bit key fills a word by itself, so its code moves in a second array. Code
+for both would have to move two arrays for 32-bit keys as well.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ import numpy as np
 _MAX_PARTS = 64
 
 
-def split_evenly(n_items: int, items_a_part: int) -> list[tuple[int, int]]:
-    """Split ``[0, n_items)`` into at most 64 ranges of about `items_a_part` items or more."""
-    n = max(1, min(_MAX_PARTS, n_items // items_a_part))
+def split_evenly(n_items: int, items_per_part: int) -> list[tuple[int, int]]:
+    """Split ``[0, n_items)`` into at most 64 ranges of about `items_per_part` items or more."""
+    n = max(1, min(_MAX_PARTS, n_items // items_per_part))
     bounds = [n_items * i // n for i in range(n + 1)]
     return list(itertools.pairwise(bounds))
 

@@ -44,6 +44,6 @@ class Shapes:
         """Return the keys per tile: two tiles fit in shared memory."""
         return self.shared_bytes // (2 * key_bytes)
 
-    def blocks(self, n_items: int, threads_an_item: int = 1) -> int:
-        """Return the blocks needed for `n_items` items of `threads_an_item` threads each."""
-        return -(-n_items * threads_an_item // self.n_threads)
+    def blocks(self, n_items: int, threads_per_item: int = 1) -> int:
+        """Return the blocks needed for `n_items` items of `threads_per_item` threads each."""
+        return -(-n_items * threads_per_item // self.n_threads)

@@ -12,8 +12,6 @@ from .. import parsers
 from ..json_output import write_json
 from ..tables import Cell, show_line, show_table
 
-HELP = "List the backends, and why each can or cannot run here."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} backends

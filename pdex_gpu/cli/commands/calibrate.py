@@ -21,8 +21,6 @@ from ..tables import Cell, printable, show_table
 if TYPE_CHECKING:
     from ...calibration.result import Calibration
 
-HELP = "Use control cells to check whether p-values are calibrated."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT \\
@@ -95,6 +93,7 @@ def command(
     verbose: o.Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
+    **statistic_options: Any,
 ) -> None:
     """A screen in, how well its p-values are calibrated out."""
     started = time.perf_counter()

@@ -18,8 +18,6 @@ from ..json_output import write_json
 from ..progress_bar import progress_bar
 from ..tables import show_line, show_table
 
-HELP = "Simulate a screen, analyse it and show the strongest hits."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} demo

@@ -13,8 +13,6 @@ from .. import options as o
 from ..json_output import write_json
 from ..tables import Cell, printable, show_entry, show_line
 
-HELP = "Check this machine or a results file, and suggest fixes."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} doctor

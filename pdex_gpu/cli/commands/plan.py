@@ -19,8 +19,6 @@ from ..tables import Cell, printable, show_line, show_table
 if TYPE_CHECKING:
     from ...estimation.estimate import Estimate
 
-HELP = "Estimate memory, disk and time of a run, without reading X."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} plan screen.h5ad --groupby gene --reference NT -o results.parquet

@@ -17,8 +17,6 @@ from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..json_output import write_json
 
-HELP = "Draw a figure of results."
-
 
 @dataclass(frozen=True)
 class Kind:

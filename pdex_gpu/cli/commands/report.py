@@ -14,8 +14,6 @@ from ..console import on_terminal
 from ..files import check_new_file
 from ..json_output import write_json
 
-HELP = "Write results as one HTML page that opens offline."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} report results.parquet -o report.html

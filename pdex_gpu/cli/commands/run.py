@@ -14,8 +14,6 @@ from ..console import on_terminal
 from ..json_output import write_json
 from ..progress_bar import progress_bar
 
-HELP = "Compare groups of cells gene by gene, and write a table."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} run screen.h5ad --groupby gene --reference NT -o results.parquet
@@ -46,6 +44,7 @@ def command(
     verbose: o.Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
+    **statistic_options: Any,
 ) -> None:
     """A file in, a file out."""
     started = time.perf_counter()

@@ -17,8 +17,6 @@ from ..tables import Cell, printable, show_line, show_table
 if TYPE_CHECKING:
     from ...results.effect import Effect
 
-HELP = "Show the strongest genes of a perturbation."
-
 EXAMPLES = f"""\
 examples:
   {PROGRAM} top results.parquet STAT1

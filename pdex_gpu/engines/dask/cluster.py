@@ -43,8 +43,9 @@ from ...utils.atomic_files import private_umask
 from ...utils.leftovers import temporary_folder
 from ...utils.parallel import Map
 from ..base import Job
-from ..plan import Plan, make_plan
-from ..schedule import RANGES_PER_PROCESS, chunk_size_of_files, leave_out
+from ..memory_model import MemoryModel
+from ..plan import RANGES_PER_WORKER, Plan, Schedule, leave_out, make_plan
+from ..schedule import gene_chunk_size
 from . import tasks
 from .split_files import SplitFiles, SplitFolder
 from .survey import Workers, survey
@@ -56,9 +57,11 @@ if TYPE_CHECKING:
 #: Largest matrix in memory, in bytes of all its arrays, that is sent to workers.
 MOST_SENT = 100_000_000
 _MOST_SETTINGS = 20_000  # bytes
+# How rows are cut into blocks: choices. Large blocks make few files. Each slot gets several, so
+# that none waits long for the last. A block takes half of the memory of a task, which decodes it.
 _BLOCK = 1 << 24  # maximum entries in a block of rows
 _SMALLEST_BLOCK = 1 << 16
-_BLOCKS_A_SLOT = 4
+_BLOCKS_PER_SLOT = 4
 _SHARE_FOR_BLOCKS = 0.5
 
 
@@ -82,27 +85,36 @@ class _Data:
 
 
 class Cluster:
-    """The cluster of a call; a context manager.
+    """Runs ranges on the workers of a cluster; see :class:`.executor.Executor`.
 
     Parameters
     ----------
     client : distributed.Client
+    settings : Settings
+    kernels : KernelSet
+        Adjusts p-values in this process.
+    on_close : contextlib.ExitStack
+        Closed with the executor.
     """
 
-    def __init__(self, client: Client) -> None:
+    engine = "dask"
+
+    def __init__(
+        self, client: Client, settings: Settings, kernels: KernelSet, on_close: ExitStack
+    ) -> None:
         self.client = client
-        self._stack = ExitStack()
+        self.settings = settings
+        self.kernels = kernels
+        self._stack = on_close
         self.workers: Workers | None = None
         self._split: SplitFolder | None = None
         self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
-        self._settings: Settings | None = None
+        self._task_settings: Settings | None = None  # what tasks carry of the settings
         self._parent: Path | None = None  # folder for split rows, if not the checkpoint's
 
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Remove the own folder, if there is one, and the client, if it was made for this call."""
         self._stack.close()
 
     @property
@@ -130,9 +142,9 @@ class Cluster:
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
             light = light.changed(comparison=comparison.without_labels(), groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
-        self._settings = light
+        self._task_settings = light
         with _lost_told(self.client, None):
-            self.workers = survey(self.client, self._settings, test, self._data.path, folders)
+            self.workers = survey(self.client, self._task_settings, test, self._data.path, folders)
         if dataset.source.read_whole and (
             settings.output.out is None or settings.execution.scratch is not None
         ):
@@ -163,34 +175,27 @@ class Cluster:
             self._split = SplitFolder(parent, {} if checkpoint is None else checkpoint.identity)
 
     def plan(
-        self,
-        source: Source,
-        n_groups: int,
-        kernels: KernelSet,
-        settings: Settings,
-        sink: Sink,
-        run: Map,
+        self, source: Source, n_groups: int, sink: Sink, budget: int, parallel_map: Map
     ) -> Plan:
         """Plan the ranges of genes that the sink lacks, in sizes that the tightest worker can hold.
 
         Where an earlier call split the rows, its ranges are reused.
         """
         assert self.workers is not None
-        tightest, gene_chunk_size = self.workers.tightest, settings.execution.gene_chunk_size
-        if settings.output.out is not None:
-            gene_chunk_size = chunk_size_of_files(gene_chunk_size, n_groups)
+        tightest, settings = self.workers.tightest, self.settings
+        schedule = Schedule(
+            n_workers=1,
+            n_threads=settings.execution.n_threads or 1,
+            gene_chunk_size=gene_chunk_size(settings, n_groups),
+            at_least=RANGES_PER_WORKER * self.workers.slots,
+            split_elsewhere=source.read_whole,
+        )
         try:
             plan = make_plan(
-                source,
-                n_groups,
-                packed_bytes=kernels.packed_bytes,
-                budget=tightest.budget // tightest.n_threads,
-                n_workers=1,
-                n_threads=settings.execution.n_threads or 1,
-                gene_chunk_size=gene_chunk_size,
-                at_least=RANGES_PER_PROCESS * self.workers.slots,
-                split_elsewhere=source.read_whole,
-                run=run,
+                MemoryModel.of(source, n_groups, self.kernels.packed_bytes),
+                schedule,
+                tightest.budget // tightest.n_threads,
+                parallel_map=parallel_map,
             )
         except MemoryBudgetError as error:
             raise MemoryBudgetError(
@@ -208,15 +213,15 @@ class Cluster:
                 found, self._split_edges = again, before
         return replace(found, n_workers=self.workers.slots)
 
-    def remove_split(self) -> None:
+    def discard(self) -> None:
         """Remove the split rows."""
         if self._split is not None:
             self._split.remove()
 
-    def run(self, job: Job) -> None:
-        """Run every pending range of a job."""
+    def run(self, job: Job[Source]) -> None:
+        """Run every range that the job's plan has to do."""
         assert self._data is not None
-        assert self._settings is not None
+        assert self._task_settings is not None
         source, plan = job.source, job.plan
         if not plan.todo:
             return
@@ -225,7 +230,7 @@ class Cluster:
         sent = _sent(job, self._data)
         work = Work(
             token=uuid.uuid4().hex[:16],
-            settings=self._settings,
+            settings=self._task_settings,
             analysis=job.analysis,
             path=self._data.path,
             identity=None if self._data.path is None else dict(source.identity()),
@@ -260,7 +265,7 @@ class Cluster:
         ranges = Ranges.of(self._split_edges, source.n_genes, rows.index_dtype)
         return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
 
-    def _split_rows(self, job: Job, work: Work, futures: _Futures) -> None:
+    def _split_rows(self, job: Job[Source], work: Work, futures: _Futures) -> None:
         """Run the first stage: write all rows, block by block, to the shared folder."""
         assert self.workers is not None
         assert self._data is not None
@@ -270,7 +275,7 @@ class Cluster:
         tightest = self.workers.tightest
         room = _SHARE_FOR_BLOCKS * tightest.budget / tightest.n_threads
         most = int(room / (COPIES * rows.bytes_per_entry))
-        even = rows.nnz // (_BLOCKS_A_SLOT * self.workers.slots)
+        even = rows.nnz // (_BLOCKS_PER_SLOT * self.workers.slots)
         most = max(_SMALLEST_BLOCK, min(_BLOCK, most))
         length = max(_SMALLEST_BLOCK, min(most, even))
         parts = self._split.rows(work.split.folder, most, lambda: rows.cut(length))
@@ -300,7 +305,7 @@ class Cluster:
             rows.counted = work.split.seen(job.source.n_genes)
             raise UnevenError("ranges of genes are larger than was estimated")
 
-    def _test(self, job: Job, work: Work, futures: _Futures) -> None:
+    def _test(self, job: Job[Source], work: Work, futures: _Futures) -> None:
         """Test the ranges of genes, and store each result as it arrives."""
         assert self._data is not None
         ranges = [job.plan.genes(k) for k in job.plan.todo]
@@ -452,7 +457,7 @@ def _rows_of(source: Source) -> RowBlocks:
     return rows
 
 
-def _sent(job: Job, data: _Data) -> Sent | None:
+def _sent(job: Job[Source], data: _Data) -> Sent | None:
     if data.labels:
         return None
     in_memory = data.path is None and data.blocks is None

@@ -8,10 +8,25 @@ results travel.
 
 from __future__ import annotations
 
-from ..base import Job
+from contextlib import ExitStack
+
+from ...backends.contract import KernelSet
+from ...backends.registry import load_kernels, on_host
+from ...request.options import Settings
+from .cluster import Cluster
+from .connect import connected
 
 
-def run(job: Job) -> None:
-    """Run every range of the job on its cluster."""
-    assert job.cluster is not None
-    job.cluster.run(job)
+def open_cluster(settings: Settings) -> Cluster:
+    """Connect to the cluster that a call asks for, and return its executor.
+
+    Raises
+    ------
+    PdexGpuError
+        See :func:`.connect.connected`.
+    """
+    with ExitStack() as stack:
+        client = stack.enter_context(connected(settings.execution.client))
+        # All backends adjust the workers' p-values to the same bits.
+        kernels: KernelSet = load_kernels(on_host().name)
+        return Cluster(client, settings, kernels, stack.pop_all())

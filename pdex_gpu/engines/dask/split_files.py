@@ -175,10 +175,10 @@ class SplitFiles:
             )
         return blocks
 
-    def join(self, k: int, blocks: Sequence[RechunkedBlock], run: Map) -> CsrChunk:
+    def join(self, k: int, blocks: Sequence[RechunkedBlock], parallel_map: Map) -> CsrChunk:
         """Return the chunk of range `k`."""
         dtypes = self.dtype, self.index_dtype
-        return join_range(self.ranges, k, blocks, dtypes, _Opened().get, run)
+        return join_range(self.ranges, k, blocks, dtypes, _Opened().get, parallel_map)
 
     def _paths(self) -> list[Path]:
         try:

@@ -17,13 +17,13 @@ from ...errors import DeviceLostError, ScratchError
 from ...sinks.base import RangeResult, check_complete, mark_stored
 from ...sinks.checkpoint import write_range
 from ...sinks.range_file import RangeFile
-from ...sources.base import Chunk, CscChunk, Reader, Reading, Source
+from ...sources.base import Chunk, CscChunk, Reader, Reading
 from ...sources.dask_arrays.blocks import BlockPart
 from ...sources.rechunk.ranges import rechunk_block
 from ...sources.views.view import in_order
 from ...utils.parallel import Map
 from ...utils.value_summary import ValueSummary
-from ..base import Job
+from ..base import Job, RangeSource
 from ..plan import Plan
 from .worker_state import OpenRun, Sent, Work, using
 
@@ -180,18 +180,18 @@ def test_blocks(
         return _test(run, _Blocks(part, blocks, genes, run.order), genes)
 
 
-def _test(run: OpenRun, source: Source | _Split | _Blocks, genes: slice) -> Genes:
+def _test(run: OpenRun, source: RangeSource, genes: slice) -> Genes:
     work = run.work
     sink = _OneRange(work, genes)
     counter = _Counter()
     job = Job(
-        source,  # type: ignore[arg-type]
         run.design,
         run.kernels,
         work.analysis,
         Plan((genes.start, genes.stop), 0, 1, run.n_threads),
-        sink,
         lambda _: None,
+        source,
+        sink,
         Reading(advance=counter.add),
     )
     turn: AbstractContextManager[Any] = run.turn or nullcontext()
@@ -229,9 +229,7 @@ class _Counter:
 
 
 class _OneRange:
-    """The results of one range, NaN until stored; see :class:`.sinks.base.Sink`."""
-
-    n_bytes = 0
+    """The results of one range, NaN until stored; see :class:`.sinks.base.RangeSink`."""
 
     def __init__(self, work: Work, genes: slice) -> None:
         self._fields, self._genes = work.fields, genes
@@ -239,11 +237,8 @@ class _OneRange:
         self.stored = np.zeros(work.n_genes, np.uint8)
         self.summary = ValueSummary()
 
-    def expect(self, edges: Sequence[int]) -> None:
-        """See :meth:`.sinks.base.Sink.expect`; there is only one range."""
-
     def store(self, result: RangeResult) -> None:
-        """See :meth:`.sinks.base.Sink.store`."""
+        """See :meth:`.sinks.base.RangeSink.store`."""
         mark_stored(self.stored, result.genes)
         start = self._genes.start
         where = slice(result.genes.start - start, result.genes.stop - start)
@@ -253,19 +248,16 @@ class _OneRange:
             at += n
 
     def commit(self, genes: slice, summary: ValueSummary) -> None:
-        """See :meth:`.sinks.base.Sink.commit`."""
+        """See :meth:`.sinks.base.RangeSink.commit`."""
         check_complete(self.stored[genes])
         self.summary |= summary
-
-    def start_over(self) -> None:
-        """See :meth:`.sinks.base.Sink.start_over`; the client does this, with new tasks."""
-        raise NotImplementedError
 
 
 class _Split:
     """One range of the rows in the shared folder, as a source of only that range."""
 
     on_device = False
+    description = "split rows in a shared folder"
 
     def __init__(self, run: OpenRun, k: int) -> None:
         self._run, self._k = run, k
@@ -277,13 +269,18 @@ class _Split:
         """See :meth:`.sources.base.Source.open`."""
         split, blocks = self._run.work.split, self._run.blocks()
         assert split is not None
-        yield _One(lambda run: split.join(self._k, blocks, run), self._run.order, reading.run)
+        yield _One(
+            lambda parallel_map: split.join(self._k, blocks, parallel_map),
+            self._run.order,
+            reading.run,
+        )
 
 
 class _Blocks:
     """A range of genes in blocks of a dask array, as a source of only that range."""
 
     on_device = False
+    description = "blocks of a dask array"
 
     def __init__(
         self, part: BlockPart, blocks: Sequence[Any], genes: slice, order: np.ndarray | None
@@ -295,7 +292,7 @@ class _Blocks:
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`.sources.base.Source.open`."""
-        yield _One(lambda run: self._chunk(reading), self._order, reading.run)
+        yield _One(lambda _: self._chunk(reading), self._order, reading.run)
 
     def _chunk(self, reading: Reading) -> CscChunk:
         genes, part = self._genes, self._part
@@ -314,10 +311,12 @@ class _Blocks:
 class _One:
     """A reader of one range that puts its cells in order."""
 
-    def __init__(self, make: Callable[[Map], Chunk], order: np.ndarray | None, run: Map) -> None:
-        self._make, self._order, self._run = make, order, run
+    def __init__(
+        self, make: Callable[[Map], Chunk], order: np.ndarray | None, parallel_map: Map
+    ) -> None:
+        self._make, self._order, self._parallel_map = make, order, parallel_map
 
     def read(self, k: int) -> Chunk:
         """See :meth:`.sources.base.Reader.read`."""
-        chunk = self._make(self._run)
+        chunk = self._make(self._parallel_map)
         return chunk if self._order is None else in_order(chunk, self._order)

@@ -255,9 +255,3 @@ def _close_if_done(entry: _Entry) -> None:
     if entry.ended and not entry.users and entry.run is not None:
         entry.run.close()
         entry.run = None
-
-
-def n_open() -> int:
-    """Return the number of runs that this worker has open."""
-    with _lock:
-        return sum(entry.run is not None for entry in _entries.values())

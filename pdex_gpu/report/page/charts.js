@@ -5,7 +5,7 @@ const EDGE = 323.3;
 const NAMED = 12;
 
 // points: [{x, y, zero, direction, hit, name, text, go}], the strongest first.
-// behind: a grid of the rows that are not carried, or null.
+// behind: a grid of the rows that are not listed, or null.
 function volcano({ points, behind, xTitle, label }) {
   const drawn = points.filter((p) => Number.isFinite(p.x) && !Number.isNaN(p.y));
   return new Chart({

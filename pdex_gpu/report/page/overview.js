@@ -105,7 +105,7 @@ function fillHits(report, order, go, geneGo) {
 }
 
 function fillPValues({ meta }) {
-  const { histogram: counts, silent, pi0 } = meta.p_values;
+  const { histogram: counts, uninformative, pi0 } = meta.p_values;
   const total = counts.reduce((sum, n) => sum + n, 0);
   const uniform = total / counts.length;
   const levels = total ? [{ at: uniform }, { at: pi0 * uniform, dash: [2, 4] }] : [];
@@ -120,7 +120,7 @@ function fillPValues({ meta }) {
     ["Tests", grouped(total)],
     total ? [`p < ${1 / counts.length}`, `${grouped(counts[0])} (${share(counts[0])})`] : null,
     total ? ["Without effect", `${(100 * pi0).toFixed(1)} % (Storey's estimate from p > 0.5)`] : null,
-    silent ? ["Left out", `${counted(silent, "test")} (gene not expressed, or test undefined)`] : null,
+    uninformative ? ["Left out", `${counted(uninformative, "test")} (gene not expressed, or test undefined)`] : null,
   ].filter(Boolean);
   byId("p-values-body").replaceChildren(
     h("p", { class: "hint" }, "Without effects, p-values are uniform; with effects, they pile up near 0."),

@@ -123,7 +123,7 @@ class Report {
     return Math.sign(this.rows.targetMean[i] - this.rows.referenceMean[i]) || 0;
   }
 
-  // Rows that are not carried, in the bins of a grid; null if there are none.
+  // Rows that are not listed, in the bins of a grid; null if there are none.
   behind(kind, k) {
     const a = this.arrays;
     const start = k ? a[`${kind}_ends`][k - 1] : 0;

@@ -1,4 +1,4 @@
-// A perturbation or a gene: its volcano, and the rows that are carried of it.
+// A perturbation or a gene: its volcano, and the rows of it that are listed.
 
 // What a row's volcano point is; names(i) is what it is called there.
 function pointOf(report, i, nameAt, goTo) {
@@ -197,7 +197,7 @@ function geneView(report, g, nth, comparisonGo) {
   const { arrays: a } = report;
   const hits = report.geneHits(g);
   const rows = report.rowsOfGene(g);
-  const carried = rows.reduce((sum, i) => sum + report.hit[i], 0);
+  const listed = rows.reduce((sum, i) => sum + report.hit[i], 0);
   return rowsView(report, {
     kind: "Gene",
     name: report.genes[g],
@@ -206,7 +206,7 @@ function geneView(report, g, nth, comparisonGo) {
       [`a hit in `, h("b", {}, grouped(hits)), ` of ${counted(a.gene_rows[g], "perturbation")} tested`],
       fact(grouped(a.gene_hits_up[g]), "up"),
       fact(grouped(a.gene_hits_down[g]), "down"),
-      hits > carried ? [`${grouped(hits - carried)} hits are not on this page`] : null,
+      hits > listed ? [`${grouped(hits - listed)} hits are not on this page`] : null,
     ],
     rows,
     total: a.gene_rows[g],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-MARGIN = 1.2  # factor on estimates of entries: too high costs little, too low a new plan
+# Factor on estimates of entries: a choice. Too high costs some width of ranges, too low a new plan.
+MARGIN = 1.2
 
 
 def index_dtype_for(n: int) -> np.dtype:

@@ -17,7 +17,9 @@ _BLOCK = 1 << 22  # maximum entries per block
 _SMALLEST_BLOCK = 1 << 16
 # Copies of each entry while a block is rechunked: as read, as rechunked, in the decoded chunk.
 COPIES = 3
-_UNEVEN = 1.1  # factor by which other blocks may exceed the first
+# Factor by which other blocks may exceed the first: a choice. It decides only whether the check of
+# free disk space comes before the work; a block that is larger still goes to the scratch file.
+_UNEVEN = 1.1
 
 
 @dataclass(frozen=True)

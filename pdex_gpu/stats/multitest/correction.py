@@ -15,7 +15,7 @@ from ...utils.parallel import Map
 from ..options import CorrectionOptions
 from .external_sort import Column, FileColumn, adjust
 
-_ROWS_A_TASK = 64
+_ROWS_PER_TASK = 64
 
 
 def scaled(values: np.ndarray, method: str, n_tests: int) -> np.ndarray:
@@ -85,7 +85,7 @@ def of_families(
             out[row, chosen] = function(np.ascontiguousarray(p_values[row, chosen]))
 
     n = len(p_values)
-    for _ in run(some, [slice(r, min(r + _ROWS_A_TASK, n)) for r in range(0, n, _ROWS_A_TASK)]):
+    for _ in run(some, [slice(r, min(r + _ROWS_PER_TASK, n)) for r in range(0, n, _ROWS_PER_TASK)]):
         pass
 
 

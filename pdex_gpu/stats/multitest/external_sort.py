@@ -73,33 +73,6 @@ class Column(Protocol):
         ...
 
 
-class ArrayColumn:
-    """A column in memory.
-
-    Parameters
-    ----------
-    array : numpy.ndarray, shape (n,), float64
-        Written in place.
-    """
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-
-    @property
-    def n(self) -> int:
-        return len(self._array)
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        """Return a read-only view of the values at positions ``[first, last)``."""
-        view = self._array[first:last]
-        view.flags.writeable = False
-        return view
-
-    def write(self, first: int, values: np.ndarray) -> None:
-        """Copy `values` into the array."""
-        self._array[first : first + len(values)] = values
-
-
 class FileColumn:
     """A column in a file that holds nothing else, 8 bytes per value.
 

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
 from ...errors import OptionError
-from ...utils.checks import check_choice
-from ..distributions.anderson_darling import log_survival
-from ..samples import Sides
-from .base import Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
+from ...utils.lazy_modules import LazyModule
+from .base import Caveat, StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
+from .options import nan_policy_option, option
 
-# Critical values for two samples (Scholz and Stephens 1987, table 2): b0 + b1 + b2.
-_CRITICAL = (
-    np.array([0.675, 1.281, 1.645, 1.96, 2.326, 2.573, 3.085])
-    + np.array([-0.245, 0.25, 0.678, 1.149, 1.822, 2.364, 3.615])
-    + np.array([-0.105, -0.305, -0.362, -0.391, -0.396, -0.345, -0.154])
-)
-_LEVEL = np.array([0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.001])
+if TYPE_CHECKING:
+    import numpy as np
 
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import SamplePair
+else:
+    np = LazyModule("numpy")
 
 #: Variance of A2 under the null in the large-sample limit: sum of 2 / (j (j + 1))^2.
 _LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
-
-VARIANTS = ("midrank", "right", "continuous")
-P_VALUES = ("asymptotic", "interpolated")
 
 
 @dataclass(frozen=True)
@@ -44,35 +36,66 @@ class AndersonDarling(StatisticalTest):
     distribution of that sum (Scholz and Zhu 2019, R package kSamples).
     """
 
-    variant: str = "midrank"
-    p_values: str = "asymptotic"
-    nan_policy: str = "raise"
-    options: dict[str, Any] = field(default_factory=dict)
+    variant: str = option(
+        "midrank",
+        "anderson: midrank, right or continuous",
+        "The empirical distribution function at ties: midrank or right-continuous, or the form "
+        "for continuous values.",
+        choices=("midrank", "right", "continuous"),
+        scipy_name="midrank",
+        scipy_values={True: "midrank", False: "right"},
+    )
+    p_values: str = option(
+        "asymptotic",
+        "anderson: asymptotic or interpolated",
+        "P-values of the limiting distribution, or of scipy's table, from 0.001 to 0.25.",
+        choices=("asymptotic", "interpolated"),
+    )
+    nan_policy: str = nan_policy_option()
 
     metric = "anderson"
+    title = "Anderson-Darling test"
+    statistic_name = "the normalised A2"
+    statistic_meaning = "the normalised k-sample A² statistic"
+    stratified_form = "the sum of A2"
+    scipy_name = "anderson_ksamp"
+    scipy_takes_list = True
+    caveats = (
+        Caveat(
+            "Anderson-Darling p-values are interpolated in a table from 0.001 to 0.25: smaller and "
+            "larger ones are set to these limits. p_values='asymptotic' has no such limits.",
+            "warning",
+            {"p_values": "interpolated"},
+        ),
+        Caveat(
+            "The Anderson-Darling test assumes continuous values: if most are tied, as for genes "
+            "detected in few cells, p-values are too small.",
+            "note",
+            {"p_values": "asymptotic"},
+        ),
+    )
 
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> AndersonDarling | None:
-        """Return the test, or None if scipy itself must run it."""
-        if not set(options) <= {"variant", "midrank", "p_values", "nan_policy"}:
-            return None
-        variant = options.get("variant", "midrank")
-        check_choice("value for variant:", variant, VARIANTS)
-        if "midrank" in options:  # scipy's older name
-            check_choice("value for midrank:", options["midrank"], (True, False))
-            if "variant" in options:
-                raise OptionError("variant= and midrank= are the same option; pass only one.")
-            variant = "midrank" if options["midrank"] else "right"
-        p_values = options.get("p_values", "asymptotic")
-        check_choice("value for p_values:", p_values, P_VALUES)
-        return cls(variant, p_values, nan_policy_of(options), options)
+    def check_calibration(self) -> None:
+        """Raise OptionError if p-values are capped."""
+        if self.p_values == "interpolated":
+            raise OptionError(
+                "p_values='interpolated' caps p-values to [0.001, 0.25], so their distribution "
+                "cannot be calibrated. Leave it out, or pass p_values='asymptotic'."
+            )
 
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         return (kernels.anderson_darling(block, genes, contrast, variant=self.variant),)
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         (a2,) = measured
         return self.finish(a2, sides.target.n, sides.reference.n, log10_p=log10_p)
 
@@ -83,7 +106,7 @@ class AndersonDarling(StatisticalTest):
         n_reference: np.ndarray,
         *,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return the normalised statistic and the p-value.
 
         Parameters
@@ -96,19 +119,21 @@ class AndersonDarling(StatisticalTest):
         statistic = (a2 - 1.0) / _sigmas(n_target, n_reference)
         if self.p_values == "interpolated":
             p_value = _interpolated(statistic)
-            return judged(statistic, p_value, None, np.log10(p_value) if log10_p else None)
+            return make_result(statistic, p_value, None, np.log10(p_value) if log10_p else None)
         return self._in_the_limit(statistic, 1, log10_p)
 
     def _in_the_limit(
         self, statistic: np.ndarray, n_strata: int | np.ndarray, log10_p: bool
-    ) -> Judged:
+    ) -> TestResult:
+        from ..distributions.anderson_darling import log_survival
+
         spread = np.sqrt(_LIMIT_VARIANCE * n_strata)
         logarithm = log_survival(n_strata + spread * statistic, n_strata)
         p_value = np.exp(logarithm)
         logarithm *= 1.0 / math.log(10.0)
-        return judged(statistic, p_value, None, logarithm if log10_p else None)
+        return make_result(statistic, p_value, None, logarithm if log10_p else None)
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -116,7 +141,7 @@ class AndersonDarling(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return the normalised sum of A2 over the strata that define it, and its p-value."""
         if self.p_values == "interpolated":
             raise OptionError(
@@ -140,11 +165,18 @@ class AndersonDarling(StatisticalTest):
 
 def _interpolated(statistic: np.ndarray) -> np.ndarray:
     """Return p-values interpolated as scipy does."""
-    fit = np.polyfit(_CRITICAL, np.log(_LEVEL), 2)
-    inside = np.clip(statistic, _CRITICAL[0], _CRITICAL[-1])
+    # Critical values for two samples (Scholz and Stephens 1987, table 2): b0 + b1 + b2.
+    critical = (
+        np.array([0.675, 1.281, 1.645, 1.96, 2.326, 2.573, 3.085])
+        + np.array([-0.245, 0.25, 0.678, 1.149, 1.822, 2.364, 3.615])
+        + np.array([-0.105, -0.305, -0.362, -0.391, -0.396, -0.345, -0.154])
+    )
+    level = np.array([0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.001])
+    fit = np.polyfit(critical, np.log(level), 2)
+    inside = np.clip(statistic, critical[0], critical[-1])
     p_value: np.ndarray = np.exp(np.polyval(fit, inside))
-    p_value[statistic < _CRITICAL[0]] = _LEVEL[0]
-    p_value[statistic > _CRITICAL[-1]] = _LEVEL[-1]
+    p_value[statistic < critical[0]] = level[0]
+    p_value[statistic > critical[-1]] = level[-1]
     return p_value
 
 

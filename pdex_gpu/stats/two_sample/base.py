@@ -1,43 +1,50 @@
-"""The base class of the tests, and the lookup of tests by name."""
+"""The base class of the tests: how a test describes itself, measures, and evaluates."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
-import numpy as np
-
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
 from ...errors import OptionError
-from ...utils.checks import check_choice
-from ..samples import Sides
+from ...utils.lazy_modules import LazyModule
+from ...utils.resolve import resolve
+from .options import options_of
 
-ALTERNATIVES = ("two-sided", "less", "greater")
+if TYPE_CHECKING:
+    import numpy as np
 
-NAN_POLICIES = ("raise", "omit", "propagate")
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import SamplePair
+else:
+    np = LazyModule("numpy")
 
-#: Arrays of shape (n_targets, n_genes), so that genes can be judged a few at a time.
-Measured = tuple[np.ndarray, ...]
+#: Arrays of shape (n_targets, n_genes), so that genes can be evaluated a few at a time.
+SufficientStatistics: TypeAlias = "tuple[np.ndarray, ...]"
+
+_SAMPLES = {"x", "y", "a", "b", "data1", "data2", "samples", "args", "kwargs", "kwds"}
 
 
 @dataclass(frozen=True)
-class Judged:
+class TestResult:
     """The results of a test for every (target, gene) pair; shape (n_targets, n_genes), float64.
 
     Attributes
     ----------
     statistic : numpy.ndarray
-        NaN where a pair cannot be judged, unless the test defines a value.
+        NaN where a pair cannot be tested, unless the test defines a value.
     p_value : numpy.ndarray
-        1 where a pair cannot be judged.
+        1 where a pair cannot be tested.
     z : numpy.ndarray or None
         Signed standard normal deviate, if requested.
     log10_p : numpy.ndarray or None
         log10 of the p-value, also where the p-value underflows, if requested.
     """
+
+    __test__: ClassVar[bool] = False  # no test case, although pytest would take it for one
 
     statistic: np.ndarray
     p_value: np.ndarray
@@ -52,41 +59,147 @@ class Stratum:
     Attributes
     ----------
     measured : tuple of numpy.ndarray
-    sides : Sides
+    sides : SamplePair
     rows : numpy.ndarray, shape (n_targets,), int64
         Row of the result that each target belongs to, -1 for none.
     """
 
-    measured: Measured
-    sides: Sides
+    measured: SufficientStatistics
+    sides: SamplePair
     rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """What a reader should know before trusting the p-values of a test.
+
+    Attributes
+    ----------
+    text : str
+    level : {"note", "warning"}
+    given : mapping
+        Values of options for which it holds; always by default.
+    """
+
+    text: str
+    level: str = "note"
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StatisticalTest(ABC):
     """A two-sample test of every (target, gene) pair.
 
+    A test is a frozen dataclass. Its fields are its options, made by :func:`.options.option`; they
+    are checked when the test is made. Its class says everything else about it: the command line,
+    messages, reports and documentation take their texts from here.
+
     Attributes
     ----------
     metric : str
+        The name of the test in ``metric=``.
+    title : str
+        The name of the test for people.
+    statistic_name, statistic_meaning : str
+        What the column ``statistic`` has: in a word or two, and for a report.
+    stratified_form : str or None
+        How comparisons are combined over strata; None if they cannot be.
+    scipy_name : str or None
+        The function of ``scipy.stats`` that runs options which are not declared here.
+    scipy_takes_list : bool
+        Whether that function takes one list of samples.
+    uses_ranks : bool
+        Whether the test depends only on ranks, so that scipy may be given ranks for values.
+    caveats : tuple of Caveat
     options : dict
-        Options as given, for provenance.
+        Options as given, for provenance; of a test that was made as an object, those that differ
+        from their defaults.
     needs_m2 : bool
-        Whether `judge` uses second moments.
+        Whether `evaluate` uses second moments.
     has_z : bool
         Whether the test has a standard normal deviate.
     has_log10_p : bool
         Whether the test has log10 of p-values that underflow.
+    gives_u2 : bool
+        Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
+    variance : str
+        The variance of confidence intervals of mean differences: one of `t_test.VARIANCES`.
     nan_policy : {"raise", "omit", "propagate"}
-        Treatment of NaN: raise an error, leave the cell out for that gene, or do not judge the
+        Treatment of NaN: raise an error, leave the cell out for that gene, or do not test the
         comparisons that involve it.
     """
 
     metric: str
+    title: ClassVar[str]
+    statistic_name: ClassVar[str]
+    statistic_meaning: ClassVar[str]
+    stratified_form: ClassVar[str | None] = None
+    scipy_name: ClassVar[str | None] = None
+    scipy_takes_list: ClassVar[bool] = False
+    uses_ranks: ClassVar[bool] = True
+    caveats: ClassVar[tuple[Caveat, ...]] = ()
     options: dict[str, Any]
     needs_m2: bool = False
     has_z: bool = False
     has_log10_p: bool = True
+    gives_u2: ClassVar[bool] = False
+    variance: str = "welch"
     nan_policy: str = "raise"
+
+    def __post_init__(self) -> None:
+        values = [(option, getattr(self, option.name)) for option in options_of(self)]
+        for option, value in values:
+            option.check(value)
+        self._record({option.name: v for option, v in values if v != option.default})
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> Self | None:
+        """Return the test with options by their own or scipy's names; None if scipy must run it.
+
+        Raises
+        ------
+        OptionError
+            If an option has a value that it cannot have.
+        """
+        declared = options_of(cls)
+        known = {name for option in declared for name in (option.name, option.scipy_name)}
+        if not set(given) <= known or any(option.in_scipy(given) for option in declared):
+            return None
+        made = cls(**{option.name: option.value_of(given) for option in declared})
+        made._record(given)
+        return made
+
+    @classmethod
+    def scipy_function(cls) -> Callable[..., Any]:
+        """Return scipy's function for the test."""
+        from scipy import stats
+
+        assert cls.scipy_name is not None
+        found: Callable[..., Any] = getattr(stats, cls.scipy_name)
+        return found
+
+    @classmethod
+    def scipy_options(cls) -> list[str]:
+        """Return the options that scipy has for the test."""
+        if cls.scipy_name is None:
+            return []
+        return [p for p in inspect.signature(cls.scipy_function()).parameters if p not in _SAMPLES]
+
+    @classmethod
+    def caveats_of(cls, recorded: Mapping[str, Any]) -> Iterator[Caveat]:
+        """Yield the caveats for options as provenance records them, by their repr."""
+        defaults = {option.name: repr(option.default) for option in options_of(cls)}
+        for caveat in cls.caveats:
+            if all(
+                recorded.get(name, defaults.get(name)) == repr(value)
+                for name, value in caveat.given.items()
+            ):
+                yield caveat
+
+    def check_calibration(self) -> None:  # noqa: B027 (most tests can be calibrated)
+        """Raise OptionError if the test's p-values are not meant to be uniform."""
+
+    def _record(self, options: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "options", dict(options))  # a test is frozen
 
     @property
     def why_numpy(self) -> str | None:
@@ -101,16 +214,23 @@ class StatisticalTest(ABC):
         return self.nan_policy == "raise"
 
     @abstractmethod
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
-        """Compute what `judge` needs from the kernels in addition to moments."""
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
+        """Compute what `evaluate` needs from the kernels in addition to moments."""
 
     @abstractmethod
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         """Return the statistic, the p-value and the optional values requested."""
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -118,7 +238,7 @@ class StatisticalTest(ABC):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return one statistic and p-value per row, from all its strata.
 
         Raises
@@ -128,25 +248,18 @@ class StatisticalTest(ABC):
         """
         raise OptionError(
             f"metric={self.metric!r} has no stratified form with these options, so strata= cannot "
-            "be used. Use metric='wilcoxon' (van Elteren), 't-test' or 'anderson'."
+            f"be used. Use metric={resolve('pdex_gpu.stats.registry:stratified_metrics')()}."
         )
 
 
-def nan_policy_of(options: dict[str, Any]) -> str:
-    """Return the option nan_policy=, ``"raise"`` by default; raise OptionError if it is invalid."""
-    policy = options.get("nan_policy", "raise")
-    check_choice("value for nan_policy:", policy, NAN_POLICIES)
-    return str(policy)
-
-
-def judged(
+def make_result(
     statistic: np.ndarray,
     p_value: np.ndarray,
     z: np.ndarray | None = None,
     log10_p: np.ndarray | None = None,
-) -> Judged:
-    """Build the result, setting p-values of pairs that could not be judged to 1, as pdex does."""
+) -> TestResult:
+    """Build the result, setting p-values of pairs that could not be tested to 1, as pdex does."""
     p_value[np.isnan(p_value)] = 1.0
     if log10_p is not None:
         log10_p[np.isnan(log10_p)] = 0.0
-    return Judged(statistic, p_value, z, log10_p)
+    return TestResult(statistic, p_value, z, log10_p)

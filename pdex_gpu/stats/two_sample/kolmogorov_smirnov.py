@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import special
+from ...utils.lazy_modules import LazyModule
+from .base import Caveat, StatisticalTest, SufficientStatistics, TestResult, make_result
+from .options import alternative_option, nan_policy_option
 
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
-from ...utils.checks import check_choice
-from ..distributions.log_tails import log10_kolmogorov, log10_of
-from ..samples import Sides
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, judged, nan_policy_of
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy import special
+
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import SamplePair
+else:
+    np, special = LazyModule("numpy"), LazyModule("scipy.special")
 
 
 @dataclass(frozen=True)
@@ -26,28 +30,35 @@ class KolmogorovSmirnov(StatisticalTest):
     scipy. Tied values make them too large. Other methods run through scipy, pair by pair.
     """
 
-    alternative: str = "two-sided"
-    nan_policy: str = "raise"
-    options: dict[str, Any] = field(default_factory=dict)
+    alternative: str = alternative_option()
+    nan_policy: str = nan_policy_option()
 
     metric = "ks"
+    title = "Kolmogorov-Smirnov test"
+    statistic_name = "D"
+    statistic_meaning = "D, the largest distance between the distribution functions"
+    scipy_name = "ks_2samp"
+    caveats = (
+        Caveat(
+            "Kolmogorov-Smirnov p-values are asymptotic; ties, as in sparse counts, make them too "
+            "large."
+        ),
+    )
 
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> KolmogorovSmirnov | None:
-        """Return the test, or None if scipy itself must run it."""
-        if not set(options) <= {"alternative", "nan_policy"}:
-            return None
-        alternative = options.get("alternative", "two-sided")
-        check_choice("value for alternative:", alternative, ALTERNATIVES)
-        return cls(alternative, nan_policy_of(options), options)
-
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         found = kernels.kolmogorov_smirnov(block, genes, contrast)
         return found.above, found.below
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         above, below = measured
         n, m = sides.target.n, sides.reference.n
         if self.alternative == "two-sided":
@@ -56,11 +67,13 @@ class KolmogorovSmirnov(StatisticalTest):
             p_value = special.kolmogorov(x)
             logarithm = None
             if log10_p:
+                from ..distributions.log_tails import log10_kolmogorov, log10_of
+
                 logarithm = log10_of(p_value, lambda far: log10_kolmogorov(x.ravel()[far]))
-            return judged(d, p_value, None, logarithm)
+            return make_result(d, p_value, None, logarithm)
         d = (above if self.alternative == "greater" else below) / (n * m)
         large, small = np.maximum(n, m), np.minimum(n, m)
         x = np.sqrt(n * m / (n + m)) * d
         exponent = -2.0 * x * x - 2.0 * x * (large + 2.0 * small) / np.sqrt(n * m * (n + m)) / 3.0
         p_value = np.clip(np.exp(exponent), 0.0, 1.0)
-        return judged(d, p_value, None, exponent / np.log(10.0) if log10_p else None)
+        return make_result(d, p_value, None, exponent / np.log(10.0) if log10_p else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from ...backends.contract import scale_exponent
 from ...design.contrasts import Contrast
 from ...errors import OptionError, listing, shown
-from ..samples import Sides
-from .base import Judged, Measured, StatisticalTest, judged, nan_policy_of
-from .options import scipy_function, scipy_options
+from ...utils.checks import check_choice
+from ..samples import SamplePair
+from .base import StatisticalTest, SufficientStatistics, TestResult, make_result
+from .options import NAN_POLICIES, options_of
 
 _LARGEST_INTEGER = 2.0**53  # beyond this, float64 does not distinguish all integers
 
@@ -23,20 +25,32 @@ class ScipyPairs(StatisticalTest):
     """A scipy test, called on every pair of samples with the options as given.
 
     NaN is dealt with beforehand: samples arrive without it.
+
+    Parameters
+    ----------
+    test : type of StatisticalTest
+        The test whose options only scipy has.
+    options : mapping
     """
 
     has_log10_p = False
 
-    def __init__(self, metric: str, options: dict[str, Any]) -> None:
-        self.metric = metric
-        self.options = options
+    def __init__(self, test: type[StatisticalTest], options: Mapping[str, Any]) -> None:
+        self.test = test
+        self.metric = test.metric
+        self.options = dict(options)
         # scipy does not know the names that this package changes or adds.
-        renamed = {"continuity": "use_continuity"} if metric == "wilcoxon" else {}
+        renamed = {
+            option.name: option.scipy_name
+            for option in options_of(test)
+            if option.scipy_name is not None and option.scipy_values is None
+        }
         self._scipy_options = {
             renamed.get(name, name): v for name, v in options.items() if name != "nan_policy"
         }
-        self.nan_policy = nan_policy_of(options)
-        self._function = scipy_function(metric)
+        self.nan_policy = options.get("nan_policy", "raise")
+        check_choice("value for nan_policy:", self.nan_policy, NAN_POLICIES)
+        self._function = test.scipy_function()
         self._check()
 
     @property
@@ -47,7 +61,7 @@ class ScipyPairs(StatisticalTest):
 
     def _check(self) -> None:
         """Refuse options that scipy does not know, and values that it does not accept."""
-        known = scipy_options(self.metric)
+        known = self.test.scipy_options()
         for name in self._scipy_options:
             if name not in known:
                 raise OptionError(
@@ -64,20 +78,27 @@ class ScipyPairs(StatisticalTest):
                 f"{shown(error)}. Correct them."
             ) from error
 
-    def measure(self, kernels: Any, block: Any, genes: slice, contrast: Contrast) -> Measured:
-        found: Measured = kernels.each_pair(block, genes, contrast, self._pair)
+    def measure(
+        self, kernels: Any, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
+        found: SufficientStatistics = kernels.each_pair(block, genes, contrast, self._pair)
         return found
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         statistic, p_value = measured
         with np.errstate(divide="ignore"):
-            return judged(statistic, p_value, None, np.log10(p_value) if log10_p else None)
+            return make_result(statistic, p_value, None, np.log10(p_value) if log10_p else None)
 
     def _pair(self, target: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         try:
-            return self._call(*_as_floats(target, reference, ranked=self.metric != "t-test"))
+            return self._call(*_as_floats(target, reference, ranked=self.test.uses_ranks))
         except (ValueError, IndexError, ZeroDivisionError):  # undefined for this pair
             return np.nan, 1.0
 
@@ -86,7 +107,7 @@ class ScipyPairs(StatisticalTest):
             self._scipy_options
         )  # so that a random generator starts in the same state for every pair
         with _SILENCE, np.errstate(all="ignore"):
-            if self.metric == "anderson":
+            if self.test.scipy_takes_list:
                 result = self._function([target, reference], **options)
             else:
                 result = self._function(target, reference, **options)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
 from ...errors import OptionError
-from ...utils.checks import check_choice
-from ..distributions.log_tails import log10_of, log10_student_t
-from ..distributions.student_t import survival
-from ..samples import Sides
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
+from ...utils.lazy_modules import LazyModule
+from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
+from .options import alternative_option, nan_policy_option, option
 
-VARIANCES = ("pooled", "welch", "overestimated")
+if TYPE_CHECKING:
+    import numpy as np
 
-_LOG10_2 = np.log10(2.0)
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import SamplePair
+else:
+    np = LazyModule("numpy")
+
+_LOG10_2 = math.log10(2.0)
 _SMALL = 1e-140  # below this, squared variances lose digits
 
 
@@ -32,46 +34,53 @@ class TTest(StatisticalTest):
     it tests the coefficient of the target in a linear model with a fixed effect for each stratum.
     """
 
-    variance: str = "pooled"
-    alternative: str = "two-sided"
-    nan_policy: str = "raise"
-    options: dict[str, Any] = field(default_factory=dict)
+    variance: str = option(
+        "pooled",
+        "t-test: pooled, welch or overestimated",
+        "Student's test, Welch's, or scanpy's ``t-test_overestim_var``.",
+        choices=("pooled", "welch", "overestimated"),
+        scipy_name="equal_var",
+        scipy_values={True: "pooled", False: "welch"},
+        shorthands=("welch",),
+    )
+    alternative: str = alternative_option()
+    nan_policy: str = nan_policy_option()
 
     metric = "t-test"
+    title = "t-test"
+    statistic_name = "t"
+    statistic_meaning = "Student's t"
+    stratified_form = "a fixed effect per stratum"
+    scipy_name = "ttest_ind"
+    uses_ranks = False
     needs_m2 = True
 
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> TTest | None:
-        """Return the test, or None if scipy itself must run it."""
-        if not set(options) <= {"variance", "equal_var", "alternative", "nan_policy"}:
-            return None
-        alternative = options.get("alternative", "two-sided")
-        check_choice("value for alternative:", alternative, ALTERNATIVES)
-        variance = options.get("variance", "pooled")
-        check_choice("value for variance:", variance, VARIANCES)
-        if "equal_var" in options:  # scipy's name
-            check_choice("value for equal_var:", options["equal_var"], (True, False))
-            if "variance" in options:
-                raise OptionError("variance= and equal_var= are the same option; pass only one.")
-            variance = "pooled" if options["equal_var"] else "welch"
-        return cls(variance, alternative, nan_policy_of(options), options)
-
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         return ()
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         t, df = self.statistic(sides)
-        return self._judged(t, df, log10_p)
+        return self._result(t, df, log10_p)
 
-    def statistic(self, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
+    def statistic(self, sides: SamplePair) -> tuple[np.ndarray, np.ndarray]:
         """Return t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
         error, df = standard_error(sides, self.variance)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return (sides.target.mean - sides.reference.mean) / error, df
 
-    def _judged(self, t: np.ndarray, df: np.ndarray, log10_p: bool) -> Judged:
+    def _result(self, t: np.ndarray, df: np.ndarray, log10_p: bool) -> TestResult:
+        from ..distributions.log_tails import log10_of, log10_student_t
+        from ..distributions.student_t import survival
+
         if self.alternative == "less":
             tested = -t
         else:
@@ -89,9 +98,9 @@ class TTest(StatisticalTest):
                 return found + (_LOG10_2 if doubled else 0.0)
 
             logarithm = log10_of(p_value, far)
-        return judged(t, p_value, None, logarithm)
+        return make_result(t, p_value, None, logarithm)
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -99,7 +108,7 @@ class TTest(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Test the target's coefficient in ``x ~ stratum + target``, by ordinary least squares."""
         if self.variance != "pooled":
             raise OptionError(
@@ -108,10 +117,10 @@ class TTest(StatisticalTest):
             )
         effect, error, df = fixed_effect(strata, n_rows, n_genes)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._judged(effect / error, df, log10_p)
+            return self._result(effect / error, df, log10_p)
 
 
-def standard_error(sides: Sides, variance: str) -> tuple[np.ndarray, np.ndarray]:
+def standard_error(sides: SamplePair, variance: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the standard error of the difference of means and its degrees of freedom.
 
     Both are as in `scipy.stats.ttest_ind`.

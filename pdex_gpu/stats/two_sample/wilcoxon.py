@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import special
-
-from ...backends.contract import KernelSet
-from ...design.contrasts import Contrast
 from ...errors import OptionError
-from ...utils.checks import check_choice
-from ..distributions.exact_u import log10_survival, survival
-from ..distributions.log_tails import log10_normal, log10_of
-from ..samples import Sides
-from .base import ALTERNATIVES, Judged, Measured, StatisticalTest, Stratum, judged, nan_policy_of
+from ...utils.lazy_modules import LazyModule
+from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
+from .options import alternative_option, nan_policy_option, option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy import special
+
+    from ...backends.contract import KernelSet
+    from ...design.contrasts import Contrast
+    from ..samples import SamplePair
+else:
+    np, special = LazyModule("numpy"), LazyModule("scipy.special")
 
 #: Up to this many cells on one side, ``method="auto"`` is exact where no values are tied (scipy).
 AUTO_EXACT = 8
@@ -24,7 +28,7 @@ AUTO_EXACT = 8
 # Largest number of additions allowed for an exact distribution.
 _EXACT_REACH = 500_000_000
 
-_LOG10_2 = np.log10(2.0)
+_LOG10_2 = math.log10(2.0)
 
 
 @dataclass(frozen=True)
@@ -36,51 +40,51 @@ class Wilcoxon(StatisticalTest):
     of N cells.
     """
 
-    continuity: bool = True
-    tie_correction: bool = True
-    alternative: str = "two-sided"
-    method: str = "auto"
-    nan_policy: str = "raise"
-    options: dict[str, Any] = field(default_factory=dict)
+    continuity: bool = option(
+        True,
+        "Wilcoxon: no continuity correction",
+        "Continuity correction of the normal approximation.",
+        scipy_name="use_continuity",
+    )
+    tie_correction: bool = option(
+        True,
+        "Wilcoxon: no tie correction",
+        "Correction of the variance for ties.",
+    )
+    alternative: str = alternative_option()
+    method: str = option(
+        "auto",
+        "Wilcoxon: auto, asymptotic or exact",
+        f"``auto`` is exact if a side has at most {AUTO_EXACT} cells and no values are tied, as in "
+        "scipy. ``exact`` is refused where it would take too long.",
+        choices=("auto", "asymptotic", "exact"),
+        objects_run_in_scipy=True,
+    )
+    nan_policy: str = nan_policy_option()
 
     metric = "wilcoxon"
+    title = "Wilcoxon rank-sum test"
+    statistic_name = "U of the target"
+    statistic_meaning = "Mann-Whitney U of the perturbation"
+    stratified_form = "van Elteren's test"
+    scipy_name = "mannwhitneyu"
     has_z = True
+    gives_u2 = True
 
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> Wilcoxon | None:
-        """Return the test, or None if scipy itself must run it."""
-        known: dict[str, Any] = {
-            "continuity": True,
-            "tie_correction": True,
-            "alternative": "two-sided",
-            "method": "auto",
-        }
-        scipys = {"use_continuity", "nan_policy"}
-        if not set(options) <= known.keys() | scipys or not isinstance(
-            options.get("method", ""), str
-        ):
-            return None
-        given = known | {name: v for name, v in options.items() if name not in scipys}
-        if "use_continuity" in options:  # scipy's name
-            check_choice("value for use_continuity:", options["use_continuity"], (True, False))
-            if "continuity" in options:
-                raise OptionError(
-                    "continuity= and use_continuity= are the same option; pass only one."
-                )
-            given["continuity"] = options["use_continuity"]
-        check_choice("value for continuity:", given["continuity"], (True, False))
-        check_choice("value for tie_correction:", given["tie_correction"], (True, False))
-        check_choice("value for alternative:", given["alternative"], ALTERNATIVES)
-        check_choice("value for method:", given["method"], ("auto", "asymptotic", "exact"))
-        return cls(**given, nan_policy=nan_policy_of(options), options=options)
-
-    def measure(self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast) -> Measured:
+    def measure(
+        self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> SufficientStatistics:
         sums = kernels.rank_sums(block, genes, contrast)
         return sums.u2, sums.ties
 
-    def judge(
-        self, measured: Measured, sides: Sides, *, z: bool = False, log10_p: bool = False
-    ) -> Judged:
+    def evaluate(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        *,
+        z: bool = False,
+        log10_p: bool = False,
+    ) -> TestResult:
         u2, ties = measured
         return self.finish(u2, ties, sides.target.n, sides.reference.n, z=z, log10_p=log10_p)
 
@@ -93,13 +97,13 @@ class Wilcoxon(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return U of the target sample and its p-value.
 
         Parameters
         ----------
         u2, ties : numpy.ndarray, shape (n_targets, n_genes)
-            See :class:`pdex_gpu.backends.contract.RankSums`.
+            As in ``pdex_gpu.backends.contract.RankSums``.
         n_target, n_reference : numpy.ndarray, shape (n_targets or 1, 1), float64
             Number of cells.
         """
@@ -140,7 +144,7 @@ class Wilcoxon(StatisticalTest):
                 self._log10_exact(logarithm[t], p_value[t], tested[t], genes,
                                   int(np.broadcast_to(n_target, u.shape)[t, 0]),
                                   int(np.broadcast_to(n_reference, u.shape)[t, 0]))  # fmt: skip
-        return judged(u, p_value, signed, logarithm)
+        return make_result(u, p_value, signed, logarithm)
 
     def _signed(self, excess: np.ndarray, spread: np.ndarray) -> np.ndarray:
         """Return the deviate with the sign of the shift; 0 where there is no spread."""
@@ -154,6 +158,8 @@ class Wilcoxon(StatisticalTest):
 
     def _log10(self, p_value: np.ndarray, negative: np.ndarray) -> np.ndarray:
         """Return log10 of p-values, given the negated deviates that they were computed from."""
+        from ..distributions.log_tails import log10_normal, log10_of
+
         doubled = _LOG10_2 if self.alternative == "two-sided" else 0.0
         return log10_of(p_value, lambda far: log10_normal(-negative.ravel()[far]) + doubled)
 
@@ -167,6 +173,8 @@ class Wilcoxon(StatisticalTest):
         n_reference: int,
     ) -> None:
         """Correct the logarithms of exact p-values that underflow."""
+        from ..distributions.exact_u import log10_survival
+
         doubled = _LOG10_2 if self.alternative == "two-sided" else 0.0
         m, n = min(n_target, n_reference), max(n_target, n_reference)
         for j in np.flatnonzero(genes & (p_value < 1e-290)).tolist():
@@ -201,13 +209,15 @@ class Wilcoxon(StatisticalTest):
             m, n = (int(size[t, 0]) for size in sizes)
             untied = ties[t] == 0 if self.method == "auto" else np.ones(shape[1], bool)
             if untied.any():
+                from ..distributions.exact_u import survival
+
                 self._check_reach(n, m)
                 sf = survival(min(n, m), max(n, m))
                 p_value[t, untied] = sf[tested[t, untied].astype(np.int64)]
                 found[t] = untied
         return found
 
-    def judge_strata(
+    def evaluate_strata(
         self,
         strata: Sequence[Stratum],
         n_rows: int,
@@ -215,7 +225,7 @@ class Wilcoxon(StatisticalTest):
         *,
         z: bool = False,
         log10_p: bool = False,
-    ) -> Judged:
+    ) -> TestResult:
         """Return van Elteren's weighted sum of U, and its p-value by the normal approximation.
 
         A stratum has m target and n reference cells, N = m + n. The statistic is the sum of
@@ -256,4 +266,4 @@ class Wilcoxon(StatisticalTest):
         np.clip(p_value, 0.0, 1.0, out=p_value)
         logarithm = self._log10(p_value, tested) if log10_p else None
         signed = np.where(variance > 0.0, deviate, 0.0) if z else None
-        return judged(total, p_value, signed, logarithm)
+        return make_result(total, p_value, signed, logarithm)

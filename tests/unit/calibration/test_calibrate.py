@@ -512,7 +512,7 @@ def test_no_informative_test():
     assert found.summary()["n_uninformative"] == 48
     assert np.isnan(found.table()["lambda"]).all()
     assert "nan" not in repr(found)
-    assert "lambda - (1 if p-values are right); p <= 0.05 in - of 0 tests" in repr(found)
+    assert "lambda - (ideal: 1); p <= 0.05 in - of 0 tests" in repr(found)
     facts = dict(calibration_part(found)["facts"])
     assert facts["lambda"] == "- (ideal: 1)"
     assert not any("nan" in text for text in facts.values())

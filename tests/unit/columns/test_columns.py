@@ -622,9 +622,10 @@ def test_all_columns_are_all_that_there_are(options):
 
 def test_all_columns():
     result, _ = run(columns="all")
-    assert result.columns[-len(EXTRA) :] == EXTRA
-    assert list(result.to_pandas().columns[-len(EXTRA) :]) == list(EXTRA)
-    again, _ = run(columns=EXTRA[::-1])
+    names = tuple(EXTRA)
+    assert result.columns[-len(names) :] == names
+    assert tuple(result.to_pandas().columns[-len(names) :]) == names
+    again, _ = run(columns=names[::-1])
     assert again.columns == result.columns
     for name in result.columns:
         np.testing.assert_array_equal(again[name], result[name])

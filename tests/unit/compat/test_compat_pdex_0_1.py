@@ -33,7 +33,7 @@ import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.compat.pdex_0_1 import parallel_differential_expression
 from pdex_gpu.engines import shared_memory, streams, threads
-from pdex_gpu.stats.options import METRICS
+from pdex_gpu.stats.registry import METRICS
 
 COLUMNS = [
     "target", "reference", "feature", "target_mean", "reference_mean", "percent_change",

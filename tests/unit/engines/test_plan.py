@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdex_gpu.engines.plan import make_plan
+from pdex_gpu.engines.memory_model import MemoryModel
+from pdex_gpu.engines.plan import Plan, Schedule, make_plan
 from pdex_gpu.errors import MemoryBudgetError, OptionError
 
 N_GROUPS = 12
@@ -50,6 +51,11 @@ def source(
 def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
     assert dtype == np.dtype("f4")
     return 8.0 * n_entries + n_cells
+
+
+def planned(matrix, n_groups: int, *, budget: int, parallel_map=map, **schedule) -> Plan:
+    memory = MemoryModel.of(matrix, n_groups, packed_bytes)
+    return make_plan(memory, Schedule(**schedule), budget, parallel_map=parallel_map)
 
 
 SHARES = {
@@ -102,10 +108,9 @@ def test_ranges_cover_every_gene_once_within_the_budget(
         gene_step=gene_step,
     )
     try:
-        plan = make_plan(
+        plan = planned(
             matrix,
             N_GROUPS,
-            packed_bytes=packed_bytes,
             budget=budget,
             n_workers=n_workers,
             n_threads=2,
@@ -165,9 +170,7 @@ def test_a_file_that_is_read_whole_is_held_if_it_fits(
     matrix = source(
         n_genes, n_cells=1000, nnz=int(filled * 1000 * n_genes), in_memory=False, read_whole=True
     )
-    plan = make_plan(
-        matrix, 2, packed_bytes=packed_bytes, budget=budget, n_workers=n_workers, n_threads=1
-    )
+    plan = planned(matrix, 2, budget=budget, n_workers=n_workers, n_threads=1)
     size, room = matrix.nnz * 8, budget - 48 * 1000 - plan.work
     packed = n_genes * (1000 + 2 * A_PAIR) + size  # what the kernels make of it
     if size + packed + 24 * 1000 <= room:
@@ -183,12 +186,10 @@ def test_a_file_that_is_read_whole_is_held_if_it_fits(
 
 
 def plan(n_genes: int = 1000, **options):
-    given = {
-        "packed_bytes": packed_bytes, "budget": 10**9, "n_workers": 1, "n_threads": 1,
-    } | options  # fmt: skip
+    given = {"budget": 10**9, "n_workers": 1, "n_threads": 1} | options
     names = ("in_memory", "read_whole", "gene_step", "density")
     of_source = {"nnz": 100 * n_genes} | {n: given.pop(n) for n in names if n in given}
-    return make_plan(source(n_genes, **of_source), 2, **given)
+    return planned(source(n_genes, **of_source), 2, **given)
 
 
 def test_one_range_if_all_fits() -> None:
@@ -199,10 +200,10 @@ def test_one_range_if_all_fits() -> None:
 
 def test_the_density_is_not_asked_for_in_vain() -> None:
     matrix = source(100, density=np.ones(100))
-    options = {"packed_bytes": packed_bytes, "n_workers": 1, "n_threads": 1}
-    assert make_plan(matrix, 2, budget=10**9, **options).n_ranges == 1
+    options = {"n_workers": 1, "n_threads": 1}
+    assert planned(matrix, 2, budget=10**9, **options).n_ranges == 1
     assert not matrix.asked
-    assert make_plan(matrix, 2, budget=10**4, run=filter, **options).n_ranges > 1
+    assert planned(matrix, 2, budget=10**4, parallel_map=filter, **options).n_ranges > 1
     assert matrix.asked == [filter]
 
 

@@ -38,7 +38,7 @@ from pdex_gpu.estimation.model import (
     SPLIT,
     WHOLE,
     Crew,
-    Rates,
+    MachineRates,
     Work,
     predict,
 )
@@ -55,7 +55,7 @@ from pdex_gpu.utils.parallel import pool_map
 
 N_CELLS, N_GENES, N_TARGETS = 600, 50, 5
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}
-RATES = Rates(*(float(k + 1) for k in range(len(fields(Rates)))))
+RATES = MachineRates(*(float(k + 1) for k in range(len(fields(MachineRates)))))
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +161,9 @@ def test_pairs_and_groups(files, screen):
 
 def test_the_result_takes_what_a_run_refuses_to_have_less_for(files, monkeypatch):
     """To the byte: a byte less is too little, but for what is spared."""
-    from pdex_gpu.sinks import memory
+    from pdex_gpu.engines import memory_model
 
-    monkeypatch.setattr(memory, "_SPARE", 0)
+    monkeypatch.setattr(memory_model, "SPARE", 0)
     found = counted(files["csr-gzip"], columns=["auroc", "log10_p"])
     assert counted(files["csr-gzip"], columns=["auroc", "log10_p"],
                    memory=found.result_bytes).problems == ()  # fmt: skip
@@ -334,10 +334,9 @@ def small_disks(monkeypatch, **free: int) -> None:
 
 
 def test_too_little_memory(files, monkeypatch):
-    from pdex_gpu.engines import plan
-    from pdex_gpu.sinks import memory
+    from pdex_gpu.engines import memory_model, plan
 
-    monkeypatch.setattr(memory, "_SPARE", 0)
+    monkeypatch.setattr(memory_model, "SPARE", 0)
     monkeypatch.setattr(plan, "SPARE", 0)
     found = counted(files["csr-gzip"], memory=10_000)
     assert found.lacks == ("memory",)
@@ -396,7 +395,7 @@ def test_too_little_room(files, tmp_path, monkeypatch):
         "memory=.",
         f"The folder {str(out.parent)!r} has {size_text(beside - 1)} free, but the output "
         f"'de.parquet' and its checkpoint need about {size_text(beside)} while it is written. "
-        "Make room there, or use another folder.",
+        "Free up space there, or use another folder.",
     )
 
 
@@ -474,7 +473,7 @@ WORK = Work(
 )  # fmt: skip
 # start, read_stored, read_decoded, split, gather, pack, visit, rank, judge, scratch, store, finish,
 # write
-EXACT = Rates(0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0, 31.0)
+EXACT = MachineRates(0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0, 31.0)
 
 
 def test_the_model_in_one_process():

@@ -340,7 +340,7 @@ def test_errors_of_the_data_leave_nothing(tmp_path):
 
 
 def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
-    monkeypatch.setattr("pdex_gpu.engines.schedule.RESULTS_PER_RANGE", 4 * 2 + 3)  # 4 groups
+    monkeypatch.setattr("pdex_gpu.engines.memory_model.RESULTS_PER_RANGE", 4 * 2 + 3)  # 4 groups
     seen = []
 
     def look(progress: Any) -> None:
@@ -364,11 +364,11 @@ def test_ranges_are_narrow_enough_to_be_kept_often(tmp_path, monkeypatch):
 def test_a_block_at_a_time_is_made(tmp_path, monkeypatch):
     """One that is written, and one ahead of it."""
     monkeypatch.setattr(table, "ROWS_PER_GROUP", 9)
-    from pdex_gpu import api
     from pdex_gpu.columns import finish
+    from pdex_gpu.utils.progress import Tracker
 
     made, written, most = [], [], []
-    real_columns, real_wrote = finish._columns, api.Tracker.wrote
+    real_columns, real_wrote = finish._columns, Tracker.wrote
 
     def columns(*args: Any) -> Any:
         made.append(1)
@@ -381,7 +381,7 @@ def test_a_block_at_a_time_is_made(tmp_path, monkeypatch):
         real_wrote(self, n_rows)
 
     monkeypatch.setattr(finish, "_columns", columns)
-    monkeypatch.setattr(api.Tracker, "wrote", wrote)
+    monkeypatch.setattr(Tracker, "wrote", wrote)
     labels = [REFERENCE] * 15 + [f"t{k:02d}" for k in range(40)]
     run(screen(labels=labels), out=tmp_path / "de.parquet")
     assert len(made) == len(written) == 40

@@ -114,7 +114,7 @@ def test_colours_are_symmetric():
     "name", ["n_strata", "target_fraction", "log2_fold_change_seurat", "auroc", "cohens_d", "z"]
 )
 def test_every_column_can_be_shown(name: str):
-    (kind,) = (c.kind for c in EXTRA_COLUMNS if c.name == name)
+    (kind,) = (c.dtype for c in EXTRA_COLUMNS if c.name == name)
     values = np.random.default_rng(9).integers(-9, 9, (5, 60)).astype(kind)
     found = result(5, columns={name: values})
     ax = pl.heatmap(found, value=name, n_features=5)

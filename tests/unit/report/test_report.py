@@ -24,7 +24,7 @@ from pdex_gpu.report import payload, write_report
 from pdex_gpu.report.bins import Background, Ranges, in_bins
 from pdex_gpu.report.encode import coded, json_text, label, pack, unpack, whole
 from pdex_gpu.report.notes import notes
-from pdex_gpu.report.payload import carry, share
+from pdex_gpu.report.payload import collect, share
 from pdex_gpu.report.provenance_table import settings, worded
 from pdex_gpu.report.row_codes import decode_rows, encode_rows
 from pdex_gpu.results import base
@@ -45,7 +45,7 @@ def said(result: base.Result, fdr: float = 0.05, **options: Any) -> list[tuple[s
     calibration = options.pop("calibration", None)
     return [
         (note.level, note.text)
-        for note in notes(result, carry(result, fdr, **options), calibration)
+        for note in notes(result, collect(result, fdr, **options), calibration)
     ]
 
 
@@ -133,7 +133,7 @@ def test_a_ratio_that_is_not_a_number_counts_as_zero():
 
 
 def test_a_shared_reference_and_ratios_cost_little():
-    data = carry(made(60, 300, hits=0.5), 0.05)
+    data = collect(made(60, 300, hits=0.5), 0.05)
     packed = encode_rows(data.rows, 300, RATIO)
     n = len(data.rows.gene)
     assert n > 8_000
@@ -147,7 +147,7 @@ def test_a_shared_reference_and_ratios_cost_little():
 
 def described(result: base.Result, fdr: float, most: int) -> None:
     """Every row is carried or counted, exactly once; and the right ones are carried."""
-    data = carry(result, fdr, most)
+    data = collect(result, fdr, most)
     n, n_genes = len(result.targets), len(result.features)
     shape = (n, n_genes)
     there = np.full(shape, True) if result.kept is None else result.kept
@@ -293,9 +293,9 @@ def test_p_values_of_silent_tests_are_not_in_the_histogram():
     p = np.tile(np.linspace(0, 1, 30), (2, 1))
     result = made(2, 30, target_mean=zero, reference_mean=zero, statistic=statistic, p_value=p,
                   extra=())  # fmt: skip
-    totals = carry(result, 0.05).totals
+    totals = collect(result, 0.05).totals
     judged = np.delete(p[:, :10], 3, axis=1)
-    assert totals.silent == 42
+    assert totals.uninformative == 42
     np.testing.assert_array_equal(totals.histogram, np.histogram(judged, 20, (0, 1))[0])
     assert totals.above_half == 0
     assert totals.zeros == 2
@@ -303,7 +303,7 @@ def test_p_values_of_silent_tests_are_not_in_the_histogram():
 
 def test_the_limit_itself_is_a_hit():
     fdr = np.array([[0.05, np.nextafter(0.05, 1), 0.049, 0.0, 1.0]])
-    data = carry(made(1, 5, fdr=fdr), 0.05)
+    data = collect(made(1, 5, fdr=fdr), 0.05)
     assert data.rows.gene.tolist() == [0, 2, 3, 1, 4]
     assert data.rows.n_hits.tolist() == [3]
     assert data.comparisons.hits.tolist() == [3]
@@ -316,7 +316,7 @@ def test_own_genes_are_found():
         fdr=np.array([[1, 1, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 1]]),
         kept=np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1]], bool),
     )  # fmt: skip
-    own = carry(result, 0.05).own
+    own = collect(result, 0.05).own
     assert own.gene.tolist() == [2, -1, -1, 1]  # one was filtered out
     assert own.hit.tolist() == [True, False, False, True]
     np.testing.assert_array_equal(
@@ -335,14 +335,14 @@ def test_own_genes_that_a_result_names():
     features, targets = ["G0", "G1", "G2"], ["sg_1", "sg_2", "G2"]
     named = {"sg_1": "G1", "sg_2": "G0"}
     result = made(targets=targets, features=features, provenance={"own_genes": named})
-    assert carry(result, 0.05).own.gene.tolist() == [1, 0, -1]
-    assert carry(made(targets=targets, features=features), 0.05).own.gene.tolist() == [-1, -1, 2]
+    assert collect(result, 0.05).own.gene.tolist() == [1, 0, -1]
+    assert collect(made(targets=targets, features=features), 0.05).own.gene.tolist() == [-1, -1, 2]
     kept = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
     result = made(targets=targets, features=features, kept=kept, provenance={"own_genes": named})
-    assert carry(result, 0.05).own.gene.tolist() == [1, -1, -1]
+    assert collect(result, 0.05).own.gene.tolist() == [1, -1, -1]
     # Of an earlier version: its rows are the own genes.
     result = made(targets=targets, features=features, kept=kept, provenance={"on_target": "gene"})
-    assert carry(result, 0.05).own.gene.tolist() == [1, 1, -1]
+    assert collect(result, 0.05).own.gene.tolist() == [1, 1, -1]
 
 
 def test_own_genes_are_counted_among_the_settings():
@@ -359,12 +359,12 @@ def test_the_strongest_are_chosen_from_p_then_fold_change_then_order():
     fold[0, 25] = np.nan
     result = made(1, 30, fold_change=fold, p_value=np.full(shape, 0.5), fdr=np.ones(shape),
                   extra=())  # fmt: skip
-    genes = carry(result, 0.05).rows.gene.tolist()
+    genes = collect(result, 0.05).rows.gene.tolist()
     assert genes == list(range(20))
     p = np.full(shape, 0.5)
     p[0, 29] = 0.1
     result = made(1, 30, fold_change=fold, p_value=p, fdr=np.ones(shape), extra=())
-    assert carry(result, 0.05).rows.gene.tolist() == [*range(19), 29]
+    assert collect(result, 0.05).rows.gene.tolist() == [*range(19), 29]
 
 
 # Words
@@ -559,7 +559,7 @@ def test_the_limit_and_the_title_are_used(tmp_path: Path):
 def test_an_existing_file_is_kept_unless_forced(tmp_path: Path):
     path = tmp_path / "r.html"
     path.write_text("mine")
-    with pytest.raises(errors.OptionError, match=r"exists already. Add --force"):
+    with pytest.raises(errors.OptionError, match=r"already exists. Add --force"):
         write_report(made(), path)
     assert path.read_text() == "mine"
     assert write_report(made(), str(path), force=True) == path
@@ -633,7 +633,7 @@ def test_a_result_reports_itself(tmp_path: Path):
 
 def test_p_values_of_zero_stand_at_the_edge():
     result = made(1, 60, extra=(), p_value=np.zeros((1, 60)), fdr=np.zeros((1, 60)), hits=0.0)
-    data = carry(result, 0.05, most=30)
+    data = collect(result, 0.05, most=30)
     assert len(data.rows.gene) == 30
     assert (data.rows.values["log10_p"] == -np.inf).all()
     assert data.background.limits[0, 2] == np.float32(LARGEST)

@@ -365,7 +365,7 @@ def test_pages_that_are_too_large_for_their_rows(tmp_path: Path):
 
 def test_more_than_memory_holds(path: Path, result: Any, monkeypatch: pytest.MonkeyPatch):
     opened = pdex_gpu.open_result(path)
-    for module in ("result_footer", "result_file"):
+    for module in ("results.footer", "results.file"):
         monkeypatch.setattr(f"pdex_gpu.{module}.available_memory", lambda: 50)
     with pytest.raises(MemoryBudgetError, match=r"Read one comparison at a time with row\(\)"):
         opened.load()
@@ -459,6 +459,6 @@ def test_many_damaged_bytes(path: Path, result: Any, seed: int):
 
 
 def test_a_fault_of_ours_passes(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(footer, "_BYTES_A_VALUE", "x")
+    monkeypatch.setattr(footer, "_BYTES_PER_VALUE", "x")
     with pytest.raises(TypeError):
         pdex_gpu.open_result(path)

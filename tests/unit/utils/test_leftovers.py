@@ -14,7 +14,7 @@ import pytest
 
 import pdex_gpu
 from pdex_gpu.utils import leftovers
-from pdex_gpu.utils.atomic_files import write_beside
+from pdex_gpu.utils.atomic_files import write_atomically
 from pdex_gpu.utils.leftovers import temporary_file, temporary_folder
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there, what is left stays")
@@ -73,7 +73,7 @@ def test_a_result_that_was_being_written_by_a_killed_process(tmp_path: Path):
     """The next file written to the folder, of whatever name, removes what is left of it."""
     with another(tmp_path):
         pass
-    write_beside(tmp_path / "new.csv", lambda path: path.write_text("whole") and None)
+    write_atomically(tmp_path / "new.csv", lambda path: path.write_text("whole") and None)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert [name for name in left if not name.startswith("pdex_gpu-some-")] == ["new.csv"]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 import pdex_gpu
 from pdex_gpu.errors import PdexGpuError
-from pdex_gpu.estimation.model import Rates
+from pdex_gpu.estimation.model import MachineRates
 
 from ..verdict import RIGHT, UNDETECTABLE, Verdict, foreign
 from . import documents, made
@@ -220,7 +220,7 @@ def _pseudobulk(data: Any, labels: str, metric: str, layer: str | None) -> Any:
 
 
 #: In place of those that are measured, which takes long.
-_RATES = Rates(*(float(k + 1) for k in range(len(fields(Rates)))))
+_RATES = MachineRates(*(float(k + 1) for k in range(len(fields(MachineRates)))))
 
 
 def _estimate(data: Any, labels: str, metric: str, layer: str | None) -> Any:

@@ -1,0 +1,104 @@
+"""The area under the ROC curve, its confidence interval, and the rank-biserial correlation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .base import Column, GeneByGene, Needs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .inputs import PairValues, StrataValues
+
+
+def _auroc(values: PairValues) -> np.ndarray:
+    from ..stats import effects
+
+    return effects.auroc(values.u2, values.sides.target.n, values.sides.reference.n)
+
+
+def _auroc_over_strata(values: StrataValues) -> np.ndarray:
+    from ..stats import effects
+
+    return effects.auroc_over_strata(values.u2, values.strata, values.shape)
+
+
+def _pair(values: PairValues) -> np.ndarray:
+    return values.once(_auroc)
+
+
+def _strata(values: StrataValues) -> np.ndarray:
+    return values.once(_auroc_over_strata)
+
+
+def _interval(values: PairValues) -> tuple[np.ndarray, np.ndarray]:
+    from ..stats import effects
+
+    n, m = values.sides.target.n, values.sides.reference.n
+    return effects.auroc_interval(values.u2, *values.placements, n, m, values.level)
+
+
+def _low(values: PairValues) -> np.ndarray:
+    return values.once(_interval)[0]
+
+
+def _high(values: PairValues) -> np.ndarray:
+    return values.once(_interval)[1]
+
+
+def _rank_biserial(values: PairValues) -> np.ndarray:
+    return 2.0 * values.once(_auroc) - 1.0
+
+
+def _rank_biserial_over_strata(values: StrataValues) -> np.ndarray:
+    return 2.0 * values.once(_auroc_over_strata) - 1.0
+
+
+_FEW_CELLS = "if a side has fewer than two cells"
+_NO_STRATA = "DeLong's interval is for a single pair of samples"
+
+COLUMNS = (
+    Column(
+        "auroc",
+        "float64",
+        "P(target > reference) + P(equal) / 2, which is U / (n m)",
+        needs=Needs.U,
+        centre=0.5,
+        make=GeneByGene(_pair, _strata),
+        formula="A = U / (n m)",
+        source="Mann and Whitney 1947; Bamber 1975",
+    ),
+    Column(
+        "auroc_low",
+        "float64",
+        "lower limit of DeLong's confidence interval",
+        _FEW_CELLS,
+        needs=Needs.PLACEMENTS,
+        centre=0.5,
+        make=GeneByGene(_low, why_no_strata=_NO_STRATA),
+        formula=r"A - z \sqrt{S_t / n + S_r / m}",
+        source="DeLong, DeLong and Clarke-Pearson 1988; $S$ are variances of placements",
+    ),
+    Column(
+        "auroc_high",
+        "float64",
+        "upper limit of that interval",
+        _FEW_CELLS,
+        needs=Needs.PLACEMENTS,
+        centre=0.5,
+        make=GeneByGene(_high, why_no_strata=_NO_STRATA),
+        formula=r"A + z \sqrt{S_t / n + S_r / m}",
+        source="as above; both are clipped to [0, 1]",
+    ),
+    Column(
+        "rank_biserial",
+        "float64",
+        "rank-biserial correlation, 2 auroc - 1",
+        needs=Needs.U,
+        centre=0.0,
+        make=GeneByGene(_rank_biserial, _rank_biserial_over_strata),
+        formula="2 A - 1",
+        source="Cureton 1956; Kerby 2014",
+    ),
+)

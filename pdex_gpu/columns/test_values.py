@@ -1,0 +1,83 @@
+"""The statistic and the p-value of the test, and what goes with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .base import Column, GeneByGene, Needs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .inputs import Values
+
+
+def _statistic(values: Values) -> np.ndarray:
+    return values.test_result.statistic
+
+
+def _p_value(values: Values) -> np.ndarray:
+    return values.test_result.p_value
+
+
+def _z(values: Values) -> np.ndarray:
+    assert values.test_result.z is not None
+    return values.test_result.z
+
+
+def _log10_p(values: Values) -> np.ndarray:
+    assert values.test_result.log10_p is not None
+    return values.test_result.log10_p
+
+
+def _meaning_of_statistic() -> str:
+    from ..stats.registry import statistics
+
+    return f"test statistic: {statistics()}"
+
+
+COLUMNS = (
+    Column(
+        "p_value",
+        "float64",
+        "p-value of the test; 1 where the test is undefined",
+        make=GeneByGene(_p_value, _p_value, undefined=1.0),
+        source="[the test](#tests)",
+        always=True,
+    ),
+    Column(
+        "statistic",
+        "float64",
+        _meaning_of_statistic,
+        "where the test is undefined",
+        make=GeneByGene(_statistic, _statistic),
+        source="[the test](#tests)",
+        always=True,
+    ),
+    Column(
+        "fdr",
+        "float64",
+        "adjusted p-value; by default Benjamini-Hochberg over all rows",
+        source="[correction](#correction)",
+        always=True,
+    ),
+    Column(
+        "z",
+        "float64",
+        "signed standard normal deviate of U (Wilcoxon)",
+        needs=Needs.Z,
+        centre=0.0,
+        make=GeneByGene(_z, _z),
+        formula=r"\frac{U - n m / 2 \mp c}{\sigma}",
+        source="Mann and Whitney 1947; $c$ is ½ with continuity correction",
+    ),
+    Column(
+        "log10_p",
+        "float64",
+        "log10 of the p-value, exact where p_value underflows to 0",
+        needs=Needs.LOG10_P,
+        make=GeneByGene(_log10_p, _log10_p, undefined=0.0),
+        formula=r"\log_{10} p",
+        source="continued fractions and asymptotic series below 1e-290",
+    ),
+)

@@ -1,0 +1,107 @@
+"""What is decided about a call before it computes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..columns.filters import Filters
+from ..columns.finish import Scale
+from ..columns.measure import Analysis
+from ..design.contrasts import Design
+from ..design.naming import Within
+from ..engines.executor import Executor
+from ..engines.memory_model import ResultSize
+from ..request.options import Settings
+from ..sources.dataset import Dataset
+from ..utils.parallel import Map
+from ..utils.progress import Tracker
+from .provenance import make_provenance
+from .value_scale import ValueScale
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call with its data open: everything that is decided before the computation starts.
+
+    Attributes
+    ----------
+    settings : Settings
+    dataset : Dataset
+    design : Design
+    analysis : Analysis
+    filters : Filters
+    executor : Executor
+        Prepared for the data.
+    budget : int
+        Bytes that this process may use.
+    parallel_map : callable
+        A map over the threads of this process.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    design: Design
+    analysis: Analysis
+    filters: Filters
+    executor: Executor
+    budget: int
+    parallel_map: Map
+
+    @property
+    def within(self) -> Within | None:
+        """Return the label columns whose levels each row is compared within."""
+        levels, names = self.design.within, self.settings.comparison.within_columns
+        return None if levels is None else (names[0] if len(names) == 1 else names, levels)
+
+    @property
+    def result_size(self) -> ResultSize:
+        """Return the size of the result."""
+        return ResultSize(
+            self.analysis.fields(self.design),
+            self.design.n_rows,
+            len(self.analysis.columns),
+            self.dataset.source.n_genes,
+        )
+
+    def scale(self, values: ValueScale) -> Scale:
+        """Return the scale of means and changes for these values."""
+        settings = self.settings
+        return Scale(
+            values.is_log1p,
+            settings.columns.exp_post_agg,
+            settings.columns.clip_value,
+            float(settings.columns.pseudocount),
+            values.negative,
+        )
+
+    def filters_on(self, values: ValueScale) -> Filters:
+        """Return the filters that make sense for these values."""
+        return replace(self.filters, min_cpm=None) if values.negative else self.filters
+
+    def tracker(self, *, n_rows: int = 0, done_genes: int = 0) -> Tracker:
+        """Return what shows the progress of the call."""
+        source = self.dataset.source
+        return Tracker(
+            self.settings.output.progress,
+            description=self.analysis.test.metric,
+            total_bytes=source.n_bytes,
+            total_genes=source.n_genes,
+            total_rows=n_rows,
+            done_genes=done_genes,
+        )
+
+    def provenance(self, values: ValueScale, removed: Mapping[str, int]) -> dict[str, Any]:
+        """Return where the result comes from."""
+        return make_provenance(
+            self.settings,
+            self.dataset,
+            self.design,
+            self.analysis,
+            self.executor.backend,
+            self.executor.engine,
+            values,
+            removed,
+            self.filters.own_gene,
+        )
