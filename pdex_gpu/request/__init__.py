@@ -2,6 +2,6 @@
 
 Options are in groups, frozen dataclasses that are checked in the rooms that use them;
 :mod:`.options` holds the groups together, :mod:`.keywords` types the keywords of public calls. May
-import ``columns`` and the rooms below it. To add an option, add a field to its group and to the
+import ``results`` and the rooms below it. To add an option, add a field to its group and to the
 typed keywords; the command line is made from the groups.
 """
