@@ -355,7 +355,7 @@ def aggregate(
 
 
 def _read(
-    source: Source, samples: Samples, method: str, budget: int, run: Map
+    source: Source, samples: Samples, method: str, budget: int, parallel_map: Map
 ) -> tuple[np.ndarray, float]:
     """Aggregate range by range; return the values of samples and the smallest value of a cell."""
 
@@ -366,16 +366,19 @@ def _read(
 
     tidy = False
     while True:
-        plan = _plan(source, samples, method, budget, run)
+        plan = _plan(source, samples, method, budget, parallel_map)
         logger.info(
             "pseudobulk: %s of %d samples, %d cells x %d genes (%s), %d ranges",
             method, len(samples), source.n_cells, source.n_genes, source.description,
             plan.n_ranges,
         )  # fmt: skip
         reading = Reading(
-            run=run, n_threads=plan.n_threads, work=plan.work, most_entries=plan.most_entries
+            parallel_map=parallel_map,
+            n_threads=plan.n_threads,
+            work=plan.work,
+            most_entries=plan.most_entries,
         )
-        values, minimum = nan_filled((len(samples), source.n_genes), run), 0.0
+        values, minimum = nan_filled((len(samples), source.n_genes), parallel_map), 0.0
         try:
             with source.open(plan.edges, plan.budget, reading) as reader:
                 for k in plan.todo:
@@ -393,7 +396,7 @@ def _read(
         return values, minimum
 
 
-def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) -> Plan:
+def _plan(source: Source, samples: Samples, method: str, budget: int, parallel_map: Map) -> Plan:
     """Plan ranges of genes that are read one at a time, with the result held in memory."""
 
     def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
@@ -406,7 +409,7 @@ def _plan(source: Source, samples: Samples, method: str, budget: int, run: Map) 
             Schedule(processors=cpu_count()),
             budget,
             reserved=needed,
-            parallel_map=run,
+            parallel_map=parallel_map,
         )
     except MemoryBudgetError as error:
         raise MemoryBudgetError(

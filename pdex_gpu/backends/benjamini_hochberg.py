@@ -9,7 +9,7 @@ from ..utils.parallel import Map
 
 def benjamini_hochberg(
     p_value: np.ndarray,
-    run: Map,
+    parallel_map: Map,
     *,
     n_tests: int | None = None,
     n_smaller: int = 0,

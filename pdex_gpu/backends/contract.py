@@ -245,8 +245,10 @@ class KernelSet(Protocol):
         """
         ...
 
-    def pack(self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> PackedChunk:
-        """Check and rearrange a chunk; `run` spreads the work.
+    def pack(
+        self, chunk: Chunk, design: Design, parallel_map: Map, *, finite: bool = True
+    ) -> PackedChunk:
+        """Check and rearrange a chunk; `parallel_map` spreads the work.
 
         NaN is an error. With ``finite=False`` it is left out instead: at each gene, a group
         consists of its cells that have a value. Only the numpy kernel set supports this; the
@@ -316,7 +318,7 @@ class KernelSet(Protocol):
     def benjamini_hochberg(
         self,
         p_value: np.ndarray,
-        run: Map,
+        parallel_map: Map,
         *,
         n_tests: int | None = None,
         n_smaller: int = 0,

@@ -14,7 +14,7 @@ from .base import AtEnd, Needs
 if TYPE_CHECKING:
     from .finish import Scale
 
-_PAIRS_A_TASK = 1 << 15
+_PAIRS_PER_TASK = 1 << 15
 
 _T = TypeVar("_T")
 
@@ -34,10 +34,14 @@ class EndValues:
     """
 
     def __init__(
-        self, read: Callable[[str], np.ndarray], scale: Scale, asked: tuple[str, ...], run: Map
+        self,
+        read: Callable[[str], np.ndarray],
+        scale: Scale,
+        asked: tuple[str, ...],
+        parallel_map: Map,
     ) -> None:
         self.scale = scale
-        self.run = run
+        self.parallel_map = parallel_map
         self._read = read
         self.shape: tuple[int, int] = read("p_value").shape
         needs = registry.needs_of(asked)
@@ -95,20 +99,22 @@ class EndValues:
 
     def by_rows(self, function: Callable[[slice], None]) -> None:
         """Call a function for a few rows at a time, in parallel."""
-        by_rows(function, self.shape, self.run)
+        by_rows(function, self.shape, self.parallel_map)
 
 
-def by_rows(function: Callable[[slice], None], shape: tuple[int, ...], run: Map) -> None:
+def by_rows(function: Callable[[slice], None], shape: tuple[int, ...], parallel_map: Map) -> None:
     """Call a function for a few rows at a time, as many as fit in a cache."""
-    step = max(1, _PAIRS_A_TASK // max(1, shape[1]))
-    for _ in run(function, [slice(r, min(r + step, shape[0])) for r in range(0, shape[0], step)]):
+    step = max(1, _PAIRS_PER_TASK // max(1, shape[1]))
+    for _ in parallel_map(
+        function, [slice(r, min(r + step, shape[0])) for r in range(0, shape[0], step)]
+    ):
         pass
 
 
 def _shown_means(values: EndValues) -> tuple[np.ndarray, np.ndarray]:
     scale = values.scale
     target, reference = (
-        scale.rescaled(values._read(f"{side}_{scale.field}"), values.run)
+        scale.rescaled(values._read(f"{side}_{scale.field}"), values.parallel_map)
         for side in ("target", "reference")
     )
     return target, reference

@@ -50,10 +50,10 @@ class Scale:
         """Return the name of the stored mean in log space."""
         return "mean" if self.is_log1p else "mean_log1p"
 
-    def rescaled(self, means: np.ndarray, run: Map) -> np.ndarray:
+    def rescaled(self, means: np.ndarray, parallel_map: Map) -> np.ndarray:
         """Convert means of log1p values to count space, in place, if the scale asks for it."""
         if self.is_log1p and self.exp_post_agg:
-            by_rows(lambda rows: expm1_in_place(means[rows]), means.shape, run)
+            by_rows(lambda rows: expm1_in_place(means[rows]), means.shape, parallel_map)
         return means
 
 
@@ -61,11 +61,11 @@ _ALWAYS = tuple(column.name for column in registry.ALWAYS if column.make is not 
 
 
 def _columns(
-    read: Callable[[str], np.ndarray], scale: Scale, asked: tuple[str, ...], run: Map
+    read: Callable[[str], np.ndarray], scale: Scale, asked: tuple[str, ...], parallel_map: Map
 ) -> dict[str, np.ndarray]:
     """Compute all columns but FDR, for some rows; see :class:`.at_end.EndValues`."""
     names = (*_ALWAYS, *asked)
-    values = EndValues(read, scale, names, run)
+    values = EndValues(read, scale, names, parallel_map)
     return {name: values[name] for name in names}
 
 
@@ -91,7 +91,7 @@ def finish(
     sink: MemorySink,
     design: Design,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
     *,
     scale: Scale,
     columns: tuple[str, ...],
@@ -107,8 +107,8 @@ def finish(
 
     read = with_cells(stored, arrays, design)
     kept, removed = find_kept(filters, design.n_rows, p_values.shape[1], read, scale.count_mean)
-    found = _columns(lambda name: read(name, slice(None)), scale, columns, run)
-    found["fdr"] = correct(p_values, kept, correction, kernels, run)
+    found = _columns(lambda name: read(name, slice(None)), scale, columns, parallel_map)
+    found["fdr"] = correct(p_values, kept, correction, kernels, parallel_map)
     if kept is not None:
         found = {name: _only(values, kept, name) for name, values in found.items()}
     return Finished(found, kept, removed)
@@ -119,9 +119,11 @@ def _only(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
     return values if name in registry.INTEGERS else np.where(kept, values, np.nan)
 
 
-def read_stored(results: StoredResults, design: Design, run: Map) -> Read:
+def read_stored(results: StoredResults, design: Design, parallel_map: Map) -> Read:
     """Return a function that reads stored fields and numbers of cells for some rows."""
-    return with_cells(lambda name, rows: results.read(name, rows, run), results.fields, design)
+    return with_cells(
+        lambda name, rows: results.read(name, rows, parallel_map), results.fields, design
+    )
 
 
 @dataclass(frozen=True)
@@ -136,17 +138,17 @@ class StoredFinish:
     fdr: StoredCorrection
 
     def blocks(
-        self, rows: Iterable[slice], run: Map, ahead: ThreadPoolExecutor
+        self, rows: Iterable[slice], parallel_map: Map, ahead: ThreadPoolExecutor
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         """Yield the columns of a few rows at a time; `ahead` makes the next one meanwhile.
 
         The caller owns the pool. A generator that owned it would shut it down wherever it is
         garbage-collected. Inside a thread that is just starting, the shutdown never finishes.
         """
-        read = read_stored(self.results, self.design, run)
+        read = read_stored(self.results, self.design, parallel_map)
 
         def make(some: slice) -> tuple[slice, dict[str, np.ndarray]]:
-            found = _columns(lambda name: read(name, some), self.scale, self.columns, run)
+            found = _columns(lambda name: read(name, some), self.scale, self.columns, parallel_map)
             found["fdr"] = self.fdr.read(some, found["p_value"])
             return some, found
 

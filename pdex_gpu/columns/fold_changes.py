@@ -19,7 +19,7 @@ def _changes(values: EndValues) -> tuple[np.ndarray, np.ndarray]:
     from ..utils.arrays import nan_filled
 
     target, reference = values.means
-    percent, fold = (nan_filled(target.shape, values.run) for _ in range(2))
+    percent, fold = (nan_filled(target.shape, values.parallel_map) for _ in range(2))
     shared = len(reference) == 1
 
     def change(rows: slice) -> None:

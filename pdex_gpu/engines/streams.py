@@ -87,7 +87,7 @@ def run(job: Job[RangeSource]) -> None:
             )
             for kernels in devices
         ]
-        reading = replace(job.reading, run=uploads, n_threads=plan.n_threads, lazy=True)
+        reading = replace(job.reading, parallel_map=uploads, n_threads=plan.n_threads, lazy=True)
         with job.source.open(plan.edges, plan.budget, reading) as reader:
             workers = ThreadPoolExecutor(on_each * len(devices), "pdex_gpu-range")
             try:

@@ -37,7 +37,9 @@ def run(job: Job[RangeSource]) -> None:
     ranges = ThreadPoolExecutor(plan.n_workers, "pdex_gpu-range")
     try:
         parallel_map = pool_map(threads)
-        reading = replace(job.reading, run=parallel_map, n_threads=plan.n_workers * plan.n_threads)
+        reading = replace(
+            job.reading, parallel_map=parallel_map, n_threads=plan.n_workers * plan.n_threads
+        )
         with job.source.open(plan.edges, plan.budget, reading) as reader:
             try:
 

@@ -300,7 +300,7 @@ def _read(
             data = _noisy(data) if noisy else data
             arrays = {"data": data, "indices": indices.astype(kind)}
         with stored_like(storage, own, arrays, indptr, shape) as source:
-            reading = Reading(run=parallel_map, n_threads=sample.n_threads)
+            reading = Reading(parallel_map=parallel_map, n_threads=sample.n_threads)
             edges = (0, source.n_genes)
 
             def read() -> None:
@@ -333,7 +333,9 @@ def _splitting_rates(
     width = min(sample.width, sample.n_genes)
     edges = [*range(0, sample.n_genes, width), sample.n_genes]
     with temporary_folder(folder, "pdex_gpu-estimate-") as own:
-        reading = Reading(run=parallel_map, n_threads=sample.n_threads, work=_WORK, scratch=own)
+        reading = Reading(
+            parallel_map=parallel_map, n_threads=sample.n_threads, work=_WORK, scratch=own
+        )
         times: dict[str, list[float]] = {"split": [], "gather": [], "to_disk": [], "from_disk": []}
         for budget, put, get in ((1 << 62, "split", "gather"), (0, "to_disk", "from_disk")):
             for _ in range(repeats):

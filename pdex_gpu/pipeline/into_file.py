@@ -42,7 +42,12 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
     identity = run_identity(settings, dataset, design, call.analysis, call.executor.backend)
     n_genes = dataset.source.n_genes
     with open_checkpoint(
-        out, identity, fields, n_genes, restart=settings.output.restart, run=call.parallel_map
+        out,
+        identity,
+        fields,
+        n_genes,
+        restart=settings.output.restart,
+        parallel_map=call.parallel_map,
     ) as checkpoint:
         call.executor.use(checkpoint)
         try:

@@ -175,10 +175,10 @@ class Checkpoint:
         """Return the summary of the matrix values in the ranges that are done."""
         return reduce(or_, (found.summary for found in self.ranges), ValueSummary())
 
-    def load(self, *, restart: bool, run: Map = map) -> None:
+    def load(self, *, restart: bool, parallel_map: Map = map) -> None:
         """Take up what an earlier run of the same identity left, or start a new checkpoint.
 
-        Damaged ranges are removed, see :meth:`warn_of_damage`; `run` spreads the work.
+        Damaged ranges are removed, see :meth:`warn_of_damage`; `parallel_map` spreads the work.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class Checkpoint:
             self._check_finished(run_is_known=_RUN in names)
         ranges = [self.folder / name for name in names if name.startswith(_RANGES)]
         if _RUN in names or self._finished is not None:
-            self._take_up([path for path in ranges if path.suffix != _TEMPORARY], run)
+            self._take_up([path for path in ranges if path.suffix != _TEMPORARY], parallel_map)
             for name in names:
                 if name.endswith(_TEMPORARY):  # left by a process that was killed
                     remove(self.folder / name)
@@ -344,7 +344,7 @@ class Checkpoint:
                 f"format {found['format']}; this version writes format {_FORMAT}. Continue with "
                 f"that version. {_ADVICE}"
             )
-        found = _json(self.folder, _RUN, canonical=bool, run=dict)
+        found = _json(self.folder, _RUN, canonical=bool, parallel_map=dict)
         differing = differences(found["run"], self._identity)
         if differing:
             more = len(differing) - _MOST_SHOWN
@@ -367,7 +367,7 @@ class Checkpoint:
                 return
         raise _refused(self.folder, f"{_FINISHED} in it is damaged, or belongs to a different run")
 
-    def _take_up(self, paths: list[Path], run: Map) -> None:
+    def _take_up(self, paths: list[Path], parallel_map: Map) -> None:
         """Take up the intact range files, and remove the others."""
         files = [RangeFile.named(path, self.n_values, self.run) for path in paths]
         for file in files:
@@ -375,7 +375,7 @@ class Checkpoint:
                 raise _refused(
                     self.folder, f"{file.path.name} in it covers genes that the data do not have"
                 )
-        faults = dict(zip(paths, run(self._fault, files), strict=True))
+        faults = dict(zip(paths, parallel_map(self._fault, files), strict=True))
         last: RangeFile | None = None
         disjoint = []
         for file in sorted(filter(None, files), key=lambda file: file.genes.start):
@@ -516,11 +516,11 @@ def open_checkpoint(
     n_genes: int,
     *,
     restart: bool,
-    run: Map = map,
+    parallel_map: Map = map,
 ) -> Iterator[Checkpoint]:
     """Open and lock the checkpoint of `output`; at the end, remove its folder if it is empty.
 
-    `run` spreads the work of reading what is there.
+    `parallel_map` spreads the work of reading what is there.
 
     Raises
     ------
@@ -535,7 +535,7 @@ def open_checkpoint(
         lock = _lock(folder, restart=restart)
     try:
         with writing(_WHAT, output):
-            checkpoint.load(restart=restart, run=run)
+            checkpoint.load(restart=restart, parallel_map=parallel_map)
         yield checkpoint
     finally:
         if kind_of(folder / _RUN) is None:

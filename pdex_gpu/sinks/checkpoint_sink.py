@@ -116,15 +116,15 @@ class StoredResults:
         """Return the number of values per gene of a field: 1 if all rows share it."""
         return self._checkpoint.fields[field]
 
-    def read(self, field: str, rows: slice, run: Map = map) -> np.ndarray:
-        """Read a field for some rows and all genes; `run` spreads the work.
+    def read(self, field: str, rows: slice, parallel_map: Map = map) -> np.ndarray:
+        """Read a field for some rows and all genes; `parallel_map` spreads the work.
 
         The shape is (n, n_genes), or (1, n_genes) if all rows share the field.
         """
         if self.n_values(field) == 1:
             rows = slice(0, 1)
         out = np.full((rows.stop - rows.start, self.n_genes), np.nan)
-        for _ in run(lambda stored: self._copy(stored, field, rows, out), self._ranges):
+        for _ in parallel_map(lambda stored: self._copy(stored, field, rows, out), self._ranges):
             pass
         return out
 

@@ -28,8 +28,8 @@ class MemorySink:
     arrays : dict of str to numpy.ndarray, shape (values per gene, n_genes), float64
     """
 
-    def __init__(self, fields: Mapping[str, int], n_genes: int, run: Map = map) -> None:
-        self.arrays = {name: nan_filled((n, n_genes), run) for name, n in fields.items()}
+    def __init__(self, fields: Mapping[str, int], n_genes: int, parallel_map: Map = map) -> None:
+        self.arrays = {name: nan_filled((n, n_genes), parallel_map) for name, n in fields.items()}
         self.stored = np.zeros(n_genes, np.uint8)
         self.summary = ValueSummary()
 

@@ -115,7 +115,7 @@ class Reading:
 
     Attributes
     ----------
-    run : callable
+    parallel_map : callable
         Spreads reading, decompressing and copying over threads.
     advance : callable
         Called with the number of further bytes read from the file.
@@ -133,7 +133,7 @@ class Reading:
         Whether a chunk may hold :class:`.lazy.LazyEntries`, read while being copied to a device.
     """
 
-    run: Map = map
+    parallel_map: Map = map
     advance: Callable[[int], None] = lambda _: None
     scratch: Path | None = None
     wanted: Container[int] | None = None
@@ -302,7 +302,7 @@ class Source(Protocol):
         """
         ...
 
-    def density(self, run: Map) -> np.ndarray | None:
+    def density(self, parallel_map: Map) -> np.ndarray | None:
         """Return the stored entries per gene, shape (n_genes,), float64; None if all are equal.
 
         They may be estimates. May read some of the file.

@@ -33,7 +33,7 @@ from pdex_gpu.backends.cuda import sources
 from pdex_gpu.backends.cuda.comparands import comparands_of
 from pdex_gpu.backends.cuda.kernel_set import CudaKernels
 from pdex_gpu.backends.cuda.launch_config import Shapes
-from pdex_gpu.backends.cuda.memory_model import _SLICE_BYTES_PER_CELL, _bytes_a_gene
+from pdex_gpu.backends.cuda.memory_model import _SLICE_BYTES_PER_CELL, _bytes_per_gene
 from pdex_gpu.backends.cuda.packed import CudaPackedChunk, Slice
 from pdex_gpu.backends.numpy import kernel_set
 from pdex_gpu.design.against import Against
@@ -604,7 +604,7 @@ def test_memory_of_a_slice_is_foreseen(n_cells: int, against: str) -> None:
     with kernels.part(block, slice(0, 40), design) as part:
         for variant in ("midrank", "right", "continuous"):
             kernels.anderson_darling(part, slice(0, 40), contrast, variant=variant)
-    foreseen = _bytes_a_gene(block.entries, 4, design, kernels.shapes).sum()
+    foreseen = _bytes_per_gene(block.entries, 4, design, kernels.shapes).sum()
     foreseen += _SLICE_BYTES_PER_CELL * n_cells
     # Allocations are rounded up.
     assert 0.5 * foreseen < device.peak_bytes - before < foreseen + 20_000

@@ -309,7 +309,7 @@ def test_tasks_tell_what_they_do(files: Any):
         run(files("h5ad csr"), client)
         run(files("memory csr"), client)
         names = set(client.cluster.scheduler.task_prefixes)
-    assert {"pdex_gpu-split-rows", "pdex_gpu-test-genes", "pdex_gpu-labels"} <= names
+    assert {"pdex_gpu-rechunk-rows", "pdex_gpu-test-genes", "pdex_gpu-labels"} <= names
 
 
 def is_any_open() -> bool:

@@ -26,7 +26,7 @@ _INSERTION = 64
 
 def benjamini_hochberg(
     p_value: np.ndarray,
-    run: Map,
+    parallel_map: Map,
     *,
     n_tests: int | None = None,
     n_smaller: int = 0,
@@ -48,13 +48,15 @@ def benjamini_hochberg(
     parts = split_evenly(n, _A_PART)
     bits = flat.view(np.uint64)
     counts = np.zeros((len(parts), n_buckets), np.int64)
-    for _ in run(lambda p: _count(bits, *parts[p], shift, lowest, counts[p]), range(len(parts))):
+    for _ in parallel_map(
+        lambda p: _count(bits, *parts[p], shift, lowest, counts[p]), range(len(parts))
+    ):
         pass
     starts = exclusive_sum(counts.sum(axis=0))
     cursors = starts[:-1] + exclusive_sum(counts)[:-1]
     keys = np.empty(n, np.uint64)  # filled below: every p-value has its place in a bucket
     places = np.empty(n, np.uint32 if n <= 0xFFFFFFFF else np.uint64)
-    for _ in run(
+    for _ in parallel_map(
         lambda p: _deal(bits, *parts[p], shift, lowest, cursors[p], keys, places),
         range(len(parts)),
     ):
@@ -62,10 +64,12 @@ def benjamini_hochberg(
 
     smallest = np.full(n_buckets, np.inf)
     ranges = _even_ranges(starts, len(parts))
-    for _ in run(lambda r: _adjust(keys, places, starts, *r, n_tests, n_smaller, smallest), ranges):
+    for _ in parallel_map(
+        lambda r: _adjust(keys, places, starts, *r, n_tests, n_smaller, smallest), ranges
+    ):
         pass
     above = np.minimum.accumulate(np.append(smallest[1:], ceiling)[::-1])[::-1]
-    for _ in run(lambda r: _gather(keys, places, starts, *r, above, fdr), ranges):
+    for _ in parallel_map(lambda r: _gather(keys, places, starts, *r, above, fdr), ranges):
         pass
     return fdr.reshape(p_value.shape)
 

@@ -46,7 +46,7 @@ class CpuPackedChunk:
     offsets: np.ndarray
 
 
-def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CpuPackedChunk:
+def pack(chunk: Chunk, design: Design, parallel_map: Map, *, finite: bool = True) -> CpuPackedChunk:
     """Pack a chunk; see :meth:`pdex_gpu.backends.contract.KernelSet.pack`."""
     packer: Callable[..., tuple[np.ndarray, np.ndarray, Seen]]
     if isinstance(chunk, CsrChunk):
@@ -62,10 +62,12 @@ def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> CpuP
     drop_zeros = isinstance(chunk, DenseChunk)
     if native == np.uint16 or _looks_like_counts(data):
         values, offsets, seen = _with_zeros_dropped(
-            packer, chunk, design, run, np.dtype(np.uint16), drop_zeros
+            packer, chunk, design, parallel_map, np.dtype(np.uint16), drop_zeros
         )
     if seen.flags & UNFIT:
-        values, offsets, seen = _with_zeros_dropped(packer, chunk, design, run, native, drop_zeros)
+        values, offsets, seen = _with_zeros_dropped(
+            packer, chunk, design, parallel_map, native, drop_zeros
+        )
     if seen.flags & UNFIT:
         raise _first_nonfinite(chunk, design)
     return CpuPackedChunk(chunk.gene_start, chunk.n_genes, seen.summary, values, offsets)
@@ -75,14 +77,14 @@ def _with_zeros_dropped(
     packer: Callable[..., tuple[np.ndarray, np.ndarray, Seen]],
     chunk: Chunk,
     design: Design,
-    run: Map,
+    parallel_map: Map,
     dtype: np.dtype,
     drop_zeros: bool,
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack, and pack again without explicit zeros if one was met, which is rare."""
-    values, offsets, seen = packer(chunk, design, run, dtype, drop_zeros)
+    values, offsets, seen = packer(chunk, design, parallel_map, dtype, drop_zeros)
     if seen.flags & ZERO and not seen.flags & UNFIT and not drop_zeros:
-        values, offsets, seen = packer(chunk, design, run, dtype, True)
+        values, offsets, seen = packer(chunk, design, parallel_map, dtype, True)
     return values, offsets, seen
 
 

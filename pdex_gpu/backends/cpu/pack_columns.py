@@ -16,22 +16,22 @@ from .work_split import exclusive_sum, split_evenly
 
 
 def pack_csc(
-    chunk: CscChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
+    chunk: CscChunk, design: Design, parallel_map: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a CSC chunk."""
     columns = _CscColumns(chunk, design, drop_zeros)
-    return _pack_columns(columns, chunk.n_genes, design, run, dtype)
+    return _pack_columns(columns, chunk.n_genes, design, parallel_map, dtype)
 
 
 def pack_dense_columns(
-    chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
+    chunk: DenseChunk, design: Design, parallel_map: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a dense chunk whose columns are contiguous, or nearly so."""
     del drop_zeros  # always dropped
     x = chunk.values
     if x.dtype.kind == "b":
         x = x.view(np.uint8)
-    return _pack_columns(_DenseColumns(x, design), chunk.n_genes, design, run, dtype)
+    return _pack_columns(_DenseColumns(x, design), chunk.n_genes, design, parallel_map, dtype)
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,20 @@ class _DenseColumns:
 
 
 def _pack_columns(
-    columns: _CscColumns | _DenseColumns, n_genes: int, design: Design, run: Map, dtype: np.dtype
+    columns: _CscColumns | _DenseColumns,
+    n_genes: int,
+    design: Design,
+    parallel_map: Map,
+    dtype: np.dtype,
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     parts = split_evenly(n_genes, 1)
     counts = np.zeros((design.n_groups, n_genes), np.int64)
-    for _ in run(lambda part: columns.count(part, counts), parts):
+    for _ in parallel_map(lambda part: columns.count(part, counts), parts):
         pass
     starts = exclusive_sum(counts.sum(axis=0))
     offsets = starts[:-1] + exclusive_sum(counts)
     values = np.empty(int(starts[-1]), dtype)  # scatter fills it with what was counted
-    seen = merged(run(lambda part: columns.scatter(part, values, offsets), parts))
+    seen = merged(parallel_map(lambda part: columns.scatter(part, values, offsets), parts))
     return values, offsets, seen
 
 

@@ -27,7 +27,7 @@ _STRETCH = 16
 
 
 def pack_csr(
-    chunk: CsrChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
+    chunk: CsrChunk, design: Design, parallel_map: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a CSR chunk."""
     rows = (chunk.data, chunk.indices, chunk.starts, chunk.stops, design.order)
@@ -41,11 +41,11 @@ def pack_csr(
             *rows, design.offsets, *part, chunk.gene_start, drop_zeros, cursor, values, offsets
         )
 
-    return _count_and_scatter(chunk.n_genes, design, run, dtype, count, scatter)
+    return _count_and_scatter(chunk.n_genes, design, parallel_map, dtype, count, scatter)
 
 
 def pack_dense_rows(
-    chunk: DenseChunk, design: Design, run: Map, dtype: np.dtype, drop_zeros: bool
+    chunk: DenseChunk, design: Design, parallel_map: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a dense chunk whose rows are contiguous, or nearly so."""
     del drop_zeros  # always dropped
@@ -59,20 +59,20 @@ def pack_dense_rows(
     def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> Any:
         return _scatter_dense(x, design.order, design.offsets, *part, cursor, values, offsets)
 
-    return _count_and_scatter(chunk.n_genes, design, run, dtype, count, scatter)
+    return _count_and_scatter(chunk.n_genes, design, parallel_map, dtype, count, scatter)
 
 
 def _count_and_scatter(
     n_genes: int,
     design: Design,
-    run: Map,
+    parallel_map: Map,
     dtype: np.dtype,
     count: Callable[[tuple[int, int], np.ndarray], None],
     scatter: Callable[[tuple[int, int], Any, Any, Any], Any],
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     parts = split_evenly(len(design.order), _CELLS_PER_PART)
     counts = np.zeros((len(parts), n_genes), np.int64)
-    for _ in run(lambda p: count(parts[p], counts[p]), range(len(parts))):
+    for _ in parallel_map(lambda p: count(parts[p], counts[p]), range(len(parts))):
         pass
     starts = exclusive_sum(counts.sum(axis=0))
     cursors = (starts[:-1] + exclusive_sum(counts)[:-1]).astype(np.uint64)
@@ -82,7 +82,7 @@ def _count_and_scatter(
     offsets[-1] = starts[1:]
     ends = cursors + counts.astype(np.uint64)
     tasks = [(parts[p], cursors[p], values, offsets) for p in range(len(parts))]
-    seen = merged(run(lambda task: scatter(*task), tasks))
+    seen = merged(parallel_map(lambda task: scatter(*task), tasks))
     assert np.array_equal(cursors, ends), "a scatter did not write what was counted"
     return values, offsets, seen
 

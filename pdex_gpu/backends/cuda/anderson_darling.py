@@ -12,7 +12,7 @@ from .device_api import DeviceArray
 from .device_matrix import send_small
 from .packed import Slice
 
-_TARGETS_A_BLOCK = 64  # they share no loaded keys, so blocks can be small
+_TARGETS_PER_BLOCK = 64  # they share no loaded keys, so blocks can be small
 CHUNK = 8  # as in prefix_sums.cuh
 SUMS = 3  # per chunk of a pool's distinct values
 SUM_WORDS = 3  # 64-bit words per sum, at most
@@ -53,7 +53,7 @@ def queue(part: Slice, contrast: Contrast, variant: str = "midrank") -> DeviceAr
     elif variant != "continuous":
         last += f"_{variant}"
     launch_pairs(
-        part, source, last, comparands, a2, targets_a_block=_TARGETS_A_BLOCK,
+        part, source, last, comparands, a2, targets_per_block=_TARGETS_PER_BLOCK,
         samples=False, before=(*distinct, *given),
     )  # fmt: skip
     return a2

@@ -17,7 +17,7 @@ def benjamini_hochberg(
     stream: Stream,
     staging: Staging,
     shapes: Shapes,
-    run: Map,
+    parallel_map: Map,
     *,
     n_tests: int | None,
     n_smaller: int,
@@ -25,13 +25,13 @@ def benjamini_hochberg(
 ) -> np.ndarray:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.benjamini_hochberg`."""
     flat = np.ascontiguousarray(p_value, np.float64).reshape(-1)
-    fdr = nan_filled((flat.size, 1), run).reshape(-1)
+    fdr = nan_filled((flat.size, 1), parallel_map).reshape(-1)
     if flat.size == 0:
         return fdr.reshape(p_value.shape)
     n, n_threads, tile = flat.size, shapes.n_threads, shapes.tile(8)
     bits = flat.view(np.uint64)  # bits of non-negative numbers sort as the numbers do
     p, keys, spare = (stream.empty(n, np.uint64) for _ in range(3))
-    staging.send(lambda first, last: (bits[first:last],), (p,), run)
+    staging.send(lambda first, last: (bits[first:last],), (p,), parallel_map)
     # To the sorting kernels, the p-values are one segment of one gene.
     starts = send_small(np.array([0, n], np.int64), stream)
     n_tiles = -(-n // tile)
@@ -64,5 +64,5 @@ def benjamini_hochberg(
     stream.launch(
         "benjamini_hochberg", "gather", shapes.blocks(n), n_threads, p, keys, adjusted, least, *size
     )
-    staging.receive(p, fdr.view(np.uint64), stream, run)
+    staging.receive(p, fdr.view(np.uint64), stream, parallel_map)
     return fdr.reshape(p_value.shape)

@@ -121,7 +121,7 @@ def launch_pairs(
     kernel: str,
     comparands: Comparands,
     *outputs: DeviceArray,
-    targets_a_block: int,
+    targets_per_block: int,
     samples: bool = True,
     before: tuple[Any, ...] = (),
 ) -> None:
@@ -131,7 +131,7 @@ def launch_pairs(
     ----------
     *outputs : DeviceArray
         The kernel's last arguments.
-    targets_a_block : int
+    targets_per_block : int
         About how many targets share the keys that a block of threads loads.
     samples : bool
         Whether the kernel searches in shared memory.
@@ -139,7 +139,7 @@ def launch_pairs(
         Arguments before the outputs.
     """
     shapes = part.slot.shapes
-    n_parts = parts_of_targets(comparands.n_targets, targets_a_block, shapes)
+    n_parts = parts_of_targets(comparands.n_targets, targets_per_block, shapes)
     most_samples = (np.int32(shapes.shared_bytes // (part.bits // 8)),) if samples else ()
     part.launch(
         source, kernel, part.n_genes * n_parts if comparands.n_targets else 0, part.n_cells,

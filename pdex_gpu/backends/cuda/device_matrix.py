@@ -67,24 +67,29 @@ class DeviceMatrix:
 
 
 def upload(
-    chunk: Chunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+    chunk: Chunk, n_cells: int, device: Device, stream: Stream, staging: Staging, parallel_map: Map
 ) -> DeviceMatrix:
     """Copy a chunk to the device; a chunk that is already there is used in place.
 
     `stream` owns the memory and has no work left on return.
     """
     if isinstance(chunk, DenseChunk):
-        matrix = _dense(chunk, n_cells, device, stream, staging, run)
+        matrix = _dense(chunk, n_cells, device, stream, staging, parallel_map)
     elif isinstance(chunk, CsrChunk):
-        matrix = _rows(chunk, n_cells, device, stream, staging, run)
+        matrix = _rows(chunk, n_cells, device, stream, staging, parallel_map)
     else:
-        matrix = _columns(chunk, n_cells, device, stream, staging, run)
+        matrix = _columns(chunk, n_cells, device, stream, staging, parallel_map)
     stream.synchronize()
     return matrix
 
 
 def _dense(
-    chunk: DenseChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+    chunk: DenseChunk,
+    n_cells: int,
+    device: Device,
+    stream: Stream,
+    staging: Staging,
+    parallel_map: Map,
 ) -> DeviceMatrix:
     n_genes = chunk.n_genes
     if is_device_array(chunk.values):
@@ -100,13 +105,18 @@ def _dense(
         a, b = first // width, -(-last // width)
         return (lines[a:b].reshape(-1)[first - a * width : last - a * width],)
 
-    (sent,) = _send(get, host.size, host.dtype, (), stream, staging, run)
+    (sent,) = _send(get, host.size, host.dtype, (), stream, staging, parallel_map)
     strides = (1, n_cells) if by_gene else (n_genes, 1)
     return DeviceMatrix("dense", sent, value_type(sent.dtype), n_cells, n_genes, strides=strides)
 
 
 def _rows(
-    chunk: CsrChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+    chunk: CsrChunk,
+    n_cells: int,
+    device: Device,
+    stream: Stream,
+    staging: Staging,
+    parallel_map: Map,
 ) -> DeviceMatrix:
     if is_device_array(chunk.data):
         pointers = np.append(chunk.starts, chunk.stops[-1:])
@@ -125,7 +135,7 @@ def _rows(
             genes = np.subtract(genes, chunk.gene_start, dtype=wide)
         return chunk.data[where], genes
 
-    return _sparse("rows", get, chunk, pointers, n_cells, stream, staging, run)
+    return _sparse("rows", get, chunk, pointers, n_cells, stream, staging, parallel_map)
 
 
 def _positions(pointers: np.ndarray, starts: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -139,7 +149,12 @@ def _positions(pointers: np.ndarray, starts: np.ndarray, first: int, last: int) 
 
 
 def _columns(
-    chunk: CscChunk, n_cells: int, device: Device, stream: Stream, staging: Staging, run: Map
+    chunk: CscChunk,
+    n_cells: int,
+    device: Device,
+    stream: Stream,
+    staging: Staging,
+    parallel_map: Map,
 ) -> DeviceMatrix:
     if is_device_array(chunk.data):
         return _in_place("columns", chunk, n_cells, chunk.indptr, device, stream)
@@ -150,7 +165,7 @@ def _columns(
         return chunk.data[where], chunk.indices[where]
 
     pointers = chunk.indptr.astype(np.int64) - begin
-    return _sparse("columns", get, chunk, pointers, n_cells, stream, staging, run)
+    return _sparse("columns", get, chunk, pointers, n_cells, stream, staging, parallel_map)
 
 
 def _sparse(
@@ -161,12 +176,12 @@ def _sparse(
     n_cells: int,
     stream: Stream,
     staging: Staging,
-    run: Map,
+    parallel_map: Map,
 ) -> DeviceMatrix:
     n_genes = chunk.n_genes
     limit = n_genes if form == "rows" else n_cells
     places = stream.empty(int(pointers[-1]), np.uint16 if limit <= 1 << 16 else np.int32)
-    values, _ = _send(get, places.size, chunk.data.dtype, (places,), stream, staging, run)
+    values, _ = _send(get, places.size, chunk.data.dtype, (places,), stream, staging, parallel_map)
     return DeviceMatrix(
         form,
         values,
@@ -187,13 +202,13 @@ def _send(
     beside: tuple[DeviceArray, ...],
     stream: Stream,
     staging: Staging,
-    run: Map,
+    parallel_map: Map,
 ) -> tuple[DeviceArray, ...]:
     """Send `size` values, narrowed if all of them allow it, along with their indices."""
     sample = get(0, min(size, _SAMPLE))[0].astype(dtype, copy=False)
     for travel in travel_dtypes(sample):
         array = stream.empty(size, travel)
-        lost = staging.send(get, (array, *beside), run)
+        lost = staging.send(get, (array, *beside), parallel_map)
         if not lost:
             return array, *beside
         if lost != {0}:

@@ -106,12 +106,19 @@ class CudaKernels:
         return most_genes(free, source, n_ranges)
 
     def pack(
-        self, chunk: Chunk, design: Design, run: Map, *, finite: bool = True
+        self, chunk: Chunk, design: Design, parallel_map: Map, *, finite: bool = True
     ) -> CudaPackedChunk:
         """Pack a chunk; see the contract. It stays on the device while it is referenced."""
         with self._stream() as stream:
             return make_packed(
-                chunk, design, self.device, stream, self._staging, self.shapes, run, finite=finite
+                chunk,
+                design,
+                self.device,
+                stream,
+                self._staging,
+                self.shapes,
+                parallel_map,
+                finite=finite,
             )
 
     def tasks(self, packed: CudaPackedChunk, design: Design) -> list[slice]:
@@ -203,7 +210,7 @@ class CudaKernels:
     def benjamini_hochberg(
         self,
         p_value: np.ndarray,
-        run: Map,
+        parallel_map: Map,
         *,
         n_tests: int | None = None,
         n_smaller: int = 0,
@@ -213,11 +220,11 @@ class CudaKernels:
         try:
             with self._stream() as stream:
                 return device_adjustment.benjamini_hochberg(
-                    p_value, stream, self._staging, self.shapes, run,
+                    p_value, stream, self._staging, self.shapes, parallel_map,
                     n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling,
                 )  # fmt: skip
         except DeviceMemoryError as error:
             logger.info("FDR of %s p-values on the host: %s", f"{p_value.size:,}", str(error))
             return benjamini_hochberg(
-                p_value, run, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
+                p_value, parallel_map, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
             )

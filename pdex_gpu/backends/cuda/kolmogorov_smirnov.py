@@ -10,7 +10,7 @@ from .comparands import comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .packed import Slice
 
-_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
+_TARGETS_PER_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def kolmogorov_smirnov(part: Slice, contrast: Contrast) -> Distances:
@@ -24,6 +24,6 @@ def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
     above, below = (stream.empty(comparands.n_targets * part.n_genes, np.int64) for _ in range(2))
     launch_pairs(
         part, "kolmogorov_smirnov", "kolmogorov_smirnov", comparands, above, below,
-        targets_a_block=_TARGETS_A_BLOCK,
+        targets_per_block=_TARGETS_PER_BLOCK,
     )  # fmt: skip
     return [above, below]

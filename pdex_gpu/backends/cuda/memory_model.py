@@ -41,12 +41,12 @@ def slices(
 ) -> list[slice]:
     """Split genes into slices; one of several genes fits in its share of the `free` bytes."""
     key = matrix.value_type.bits // 8
-    bytes_a_gene = _bytes_a_gene(entries, key, design, shapes)
+    bytes_per_gene = _bytes_per_gene(entries, key, design, shapes)
     room = min(shapes.slice_bytes, free // (2 * shapes.n_slots))
     room -= _SLICE_BYTES_PER_CELL * len(design.order)
-    room = min(room, int(bytes_a_gene.sum()) // _FEWEST_SLICES + 1)
+    room = min(room, int(bytes_per_gene.sum()) // _FEWEST_SLICES + 1)
     found, start, used = [], 0, 0
-    for j, size in enumerate(bytes_a_gene.tolist()):
+    for j, size in enumerate(bytes_per_gene.tolist()):
         if j > start and used + size > room:
             found.append(slice(start, j))
             start, used = j, 0
@@ -56,7 +56,7 @@ def slices(
     return found
 
 
-def _bytes_a_gene(entries: np.ndarray, key: int, design: Design, shapes: Shapes) -> np.ndarray:
+def _bytes_per_gene(entries: np.ndarray, key: int, design: Design, shapes: Shapes) -> np.ndarray:
     """Return device bytes per gene of a slice, for a kernel that compares with distinct values.
 
     Parameters

@@ -97,7 +97,7 @@ class SeveralDevices:
     def benjamini_hochberg(
         self,
         p_value: np.ndarray,
-        run: Map,
+        parallel_map: Map,
         *,
         n_tests: int | None = None,
         n_smaller: int = 0,
@@ -108,7 +108,7 @@ class SeveralDevices:
             kernels = self.devices[0]
             try:
                 return kernels.benjamini_hochberg(
-                    p_value, run, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
+                    p_value, parallel_map, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
                 )
             except DeviceLostError as error:
                 if not self.give_up(kernels, error):

@@ -86,12 +86,12 @@ def make_packed(
     stream: Stream,
     staging: Staging,
     shapes: Shapes,
-    run: Map,
+    parallel_map: Map,
     *,
     finite: bool,
 ) -> CudaPackedChunk:
     """Upload a chunk and check it; see :meth:`pdex_gpu.backends.contract.KernelSet.pack`."""
-    matrix = upload(chunk, len(design.codes), device, stream, staging, run)
+    matrix = upload(chunk, len(design.codes), device, stream, staging, parallel_map)
     cells = Cells.of(design, stream)
     status, entries = _check(matrix, cells, stream, shapes)
     if status[_BAD_INDEX]:

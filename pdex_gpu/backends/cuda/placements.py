@@ -11,7 +11,7 @@ from .device_api import DeviceArray
 from .packed import Slice
 from .rank_sums import rank_sums
 
-_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
+_TARGETS_PER_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def placements(part: Slice, contrast: Contrast) -> Placements:
@@ -34,6 +34,6 @@ def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
         comparands,
         target,
         other,
-        targets_a_block=_TARGETS_A_BLOCK,
+        targets_per_block=_TARGETS_PER_BLOCK,
     )
     return [target, other]

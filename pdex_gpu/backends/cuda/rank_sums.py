@@ -10,7 +10,7 @@ from .comparands import comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .packed import Slice
 
-_TARGETS_A_BLOCK = 512  # they share the reference keys that a block of threads loads
+_TARGETS_PER_BLOCK = 512  # they share the reference keys that a block of threads loads
 
 
 def rank_sums(part: Slice, contrast: Contrast) -> RankSums:
@@ -35,11 +35,16 @@ def queue(part: Slice, contrast: Contrast) -> list[DeviceArray]:
     )  # fmt: skip
     if comparands.pooled:
         launch_pairs(
-            part, "rank_sums", "rank_sums_in_pool", comparands, u2, targets_a_block=_TARGETS_A_BLOCK
+            part,
+            "rank_sums",
+            "rank_sums_in_pool",
+            comparands,
+            u2,
+            targets_per_block=_TARGETS_PER_BLOCK,
         )
     else:
         launch_pairs(
             part, "rank_sums", "rank_sums", comparands, high, low, u2, ties,
-            targets_a_block=_TARGETS_A_BLOCK,
+            targets_per_block=_TARGETS_PER_BLOCK,
         )  # fmt: skip
     return [u2, ties]

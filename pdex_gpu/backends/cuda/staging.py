@@ -57,8 +57,8 @@ class Staging:
         finally:
             self._free.put(buffer)
 
-    def send(self, get: Get, to: Sequence[DeviceArray], run: Map) -> set[int]:
-        """Copy items to device arrays of equal size and any dtypes; `run` spreads the work.
+    def send(self, get: Get, to: Sequence[DeviceArray], parallel_map: Map) -> set[int]:
+        """Copy items to device arrays of equal size and any dtypes, spread by `parallel_map`.
 
         Returns
         -------
@@ -86,11 +86,13 @@ class Staging:
                     at += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
                 buffer.stream.synchronize()
 
-        for _ in run(piece, range(0, to[0].size, step)):
+        for _ in parallel_map(piece, range(0, to[0].size, step)):
             pass
         return lost
 
-    def receive(self, array: DeviceArray, to: np.ndarray, stream: Stream, run: Map) -> None:
+    def receive(
+        self, array: DeviceArray, to: np.ndarray, stream: Stream, parallel_map: Map
+    ) -> None:
         """Copy a device array to a host array, once the work queued on `stream` is done."""
         done = stream.record()
         step = max(1, self._n_bytes // to.itemsize)
@@ -104,7 +106,7 @@ class Staging:
                 buffer.stream.synchronize()
                 to[first:last] = staged
 
-        for _ in run(piece, range(0, to.size, step)):
+        for _ in parallel_map(piece, range(0, to.size, step)):
             pass
 
 

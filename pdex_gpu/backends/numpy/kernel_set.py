@@ -71,7 +71,9 @@ def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:
     return 16.0 * n_cells
 
 
-def pack(chunk: Chunk, design: Design, run: Map, *, finite: bool = True) -> NumpyPackedChunk:
+def pack(
+    chunk: Chunk, design: Design, parallel_map: Map, *, finite: bool = True
+) -> NumpyPackedChunk:
     columns = _densify(chunk)
     if columns.dtype.kind == "b":
         columns = columns.astype(np.uint8)

@@ -249,7 +249,7 @@ class Cluster:
                 if sent is not None:
                     futures.send(sent)
                 if split is not None:
-                    self._split_rows(job, work, futures)
+                    self._rechunk_rows(job, work, futures)
                 self._test(job, work, futures)
         finally:
             futures.cancel()
@@ -265,7 +265,7 @@ class Cluster:
         ranges = Ranges.of(self._split_edges, source.n_genes, rows.index_dtype)
         return SplitFiles(folder, ranges, rows.n_cells, rows.dtype, rows.index_dtype)
 
-    def _split_rows(self, job: Job[Source], work: Work, futures: _Futures) -> None:
+    def _rechunk_rows(self, job: Job[Source], work: Work, futures: _Futures) -> None:
         """Run the first stage: write all rows, block by block, to the shared folder."""
         assert self.workers is not None
         assert self._data is not None
@@ -280,11 +280,11 @@ class Cluster:
         length = max(_SMALLEST_BLOCK, min(most, even))
         parts = self._split.rows(work.split.folder, most, lambda: rows.cut(length))
         if self._data.blocks is None:
-            given = futures.submit("pdex_gpu-split-rows", tasks.split_rows, parts)
+            given = futures.submit("pdex_gpu-rechunk-rows", tasks.rechunk_rows, parts)
         else:
             every = slice(0, job.source.n_genes)
             blocks = [(part, *self._data.blocks.part(part, every)) for part in parts]
-            given = futures.compute("pdex_gpu-split-rows", tasks.split_blocks, blocks)
+            given = futures.compute("pdex_gpu-rechunk-rows", tasks.split_blocks, blocks)
         entries = np.zeros(work.split.ranges.n, np.int64)
         n_damaged = 0
         for done in futures.results(given):

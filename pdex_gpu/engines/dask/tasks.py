@@ -106,7 +106,7 @@ def _can_travel(error: BaseException | None) -> bool:
 
 
 @_errors_travel
-def split_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
+def rechunk_rows(work: Work, sent: Sent | None, rows: slice) -> Rows:
     """Read rows of a matrix from a file, and write them to the shared folder, split."""
     known, damaged = _known(work, rows)
     if known is not None:
@@ -272,7 +272,7 @@ class _Split:
         yield _One(
             lambda parallel_map: split.join(self._k, blocks, parallel_map),
             self._run.order,
-            reading.run,
+            reading.parallel_map,
         )
 
 
@@ -292,7 +292,7 @@ class _Blocks:
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> Iterator[Reader]:
         """See :meth:`.sources.base.Source.open`."""
-        yield _One(lambda _: self._chunk(reading), self._order, reading.run)
+        yield _One(lambda _: self._chunk(reading), self._order, reading.parallel_map)
 
     def _chunk(self, reading: Reading) -> CscChunk:
         genes, part = self._genes, self._part

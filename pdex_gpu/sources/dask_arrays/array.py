@@ -93,7 +93,7 @@ class _Facts:
             return int(self.counted.sum())
         return int(np.ceil(MARGIN * self._sample[0].sum()))
 
-    def density(self, run: Map) -> np.ndarray:
+    def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`.base.Source.density`."""
         return self._sample[0]
 
@@ -195,7 +195,7 @@ class _Reader:
             return matrix[:, part.start - begin : part.stop - begin].tocsc()
 
         parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
-        found = list(self._reading.run(take, parts))
+        found = list(self._reading.parallel_map(take, parts))
         matrix = found[0] if len(found) == 1 else sparse.hstack(found, "csc")
         return CscChunk(
             matrix.data,

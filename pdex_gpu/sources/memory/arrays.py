@@ -57,7 +57,7 @@ class DenseSource(InMemory):
         """See :meth:`Source.open`."""
         return nullcontext(DenseReader(self._values, self.dtype, edges))
 
-    def density(self, run: Map) -> None:
+    def density(self, parallel_map: Map) -> None:
         """See :meth:`Source.density`: all genes have the same number of entries."""
 
     def identity(self) -> dict[str, int | str]:
@@ -116,7 +116,7 @@ class _SparseSource(InMemory):
         arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
         return arrays, {"n_minor": self.n_minor, "what": self._what}
 
-    def density(self, run: Map) -> np.ndarray:
+    def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`Source.density`; for CSR, estimated from a sample across the matrix."""
         if self.major == "column":
             return np.diff(self._indptr).astype(np.float64)

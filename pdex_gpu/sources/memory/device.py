@@ -129,7 +129,7 @@ class _OnDevice(InMemory):
     on_device = True
     costly_to_cut = True
 
-    def density(self, run: Map) -> None:
+    def density(self, parallel_map: Map) -> None:
         """See :meth:`Source.density`: not needed, as there is only one range."""
 
 

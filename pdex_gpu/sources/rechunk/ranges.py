@@ -149,7 +149,7 @@ def join_range(
     blocks: Sequence[RechunkedBlock],
     dtypes: tuple[np.dtype, np.dtype],
     get: Callable[[Any, int, int], np.ndarray],
-    run: Map,
+    parallel_map: Map,
 ) -> CsrChunk:
     """Assemble the chunk of range `k`.
 
@@ -163,7 +163,7 @@ def join_range(
         Dtypes of the returned values and indices.
     get : callable
         Returns items ``[first, last)`` of one array of a block.
-    run : callable
+    parallel_map : callable
         Spreads the work over threads.
     """
     first, last = ranges.edges[k], ranges.edges[k + 1]
@@ -197,7 +197,7 @@ def join_range(
         genes = get(block.indices, a, b)
         np.add(genes, base, out=indices[piece], dtype=indices.dtype, casting="unsafe")
 
-    for _ in run(fetch, range(len(blocks))):
+    for _ in parallel_map(fetch, range(len(blocks))):
         pass
     return CsrChunk(data, indices, starts, stops, first, last - first)
 

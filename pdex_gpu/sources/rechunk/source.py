@@ -39,7 +39,7 @@ class SourceRows(RowBlocks, Protocol):
     @property
     def blocks(self) -> LazyBlocks | None: ...
 
-    def density(self, run: Map) -> np.ndarray | None:
+    def density(self, parallel_map: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
         ...
 
@@ -95,10 +95,10 @@ class RowsSource(SourceDefaults):
         """See :meth:`.base.Source.rows`."""
         return self._rows
 
-    def density(self, run: Map) -> np.ndarray | None:
+    def density(self, parallel_map: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
         counted = self._rows.counted
-        return self._rows.density(run) if counted is None else counted.astype(np.float64)
+        return self._rows.density(parallel_map) if counted is None else counted.astype(np.float64)
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""

@@ -69,7 +69,7 @@ class RowStore:
                 if expected > self._budget:
                     self._open_scratch(expected - self._budget)
                 self._blocks.append(self._put_away(first))
-            self._blocks += self._reading.run(
+            self._blocks += self._reading.parallel_map(
                 lambda rows: self._put_away(self._rechunk(rows)), rest
             )
             self._check_sizes()
@@ -141,7 +141,9 @@ class RowStore:
     def read(self, k: int) -> CsrChunk:
         """See :meth:`Reader.read`."""
         dtypes = self._arrays.dtype, self._arrays.index_dtype
-        return join_range(self._ranges, k, self._blocks, dtypes, self._get, self._reading.run)
+        return join_range(
+            self._ranges, k, self._blocks, dtypes, self._get, self._reading.parallel_map
+        )
 
     def _get(self, array: np.ndarray | _OnDisk, first: int, last: int) -> np.ndarray:
         if not isinstance(array, _OnDisk):

@@ -55,7 +55,7 @@ class StoredDense(SourceDefaults):
         self.read_whole = width >= self.n_genes
         self.gene_step = 1 if self.read_whole else width
 
-    def density(self, run: Map) -> None:
+    def density(self, parallel_map: Map) -> None:
         """See :meth:`.base.Source.density`: all genes have equally many entries."""
 
     def identity(self) -> dict[str, int | str]:
@@ -101,7 +101,9 @@ class StoredDense(SourceDefaults):
                 n_bytes = (self.n_cells - n_held) * (edges[-1] - edges[0]) * self.dtype.itemsize
                 with Scratch(reading.scratch, n_bytes) as scratch:
                     bands = _Bands(self, edges, n_held, reading, scratch)
-                    for _ in reading.run(bands.take, self.bands(bands.n_held, self.n_cells)):
+                    for _ in reading.parallel_map(
+                        bands.take, self.bands(bands.n_held, self.n_cells)
+                    ):
                         pass
                     self._check_unchanged()
                     yield bands
@@ -126,7 +128,7 @@ class StoredDense(SourceDefaults):
             out = values[some.start - rows.start : some.stop - rows.start]
             reading.advance(self.values.read((some, genes), out))
 
-        for _ in reading.run(band, self.bands(rows.start, rows.stop)):
+        for _ in reading.parallel_map(band, self.bands(rows.start, rows.stop)):
             pass
         return values
 
@@ -201,6 +203,6 @@ class _Bands:
         def fetch(row: int) -> None:
             self._scratch.read(self._place(k, row), values[row : row + rest])
 
-        for _ in self._reading.run(fetch, range(self.n_held, source.n_cells, rest)):
+        for _ in self._reading.parallel_map(fetch, range(self.n_held, source.n_cells, rest)):
             pass
         return DenseChunk(values, first)

@@ -49,7 +49,7 @@ class SelectedCsc(SourceDefaults):
         self.n_bytes = int(source.n_bytes * lengths.sum() / max(1, source.nnz))
         self.description = source.description
 
-    def density(self, run: Map) -> np.ndarray:
+    def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`.base.Source.density`: estimated as if cells were selected at random."""
         return self._density
 
@@ -101,7 +101,9 @@ class _Reader:
         first, last = self._edges[k], self._edges[k + 1]
         unique, places = np.unique(source.columns[first:last], return_inverse=True)
         pieces = list(
-            reading.run(lambda some: source.take(some, reading), source.pieces(unique, reading))
+            reading.parallel_map(
+                lambda some: source.take(some, reading), source.pieces(unique, reading)
+            )
         )
         lengths = np.concatenate([np.zeros(0, np.int64), *(piece[2] for piece in pieces)])
         indptr = np.concatenate([[0], np.cumsum(lengths[places])]).astype(np.int64)

@@ -100,13 +100,13 @@ class SelectedRows:
     def _estimated(self) -> np.ndarray:
         return self._density(map)
 
-    def _density(self, run: Map) -> np.ndarray:
-        found = self._arrays.density(run) * (self._n_entries / max(1, self._arrays.nnz))
+    def _density(self, parallel_map: Map) -> np.ndarray:
+        found = self._arrays.density(parallel_map) * (self._n_entries / max(1, self._arrays.nnz))
         return found if self._columns is None else found[self._columns]
 
-    def density(self, run: Map) -> np.ndarray:
+    def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`.base.Source.density`."""
-        return self._density(run) if self._columns is None else self._estimated
+        return self._density(parallel_map) if self._columns is None else self._estimated
 
     def cut(self, length: int) -> list[slice]:
         """See :meth:`.RowBlocks.cut`: counts entries of the file, since all are read."""

@@ -171,7 +171,7 @@ class SparseArrays:
             here = bounds[a : b + 1] - begin
             ends[a:b] = begin + put_in_order(data[begin:end], indices[begin:end], here)
 
-        for _ in reading.run(piece, cut_lines(bounds, _PIECE)):
+        for _ in reading.parallel_map(piece, cut_lines(bounds, _PIECE)):
             pass
         return data, indices, ends
 
@@ -212,7 +212,7 @@ class SparseArrays:
             n = self.read(a, b, data[a - first : b - first], indices[a - first : b - first])
             reading.advance(n)
 
-        for _ in reading.run(piece, self._pieces(first, last)):
+        for _ in reading.parallel_map(piece, self._pieces(first, last)):
             pass
 
     def _pieces(self, first: int, last: int) -> list[tuple[int, int]]:
@@ -222,7 +222,7 @@ class SparseArrays:
         cuts = [first, *range((first // step + 1) * step, last, step), last]
         return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
 
-    def density(self, run: Map) -> np.ndarray:
+    def density(self, parallel_map: Map) -> np.ndarray:
         """Return the entries per gene, shape (n_genes,), float64.
 
         For CSR they are estimated from chunks sampled across the file, until all rows were read.
@@ -242,7 +242,7 @@ class SparseArrays:
             self._check(raw, first)
             return np.bincount(raw.astype(np.int64, copy=False), minlength=self.n_genes)
 
-        counts = sum(run(count, some.tolist()), np.zeros(self.n_genes, np.int64))
+        counts = sum(parallel_map(count, some.tolist()), np.zeros(self.n_genes, np.int64))
         return counts * (self.nnz / max(1, counts.sum()))
 
     def check_unchanged(self) -> None:
@@ -291,9 +291,9 @@ class _StoredSparse(SourceDefaults):
         arrays = self.arrays
         return int(self.nnz * (arrays.data.dtype.itemsize + arrays.indices.dtype.itemsize))
 
-    def density(self, run: Map) -> np.ndarray:
+    def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`.base.Source.density`."""
-        return self.arrays.density(run)
+        return self.arrays.density(parallel_map)
 
     def identity(self) -> dict[str, int | str]:
         """See :meth:`.base.Source.identity`."""

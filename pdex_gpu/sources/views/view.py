@@ -136,9 +136,9 @@ class _View(SourceDefaults):
         with self.inner.open(edges, budget, reading) as reader:
             yield reader if self.order is None else _Ordered(reader, self.order)
 
-    def density(self, run: Map) -> np.ndarray | None:
+    def density(self, parallel_map: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
-        found = self.inner.density(run)
+        found = self.inner.density(parallel_map)
         return None if found is None else found * self._repeats
 
     def identity(self) -> Mapping[str, int | str]:

@@ -41,7 +41,7 @@ def correct(
     kept: np.ndarray | None,
     correction: CorrectionOptions,
     kernels: KernelSet,
-    run: Map,
+    parallel_map: Map,
 ) -> np.ndarray:
     """Return corrected p-values, NaN where a pair is not kept.
 
@@ -51,7 +51,7 @@ def correct(
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
     correction : CorrectionOptions
     kernels : KernelSet
-    run : callable
+    parallel_map : callable
         Distributes the work.
     """
     if correction.fdr_scope == "all":
@@ -59,14 +59,14 @@ def correct(
         if correction.fdr_method == "bonferroni":
             found = np.minimum(family * family.size, 1.0)
         else:
-            found = kernels.benjamini_hochberg(family, run)
+            found = kernels.benjamini_hochberg(family, parallel_map)
             found = scaled(found, correction.fdr_method, family.size)
         return found if kept is None else _at(kept, found)
-    out = nan_filled(p_values.shape, run)
+    out = nan_filled(p_values.shape, parallel_map)
     views = (p_values, out, kept)
     if correction.fdr_scope == "gene":
         views = (p_values.T, out.T, None if kept is None else kept.T)
-    of_families(*views, partial(correct_family, method=correction.fdr_method), run)
+    of_families(*views, partial(correct_family, method=correction.fdr_method), parallel_map)
     return out
 
 
@@ -75,7 +75,7 @@ def of_families(
     out: np.ndarray,
     kept: np.ndarray | None,
     function: Callable[[np.ndarray], np.ndarray],
-    run: Map,
+    parallel_map: Map,
 ) -> None:
     """Call the function on each row's kept values, and write its results to their places."""
 
@@ -85,7 +85,9 @@ def of_families(
             out[row, chosen] = function(np.ascontiguousarray(p_values[row, chosen]))
 
     n = len(p_values)
-    for _ in run(some, [slice(r, min(r + _ROWS_PER_TASK, n)) for r in range(0, n, _ROWS_PER_TASK)]):
+    for _ in parallel_map(
+        some, [slice(r, min(r + _ROWS_PER_TASK, n)) for r in range(0, n, _ROWS_PER_TASK)]
+    ):
         pass
 
 
@@ -125,22 +127,22 @@ class StoredCorrection:
         )
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
-    def prepare(self, kernels: KernelSet, run: Map, budget: int) -> None:
+    def prepare(self, kernels: KernelSet, parallel_map: Map, budget: int) -> None:
         """Compute corrections that need more than one row at a time."""
         if self._correction.fdr_method == "bonferroni" and self._correction.fdr_scope != "gene":
             return
         if self._correction.fdr_scope == "all":
             p_values = StoredPValues(self._results, self._kept)
             if p_values.n:
-                adjust(p_values, self._column, kernels, run, budget=budget)
+                adjust(p_values, self._column, kernels, parallel_map, budget=budget)
         elif self._correction.fdr_scope == "gene":
             for k, genes in enumerate(self._results.ranges):
-                self._write_genes(self._results.read_range("p_value", k), genes, run)
+                self._write_genes(self._results.read_range("p_value", k), genes, parallel_map)
 
-    def _write_genes(self, p_values: np.ndarray, genes: slice, run: Map) -> None:
+    def _write_genes(self, p_values: np.ndarray, genes: slice, parallel_map: Map) -> None:
         kept = None if self._kept is None else self._kept[:, genes]
         out = np.full(p_values.shape, np.nan)
-        of_families(p_values.T, out.T, None if kept is None else kept.T, self._family, run)
+        of_families(p_values.T, out.T, None if kept is None else kept.T, self._family, parallel_map)
         for row in range(len(out)):
             if kept is None:
                 self._column.write(int(self._starts[row]) + genes.start, out[row])

@@ -111,7 +111,9 @@ class FileColumn:
         write_at(self._file.fileno(), 8 * first, np.ascontiguousarray(values, np.float64))
 
 
-def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budget: int) -> None:
+def adjust(
+    p_values: PValues, fdr: Column, kernels: KernelSet, parallel_map: Map, *, budget: int
+) -> None:
     """Adjust the p-values of a table within a memory budget.
 
     Parameters
@@ -122,10 +124,10 @@ def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budg
         Receives the adjusted p-value of every position. If all p-values fit in the budget, each
         is written once; otherwise pieces are reread and rewritten as their values become known.
     kernels : KernelSet
-    run : Map
+    parallel_map : Map
         Spreads the work over threads.
     budget : int
-        Bytes that may be used, in addition to about 10 MiB per call in progress under `run`.
+        Bytes that may be used, in addition to about 10 MiB per call in progress.
 
     Raises
     ------
@@ -134,9 +136,9 @@ def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budg
     """
     n = p_values.n
     capacity = budget // (_BYTES if budget < _BYTES << 32 else _BYTES_OF_MANY)
-    table = _Table(p_values, fdr, run)
+    table = _Table(p_values, fdr, parallel_map)
     if n <= capacity:
-        table.write_all(kernels.benjamini_hochberg(table.read_all(), run))
+        table.write_all(kernels.benjamini_hochberg(table.read_all(), parallel_map))
         return
     n_smaller, ceiling = n, 1.0
     done: list[_Adjusted] = []
@@ -150,7 +152,7 @@ def adjust(p_values: PValues, fdr: Column, kernels: KernelSet, run: Map, *, budg
         values, places = table.exchange(done, batch)
         done = []  # free the results before the kernel set needs memory
         values = kernels.benjamini_hochberg(
-            values, run, n_tests=n, n_smaller=n_smaller, ceiling=ceiling
+            values, parallel_map, n_tests=n, n_smaller=n_smaller, ceiling=ceiling
         )
         ceiling = float(values.min())
         done.append(_Adjusted(batch, values, places))
@@ -195,8 +197,8 @@ class _Adjusted:
 class _Table:
     """P-values and their results, visited piece by piece."""
 
-    def __init__(self, p_values: PValues, fdr: Column, run: Map) -> None:
-        self._p_values, self._fdr, self._run = p_values, fdr, run
+    def __init__(self, p_values: PValues, fdr: Column, parallel_map: Map) -> None:
+        self._p_values, self._fdr, self._run = p_values, fdr, parallel_map
         n = p_values.n
         self._pieces = [(first, min(first + _PIECE, n)) for first in range(0, n, _PIECE)]
         self._n_written = np.zeros(len(self._pieces), np.int64)

@@ -160,7 +160,7 @@ def test_blocks_in_flight_are_bounded(monkeypatch):
     source = from_dask(blocks(values, (10, 7)), what="X")
     monkeypatch.setattr(dask_array.DaskBlocks, "compute", spy)
     with ThreadPoolExecutor(3) as pool:
-        reading = Reading(run=pool_map(pool), n_threads=3)
+        reading = Reading(parallel_map=pool_map(pool), n_threads=3)
         with source.open([0, 10, 20], TINY, reading) as reader:
             assert reader.read(0).n_genes == 10
     assert 1 <= most[0] <= 3

@@ -77,7 +77,7 @@ def test_several_threads_read_an_open_file(tmp_path):
         open_dataset(file, "g") as dataset,
         ThreadPoolExecutor(8) as pool,
     ):
-        reading = Reading(run=pool_map(pool), n_threads=8)
+        reading = Reading(parallel_map=pool_map(pool), n_threads=8)
         with dataset.source.open([0, 20, 40], 1, reading) as reader:
             assert reader.read(1).n_genes == 20
         np.testing.assert_array_equal(read_back(dataset.source, [0, 20, 40], 1), values)

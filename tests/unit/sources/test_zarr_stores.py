@@ -177,7 +177,7 @@ def test_several_threads_read_at_once(tmp_path):
         source = from_node(write(tmp_path / "a.zarr", values, layout, chunks=(50, 8)), what="X")
         edges = list(range(0, 41, 4))
         with ThreadPoolExecutor(8) as pool, ThreadPoolExecutor(4) as outer:
-            reading = Reading(run=pool_map(pool), n_threads=8)
+            reading = Reading(parallel_map=pool_map(pool), n_threads=8)
             with source.open(edges, TINY, reading) as reader:
                 barrier = threading.Barrier(4)
 
