@@ -93,7 +93,6 @@ def command(
     verbose: o.Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
-    **statistic_options: Any,
 ) -> None:
     """A screen in, how well its p-values are calibrated out."""
     started = time.perf_counter()

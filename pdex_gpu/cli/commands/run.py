@@ -44,7 +44,6 @@ def command(
     verbose: o.Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
-    **statistic_options: Any,
 ) -> None:
     """A file in, a file out."""
     started = time.perf_counter()
