@@ -18,16 +18,16 @@ _UNITS = {
     "start": ("s", 1.0, "opening the file, reading labels"),
     "read_stored": ("ns per byte in the file", 1e9, "reading, decompressing"),
     "read_decoded": ("ns per byte decoded", 1e9, "the same, checking, narrowing"),
-    "split": ("ns an entry", 1e9, "numbering values, putting entries to ranges"),
-    "gather": ("ns an entry", 1e9, "putting a range together"),
-    "pack": ("ns an entry", 1e9, "counting, checking, to gene and group"),
+    "split": ("ns per entry", 1e9, "numbering values, putting entries to ranges"),
+    "gather": ("ns per entry", 1e9, "putting a range together"),
+    "pack": ("ns per entry", 1e9, "counting, checking, to gene and group"),
     "visit": ("ns per cell and range", 1e9, "finding a cell's entries"),
-    "rank": ("ns a nonzero", 1e9, "sorting, ranking, moments"),
+    "rank": ("ns per nonzero", 1e9, "sorting, ranking, moments"),
     "judge": ("ns per pair", 1e9, "statistic, p-value, storing"),
     "scratch": ("ns per byte, wall", 1e9, "scratch file, written and read"),
     "store": ("ns per byte, wall", 1e9, "files of ranges, brought to the disk"),
     "finish": ("ns per row", 1e9, "FDR; in memory changes, too"),
-    "write": ("ns a value, wall", 1e9, "Parquet, one thread"),
+    "write": ("ns per value, wall", 1e9, "Parquet, one thread"),
 }
 
 NONE_YET = "No run has been recorded yet.\n"
