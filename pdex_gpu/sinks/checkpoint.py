@@ -344,7 +344,7 @@ class Checkpoint:
                 f"format {found['format']}; this version writes format {_FORMAT}. Continue with "
                 f"that version. {_ADVICE}"
             )
-        found = _json(self.folder, _RUN, canonical=bool, parallel_map=dict)
+        found = _json(self.folder, _RUN, canonical=bool, run=dict)
         differing = differences(found["run"], self._identity)
         if differing:
             more = len(differing) - _MOST_SHOWN
