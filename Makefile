@@ -1,14 +1,15 @@
 # make demo   simulate a screen, run differential expression on it, show the strongest hits
-# make test   lint, type check and test
+# make check  lint, types, import layers and the quick tests: while you work, two minutes
+# make test   lint and test: before you send a change, six minutes
 #
-# Both need Python 3.11 to 3.14 and pip, and make their own environment in .venv.
+# All need Python 3.11 to 3.14 and pip, and make their own environment in .venv.
 # Choose an interpreter with PYTHON: make test PYTHON=python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
+.PHONY: help demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,8 +22,9 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,5p
-	@echo "also: make lint, make docs, make test-slow, make test-hostile, make test-peers, make test-cupy, make test-images, make test-gpu,"
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,6p
+	@echo "also: make lint, make docs, make test-all, make test-thorough, make test-hostile, make test-peers, make test-cupy,"
+	@echo "make test-images, make test-slow, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
 	@echo "make bench-scaling (benchmarks/scaling.py)"
@@ -73,18 +75,34 @@ $(VENV)/.browser: $(BIN)/python
 	fi; \
 	touch $@
 
-test: lint $(VENV)/.browser
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not hostile and not image" $(PYTEST_ARGS)
+# What `make test` leaves out, and `make test-all` runs by the other targets.
+LEFT_OUT := thorough or hostile or slow or image
 
-# What continuous integration runs.
-test-all: test test-hostile test-peers test-cupy test-images
+# A file goes to one worker, which makes what its tests share once.
+WORKERS_BY_FILE = -n $(WORKERS) --dist loadfile
+
+# The inner loop: every kernel set but the emulated devices.
+check: lint
+	$(BIN)/python -m pytest $(WORKERS_BY_FILE) -m "not ($(LEFT_OUT))" -k "not emulated" \
+		tests/unit tests/contract $(PYTEST_ARGS)
+
+test: lint $(VENV)/.browser
+	$(BIN)/python -m pytest $(WORKERS_BY_FILE) -m "not ($(LEFT_OUT))" $(PYTEST_ARGS)
+
+# What continuous integration runs. No test is run twice.
+test-all: test test-thorough test-hostile test-peers test-cupy test-images
+
+# More of what other tests try.
+test-thorough: $(VENV)/.test $(VENV)/.browser
+	$(BIN)/python -m pytest -n $(WORKERS) -m "thorough and not (hostile or slow or image)" \
+		$(PYTEST_ARGS)
 
 # Hostile calls, files and faults from a generator; PDEX_GPU_HOSTILE_CASES, _FILES and _FAULTS say
 # how many. Any of them by number: `python -m hostile --help`, in tests/support.
 test-hostile: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m hostile $(PYTEST_ARGS)
 
-# What takes long and is left out of `make test`.
+# What takes minutes each, and no other target runs.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
 

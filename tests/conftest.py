@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,26 @@ def _find(folder: str) -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.hookimpl(tryfirst=True)  # before items are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as thorough the cases of a sampled test that are not part of the sample."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        sampled = item.get_closest_marker("sampled")
+        if sampled and not item.get_closest_marker("gpu"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % sampled.kwargs["every"]:
+                item.add_marker(pytest.mark.thorough)
+            seen[test] += 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collection() -> None:
+    """Spare collections, of which some tests make hundreds, a look at what is there already."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

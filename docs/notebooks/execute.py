@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SECONDS_A_CELL = 180
+SECONDS_A_CELL = 600
 
 
 def execute(path: Path, folder: Path) -> Any:

@@ -17,7 +17,7 @@ from pdex_gpu.cli import main
 from pdex_gpu.cli.app import make_app
 from pdex_gpu.cli.commands.plan import _duration
 from pdex_gpu.engines import memory_model, plan
-from pdex_gpu.estimation import benchmark
+from pdex_gpu.estimation import benchmark, estimate
 from pdex_gpu.estimation.model import PHASES, MachineRates
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 from pdex_gpu.utils.exit_codes import Exit
@@ -64,7 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_parameter_is_an_option():
     """Rates are no text, and nothing is shown or written."""
-    known = inspect.signature(pdex_gpu.estimation.estimate.estimate).parameters
+    known = inspect.signature(estimate.estimate).parameters
     params = {param.name for param in make_app().commands["plan"].params}
     renamed = {"file": "data", "output": "out", "dask_workers": "workers", "no_timing": "timing"}
     without = {"rates", "client", "force", "restart", "progress", "test_options"}

@@ -59,7 +59,7 @@ def command_line(*arguments: object, seconds: str) -> subprocess.CompletedProces
         env=os.environ | {STUCK_SECONDS: seconds},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

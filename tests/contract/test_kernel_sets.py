@@ -639,6 +639,7 @@ def test_many_distinct_values(kernels: ModuleType, comparison: str) -> None:
         np.testing.assert_allclose(a2, expected, rtol=1e-10, err_msg=variant)
 
 
+@pytest.mark.thorough
 def test_placements_beyond_int64(kernels: ModuleType) -> None:
     # The reference counts with Python's integers, and slowly.
     half = 2_500 if kernels.name == "numpy" else 2_500_000
@@ -658,6 +659,7 @@ def test_placements_beyond_int64(kernels: ModuleType) -> None:
         assert found.reference[-1] == float(of_reference)
 
 
+@pytest.mark.thorough
 def test_tie_terms_beyond_int64(kernels: ModuleType) -> None:
     n_cells, n_ref = 2_200_000, 1_000_000
     values = np.zeros((n_cells, 1), np.float32)
@@ -693,6 +695,7 @@ def exact_sums(own_counts: np.ndarray, other_counts: np.ndarray) -> tuple[int, i
     return u2, ties, of_target, of_other
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("comparison", ["reference", "rest", "background"])
 def test_more_than_two_million_cells(kernels: ModuleType, comparison: str) -> None:
     """Sums of whole numbers beyond int64 and 2**53: rounded once, the same bits everywhere."""
@@ -735,6 +738,7 @@ def test_more_than_two_million_cells(kernels: ModuleType, comparison: str) -> No
                     assert placed.reference[t, j] == float(of_other)
 
 
+@pytest.mark.thorough
 def test_more_groups_than_16_bits_count(kernels: ModuleType) -> None:
     rng = np.random.default_rng(14)
     n_groups, n_ref = 66_000, 50

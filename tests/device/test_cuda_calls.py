@@ -6,13 +6,12 @@ whatever the memory, the chunks, the threads and the storage.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,15 +47,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pdex_gpu.errors.ScaleWarning")
 METRICS = ["wilcoxon", "t-test", "anderson"]
 N_CELLS, N_GENES = 700, 29
 GROUPS = ["t00", "t01", "t02", "t03"]  # t04 is left out
-HANGING = 120  # seconds
-
-
-@pytest.fixture(autouse=True)
-def no_hanging() -> Iterator[None]:
-    """A test that hangs ends its process, with the tracebacks of all threads."""
-    faulthandler.dump_traceback_later(HANGING, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 def make_counts() -> np.ndarray:
@@ -105,15 +95,6 @@ def assert_same(found: DEResult, expected: DEResult) -> None:
         assert found[column].tobytes() == expected[column].tobytes(), column
 
 
-@pytest.fixture
-def quick_collection() -> Iterator[None]:
-    """What is there already is not looked at again by hundreds of collections."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def assert_memory_is_free(cuda: EmulatedCuda) -> None:
     gc.collect()
     assert [device.bytes_in_use for device in cuda.opened] == [0] * len(cuda.opened)
@@ -143,6 +124,7 @@ def plain() -> Plain:
 # --- against the CPU -------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("values", MATRICES)
 def test_gives_the_bits_of_the_cpu(plain: Plain, values: str, metric: str) -> None:
@@ -192,6 +174,7 @@ STORAGE = {
 }
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("values", ["counts", "log", "int64"])
 @pytest.mark.parametrize("storage", STORAGE)
 def test_storage_in_memory(
@@ -203,6 +186,7 @@ def test_storage_in_memory(
     assert_memory_is_free(emulated_cuda)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "int64",
                                    "uint64", "float64"])  # fmt: skip
 def test_counts_of_any_dtype(plain: Plain, emulated_cuda: EmulatedCuda, dtype: str) -> None:
@@ -216,6 +200,7 @@ def test_truth_values(emulated_cuda: EmulatedCuda) -> None:
         assert_same(run(matrix), run(np.float32(COUNTS > 1)))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("opened", ["path", "backed"])
 @pytest.mark.parametrize("storage", ["CSR", "CSC", "dense"])
 def test_storage_in_a_file(
@@ -232,6 +217,7 @@ def test_storage_in_a_file(
         data.file.close()
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize(
     "options",
     [
@@ -266,6 +252,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("shapes", SHAPES)
 def test_shapes(plain: Plain, emulated_cuda: EmulatedCuda, shapes: str) -> None:
     emulated_cuda.shapes = SHAPES[shapes]
@@ -275,6 +262,7 @@ def test_shapes(plain: Plain, emulated_cuda: EmulatedCuda, shapes: str) -> None:
     assert_memory_is_free(emulated_cuda)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_order_in_which_threads_run(
     plain: Plain, emulated_cuda: EmulatedCuda, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -302,6 +290,7 @@ def test_calls_from_several_threads(plain: Plain, emulated_cuda: EmulatedCuda) -
 # --- little memory ---------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("n_workers", [1, 2])
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 @pytest.mark.parametrize("metric", METRICS)
@@ -357,6 +346,7 @@ def uneven() -> np.ndarray:
     return values
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", ["csr", "csc"])
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_ranges_are_halved_where_memory_is_little(
@@ -373,6 +363,7 @@ def test_ranges_are_halved_where_memory_is_little(
     assert_memory_is_free(emulated_cuda)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_ranges_are_halved_by_faults(
@@ -393,6 +384,7 @@ def test_ranges_are_halved_by_faults(
     assert_same(found, expected)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("metric", METRICS)
 def test_slices_are_halved(
@@ -430,13 +422,13 @@ def run_small(metric: str, **options: Any) -> DEResult:
     return run(screen(matrix, CODES[SOME]), metric, groups=None, **options)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("metric", "n_workers", "times", "step"),
     [("wilcoxon", 1, 1, 1), ("anderson", 2, 2, 2), ("t-test", 2, 3, 3)],
 )
 def test_every_allocation_may_fail(
     emulated_cuda: EmulatedCuda,
-    quick_collection: None,
     caplog: pytest.LogCaptureFixture,
     metric: str,
     n_workers: int,
@@ -529,9 +521,7 @@ def test_a_run_that_starts_over_finds_the_device_empty(emulated_cuda: EmulatedCu
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_lost_device_raises(
-    emulated_cuda: EmulatedCuda, quick_collection: None, metric: str
-) -> None:
+def test_a_lost_device_raises(emulated_cuda: EmulatedCuda, metric: str) -> None:
     options = {"n_workers": 2, "gene_chunk_size": 6}
     run_small(metric, **options)
     n_launches = sum(emulated_cuda.opened[-1].launches.values())
@@ -551,6 +541,7 @@ def test_a_device_lost_before_it_is_opened(emulated_cuda: EmulatedCuda) -> None:
         run_small("wilcoxon")
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize(
     ("fault", "code", "says"),
@@ -678,6 +669,7 @@ IN_PLACE = {name: STORAGE[name] for name in ("C", "F", "CSC", "CSC int64", "CSR 
 }
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("storage", IN_PLACE)
 @pytest.mark.parametrize("values", ["log", "int64"])
 def test_input_on_the_device_is_used_in_place(

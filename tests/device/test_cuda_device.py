@@ -277,8 +277,8 @@ class FakeCupy(SimpleNamespace):
 def imported(monkeypatch: pytest.MonkeyPatch):
     """The module, imported now; gone after the test."""
     monkeypatch.setitem(sys.modules, MODULE, None)
-    monkeypatch.setattr(package, "device", None, raising=False)
-    del sys.modules[MODULE], package.device
+    monkeypatch.setattr(package, "cupy_device", None, raising=False)
+    del sys.modules[MODULE], package.cupy_device
     return importlib.import_module(MODULE)
 
 

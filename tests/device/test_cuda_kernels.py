@@ -118,6 +118,7 @@ def make_keys(kind: str, n: int, dtype: str, rng: np.random.Generator) -> np.nda
 KINDS = ["random", "equal", "reversed", "sorted", "all max", "ends", "few"]
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("most", ["a warp", "a tile", "all"])
 @pytest.mark.parametrize("dtype", ["int32", "uint64"])
@@ -216,6 +217,7 @@ def assert_agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
 
 
 # Most keys of a reference in shared memory: 2,048 of 32 bits and 1,024 of 64 bits with SMALL.
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("n_reference", [1, 31, 1023, 1024, 1025, 2047, 2048, 2049, 5000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_references_beyond_shared_memory(n_reference: int, dtype: str) -> None:
@@ -381,6 +383,7 @@ def compare(case: Case, contrasts: list[Contrast], shapes: str | Shapes = "small
     return kernels
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("shapes", ["small", "default"])
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint32", "float64"])
 def test_contrasts(dtype: str, shapes: str) -> None:
@@ -392,6 +395,7 @@ def test_contrasts(dtype: str, shapes: str) -> None:
     compare(case, contrasts + [contrast_of(case.design, g, "rest") for g in rests], shapes)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("shapes", ["small", "default"])
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint32", "float64"])
 def test_targets_that_overlap(dtype: str, shapes: str) -> None:
@@ -424,6 +428,7 @@ def test_any_contrast(sizes: list[int], dtype: str, seed: int, data: st.DataObje
 
 
 # Tiles of 1,024 keys of 32 bits and 512 of 64 bits: one tile, several, merged once to three times.
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("n_cells", [511, 1000, 1025, 2048, 2100, 5000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_pools_of_several_tiles(dtype: str, n_cells: int) -> None:
@@ -452,6 +457,7 @@ def test_pools_of_several_tiles(dtype: str, n_cells: int) -> None:
 
 
 # Prefix sums keep one of 8; 32 of these are a warp's share, and 96 a block's with SMALL.
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("n_distinct", [1, 2, 7, 8, 9, 255, 256, 257, 767, 768, 769, 1600])
 def test_distinct_values_of_a_pool(n_distinct: int) -> None:
     rng = np.random.default_rng(n_distinct)
@@ -464,6 +470,7 @@ def test_distinct_values_of_a_pool(n_distinct: int) -> None:
     compare(case, [contrast_of(case.design, [0, 1, 2], "rest")])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("against", ["reference", "rest"])
 @pytest.mark.parametrize("values", ["one tie of nearly all", "no ties", "halves"])
 def test_anderson_darling_of_100_000_cells(values: str, against: str) -> None:
@@ -512,6 +519,7 @@ def test_placements_beyond_64_bits() -> None:
     assert distances.below[0, 0] == 0
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("shapes", SHAPES)
 def test_shapes_change_no_bit_of_a_pool(shapes: str, seed: int) -> None:
@@ -584,6 +592,7 @@ def test_targets_of_a_large_contrast_are_shared_out() -> None:
         assert_pairs_agree({name: a[g : g + 1] for name, a in found.items()}, expected)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("against", ["reference", "rest", "complement"])
 @pytest.mark.parametrize("n_cells", [300, 3000])
 def test_memory_of_a_slice_is_foreseen(n_cells: int, against: str) -> None:
@@ -636,6 +645,7 @@ def test_memory_that_runs_out_while_a_pool_is_made() -> None:
 # --- Anderson-Darling ------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("n_targets", [1, 31, 33])
 @pytest.mark.parametrize("n_distinct", [1, 2, 31, 32, 33, 64, 65, 700])
 def test_anderson_darling_around_a_warp(n_distinct: int, n_targets: int) -> None:
@@ -657,6 +667,7 @@ def test_anderson_darling_around_a_warp(n_distinct: int, n_targets: int) -> None
     assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 3))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("values", ["one tie of nearly all", "no ties", "halves"])
 def test_anderson_darling_with_huge_ties_and_none(values: str) -> None:
     rng = np.random.default_rng(8)
@@ -682,6 +693,7 @@ def test_anderson_darling_with_huge_ties_and_none(values: str) -> None:
 # --- moments ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("n", [33, 1023, 1024, 1025, 3000])
 def test_moments_do_not_depend_on_the_order_of_the_cells(n: int) -> None:
     """Sums whose last bits depend on the order of additions: keys are sorted first."""
@@ -721,6 +733,7 @@ def test_logarithms(dtype: str) -> None:
     np.testing.assert_allclose(found["mean_log1p"], expected["mean_log1p"], rtol=1e-12)
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("shapes", SHAPES)
 def test_neither_threads_nor_shapes_change_a_bit(shapes: str, seed: int) -> None:
@@ -736,6 +749,7 @@ def test_neither_threads_nor_shapes_change_a_bit(shapes: str, seed: int) -> None
 
 
 # Tiles of 512 p-values; passes of merging: 0, 1, 2, 3.
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("n", [1, 2, 31, 33, 511, 512, 513, 1023, 1024, 1025, 1537, 2049, 2600])
 @pytest.mark.parametrize("shapes", ["small", "one warp", "192 threads"])
 def test_fdr_around_tiles(shapes: str, n: int) -> None:
@@ -788,6 +802,7 @@ def test_many_groups_and_few_genes() -> None:
             assert (sums.u2[target, j], sums.ties[target, j]) == (u2, ties)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("n_minor", "dtype"), [(65_535, "u2"), (65_536, "u2"), (65_537, "i4"), (70_001, "i4")]
 )
@@ -823,6 +838,7 @@ def test_indices_on_both_sides_of_16_bits(form: str, n_minor: int, dtype: str) -
     np.testing.assert_array_equal(moments.n_expressed, expected)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("form", ["rows", "columns", "dense"])
 @pytest.mark.parametrize("buffer_bytes", [40, 56, 1000])
 def test_buffers_that_divide_nothing(form: str, buffer_bytes: int) -> None:
@@ -837,6 +853,7 @@ def test_buffers_that_divide_nothing(form: str, buffer_bytes: int) -> None:
         assert found[name].tobytes() == array.tobytes(), name
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("n_entries", [8191, 8192, 8193, 40_000])
 def test_a_gene_in_several_pieces(n_entries: int) -> None:
     """Columns are cut into pieces of 8,192 entries; a gene of 10 million has 1,221 of them."""

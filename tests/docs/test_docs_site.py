@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         folder.mkdir()
     except FileExistsError:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 1800
         while not done.exists():
             assert time.monotonic() < deadline, "the site is not built by another process"
             time.sleep(0.2)

@@ -65,6 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
 # --- carrying on ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("n_done", range(N_RANGES + 1))
 def test_a_failure_in_any_range(tmp_path, monkeypatch, whole, suffix, n_done):
@@ -258,6 +259,7 @@ def test_progress_counts_what_was_done(tmp_path):
 # --- stopped while writing ------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("error", [Stop(), KeyboardInterrupt(), SystemExit(143)], ids=repr)
 @pytest.mark.parametrize("there_before", [False, True])
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -502,6 +504,7 @@ OTHERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("options", "says"), OTHERS, ids=[says for _, says in OTHERS])
 @pytest.mark.parametrize("there_before", [False, True])
 def test_another_call_is_refused(tmp_path, whole, options, says, there_before):
@@ -676,6 +679,7 @@ def test_bad_values_leave_nothing(tmp_path):
     assert out.read_text() == "precious"
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("there_before", [False, True])
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 19, 20, 21, 22])

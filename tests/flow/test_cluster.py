@@ -104,6 +104,7 @@ def expected() -> Callable[..., Any]:
 # --- the same bits ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_storage(each_client: Any, storage: str, files: Any, expected: Any):
     found = run(files(storage), each_client)
@@ -112,12 +113,14 @@ def test_every_storage(each_client: Any, storage: str, files: Any, expected: Any
     assert found.provenance["backend"] == "cpu"
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("storage", ["h5ad csr", "h5ad csc", "dask grid", "memory csr"])
 @pytest.mark.parametrize("metric", ["anderson", "t-test", "ks"])
 def test_every_test(client: Any, storage: str, metric: str, files: Any, expected: Any):
     assert_same_bits(run(files(storage), client, metric=metric), expected(metric=metric))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("chunk", [1, 2, 9])
 @pytest.mark.parametrize(
     "storage", ["h5ad csr", "h5ad dense rows", "zarr csc", "zarr dense", "dask grid"]
@@ -140,6 +143,7 @@ def test_the_same_file_from_any_cluster(files: Any, expected: Any, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}{suffix}" for n in N_WORKERS]
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize(
     "options",
     [
@@ -321,7 +325,7 @@ def test_nothing_is_left_on_workers(files: Any, monkeypatch: pytest.MonkeyPatch)
         run(files("h5ad csr"), client)
         with pytest.raises(DataError):
             run(screen(sparse.csr_matrix(np.full((len(LABELS), 9), np.nan, np.float32))), client)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 600
         while is_any_open() and time.monotonic() < until:  # tasks that were under way
             time.sleep(0.01)
         assert not is_any_open()

@@ -52,12 +52,14 @@ def run(data: Any, client: Any = None, **options: Any) -> Any:
     return pdex_gpu.differential_expression(data, GROUPBY, **options)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_storage(client: Any, storage: str, tmp_path: Path):
     data = STORAGE[storage](logged(), tmp_path)
     assert_same_bits(run(data, client), run(screen(sparse.csr_matrix(logged()))))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", ["wilcoxon", "anderson", "t-test", "ks"])
 def test_results_in_a_file(client: Any, metric: str, tmp_path: Path):
     data = STORAGE["h5ad csr"](counts(), tmp_path)
@@ -99,6 +101,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("metric", ["wilcoxon", "ks", "anderson", "t-test"])
 @pytest.mark.parametrize("storage", ["h5ad csr", "zarr csc", "h5ad dense", "dask rows csr"])
 def test_cpu_and_emulated_gpu_workers(mixed: Any, storage: str, metric: str, tmp_path: Path):
@@ -187,7 +190,7 @@ def kill_a_worker(client: Any, rng: random.Random, killed: list[int]) -> None:
 
 def wait_for_another(client: Any, killed: int) -> None:
     """Wait until two workers run, none of them the one that was killed."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         pids = list(client.run(os.getpid, on_error="ignore").values())
         if len(pids) == 2 and killed not in pids:
@@ -216,7 +219,7 @@ def killed_in(stage: str, larger: Path, whole: bytes, folder: Path, times: int) 
                     threading.Timer(delay, kill).start()
 
             assert compare(larger, client, folder / f"{i}.parquet", progress=report) == whole
-            until = time.monotonic() + 20
+            until = time.monotonic() + 600
             while len(killed) < 2 and time.monotonic() < until:
                 time.sleep(0.01)
             assert len(killed) == 2
@@ -226,6 +229,7 @@ def killed_in(stage: str, larger: Path, whole: bytes, folder: Path, times: int) 
         )
 
 
+@pytest.mark.sampled(every=2)
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_a_worker_is_killed(stage: str, larger: Path, whole: bytes, tmp_path: Path):
@@ -276,7 +280,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
                "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]  # fmt: skip
     processes = [start(command, cwd=folder)]
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         address = ""
         while not address and time.monotonic() < until:
             time.sleep(0.05)
@@ -286,7 +290,7 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
                   "--no-dashboard", "--no-nanny", "--local-directory", str(folder)]  # fmt: skip
         processes += [start(worker, cwd=folder) for _ in range(2)]
         with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=600)
         yield address, processes[0]
     finally:
         for process in processes:
@@ -295,12 +299,13 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
         file.unlink(missing_ok=True)
 
 
+@pytest.mark.sampled(every=2)
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_the_scheduler_is_lost(
     stage: str, larger: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pdex_gpu.engines.dask.connect._TIMEOUT", 4.0)
+    monkeypatch.setattr("pdex_gpu.engines.dask.connect._TIMEOUT", 15.0)
     out = tmp_path / "de.parquet"
     folder = tmp_path / "cluster"
     folder.mkdir()
@@ -368,6 +373,7 @@ def storage(tmp_path: Path) -> Iterator[Callable[[str, int], str]]:
         server.server_close()
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 @pytest.mark.parametrize("kind", ["zarr csr", "zarr csc", "zarr dense"])
 def test_a_store_behind_a_url(client: Any, storage: Any, kind: str):
@@ -377,6 +383,7 @@ def test_a_store_behind_a_url(client: Any, storage: Any, kind: str):
     assert_same_bits(run(url, client), wanted)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 @pytest.mark.parametrize("kind", ["zarr csc", "zarr dense"])
 def test_storage_that_fails_half_way(client: Any, storage: Any, kind: str, tmp_path: Path):

@@ -86,6 +86,7 @@ def assert_numbers(result: pdex_gpu.DEResult, rows: list[brute_force.Row]) -> No
                 assert result["statistic"][t, g] == u[0][0]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("asked", ASKED)
@@ -520,6 +521,7 @@ def logged() -> np.ndarray:
     return np.log1p(values / (1 + values.sum(axis=1, keepdims=True)) * 300).astype(np.float32)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("design", "metric"), [(d, m) for d in DESIGNS for m in METRICS if (d, m) != ("strata", "ks")]
 )

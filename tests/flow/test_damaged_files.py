@@ -158,6 +158,7 @@ def test_the_files_are_sound(files):
             run(path, memory=memory)
 
 
+@pytest.mark.sampled(every=5)
 @in_every_way
 @pytest.mark.parametrize("which", ["first", "middle", "last"])
 @pytest.mark.parametrize(("layout", "name"), EACH_DATASET)
@@ -172,6 +173,7 @@ def test_a_chunk_that_does_not_decompress(copy, layout, name, which, opened, mem
     assert f"from byte {info.byte_offset} of the file" in text
 
 
+@pytest.mark.sampled(every=5)
 @in_every_way
 @pytest.mark.parametrize(("layout", "name"), EACH_DATASET)
 @pytest.mark.parametrize("filters", ["gzip", "fletcher32"])
@@ -187,6 +189,7 @@ def test_a_wrong_checksum(copy, filters, layout, name, opened, memory):
     assert ("does not decompress" if filters == "gzip" else "checksum is wrong") in text
 
 
+@pytest.mark.sampled(every=5)
 @in_every_way
 @pytest.mark.parametrize(("layout", "name"), EACH_DATASET)
 @pytest.mark.parametrize("extra", [-8, 8], ids=["short", "long"])
@@ -205,6 +208,7 @@ def change(path: Path, name: str, at: int, value: int) -> None:
         file[name][at] = value
 
 
+@pytest.mark.sampled(every=5)
 @in_every_way
 @pytest.mark.parametrize("bad", [-1, "limit", 70_000])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
@@ -225,6 +229,7 @@ def test_indices_out_of_range(copy, layout, place, bad, opened, memory):
     )
 
 
+@pytest.mark.sampled(every=5)
 @in_every_way
 @pytest.mark.parametrize("repeated", [True, False], ids=["repeated", "falling"])
 @pytest.mark.parametrize("place", ["first", "border", "last"])
@@ -248,6 +253,7 @@ def test_indices_that_do_not_ascend_are_sorted(copy, layout, place, repeated, op
     gc.collect()
 
 
+@pytest.mark.sampled(every=3)
 @in_every_way
 @pytest.mark.parametrize("layout", SPARSE)
 @pytest.mark.parametrize(
@@ -275,6 +281,7 @@ def test_indptr_that_does_not_match(copy, layout, fault, says, opened, memory):
     assert says in text
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("memory", [SMALL, LARGE])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_truncated_file(copy, layout, memory):
@@ -347,6 +354,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("fault", SAYS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize(("when", "filters", "opened", "memory"), WAYS)
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -423,6 +423,7 @@ def test_the_matrix_is_not_modified(how, metric):
         assert_same_bits(result, expected)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", ["cpu", "numpy"])
 @pytest.mark.parametrize("how", [*MEMORY, "messy csr", "messy csc"])
 def test_read_only_arrays_are_accepted(how, backend):

@@ -26,10 +26,9 @@ from pdex_gpu.backends.registry import (
     on_host,
 )
 from pdex_gpu.cli import main
-from pdex_gpu.cli import options as cli_options
 from pdex_gpu.doctor import backends as doctor_backends
 from pdex_gpu.errors import BackendError, OptionError
-from pdex_gpu.pipeline import execute
+from pdex_gpu.pipeline import into_file
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 
 OPENED: list[tuple[AskedDevices, AskedMemory]] = []
@@ -158,8 +157,8 @@ def test_it_is_in_the_identity_and_in_the_report(
         sys.modules, "maker_of_abaci", types.SimpleNamespace(__name__="maker", __version__="3.1")
     )
     made = []
-    real = execute.run_identity
-    monkeypatch.setattr(execute, "run_identity", lambda *a: made.append(real(*a)) or made[-1])
+    real = into_file.run_identity
+    monkeypatch.setattr(into_file, "run_identity", lambda *a: made.append(real(*a)) or made[-1])
     result = run(screen, backend="abacus", out=tmp_path / "de.parquet")
     (identity,) = made
     assert (identity["backend"], identity["device"]) == ("abacus", "an abacus")
@@ -173,7 +172,7 @@ def test_it_is_in_the_identity_and_in_the_report(
 def test_the_command_line_has_it(
     screen: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli_options.backends()[-1] == "abacus"
+    assert names()[-1] == "abacus"
     assert main(["backends"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.split() == ["abacus", "yes", "an", "abacus", "wood", "is", "always", "there"]
@@ -204,7 +203,7 @@ def test_it_is_taken_by_name_or_variable_and_not_by_auto(monkeypatch: pytest.Mon
     assert on_host().name == "cpu"
     with pytest.raises(OptionError, match=r"Unknown backend 'abacos'\. Did you mean 'abacus'\?"):
         choose_backend("abacos")
-    with pytest.raises(OptionError, match="device=0 chooses among CUDA devices, but backend='aba"):
+    with pytest.raises(OptionError, match="device=0 selects a CUDA device, but backend='aba"):
         choose_backend("abacus", 0)
     monkeypatch.setenv(ENVIRONMENT, "abacus")
     assert choose_backend().reason == f"{ENVIRONMENT}=abacus was requested"

@@ -17,7 +17,7 @@ from brute_force import BACKENDS, counts, frame, rows_of, run, screen
 
 import pdex_gpu
 from pdex_gpu.cli import main
-from pdex_gpu.cli.options import _complete_columns
+from pdex_gpu.cli.kinds import _complete_columns
 from pdex_gpu.columns import registry
 from pdex_gpu.columns.at_end import EndValues
 from pdex_gpu.columns.base import AtEnd, Column, GeneByGene, Needs
@@ -117,7 +117,7 @@ def expected(**asked: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test"])
 @pytest.mark.parametrize("asked", [{}, {"comparison": "rest"}], ids=str)
-def test_values(asked: dict[str, Any], metric: str, backend: str) -> None:
+def significance(asked: dict[str, Any], metric: str, backend: str) -> None:
     result, _ = run(columns=NAMES, metric=metric, backend=backend, **asked)
     assert result.columns[-len(NAMES) :] == tuple(NAMES)
     for name, values in expected(**asked).items():

@@ -27,7 +27,7 @@ from pdex_gpu.design.comparisons import (
 from pdex_gpu.design.comparisons.registry import _REGISTERED
 from pdex_gpu.engines.dask import worker_state
 from pdex_gpu.errors import LabelError, OptionError
-from pdex_gpu.pipeline import execute
+from pdex_gpu.pipeline import into_file
 from pdex_gpu.utils.exit_codes import Exit
 
 BACKEND = "cpu"
@@ -134,7 +134,7 @@ def test_an_instance_with_options_of_its_own():
     assert found.provenance["comparison"] == "next"
     pairs = [("d", "a"), ("b", "a")]
     assert_same_bits(run(comparison=Pairs(pairs)), run(comparison="pairs", pairs=pairs))
-    with pytest.raises(OptionError, match="pairs= goes with comparison='pairs'"):
+    with pytest.raises(OptionError, match="pairs= is only valid with comparison='pairs'"):
         run(comparison=Pairs(pairs), pairs=pairs)
 
 
@@ -146,7 +146,7 @@ def test_no_row_is_an_error_in_words_of_the_comparison():
 def test_its_own_check_is_asked():
     with pytest.raises(OptionError, match="groups= does not go with comparison='neighbours'"):
         run(comparison="neighbours", groups=["a"])
-    with pytest.raises(OptionError, match="pairs= goes with comparison='pairs'"):
+    with pytest.raises(OptionError, match="pairs= is only valid with comparison='pairs'"):
         run(comparison="next", pairs=[("a", "b")])
 
 
@@ -162,8 +162,8 @@ def test_it_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         identities.append(real(*arguments))
         return identities[-1]
 
-    real = execute.run_identity
-    monkeypatch.setattr(execute, "run_identity", spy)
+    real = into_file.run_identity
+    monkeypatch.setattr(into_file, "run_identity", spy)
     run(comparison="next", out=tmp_path / "r.parquet")
     assert pdex_gpu.open_result(tmp_path / "r.parquet").provenance["comparison"] == "next"
     assert [identity["comparison"] for identity in identities] == ["next"]
@@ -175,7 +175,7 @@ def test_workers_of_a_cluster_need_not_know_it(monkeypatch: pytest.MonkeyPatch, 
     sent = []
 
     def design_of(dataset: Any, settings: Any) -> Any:
-        sent.append(settings.comparison)
+        sent.append(settings.comparison.comparison)
         return real(dataset, settings)
 
     real = worker_state.design_of
@@ -190,7 +190,7 @@ def test_workers_of_a_cluster_need_not_know_it(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_calibration_refuses_it():
-    with pytest.raises(OptionError, match="comparison='next' does not go with calibrate"):
+    with pytest.raises(OptionError, match="comparison='next' is not supported by calibrate"):
         pdex_gpu.calibrate(screen(), "group", reference="a", comparison="next")
 
 

@@ -330,7 +330,7 @@ def test_without_a_device(
 
 def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=600, check=False,
         env=os.environ | environment,
     )  # fmt: skip
 

@@ -74,6 +74,7 @@ def opened(
         Options of ``Browser.new_context``.
     """
     inside = browser.new_context(viewport={"width": width, "height": height}, **context)
+    inside.set_default_timeout(300_000)  # on a machine that is busy, too
     page = inside.new_page()
     asked: list[str] = []
     said: list[str] = []
@@ -84,7 +85,7 @@ def opened(
         page.add_init_script(before)
     try:
         page.goto(path.as_uri() + address)
-        page.wait_for_selector(ready, state="attached", timeout=20_000)
+        page.wait_for_selector(ready, state="attached")
         yield page
         # The page itself, again if it is loaded anew; tables that are saved come from memory.
         own = path.as_uri()

@@ -33,7 +33,9 @@ KERNEL_SETS = [
     pytest.param("numpy", id="numpy"),
     pytest.param("cpu", id="cpu"),
     pytest.param("emulated", id="cuda-emulated", marks=needs_compiler),
-    pytest.param("emulated-small", id="cuda-emulated-small", marks=needs_compiler),
+    pytest.param(
+        "emulated-small", id="cuda-emulated-small", marks=[needs_compiler, pytest.mark.thorough]
+    ),
     pytest.param("cuda", id="cuda", marks=pytest.mark.gpu),
 ]
 

@@ -52,7 +52,7 @@ class EmulatedCuda:
         if self.n_devices == 1:
             return Probed(True, "emulated", (Device(None, "emulated device"),))
         if index is not None and index >= self.n_devices:
-            return Probed(False, f"there is no device {index}; there are {self.n_devices}.")
+            return Probed(False, f"there is no device {index}; available: {self.n_devices}.")
         return Probed(True, "emulated", (Device(index or 0, "emulated device"),))
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ def adata() -> ad.AnnData:
     return screen()[:, :30].copy()
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", CALLS)
 def test_as_pdex(name: str):
     """The columns, rows and numbers of pdex 0.1.28, on other versions of numpy and pandas.
@@ -111,6 +112,7 @@ def by_hand(adata: ad.AnnData, x: np.ndarray, groups: list[str]) -> pd.DataFrame
     return pd.concat(tables)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", ["memory", "csr file", "csc file", "zarr", "backed", "layer"])
 def test_where_data_come_from(adata: ad.AnnData, how: str, tmp_path: Path):
     """Exactly pydeseq2's numbers, wherever the counts are."""
@@ -337,6 +339,7 @@ def assert_alike(found: Model, expected: Model, labels: dict[str, Any] | None = 
         )
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("design", [None, "~target_gene + donor", "~C(target_gene) + C(donor)"])
 @pytest.mark.parametrize("column", GROUPBY)
@@ -392,6 +395,7 @@ def test_a_covariate(adata: ad.AnnData):
     np.testing.assert_array_equal(found.iloc[:, -2:], np.stack([donors, donors**2], axis=1))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", ["int", "nullable", "dates", "categories"])
 def test_the_table_has_labels_of_their_type(adata: ad.AnnData, kind: str):
     """The numbers of text, to the bit, and "0" finds 0."""

@@ -69,7 +69,7 @@ def test_an_option_is_given_once(screen: Any) -> None:
         cuda = Cuda(device=[0, 1], memory="40GB")
         with pytest.raises(OptionError, match=says + r".* says it, too\. Give one of them\.$"):
             pdex_gpu.differential_expression(screen, GROUPBY, backend=cuda, **options)
-    with pytest.raises(OptionError, match="device=0 chooses among CUDA devices, but backend='cpu'"):
+    with pytest.raises(OptionError, match="device=0 selects a CUDA device, but backend='cpu'"):
         pdex_gpu.differential_expression(screen, GROUPBY, backend=Cpu(), device=0)
 
 

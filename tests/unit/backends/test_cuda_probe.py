@@ -242,14 +242,14 @@ def test_a_library_that_is_no_driver(machine):
 
 def test_no_such_device(machine):
     machine(FakeLibrary(devices=(H200, K80)))
-    assert causes(2) == "there is no device 2; there are: 0 (NVIDIA H200), 1 (Tesla K80)"
+    assert causes(2) == "there is no device 2; available: 0 (NVIDIA H200), 1 (Tesla K80)"
     assert "there is no device -1" in causes(-1)
 
 
 def test_compute_capability(machine):
     opened = machine(FakeLibrary(devices=(K80,)))
     assert causes() == (
-        "Tesla K80, device 0 has compute capability 3.7, and 7.0 or later is needed"
+        "Tesla K80, device 0 has compute capability 3.7, but 7.0 or later is needed"
     )
     assert opened == []
 
@@ -359,10 +359,12 @@ def test_a_device_is_cuda_or_nothing(machine):
 @pytest.mark.parametrize("name", ["cpu", "numpy"])
 def test_a_device_of_another_backend(machine, monkeypatch, name):
     machine(FakeLibrary())
-    with pytest.raises(OptionError, match=rf"device=0 chooses .* but backend='{name}' was asked"):
+    with pytest.raises(
+        OptionError, match=rf"device=0 selects a CUDA device, but backend='{name}' was requested"
+    ):
         choose_backend(name, 0)
     monkeypatch.setenv(registry.ENVIRONMENT, name)
-    with pytest.raises(OptionError, match=f"but PDEX_GPU_BACKEND={name} was asked"):
+    with pytest.raises(OptionError, match=f"but PDEX_GPU_BACKEND={name} was requested"):
         choose_backend("auto", 0)
 
 

@@ -69,6 +69,7 @@ def expected_of(x: np.ndarray, y: np.ndarray, is_log1p: bool, pseudocount: float
     return found
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("exp_post_agg", [True, False])
 @pytest.mark.parametrize("scale", ["counts", "logs", "found to be logs", "counts called logs"])
@@ -167,6 +168,7 @@ def delong(x: np.ndarray, y: np.ndarray, level: float) -> tuple[float, float, fl
     return auroc, max(0.0, auroc - reach), min(1.0, auroc + reach)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test", "anderson", "ks"])
 @pytest.mark.parametrize("asked", ASKED)

@@ -141,6 +141,7 @@ def test_what_is_kept(design, filtered, scale, caplog):
     assert table["fdr"].notna().all()
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("filtered", [*FILTERS, "none"])
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.SkippedWarning")

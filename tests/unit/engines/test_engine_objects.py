@@ -10,13 +10,13 @@ from stored_screens import GROUPBY, REFERENCE, counts, screen
 
 import pdex_gpu
 from pdex_gpu.errors import ClusterError, OptionError
-from pdex_gpu.request.options import Settings
+from pdex_gpu.request.execution import Execution
 
 
 def test_a_cluster_may_be_named_by_an_object():
-    settings = Settings(GROUPBY, engine=pdex_gpu.Dask("tcp://host:8786"))
+    settings = Execution(engine=pdex_gpu.Dask("tcp://host:8786"))
     assert (settings.engine, settings.client) == ("dask", "tcp://host:8786")
-    settings = Settings(GROUPBY, engine=pdex_gpu.Dask())
+    settings = Execution(engine=pdex_gpu.Dask())
     assert (settings.engine, settings.client) == ("dask", None)
 
 

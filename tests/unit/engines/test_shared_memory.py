@@ -96,6 +96,7 @@ def run(data, *, engine="shared_memory", n_workers=1, **options):
 # --- the same results -----------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", MEMORY)
 def test_same_bits_as_threads(how, tmp_path, segments):
     adata = stored(how, logged(), tmp_path)
@@ -120,6 +121,7 @@ def test_same_bits_for_every_metric_and_kernel_set(options):
     assert_same_bits(run(adata, **options), run(adata, engine="threads", **options))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", ["strided", "view", "int64", "bool"])
 def test_same_bits_of_unusual_matrices(kind):
     values = counts()
@@ -371,7 +373,7 @@ def test_a_shared_memory_mount_that_is_really_too_small(tmp_path):
     )
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, str(path)],
-        capture_output=True, text=True, env=environment(), timeout=120, check=False,
+        capture_output=True, text=True, env=environment(), timeout=600, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
@@ -381,7 +383,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     path.write_text(script("call()\n"))
     done = subprocess.run(
         [sys.executable, str(path)],
-        capture_output=True, text=True, env=environment(), timeout=120, check=False,
+        capture_output=True, text=True, env=environment(), timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -395,7 +397,7 @@ def test_a_script_with_a_main_guard_runs_and_leaves_nothing(tmp_path):
     path.write_text(script("if __name__ == '__main__':\n    assert call().n_rows == 150\n"))
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
-        capture_output=True, text=True, env=environment(), timeout=120, check=False,
+        capture_output=True, text=True, env=environment(), timeout=600, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -24,7 +24,7 @@ def run(text: str, *how: str, given: str | None = None) -> subprocess.CompletedP
     path = os.pathsep.join([str(ROOT), str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-W", "error::UserWarning", *how],
-        input=given, capture_output=True, text=True, timeout=120, check=False,
+        input=given, capture_output=True, text=True, timeout=600, check=False,
         env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
 
@@ -223,7 +223,7 @@ _SHELL = 'exec "$0" -m pdex_gpu '
 def test_a_command_with_a_closed_stream(words):
     done = subprocess.run(
         ["bash", "-c", _SHELL + words, sys.executable],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -233,7 +233,7 @@ def test_a_command_with_a_closed_stream(words):
 def test_a_command_whose_output_is_full():
     done = subprocess.run(
         ["bash", "-c", _SHELL + "backends >/dev/full", sys.executable],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 6

@@ -81,8 +81,8 @@ def test_choices_in_types_are_those_of_the_library():
     from pdex_gpu.utils.progress import Progress
 
     names = {
-        "BackendOptions": BackendOptions, "Comparison": Comparison, "Progress": Progress,
-        "StatisticalTest": StatisticalTest, "Backend": Backend,
+        "Backend": Backend, "BackendOptions": BackendOptions, "Comparison": Comparison,
+        "Dask": pdex_gpu.Dask, "Progress": Progress, "StatisticalTest": StatisticalTest,
     }  # fmt: skip
     hints = get_type_hints(Options, localns=names)
     literals = {

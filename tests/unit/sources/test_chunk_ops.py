@@ -151,6 +151,7 @@ def test_a_kernel_set_finds_the_fault_in_a_half(kernels, row):
     assert faults
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_halves_give_the_results_of_the_whole(kernels, layout):
     case = make_case([5, 3, 4], ["counts", "zeros", "ones", "normal", "binary"], "float32", seed=3)

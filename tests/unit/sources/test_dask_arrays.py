@@ -45,6 +45,7 @@ def meta(kind, values):
     return KINDS[kind](np.zeros((0, 0), values.dtype))
 
 
+@pytest.mark.sampled(every=17)
 @pytest.mark.parametrize("edges", EDGES, ids=str)
 @pytest.mark.parametrize("budget", [TINY, 300, AMPLE])
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,6 +58,7 @@ def test_any_grid_gives_the_matrix_back(kind, grid, budget, edges):
     np.testing.assert_array_equal(read_back(source.canonical(), edges, budget), example())
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", [*DTYPES, "f2"])
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 @pytest.mark.parametrize("grid", [(5, N_GENES), (N_CELLS, 2)], ids=str)
@@ -83,6 +85,7 @@ def test_uneven_and_empty_chunks(rows, columns, kind):
     np.testing.assert_array_equal(read_back(source, [0, 2, 9, N_GENES], TINY), example())
 
 
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grid", [(10, 9), (10, 4), (55, 2), (1, 9)], ids=str)
 def test_results_are_those_in_memory(kind, grid):

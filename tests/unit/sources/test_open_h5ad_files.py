@@ -162,6 +162,7 @@ def test_a_file_that_anndata_compressed_with_zstd(tmp_path):
     assert_same_bits(found, expected)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_process_that_has_not_imported_hdf5plugin(tmp_path, name):
     path = compress(screen(sparse.csr_matrix(logged())), tmp_path / "a.h5ad", name)

@@ -94,6 +94,7 @@ def save(adata, path, form):
     return path
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("edges", EDGES, ids=str)
 @pytest.mark.parametrize("budget", [TINY, AMPLE])
 @pytest.mark.parametrize("form", FORMATS)
@@ -106,6 +107,7 @@ def test_every_layout_and_format_gives_the_matrix_back(tmp_path, layout, form, b
     np.testing.assert_array_equal(read_back(source, edges, budget), values)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", [*DTYPES, "f2", ">f4", ">i2"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", ["2", "3"])
@@ -136,6 +138,7 @@ def test_every_index_dtype(tmp_path, layout, index_dtype):
     )
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("chunks", [(1, 1), (2, 3), (N_CELLS, 2), (3, N_GENES), (999, 999)])
 @pytest.mark.parametrize("piece", [1, 64, 1 << 22])
 def test_any_chunks_and_pieces(tmp_path, monkeypatch, chunks, piece):
@@ -192,6 +195,7 @@ def test_several_threads_read_at_once(tmp_path):
         np.testing.assert_array_equal(read_back(source, edges, TINY), values)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("form", FORMATS)
 def test_labels_and_names(tmp_path, column, form):
@@ -239,6 +243,7 @@ def test_what_anndata_left_in_a_store(tmp_path):
         assert not dataset.source.in_memory
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("form", FORMATS)
 def test_results_are_those_in_memory(tmp_path, how, form):

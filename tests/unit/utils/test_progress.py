@@ -276,13 +276,13 @@ def test_compiling_that_begins_during_a_report_is_reported(clock):
         seen.append(report)
         if report.n_genes == 1 and report.phase == "testing":
             entered.set()
-            assert leave.wait(30)
+            assert leave.wait(600)
 
     with tracker(show, clock, total_bytes=0) as run:
         clock.now += 1
         thread = threading.Thread(target=run.tested, args=(1,))
         thread.start()
-        assert entered.wait(30)
+        assert entered.wait(600)
         with compiling():
             leave.set()
             thread.join()
@@ -303,6 +303,7 @@ def test_what_a_callable_raises_while_compiling_comes_out(clock):
         assert seen[-1].phase == "reading"
 
 
+@pytest.mark.thorough
 def test_numba_compiling_is_seen_and_its_cache_is_not(tmp_path):
     """In a process of its own, with a cache of its own: first compiled, then loaded."""
     script = """
@@ -494,13 +495,13 @@ def test_threads_do_not_wait_for_a_slow_callable(clock):
         seen.append(report)
         if len(seen) == 2:
             entered.set()
-            assert leave.wait(30)
+            assert leave.wait(600)
 
     with tracker(show, clock) as run:
         clock.now += 1
         thread = threading.Thread(target=run.tested, args=(1,))
         thread.start()
-        assert entered.wait(30)
+        assert entered.wait(600)
         clock.now += 1
         run.tested(1)  # comes back although the other thread is still in its report
         assert len(seen) == 2
@@ -516,7 +517,7 @@ def test_the_end_waits_for_a_report_and_no_report_follows(clock):
     def show(report: Progress) -> None:
         if report.n_genes == 1 and report.fraction < 1:
             entered.set()
-            assert leave.wait(30)
+            assert leave.wait(600)
         seen.append((report, ended.is_set()))
 
     run = tracker(show, clock)
@@ -524,7 +525,7 @@ def test_the_end_waits_for_a_report_and_no_report_follows(clock):
         clock.now += 1
         worker = threading.Thread(target=run.tested, args=(1,))
         worker.start()
-        assert entered.wait(30)
+        assert entered.wait(600)
         threading.Timer(0.05, leave.set).start()
     ended.set()
     worker.join()

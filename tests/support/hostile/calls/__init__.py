@@ -8,6 +8,6 @@ kernel sets or from the truth, no refusal of input that has an answer.
 from .check import problems, verdict
 from .draw import draw
 
-LIMIT = 120.0
+LIMIT = 600.0
 
 __all__ = ["LIMIT", "draw", "problems", "verdict"]

@@ -9,6 +9,6 @@ nothing at all.
 from .check import problems, verdict
 from .draw import draw
 
-LIMIT = 900.0
+LIMIT = 2400.0
 
 __all__ = ["LIMIT", "draw", "problems", "verdict"]

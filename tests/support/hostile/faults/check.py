@@ -25,8 +25,8 @@ from .draw import Case, draw
 from .program import path_of, store
 from .started import Hang, Program, may_mount, program
 
-_HANG = 200.0  # seconds after which a call hangs
-_ENDED = 60.0  # seconds in which all its processes have ended
+_HANG = 600.0  # seconds after which a call hangs
+_ENDED = 300.0  # seconds in which all its processes have ended
 
 
 @dataclass(frozen=True)

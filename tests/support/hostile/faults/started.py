@@ -69,7 +69,7 @@ class Program:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def needed(self, seconds: float = 60.0) -> dict[str, Any]:
+    def needed(self, seconds: float = 300.0) -> dict[str, Any]:
         """The next answer."""
         found = self.answer(seconds)
         if found is None:

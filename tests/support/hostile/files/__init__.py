@@ -11,7 +11,7 @@ from .check import problems, verdict, warm
 from .draw import draw
 
 #: Seconds; a case takes 0.1 where machines are not busy.
-LIMIT = 30.0
+LIMIT = 120.0
 #: As calls are given: see `made.CALL`.
 BUDGET = 100_000_000
 
