@@ -168,7 +168,7 @@ def _check_room(folder: Path, nnz: int) -> None:
 def _in_order(
     pool: Executor, call: Callable[[int], Any], blocks: Iterable[int], ahead: int
 ) -> Iterator[Any]:
-    """What `call` gives for each block, at most `ahead` of them at a time."""
+    """Yield what `call` returns for each block, with at most `ahead` of them in progress."""
     waiting: deque[Future[Any]] = deque()
     for k in blocks:
         waiting.append(pool.submit(call, k))

@@ -61,7 +61,7 @@ def peak(pid: int) -> int:
 
 
 def forget_peak(pid: int) -> int:
-    """Begin a peak anew; gives the memory now."""
+    """Start measuring a new peak; return the memory now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return peak(pid)
 

@@ -1,4 +1,4 @@
-"""Other comparisons than one reference, further columns, other tests: speed beside the peers.
+"""Other comparisons than one reference, further columns, other tests: speed, and that of the peers.
 
     python benchmarks/comparisons.py            the whole of it, as the record in results/ was made
     python benchmarks/comparisons.py --quick    a small screen, to see that everything runs
@@ -65,7 +65,7 @@ class ComparisonsRecord(Record):
 
 
 def rest(run: Run) -> None:
-    """One-vs-rest Wilcoxon beside illico and pdex 0.3."""
+    """Time one-vs-rest Wilcoxon, next to illico and pdex 0.3."""
     pairs = sample_pairs(run, within_subset=False)
     peers = {"illico": {"reference": None}, NEW_PDEX: {"mode": "all"}}
     for values in VALUES:
@@ -92,7 +92,7 @@ def _agree(run: Run, values: str, peer: str, pairs: list[tuple[str, str]]) -> No
 
 
 def perturbed(run: Run) -> None:
-    """Against all perturbed cells, beside against the rest."""
+    """Time the comparison with all perturbed cells, next to that with the rest."""
     for values in VALUES:
         entries = [
             Entry("rest", OURS, values, options=REST),
@@ -106,7 +106,7 @@ def perturbed(run: Run) -> None:
 
 
 def columns(run: Run) -> None:
-    """What each further column costs, against one reference."""
+    """Time each further column, against one reference."""
     for values in VALUES:
         entries = [Entry("none", OURS, values)]
         entries += [
@@ -121,7 +121,7 @@ def columns(run: Run) -> None:
 
 
 def designs(run: Run) -> None:
-    """Every comparison and test, beside Wilcoxon against one reference."""
+    """Time every comparison and test, next to Wilcoxon against one reference."""
     calls: dict[str, tuple[str, dict[str, Any]]] = {"wilcoxon, reference": ("wilcoxon", {})}
     for metric in ("wilcoxon", "t-test", "ks", "anderson"):
         for name, options in (("reference", {}), ("rest", REST), ("perturbed", PERTURBED)):

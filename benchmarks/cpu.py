@@ -1,4 +1,4 @@
-"""pdex_gpu beside its peers on the CPU: speed, memory, first call, agreement.
+"""pdex_gpu and its peers on the CPU: speed, memory, first call, agreement.
 
     python benchmarks/cpu.py            the whole of it, as the record in results/ was made
     python benchmarks/cpu.py --quick    a small screen, to see that everything runs

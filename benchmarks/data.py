@@ -21,7 +21,7 @@ REFERENCE = "non-targeting"
 
 @dataclass(frozen=True)
 class ScreenParameters:
-    """What ``pdex_gpu.simulate.simulate_screen`` is called with."""
+    """Arguments of ``pdex_gpu.simulate.simulate_screen``."""
 
     n_cells: int = 40_000
     n_genes: int = 2_000
@@ -61,7 +61,7 @@ class ScreenFiles:
         return np.load(self.folder / "genes.npy")
 
     def regrouped(self, n_groups: int) -> Path:
-        """Labels with `n_groups` perturbations dealt anew to the same non-control cells."""
+        """Labels with `n_groups` perturbations dealt again to the same non-control cells."""
         path = self.folder / f"labels-{n_groups}.npy"
         if not path.exists():
             labels = self.labels

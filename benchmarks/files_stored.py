@@ -15,7 +15,7 @@ FORMS = [(matrix, compression) for matrix in MATRICES for compression in COMPRES
 
 
 def ensure(files: ScreenFiles, matrix: str, compression: str) -> Path:
-    """The file of one form, written once beside the screen's arrays."""
+    """Return the file of one form, written once next to the screen's arrays."""
     path = files.folder / f"{matrix}-{compression}.h5ad"
     if path.exists():
         return path

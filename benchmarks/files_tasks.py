@@ -1,4 +1,4 @@
-"""What `files.py` measures: from a file to the answer.
+"""The measurements of `files.py`: from a file to the result.
 
 As in `tasks.py`, one thing computes at a time, what is compared takes turns, and ratios are taken
 within a round.
@@ -37,7 +37,7 @@ RESULTS = "results.parquet"
 
 @dataclass
 class FileSettings(Settings):
-    """How much is measured."""
+    """The amount of measuring."""
 
     threads: int = 2
     big_rounds: int = 3
@@ -76,7 +76,7 @@ class FileRun(Run):
         return client.ask("run", **request)["seconds"]
 
     def digest(self) -> dict[str, str]:
-        """Of each column of the last result of pdex_gpu."""
+        """Return the digest of each column of the last result of pdex_gpu."""
         return self.pool.get(OURS).ask("digest")["columns"]
 
 

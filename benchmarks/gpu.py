@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _is_emulated() -> bool:
-    """Whether the device that calls will use is another than the one that CuPy drives."""
+    """Return whether calls will use a device other than the one that CuPy drives."""
     return not hasattr(importlib.import_module("pdex_gpu.backends.cuda.cupy_device"), "CupyDevice")
 
 

@@ -1,4 +1,4 @@
-"""Whether the device computes what it should, on the matrix that is then timed."""
+"""Checks that the device computes what it should, on the matrix that is then timed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CheckFailed(Exception):
 
 @dataclass
 class Truth:
-    """What is right for some genes and some targets.
+    """The right values for some genes and some targets.
 
     Attributes
     ----------

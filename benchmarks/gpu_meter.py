@@ -1,4 +1,4 @@
-"""What the GPU benchmark asks CuPy for itself; all else goes through pdex_gpu.
+"""The uses of CuPy by the GPU benchmark itself; all else goes through pdex_gpu.
 
 The test suite puts an emulated one in its place.
 """

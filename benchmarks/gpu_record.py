@@ -1,4 +1,4 @@
-"""What a run on a GPU leaves behind: times, figures against targets, a JSON, a table."""
+"""The record of a run on a GPU: times, figures against targets, a JSON, a table."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _UPPERMOST = np.uint16((1 << _BITS) - 1)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a screen is, and its seed."""
+    """The size of a screen, and its seed."""
 
     cells: int
     genes: int
@@ -164,7 +164,7 @@ def blocks_of(sizes: Sizes) -> Iterator[slice]:
 
 @dataclass
 class _Model:
-    """What the counts are drawn from: levels are logarithms of means, in steps of `_STEP`."""
+    """Tables that counts are drawn from: levels are logarithms of means, in steps of `_STEP`."""
 
     levels: np.ndarray  # (perturbations + 1, genes), int16
     library: np.ndarray  # (cells,), int16: added to the levels, from the first of the tables on

@@ -1,4 +1,6 @@
-"""What is timed, the most important first. A stage takes a `Bench` and leaves times in its record.
+"""The stages that are timed, the most important first.
+
+A stage takes a `Bench` and leaves times in its record.
 
 What is compared takes turns, repeat after repeat, and ratios are taken between neighbours: a
 machine that slows down halfway slows both sides.
@@ -127,7 +129,7 @@ class Bench:
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes; what it gives is thrown away afterwards."""
+    """Return the seconds of a call; its result is thrown away afterwards."""
     start = time.perf_counter()
     kept = function()
     taken = time.perf_counter() - start
@@ -180,7 +182,7 @@ def check(bench: Bench) -> None:
 
 
 def kernels(bench: Bench) -> None:
-    """The kernels alone against the copy bandwidth; upload, phases and p-values beside them."""
+    """The kernels alone against the copy bandwidth; also upload, phases and p-values."""
     screen, rounds = bench.screen, bench.options.rounds
     design, opened = screen.design, bench.kernels()
 
@@ -389,7 +391,7 @@ def fdr(bench: Bench) -> None:
 
 
 def forms(bench: Bench) -> None:
-    """CSC and dense beside CSR, a tenth of the cells."""
+    """Time CSC and dense next to CSR, on a tenth of the cells."""
     n_cells = _fewer_cells(bench)
     smaller = bench.screen.matrix(n_cells=n_cells)
     csc, dense = smaller.tocsc(), smaller.toarray()

@@ -36,7 +36,7 @@ def environment(threads: int) -> dict[str, str]:
     """The environment every measured process gets: the same thread counts for all."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PDEX_GPU_", "PYTHON"))}
     env.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-    env["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads of one tool must not spin beside another
+    env["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads of one tool must not spin next to another
     return env
 
 

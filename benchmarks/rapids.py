@@ -1,4 +1,4 @@
-"""rapids-singlecell's GPU `rank_genes_groups`, measured beside pdex_gpu.
+"""rapids-singlecell's GPU `rank_genes_groups`, measured next to pdex_gpu.
 
 Its wheel imports cuml, cuvs, scanpy and more at the top, none of which differential expression
 needs. :func:`load` replaces those by stand-ins that raise when touched. Needed for real: Python
@@ -117,7 +117,7 @@ class Peer:
         )  # fmt: skip
 
     def agreement(self, ours: Any) -> dict[str, Any]:
-        """How far the p-values of its last call are from those of a `DEResult`."""
+        """Return how far the p-values of its last call are from those of a `DEResult`."""
         found = self._adata.uns["rank_genes_groups"]
         column = {gene: j for j, gene in enumerate(ours.features)}
         rows = np.unique(np.linspace(0, len(ours.targets) - 1, _N_TARGETS).round().astype(int))

@@ -1,4 +1,4 @@
-"""What a run leaves behind: facts about the machine, figures against targets, a JSON, a table."""
+"""The record of a run: facts about the machine, figures against targets, a JSON, a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = HERE.parent
 
 
 def summary(times: list[float]) -> dict[str, Any]:
-    """Minimum, median and maximum beside the raw times."""
+    """Return minimum, median and maximum, with the raw times."""
     return {
         "times": times,
         "min": min(times),
@@ -234,7 +234,7 @@ def _load_average() -> list[float] | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the times depend on; nothing that names the machine or its user."""
+    """Return what the times depend on; nothing that names the machine or its user."""
     facts: dict[str, Any] = {
         "system": platform.system(),
         "architecture": platform.machine(),

@@ -1,4 +1,4 @@
-"""How well `pdex-gpu plan` tells what a run takes: predicted against measured, at several sizes.
+"""The accuracy of `pdex-gpu plan`: predicted against measured, at several sizes.
 
     python benchmarks/scaling.py            all sizes, as the record in results/ is made
     python benchmarks/scaling.py --quick    small screens, to see that everything runs
@@ -94,7 +94,7 @@ class ScalingRecord(Record):
 
 
 def off_by(predicted: float, measured: float) -> float:
-    """How many times too large or too small, 1 or more."""
+    """Return how many times too large or too small, 1 or more."""
     return max(predicted / measured, measured / predicted)
 
 
@@ -125,7 +125,7 @@ def _plan(case: Case, path: Path, folder: Path) -> tuple[Estimate, float]:
 
 
 def run(case: Case, path: Path, folder: Path) -> dict[str, Any]:
-    """What the plan says, before and after the runs, and what they take."""
+    """Return what the plan says, before and after the runs, and what they take."""
     warm(path)
     planned = [_plan(case, path, folder)]
     times, n_bytes = _measure(case, path, folder)

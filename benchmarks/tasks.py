@@ -1,4 +1,4 @@
-"""What is measured. Each task takes a `Run` and leaves times, figures and agreement in its record.
+"""The measurements. Each task takes a `Run` and leaves times, figures and agreement in its record.
 
 Only one tool computes at a time. Within a task the tools take turns, round after round, so that a
 machine that slows down or speeds up does so for all of them; a ratio is taken within each round.
@@ -30,7 +30,7 @@ TABLE = (2_000, 8_000)
 
 @dataclass
 class Settings:
-    """How much is measured."""
+    """The amount of measuring."""
 
     rounds: int = 5
     slow_rounds: int = 2

@@ -56,7 +56,7 @@ class Tool:
         self.threads = threads
 
     def open(self, path: str) -> Any:
-        """What the tool takes for an h5ad file that is not to be read whole before the call."""
+        """Return what the tool takes for an h5ad file that is not read whole before the call."""
         import anndata
 
         return anndata.read_h5ad(path, backed="r")
@@ -443,7 +443,7 @@ class Worker:
         }}  # fmt: skip
 
     def scipy_pairs(self, name: str, metric: str, pairs: list[list[str]]) -> dict[str, Any]:
-        """What scipy answers for the pairs, from float64 values."""
+        """Return scipy's answers for the pairs, from float64 values."""
         import warnings
 
         from scipy import stats

@@ -1,4 +1,4 @@
-"""How the site is built: ``python -m sphinx -W --keep-going -n -b html docs docs/_build``.
+"""Settings of the site. ``make docs`` builds it; any warning is an error.
 
 Nothing is fetched while building or reading: no inventories of other sites, no fonts, no scripts
 from elsewhere.

@@ -12,22 +12,24 @@ from sphinx.application import Sphinx
 ELSEWHERE = {
     "benchmarking": "benchmarks/README.md",
     "changes": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
     "docker": "docker/README.md",
 }
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_LINK = re.compile(r"\[([^\]]+)\]\(([^)#:]+)\)")
+_LINK = re.compile(r"\[([^\]]+)\]\((?!docs/)([^)#:]+)\)")
+_PAGE = re.compile(r"\]\(docs/([\w/.-]+\.md)")
 
 
 def text_of(path: str) -> str:
-    """A file as a page: of its links to other files of its folder, the names remain."""
+    """Return a file as a page: links to pages lead there, other links become names of files."""
     text = (ROOT / path).read_text("utf-8")
-    return _LINK.sub(r"`\1`", text)
+    return _PAGE.sub(r"](\1", _LINK.sub(r"`\1`", text))
 
 
 def with_pages(text: str) -> str:
-    """Links to files that are pages of the site become links to those pages."""
+    """Return text whose links to files that are pages of the site lead to those pages."""
     for page, path in ELSEWHERE.items():
         text = text.replace(f"](../{path})", f"]({page}.md)")
     return text

@@ -16,18 +16,18 @@ from pdex_gpu.estimation.model import SPLIT, Crew, MachineRates, Work, predict
 
 _UNITS = {
     "start": ("s", 1.0, "opening the file, reading labels"),
-    "read_stored": ("ns a byte in the file", 1e9, "reading, decompressing"),
-    "read_decoded": ("ns a byte decoded", 1e9, "the same, checking, narrowing"),
-    "split": ("ns an entry", 1e9, "numbering values, putting entries to ranges"),
-    "gather": ("ns an entry", 1e9, "putting a range together"),
-    "pack": ("ns an entry", 1e9, "counting, checking, to gene and group"),
-    "visit": ("ns a cell and range", 1e9, "finding a cell's entries"),
-    "rank": ("ns a nonzero", 1e9, "sorting, ranking, moments"),
-    "judge": ("ns a pair", 1e9, "statistic, p-value, storing"),
-    "scratch": ("ns a byte, wall", 1e9, "scratch file, written and read"),
-    "store": ("ns a byte, wall", 1e9, "files of ranges, brought to the disk"),
-    "finish": ("ns a row", 1e9, "FDR; in memory changes, too"),
-    "write": ("ns a value, wall", 1e9, "Parquet, one thread"),
+    "read_stored": ("ns per byte in the file", 1e9, "reading, decompressing"),
+    "read_decoded": ("ns per byte decoded", 1e9, "the same, checking, narrowing"),
+    "split": ("ns per entry", 1e9, "numbering values, putting entries to ranges"),
+    "gather": ("ns per entry", 1e9, "putting a range together"),
+    "pack": ("ns per entry", 1e9, "counting, checking, to gene and group"),
+    "visit": ("ns per cell and range", 1e9, "finding a cell's entries"),
+    "rank": ("ns per nonzero", 1e9, "sorting, ranking, moments"),
+    "judge": ("ns per pair", 1e9, "statistic, p-value, storing"),
+    "scratch": ("ns per byte, wall", 1e9, "scratch file, written and read"),
+    "store": ("ns per byte, wall", 1e9, "files of ranges, brought to the disk"),
+    "finish": ("ns per row", 1e9, "FDR; in memory changes, too"),
+    "write": ("ns per value, wall", 1e9, "Parquet, one thread"),
 }
 
 NONE_YET = "No run has been recorded yet.\n"
@@ -39,8 +39,8 @@ _RANGE = 256
 _COLUMNS, _BYTES_PER_VALUE, _BYTES_STORED = 7, 6.3, 24
 
 # What is assumed of machines that were not measured.
-_DISK, _SHARED = 3e9, 1e9  # bytes a second
-_BUS, _BUS_BYTES = 50e9, 6.0  # bytes a second, and bytes an entry
+_DISK, _SHARED = 3e9, 1e9  # bytes per second
+_BUS, _BUS_BYTES = 50e9, 6.0  # bytes per second, and bytes an entry
 _MEMORY = 64e9
 
 
@@ -130,7 +130,7 @@ def sizes(record: dict[str, Any] | None = None) -> str:
 
 
 def screens() -> str:
-    """What is assumed of large screens, and what follows of sizes."""
+    """Return the assumptions on large screens, and the sizes that follow."""
     rows = []
     for large in LARGE:
         work = large.work(0.0)
@@ -150,7 +150,7 @@ def screens() -> str:
             )
         )
     head = (
-        "screen", "cells x genes", "nonzeros a cell", "nonzeros", "comparisons", "rows", "ranges",
+        "screen", "cells x genes", "nonzeros per cell", "nonzeros", "comparisons", "rows", "ranges",
         "file, GB", "split, GB", "checkpoint, GB", "Parquet, GB",
     )  # fmt: skip
     return tables.markdown(head, rows)
@@ -201,7 +201,7 @@ def machines(large: Large, rates: MachineRates) -> dict[str, dict[str, float]]:
 
 
 def _device(large: Large, rates: MachineRates, n_devices: int, n_threads: int) -> dict[str, float]:
-    """What the host and the bus allow; kernels are taken to cost nothing."""
+    """Return what the host and the bus allow; kernels are assumed to cost nothing."""
     work = large.work(_MEMORY)
     host = replace(rates, pack=0.0, visit=0.0, rank=0.0)
     found = predict(work, host, Crew(n_threads, bytes_per_second=_DISK))

@@ -335,7 +335,7 @@ def _assigned(name: ast.Name, tree: ast.Module) -> str:
 
 
 def troubles() -> str:
-    """What to do about the messages that are met most often, class by class."""
+    """Return what to do about the most frequent messages, class by class."""
     found = load("troubles")
     parts = []
     for kind, entries in found.items():

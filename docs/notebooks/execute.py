@@ -32,7 +32,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 
 def _is_bar(output: Any) -> bool:
-    """Whether it is a progress bar, which runs show on slow machines alone."""
+    """Return whether it is a progress bar, which runs show on slow machines only."""
     text = output.get("text", "")
     return output.get("name") == "stderr" and ("\r" in text or not text.strip())
 

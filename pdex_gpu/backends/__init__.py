@@ -1,7 +1,11 @@
 """Backends: each is a kernel set and the engines that can run it. See :mod:`.registry`.
 
 ``pdex_gpu.backends()`` lists them. Importing this package binds that name to the package, so the
-package itself is callable.
+package itself is callable. :mod:`.contract` defines what kernel sets compute. May import
+``sources``, ``sinks`` and the rooms below them; kernel sets do not import each other.
+
+To add a backend, write a package that exports a :class:`.base.Backend` as ``BACKEND``, and add a
+line to :data:`.registry.BACKENDS`. Other distributions use an entry point instead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """The command line: runs a command, and turns its outcome into text and an exit code.
 
-The imports at the top are light, so that ``--help`` and usage errors are answered at once.
+:mod:`.app` assembles the program from the modules in ``commands``; :mod:`.options` makes options
+from the groups of a call, :mod:`.help` shows them. This room may import every other. Its imports
+at the top of modules are light, so that ``--help`` and usage errors are answered at once.
+
+To add a command, write a module in ``commands`` and add a line to ``_COMMANDS`` in :mod:`.app`.
 """
 
 from __future__ import annotations

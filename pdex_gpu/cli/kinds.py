@@ -13,7 +13,7 @@ from . import parsers
 
 @dataclass(frozen=True)
 class Kind:
-    """How an option of the command line is typed.
+    """The type of an option on the command line.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ class ColumnOptions:
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """Which rows are left out before correction; see :func:`pdex_gpu.differential_expression`.
+    """The rows to leave out before correction; see :func:`pdex_gpu.differential_expression`.
 
     `filter_sides` is ``"pooled"``, or ``"either"`` as in pdex 0.3: whether filters count the cells
     of both sides together, or are met by either side.

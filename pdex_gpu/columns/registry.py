@@ -14,7 +14,7 @@ from . import (
     fold_changes,
     labels,
     means,
-    test_values,
+    significance,
 )
 from .base import AtEnd, Column, GeneByGene, Needs
 
@@ -27,7 +27,7 @@ FAMILIES = (
     fold_changes,
     auroc,
     effect_sizes,
-    test_values,
+    significance,
 )
 
 _DTYPES = ("float64", "int64")

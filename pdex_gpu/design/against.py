@@ -1,4 +1,4 @@
-"""What the targets of a contrast are compared with. Needs no numpy: the command line reads it."""
+"""The kinds of cells that targets are compared with. Needs no numpy: the command line reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Against(Enum):
-    """What each target of a contrast is compared with.
+    """The cells that each target of a contrast is compared with.
 
     ==============  ==================================================  ===============
     member          each target is compared with                        targets

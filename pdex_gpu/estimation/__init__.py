@@ -1,1 +1,7 @@
-"""The cost of a run: seconds, predicted from its amount of work and a machine's constants."""
+"""An estimate of a run: its work, memory, disk space and seconds, without reading the matrix.
+
+:mod:`.workload` counts the work, :mod:`.benchmark` measures constants of this machine,
+:mod:`.model` turns both into seconds, and :mod:`.estimate` is the public call. May import ``api``,
+``calibration``, ``aggregation`` and the rooms below them. To add a phase, add its term to
+:mod:`.model` and its constant to :mod:`.benchmark`.
+"""

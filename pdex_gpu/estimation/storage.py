@@ -1,4 +1,4 @@
-"""How a matrix is stored, and made-up entries stored the same way, to measure reading costs."""
+"""The storage of a matrix, and made-up entries stored the same way, to measure reading costs."""
 
 from __future__ import annotations
 

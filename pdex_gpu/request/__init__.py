@@ -1,1 +1,7 @@
-"""What a call asks for: its options, and the screen opened as they say."""
+"""The request of a call: its options, and the screen opened as they say.
+
+Options are in groups, frozen dataclasses that are checked in the rooms that use them;
+:mod:`.options` holds the groups together, :mod:`.keywords` types the keywords of public calls. May
+import ``results`` and the rooms below it. To add an option, add a field to its group and to the
+typed keywords; the command line is made from the groups.
+"""

@@ -21,7 +21,7 @@ from .engines import Dask
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how a call runs; see :func:`pdex_gpu.differential_expression`.
+    """The options of execution; see :func:`pdex_gpu.differential_expression`.
 
     `n_processes` is set by the drop-in calls: worker processes, if `engine` is auto and the
     backend has them.

@@ -15,7 +15,7 @@ from ..utils.progress import check_progress
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How values are written; see :func:`pdex_gpu.differential_expression`."""
+    """The options that say how values are written; see :func:`pdex_gpu.differential_expression`."""
 
     TITLE: ClassVar = "Output"
 
@@ -27,7 +27,7 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where results go; see :func:`pdex_gpu.differential_expression`."""
+    """The options that say where results go; see :func:`pdex_gpu.differential_expression`."""
 
     TITLE: ClassVar = "Output"
 

@@ -13,7 +13,7 @@ from .allowed import NAMES, Allowed, check_allow
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which matrix of the data is read; see :func:`pdex_gpu.differential_expression`."""
+    """The matrix of the data to read; see :func:`pdex_gpu.differential_expression`."""
 
     TITLE: ClassVar = "Compare"
 

@@ -15,7 +15,7 @@ _DESCRIPTION = "description"
 
 @dataclass(frozen=True)
 class Description:
-    """How the command line takes an option.
+    """The form in which the command line takes an option.
 
     Attributes
     ----------

@@ -1,6 +1,7 @@
 """Every CUDA source compiles for every architecture, without a warning, and does not spill.
 
-A table at the end of the test run says what each kernel takes; so does ``python -m tests.nvrtc``.
+A table at the end of the test run says what each kernel takes; so does ``python -m nvrtc`` in
+``tests/support``.
 """
 
 from __future__ import annotations

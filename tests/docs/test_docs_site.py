@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -140,7 +141,7 @@ def test_there_are_the_pages(pages):
         "index", "quickstart", "install", "docker", "backends", "numbers", "comparisons",
         "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
         "performance", "scaling", "records", "benchmarking", "troubleshooting", "architecture",
-        "contributing", "changes", "api/index", "genindex", "search",
+        "kernels", "reading", "contributing", "changes", "api/index", "genindex", "search",
     ]  # fmt: skip
     assert {f"{name}.html" for name in wanted} <= set(pages)
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):
@@ -357,19 +358,32 @@ def test_messages_are_read_from_the_code_as_they_are_raised(tables):
 
 _PATH = re.compile(r"`((?:pdex_gpu|tests|docs|benchmarks|kernels|docker)/[\w./*-]+)`")
 
+#: What commands make, or wheels have, and checkouts lack.
+_NOT_HERE = ("benchmarks/.", "docs/_build/", "pdex_gpu/kernels")
 
-@pytest.mark.parametrize(
-    "page",
-    sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md") if "_build" not in p.parts),
-)
+
+def _pages() -> list[str]:
+    """Return the pages of prose, by their paths in the repository."""
+    found = [path for path in DOCS.rglob("*.md") if "_build" not in path.parts]
+    found += [*ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+@pytest.mark.parametrize("page", _pages())
 def test_files_that_pages_name_exist(page):
-    for path in _PATH.findall((DOCS / page).read_text("utf-8")):
+    for path in _PATH.findall((ROOT / page).read_text("utf-8")):
         found = list(ROOT.glob(path.rstrip("/"))) or list((ROOT / "pdex_gpu").glob(path))
-        assert found, f"{page}: {path}"
+        assert found or path.startswith(_NOT_HERE), f"{page}: {path}"
+
+
+def test_the_map_shows_the_layers_that_are_enforced():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in settings["contracts"] if c.get("containers") == ["pdex_gpu"])
+    drawn = (DOCS / "architecture.md").read_text("utf-8").split("```text\n")[1].split("```")[0]
+    assert [re.split("  +", line)[0] for line in drawn.splitlines()] == layers
 
 
 def test_the_extra_is_what_the_site_needs():
-    import tomllib
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
         "optional-dependencies"

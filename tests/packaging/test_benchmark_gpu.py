@@ -322,7 +322,7 @@ def test_emulated_times_are_no_results(capsys: pytest.CaptureFixture[str]) -> No
 def test_without_a_device(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe, "probe", lambda index: (False, "the moon is in the way", ""))
+    monkeypatch.setattr(probe, "probe", lambda index: Probed(False, "the moon is in the way"))
     monkeypatch.setattr(gpu, "simulate", lambda sizes: pytest.fail("simulated for nothing"))
     assert gpu.main([]) == gpu.NO_DEVICE == 4
     assert "the moon is in the way" in capsys.readouterr().err

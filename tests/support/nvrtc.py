@@ -1,6 +1,7 @@
 """CUDA's compiler, taken from a wheel: needs no toolkit, no driver and no CuPy.
 
-``python -m tests.nvrtc`` prints what every kernel of the package takes on every architecture.
+``python -m nvrtc``, in this folder, prints what every kernel of the package takes on every
+architecture.
 """
 
 from __future__ import annotations

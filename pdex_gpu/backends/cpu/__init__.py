@@ -1,4 +1,9 @@
-"""Kernels that numba compiles for the processors of this machine."""
+"""Kernels that numba compiles for the processors of this machine.
+
+:mod:`.kernel_set` has the functions of :class:`..contract.KernelSet`. May import what
+:mod:`pdex_gpu.backends` may, and numba, but no other kernel set. To add a kernel, describe it in
+:mod:`..contract`, write it for :mod:`..numpy`, and compile it here with :func:`.jit.jit`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""CUDA kernels, compiled by NVRTC and launched through CuPy."""
+"""CUDA kernels, compiled by NVRTC and launched through CuPy.
+
+:mod:`.kernel_set` has the methods of :class:`..contract.StreamedKernelSet`. Devices are reached
+through :mod:`.device_api` only, and CuPy is imported by :mod:`.cupy_device` only. May import what
+:mod:`pdex_gpu.backends` may, but no other kernel set. To add a kernel, add a source to the folder
+``kernels`` and a module here that launches it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""numpy and scipy, one pair of samples at a time: the specification of every other kernel set."""
+"""numpy and scipy, one pair of samples at a time: the specification of every other kernel set.
+
+May import what :mod:`pdex_gpu.backends` may, but no other kernel set. A kernel is written here
+first, as plainly as possible; ``tests/contract`` holds the others to it.
+"""
 
 from __future__ import annotations
 

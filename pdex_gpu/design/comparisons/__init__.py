@@ -1,8 +1,8 @@
 """The comparisons that ``comparison=`` names: one class each, found by name in the registry.
 
 A comparison says which rows the result has and which groups of cells each row compares. It sees
-labels and numbers of cells only; :mod:`.design.build` does the rest, for levels and strata too.
-This package imports :mod:`.utils`, :mod:`.errors` and its neighbours in :mod:`.design`, and does
+labels and numbers of cells only; :mod:`..build` does the rest, for levels and strata too.
+It may import ``utils``, ``errors`` and its neighbours in :mod:`pdex_gpu.design`, and does
 not load numpy: the command line shows the names before anything is read.
 
 To add one, write a module with a subclass of :class:`Comparison` and add it to the tuple in

@@ -1,4 +1,4 @@
-"""What a comparison says of itself, and what it has to do."""
+"""The base class of comparisons: how one describes itself, and what it must define."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIRS_TOGETHER = (
 
 
 class Comparison(ABC):
-    """What each group of cells is compared with.
+    """The cells that each group is compared with.
 
     Attributes
     ----------

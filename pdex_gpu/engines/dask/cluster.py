@@ -67,7 +67,7 @@ _SHARE_FOR_BLOCKS = 0.5
 
 @dataclass(frozen=True)
 class _Data:
-    """How workers get the data.
+    """The way in which workers get the data.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How the arrays of a matrix are stored in a file."""
+"""Descriptions of how the arrays of a matrix are stored in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StoredLike:
-    """How one array is stored.
+    """The storage of one array.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class StoredLike:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a matrix is stored.
+    """The storage of a matrix.
 
     Attributes
     ----------

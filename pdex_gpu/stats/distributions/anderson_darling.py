@@ -33,9 +33,9 @@ is approximated by Chebyshev series on pieces that are halved until the series a
 From these, polynomials of degree 5 are built on many equal pieces.
 
 Observed errors of log P, which are relative errors of P, against other formulas with 34 digits or
-more (tests/test_anderson_limit.py): up to 40 strata, 1.4e-13, or half an ulp of log P where that is
-larger (from about log10 P = -200 on; 2e-12 at -10000); 9e-13 with 300 strata, 2e-12 with 1000,
-9e-12 with 5000, and about 2e-15 per stratum beyond.
+more (``test_anderson_darling_limit.py``): up to 40 strata, 1.4e-13, or half an ulp of log P where
+that is larger (from about log10 P = -200 on; 2e-12 at -10000); 9e-13 with 300 strata, 2e-12 with
+1000, 9e-12 with 5000, and about 2e-15 per stratum beyond.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_whole_numbers_that_do_not_fit_are_told():
     matrix = sparse.csr_matrix(
         (np.array([100, 100, 1], np.int8), np.array([1, 1, 0]), np.array([0, 3])), shape=(1, 2)
     )
-    with pytest.raises(DataError, match="add up to more than int8 holds"):
+    with pytest.raises(DataError, match="add up to more than int8 can hold"):
         in_order(matrix.data, matrix.indices, matrix.indptr.astype(np.int64))
     for dtype in ("i8", "u8"):
         big = np.full(2, np.iinfo(dtype).max // 2 + 1, dtype)

@@ -190,7 +190,7 @@ def test_what_cannot_be_copied_to_the_host(form):
     matrix = DeviceSparse(host)
     matrix.data = WithoutGet(host.data)
     source = from_array(matrix, what="X")
-    text = r"^X has to be copied .*test_memory_device.WithoutGet, have no method get\(\)\. Move it"
+    text = r"^X must be copied .*test_memory_device.WithoutGet, have no get\(\) method\. Move it"
     with pytest.raises(DataError, match=text):
         source.canonical()
     matrix.indptr = WithoutGet(host.indptr)
@@ -225,7 +225,7 @@ def test_dtypes_that_cannot_be_used_in_place(form, dtype, text):
 @pytest.mark.parametrize("form", ["coo", "dia"])
 def test_other_formats_say_tocsr(form):
     matrix = DeviceSparse(host_sparse(form))
-    text = r"^X is a device_arrays.DeviceSparse on a CUDA device; supported .*tocsr\(\)\.$"
+    text = r"^X is a device_arrays.DeviceSparse on a CUDA device\. Supported there: .*tocsr\(\) method\.$"
     with pytest.raises(UnsupportedDataError, match=text):
         from_array(matrix, what="X")
     del matrix.format
