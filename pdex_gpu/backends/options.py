@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import OptionError, shown
+from ..utils.keywords import known_keywords_of_init
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class BackendOptions:
         return None
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Cuda(BackendOptions):
     """CUDA kernels.
@@ -53,6 +55,7 @@ class Cuda(BackendOptions):
         return self.memory
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Cpu(BackendOptions):
     """Kernels that numba compiles for the processors of this machine."""
@@ -60,6 +63,7 @@ class Cpu(BackendOptions):
     name: ClassVar[str] = "cpu"
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Numpy(BackendOptions):
     """numpy and scipy, one pair of samples at a time."""

@@ -106,13 +106,14 @@ def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
     name = field.name.replace("_", "-")
     if told.kind == "flag":
         names = f"--no-{name}" if field.default else f"--{name}"
-        annotation, default = Annotated[bool, flag(told.names or names, told.help, panel)], False
+        made = flag(told.names or names, told.shown_help, panel)
+        annotation, default = Annotated[bool, made], False
     else:
         kind = kind_of(told)
         more: dict[str, Any] = {"parser": kind.parser} if kind.parser else {}
         if kind.complete is not None:
             more["autocompletion"] = kind.complete
-        made = option(told.names or f"--{name}", told.metavar, told.help, panel, **more)
+        made = option(told.names or f"--{name}", told.metavar, told.shown_help, panel, **more)
         annotation, default = Annotated[kind.annotation | None, made], None
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation

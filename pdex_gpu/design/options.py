@@ -29,7 +29,10 @@ class ComparisonOptions:
         None, "test only this group; repeat for more", "several"
     )
     comparison: str | Comparison = option(
-        "reference", ", ".join(comparison_names()), "choice", choices=comparison_names
+        "reference",
+        lambda: ", ".join(comparison_names()),
+        "choice",
+        choices=comparison_names,
     )
     pairs: Any = option(
         None, "A vs B; or .csv, .tsv with target and reference", "pairs", "A:B|FILE"

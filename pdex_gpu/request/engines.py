@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..utils.keywords import known_keywords_of_init
 
+
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Dask:
     """Run on the workers of a Dask cluster: ``engine=Dask(client)``.

@@ -24,7 +24,7 @@ class MetricOptions:
 
     metric: str | StatisticalTest = option(
         "wilcoxon",
-        f"{words(tuple(METRICS))} [wilcoxon]",
+        lambda: f"{words(tuple(METRICS))} [wilcoxon]",
         "choice",
         choices=lambda: tuple(METRICS),
     )

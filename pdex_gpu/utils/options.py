@@ -19,8 +19,8 @@ class Description:
 
     Attributes
     ----------
-    help : str
-        One line of at most 50 characters.
+    help : str or callable
+        One line of at most 50 characters, or what makes it when it is shown.
     kind : str
         How a text becomes a value: a parser in :mod:`pdex_gpu.cli.kinds`.
     metavar : str
@@ -30,14 +30,25 @@ class Description:
         Returns the values that an option of kind ``"choice"`` or ``"choices"`` can have.
     """
 
-    help: str
+    help: str | Callable[[], str]
     kind: str = "text"
     metavar: str = "NAME"
     names: str = ""
     choices: Callable[[], Sequence[str]] | None = None
 
+    @property
+    def shown_help(self) -> str:
+        """Return the help as it is now."""
+        return self.help if isinstance(self.help, str) else self.help()
 
-def option(default: Any, help: str, kind: str = "text", metavar: str = "NAME", **more: Any) -> Any:
+
+def option(
+    default: Any,
+    help: str | Callable[[], str],
+    kind: str = "text",
+    metavar: str = "NAME",
+    **more: Any,
+) -> Any:
     """Return the field of an option; see :class:`Description`."""
     return field(default=default, metadata={_DESCRIPTION: Description(help, kind, metavar, **more)})
 

@@ -818,9 +818,7 @@ def test_too_little_memory_for_a_gene(
 
 def test_what_dask_allows_a_worker_counts(files: Any):
     with cluster(2, memory_limit="100MB") as client:
-        seen = survey.survey(
-            client, cluster_run.replace(_settings(), memory="50GB"), _test(), None, ()
-        )
+        seen = survey.survey(client, _settings(memory="50GB"), _test(), None, ())
     assert [facts.budget for facts in seen.facts] == [60_000_000] * 2
 
 

@@ -395,18 +395,18 @@ BAD: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
     (
         {"comparison": "pairs", "pairs": [("a", "b"), ("a", "Ctrl")]},
         LabelError,
-        "The pair ('a', 'Ctrl') names a reference that does not exist: Unknown group in column "
+        "The pair ('a', 'Ctrl') names a reference that is no group: Unknown group in column "
         "'group': 'Ctrl'. Did you mean 'ctrl'?",
     ),
     (
         {"comparison": "pairs", "pairs": [("x", "a")]},
         LabelError,
-        "The pair ('x', 'a') names a target that does not exist",
+        "The pair ('x', 'a') names a target that is no group",
     ),
     (
         {"comparison": "pairs", "pairs": [("a", None)]},
         LabelError,
-        "The pair ('a', None) names a reference that does not exist",
+        "The pair ('a', None) names a reference that is no group",
     ),
     (
         {"comparison": "pairs", "pairs": [("a", "a")]},

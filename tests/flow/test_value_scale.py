@@ -112,6 +112,7 @@ def test_cells_that_take_no_part_do_not_count():
     assert result.provenance["negative_values"] is False
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", [*MEMORY, *BACKED])
 @pytest.mark.parametrize("engine", ["threads", "shared_memory"])
 def test_neither_storage_nor_cut_matters(how, engine, tmp_path):

@@ -49,7 +49,7 @@ def test_every_mark_is_described_and_chosen_by_a_target():
     (left_out,) = re.findall(r"^LEFT_OUT := (.*)$", makefile, re.M)
     chosen = set(re.findall(r"-m \"?(\w+)", makefile)) - {"pip", "pytest", "venv", "sphinx", "not"}
     assert chosen - {"gpu"} == set(left_out.split(" or ")) <= names  # gpu tests skip themselves
-    guide = (ROOT / "docs" / "contributing.md").read_text()
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
     assert all(f"`{name}" in guide for name in names - {"real_data"})
 
 

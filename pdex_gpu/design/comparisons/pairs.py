@@ -42,11 +42,18 @@ class Pairs(Comparison):
         return LabelContrasts.of_pairs(list(dict.fromkeys(found)))
 
     def without_labels(self) -> Pairs:
-        return Pairs()
+        return _PairsElsewhere()
 
     @classmethod
     def examples(cls) -> Sequence[tuple[str, str]]:
         return [(f'comparison="{cls.name}", pairs=table', cls.title)]
+
+
+class _PairsElsewhere(Pairs):
+    """Pairs whose table stays with the process that makes the contrasts."""
+
+    def check(self, *, groups: object, pairs: object) -> None:
+        pass
 
 
 def _matched(selection: Selection, target: Any, reference: Any) -> tuple[Any, Any]:

@@ -75,5 +75,6 @@ def find_comparison(comparison: object) -> Comparison:
     """
     if isinstance(comparison, Comparison):
         return comparison
+    check_text("comparison", comparison, may_be_none=False)
     check_choice("comparison", comparison, comparison_names())
     return _REGISTERED[str(comparison)]()

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OptionError
+from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import Caveat, StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
 from .options import nan_policy_option, option
@@ -26,6 +27,7 @@ else:
 _LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class AndersonDarling(StatisticalTest):
     """The test of ``scipy.stats.anderson_ksamp([target, reference])``, normalised as in scipy.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import Caveat, StatisticalTest, SufficientStatistics, TestResult, make_result
 from .options import alternative_option, nan_policy_option
@@ -20,6 +21,7 @@ else:
     np, special = LazyModule("numpy"), LazyModule("scipy.special")
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class KolmogorovSmirnov(StatisticalTest):
     """The test of ``scipy.stats.ks_2samp(target, reference)``, from integer distances.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OptionError
+from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
 from .options import alternative_option, nan_policy_option, option
@@ -25,6 +26,7 @@ _LOG10_2 = math.log10(2.0)
 _SMALL = 1e-140  # below this, squared variances lose digits
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class TTest(StatisticalTest):
     """The test of ``scipy.stats.ttest_ind(target, reference)``, from means and squared deviations.

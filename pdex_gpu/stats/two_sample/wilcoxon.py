@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OptionError
+from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
 from .options import alternative_option, nan_policy_option, option
@@ -31,6 +32,7 @@ _EXACT_REACH = 500_000_000
 _LOG10_2 = math.log10(2.0)
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class Wilcoxon(StatisticalTest):
     """The test of ``scipy.stats.mannwhitneyu(target, reference, ...)``, from U and the tie term.
