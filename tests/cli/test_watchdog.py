@@ -88,6 +88,7 @@ def test_a_file_on_which_hdf5_loops(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("command", ["run", "plan", "calibrate"])
 def test_the_message_as_a_document(sound: Path, tmp_path: Path, command: str) -> None:
     path = tmp_path / "loop.h5ad"

@@ -520,6 +520,7 @@ def test_a_run_that_starts_over_finds_the_device_empty(emulated_cuda: EmulatedCu
 # --- a device that is lost -------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_lost_device_raises(emulated_cuda: EmulatedCuda, metric: str) -> None:
     options = {"n_workers": 2, "gene_chunk_size": 6}

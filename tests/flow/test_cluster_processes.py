@@ -231,7 +231,7 @@ def killed_in(stage: str, larger: Path, whole: bytes, folder: Path, times: int) 
         )
 
 
-@pytest.mark.sampled(every=2)
+@pytest.mark.thorough
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_a_worker_is_killed(stage: str, larger: Path, whole: bytes, tmp_path: Path):

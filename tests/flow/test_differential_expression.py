@@ -53,6 +53,7 @@ def close(data) -> None:
 # --- the numbers ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", [*MEMORY, *BACKED, "path"])
 def test_every_storage_gives_the_truth(how, tmp_path):
     values = logged().astype(np.float64)

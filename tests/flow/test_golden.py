@@ -110,6 +110,7 @@ def test_pdex(
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=0, err_msg=column)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("values", ["counts", "log1p"])
 @pytest.mark.parametrize("name", ["vcc_h1_dense.h5ad", "heart_celltypes.h5ad"])
 def test_scipy_on_a_sample_of_pairs(

@@ -121,6 +121,7 @@ def test_every_type_in_memory(kind):
     assert_same_bits(run(screen(make())), run(screen(KINDS["boolean"]())))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_type_in_files(kind, tmp_path):
     adata = screen(KINDS[kind]())
@@ -227,6 +228,7 @@ COLUMNS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_missing_labels_are_left_out_wherever_they_are_stored(column, tmp_path):
     from pdex_gpu import pseudobulk

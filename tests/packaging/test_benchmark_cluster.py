@@ -44,6 +44,7 @@ def client() -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", cluster_shuffle.WAYS)
 def test_every_way_moves_the_same_entries(client: Any, path: str, way: str, tmp_path: Path):
     _, n_bytes, found = cluster_shuffle.measure(client, way, path, WIDTH, 4, tmp_path)

@@ -170,6 +170,7 @@ def test_a_record_is_judged_at_full_size_only() -> None:
         assert TARGETS["vs_illico"].of in record.table()
 
 
+@pytest.mark.thorough
 def test_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

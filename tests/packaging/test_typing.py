@@ -31,6 +31,7 @@ WRONG = (
 )
 
 
+@pytest.mark.thorough
 def test_a_strict_checker_accepts_calls_and_refuses_typos(tmp_path: Path):
     good, wrong = tmp_path / "good.py", tmp_path / "wrong.py"
     good.write_text(GOOD)

@@ -90,6 +90,7 @@ def passes(
     return found
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("scale", ["counts", "logs"])
 @pytest.mark.parametrize("filtered", FILTERS)
 @pytest.mark.parametrize("design", DESIGNS)

@@ -48,6 +48,7 @@ def undefined(n: int, m: int, variance: str, df: int) -> dict[str, bool]:
     )
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("options", TESTS, ids=str)
 @pytest.mark.parametrize("comparison", ["reference", "rest", "levels"])

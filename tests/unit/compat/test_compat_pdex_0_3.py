@@ -124,6 +124,7 @@ def test_the_golden_files_hold_what_matters(truth):
     assert (truth["codes"] == 5).any()  # the empty label
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, np.int16])
 @pytest.mark.parametrize("mode", MODES)
 def test_means_do_not_depend_on_the_dtype(truth, mode, dtype):
