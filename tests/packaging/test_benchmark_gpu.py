@@ -35,7 +35,7 @@ import gpu_screen  # noqa: E402
 import gpu_times  # noqa: E402
 from gpu_record import RESULTS, TARGETS  # noqa: E402
 
-from pdex_gpu.backends.base import Probed
+from pdex_gpu.backends.base import Probed  # noqa: E402
 from pdex_gpu.backends.cuda import kernel_set as cuda_kernels  # noqa: E402
 from pdex_gpu.backends.cuda import probe  # noqa: E402
 
