@@ -70,7 +70,7 @@ def register(*columns: Column) -> None:
             )
         if column.name in _always or _extra.get(column.name, column) != column:
             raise OptionError(
-                f"There already is a column {column.name!r}. Give yours a different name."
+                f"A column named {column.name!r} already exists. Choose a different name."
             )
         if column.dtype not in _DTYPES:
             raise OptionError(unknown(f"dtype of column {column.name!r}:", column.dtype, _DTYPES))

@@ -203,8 +203,8 @@ def check_label(name: str, label: object, option: object = None) -> None:
         bool(label == label)
     except Exception as error:  # a list, pandas.NA, or the caller's own class
         raise OptionError(
-            f"{name}={shown(label if option is None else option)} must be labels of the column: "
-            f"{error} ({kind(label)}). Pass text, numbers or the like, as in the column."
+            f"{name}={shown(label if option is None else option)} must be labels of the column. "
+            f"Got {kind(label)}: {error}. Pass strings or numbers that match the column's values."
         ) from error
 
 
@@ -222,7 +222,7 @@ def labels_of(name: str, labels: object) -> list[Any] | None:
         found = [labels] if isinstance(labels, str) else listed(labels)
     except TypeError as error:
         raise OptionError(
-            f"{name}={shown(labels)} must be labels of the column: {error}. Pass a list."
+            f"{name}={shown(labels)} must be labels of the column, in a list: {error}."
         ) from error
     for label in found:
         check_label(name, label, labels)

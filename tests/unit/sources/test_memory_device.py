@@ -225,7 +225,7 @@ def test_dtypes_that_cannot_be_used_in_place(form, dtype, text):
 @pytest.mark.parametrize("form", ["coo", "dia"])
 def test_other_formats_say_tocsr(form):
     matrix = DeviceSparse(host_sparse(form))
-    text = r"^X is a device_arrays.DeviceSparse on a CUDA device\. Supported .*tocsr\(\) method\.$"
+    text = r"^X is a device_arrays.DeviceSparse on a CUDA device\. Supported.*tocsr\(\) method"
     with pytest.raises(UnsupportedDataError, match=text):
         from_array(matrix, what="X")
     del matrix.format
