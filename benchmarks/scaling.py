@@ -1,4 +1,4 @@
-"""The accuracy of `pdex-gpu plan`: predicted against measured, at several sizes.
+"""The accuracy of `pdex-gpu estimate`: predicted against measured, at several sizes.
 
     python benchmarks/scaling.py            all sizes, as the record in results/ is made
     python benchmarks/scaling.py --quick    small screens, to see that everything runs

@@ -29,7 +29,7 @@ _COMPLETION = {
 #: The commands, in the order in which the help lists them: each is a module of its name.
 COMMANDS = {
     "run": "Compare groups of cells gene by gene, and write a table.",
-    "plan": "Estimate memory, disk and time of a run, without reading X.",
+    "estimate": "Estimate memory, disk and time of a run, without reading X.",
     "top": "Show the strongest genes of a perturbation.",
     "plot": "Draw a figure of results.",
     "report": "Write results as one HTML page that opens offline.",

@@ -38,7 +38,7 @@ def examine(path: Path) -> list[Check]:
     if is_folder(path) or path.suffix.lower() in screens:
         raise OptionError(
             f"{shown(str(path))} is not a results file. Pass a .parquet file written by "
-            f"`{PROGRAM} run`. To estimate what a run of a screen needs, use `{PROGRAM} plan`."
+            f"`{PROGRAM} run`. To estimate what a run of a screen needs, use `{PROGRAM} estimate`."
         )
     topic = str(path)
     try:

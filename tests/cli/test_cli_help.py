@@ -27,7 +27,7 @@ TEST_OPTIONS = [
     "alternative", "method", "continuity", "tie_correction", "variance", "variant", "p_values",
     "nan_policy",
 ]  # fmt: skip
-COMMANDS = ["run", "plan", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
+COMMANDS = ["run", "estimate", "top", "plot", "report", "calibrate", "demo", "backends", "doctor"]
 
 
 def shown(command: list[str], capsys, monkeypatch, columns: int = 80) -> str:
@@ -231,12 +231,12 @@ def test_completion_scripts(shell: str):
 
 
 def test_options_of_one_name_mean_the_same_in_all_commands_that_compare():
-    """What `run` and `plan` both have, and what they both hand to the library."""
+    """What `run` and `estimate` both have, and what they both hand to the library."""
     app = make_app()
     run, plan = (
         {name: (param.name, param.help) for param in app.commands[command].params
          for name in param.opts}
-        for command in ("run", "plan")
+        for command in ("run", "estimate")
     )  # fmt: skip
     # These say a little more, or less, where nothing is run.
     differing = {name for name in run.keys() & plan.keys() if run[name] != plan[name]}

@@ -89,7 +89,7 @@ def test_a_file_on_which_hdf5_loops(
 
 
 @pytest.mark.sampled(every=3)
-@pytest.mark.parametrize("command", ["run", "plan", "calibrate"])
+@pytest.mark.parametrize("command", ["run", "estimate", "calibrate"])
 def test_the_message_as_a_document(sound: Path, tmp_path: Path, command: str) -> None:
     path = tmp_path / "loop.h5ad"
     content = bytearray(sound.read_bytes())
@@ -194,5 +194,5 @@ def test_a_wrong_limit_is_said(
     sound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(STUCK_SECONDS, "soon")
-    assert main(["plan", str(sound), "--groupby", "target_gene"]) == Exit.USAGE
+    assert main(["estimate", str(sound), "--groupby", "target_gene"]) == Exit.USAGE
     assert "PDEX_GPU_STUCK_SECONDS='soon' is not a number of seconds" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_commands_of_pages_exist(
             command = line.split()[0]
             options = set(re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", line.split("#")[0]))
             found.setdefault(command, set()).update(options)
-    known = {"run", "plan", "top", "report", "backends", "doctor", "demo"}
+    known = {"run", "estimate", "top", "report", "backends", "doctor", "demo"}
     assert known <= found.keys()
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("FORCE_COLOR", raising=False)

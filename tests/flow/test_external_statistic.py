@@ -172,7 +172,7 @@ def test_command_line(
     assert result.provenance["test_options"] == {"floor": "0.5", "halved": "True"}
     assert main(["calibrate", *argv, "-o", str(tmp_path / "calibration.json"), "-q"]) == 0
     assert json.loads((tmp_path / "calibration.json").read_text())["metric"] == "welch-z"
-    assert main(["plan", *argv[:5], "--no-timing", "-q"]) == 0
+    assert main(["estimate", *argv[:5], "--no-timing", "-q"]) == 0
     capsys.readouterr()
     assert main(["run", *argv[:5], "--floor", "-1", "-o", str(tmp_path / "b.parquet")]) != 0
     assert "floor=-1.0 must be a number of at least 0." in capsys.readouterr().err

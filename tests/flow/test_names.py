@@ -67,7 +67,7 @@ def test_it_is_refused_before_the_file_is_opened(call: Callable[..., Any], tmp_p
         call(tmp_path / "there is no such file.h5ad", tmp_path)
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "calibrate"])
+@pytest.mark.parametrize("command", ["run", "estimate", "calibrate"])
 def test_it_is_refused_on_the_command_line(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

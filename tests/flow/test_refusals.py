@@ -81,8 +81,8 @@ def test_a_mistyped_option_of_the_other_calls():
     ("words", "says"),
     [
         (["run", "s.h5ad", "--grops", "A"], "--groups"),
-        (["plan", "s.h5ad", "--force"], "'report' and 'calibrate' have it."),
-        (["run", "s.h5ad", "--dask-workers", "3"], "'plan' has it."),
+        (["estimate", "s.h5ad", "--force"], "'report' and 'calibrate' have it."),
+        (["run", "s.h5ad", "--dask-workers", "3"], "'estimate' has it."),
         (["run", "s.h5ad", "--n-workers", "3"], "--workers"),
     ],
 )

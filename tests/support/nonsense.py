@@ -640,7 +640,7 @@ _COMMANDS: dict[str, Callable[[World, np.random.Generator], list[str]]] = {
         str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--backend", "numpy",
         "-o", str(w.folder / f"c{rng.integers(10**9)}.parquet"),
     ],
-    "plan": lambda w, rng: [str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--no-timing"],
+    "estimate": lambda w, rng: [str(w.folder / "screen.h5ad"), "--groupby", GROUPBY, "--no-timing"],
     "top": lambda w, rng: [str(w.folder / "result.parquet"), "A"],
     "plot": lambda w, rng: [
         str(w.folder / "result.parquet"), "A", "-o", str(w.folder / f"p{rng.integers(10**9)}.png"),

@@ -236,7 +236,9 @@ def _plan(data: Any, labels: str, metric: str, layer: str | None) -> Any:
         return {}
     with patch("pdex_gpu.estimation.benchmark.measure_rates", lambda *_, **__: _RATES):
         more = [] if layer is None else ["--layer", layer]
-        command("plan", data, "--groupby", GROUP, "--comparison", "rest", "--metric", metric, *more)
+        command(
+            "estimate", data, "--groupby", GROUP, "--comparison", "rest", "--metric", metric, *more
+        )
     return {}
 
 

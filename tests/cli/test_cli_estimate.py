@@ -1,4 +1,4 @@
-"""``pdex-gpu plan``: every option reaches the library, what is shown, exit codes, JSON."""
+"""``pdex-gpu estimate``: every option reaches the library, what is shown, exit codes, JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.cli import main
 from pdex_gpu.cli.app import make_app
-from pdex_gpu.cli.commands.plan import _duration
+from pdex_gpu.cli.commands.estimate import _duration
 from pdex_gpu.engines import memory_model, plan
 from pdex_gpu.estimation import benchmark, estimate
 from pdex_gpu.estimation.model import PHASES, MachineRates
@@ -25,7 +25,7 @@ from pdex_gpu.utils.exit_codes import Exit
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plan") / "screen.h5ad"
+    path = tmp_path_factory.mktemp("estimate") / "screen.h5ad"
     simulate_screen(400, 30, 4, mean_umi=60, seed=5).write_h5ad(path)
     return path
 
@@ -42,7 +42,7 @@ def given(monkeypatch):
     monkeypatch.setattr(pdex_gpu, "estimate", note, raising=False)
 
     def call(*argv: str) -> dict:
-        assert main(["plan", "screen.h5ad", *argv]) == Exit.BACKEND
+        assert main(["estimate", "screen.h5ad", *argv]) == Exit.BACKEND
         args, options = calls.pop()
         assert args == ("screen.h5ad",)
         return options
@@ -65,7 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_parameter_is_an_option():
     """Rates are no text, and nothing is shown or written."""
     known = inspect.signature(estimate.estimate).parameters
-    params = {param.name for param in make_app().commands["plan"].params}
+    params = {param.name for param in make_app().commands["estimate"].params}
     renamed = {"file": "data", "output": "out", "dask_workers": "workers", "no_timing": "timing"}
     without = {"rates", "client", "force", "restart", "progress", "test_options"}
     assert set(known) - without <= {renamed.get(name, name) for name in params}
@@ -114,7 +114,7 @@ def test_options(argv, expected, given):
 
 def shown(capsys, *argv: object, code: int = Exit.OK) -> tuple[dict[str, str], list[str]]:
     """The table, and the lines after it."""
-    assert main(["plan", *map(str, argv)]) == code
+    assert main(["estimate", *map(str, argv)]) == code
     out, err = capsys.readouterr()
     assert err == ""
     table, rest = {}, []
@@ -156,7 +156,7 @@ def test_text_with_seconds(screen, capsys, quick):
 
 
 def test_quiet(screen, capsys):
-    argv = ["plan", str(screen), "--groupby", GROUPBY, "--no-timing", "-q"]
+    argv = ["estimate", str(screen), "--groupby", GROUPBY, "--no-timing", "-q"]
     assert main(argv) == Exit.OK
     assert capsys.readouterr() == ("", "")
 
@@ -175,7 +175,7 @@ def test_durations(seconds, text):
 
 
 def document(capsys, *argv: object, code: int = Exit.OK) -> dict:
-    assert main(["plan", *map(str, argv), "--json"]) == code
+    assert main(["estimate", *map(str, argv), "--json"]) == code
     out, err = capsys.readouterr()
     assert err == ""
     assert out.count("\n") == 1

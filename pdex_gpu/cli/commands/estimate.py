@@ -1,4 +1,4 @@
-"""``pdex-gpu plan``: what a run would need, and what would run out, before it starts."""
+"""``pdex-gpu estimate``: what a run would need, and what would run out, before it starts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = f"""\
 examples:
-  {PROGRAM} plan screen.h5ad --groupby gene --reference NT -o results.parquet
-  {PROGRAM} plan screen.h5ad --groupby gene --memory 8GB --scratch /local
-  {PROGRAM} plan screen.h5ad --groupby gene --dask-workers 16 --json
+  {PROGRAM} estimate screen.h5ad --groupby gene --reference NT -o results.parquet
+  {PROGRAM} estimate screen.h5ad --groupby gene --memory 8GB --scratch /local
+  {PROGRAM} estimate screen.h5ad --groupby gene --dask-workers 16 --json
 
 The exit code is 5 if memory would run out, 6 if a disk would, and 0 otherwise.
 """
@@ -92,7 +92,7 @@ def _document(found: Estimate) -> dict[str, Any]:
 
 
 def _show(found: Estimate) -> None:
-    show_table(["plan", ""], list(_rows(found)), right="lr")
+    show_table(["estimate", ""], list(_rows(found)), right="lr")
     for text in found.assumptions:
         show_line(Cell("assumed  ", "yellow"), printable(text))
     for text in found.problems:
