@@ -1,6 +1,6 @@
 """Pseudobulk: cells aggregated into samples, and DESeq2 on these samples.
 
-May import ``pipeline`` and the rooms below it, but not ``api`` and ``calibration``. To add an
+May import ``pipeline`` and the subpackages below it, but not ``api`` and ``calibration``. To add an
 aggregate, add its computation to :mod:`.sample_values` and its name to ``METHODS`` in
 :mod:`.aggregate`.
 """

@@ -1,10 +1,10 @@
 """The command line: runs a command, and turns its outcome into text and an exit code.
 
 :mod:`.app` assembles the program from the modules in ``commands``; :mod:`.options` makes options
-from the groups of a call, :mod:`.help` shows them. This room may import every other. Its imports
-at the top of modules are light, so that ``--help`` and usage errors are answered at once.
+from the groups of a call, :mod:`.help` shows them. May import every other subpackage. Imports at
+the top of its modules are light, so that ``--help`` and usage errors are answered at once.
 
-To add a command, write a module in ``commands`` and add a line to ``_COMMANDS`` in :mod:`.app`.
+To add a command, write a module in ``commands`` and add a line to ``COMMANDS`` in :mod:`.app`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Checks of a machine: what was found, what is missing, and the command that fixes it.
 
-Each module checks one topic; :mod:`.results` checks a file of results. May import every room but
-``cli`` and ``report``. To add a topic, write a module with ``TOPIC`` and ``checks``, which yields a
-:class:`.base.Check` per finding, and add it to ``_SECTIONS``.
+Each module checks one topic; :mod:`.results` checks a file of results. May import every subpackage
+except ``cli`` and ``report``. To add a topic, write a module with ``TOPIC`` and ``checks``, which
+yields a :class:`.base.Check` per finding, and add it to ``_SECTIONS``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,6 @@ one of the engines (`local.py`; `serial`, `threads`, `shared_memory`, `streams`)
 cluster (`dask/`). `memory_model.py` says what ranges take, `plan.py` cuts them.
 
 To add an engine, write a module with `schedule` and `run` (see :class:`.base.Engine`) and name it
-in the backends that can use it (:mod:`pdex_gpu.backends.registry`). This room may import from
-everything below `pipeline`, and reaches kernel sets and tests only through their registries.
+in the backends that can use it (:mod:`pdex_gpu.backends.registry`). May import everything
+below `pipeline`, and reaches kernel sets and tests only through their registries.
 """

@@ -2,7 +2,7 @@
 
 Each constant says what it counts. Where it counts arrays, they are named, and a change of these
 arrays has to change it. Where it is a choice, the reason is given; none of the choices changes a
-result. Two more constants belong to the room that allocates what they count:
+result. Two more constants belong to the subpackage that allocates what they count:
 :data:`~pdex_gpu.sources.sizes.BYTES_PER_CELL`, which counts what every call holds per cell, and
 :data:`~pdex_gpu.sources.sizes.SPARE`, an excess that is not worth refusing. What a kernel set packs
 a gene into is said by its `packed_bytes`.

@@ -2,5 +2,5 @@
 
 `execute.py` decides everything about a call (`call.py`) and hands it to `in_memory.py` or
 `into_file.py`; both compute with `ranges.py`. None of them knows where ranges run: the executor of
-the call does (:mod:`pdex_gpu.engines.executor`). This room may import from all rooms below it.
+the call does (:mod:`pdex_gpu.engines.executor`). May import all subpackages below it.
 """

@@ -10,9 +10,9 @@ which the figure is saved.
 >>> ax = pl.volcano("results.parquet", "STAT1")  # doctest: +SKIP
 >>> ax.figure.savefig("volcano.pdf", dpi=300)  # doctest: +SKIP
 
-For contributors: this package may import ``calibration``, ``api`` and the rooms below them. To add
-a kind of figure, write its function in a module here, and name it in ``__all__`` and in ``KINDS``
-of ``pdex_gpu/cli/commands/plot.py``.
+For contributors: this package may import ``calibration``, ``api`` and the subpackages below them.
+To add a kind of figure, write its function in a module here, and name it in ``__all__`` and in
+``KINDS`` of ``pdex_gpu/cli/commands/plot.py``.
 """
 
 from __future__ import annotations

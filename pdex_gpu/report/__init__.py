@@ -2,7 +2,8 @@
 
 `write_report` collects what the page shows (`payload`), encodes it as text (`encode`, `row_codes`),
 adds what is known about the run (`provenance_table`, `definitions`, `notes`, `calibration`) and
-fills in the template (`page_data`, `page`). May import every room but ``cli`` and ``doctor``.
+fills in the template (`page_data`, `page`). May import every subpackage except ``cli``
+and ``doctor``.
 
 To add a view, add its data to `payload` and a script to the folder ``page``.
 """

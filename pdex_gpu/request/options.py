@@ -1,4 +1,4 @@
-"""All options of a call, in groups; each group is checked in the room where it is used."""
+"""All options of a call, in groups; each group is checked in the subpackage that uses it."""
 
 from __future__ import annotations
 

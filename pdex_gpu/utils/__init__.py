@@ -1,5 +1,5 @@
-"""The ground that every room stands on: files, checks, threads, progress, words of messages.
+"""What every subpackage builds on: files, checks, threads, progress, wording of messages.
 
 May import :mod:`pdex_gpu.errors` and nothing else of the package. A module belongs here if it knows
-nothing of cells and genes, and at least two rooms need it.
+nothing of cells and genes, and at least two subpackages need it.
 """

@@ -9,7 +9,7 @@ from typing import Any
 def resolve(name: str) -> Any:
     """Import an object by its name, ``"package.module:attribute"``.
 
-    For methods of low rooms that hand over to high ones, such as ``Result.report``, and for
+    For methods of lower subpackages that call higher ones, such as ``Result.report``, and for
     registries, which name what they have not imported.
     """
     module, _, attribute = name.partition(":")
