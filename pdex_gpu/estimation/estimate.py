@@ -208,8 +208,8 @@ def estimate(
     on_cluster = isinstance(engine, Dask) or (isinstance(engine, str) and engine == "dask")
     if on_cluster and workers is None:
         raise OptionError(
-            "The time of engine='dask' depends on the size of the cluster. Pass its number of "
-            "workers as workers= (--dask-workers)."
+            "The run time with engine='dask' cannot be estimated without the size of the cluster. "
+            "Pass the number of Dask workers as workers= (--dask-workers)."
         )
     if workers is not None and n_workers is not None:
         raise OptionError(
