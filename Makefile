@@ -129,7 +129,7 @@ test-peers: $(VENV)/peers-0.8/.done $(VENV)/peers-0.6/.done
 	$(VENV)/peers-0.8/bin/python -m pytest $(PEERS) $(PYTEST_ARGS)
 	$(VENV)/peers-0.6/bin/python -m pytest $(PEERS)/test_cell_eval.py $(PYTEST_ARGS)
 
-# The seam on the real CuPy, which compiles without a device. It lies beside the environment, as
+# The seam on the real CuPy, which compiles without a device. It lies next to the environment, as
 # other tests try what happens where there is none.
 CUPY := $(VENV)/cupy
 

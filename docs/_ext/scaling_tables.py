@@ -40,7 +40,7 @@ _COLUMNS, _BYTES_PER_VALUE, _BYTES_STORED = 7, 6.3, 24
 
 # What is assumed of machines that were not measured.
 _DISK, _SHARED = 3e9, 1e9  # bytes per second
-_BUS, _BUS_BYTES = 50e9, 6.0  # bytes per second, and bytes an entry
+_BUS, _BUS_BYTES = 50e9, 6.0  # bytes per second, and bytes per entry
 _MEMORY = 64e9
 
 

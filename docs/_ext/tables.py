@@ -106,7 +106,7 @@ def _name(option: Any) -> str:
 
 
 def caveats() -> str:
-    """What to know about the tests' p-values."""
+    """Return the caveats of the tests' p-values."""
     from pdex_gpu.stats.registry import METRICS
 
     found = []

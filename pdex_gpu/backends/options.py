@@ -88,8 +88,8 @@ def unpacked(backend: Any, device: Any = None, device_memory: Any = None) -> tup
     ):
         if inside is not None and outside is not None:
             raise OptionError(
-                f"{option}={shown(outside)} is given, and backend={shown(backend)} says it, too. "
-                "Give one of them."
+                f"{option}={shown(outside)} is also set by backend={shown(backend)}. Pass only one "
+                "of them."
             )
         found.append(outside if inside is None else inside)
     return backend.name, found[0], found[1]

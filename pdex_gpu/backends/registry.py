@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..errors import BackendError, OptionError, shown, unknown
 from ..utils.checks import is_whole
@@ -34,6 +34,9 @@ BACKENDS = {
     "cpu": "pdex_gpu.backends.cpu:BACKEND",
     "numpy": "pdex_gpu.backends.numpy:BACKEND",
 }
+
+#: These names, for type checkers.
+BackendName = Literal["auto", "cuda", "cpu", "numpy"]
 
 #: The entry points through which other distributions add backends. "auto" does not try these.
 GROUP = "pdex_gpu.backends"

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class KernelOutput:
-    """What kernels measured in a contrast, apart from moments; shape (n_targets, n_genes) each.
+    """The kernel output of a contrast, apart from moments; shape (n_targets, n_genes) each.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class KernelOutput:
 
 
 class Values:
-    """What columns can be made from, for some genes of all comparisons of a contrast.
+    """The values that columns are made from, for some genes of all comparisons of a contrast.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Values:
 
 
 class PairValues(Values):
-    """What columns can be made from where two samples are compared.
+    """The values that columns are made from where two samples are compared.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ class PairValues(Values):
 
 
 class StrataValues(Values):
-    """What columns can be made from where rows combine several strata.
+    """The values that columns are made from where rows combine several strata.
 
     Attributes
     ----------

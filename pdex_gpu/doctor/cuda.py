@@ -13,6 +13,7 @@ from ..backends.cuda import driver as nvidia
 from ..backends.cuda.driver import Driver
 from ..backends.cuda.probe import MINIMUM_CUDA, install_command
 from ..backends.registry import info
+from ..utils.formats import dotted
 from .base import NOTE, OK, PROBLEM, Check
 from .machine import in_container
 from .packages import installed, older
@@ -44,7 +45,7 @@ def driver_check(driver: Driver, pci: Path = _PCI) -> Check:
     """Check whether a driver answers, and which CUDA it runs."""
     name = "NVIDIA driver"
     if driver.version is not None and driver.version < MINIMUM_CUDA:
-        text = f"{_driver_text(driver)}: too old; CUDA {_dotted(MINIMUM_CUDA)} or later is needed"
+        text = f"{_driver_text(driver)}: too old; CUDA {dotted(MINIMUM_CUDA)} or later is needed"
         return Check(TOPIC, name, PROBLEM, text, "sudo apt-get install --upgrade nvidia-driver-580")
     if not driver.problem:
         devices = ", ".join(str(device) for device in driver.devices)
@@ -83,7 +84,7 @@ def cupy_check(driver: Driver, found: dict[str, str]) -> Check:
     major = _CUPY[name]
     runs = driver.version
     if runs is not None and major > runs[0]:
-        text = f"{listed} is for CUDA {major}, but the driver supports CUDA up to {_dotted(runs)}"
+        text = f"{listed} is for CUDA {major}, but the driver supports CUDA up to {dotted(runs)}"
         fix = f"pip uninstall -y {name} && {install_command(driver)}"
         return Check(TOPIC, "CuPy", PROBLEM, text, fix)
     return Check(TOPIC, "CuPy", OK, listed + (f", for CUDA {major}" if major else ""))
@@ -103,7 +104,7 @@ def compiler_check() -> Check:
     except BackendError as error:
         text, _, fix = str(error).partition(" Run: ")
         return Check(TOPIC, "NVRTC", PROBLEM, text, fix or None)
-    text = f"{_dotted(version)}; CUDA toolkit headers are not needed"
+    text = f"{dotted(version)}; CUDA toolkit headers are not needed"
     return Check(TOPIC, "NVRTC", OK, text)
 
 
@@ -139,7 +140,7 @@ def has_device(pci: Path = _PCI) -> bool:
 def _driver_text(driver: Driver) -> str:
     number = _driver_number()
     text = f"driver {number}" if number else "a driver"
-    return text if driver.version is None else f"{text} with CUDA {_dotted(driver.version)}"
+    return text if driver.version is None else f"{text} with CUDA {dotted(driver.version)}"
 
 
 def _driver_number(file: Path = _VERSION_FILE) -> str:
@@ -159,7 +160,3 @@ def _driver_number(file: Path = _VERSION_FILE) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return said.split("\n")[0].strip()
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"

@@ -48,7 +48,7 @@ class RangeSource(Protocol):
 
 @dataclass(frozen=True)
 class Computation:
-    """What is computed on every range, wherever it is read and its results are stored.
+    """The computation on every range, wherever it is read and its results are stored.
 
     Attributes
     ----------

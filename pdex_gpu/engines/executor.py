@@ -111,7 +111,7 @@ def open_executor(settings: Settings, test: StatisticalTest) -> Executor:
     PdexGpuError
         If its backend or cluster cannot be used.
     """
-    if settings.execution.engine == "dask":
+    if settings.execution.on_cluster:
         from .dask.engine import open_cluster
 
         return open_cluster(settings)

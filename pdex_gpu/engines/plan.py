@@ -62,7 +62,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Resources:
-    """What an engine may use, from which it makes its schedule.
+    """The resources that an engine may use, from which it makes its schedule.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What an engine wants of a plan.
+    """The demands of an engine on a plan.
 
     Attributes
     ----------

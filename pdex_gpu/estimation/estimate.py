@@ -18,7 +18,7 @@ from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
 from ..pipeline.output import check_output, input_file
-from ..request.engines import Dask
+from ..request.engines import DASK, Dask
 from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
 from ..request.screen import design_of, open_screen
@@ -205,7 +205,7 @@ def estimate(
         raise OptionError(f"density={density!r} must be {share}.")
     check_flag("timing", timing)
     engine, n_workers = options.get("engine"), options.get("n_workers")
-    on_cluster = isinstance(engine, Dask) or (isinstance(engine, str) and engine == "dask")
+    on_cluster = isinstance(engine, Dask) or (isinstance(engine, str) and engine == DASK)
     if on_cluster and workers is None:
         raise OptionError(
             "The run time with engine='dask' cannot be estimated without the size of the cluster. "
@@ -296,7 +296,7 @@ def _count(
         workers=counted.workers,
         n_threads=counted.n_threads(shown) if counted.workers is None else shown.n_threads,
         backend=backend.name,
-        engine="dask" if counted.workers else counted.engine,
+        engine=DASK if counted.workers else counted.engine,
         phases={},
         rates=None,
         lacks=tuple(lacking),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..utils.keywords import known_keywords_of_init
+
 #: The phases of a run, in order.
 PHASES = ("start", "reading", "splitting", "testing", "finishing", "writing")
 
@@ -66,6 +68,7 @@ class Work:
     n_values: float = 0.0
 
 
+@known_keywords_of_init
 @dataclass(frozen=True)
 class MachineRates:
     """The constants of a machine: processor seconds per unit, of one thread while all are busy.

@@ -1,4 +1,4 @@
-"""What is decided about a call before it computes anything."""
+"""The decisions about a call that are made before it computes anything."""
 
 from __future__ import annotations
 

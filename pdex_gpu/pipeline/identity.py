@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ def run_identity(
         "device": backend.models,
         **{name: plain(value) for name, value in _options(settings, design, analysis).items()},
         "labels of the cells": _hash(_labels(design), design.codes),
+        "groups that are compared": _hash(_contrasts(design), *_arrays(design)),
         "names of the genes": _hash(map(str, dataset.genes)),
         **{f"data, {name}": value for name, value in dataset.source.identity().items()},
     }
@@ -70,11 +71,23 @@ def _labels(design: Design) -> list[str]:
     return [*map(repr, design.targets), *map(repr, design.references), *map(repr, within)]
 
 
-def _hash(texts: Iterable[str], codes: np.ndarray | None = None) -> str:
+def _contrasts(design: Design) -> list[str]:
+    return [contrast.against.name for contrast in design.contrasts]
+
+
+def _arrays(design: Design) -> Iterator[np.ndarray]:
+    """Yield what tells comparisons apart whose labels are the same."""
+    yield design.offsets
+    for contrast in design.contrasts:
+        yield from (contrast.groups, contrast.rows)
+
+
+def _hash(texts: Iterable[str], *arrays: np.ndarray) -> str:
     found = hashlib.sha256()
     for text in texts:
         encoded = text.encode("utf-8", "backslashreplace")
         found.update(len(encoded).to_bytes(8, "little") + encoded)
-    if codes is not None:
-        found.update(np.ascontiguousarray(codes).data)
+    for array in arrays:
+        found.update(array.size.to_bytes(8, "little"))
+        found.update(np.ascontiguousarray(array).data)
     return HASH + found.hexdigest()

@@ -7,6 +7,9 @@ from typing import Any
 
 from ..utils.keywords import known_keywords_of_init
 
+#: The name of the engine.
+DASK = "dask"
+
 
 @known_keywords_of_init
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..utils.checks import check_count, check_path, check_text
 from ..utils.formats import PROGRAM
 from ..utils.options import internal, option
 from ..utils.resources import memory_budget
-from .engines import Dask
+from .engines import DASK, Dask
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Execution:
     )
     engine: str | Dask = option(
         "auto",
-        "threads, shared_memory, serial, streams, dask",
+        ", ".join(ENGINES),
         "choice",
         choices=lambda: ("auto", *ENGINES),
     )
@@ -70,18 +70,23 @@ class Execution:
         some = 1 << 40  # only checks that it is a size; free memory is found out later
         memory_budget(self.memory, some)
         memory_budget(self.device_memory, some, option="device_memory")
-        if self.client is not None and self.engine != "dask":
+        if self.client is not None and not self.on_cluster:
             raise OptionError(
                 f"client={shown(self.client)} is only valid with engine='dask', but "
                 f"engine={self.engine!r} was requested. Pass engine='dask', or leave client out."
             )
-        if self.engine == "dask" and self.n_workers is not None:
+        if self.on_cluster and self.n_workers is not None:
             raise OptionError(
                 f"n_workers={self.n_workers} is not valid with engine='dask': the cluster "
                 "determines the number of workers. Leave it out."
             )
         if self.scratch is not None:
             _check_scratch(check_path("scratch", self.scratch))
+
+    @property
+    def on_cluster(self) -> bool:
+        """Return whether the workers of a Dask cluster compute."""
+        return self.engine == DASK
 
     def _unpack_backend(self) -> None:
         """Replace a backend given as an object by its name and its options."""
@@ -99,7 +104,7 @@ class Execution:
                 "client. Leave client out."
             )
         object.__setattr__(self, "client", self.engine.client)
-        object.__setattr__(self, "engine", "dask")
+        object.__setattr__(self, "engine", DASK)
 
 
 def _check_scratch(folder: Path) -> None:

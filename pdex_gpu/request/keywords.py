@@ -6,31 +6,32 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..stats.registry import StatisticKeywords
 from ..utils.options import keywords
 from .options import GROUPS
 
 if TYPE_CHECKING:
     from ..backends.options import BackendOptions
+    from ..backends.registry import BackendName
     from ..design.comparisons.base import Comparison
+    from ..design.comparisons.registry import ComparisonName
+    from ..stats.registry import MetricName
     from ..stats.two_sample.base import StatisticalTest
     from ..utils.progress import Progress
     from .engines import Dask
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
-Alternative = Literal["two-sided", "less", "greater"]
-NanPolicy = Literal["raise", "omit", "propagate"]
 
-
-class Options(TypedDict, total=False):
+class Options(StatisticKeywords, total=False):
     """The keywords of :func:`pdex_gpu.differential_expression` but `groupby` and `out`."""
 
     # who is compared with whom
     reference: object
     groups: Iterable[object] | None
-    comparison: Literal["reference", "each_reference", "rest", "perturbed", "pairs"] | Comparison
+    comparison: ComparisonName | Comparison
     pairs: Any
     guides: str | None
     on_target: str | None
@@ -52,7 +53,7 @@ class Options(TypedDict, total=False):
     fdr_method: Literal["benjamini-hochberg", "benjamini-yekutieli", "bonferroni"]
     fdr_scope: Literal["all", "target", "gene"]
     # where and how
-    backend: Literal["auto", "cpu", "numpy", "cuda"] | BackendOptions
+    backend: BackendName | BackendOptions
     engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"] | Dask
     client: Any
     memory: str | float | int | None
@@ -67,26 +68,8 @@ class Options(TypedDict, total=False):
     restart: bool
     spreadsheet_safe: bool
     progress: bool | Callable[[Progress], object]
-    # the test, and its options
-    metric: Literal["wilcoxon", "anderson", "t-test", "ks"] | StatisticalTest
-    alternative: Alternative
-    nan_policy: NanPolicy
-    continuity: bool
-    tie_correction: bool
-    method: Any  # "auto", "asymptotic", "exact", or what scipy takes
-    variance: Literal["pooled", "welch", "overestimated"]
-    variant: Literal["midrank", "right", "continuous"]
-    p_values: Literal["asymptotic", "interpolated"]
-    # the options of scipy's functions by their own names
-    axis: int | None
-    equal_var: bool
-    keepdims: bool
-    midrank: bool
-    permutations: int | None
-    random_state: Any
-    rng: Any
-    trim: float
-    use_continuity: bool
+    # the test
+    metric: MetricName | StatisticalTest
 
 
 def full_signature(*, without: Collection[str] = ()) -> Callable[[_Call], _Call]:

@@ -133,7 +133,7 @@ class Checkpoint:
 
     @property
     def split_folder(self) -> Path:
-        """Return where a cluster run keeps the split rows; removed with the checkpoint."""
+        """Return where a cluster run keeps the rechunked rows; removed with the checkpoint."""
         return self.folder / _SPLIT
 
     @property

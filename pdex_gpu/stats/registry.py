@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from ..errors import OptionError, close_matches, listing, shown
 from ..utils.checks import check_choice, check_text
@@ -31,6 +31,32 @@ METRICS: dict[str, type[StatisticalTest]] = {
     )
 }
 
+#: These names, for type checkers.
+MetricName = Literal["wilcoxon", "anderson", "t-test", "ks"]
+
+
+class StatisticKeywords(TypedDict, total=False):
+    """The options of all tests, for type checkers; tests declare them themselves."""
+
+    alternative: Literal["two-sided", "less", "greater"]
+    nan_policy: Literal["raise", "omit", "propagate"]
+    continuity: bool
+    tie_correction: bool
+    method: Any  # "auto", "asymptotic", "exact", or what scipy takes
+    variance: Literal["pooled", "welch", "overestimated"]
+    variant: Literal["midrank", "right", "continuous"]
+    p_values: Literal["asymptotic", "interpolated"]
+    # the options of scipy's functions by their own names
+    axis: int | None
+    equal_var: bool
+    keepdims: bool
+    midrank: bool
+    permutations: int | None
+    random_state: Any
+    rng: Any
+    trim: float
+    use_continuity: bool
+
 
 def register(test: _Test) -> _Test:
     """Add a test, so that ``metric=`` and the command line know it; return it.
@@ -45,8 +71,8 @@ def register(test: _Test) -> _Test:
     known = METRICS.get(test.metric)
     if known is not None and known is not test:
         raise OptionError(
-            f"metric={test.metric!r} already names {known.__qualname__}. Give the test another "
-            "name."
+            f"metric={test.metric!r} already names {known.__qualname__}. Choose another name "
+            "for the test."
         )
     others = {option.name: option for option in all_options()}
     for option in options_of(test):
@@ -54,7 +80,7 @@ def register(test: _Test) -> _Test:
         if other.kind != option.kind:
             raise OptionError(
                 f"Option {option.name!r} of metric {test.metric!r} is a {option.kind}, but another "
-                f"test has an option of that name that is a {other.kind}. Give it another name."
+                f"test has an option of that name that is a {other.kind}. Rename it."
             )
     METRICS[test.metric] = test
     return test

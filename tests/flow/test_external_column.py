@@ -117,7 +117,7 @@ def expected(**asked: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test"])
 @pytest.mark.parametrize("asked", [{}, {"comparison": "rest"}], ids=str)
-def significance(asked: dict[str, Any], metric: str, backend: str) -> None:
+def test_values(asked: dict[str, Any], metric: str, backend: str) -> None:
     result, _ = run(columns=NAMES, metric=metric, backend=backend, **asked)
     assert result.columns[-len(NAMES) :] == tuple(NAMES)
     for name, values in expected(**asked).items():

@@ -9,11 +9,15 @@ import pytest
 
 import pdex_gpu
 import pdex_gpu.simulate
+from pdex_gpu.design.comparisons import Pairs
 from pdex_gpu.errors import OptionError, PdexGpuError, SkippedWarning, UnknownOptionError, warn
+from pdex_gpu.estimation.model import MachineRates
 from pdex_gpu.report import write_report
 from pdex_gpu.utils.keywords import known_keywords, known_keywords_of_init
 
 CLASSES = [
+    MachineRates,
+    Pairs,
     pdex_gpu.Calibration,
     pdex_gpu.DEResult,
     pdex_gpu.Estimate,

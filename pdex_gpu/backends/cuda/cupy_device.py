@@ -17,6 +17,7 @@ import cupy
 import numpy as np
 
 from ...errors import BackendError, DeviceMemoryError, OptionError
+from ...utils.formats import dotted
 from . import compile_cache, sources
 from .cubin import completed
 from .device_api import DeviceArray
@@ -356,7 +357,7 @@ def compile_for(architecture: str) -> list[tuple[str, str, bool]]:
     known = [f"{kind}_{a}" for kind in ("sm", "compute") for a in _known_architectures()]
     if architecture not in known:
         raise BackendError(
-            f"NVRTC {_dotted(version)} does not compile for {architecture}. It supports "
+            f"NVRTC {dotted(version)} does not compile for {architecture}. It supports "
             f"{', '.join(a for a in known if a.startswith('sm_'))}."
         )
     return [
@@ -395,7 +396,7 @@ def _architecture(index: int) -> str:
     known = [a for a in _known_architectures() if a <= capability]
     if not known:
         raise BackendError(
-            f"NVRTC {_dotted(version)} no longer compiles for compute capability "
+            f"NVRTC {dotted(version)} no longer compiles for compute capability "
             f"{capability / 10}. Run: pip uninstall cupy-cuda13x; {INSTALL.format(12)}"
         )
     return f"sm_{capability}" if capability in known else f"compute_{known[-1]}"
@@ -412,7 +413,7 @@ def _compile(text: str, filename: str, options: tuple[str, ...]) -> bytes:
         return completed(nvrtc.getCUBIN(program), filename)
     except nvrtc.NVRTCError as error:
         raise BackendError(
-            f"The CUDA source {filename} does not compile with NVRTC {_dotted(nvrtc_version())} "
+            f"The CUDA source {filename} does not compile with NVRTC {dotted(nvrtc_version())} "
             f"({' '.join(options)}):\n{nvrtc.getProgramLog(program).strip()}"
         ) from error
     finally:
@@ -427,7 +428,3 @@ def _check_pair(host: np.ndarray, array: DeviceArray) -> None:
             f"of {array.size} {array.dtype} cannot be copied: they must be contiguous and of the "
             "same size and dtype."
         )
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"

@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from ...errors import BackendError
+from ...utils.formats import dotted
 from ..base import AskedDevices, Device, Probed
 from . import driver as nvidia
 from .driver import Driver, DriverDevice
@@ -107,8 +108,8 @@ def _look(index: int | None) -> Probed:
     causes = [driver.problem] if driver.problem else []
     if driver.version is not None and driver.version < MINIMUM_CUDA:
         causes.append(
-            f"the driver is too old: it supports CUDA up to {_dotted(driver.version)}, but "
-            f"{_dotted(MINIMUM_CUDA)} or later is needed: update it"
+            f"the driver is too old: it supports CUDA up to {dotted(driver.version)}, but "
+            f"{dotted(MINIMUM_CUDA)} or later is needed: update it"
         )
     if importlib.util.find_spec("cupy") is None:
         causes.append(f"CuPy is not installed: run {install_command(driver)}")
@@ -134,7 +135,7 @@ def _candidates(driver: Driver, index: int | None) -> tuple[list[DriverDevice], 
         return [], [f"there is no device {index}; available: {listed}"]
     fit = [d for d in asked if d.capability >= MINIMUM_CAPABILITY]
     return fit, [
-        f"{d} has compute capability {_dotted(d.capability)}, but {_dotted(MINIMUM_CAPABILITY)} or "
+        f"{d} has compute capability {dotted(d.capability)}, but {dotted(MINIMUM_CAPABILITY)} or "
         "later is needed"
         for d in asked
         if d not in fit
@@ -155,7 +156,7 @@ def _try(driver: Driver, candidates: list[DriverDevice]) -> Probed | list[str]:
     if built_for[0] > runs[0]:
         return [
             f"CuPy {module.cupy_version()} is for CUDA {built_for[0]}, but the driver supports "
-            f"CUDA up to {_dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
+            f"CUDA up to {dotted(runs)}: run pip uninstall cupy-cuda{built_for[0]}x, then "
             f"{install_command(driver)}, or update the driver"
         ]
     causes: list[str] = []
@@ -164,8 +165,8 @@ def _try(driver: Driver, candidates: list[DriverDevice]) -> Probed | list[str]:
         if cause is None:
             return Probed(
                 True,
-                f"compute capability {_dotted(candidate.capability)}, {free / 2**30:.1f} of "
-                f"{total / 2**30:.1f} GiB free, driver with CUDA {_dotted(runs)}, CuPy "
+                f"compute capability {dotted(candidate.capability)}, {free / 2**30:.1f} of "
+                f"{total / 2**30:.1f} GiB free, driver with CUDA {dotted(runs)}, CuPy "
                 f"{module.cupy_version()}",
                 (Device(candidate.index, candidate.name, total),),
             )
@@ -221,7 +222,3 @@ def _root(error: BaseException) -> str:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"

@@ -94,7 +94,7 @@ def command(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """A screen in, how well its p-values are calibrated out."""
+    """Calibrate the p-values of a screen on its control cells."""
     started = time.perf_counter()
     need_groups(options, guides=False)
     force = options.pop("force", False)

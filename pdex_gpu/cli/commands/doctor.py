@@ -37,7 +37,7 @@ def command(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """All checks, by topic."""
+    """Check this machine or a file of results."""
     from ...doctor import diagnose, healthy
 
     if results is None:

@@ -67,7 +67,7 @@ def command(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """A file in, what it would take out."""
+    """Estimate what a run would take."""
     need_groups(options)
 
     from ... import estimate

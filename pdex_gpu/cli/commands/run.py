@@ -45,7 +45,7 @@ def command(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """A file in, a file out."""
+    """Compare the groups of a file and write the results."""
     started = time.perf_counter()
     need_groups(options)
     shown = on_terminal(sys.stderr) and not quiet

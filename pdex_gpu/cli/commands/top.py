@@ -53,7 +53,7 @@ def command(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """A table of the smallest p-values."""
+    """Show the smallest p-values of a comparison."""
     from ... import open_result
     from ...design.naming import level_text
     from ...results.effect import effect_of

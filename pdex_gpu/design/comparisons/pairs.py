@@ -7,11 +7,13 @@ from typing import Any
 
 from ...errors import LabelError, OptionError, listing, shown, unknown_label
 from ...utils.checks import check_label, listed
+from ...utils.keywords import known_keywords_of_init
 from .base import PAIRS_TOGETHER, Comparison
 from .label_contrasts import LabelContrasts
 from .selection import Selection
 
 
+@known_keywords_of_init
 class Pairs(Comparison):
     """Compare each target with the reference that a table names for it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ...errors import OptionError
 from ...utils.checks import check_choice, check_text
@@ -26,6 +26,9 @@ _REGISTERED: dict[str, type[Comparison]] = {
         Pairs,
     )
 }
+
+#: Their names, for type checkers.
+ComparisonName = Literal["reference", "each_reference", "rest", "perturbed", "pairs"]
 
 
 def comparison_names() -> tuple[str, ...]:

@@ -111,7 +111,7 @@ class Cluster:
         self._split_edges: tuple[int, ...] = ()
         self._data: _Data | None = None
         self._task_settings: Settings | None = None  # what tasks carry of the settings
-        self._parent: Path | None = None  # folder for split rows, if not the checkpoint's
+        self._parent: Path | None = None  # folder for rechunked rows, if not the checkpoint's
 
     def close(self) -> None:
         """Remove the own folder, if there is one, and the client, if it was made for this call."""
@@ -167,7 +167,7 @@ class Cluster:
             ) from error
 
     def use(self, checkpoint: Checkpoint | None) -> None:
-        """Keep split rows with a checkpoint, if there is one."""
+        """Keep rechunked rows with a checkpoint, if there is one."""
         parent = self._parent
         if parent is None and checkpoint is not None:
             parent = checkpoint.split_folder
@@ -214,7 +214,7 @@ class Cluster:
         return replace(found, n_workers=self.workers.slots)
 
     def discard(self) -> None:
-        """Remove the split rows."""
+        """Remove the rechunked rows."""
         if self._split is not None:
             self._split.remove()
 
@@ -466,7 +466,7 @@ def _sent(job: Job[Source], data: _Data) -> Sent | None:
 
 
 def _shared_folders(settings: Settings, source: Source) -> tuple[Path, ...]:
-    """Return the folders that workers write to: the output's, and the one for split rows."""
+    """Return the folders that workers write to: the output's, and the one for rechunked rows."""
     folders = []
     if settings.output.out is not None:
         folders.append(Path(settings.output.out).absolute().parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...backends.base import Device
-from ...backends.registry import BackendInfo
+from ...backends.registry import BackendInfo, describe
 from ...errors import ClusterError, MissingDependencyError, OptionError, PdexGpuError, listing
 from ...request.options import Settings
 from ...sources.formats import is_url
@@ -215,7 +215,7 @@ def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
         budget = _budget(request, dask_worker)
     except PdexGpuError as error:
         raise type(error)(f"{name}: {error}") from error
-    n_threads = 1 if backend.engines[0] == "streams" else int(dask_worker.state.nthreads)
+    n_threads = 1 if describe(backend.name).has_devices else int(dask_worker.state.nthreads)
     return WorkerFacts(name, n_threads, budget, backend.name, backend.device, backend.devices)
 
 
@@ -226,7 +226,7 @@ def _exists(path: str | Path) -> bool:
 def _check_folder(folder: Path, mark: str, name: str) -> None:
     if not _exists(folder / mark):
         raise ClusterError(
-            f"{name} cannot see the shared folder {str(folder)!r}. Split rows and results pass "
+            f"{name} cannot see the shared folder {str(folder)!r}. Rechunked rows and results pass "
             "through it: put the output on a file system that all workers can see, or choose a "
             "folder there with scratch=."
         )

@@ -257,7 +257,7 @@ class _Split:
     """One range of the rows in the shared folder, as a source of only that range."""
 
     on_device = False
-    description = "split rows in a shared folder"
+    description = "rechunked rows in a shared folder"
 
     def __init__(self, run: OpenRun, k: int) -> None:
         self._run, self._k = run, k

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.contract import KernelSet
-from ...backends.registry import load_kernels
+from ...backends.registry import describe, load_kernels
 from ...columns.measure import Analysis
 from ...design.contrasts import Design
 from ...errors import ClusterError, FileFormatError
@@ -70,7 +70,7 @@ class Work:
     fields : mapping of str to int
         Number of values per gene, by result field.
     split : SplitFiles or None
-        Where split rows are written, if the matrix must be split.
+        Where rechunked rows are written, if the matrix must be split.
     checkpoint : pathlib.Path or None
         Where results are written, if they are not returned.
     run, note : str
@@ -123,7 +123,7 @@ class OpenRun:
             self.kernels: KernelSet = load_kernels(
                 self.backend.name, settings.execution.device, settings.execution.device_memory
             )
-            on_device = self.backend.engines[0] == "streams"
+            on_device = describe(self.backend.name).has_devices
             self.n_threads = settings.execution.n_threads or (
                 min(_FEEDING, cpu_count()) if on_device else 1
             )
@@ -160,7 +160,7 @@ class OpenRun:
         return self._source
 
     def blocks(self) -> list[RechunkedBlock]:
-        """Return the split rows, once all are written."""
+        """Return the rechunked rows, once all are written."""
         assert self.work.split is not None
         with self._lock:
             if self._blocks is None:

@@ -71,7 +71,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Caveat:
-    """What a reader should know before trusting the p-values of a test.
+    """A warning to read before trusting the p-values of a test.
 
     Attributes
     ----------

@@ -63,11 +63,11 @@ def test_the_calls_take_an_object(screen: Any, given: Any, name: str) -> None:
 
 def test_an_option_is_given_once(screen: Any) -> None:
     for options, says in (
-        ({"device": 0}, r"^device=0 is given, and backend=Cuda\(device=\[0, 1\], memory='40GB'\)"),
-        ({"device_memory": 0.5}, r"^device_memory=0\.5 is given, and backend=Cuda\("),
+        ({"device": 0}, r"^device=0 is also set by backend=Cuda\(device=\[0, 1\], memory='40GB'\)"),
+        ({"device_memory": 0.5}, r"^device_memory=0\.5 is also set by backend=Cuda\("),
     ):
         cuda = Cuda(device=[0, 1], memory="40GB")
-        with pytest.raises(OptionError, match=says + r".* says it, too\. Give one of them\.$"):
+        with pytest.raises(OptionError, match=says + r".*\. Pass only one of them\.$"):
             pdex_gpu.differential_expression(screen, GROUPBY, backend=cuda, **options)
     with pytest.raises(OptionError, match="device=0 selects a CUDA device, but backend='cpu'"):
         pdex_gpu.differential_expression(screen, GROUPBY, backend=Cpu(), device=0)

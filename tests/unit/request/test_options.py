@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import pytest
@@ -153,6 +153,27 @@ def test_identity_has_every_option_that_results_depend_on():
 @pytest.mark.parametrize("name", OTHER)
 def test_another_value_is_another_run(name: str):
     assert identity(**{name: OTHER[name]})[name] != identity()[name]
+
+
+def test_comparisons_of_the_same_labels_with_other_groups_are_other_runs():
+    """As a comparison with options of its own can make them."""
+    settings = Settings.of({"groupby": GROUPBY, "reference": "ctl"})
+    with open_screen(screen(), settings) as dataset:
+        design = design_of(dataset, settings)
+        first = design.contrasts[0]
+        turned = replace(first, groups=first.groups[::-1])
+        other = replace(design, contrasts=(turned, *design.contrasts[1:]))
+        analysis = make_analysis(
+            make_test("wilcoxon", {}), (), is_log1p=None, exp_post_agg=True, stratified=False,
+            expressed=False, count_means=False, level=0.95,
+        )  # fmt: skip
+        of = [
+            run_identity(settings, dataset, one, analysis, choose_backend("cpu"))
+            for one in (design, other)
+        ]
+    name = "groups that are compared"
+    assert of[0].pop(name) != of[1].pop(name)
+    assert of[0] == of[1]
 
 
 @pytest.mark.parametrize(
