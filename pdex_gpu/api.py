@@ -145,8 +145,8 @@ def differential_expression(
         fraction of the free memory (default 0.5). With ``engine="dask"``, memory per worker.
     scratch : str or os.PathLike, optional
         Folder for data that do not fit in memory while a file is read; by default the system's
-        temporary folder. With ``engine="dask"``, a folder that all workers see, for the rechunked rows
-        of a matrix stored by rows; by default next to `out`, with the checkpoint.
+        temporary folder. With ``engine="dask"``, a folder that all workers see, for the rechunked
+        rows of a matrix stored by rows; by default next to `out`, with the checkpoint.
     device : int, list of int or "all", optional
         CUDA device to use, by number; a list of several; or all usable ones. By default the first
         usable one. If given, ``backend="auto"`` takes CUDA or raises. Several devices share the

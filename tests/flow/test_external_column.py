@@ -247,8 +247,8 @@ def test_heat_map(name: str, centre: float) -> None:
     ("column", "message"),
     [
         ("auroc", "'auroc' is not a column. Register a pdex_gpu.columns.base.Column"),
-        (Column("auroc", "float64", "mine", make=PCT.make), "already is a column 'auroc'"),
-        (Column("fdr", "float64", "mine", make=PCT.make), "already is a column 'fdr'"),
+        (Column("auroc", "float64", "mine", make=PCT.make), "column named 'auroc' already exists"),
+        (Column("fdr", "float64", "mine", make=PCT.make), "column named 'fdr' already exists"),
         (Column("x", "float32", "mine", make=PCT.make), "Unknown dtype of column 'x': 'float32'"),
         (Column("x", "float64", "mine"), "'x' must be made by GeneByGene or AtEnd"),
         (

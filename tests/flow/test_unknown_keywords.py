@@ -16,8 +16,6 @@ from pdex_gpu.report import write_report
 from pdex_gpu.utils.keywords import known_keywords, known_keywords_of_init
 
 CLASSES = [
-    MachineRates,
-    Pairs,
     pdex_gpu.Calibration,
     pdex_gpu.DEResult,
     pdex_gpu.Estimate,
@@ -41,6 +39,7 @@ def _public():
     found = {name: getattr(pdex_gpu, name) for name in pdex_gpu.__all__ if name != "__version__"}
     del found["pl"]
     found |= {f"pl.{name}": getattr(pdex_gpu.pl, name) for name in pdex_gpu.pl.__all__}
+    found |= {one.__name__: one for one in (MachineRates, Pairs)}
     found["simulate_screen"] = pdex_gpu.simulate.simulate_screen
     found["write_report"] = write_report
     for cls in CLASSES:
