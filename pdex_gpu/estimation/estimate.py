@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO, Unpack
 import numpy as np
 
 from ..backends.registry import BackendInfo, describe, load_kernels
-from ..columns.measure import make_analysis
 from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
 from ..pipeline.output import check_output, input_file
+from ..request.analysis import analysis_of
 from ..request.engines import DASK, Dask
 from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
@@ -225,16 +225,7 @@ def estimate(
         check_output(Path(out), source=input_file(data), overwrite=True)
     test = make_test(settings.test.metric, settings.test.test_options, settings.call)
     chosen = choose_backend_for(settings, test)
-    analysis = make_analysis(
-        test,
-        settings.columns.columns,
-        is_log1p=is_log1p,
-        exp_post_agg=settings.columns.exp_post_agg,
-        stratified=settings.comparison.strata is not None,
-        expressed=settings.filters.min_fraction is not None,
-        count_means=settings.filters.min_cpm is not None,
-        level=settings.columns.confidence,
-    )
+    analysis = analysis_of(settings, test)
     with open_screen(data, settings) as dataset:
         counted = Counted(
             settings,

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..columns.filters import Filters
-from ..columns.measure import Analysis, make_analysis
+from ..columns.measure import Analysis
 from ..design.contrasts import Design
 from ..design.own_genes import own_genes
 from ..engines.executor import Executor, open_executor
 from ..errors import DuplicateGeneWarning, listing, warn
+from ..request.analysis import analysis_of
 from ..request.options import Settings
 from ..request.screen import design_of, open_screen
 from ..results.file import ResultFile
@@ -25,7 +26,6 @@ from ..results.memory import DEResult
 from ..sources.dataset import Dataset
 from ..sources.sizes import left_for_plan
 from ..stats.registry import make_test
-from ..stats.two_sample.base import StatisticalTest
 from ..utils.parallel import pool_map
 from ..utils.resources import cpu_count, memory_budget
 from .call import Call
@@ -50,7 +50,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         settings = executor.settings
         if isinstance(settings.comparison.groups, Iterator):  # workers iterate over it again
             settings = settings.changed(groups=tuple(settings.comparison.groups))
-        analysis = _analysis(settings, test)
+        analysis = analysis_of(settings, test)
         with open_screen(data, settings) as dataset:
             executor.prepare(data, dataset, settings, test)
             _warn_of_repeated_genes(dataset)
@@ -62,19 +62,6 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             if doubtful is not None:
                 warn(doubtful)
     return result
-
-
-def _analysis(settings: Settings, test: StatisticalTest) -> Analysis:
-    return make_analysis(
-        test,
-        settings.columns.columns,
-        is_log1p=settings.columns.is_log1p,
-        exp_post_agg=settings.columns.exp_post_agg,
-        stratified=settings.comparison.strata is not None,
-        expressed=settings.filters.min_fraction is not None,
-        count_means=settings.filters.min_cpm is not None,
-        level=float(settings.columns.confidence),
-    )
 
 
 def _warn_of_repeated_genes(dataset: Dataset) -> None:
