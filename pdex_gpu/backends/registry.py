@@ -47,6 +47,9 @@ ENGINES = {
     "dask": "pdex_gpu.engines.dask.engine",
 }
 
+#: These names, for type checkers.
+EngineName = Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"]
+
 
 @dataclass(frozen=True)
 class BackendInfo:

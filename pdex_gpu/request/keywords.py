@@ -14,7 +14,7 @@ from .options import GROUPS
 
 if TYPE_CHECKING:
     from ..backends.options import BackendOptions
-    from ..backends.registry import BackendName
+    from ..backends.registry import BackendName, EngineName
     from ..design.comparisons.base import Comparison
     from ..design.comparisons.registry import ComparisonName
     from ..stats.registry import MetricName
@@ -54,7 +54,7 @@ class Options(StatisticKeywords, total=False):
     fdr_scope: Literal["all", "target", "gene"]
     # where and how
     backend: BackendName | BackendOptions
-    engine: Literal["auto", "threads", "shared_memory", "serial", "streams", "dask"] | Dask
+    engine: EngineName | Dask
     client: Any
     memory: str | float | int | None
     scratch: str | os.PathLike[str] | None

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields, replace
-from typing import Any, get_type_hints
+from typing import Any, get_args
 
 import pytest
 from stored_screens import GROUPBY, screen
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.backends.registry import choose_backend
+from pdex_gpu.backends.registry import (
+    BACKENDS,
+    ENGINES,
+    BackendName,
+    EngineName,
+    choose_backend,
+)
 from pdex_gpu.columns.measure import make_analysis
-from pdex_gpu.design.comparisons.registry import comparison_names
+from pdex_gpu.design.comparisons.registry import ComparisonName, comparison_names
 from pdex_gpu.pipeline.identity import run_identity
 from pdex_gpu.request.keywords import Options
 from pdex_gpu.request.options import GROUPS, Settings, all_names
 from pdex_gpu.request.screen import design_of, open_screen
-from pdex_gpu.stats.registry import METRICS, make_test
+from pdex_gpu.stats.registry import METRICS, MetricName, make_test
 from pdex_gpu.stats.two_sample.options import options_of
 
 CALLS = [pdex_gpu.differential_expression, pdex_gpu.calibrate, pdex_gpu.estimate]
@@ -74,28 +80,10 @@ def test_an_unknown_keyword_is_answered_with_the_closest(call: Any, typo: str, m
 
 
 def test_choices_in_types_are_those_of_the_library():
-    from pdex_gpu.backends.base import Backend
-    from pdex_gpu.backends.options import BackendOptions
-    from pdex_gpu.design.comparisons.base import Comparison
-    from pdex_gpu.stats.two_sample.base import StatisticalTest
-    from pdex_gpu.utils.progress import Progress
-
-    names = {
-        "Backend": Backend, "BackendOptions": BackendOptions, "Comparison": Comparison,
-        "Dask": pdex_gpu.Dask, "Progress": Progress, "StatisticalTest": StatisticalTest,
-    }  # fmt: skip
-    hints = get_type_hints(Options, localns=names)
-    literals = {
-        name: {one for part in _parts(hint) for one in getattr(part, "__args__", ())}
-        for name, hint in hints.items()
-    }
-    assert literals["metric"] >= set(METRICS)
-    assert literals["comparison"] >= set(comparison_names())
-    assert literals["backend"] >= {"auto", *(info.name for info in pdex_gpu.backends())}
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    return (hint, *getattr(hint, "__args__", ()))
+    assert get_args(MetricName) == tuple(METRICS)
+    assert get_args(ComparisonName) == comparison_names()
+    assert set(get_args(BackendName)) == {"auto", *BACKENDS}
+    assert set(get_args(EngineName)) == {"auto", *ENGINES}
 
 
 # --- identity --------------------------------------------------------------------------------
