@@ -112,6 +112,7 @@ def by_hand(adata: ad.AnnData, x: np.ndarray, groups: list[str]) -> pd.DataFrame
     return pd.concat(tables)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", ["memory", "csr file", "csc file", "zarr", "backed", "layer"])
 def test_where_data_come_from(adata: ad.AnnData, how: str, tmp_path: Path):
@@ -396,6 +397,7 @@ def test_a_covariate(adata: ad.AnnData):
 
 
 @pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", ["int", "nullable", "dates", "categories"])
 def test_the_table_has_labels_of_their_type(adata: ad.AnnData, kind: str):
     """The numbers of text, to the bit, and "0" finds 0."""
@@ -438,6 +440,7 @@ def test_genes_and_samples_of_one_name(adata: ad.AnnData):
     )
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("as_polars", [False, True])
 def test_groups_of_several_types(adata: ad.AnnData, as_polars: bool):
     data = relabelled(adata, "target_gene", ["a", 2, 1.5, "c"], object)

@@ -97,6 +97,7 @@ def run(data, *, engine="shared_memory", n_workers=1, **options):
 
 
 @pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", MEMORY)
 def test_same_bits_as_threads(how, tmp_path, segments):
     adata = stored(how, logged(), tmp_path)
@@ -107,6 +108,7 @@ def test_same_bits_as_threads(how, tmp_path, segments):
     assert segments
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -121,6 +123,7 @@ def test_same_bits_for_every_metric_and_kernel_set(options):
     assert_same_bits(run(adata, **options), run(adata, engine="threads", **options))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", ["strided", "view", "int64", "bool"])
 def test_same_bits_of_unusual_matrices(kind):
@@ -229,6 +232,7 @@ def test_every_error_survives_the_way_from_a_dask_worker(kind):
     assert repr(copy.__cause__) == "ValueError('a cause')"
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("bad", [np.nan, -np.inf], ids=str)
 @pytest.mark.parametrize("backend", ["cpu", "numpy"])
 def test_a_nonfinite_value_found_in_a_worker(bad, backend):
