@@ -29,6 +29,9 @@ from pdex_gpu.sinks.checkpoint import checkpoint_folder
 distributed = pytest.importorskip("distributed")
 from dask_clusters import STORAGE, cluster  # noqa: E402
 
+# Each starts schedulers and workers; tests/flow/test_cluster.py has them in this process.
+pytestmark = pytest.mark.thorough
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 
@@ -52,14 +55,12 @@ def run(data: Any, client: Any = None, **options: Any) -> Any:
     return pdex_gpu.differential_expression(data, GROUPBY, **options)
 
 
-@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_storage(client: Any, storage: str, tmp_path: Path):
     data = STORAGE[storage](logged(), tmp_path)
     assert_same_bits(run(data, client), run(screen(sparse.csr_matrix(logged()))))
 
 
-@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", ["wilcoxon", "anderson", "t-test", "ks"])
 def test_results_in_a_file(client: Any, metric: str, tmp_path: Path):
     data = STORAGE["h5ad csr"](counts(), tmp_path)
@@ -101,7 +102,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield client
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("metric", ["wilcoxon", "ks", "anderson", "t-test"])
 @pytest.mark.parametrize("storage", ["h5ad csr", "zarr csc", "h5ad dense", "dask rows csr"])
 def test_cpu_and_emulated_gpu_workers(mixed: Any, storage: str, metric: str, tmp_path: Path):
@@ -114,7 +114,6 @@ def test_cpu_and_emulated_gpu_workers(mixed: Any, storage: str, metric: str, tmp
     assert_same_bits(found, wanted)
 
 
-@pytest.mark.thorough
 def test_both_kinds_of_workers_had_work(mixed: Any, tmp_path: Path):
     before = sum(mixed.run(_used).values())
     data = STORAGE["h5ad csr"](logged(), tmp_path)
@@ -130,7 +129,6 @@ def _emulate_one_that_is_lost() -> None:
     EmulatedCuda(prepare=lambda device: device.lose(after=3)).install(pytest.MonkeyPatch())
 
 
-@pytest.mark.thorough
 @posix
 def test_a_worker_loses_its_device(tmp_path: Path):
     from emulated.build import compiler
@@ -231,7 +229,6 @@ def killed_in(stage: str, larger: Path, whole: bytes, folder: Path, times: int) 
         )
 
 
-@pytest.mark.thorough
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_a_worker_is_killed(stage: str, larger: Path, whole: bytes, tmp_path: Path):
@@ -256,7 +253,6 @@ def _deadly() -> None:
     tasks.test_genes = _die  # type: ignore[assignment]
 
 
-@pytest.mark.thorough
 @posix
 def test_a_task_that_kills_its_workers(larger: Path, tmp_path: Path):
     import dask
@@ -302,7 +298,6 @@ def own_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
         file.unlink(missing_ok=True)
 
 
-@pytest.mark.sampled(every=2)
 @posix
 @pytest.mark.parametrize("stage", ["split", "test"])
 def test_the_scheduler_is_lost(
@@ -376,7 +371,6 @@ def storage(tmp_path: Path) -> Iterator[Callable[[str, int], str]]:
         server.server_close()
 
 
-@pytest.mark.sampled(every=3)
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 @pytest.mark.parametrize("kind", ["zarr csr", "zarr csc", "zarr dense"])
 def test_a_store_behind_a_url(client: Any, storage: Any, kind: str):
@@ -386,7 +380,6 @@ def test_a_store_behind_a_url(client: Any, storage: Any, kind: str):
     assert_same_bits(run(url, client), wanted)
 
 
-@pytest.mark.sampled(every=2)
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
 @pytest.mark.parametrize("kind", ["zarr csc", "zarr dense"])
 def test_storage_that_fails_half_way(client: Any, storage: Any, kind: str, tmp_path: Path):

@@ -16,7 +16,7 @@ from hostile.calls import draw, problems
 from screens import backend_of
 
 #: Of each test; cases of `make test` come before those of `make test-all`.
-QUICK = 20
+QUICK = 8
 EMULATED = 10
 ALL = int(os.environ.get("PDEX_GPU_HOSTILE_CASES", "2000"))
 STEP = 100

@@ -35,7 +35,7 @@ def check(form, names, in_memory):
         assert not same_bits(found, in_memory[name]), name
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_storage_changes_no_bit(form, in_memory):
     check(form, {*[*calls()][FORMS.index(form) % _SHARE :: _SHARE]}, in_memory)

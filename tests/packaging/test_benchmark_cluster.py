@@ -86,6 +86,7 @@ def test_tables_that_differ_are_seen(tmp_path: Path):
     assert not benchmark._same_table(tmp_path / "a", tmp_path / "c")
 
 
+@pytest.mark.thorough
 def test_the_record_makes_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = cluster_tables.overhead() + cluster_tables.shuffle()
     name, record = cluster_tables.newest() or pytest.fail("there is no record")
