@@ -59,7 +59,7 @@ class Comparison(ABC):
         """Return the cells of the pool that guides are compared with, ascending.
 
         Groups overlap if cells carry several guides. A comparison with a pool then gets the pool
-        of each group in :attr:`.Selection.pools`. By default there is no pool: a cell counts
+        of each group in `Selection.pools`. By default there is no pool: a cell counts
         once for each group that it is in.
 
         Parameters
