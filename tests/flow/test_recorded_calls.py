@@ -41,7 +41,7 @@ def test_a_form_of_storage_changes_no_bit(form, in_memory):
     check(form, {*[*calls()][FORMS.index(form) % _SHARE :: _SHARE]}, in_memory)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_storage_changes_no_bit_of_any_call(form, in_memory):
     check(form, {*calls()}, in_memory)
