@@ -831,7 +831,7 @@ def real_cupy():
 
 def test_cupy_has_what_is_used():
     cupy = real_cupy()
-    text = Path(package.__file__).with_name("device.py").read_text()
+    text = Path(package.__file__).with_name("cupy_device.py").read_text()
     names = set(re.findall(r"\b(?:cupy|runtime|nvrtc)(?:\.[a-zA-Z]\w*)+", text))
     assert len(names) > 25
     names = {re.sub(r"^(runtime|nvrtc)\.", r"cupy.cuda.\1.", name) for name in names}
