@@ -779,6 +779,7 @@ def test_fdr_of_nothing() -> None:
 # --- from a matrix to keys -------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_many_groups_and_few_genes() -> None:
     """65,537 groups, one more than 16 bits count, share out among the warps of a block."""
     n_groups = 65_537

@@ -406,6 +406,7 @@ def test_killed_at_a_step(tmp_path, stored_screen, steps):
 
 
 @posix
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "n", [pytest.param(4, id="4"), pytest.param(30, id="30", marks=pytest.mark.slow)]
 )

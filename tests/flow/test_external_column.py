@@ -172,6 +172,7 @@ def test_missing_values() -> None:
         )
 
 
+@pytest.mark.thorough
 def test_in_worker_processes() -> None:
     """Workers get the columns themselves: they do not know what this process registered."""
     options: dict[str, Any] = {"columns": NAMES, "backend": "cpu"}

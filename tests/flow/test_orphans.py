@@ -104,6 +104,7 @@ def test_workers_end_with_their_parent(moment: str, number: signal.Signals, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
 
 
+@pytest.mark.thorough
 def test_workers_end_though_a_fork_of_their_parent_lives(tmp_path: Path):
     with started(tmp_path, "fork") as process:
         reach(process, "computing")

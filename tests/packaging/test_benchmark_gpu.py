@@ -126,6 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> _Run:
 
 
 @needs_compiler
+@pytest.mark.thorough
 def test_the_record_says_what_was_run(run: _Run) -> None:
     record = run.record
     assert run.code == 0, record["errors"]
@@ -354,6 +355,7 @@ sys.exit(run_emulated("--rounds", "1", "--h5ad", "--cpu", "--record", {record!r}
 
 
 @needs_compiler
+@pytest.mark.thorough
 def test_needs_neither_numba_nor_pandas_nor_anndata(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     folders = [str(Path(__file__).parent), str(SUPPORT)]

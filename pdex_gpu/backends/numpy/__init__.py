@@ -23,7 +23,7 @@ def _open(devices: AskedDevices, memory: AskedMemory) -> Any:
 
 BACKEND = Backend(
     name="numpy",
-    summary="numpy and scipy, pair by pair",
+    summary="numpy and scipy, one comparison and gene at a time",
     engines=CPU_ENGINES,
     probe=_probe,
     open=_open,

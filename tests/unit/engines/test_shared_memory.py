@@ -140,6 +140,7 @@ def test_same_bits_of_unusual_matrices(kind):
     assert_same_bits(run(adata), run(adata, engine="threads"))
 
 
+@pytest.mark.thorough
 def test_unsorted_and_repeated_indices_are_made_canonical(caplog, segments):
     """NotCanonicalError crosses from the worker to the caller, which starts over on a copy."""
     clean = sparse.csr_matrix(counts())

@@ -44,6 +44,7 @@ SCRIPT = textwrap.dedent(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["-", "-c"])
 def test_a_program_that_is_in_no_file(how):
     """Spawned workers would import ``<stdin>`` again."""
@@ -201,6 +202,7 @@ def test_a_place_for_kernels_that_is_none(kernel, place):
     assert use(kernel, place) == "8\n"
 
 
+@pytest.mark.thorough
 def test_kernels_that_are_damaged_are_compiled_again(kernel):
     assert use(kernel, str(kernel / "cache")) == "8\n"
     kept = list((kernel / "cache").rglob("*.nb*"))

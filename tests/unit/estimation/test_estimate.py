@@ -408,7 +408,7 @@ def test_too_little_room(files, tmp_path, monkeypatch):
         ({"density": 0.0}, errors.OptionError, "density=0.0 must be a fraction"),
         ({"density": 1.5}, errors.OptionError, "density=1.5 must be a fraction"),
         ({"workers": 0}, errors.OptionError, "workers=0 must be a whole number"),
-        ({"engine": "dask"}, errors.OptionError, "Pass its number of workers as workers="),
+        ({"engine": "dask"}, errors.OptionError, "Pass the number of Dask workers as workers="),
         ({"engine": "nope"}, errors.OptionError, "nope"),
         ({"metric": "nope"}, errors.OptionError, "nope"),
         ({"memory": "nope"}, errors.OptionError, "memory='nope' is not a size"),

@@ -440,6 +440,7 @@ def test_a_slow_callable_is_left_alone_for_the_same_time(clock):
 # --- threads
 
 
+@pytest.mark.thorough
 def test_advances_of_many_threads_are_all_counted():
     n_threads, n_advances = 8, 5_000
     seen: list[Progress] = []
