@@ -41,11 +41,11 @@ class Case:
 CASES = {
     # A trimmed t-test is scipy's: one call per pair, all of it under Python's lock.
     "scipy_option": Case(
-        "t-test, trim=0.1, which runs through scipy", 20_000, 400, 100,
+        "t-test, trim=0.1, which runs through scipy", 20_000, 100, 100,
         {"metric": "t-test", "trim": 0.1},
     ),
     # The compiled kernels release the lock.
-    "compiled": Case("Wilcoxon on the compiled kernels", 40_000, 2_000, 300),
+    "compiled": Case("Wilcoxon on the compiled kernels", 40_000, 1_000, 300),
 }  # fmt: skip
 QUICK = {
     "scipy_option": Case(CASES["scipy_option"].about, 4_000, 200, 20,
