@@ -33,6 +33,7 @@ from ..errors import (
 from ..pipeline.value_scale import elsewhere
 from ..sources.allowed import check_allow
 from ..sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
+from ..sources.choice import MatrixChoice
 from ..sources.open import open_dataset
 from ..sources.sizes import left_for_plan, within
 from ..utils.arrays import nan_filled
@@ -218,11 +219,11 @@ def find_samples(
         No cell has a label in all columns.
     """
     check_text("layer", layer, may_be_none=True)
-    allowed = check_allow(allow)
+    choice = MatrixChoice(layer, allow=check_allow(allow))
     codes = np.zeros(0, np.int64)
     ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
     for column in columns:
-        with within(memory), open_dataset(data, column, layer, allowed) as dataset:
+        with within(memory), open_dataset(data, column, choice) as dataset:
             source, labels = dataset.source, dataset.labels
             if source.n_genes == 0 or source.n_cells == 0:
                 raise DataError(
@@ -316,11 +317,12 @@ def aggregate(
     UnsupportedDataError
         The matrix is on a device.
     """
-    budget, allowed = memory_budget(memory), check_allow(allow)
+    budget = memory_budget(memory)
+    choice = MatrixChoice(layer, allow=check_allow(allow))
     column = next(iter(samples.levels))
     with (
         within(memory),
-        open_dataset(data, column, layer, allowed) as dataset,
+        open_dataset(data, column, choice) as dataset,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         source = dataset.source

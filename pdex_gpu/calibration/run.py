@@ -29,10 +29,9 @@ from ..errors import (
 from ..pipeline.execute import compare
 from ..request.keywords import Options, full_signature
 from ..request.options import Entry, Settings, all_names
+from ..request.screen import open_matrix
 from ..results.memory import DEResult
 from ..sources.dataset import Dataset
-from ..sources.open import open_dataset
-from ..sources.sizes import within
 from ..stats.registry import make_test, metric_of
 from ..utils.checks import check_count, check_number, check_text
 from ..utils.resources import memory_budget
@@ -186,12 +185,7 @@ class _Plan:
 def _calibrate(data: Any, settings: Settings, plan: _Plan) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    column, layer, allow = (
-        settings.comparison.group_column,
-        settings.data.layer,
-        settings.data.allowed,
-    )
-    with within(settings.execution.memory), open_dataset(data, column, layer, allow) as dataset:
+    with open_matrix(data, settings, settings.comparison.group_column) as dataset:
         real = _real_groups(dataset, settings, plan.units)
         splits: list[Split] = []
         runs: list[_Run] = []

@@ -26,6 +26,7 @@ from ..results.memory import DEResult
 from ..sources.anndata_files.multimodal import is_multimodal, many_modalities
 from ..sources.anndata_files.nodes import is_stored
 from ..sources.base import Source
+from ..sources.choice import MatrixChoice
 from ..sources.dataset import Dataset
 from ..sources.detect import is_backed
 from ..sources.formats import source_of
@@ -376,7 +377,7 @@ def _dataset(
     """Return the matrix to test, and its gene names as an index."""
     if not use_raw:
         part = adata if mask is None else adata[:, mask]
-        return open_dataset(part, groupby, layer), _gene_names(part.var)
+        return open_dataset(part, groupby, MatrixChoice(layer)), _gene_names(part.var)
     names = _gene_names(adata.raw.var)
     if mask is not None and len(names) != len(mask):
         raise OptionError(

@@ -19,8 +19,21 @@ from .options import Settings
 
 
 @contextmanager
+def open_matrix(data: Any, settings: Settings, groupby: str | None) -> Iterator[Dataset]:
+    """Open the data of a call as its options say, with a column of obs as labels, or none.
+
+    Everything that opens the data of a call does it here, so that all see the same matrix.
+    """
+    with (
+        within(settings.execution.memory),
+        open_dataset(data, groupby, settings.data.choice) as dataset,
+    ):
+        yield dataset
+
+
+@contextmanager
 def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
-    """Open the data of a call; see :func:`.sources.open.open_dataset`.
+    """Open the data of a call, with the groups that it compares; see :func:`open_matrix`.
 
     Raises
     ------
@@ -28,8 +41,7 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
         If the matrix is empty.
     """
     column = None if settings.comparison.guides is not None else settings.comparison.group_column
-    layer, allow = settings.data.layer, settings.data.allowed
-    with within(settings.execution.memory), open_dataset(data, column, layer, allow) as opened:
+    with open_matrix(data, settings, column) as opened:
         dataset = opened if settings.comparison.guides is None else _with_guides(opened, settings)
         source = dataset.source
         if source.n_genes == 0 or source.n_cells == 0:

@@ -14,6 +14,7 @@ from .allowed import Allowed
 from .anndata_files.nodes import is_stored
 from .base import Source
 from .checks import no_matrix
+from .choice import MatrixChoice
 from .dataset import Dataset
 from .detect import is_backed
 from .formats import FormatCode, source_of
@@ -31,16 +32,17 @@ class AnnDataObjects(FormatCode):
         anndata = sys.modules.get("anndata")
         return anndata is not None and isinstance(data, anndata.AnnData)
 
-    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """See :meth:`.formats.FormatCode.open`."""
-        return _from_anndata(data, groupby, layer, allow)
+        return _from_anndata(data, groupby, choice)
 
     def shared_path(self, data: Any) -> str | None:
         """Return the file of a backed AnnData; a view shows only part of it."""
         return os.path.abspath(data.filename) if is_backed(data) and not data.is_view else None
 
 
-def _from_anndata(adata: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+def _from_anndata(adata: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
+    layer = choice.layer
     labels = no_labels(adata.n_obs) if groupby is None else obs_labels(adata, groupby)
     if layer is not None and layer not in adata.layers:
         # anndata 0.13 lists X among the layers, under None.
@@ -48,11 +50,11 @@ def _from_anndata(adata: Any, groupby: str | None, layer: str | None, allow: All
         raise LayerError(unknown("layer", layer, names))
     where = f"backed by {adata.filename}" if is_backed(adata) else "in memory"
     return Dataset(
-        source=_anndata_source(adata, layer, allow),
+        source=_anndata_source(adata, layer, choice.allow),
         labels=labels,
         genes=names_of(adata.var),
         cell_name=lambda row: str(names_of(adata.obs)[row]),
-        description=f"AnnData {where}, {'X' if layer is None else f'layer {layer!r}'}",
+        description=f"AnnData {where}, {choice.what}",
         column=lambda name: obs_labels(adata, name),
         matrix=lambda name: obsm_matrix(adata, name),
         matrices=lambda: other_matrices(adata, layer),

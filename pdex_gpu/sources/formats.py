@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the command line imports this module for its help texts
 
     from .allowed import Allowed
     from .base import Source
+    from .choice import MatrixChoice
     from .dataset import Dataset
     from .stored.base import StoredArray
     from .stored.layout import Storage, StoredLike
@@ -52,7 +53,7 @@ class FormatCode:
         """
         raise NotImplementedError
 
-    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """Open data that :meth:`claims` returned True for.
 
         Parameters
@@ -60,10 +61,8 @@ class FormatCode:
         data : object
         groupby : str or None
             Column of obs that holds the label of each cell; None to leave cells without labels.
-        layer : str or None
-            Layer to read instead of X.
-        allow : frozenset of str
-            See :mod:`.allowed`.
+        choice : MatrixChoice
+            The matrix to read.
 
         Raises
         ------

@@ -7,14 +7,12 @@ from typing import Any
 
 from ..errors import UnsupportedDataError
 from ..utils.checks import check_path, kind
-from .allowed import Allowed
+from .choice import MatrixChoice, X
 from .dataset import Dataset
 from .formats import code_for, supported
 
 
-def open_dataset(
-    data: Any, groupby: str | None, layer: str | None = None, allow: Allowed = frozenset()
-) -> Dataset:
+def open_dataset(data: Any, groupby: str | None, choice: MatrixChoice = X) -> Dataset:
     """Find the matrix, labels and names in the data that a user passed.
 
     Parameters
@@ -25,10 +23,8 @@ def open_dataset(
         another of :data:`.formats.FORMATS` claims. A Dataset is returned as it is.
     groupby : str or None
         Column of obs that holds the label of each cell; None to leave cells without labels.
-    layer : str, optional
-        Layer to read instead of X.
-    allow : frozenset of str
-        See :mod:`.allowed`.
+    choice : MatrixChoice
+        The matrix to read; by default X.
 
     Raises
     ------
@@ -44,4 +40,4 @@ def open_dataset(
     code = code_for(data)
     if code is None:
         raise UnsupportedDataError(f"Cannot read a {kind(data)}. Supported: {supported()}.")
-    return code.open(data, groupby, layer, allow)
+    return code.open(data, groupby, choice)

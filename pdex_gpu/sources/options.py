@@ -9,6 +9,7 @@ from typing import ClassVar
 from ..utils.checks import check_text
 from ..utils.options import option
 from .allowed import NAMES, Allowed, check_allow
+from .choice import MatrixChoice
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,6 @@ class DataOptions:
         return check_allow(self.allow)
 
     @property
-    def matrix(self) -> str:
-        """Return the name of the matrix for messages."""
-        return "X" if self.layer is None else f"layer {self.layer!r}"
+    def choice(self) -> MatrixChoice:
+        """Return the matrix to read."""
+        return MatrixChoice(self.layer, allow=self.allowed)

@@ -28,8 +28,8 @@ from pdex_gpu.errors import (
     unknown,
 )
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
-from pdex_gpu.sources.allowed import Allowed
 from pdex_gpu.sources.base import Reading, Source
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.dataset import Dataset
 from pdex_gpu.sources.formats import FORMATS, Format, FormatCode, register, shared_path, unregister
 from pdex_gpu.sources.obs_columns import Values, as_labels
@@ -96,9 +96,10 @@ class NpyFolders(FormatCode):
     def claims(self, data: Any) -> bool:
         return isinstance(data, str | os.PathLike) and os.path.exists(os.path.join(data, NOTE))
 
-    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         path = Path(data)
         note = json.loads((path / NOTE).read_text())
+        layer = choice.layer
         if layer is not None and layer not in note["layers"]:
             raise LayerError(unknown("layer", layer, note["layers"]))
 

@@ -25,6 +25,7 @@ from stored_screens import assert_same_bits
 from pdex_gpu import calibrate, differential_expression, estimate, pseudobulk
 from pdex_gpu.errors import ColumnError, FileFormatError, PdexGpuError, TextEncodingWarning
 from pdex_gpu.request.guides import read_guides
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.dataset import Dataset
 from pdex_gpu.sources.open import open_dataset
 
@@ -367,7 +368,7 @@ def facts(data: Any) -> dict[str, Any]:
 
     note("X", x)
     try:
-        with open_dataset(data, None, "twice") as dataset:
+        with open_dataset(data, None, MatrixChoice("twice")) as dataset:
             all_of(dataset)
     except PdexGpuError as error:
         names = ["matrix", "genes", "cell", "guides", "array", *COLUMNS]

@@ -19,9 +19,8 @@ from ...columns.measure import Analysis
 from ...design.contrasts import Design
 from ...errors import ClusterError, FileFormatError
 from ...request.options import Settings
-from ...request.screen import design_of, open_screen
+from ...request.screen import design_of, open_matrix, open_screen
 from ...sources.base import Source
-from ...sources.open import open_dataset
 from ...sources.rechunk.ranges import RechunkedBlock
 from ...utils.resources import cpu_count
 from ...utils.versions import version
@@ -134,7 +133,7 @@ class OpenRun:
                 # The file may lack the labels that were sent.
                 matrix_alone = sent is not None and settings.comparison.guides is None
                 dataset = self._stack.enter_context(
-                    open_dataset(work.path, None, settings.data.layer, settings.data.allowed)
+                    open_matrix(work.path, settings, None)
                     if matrix_alone
                     else open_screen(work.path, settings)
                 )

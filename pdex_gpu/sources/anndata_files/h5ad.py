@@ -14,6 +14,7 @@ from ...errors import FileFormatError, MissingFileError, UnreadableFileError, sh
 from ...utils.atomic_files import is_folder, is_there, mode_of
 from ...utils.watchdog import watched
 from ..allowed import Allowed
+from ..choice import MatrixChoice, X
 from ..dataset import Dataset
 from ..formats import FORMATS, FormatCode, is_url
 from ..stored.hdf5 import reading
@@ -32,11 +33,11 @@ class H5ad(FormatCode):
         is_file = hasattr(data, "read") and hasattr(data, "seek")
         return is_file or isinstance(data, str | os.PathLike)
 
-    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """See :meth:`.formats.FormatCode.open`."""
         # A path is not made a Path: it may be a URL.
         is_path = isinstance(data, str | os.PathLike)
-        return open_h5ad(os.fspath(data) if is_path else data, groupby, layer, allow)
+        return open_h5ad(os.fspath(data) if is_path else data, groupby, choice)
 
     def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredGroup]:
         """See :meth:`.formats.FormatCode.open_root`."""
@@ -46,8 +47,7 @@ class H5ad(FormatCode):
 def open_h5ad(
     file: str | os.PathLike[str] | Any,
     groupby: str | None,
-    layer: str | None = None,
-    allow: Allowed = frozenset(),
+    choice: MatrixChoice = X,
 ) -> Dataset:
     """Open an h5ad file as a dataset, which is a context manager and has a ``close()``.
 
@@ -58,10 +58,8 @@ def open_h5ad(
         append the modality: ``"screen.h5mu/mod/rna"``.
     groupby : str
         Column of obs that holds the label of each cell.
-    layer : str, optional
-        Layer to read instead of X.
-    allow : frozenset of str
-        See :mod:`.allowed`.
+    choice : MatrixChoice
+        The matrix to read; by default X.
 
     Raises
     ------
@@ -78,10 +76,10 @@ def open_h5ad(
     name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
     with watched(name), ExitStack() as stack:
         if is_path:
-            root = _root(stack, name, allow)
+            root = _root(stack, name, choice.allow)
         else:
-            root = StoredGroup(stack.enter_context(_open_object(file, name)), allow)
-        dataset = read_dataset(Store(root, name, reading, allow), groupby, layer)
+            root = StoredGroup(stack.enter_context(_open_object(file, name)), choice.allow)
+        dataset = read_dataset(Store(root, name, reading, choice), groupby)
         dataset.close = stack.pop_all().close
         return dataset
 

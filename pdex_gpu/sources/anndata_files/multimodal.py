@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ...errors import LayerError, UnsupportedDataError, listing, unknown
-from ..allowed import Allowed
+from ..choice import MatrixChoice
 from ..dataset import Dataset
 from ..formats import FormatCode
 from .nodes import encoding_of, is_array, members
@@ -22,7 +22,7 @@ class MuData(FormatCode):
         """See :meth:`.formats.FormatCode.claims`."""
         return is_multimodal(data)
 
-    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """Raise UnsupportedDataError."""
         raise many_modalities(data)
 

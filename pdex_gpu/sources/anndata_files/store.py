@@ -15,9 +15,9 @@ import numpy as np
 
 from ...design.labels import Labels, no_labels
 from ...errors import ColumnError, FileFormatError, LayerError, UnsupportedDataError, unknown
-from ..allowed import Allowed
 from ..base import Source
 from ..checks import no_matrix
+from ..choice import MatrixChoice, X
 from ..dataset import Dataset
 from ..obs_columns import Values, as_labels, as_values
 from ..sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
@@ -38,17 +38,17 @@ class Store:
         Its path, as shown in messages.
     reading : callable
         Turns errors of the store's library into a FileFormatError that says what was being read.
-    allow : frozenset of str
-        See :mod:`.allowed`.
+    choice : MatrixChoice
+        The matrix to read.
     """
 
     root: Any
     name: str
     reading: Callable[[str], AbstractContextManager[None]]
-    allow: Allowed = frozenset()
+    choice: MatrixChoice = X
 
 
-def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Dataset:
+def read_dataset(store: Store, groupby: str | None) -> Dataset:
     """Return the dataset in a store; the caller closes the store.
 
     Raises
@@ -67,7 +67,7 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         claim(BYTES_PER_CELL * obs.n_rows, f"obs of {store.name} ({obs.n_rows:,} cells)")
         var = open_frame(store.root, "var", store.name) if "var" in store.root else None
         labels = _unlabelled(obs) if groupby is None else _labels(store, obs, groupby)
-        source = _source(store, layer)
+        source = _source(store)
         n_genes = source.n_genes if var is None else var.n_rows
         if (source.n_cells, source.n_genes) != (len(labels.codes), n_genes):
             raise FileFormatError(
@@ -85,10 +85,10 @@ def read_dataset(store: Store, groupby: str | None, layer: str | None) -> Datase
         labels=labels,
         genes=genes,
         cell_name=cell_name,
-        description=f"{store.name}, {'X' if layer is None else f'layer {layer!r}'}",
+        description=f"{store.name}, {store.choice.what}",
         column=lambda name: _labels(store, obs, name),
         matrix=lambda name: _obsm(store, name),
-        matrices=lambda: _other_matrices(store, layer),
+        matrices=lambda: _other_matrices(store),
     )
 
 
@@ -114,9 +114,10 @@ def _unlabelled(obs: StoredFrame) -> Labels:
     return no_labels(obs.n_rows)
 
 
-def _other_matrices(store: Store, layer: str | None) -> list[str]:
+def _other_matrices(store: Store) -> list[str]:
     """See :attr:`.dataset.Dataset.matrices`."""
-    root, what = store.root, f"The names of other matrices in {store.name}"
+    root, layer = store.root, store.choice.layer
+    what = f"The names of other matrices in {store.name}"
     with store.reading(what):
         found = [] if layer is None or "X" not in root else ["X"]
         found += [str(name) for name in members(root, "layers") if name != layer]
@@ -139,7 +140,7 @@ def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
         encoding = encoding_of(node)
         if encoding in ("csr_matrix", "csc_matrix"):
             by_row = encoding == "csr_matrix"
-            return _in_memory(sparse_arrays(node, by_row, what, store.allow)), None
+            return _in_memory(sparse_arrays(node, by_row, what, store.choice.allow)), None
         if encoding in ("", "dataframe"):
             frame = Frame(node, f"matrix {name!r} of obsm")
             columns: list[Values] = [as_values(column_of(frame, c)) for c in frame.columns]
@@ -169,7 +170,8 @@ def _claim_whole(node: Any, what: str) -> None:
     claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
 
 
-def _source(store: Store, layer: str | None) -> Source:
+def _source(store: Store) -> Source:
+    layer = store.choice.layer
     if layer is None:
         what, node = "X", store.root.get("X")
     else:
@@ -179,4 +181,4 @@ def _source(store: Store, layer: str | None) -> Source:
         what, node = f"layer {layer!r}", layers[layer]
     if node is None or encoding_of(node) == "null" or (is_array(node) and node.shape is None):
         raise no_matrix(what)
-    return from_node(node, what=what, allow=store.allow)
+    return from_node(node, what=what, allow=store.choice.allow)

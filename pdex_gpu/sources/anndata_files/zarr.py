@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import MissingDependencyError
 from ..allowed import Allowed
+from ..choice import MatrixChoice, X
 from ..dataset import Dataset
 from ..formats import FORMATS, FormatCode, is_url
 from ..sizes import check_room
@@ -29,9 +30,9 @@ class Zarr(FormatCode):
         """See :meth:`.formats.FormatCode.claims`."""
         return isinstance(data, str | os.PathLike) and is_zarr_path(os.fspath(data))
 
-    def open(self, data: Any, groupby: str | None, layer: str | None, allow: Allowed) -> Dataset:
+    def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """See :meth:`.formats.FormatCode.open`."""
-        return open_zarr(os.fspath(data), groupby, layer, allow)
+        return open_zarr(os.fspath(data), groupby, choice)
 
     def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredZarrGroup]:
         """See :meth:`.formats.FormatCode.open_root`."""
@@ -50,8 +51,7 @@ def is_zarr_path(path: str) -> bool:
 def open_zarr(
     path: str,
     groupby: str | None,
-    layer: str | None = None,
-    allow: Allowed = frozenset(),
+    choice: MatrixChoice = X,
 ) -> Dataset:
     """Open a zarr store; arguments and errors are those of :func:`.h5ad.open_h5ad`.
 
@@ -61,8 +61,8 @@ def open_zarr(
         The package zarr is not installed.
     """
     with ExitStack() as stack:
-        root = _root(stack, path, allow)
-        dataset = read_dataset(Store(root, path, reading, allow), groupby, layer)
+        root = _root(stack, path, choice.allow)
+        dataset = read_dataset(Store(root, path, reading, choice), groupby)
         dataset.close = stack.pop_all().close
         return dataset
 

@@ -30,6 +30,7 @@ from pdex_gpu.errors import (
     UnsupportedDataError,
 )
 from pdex_gpu.sources.anndata_files.h5ad import open_h5ad
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.detect import is_backed
 from pdex_gpu.sources.open import open_dataset
 
@@ -85,14 +86,14 @@ def test_every_layout_and_way_in(tmp_path, kind):
     with anndata.settings.override(allow_write_nullable_strings=True):
         adata.write_h5ad(path)
     for layer, factor in ((None, 1), ("twice", 2)):
-        with open_dataset(adata, "integer", layer) as dataset:
+        with open_dataset(adata, "integer", MatrixChoice(layer)) as dataset:
             assert_example(dataset, factor)
             assert dataset.source.in_memory
-        with open_dataset(path, "integer", layer) as dataset:
+        with open_dataset(path, "integer", MatrixChoice(layer)) as dataset:
             assert_example(dataset, factor)
             assert not dataset.source.in_memory
         backed = anndata.read_h5ad(path, backed="r")
-        with open_dataset(backed, "integer", layer) as dataset:
+        with open_dataset(backed, "integer", MatrixChoice(layer)) as dataset:
             assert_example(dataset, factor)
         backed.file.close()
 
@@ -217,7 +218,7 @@ def test_closing_twice_closes_the_file(old):
 def refused(file_or_path, error, match, groupby="pert", layer=None):
     path = file_or_path if isinstance(file_or_path, str) else reopened(file_or_path)
     with pytest.raises(error, match=match) as raised:
-        open_dataset(path, groupby, layer)
+        open_dataset(path, groupby, MatrixChoice(layer))
     if Path(path).is_file() and h5py.is_hdf5(path) and error is not FileFormatError:
         with h5py.File(path, "r+"):  # nothing holds the file
             pass
@@ -269,7 +270,7 @@ def test_unknown_layers_name_those_that_exist(old, path):
     refused(str(path), LayerError, expected, "integer", "twise")
     refused(old, LayerError, r"Unknown layer 'twise'. Available \(0\): none", layer="twise")
     with pytest.raises(LayerError, match=expected):
-        open_dataset(example(), "integer", "twise")
+        open_dataset(example(), "integer", MatrixChoice("twise"))
 
 
 def test_no_x(old, tmp_path):

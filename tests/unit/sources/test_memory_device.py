@@ -18,6 +18,7 @@ from stored_screens import GENES, GROUPBY, LABELS, counts, screen
 from pdex_gpu.errors import DataError, UnsupportedDataError
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import CscChunk, CsrChunk, DenseChunk
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.memory.arrays import CscSource, CsrSource
 from pdex_gpu.sources.memory.device import DeviceCsc, DeviceCsr, DeviceDense
 from pdex_gpu.sources.memory.open import from_array
@@ -301,7 +302,7 @@ def test_an_anndata_on_the_device(form, layer, monkeypatch):
         monkeypatch.setattr(ad.AnnData, "X", property(lambda self: matrix))
     else:
         monkeypatch.setattr(ad.AnnData, "layers", property(lambda self: {layer: matrix}))
-    with open_dataset(adata, GROUPBY, layer) as dataset:
+    with open_dataset(adata, GROUPBY, MatrixChoice(layer)) as dataset:
         assert dataset.source.on_device
         assert (dataset.source.n_cells, dataset.source.n_genes) == (len(LABELS), len(GENES))
         chunk = only_chunk(dataset.source)

@@ -18,6 +18,7 @@ from stored_screens import GROUPBY, MEMORY, REFERENCE, assert_same_bits, logged,
 from pdex_gpu import differential_expression
 from pdex_gpu.errors import ColumnError, FileFormatError, MissingDependencyError
 from pdex_gpu.sources.base import Reading
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.sources.stored import hdf5
 from pdex_gpu.utils.parallel import pool_map
@@ -43,7 +44,7 @@ def test_open_files(path):
     with path.open("rb") as file:
         for layer, factor in ((None, 1), ("twice", 2)):
             file.seek(5)  # wherever it stands
-            with open_dataset(file, "integer", layer) as dataset:
+            with open_dataset(file, "integer", MatrixChoice(layer)) as dataset:
                 assert_example(dataset, factor)
                 assert str(path) in dataset.description
             assert not file.closed

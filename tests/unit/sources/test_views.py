@@ -24,6 +24,7 @@ from pdex_gpu import differential_expression
 from pdex_gpu.errors import DataError
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.sources.stored import select_csc, select_dense
 from pdex_gpu.sources.views.view import select
@@ -149,7 +150,7 @@ def test_a_view_of_a_closed_file_opens_it_again(tmp_path):
 def test_layers_of_a_view(tmp_path):
     adata = stored("backed csr", logged(), tmp_path, layers={"d": sparse.csr_matrix(logged(5))})
     view = adata[ROWS["shuffled"], COLUMNS["numbers"]]
-    with open_dataset(view, GROUPBY, "d") as dataset:
+    with open_dataset(view, GROUPBY, MatrixChoice("d")) as dataset:
         source = dataset.source.canonical()
         expected = logged(5)[ROWS["shuffled"]][:, COLUMNS["numbers"]]
         np.testing.assert_array_equal(read_back(source, [0, 1, 4]), expected)

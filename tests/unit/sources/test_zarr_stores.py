@@ -29,6 +29,7 @@ from pdex_gpu.errors import (
 )
 from pdex_gpu.sources.anndata_files.nodes import from_node
 from pdex_gpu.sources.base import Reading
+from pdex_gpu.sources.choice import MatrixChoice
 from pdex_gpu.sources.open import open_dataset
 from pdex_gpu.sources.stored import zarr as zarr_store
 from pdex_gpu.utils.parallel import pool_map
@@ -206,7 +207,7 @@ def test_labels_and_names(tmp_path, column, form):
         labels = meaning(dataset.labels)
         assert labels == meaning(expected.labels)
         assert [type(x) for x in labels] == [type(x) for x in meaning(expected.labels)]
-    with open_dataset(path, column, "twice") as dataset:
+    with open_dataset(path, column, MatrixChoice("twice")) as dataset:
         assert_example(dataset, 2)
 
 
@@ -264,7 +265,7 @@ def test_results_are_those_in_memory(tmp_path, how, form):
 def damaged(path, match, groupby="integer", error=FileFormatError, layer=None):
     with (
         pytest.raises(error, match=match) as raised,
-        open_dataset(path, groupby, layer) as dataset,
+        open_dataset(path, groupby, MatrixChoice(layer)) as dataset,
     ):
         read_back(dataset.source, [0, 2, 4], TINY)
     return raised.value

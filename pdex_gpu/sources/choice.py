@@ -1,0 +1,40 @@
+"""The matrix to read out of the data that a user passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .allowed import Allowed
+
+
+@dataclass(frozen=True)
+class MatrixChoice:
+    """The matrix to read, of several that data may have; by default X.
+
+    Attributes
+    ----------
+    layer : str or None
+        This layer instead of X.
+    raw : bool
+        The matrix of ``adata.raw``, with its own genes, instead of X.
+    modality : str or None
+        This modality of data that have several.
+    allow : frozenset of str
+        See :mod:`.allowed`.
+    """
+
+    layer: str | None = None
+    raw: bool = False
+    modality: str | None = None
+    allow: Allowed = frozenset()
+
+    @property
+    def what(self) -> str:
+        """Return the name of the matrix for messages."""
+        if self.raw:
+            return "raw.X"
+        return "X" if self.layer is None else f"layer {self.layer!r}"
+
+
+#: X, without anything from outside the given data.
+X = MatrixChoice()
