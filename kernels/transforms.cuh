@@ -1,5 +1,5 @@
 // expm1 and log1p by additions, multiplications and divisions only, which round the same
-// everywhere. pdex_gpu/backends/cpu/transforms.py gives the same bits, and states their errors.
+// everywhere. pdex_gpu/utils/elementary.py gives the same bits, and states their errors.
 
 #ifndef PDEX_GPU_TRANSFORMS
 #define PDEX_GPU_TRANSFORMS

@@ -111,6 +111,16 @@ def differential_expression(
         Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
+    normalize : float, "median" or str, optional
+        Normalise raw counts while they are read: scale the counts of each cell to this sum, as
+        ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the
+        size factors in this column of obs. Tests then see ``log1p(normalize * (count / total))``,
+        computed in float64. A total is the sum over all genes of the matrix, whatever genes are
+        tested. Values that are not counts are refused.
+    log1p : bool, optional
+        Whether log1p is taken of normalised counts; by default it is.
+    totals : str, optional
+        Column of obs with the total of each cell, in place of the sum of its counts.
     allow : {"external", "unwritten"} or list of these
         What may be read although it is not in the given file; refused otherwise. ``"external"``:
         other files that it refers to by a link out of its folder, as part of a virtual dataset,

@@ -58,6 +58,7 @@ _KINDS = {
     "whole": Kind(int, parsers.at_least_zero),
     "number": Kind(float, parsers.number),
     "number or none": Kind(Any, parsers.number_or_none_text, parsers.number_or_none),
+    "number or name": Kind(str, convert=parsers.number_or_name),
     "size": Kind(int, parsers.memory_size),
     "devices": Kind(Any, parsers.devices),
     "yes or no": Kind(str, parsers.one_of(lambda: tuple(_YES_NO)), _YES_NO.__getitem__),

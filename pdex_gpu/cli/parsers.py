@@ -55,6 +55,14 @@ def number_or_none(text: str | float) -> float | None:
     return value
 
 
+def number_or_name(text: str) -> float | str:
+    """Return the number that a text is, or the text itself."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def fraction(text: str | float) -> float:
     """Parse a number above 0 and below 1."""
     value = number(text)

@@ -90,17 +90,16 @@ def run(job: Job[Source]) -> None:
             f"engine='shared_memory' needs the matrix in memory, but it is {source.description}. "
             "Use engine='threads', or load the data first."
         )
-    arrays, facts = state
-    _check_space(sum(a.nbytes for a in arrays.values()))
+    _check_space(sum(a.nbytes for a in state.arrays.values()))
     with ExitStack() as stack:
-        shared = {name: _share(stack, array) for name, array in arrays.items()}
+        shared = {name: _share(stack, array) for name, array in state.arrays.items()}
         kernels = job.kernels
         assert isinstance(kernels, ModuleType)
         # Labels stay here: workers need only their number, and may not know their classes.
         n = np.arange(job.design.n_rows)
         nameless = replace(job.design, targets=n, references=n * 0, within=None)
         task = _Task(
-            nameless, job.analysis, job.plan, kernels.__name__, type(source), shared, facts
+            nameless, job.analysis, job.plan, kernels.__name__, state.make, shared, state.facts
         )
         _run_workers(job, task)
 

@@ -385,10 +385,13 @@ def _fractional(source: Source, is_log1p: bool | None) -> bool:
 def _first_are_whole(source: Source) -> bool | None:
     """Return whether the first values are whole numbers; None if they are not in host memory."""
     state = source.state()
-    if state is None:
+    arrays = {} if state is None else state.arrays
+    if "data" in arrays:
+        first = arrays["data"][:_FIRST]
+    elif "values" in arrays:
+        first = arrays["values"][: _FIRST >> 8]
+    else:
         return None
-    arrays, _ = state
-    first = arrays["data"][:_FIRST] if "data" in arrays else arrays["values"][: _FIRST >> 8]
     return bool(np.all(first == np.trunc(first)))
 
 

@@ -141,3 +141,6 @@ class MadeRows:
         bounds = self._indptr[rows.start : rows.stop + 1]
         part = slice(int(bounds[0]), int(bounds[-1]))
         return self._data[part], self._indices[part], bounds - bounds[0]
+
+    def check_unchanged(self) -> None:
+        """See :meth:`.base.RowBlocks.check_unchanged`: arrays in memory do not change."""

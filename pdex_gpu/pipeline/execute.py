@@ -19,6 +19,7 @@ from ..design.own_genes import own_genes
 from ..engines.executor import Executor, open_executor
 from ..errors import DuplicateGeneWarning, listing, warn
 from ..request.analysis import analysis_of
+from ..request.normalize import warn_of_empty_cells
 from ..request.options import Settings
 from ..request.screen import design_of, open_screen
 from ..results.file import ResultFile
@@ -58,6 +59,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             result, values = _computed(settings, dataset, analysis, executor)
             if isinstance(result, DEResult):
                 result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+            warn_of_empty_cells(dataset)
             doubtful = doubt(values, settings, matrices)
             if doubtful is not None:
                 warn(doubtful)

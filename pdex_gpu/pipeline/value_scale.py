@@ -16,9 +16,7 @@ logger = logging.getLogger("pdex_gpu")
 LARGEST_LOG1P = 25.0
 _EXPM1_OVERFLOWS = 709.0
 
-_NORMALISE = (
-    "normalise them and take logarithms first (scanpy.pp.normalize_total, then scanpy.pp.log1p)"
-)
+_NORMALISE = "have them normalised on the way with normalize=1e4 (--normalize 1e4)"
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ def value_scale(summary: ValueSummary, settings: Settings) -> ValueScale:
     large for that. The drop-in for pdex 0.1.28 still takes those for logarithms, as pdex does.
     """
     asked = settings.columns.is_log1p
+    if settings.data.normalize is not None:
+        return ValueScale(summary, settings.data.takes_log1p)
     found = ValueScale(summary, bool(summary.fractional if asked is None else asked))
     if found.negative or (found.too_large and asked is None and settings.entry.name != PDEX_ENTRY):
         found = ValueScale(summary, False)
@@ -81,7 +81,10 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     matrices : sequence of str
         The other matrices of the data, which may hold counts; see :class:`.dataset.Dataset`.
     """
-    what = "X" if settings.data.layer is None else f"Layer {settings.data.layer!r}"
+    if settings.data.normalize is not None:
+        return None
+    what = settings.data.choice.what
+    what = what[0].upper() + what[1:]
     largest, limit = f"{scale.summary.maximum:,.6g}", f"{LARGEST_LOG1P:g}"
     if scale.negative:
         unfiltered = (

@@ -39,6 +39,9 @@ class Options(StatisticKeywords, total=False):
     min_cells: int
     # which matrix
     layer: str | None
+    normalize: float | str | None
+    log1p: bool | None
+    totals: str | None
     allow: str | Collection[str]
     # columns
     columns: str | Iterable[str]

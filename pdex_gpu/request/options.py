@@ -8,6 +8,7 @@ from typing import Any
 
 from ..columns.options import ColumnOptions, FilterOptions
 from ..design.options import ComparisonOptions
+from ..errors import OptionError
 from ..sources.options import DataOptions
 from ..stats.options import CorrectionOptions, MetricOptions
 from ..utils.options import keywords
@@ -58,6 +59,7 @@ class Settings:
         from ..results.schema import check_level_names
 
         check_level_names(self.comparison.within_columns)
+        _check_scale(self)
         check_about_file("spreadsheet_safe", self.table.spreadsheet_safe, self.output.out)
 
     @classmethod
@@ -122,6 +124,18 @@ class Settings:
             if name not in ("execution", "output")
             for f in fields(group)
         }
+
+
+def _check_scale(settings: Settings) -> None:
+    """Raise OptionError if `is_log1p` contradicts what normalising gives."""
+    asked, data = settings.columns.is_log1p, settings.data
+    if data.normalize is None or asked is None or asked == data.takes_log1p:
+        return
+    raise OptionError(
+        f"is_log1p={asked} contradicts normalize={data.normalize!r} with "
+        f"log1p={data.takes_log1p}: normalised values are {'' if data.takes_log1p else 'not '}"
+        "logarithms. Leave out is_log1p=."
+    )
 
 
 #: The class of each group, by its name in :class:`Settings`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ..design.build import make_design
@@ -15,6 +16,7 @@ from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within
 from .guides import read_guides, with_guides
+from .normalize import normalised
 from .options import Settings
 
 
@@ -26,9 +28,13 @@ def open_matrix(data: Any, settings: Settings, groupby: str | None) -> Iterator[
     """
     with (
         within(settings.execution.memory),
-        open_dataset(data, groupby, settings.data.choice) as dataset,
+        open_dataset(data, groupby, settings.data.choice) as opened,
     ):
-        yield dataset
+        if opened.ready:
+            yield opened
+            return
+        dataset = normalised(opened, settings.data)
+        yield replace(dataset, ready=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -93,8 +93,22 @@ Chunk = DenseChunk | CsrChunk | CscChunk
 #: The kind of chunk that a source is read as.
 Layout = Literal["dense", "csr", "csc"]
 
-#: Arrays, and the other arguments of a source's constructor, both by name.
-State = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+class State(NamedTuple):
+    """What a source is rebuilt from in another process: ``make(**arrays, **facts)``.
+
+    Attributes
+    ----------
+    make : callable
+        Pickled by its name.
+    arrays : dict of str to numpy.ndarray
+    facts : dict of str to object
+        The other arguments.
+    """
+
+    make: Callable[..., Any]
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
 
 
 def is_device_array(array: object) -> bool:
@@ -187,6 +201,10 @@ class RowBlocks(Protocol):
         Row i of the block has the entries ``[bounds[i], bounds[i + 1])``; bounds are int64. Must be
         safe to call from several threads.
         """
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise FileFormatError if the file or store was changed since it was opened."""
         ...
 
 
@@ -340,13 +358,12 @@ class Source(Protocol):
         ...
 
     def state(self) -> State | None:
-        """Return what the source can be rebuilt from in another process, by its constructor.
+        """Return what the source can be rebuilt from in another process.
 
         Returns
         -------
-        tuple of dict, or None
-            The arrays and the other arguments of the constructor, both by name; None if the source
-            is more than arrays in memory.
+        State or None
+            None if the source is more than arrays in memory.
         """
         ...
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..design.labels import Labels
 from ..errors import ColumnError, unknown
 from .base import Source
+
+if TYPE_CHECKING:
+    from .normalized.scaling import Scaling
 
 
 @dataclass
@@ -40,6 +43,10 @@ class Dataset:
         Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
     var : callable
         Returns the data frame that describes the genes, if it is in memory; otherwise None.
+    scaling : Scaling, optional
+        How the counts of `source` are normalised, if they are.
+    ready : bool
+        Whether the options of a call that choose cells and genes, and normalise, were applied.
     """
 
     source: Source
@@ -55,6 +62,8 @@ class Dataset:
     pools: Mapping[object, str] | None = None
     matrices: Callable[[], list[str]] = field(default=list)
     var: Callable[[], Any] = field(default=lambda: None)
+    scaling: Scaling | None = None
+    ready: bool = False
 
     def __enter__(self) -> Dataset:
         return self

@@ -6,10 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..utils.checks import check_text
+from ..errors import OptionError
+from ..utils.checks import check_flag, check_number, check_text
 from ..utils.options import option
 from .allowed import NAMES, Allowed, check_allow
 from .choice import MatrixChoice
+
+#: The sum to which cells are scaled is the median of their totals.
+MEDIAN = "median"
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,11 @@ class DataOptions:
     TITLE: ClassVar = "Compare"
 
     layer: str | None = option(None, "use this layer instead of X")
+    normalize: float | str | None = option(
+        None, "scale counts to this sum per cell, 'median'", "number or name", "SUM"
+    )
+    log1p: bool | None = option(None, "take log1p of normalised counts (yes)", "yes or no")
+    totals: str | None = option(None, "column of obs with each cell's total")
     allow: str | Collection[str] = option(
         (), f"accept data not in the file: {', '.join(NAMES)}", "choices", choices=lambda: NAMES
     )
@@ -26,6 +35,48 @@ class DataOptions:
     def __post_init__(self) -> None:
         check_text("layer", self.layer, may_be_none=True)
         check_allow(self.allow)
+        self._check_normalisation()
+
+    def _check_normalisation(self) -> None:
+        check_flag("log1p", self.log1p, may_be_none=True)
+        check_text("totals", self.totals, may_be_none=True, what="a column of obs")
+        if self.normalize is None:
+            for name, value in (("log1p", self.log1p), ("totals", self.totals)):
+                if value is not None:
+                    raise OptionError(
+                        f"{name}={value!r} says how counts are normalised, but normalize= is not "
+                        f"given. Pass normalize=1e4 or normalize={MEDIAN!r}, or leave out {name}=."
+                    )
+            return
+        if isinstance(self.normalize, str) and self.normalize:
+            if self.totals is not None and self.normalize != MEDIAN:
+                raise OptionError(
+                    f"normalize={self.normalize!r} is a column of size factors, so "
+                    f"totals={self.totals!r} is not used. Leave one of them out, or pass a sum: "
+                    "normalize=1e4."
+                )
+            return
+        words = f"a sum per cell above 0, {MEDIAN!r}, or a column of obs with size factors"
+        if isinstance(self.normalize, str) or check_number("normalize", self.normalize, words) <= 0:
+            raise OptionError(f"normalize={self.normalize!r} must be {words}.")
+
+    @property
+    def target_sum(self) -> float | None:
+        """Return what each cell's values are scaled to; None for the median of the totals."""
+        if not isinstance(self.normalize, str):
+            return None if self.normalize is None else float(self.normalize)
+        return None if self.normalize == MEDIAN else 1.0
+
+    @property
+    def divisors(self) -> str | None:
+        """Return the column that holds totals or size factors, if counts need not be added up."""
+        is_column = isinstance(self.normalize, str) and self.normalize != MEDIAN
+        return str(self.normalize) if is_column else self.totals
+
+    @property
+    def takes_log1p(self) -> bool:
+        """Return whether log1p is taken of normalised counts."""
+        return self.log1p is not False
 
     @property
     def allowed(self) -> Allowed:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numba.extending import overload
 
+from ...utils.float_bits import bits_of_float, float_of_bits
 from ...utils.value_summary import ValueSummary
 from ..contract import LOG1P_EPSILON
-from .float_bits import bits_of_float, float_of_bits
 
 # Flags for what was seen, as bits of the return value.
 UNFIT = 1  # a value that the packed dtype cannot hold, or NaN or infinity

@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from .float_bits import BIAS, EXPONENT, bits_of_float, float_of_bits
+from ...utils.float_bits import BIAS, EXPONENT, bits_of_float, float_of_bits
 from .jit import jit
 
 _MANTISSA = 52

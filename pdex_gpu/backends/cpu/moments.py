@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Design
+from ...utils.float_bits import BIAS, EXPONENT, float_of_bits
 from ..contract import SAFE_EXPONENT, Moments
 from .exact_sums import add_exactly, exponent_of, extremes, folds, sum_of
-from .float_bits import BIAS, EXPONENT, float_of_bits
 from .int128 import two_product
 from .jit import jit
 from .pack import CpuPackedChunk

@@ -436,7 +436,7 @@ def _how(data: Any, source: Source) -> _Data:
         return _Data(path, False, None)
     state = source.state()
     if state is not None:
-        n_bytes = sum(array.nbytes for array in state[0].values())
+        n_bytes = sum(array.nbytes for array in state.arrays.values())
         if n_bytes <= MOST_SENT:
             return _Data(None, False, None)
         raise UnsupportedDataError(

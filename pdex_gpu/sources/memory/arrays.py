@@ -49,7 +49,7 @@ class DenseSource(InMemory):
     def state(self) -> State:
         """See :meth:`Source.state`."""
         arrays = {"values": self._values}
-        return arrays, {"what": self._what}
+        return State(type(self), arrays, {"what": self._what})
 
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
@@ -114,7 +114,7 @@ class _SparseSource(InMemory):
     def state(self) -> State:
         """See :meth:`Source.state`."""
         arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
-        return arrays, {"n_minor": self.n_minor, "what": self._what}
+        return State(type(self), arrays, {"n_minor": self.n_minor, "what": self._what})
 
     def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`Source.density`; for CSR, estimated from a sample across the matrix."""

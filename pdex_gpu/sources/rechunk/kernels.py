@@ -11,7 +11,7 @@ from ...utils.jit import jit
 
 
 @jit
-def count_pieces(indices, bounds, edges, counts, seen):  # type: ignore[no-untyped-def]
+def count_pieces(indices, bounds, edges, counts, seen):
     """Count the entries of each row in each range.
 
     Parameters
@@ -55,7 +55,7 @@ def count_pieces(indices, bounds, edges, counts, seen):  # type: ignore[no-untyp
 
 
 @jit
-def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indices):  # type: ignore[no-untyped-def]
+def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indices):
     """Copy each row's entries, range by range.
 
     Parameters
@@ -83,7 +83,7 @@ def copy_pieces(data, indices, bounds, counts, starts, base, out_data, out_indic
 
 
 @jit
-def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-untyped-def]
+def encode_rows(bits, bounds, codes, table, table_bounds):
     """Replace each value by a code that numbers the distinct values of its row.
 
     Each cell has few distinct normalised counts, so one byte can distinguish them.
@@ -132,7 +132,7 @@ def encode_rows(bits, bounds, codes, table, table_bounds):  # type: ignore[no-un
 
 
 @jit
-def decode_rows(codes, counts, table, table_bounds, out):  # type: ignore[no-untyped-def]
+def decode_rows(codes, counts, table, table_bounds, out):
     """Undo :func:`encode_rows` for the first ``counts[i]`` codes of row i, then row i + 1, ..."""
     e = 0
     for i in range(counts.size):

@@ -47,10 +47,6 @@ class SourceRows(RowBlocks, Protocol):
         """See :meth:`.base.Source.identity`."""
         ...
 
-    def check_unchanged(self) -> None:
-        """Raise FileFormatError if the file or store was changed since it was opened."""
-        ...
-
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`."""
         ...

@@ -92,7 +92,7 @@ class StoredDense(SourceDefaults):
                 yield _ByRange(self, edges, reading)
             elif self.nnz * self.dtype.itemsize <= budget:
                 whole = self._load(slice(0, self.n_cells), slice(0, self.n_genes), reading)
-                self._check_unchanged()
+                self.check_unchanged()
                 yield DenseReader(whole, self.dtype, edges)
                 del whole
             else:
@@ -105,10 +105,11 @@ class StoredDense(SourceDefaults):
                         bands.take, self.bands(bands.n_held, self.n_cells)
                     ):
                         pass
-                    self._check_unchanged()
+                    self.check_unchanged()
                     yield bands
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self) -> None:
+        """Raise FileFormatError if the file was changed or removed since it was opened."""
         if self._file is not None:
             self._file.check_unchanged()
 

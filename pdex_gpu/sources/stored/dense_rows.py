@@ -42,3 +42,7 @@ class DenseRows:
         indices = np.nonzero(stored)[1].astype(self.index_dtype)
         bounds = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
         return values[stored], indices, bounds.astype(np.int64)
+
+    def check_unchanged(self) -> None:
+        """See :meth:`.base.RowBlocks.check_unchanged`."""
+        self._source.check_unchanged()

@@ -11,8 +11,7 @@ import numpy as np
 
 from ...utils.parallel import Map
 from ..base import Reading, Source
-from ..order import in_order
-from ..rechunk.blocks import MARGIN, index_dtype_for
+from ..rechunk.blocks import MARGIN, choose_columns, index_dtype_for
 from ..rechunk.source import RowsSource
 
 if TYPE_CHECKING:
@@ -119,14 +118,7 @@ class SelectedRows:
         data, indices, bounds = read_lines(self._arrays, self._lines[rows], reading)
         if self._columns is None:
             return data, indices, bounds
-        from scipy import sparse
-
-        shape = (len(bounds) - 1, self._arrays.n_genes)
-        chosen = sparse.csr_matrix((data, indices, bounds), shape=shape)[:, self._columns]
-        data, indices, bounds = in_order(
-            chosen.data, chosen.indices, chosen.indptr.astype(np.int64)
-        )
-        return data, indices.astype(self.index_dtype), bounds
+        return choose_columns(data, indices, bounds, self._arrays.n_genes, self._columns)
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""

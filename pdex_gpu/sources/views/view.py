@@ -6,7 +6,7 @@ of the view.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -67,6 +67,22 @@ def repeat(source: Source, rows: np.ndarray) -> Source:
     return _View(found.source, found.order, digest(rows, columns))
 
 
+def change_stored(source: Source, change: Callable[[Source, np.ndarray | None], Source]) -> Source:
+    """Return a source with another matrix in place of the one that is stored.
+
+    Parameters
+    ----------
+    source : Source
+        A view, or the matrix itself.
+    change : callable
+        Returns a source of the same shape as the stored one, given that one and the cell of it for
+        each cell of the view (None if they are the same).
+    """
+    if not isinstance(source, _View):
+        return change(source, None)
+    return _View(change(source.inner, source.order), source.order, source.selection)
+
+
 def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
     """Return a chunk with cell ``order[i]`` in row i."""
     if isinstance(chunk, CscChunk):
@@ -93,7 +109,7 @@ class _View(SourceDefaults):
     on_device = False
 
     def __init__(self, inner: Source, order: np.ndarray | None, selection: str) -> None:
-        self.inner, self.order, self._selection = inner, order, selection
+        self.inner, self.order, self.selection = inner, order, selection
         self.n_cells = inner.n_cells if order is None else len(order)
         self.n_genes, self.dtype = inner.n_genes, inner.dtype
         self.read_whole, self.gene_step = inner.read_whole, inner.gene_step
@@ -143,12 +159,12 @@ class _View(SourceDefaults):
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
-        return {**self.inner.identity(), "selected cells and genes": self._selection}
+        return {**self.inner.identity(), "selected cells and genes": self.selection}
 
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`."""
         inner = self.inner.canonical()
-        return self if inner is self.inner else _View(inner, self.order, self._selection)
+        return self if inner is self.inner else _View(inner, self.order, self.selection)
 
 
 class _Ordered:

@@ -166,7 +166,9 @@ def test_canonical_is_a_sorted_copy_in_host_memory(form):
     assert not source.on_device
     assert (source.n_cells, source.n_genes, source.nnz) == (N_CELLS, N_GENES, host.nnz - 1)
     expected = from_array(host, what="X").canonical()
-    for found, wanted in zip(source.state()[0].values(), expected.state()[0].values(), strict=True):
+    for found, wanted in zip(
+        source.state().arrays.values(), expected.state().arrays.values(), strict=True
+    ):
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(host_values(source), host.toarray())
