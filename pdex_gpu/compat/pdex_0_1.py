@@ -43,6 +43,7 @@ def parallel_differential_expression(
     *,
     backend: str = "auto",
     engine: str = "auto",
+    normalize: float | str | None = None,
     **kwargs: Any,
 ) -> pandas.DataFrame | polars.DataFrame:
     """Compare groups of cells with a reference group, with pdex 0.1.28's call and columns.
@@ -79,7 +80,7 @@ def parallel_differential_expression(
         Number of genes at a time in that case.
     show_progress : bool
         Show a progress bar on long runs.
-    backend, engine : str
+    backend, engine, normalize : str
         See :func:`pdex_gpu.differential_expression`.
     **kwargs
         Options of the test, as scipy names them.
@@ -154,6 +155,7 @@ def parallel_differential_expression(
                 "groups": groups,
                 "metric": metric,
                 "backend": backend,
+                "normalize": normalize,
                 "engine": engine,
                 "n_workers": num_workers,
                 "n_threads": num_threads,

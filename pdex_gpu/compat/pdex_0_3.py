@@ -75,6 +75,7 @@ def pdex(
     cpm_filter: float | None = None,
     *,
     backend: str = "auto",
+    normalize: float | str | None = None,
     **kwargs: Any,
 ) -> polars.DataFrame | pandas.DataFrame:
     """Compare groups of cells with a reference or the rest, with pdex 0.3.0's call and columns.
@@ -103,7 +104,7 @@ def pdex(
     cpm_filter : float, optional
         Rows are left out before correction if the gene's pooled counts per million are at most
         this in both samples.
-    backend : str
+    backend, normalize : str
         See :func:`pdex_gpu.differential_expression`.
     **kwargs
         ``reference`` (modes ref and on_target): label of the reference, by default
@@ -185,7 +186,7 @@ def pdex(
                 warn(text, SkippedWarning)
             if not targets:
                 return _frame(np.empty(0, object), {}, as_pandas)
-        if is_log1p is None:
+        if is_log1p is None and normalize is None:
             is_log1p = _detect_log1p(dataset.source)
         mean = "geometric_mean" if geometric_mean else "count_mean"
         sides = ("target", "reference")
@@ -204,6 +205,7 @@ def pdex(
                     "backend": backend,
                     "n_threads": min(threads, cpu_count()) or None,
                     "is_log1p": is_log1p,
+                    "normalize": normalize,
                 },
                 Entry("pdex", takes_nan_policy=False),
                 filter_sides="either",  # filters as pdex's, to give the same numbers

@@ -87,6 +87,7 @@ def rank_genes_groups(
     tie_correct: bool = False,
     layer: str | None = None,
     backend: str = "auto",
+    normalize: float | str | None = None,
 ) -> anndata.AnnData | None:
     """Rank the genes that characterize each group, like scanpy 1.12's ``tl.rank_genes_groups``.
 
@@ -124,8 +125,8 @@ def rank_genes_groups(
         Correct the variance of rank sums for ties.
     layer : str, optional
         Layer to test instead of X.
-    backend : str
-        See :func:`pdex_gpu.differential_expression`.
+    backend, normalize : str
+        See :func:`pdex_gpu.differential_expression`. With `normalize`, the values are raw counts.
 
     Returns
     -------
@@ -174,7 +175,8 @@ def rank_genes_groups(
     chosen = _groups(adata, groupby, groups, reference)
     dataset, var_names = _dataset(adata, groupby, layer, use_raw, mask)
     with dataset:
-        _hint_at_counts(dataset.source)
+        if normalize is None:
+            _hint_at_counts(dataset.source)
         sides = ("target", "reference")
         means = [f"{side}_log_mean" for side in sides]
         fractions = [f"{side}_fraction" for side in sides] if pts else []
@@ -192,6 +194,7 @@ def rank_genes_groups(
                     "metric": "wilcoxon" if method == "wilcoxon" else "t-test",
                     "layer": layer,
                     "backend": backend,
+                    "normalize": normalize,
                     "is_log1p": True,  # scanpy's fold changes assume this
                 },
                 Entry(SCANPY_ENTRY, takes_nan_policy=False),

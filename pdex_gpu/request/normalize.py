@@ -64,9 +64,9 @@ def warn_of_empty_cells(dataset: Dataset) -> None:
     scaling = dataset.scaling
     if scaling is not None and scaling.n_empty:
         warn(
-            f"{scaling.n_empty:,} of {scaling.n_cells:,} cells have a total of 0, so their normalised "
-            "values are 0, too. They still count as cells of their groups. Leave them out with "
-            "cells= (--cells), or remove them.",
+            f"{scaling.n_empty:,} of {scaling.n_cells:,} cells have a total of 0, so their "
+            "normalised values are 0, too. They still count as cells of their groups. Leave them "
+            "out with cells= (--cells), or remove them.",
             ScaleWarning,
         )
 
