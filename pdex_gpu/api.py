@@ -111,6 +111,12 @@ def differential_expression(
         Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
+    raw : bool
+        Use the matrix of ``adata.raw``, with its own genes, instead of X.
+    modality : str, optional
+        The modality of a MuData to use, given as an object or as the path of an h5mu file or a
+        zarr store. Columns that its obs lacks come from the obs of the MuData, matched by the
+        names of the cells.
     normalize : float, "median" or str, optional
         Normalise raw counts while they are read: scale the counts of each cell to this sum, as
         ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..design.labels import Labels
+from ..design.labels import Labels, object_array
 from ..errors import ColumnError, unknown
 from .base import Source
 
@@ -30,6 +30,9 @@ class Dataset:
         Returns the name of a cell, given its row. Read on request: only messages need names.
     description : str
         Where the data come from, for provenance.
+    cell_names : callable, optional
+        Returns the names of all cells as str, shape (n_cells,), object; see
+        :meth:`all_cell_names`.
     close : callable
         Closes the file if this dataset opened one.
     column : callable
@@ -54,6 +57,7 @@ class Dataset:
     genes: np.ndarray
     cell_name: Callable[[int], str]
     description: str
+    cell_names: Callable[[], np.ndarray] | None = None
     close: Callable[[], None] = field(default=lambda: None)
     column: Callable[[str], Labels] = field(default=lambda name: _no_column(name))
     matrix: Callable[[str], tuple[Any, Sequence[object] | None]] = field(
@@ -64,6 +68,12 @@ class Dataset:
     var: Callable[[], Any] = field(default=lambda: None)
     scaling: Scaling | None = None
     ready: bool = False
+
+    def all_cell_names(self) -> np.ndarray:
+        """Return the names of all cells as str, shape (n_cells,), object."""
+        if self.cell_names is not None:
+            return self.cell_names()
+        return object_array(self.cell_name(row) for row in range(self.source.n_cells))
 
     def __enter__(self) -> Dataset:
         return self

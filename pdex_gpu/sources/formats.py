@@ -87,8 +87,8 @@ class FormatCode:
         path = os.fspath(data)
         return path if is_url(path) else os.path.abspath(path)
 
-    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[Any] | None:
-        """Open the group that holds X and layers, to find how these are stored.
+    def open_root(self, path: str, choice: MatrixChoice) -> AbstractContextManager[Any] | None:
+        """Open the group that holds X, layers and raw, to find how these are stored.
 
         Returns
         -------

@@ -19,7 +19,7 @@ from ..dataset import Dataset
 from ..formats import FORMATS, FormatCode, is_url
 from ..stored.hdf5 import reading
 from ..stored.hdf5_group import StoredGroup
-from .multimodal import modality, split_path
+from .multimodal import chosen_modality, modality, split_path
 from .store import Store, read_dataset
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -39,9 +39,9 @@ class H5ad(FormatCode):
         is_path = isinstance(data, str | os.PathLike)
         return open_h5ad(os.fspath(data) if is_path else data, groupby, choice)
 
-    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredGroup]:
+    def open_root(self, path: str, choice: MatrixChoice) -> AbstractContextManager[StoredGroup]:
         """See :meth:`.formats.FormatCode.open_root`."""
-        return open_h5ad_root(path, allow)
+        return open_h5ad_root(path, choice)
 
 
 def open_h5ad(
@@ -55,7 +55,7 @@ def open_h5ad(
     ----------
     file : str, os.PathLike or binary file
         A path, or an open file with ``read`` and ``seek``, which stays open. For an h5mu file,
-        append the modality: ``"screen.h5mu/mod/rna"``.
+        name the modality in `choice` or append it: ``"screen.h5mu/mod/rna"``.
     groupby : str
         Column of obs that holds the label of each cell.
     choice : MatrixChoice
@@ -85,10 +85,10 @@ def open_h5ad(
 
 
 @contextmanager
-def open_h5ad_root(name: str, allow: Allowed) -> Iterator[StoredGroup]:
+def open_h5ad_root(name: str, choice: MatrixChoice) -> Iterator[StoredGroup]:
     """Yield the group of the AnnData at a path, given as for :func:`open_h5ad`."""
     with ExitStack() as stack:
-        yield _root(stack, name, allow)
+        yield chosen_modality(_root(stack, name, choice.allow), choice.modality, name)
 
 
 def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:
