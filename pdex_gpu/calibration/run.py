@@ -50,6 +50,7 @@ _COLUMNS = ("target_fraction", "reference_fraction")
 _REFUSED = {
     "comparison": "Mock perturbations are always compared with a mock control. Leave it out.",
     "guides": "Control cells must be identified by a column of obs. Pass it as groupby=.",
+    "multiplicity": "A control cell must be in one group. Leave it out.",
     "on_target": "Mock perturbations target no gene. Leave it out to calibrate on all genes.",
     "out": "Write the table that calibrate returns: calibrate(...).table().to_csv(...).",
 }

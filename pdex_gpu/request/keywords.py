@@ -34,6 +34,10 @@ class Options(StatisticKeywords, total=False):
     comparison: ComparisonName | Comparison
     pairs: Any
     guides: str | None
+    guide_calls: str | os.PathLike[str] | None
+    guide_targets: str | os.PathLike[str] | None
+    min_umis: int | None
+    multiplicity: Literal["low", "high"]
     on_target: str | None
     strata: str | None
     min_cells: int

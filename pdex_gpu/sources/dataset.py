@@ -16,6 +16,29 @@ if TYPE_CHECKING:
     from .normalized.scaling import Scaling
 
 
+@dataclass(frozen=True)
+class GuideCounts:
+    """The UMIs of guides in cells; a pair that is not listed has none.
+
+    Attributes
+    ----------
+    ids, names : numpy.ndarray, shape (n_guides,), object
+        As str; both may identify a guide in other files.
+    cells, guides : numpy.ndarray, shape (n,), int64
+        The cell and the guide of each count. A pair may occur several times.
+    umis : numpy.ndarray, shape (n,)
+    place : str
+        Where they come from, for messages.
+    """
+
+    ids: np.ndarray
+    names: np.ndarray
+    cells: np.ndarray
+    guides: np.ndarray
+    umis: np.ndarray
+    place: str
+
+
 @dataclass
 class Dataset:
     """A matrix with its labels and names; a context manager that closes the file.
@@ -48,6 +71,8 @@ class Dataset:
         Returns the data frame that describes the genes, if it is in memory; otherwise None.
     scaling : Scaling, optional
         How the counts of `source` are normalised, if they are.
+    guide_counts : callable, optional
+        Reads the UMIs of the guides that the data themselves count.
     ready : bool
         Whether the options of a call that choose cells and genes, and normalise, were applied.
     """
@@ -67,6 +92,7 @@ class Dataset:
     matrices: Callable[[], list[str]] = field(default=list)
     var: Callable[[], Any] = field(default=lambda: None)
     scaling: Scaling | None = None
+    guide_counts: Callable[[], GuideCounts] | None = None
     ready: bool = False
 
     def all_cell_names(self) -> np.ndarray:

@@ -158,6 +158,10 @@ FORMATS = [
     Format("zarr", ".anndata_files.zarr:Zarr", files="zarr stores", short="zarr",
            suffixes=(".zarr",), folder="a zarr store", marks=(".zgroup", "zarr.json"), by_url=True,
            extra="zarr", packages=("zarr",)),
+    Format("cell_ranger", ".cell_ranger.hdf5:CellRangerHdf5", files="Cell Ranger's HDF5 files",
+           short="Cell Ranger's .h5"),
+    Format("matrix_folder", ".cell_ranger.folder:MatrixFolder", files="its matrix folders",
+           folder="a matrix folder of Cell Ranger", marks=("matrix.mtx", "matrix.mtx.gz")),
     Format("mudata", ".anndata_files.multimodal:MuData"),
     Format("anndata", ".anndata_objects:AnnDataObjects", objects="AnnData objects"),
 ]  # fmt: skip

@@ -72,16 +72,32 @@ def open_h5ad(
     DataError, UnsupportedDataError
         There is no matrix, or it is of a kind that is not supported.
     """
-    is_path = isinstance(file, str | os.PathLike)
-    name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
+    name = name_of(file)
     with watched(name), ExitStack() as stack:
-        if is_path:
-            root = _root(stack, name, choice.allow)
-        else:
-            root = StoredGroup(stack.enter_context(_open_object(file, name)), choice.allow)
+        root = open_hdf5(stack, file, choice.allow)
         dataset = read_dataset(Store(root, name, reading, choice), groupby)
         dataset.close = stack.pop_all().close
         return dataset
+
+
+def name_of(file: Any) -> str:
+    """Return the path of a file, given by its path or open; a stand-in if it has none."""
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file)
+    return str(getattr(file, "name", None) or type(file).__name__)
+
+
+def open_hdf5(stack: ExitStack, file: Any, allow: Allowed) -> StoredGroup:
+    """Return the root group of HDF5 at a path or in an open file; `stack` closes what it opens.
+
+    Raises
+    ------
+    MissingFileError, UnreadableFileError, FileFormatError
+        See :func:`open_h5ad`.
+    """
+    if isinstance(file, str | os.PathLike):
+        return _root(stack, os.fspath(file), allow)
+    return StoredGroup(stack.enter_context(_open_object(file, name_of(file))), allow)
 
 
 @contextmanager
