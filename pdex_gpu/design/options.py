@@ -71,8 +71,8 @@ class ComparisonOptions:
             _check_groupby(self.groupby)
         elif self.groupby is not None:
             raise OptionError(
-                f"{given}={shown(getattr(self, given))} and groupby={shown(self.groupby)} both "
-                "assign cells to groups. Pass groupby=None."
+                f"{given}={shown(str(getattr(self, given)))} and groupby={shown(self.groupby)} "
+                "both assign cells to groups. Pass groupby=None."
             )
         elif self.on_target is not None and self.groups_overlap:
             raise OptionError(
@@ -103,7 +103,7 @@ class ComparisonOptions:
         for name in ("guide_targets", "multiplicity"):
             if getattr(self, name) not in (None, "low"):
                 raise OptionError(
-                    f"{name}={shown(getattr(self, name))} needs the guide of each cell. Pass "
+                    f"{name}={shown(str(getattr(self, name)))} needs the guide of each cell. Pass "
                     "guide_calls= (protospacer_calls_per_cell.csv), or min_umis= for guides that "
                     "the data count."
                 )

@@ -80,6 +80,8 @@ def _of_table(dataset: Dataset, options: ComparisonOptions) -> GuideCounts:
 
     path = check_path("guide_calls", options.guide_calls)
     table = read_calls(path, with_umis=options.min_umis is not None)
+    if not len(table.barcodes):
+        raise LabelError(f"{path} has no calls: it ends after its header. Copy it again.")
     names = dataset.all_cell_names()
     row = {name: i for i, name in enumerate(names.tolist())}
     rows = np.fromiter(
@@ -112,14 +114,14 @@ def _check_unique(names: np.ndarray, rows: np.ndarray) -> None:
 def _check_matched(barcodes: np.ndarray, names: np.ndarray, rows: np.ndarray, path: str) -> None:
     """Raise DataError if no barcode is that of a cell, and warn if some are not."""
     n, n_found = len(rows), int(np.count_nonzero(rows >= 0))
-    if n_found == n and n:
+    if n_found == n:
         return
     missing = barcodes[rows < 0]
     text = f"{n_found:,} of the {n:,} barcodes of {path} are cells of the data"
     if not n_found:
         raise DataError(
             f"{text}: it has {listing(barcodes[:_SHOWN])}, and the data have "
-            f"{listing(names[:_SHOWN])}. {_suffix_hint(missing, names)}"
+            f"{listing(names[:_SHOWN])}. {_suffix_hint(missing, names)}".rstrip()
         )
     warn(
         f"{text}; the others, such as {listing(missing[:_SHOWN])}, are not used. "

@@ -27,7 +27,7 @@ class Features:
     ids, names, types : numpy.ndarray, shape (n_features,), object
         As str: ``"ENSG00000243485"``, ``"MIR1302-2HG"``, ``"Gene Expression"``.
     place : str
-        The file that holds them, for messages.
+        The file or folder of the matrix, for messages.
     """
 
     ids: np.ndarray

@@ -91,7 +91,7 @@ def open_folder(path: str, groupby: str | None, choice: MatrixChoice) -> Dataset
         labels_in(path, groupby)
     files = _Files.at(path)
     header = read_header(files.matrix)
-    features = _features(files.features)
+    features = _features(files.features, path)
     barcodes = read_columns(files.barcodes, "The barcode file")
     names = barcodes[0] if barcodes else np.empty(0, object)
     _check_sizes(files, header, len(features.ids), len(names))
@@ -114,13 +114,13 @@ def open_folder(path: str, groupby: str | None, choice: MatrixChoice) -> Dataset
     )
 
 
-def _features(path: Path) -> Features:
+def _features(path: Path, place: str) -> Features:
     columns = read_columns(path, "The feature file")
     if not columns:
         raise FileFormatError(f"The feature file {shown(str(path))} is empty. Copy it again.")
     names = columns[1] if len(columns) > 1 else None
     types = columns[2] if len(columns) > 2 else None
-    return Features.of(columns[0], names, types, str(path))
+    return Features.of(columns[0], names, types, place)
 
 
 def _check_sizes(files: _Files, header: Header, n_features: int, n_barcodes: int) -> None:

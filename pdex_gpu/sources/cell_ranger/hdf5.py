@@ -166,7 +166,7 @@ def _matrix(root: StoredGroup, name: str, choice: MatrixChoice) -> tuple[_Matrix
     """
     group = root.get(_MATRIX)
     if isinstance(group, StoredGroup):
-        features = _features(group, f"{_MATRIX}/features of {name}")
+        features = _features(group, f"{_MATRIX} of {name}", name)
         return _open(group, _MATRIX, features, name, choice.allow), choice
     if _is_molecules(root):
         raise UnsupportedDataError(
@@ -186,15 +186,16 @@ def _matrix(root: StoredGroup, name: str, choice: MatrixChoice) -> tuple[_Matrix
         raise LayerError(unknown(f"genome of {name}:", genome, genomes))
     group = root[genome]
     assert isinstance(group, StoredGroup)  # see _genomes
-    features = _genes(group, f"{genome} of {name}")
+    features = _genes(group, f"{genome} of {name}", name)
     chosen = MatrixChoice(choice.layer, choice.raw, None, choice.allow)
     return _open(group, genome, features, name, choice.allow), chosen
 
 
-def _features(group: StoredGroup, place: str) -> Features:
+def _features(group: StoredGroup, place: str, name: str) -> Features:
     node = group.get("features")
     if not isinstance(node, StoredGroup):
-        return _genes(group, place)
+        return _genes(group, place, name)
+    place = f"features of {place}"
     ids = _texts(node, "id", place)
     names = _texts(node, "name", place, may_lack=True)
     ids = names if ids is None else ids
@@ -207,10 +208,10 @@ def _features(group: StoredGroup, place: str) -> Features:
                 f"{place} is malformed: it has {len(ids):,} ids, but {len(values):,} values of "
                 f"{what}. Copy or download the file again."
             )
-    return Features.of(ids, names, types, place)
+    return Features.of(ids, names, types, name)
 
 
-def _genes(group: StoredGroup, place: str) -> Features:
+def _genes(group: StoredGroup, place: str, name: str) -> Features:
     """Return the features of a matrix that has genes alone."""
     ids = _texts(group, "genes", place, may_lack=True)
     names = _texts(group, "gene_names", place, may_lack=True)
@@ -222,7 +223,7 @@ def _genes(group: StoredGroup, place: str) -> Features:
             f"{place} is malformed: it has {len(found):,} genes, but {len(names):,} gene_names. "
             "Copy or download the file again."
         )
-    return Features.of(found, names, None, place)
+    return Features.of(found, names, None, name)
 
 
 def _texts(
@@ -236,7 +237,7 @@ def _texts(
         raise _lacks(part, place)
     found = None
     if is_array(node) and node.ndim == 1:
-        found = texts(node, f"{part} of {place}") if node.size else np.empty(0, object)
+        found = texts(node, part) if node.size else np.empty(0, object)
     if found is None:
         raise FileFormatError(
             f"{place} is malformed: {part} is not a list of texts. Copy or download the file again."

@@ -7,6 +7,7 @@ by scipy, as a small file of its own.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from .text_files import text_stream
 WHAT = "The matrix"
 _MARK = b"%%matrixmarket"
 _LONGEST_LINE = 1 << 16
-_AT_ONCE = 1 << 24  # bytes of text
+_AT_ONCE, _BUFFER = 1 << 24, 1 << 20  # bytes of text: parsed and read at a time
 _SHORTEST = 4  # bytes of an entry, such as "1 1\n"
 _MOST_PACKED = 1100  # bytes that gzip makes of one, at most about 1030
+_LINES_BEFORE = 2  # the entries of a piece, as the parser gets it
 _FRACTION = (b".", b"e", b"E")
 
 
@@ -103,7 +105,7 @@ def read_entries(path: Path) -> Entries:
                 place.add(rows, columns, values)
     except FileFormatError as error:
         if header is not None and isinstance(error.__cause__, EOFError):
-            raise _miscounted(path, header, f"{n_read:,} or a few more") from error
+            raise _miscounted(path, header, f"{n_read:,}, and ends there") from error
         raise
     if n_read < header.n_entries:
         raise _miscounted(path, header, f"{n_read:,}")
@@ -157,18 +159,30 @@ def _check_size(header: Header, path: Path) -> None:
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the text in pieces of whole lines."""
-    rest = b""
-    while text := stream.read(_AT_ONCE):
-        text = rest + text
-        end = text.rfind(b"\n") + 1
-        if not end and len(text) > _AT_ONCE + _LONGEST_LINE:
-            break  # a line that never ends, which the parser refuses
-        rest = text[end:]
-        if end:
-            yield text[:end]
-    if rest.strip():
-        yield rest + b"\n"
+    """Yield the text in pieces of whole lines.
+
+    Where a compressed file is cut, the lines before are yielded, then EOFError is raised.
+    """
+    text = bytearray()
+    try:
+        while part := stream.read1(_BUFFER):  # type: ignore[attr-defined]
+            text += part
+            if len(text) >= _AT_ONCE:
+                lines, text = _whole_lines(text)
+                yield lines
+    except EOFError:
+        yield _whole_lines(text)[0]
+        raise
+    if text.strip():
+        yield bytes(text) if text.endswith(b"\n") else bytes(text + b"\n")
+
+
+def _whole_lines(text: bytearray) -> tuple[bytes, bytearray]:
+    """Return the whole lines of a text, and the rest."""
+    end = text.rfind(b"\n") + 1
+    if len(text) - end > _LONGEST_LINE:
+        end = len(text)  # not a line of numbers; the parser says so
+    return bytes(text[:end]), text[end:]
 
 
 def _parse(
@@ -192,10 +206,18 @@ def _parse(
         found = mmread(io.BytesIO(start.encode() + text))
     except (ValueError, OverflowError) as error:
         raise FileFormatError(
-            f"{WHAT} {shown(str(path))} is malformed among entries {n_before + 1:,} to "
-            f"{n_before + n:,}, counted from there: {error} Copy or download it again."
+            f"{WHAT} {shown(str(path))} is malformed: {_place(str(error), n_before)} Copy or "
+            "download it again."
         ) from error
     return found.row, found.col, found.data
+
+
+def _place(error: str, n_before: int) -> str:
+    """Return what the parser says, with the number of the entry in place of that of the line."""
+    found = re.match(r"Line (\d+): (.*)", error)
+    if found is None:
+        return error
+    return f"entry {n_before + int(found[1]) - _LINES_BEFORE:,}: {found[2].rstrip('.')}."
 
 
 def _miscounted(path: Path, header: Header, found: str) -> FileFormatError:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from ..text import decode_texts
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _AT_ONCE = 1 << 20
-_BYTES_PER_CELL_OF_TABLE = BYTES_PER_TEXT + 8
 
 
 @contextmanager
@@ -135,10 +133,10 @@ def read_table(
         A column is missing, a row is too short, or the file is no table.
     """
     content = read_whole(path, what)
-    claim(2 * len(content), f"the table {str(path)!r}")
-    text = str(decode_texts([content], str(path))[0])
+    claim(2 * len(content) + BYTES_PER_TEXT * content.count(b"\n"), f"the table {str(path)!r}")
+    texts = decode_texts(content.splitlines(keepends=True), str(path))
     separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
-    lines = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+    lines = csv.reader(texts, delimiter=separator)
     header: list[str] | None = None
     try:
         for row in lines:
@@ -172,8 +170,3 @@ def _check_header(path: Path, what: str, header: Sequence[str], needed: Sequence
             f"{what} {shown(str(path))} has no column {listing(missing)}; its first line has "
             f"{listing(header)}. Pass the file as Cell Ranger writes it."
         )
-
-
-def absolute(path: Any) -> str:
-    """Return the absolute path, for messages and other processes."""
-    return os.path.abspath(os.fspath(path))
