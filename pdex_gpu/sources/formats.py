@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -192,14 +192,20 @@ def shared_path(data: Any) -> str | None:
 
 def supported() -> str:
     """Return the supported formats in words, for messages."""
-    objects = " and ".join(form.objects for form in FORMATS if form.objects)
-    files = " and ".join(form.files for form in FORMATS if form.files)
+    objects = _enumerated([form.objects for form in FORMATS if form.objects], "and")
+    files = _enumerated([form.files for form in FORMATS if form.files], "and")
     return f"{objects}, and {files} as paths or open files"
 
 
 def short_names() -> str:
     """Return the formats of files in words, for help texts: ``".h5ad or zarr"``."""
-    return " or ".join(form.short for form in FORMATS if form.short)
+    return _enumerated([form.short for form in FORMATS if form.short], "or")
+
+
+def _enumerated(words: Sequence[str], last: str) -> str:
+    """Return words with commas between them, and `last` before the last one."""
+    *first, end = words
+    return f"{', '.join(first)} {last} {end}" if first else end
 
 
 # --- matrices -------------------------------------------------------------------------------------
