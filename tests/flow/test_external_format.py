@@ -339,7 +339,7 @@ def test_messages_name_it(folder, tmp_path):
         open_dataset(tmp_path, None)
     with pytest.raises(OptionError, match="not a results file"):
         examine(tmp_path / "screen.npys")
-    assert short_names() == ".h5ad or zarr or folders of .npy"
+    assert short_names() == ".h5ad, zarr, Cell Ranger's .h5 or folders of .npy"
 
 
 def test_it_is_gone_once_unregistered(folder):
