@@ -154,7 +154,7 @@ def cell_ranger(record: RawCountsRecord, settings: Settings) -> None:
     table = folder / "results.parquet"
     command = [
         sys.executable, "-m", "pdex_gpu", "run", str(folder / "filtered_feature_bc_matrix.h5"),
-        "--guide-calls", str(folder / "protospacer_calls_per_cell.csv"),
+        "--guide-calls", str(folder / "crispr_analysis" / "protospacer_calls_per_cell.csv"),
         "--guide-targets", str(folder / "feature_reference.csv"),
         "--normalize", "1e4", "-o", str(table), "--backend", "cpu", "--force",
     ]  # fmt: skip

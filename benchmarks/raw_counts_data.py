@@ -84,6 +84,20 @@ def twenty_files(sizes: Sizes) -> tuple[list[Path], Path]:
     return [folder / f"part{i}.h5ad" for i in range(sizes.files)], folder / "whole.h5ad"
 
 
+def cell_ranger(sizes: Sizes) -> Path:
+    """Return a folder like Cell Ranger's ``outs``."""
+
+    def write(folder: Path) -> None:
+        from pdex_gpu.simulate import simulate_screen
+
+        screen = simulate_screen(
+            sizes.cr_cells, sizes.cr_genes, sizes.perturbations, seed=2, annotated=True
+        )
+        screen.write_cell_ranger(folder)
+
+    return _made(f"cell-ranger-{sizes.cr_cells}x{sizes.cr_genes}", write)
+
+
 def _made(name: str, write: Callable[[Path], None]) -> Path:
     """Return a folder of the cache, which `write` fills the first time."""
     folder = CACHE / f"{name}-v{_VERSION}"
