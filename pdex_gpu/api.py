@@ -52,9 +52,12 @@ def differential_expression(
         A screen. Either an AnnData: in memory, backed, a view of a backed one, read by
         ``anndata.experimental.read_lazy``, or with a dask array in X or the layer. Or the path of
         an h5ad file, a zarr store (folder or .zip), or a modality in an h5mu file
-        (``"screen.h5mu/mod/rna"``). Or an h5ad file opened with ``open(path, "rb")`` or the like,
-        which stays open. X may be dense, CSR or CSC, of any integer or float dtype; integers up to
-        64 bits are ranked exactly. Indices may be in any order; duplicate entries are summed.
+        (``"screen.h5mu/mod/rna"``). Or the path of Cell Ranger's output, an HDF5 file such as
+        ``filtered_feature_bc_matrix.h5`` or the folder of that name: features of the type Gene
+        Expression are read, named by their symbols, made unique as ``var_names_make_unique`` does.
+        Or an HDF5 file opened with ``open(path, "rb")`` or the like, which stays open. X may be
+        dense, CSR or CSC, of any integer or float dtype; integers up to 64 bits are ranked exactly.
+        Indices may be in any order; duplicate entries are summed.
     groupby : str or list of str
         Column of obs with the group of each cell. Cells without a label are left out. In a list,
         the first column has the groups, and cells are compared only with cells that have the same
@@ -80,6 +83,23 @@ def differential_expression(
         by column name in a data frame and by number in an array. Columns hold booleans, 1 and 0,
         or categories or text with these values. Where a value is missing, the cell is on neither
         side of that guide's comparisons; a MissingLabelWarning gives the number of such cells.
+    guide_calls : str or os.PathLike, optional
+        Cell Ranger's table of the guides in each cell, ``protospacer_calls_per_cell.csv``; used
+        instead of `groupby`, with any data whose cells are named by barcodes. The groups are the
+        guides, or their targets with `guide_targets`. Barcodes that are no cells of the data are
+        counted in a warning; if none is, that is an error.
+    guide_targets : str or os.PathLike, optional
+        Cell Ranger's ``feature_reference.csv``, with the columns id and target_gene_name: cells
+        are grouped by the targets of their guides. The target ``Non-Targeting`` becomes the group
+        ``"non-targeting"``, the default reference.
+    min_umis : int, optional
+        A cell has a guide if it has at least this many UMIs of it: of the features of the type
+        CRISPR Guide Capture that Cell Ranger's matrix counts, or of the calls in `guide_calls`.
+    multiplicity : {"low", "high"}
+        Whether cells carry one guide or several, for `guide_calls` and `min_umis`. With ``"low"``,
+        cells without a guide, or with guides of several groups, are left out, and a warning counts
+        them; a cell with two guides of one target stays. With ``"high"``, a cell counts for each
+        of its guides or targets, as with `guides`.
     on_target : str, optional
         Column of obs with the gene that each group targets: each group is tested only at its gene.
     strata : str, optional
@@ -111,6 +131,13 @@ def differential_expression(
         Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
+    raw : bool
+        Use the matrix of ``adata.raw``, with its own genes, instead of X.
+    modality : str, optional
+        The modality of a MuData to use, given as an object or as the path of an h5mu file or a
+        zarr store. Columns that its obs lacks come from the obs of the MuData, matched by the
+        names of the cells. For Cell Ranger's output: the feature type in place of Gene
+        Expression, or the genome in a file of Cell Ranger 2.
     normalize : float, "median" or str, optional
         Normalise raw counts while they are read: scale the counts of each cell to this sum, as
         ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the

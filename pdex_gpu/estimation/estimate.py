@@ -420,9 +420,7 @@ def _sample(counted: Counted, plan: Plan, path: Path | None, is_log1p: bool | No
         analysis=counted.analysis,
         n_threads=counted.n_threads(plan),
         suffix=None if out is None else Path(out).suffix.lower(),
-        storage=storage_of(path, counted.settings.data.layer, counted.settings.data.allowed)
-        if in_file
-        else None,
+        storage=storage_of(path, counted.settings.data.choice) if in_file else None,
         in_file=in_file,
         split=counted.way(plan) == SPLIT and not counted.is_dense,
     )

@@ -34,11 +34,17 @@ class Options(StatisticKeywords, total=False):
     comparison: ComparisonName | Comparison
     pairs: Any
     guides: str | None
+    guide_calls: str | os.PathLike[str] | None
+    guide_targets: str | os.PathLike[str] | None
+    min_umis: int | None
+    multiplicity: Literal["low", "high"]
     on_target: str | None
     strata: str | None
     min_cells: int
     # which matrix
     layer: str | None
+    raw: bool
+    modality: str | None
     normalize: float | str | None
     log1p: bool | None
     totals: str | None

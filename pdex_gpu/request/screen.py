@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.sizes import within
+from .guide_calls import with_guide_calls
 from .guides import read_guides, with_guides
 from .normalize import normalised
 from .options import Settings
@@ -22,18 +23,23 @@ from .options import Settings
 
 @contextmanager
 def open_matrix(data: Any, settings: Settings, groupby: str | None) -> Iterator[Dataset]:
-    """Open the data of a call as its options say, with a column of obs as labels, or none.
+    """Open the data of a call as its options say.
+
+    Labels are a column of obs, or the guides that Cell Ranger called if the options say so; none
+    if `groupby` is None.
 
     Everything that opens the data of a call does it here, so that all see the same matrix.
     """
+    by_guides = groupby is not None and settings.comparison.calls_guides
     with (
         within(settings.execution.memory),
-        open_dataset(data, groupby, settings.data.choice) as opened,
+        open_dataset(data, None if by_guides else groupby, settings.data.choice) as opened,
     ):
         if opened.ready:
             yield opened
             return
-        dataset = normalised(opened, settings.data)
+        dataset = with_guide_calls(opened, settings.comparison) if by_guides else opened
+        dataset = normalised(dataset, settings.data)
         yield replace(dataset, ready=True)
 
 
@@ -48,7 +54,7 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
     """
     column = None if settings.comparison.guides is not None else settings.comparison.group_column
     with open_matrix(data, settings, column) as opened:
-        dataset = opened if settings.comparison.guides is None else _with_guides(opened, settings)
+        dataset = _with_guides(opened, settings) if settings.comparison.groups_overlap else opened
         source = dataset.source
         if source.n_genes == 0 or source.n_cells == 0:
             raise DataError(
@@ -77,6 +83,7 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
         strata=levels(() if settings.comparison.strata is None else (settings.comparison.strata,)),
         min_cells=settings.comparison.min_cells,
         pools=dataset.pools,
+        tells_missing=not settings.comparison.calls_guides,  # these were told
     )
     warn_of_lone("targets", design.targets)
     warn_of_lone("references", design.references)
@@ -87,9 +94,10 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
 
 
 def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
-    assert settings.comparison.guides is not None
-    matrix, names = dataset.matrix(settings.comparison.guides)
-    what = f"Matrix {settings.comparison.guides!r} of obsm"
+    name = settings.comparison.guide_matrix
+    assert name is not None
+    matrix, names = dataset.matrix(name)
+    what = f"Matrix {name!r}" if settings.comparison.calls_guides else f"Matrix {name!r} of obsm"
     found = read_guides(matrix, names, dataset.source.n_cells, what)
     comparison = settings.comparison.chosen
     return with_guides(dataset, found, comparison, settings.comparison.reference)

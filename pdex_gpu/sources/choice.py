@@ -35,6 +35,13 @@ class MatrixChoice:
             return "raw.X"
         return "X" if self.layer is None else f"layer {self.layer!r}"
 
+    @property
+    def place(self) -> str:
+        """Return where an AnnData object has the matrix: ``"layers['counts']"``."""
+        if self.raw:
+            return "raw.X"
+        return "X" if self.layer is None else f"layers[{self.layer!r}]"
+
 
 #: X, without anything from outside the given data.
 X = MatrixChoice()

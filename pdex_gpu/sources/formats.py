@@ -87,8 +87,8 @@ class FormatCode:
         path = os.fspath(data)
         return path if is_url(path) else os.path.abspath(path)
 
-    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[Any] | None:
-        """Open the group that holds X and layers, to find how these are stored.
+    def open_root(self, path: str, choice: MatrixChoice) -> AbstractContextManager[Any] | None:
+        """Open the group that holds X, layers and raw, to find how these are stored.
 
         Returns
         -------
@@ -158,6 +158,10 @@ FORMATS = [
     Format("zarr", ".anndata_files.zarr:Zarr", files="zarr stores", short="zarr",
            suffixes=(".zarr",), folder="a zarr store", marks=(".zgroup", "zarr.json"), by_url=True,
            extra="zarr", packages=("zarr",)),
+    Format("cell_ranger", ".cell_ranger.hdf5:CellRangerHdf5", files="Cell Ranger's HDF5 files",
+           short="Cell Ranger's .h5"),
+    Format("matrix_folder", ".cell_ranger.folder:MatrixFolder", files="its matrix folders",
+           folder="a matrix folder of Cell Ranger", marks=("matrix.mtx", "matrix.mtx.gz")),
     Format("mudata", ".anndata_files.multimodal:MuData"),
     Format("anndata", ".anndata_objects:AnnDataObjects", objects="AnnData objects"),
 ]  # fmt: skip

@@ -23,6 +23,8 @@ class DataOptions:
     TITLE: ClassVar = "Compare"
 
     layer: str | None = option(None, "use this layer instead of X")
+    raw: bool = option(False, "use adata.raw, with its genes, instead of X", "flag")
+    modality: str | None = option(None, "use this modality of a MuData")
     normalize: float | str | None = option(
         None, "scale counts to this sum per cell, 'median'", "number or name", "SUM"
     )
@@ -34,6 +36,13 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         check_text("layer", self.layer, may_be_none=True)
+        check_text("modality", self.modality, may_be_none=True)
+        check_flag("raw", self.raw)
+        if self.raw and self.layer is not None:
+            raise OptionError(
+                f"raw=True and layer={self.layer!r} each name a matrix to read in place of X. "
+                "Leave one of them out: adata.raw has no layers."
+            )
         check_allow(self.allow)
         self._check_normalisation()
 
@@ -86,4 +95,4 @@ class DataOptions:
     @property
     def choice(self) -> MatrixChoice:
         """Return the matrix to read."""
-        return MatrixChoice(self.layer, allow=self.allowed)
+        return MatrixChoice(self.layer, bool(self.raw), self.modality, self.allowed)

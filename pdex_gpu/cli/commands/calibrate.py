@@ -76,7 +76,8 @@ _SHOWN = {
 
 @takes_options(
     but=(
-        "comparison", "pairs", "guides", "on_target", "columns", "confidence", "pseudocount",
+        "comparison", "pairs", "guides", "multiplicity", "on_target", "columns", "confidence",
+        "pseudocount",
         "clip_value", "p_values", "out", "restart", "spreadsheet_safe", "progress",
     ),
 )  # fmt: skip

@@ -131,7 +131,7 @@ class OpenRun:
             source = None if sent is None else sent.source
             if work.path is not None:
                 # The file may lack the labels that were sent.
-                matrix_alone = sent is not None and settings.comparison.guides is None
+                matrix_alone = sent is not None and not settings.comparison.groups_overlap
                 dataset = self._stack.enter_context(
                     open_matrix(work.path, settings, None)
                     if matrix_alone
