@@ -111,6 +111,13 @@ def differential_expression(
         Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
+    genes : list of str, str or os.PathLike, optional
+        Genes to test, and to correct p-values over: their names, a boolean column of var, or a
+        text file with one name per line. A name that is both a column and a file is the column.
+        Results have the genes in the order of the matrix.
+    cells : str, optional
+        Cells to keep: a boolean column of obs, or ``"column=value"`` for the cells with this label
+        (compared as text). All others are left out first, as if the data did not have them.
     normalize : float, "median" or str, optional
         Normalise raw counts while they are read: scale the counts of each cell to this sum, as
         ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the

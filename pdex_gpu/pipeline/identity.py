@@ -58,6 +58,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "groups": None if comparison.groups is None else list(map(str, design.targets)),
         "pairs": None,  # they are the labels of the design
         "allow": sorted(settings.data.allowed),
+        "genes": None,  # their names are above
         "columns": list(analysis.columns),
         "test_options": {k: repr(v) for k, v in sorted(analysis.test.options.items())},
         "confidence": float(settings.columns.confidence),

@@ -39,6 +39,8 @@ class Options(StatisticKeywords, total=False):
     min_cells: int
     # which matrix
     layer: str | None
+    genes: str | os.PathLike[str] | Sequence[str] | None
+    cells: str | None
     normalize: float | str | None
     log1p: bool | None
     totals: str | None

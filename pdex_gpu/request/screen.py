@@ -14,7 +14,9 @@ from ..design.lone_surrogates import warn_of_lone
 from ..errors import DataError
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
+from ..sources.options import DataOptions
 from ..sources.sizes import within
+from .choosing import with_cells, with_genes
 from .guides import read_guides, with_guides
 from .normalize import normalised
 from .options import Settings
@@ -26,15 +28,21 @@ def open_matrix(data: Any, settings: Settings, groupby: str | None) -> Iterator[
 
     Everything that opens the data of a call does it here, so that all see the same matrix.
     """
-    with (
-        within(settings.execution.memory),
-        open_dataset(data, groupby, settings.data.choice) as opened,
-    ):
+    with open_data(data, groupby, settings.data, settings.execution.memory) as dataset:
+        yield dataset
+
+
+@contextmanager
+def open_data(
+    data: Any, groupby: str | None, options: DataOptions, memory: str | float | int | None
+) -> Iterator[Dataset]:
+    """Open data as the options for them say; see :func:`open_matrix`."""
+    with within(memory), open_dataset(data, groupby, options.choice) as opened:
         if opened.ready:
             yield opened
             return
-        dataset = normalised(opened, settings.data)
-        yield replace(dataset, ready=True)
+        dataset = normalised(with_cells(opened, options), options)
+        yield replace(with_genes(dataset, options), ready=True)
 
 
 @contextmanager
