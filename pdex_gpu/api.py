@@ -138,6 +138,13 @@ def differential_expression(
         zarr store. Columns that its obs lacks come from the obs of the MuData, matched by the
         names of the cells. For Cell Ranger's output: the feature type in place of Gene
         Expression, or the genome in a file of Cell Ranger 2.
+    genes : list of str, str or os.PathLike, optional
+        Genes to test, and to correct p-values over: their names, a boolean column of var, or a
+        text file with one name per line. A name that is both a column and a file is the column.
+        Results have the genes in the order of the matrix.
+    cells : str, optional
+        Cells to keep: a boolean column of obs, or ``"column=value"`` for the cells with this label
+        (compared as text). All others are left out first, as if the data did not have them.
     normalize : float, "median" or str, optional
         Normalise raw counts while they are read: scale the counts of each cell to this sum, as
         ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the

@@ -45,6 +45,8 @@ class Options(StatisticKeywords, total=False):
     layer: str | None
     raw: bool
     modality: str | None
+    genes: str | os.PathLike[str] | Sequence[str] | None
+    cells: str | None
     normalize: float | str | None
     log1p: bool | None
     totals: str | None

@@ -17,7 +17,14 @@ from .choice import MatrixChoice
 from .dataset import Dataset
 from .detect import is_backed
 from .formats import FormatCode, source_of
-from .pandas_frames import frame_in_memory, names_of, obs_labels, obsm_matrix, other_matrices
+from .pandas_frames import (
+    frame_in_memory,
+    frame_labels,
+    names_of,
+    obs_labels,
+    obsm_matrix,
+    other_matrices,
+)
 from .views.view import select
 from .whole_numbers import for_scipy
 
@@ -62,6 +69,7 @@ def _from_anndata(adata: Any, groupby: str | None, choice: MatrixChoice) -> Data
         cell_names=lambda: names_of(adata.obs),
         description=f"AnnData {where}, {choice.what}",
         column=lambda name: obs_labels(adata, name),
+        var_column=lambda name: frame_labels(adata.var, "var", name),
         matrix=lambda name: obsm_matrix(adata, name),
         matrices=lambda: others,
         var=lambda: frame_in_memory(var),

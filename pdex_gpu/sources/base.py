@@ -353,7 +353,7 @@ class Source(Protocol):
         Returns
         -------
         Selection or None
-            None if this source can skip nothing.
+            None if this source can skip nothing. Otherwise it has no cells but the selected ones.
         """
         ...
 

@@ -60,6 +60,8 @@ class Dataset:
         Closes the file if this dataset opened one.
     column : callable
         Returns the labels in another column of obs, given its name; raises ColumnError.
+    var_column : callable
+        Returns a column of var as labels, given its name; raises ColumnError.
     matrix : callable
         Returns a matrix in obsm and its column names (None if it has none), given its name. For a
         data frame the matrix is a list of its columns, as :class:`.obs_columns.Values`.
@@ -85,6 +87,7 @@ class Dataset:
     cell_names: Callable[[], np.ndarray] | None = None
     close: Callable[[], None] = field(default=lambda: None)
     column: Callable[[str], Labels] = field(default=lambda name: _no_column(name))
+    var_column: Callable[[str], Labels] = field(default=lambda name: _no_column(name, "var"))
     matrix: Callable[[str], tuple[Any, Sequence[object] | None]] = field(
         default=lambda name: _no_matrix(name)
     )
@@ -112,5 +115,5 @@ def _no_matrix(name: str) -> tuple[Any, Sequence[object] | None]:
     raise ColumnError(unknown("matrix of obsm", name, []))
 
 
-def _no_column(name: str) -> Labels:
-    raise ColumnError(unknown("column of obs", name, []))
+def _no_column(name: str, frame: str = "obs") -> Labels:
+    raise ColumnError(unknown(f"column of {frame}", name, []))

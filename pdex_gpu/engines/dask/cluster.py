@@ -29,6 +29,7 @@ from ...errors import (
     WorkerError,
     warn,
 )
+from ...request.choosing import names_for_workers
 from ...request.options import Settings
 from ...sinks.base import RangeResult, Sink
 from ...sinks.checkpoint import Checkpoint
@@ -138,7 +139,8 @@ class Cluster:
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
         comparison = settings.comparison.chosen  # workers need not have registered it
-        light = settings.without_client().changed(comparison=comparison)
+        genes = names_for_workers(dataset, settings.data)
+        light = settings.without_client().changed(comparison=comparison, genes=genes)
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
             light = light.changed(comparison=comparison.without_labels(), groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
