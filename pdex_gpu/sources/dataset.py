@@ -43,6 +43,10 @@ class Dataset:
         Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
     var : callable
         Returns the data frame that describes the genes, if it is in memory; otherwise None.
+    all_genes : numpy.ndarray, object, optional
+        Names of the genes of :meth:`.base.Source.all_genes`; by default those of `genes`.
+    cell_names : callable
+        Returns the names of all cells, as str.
     scaling : Scaling, optional
         How the counts of `source` are normalised, if they are.
     ready : bool
@@ -62,6 +66,8 @@ class Dataset:
     pools: Mapping[object, str] | None = None
     matrices: Callable[[], list[str]] = field(default=list)
     var: Callable[[], Any] = field(default=lambda: None)
+    all_genes: np.ndarray | None = None
+    cell_names: Callable[[], np.ndarray] = field(default=lambda: np.empty(0, object))
     scaling: Scaling | None = None
     ready: bool = False
 

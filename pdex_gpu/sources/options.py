@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import OptionError
-from ..utils.checks import check_flag, check_number, check_text
+from ..utils.checks import check_choice, check_flag, check_number, check_text
 from ..utils.options import option
 from .allowed import NAMES, Allowed, check_allow
-from .choice import MatrixChoice
+from .choice import JOINS, MatrixChoice
 
 #: The sum to which cells are scaled is the median of their totals.
 MEDIAN = "median"
@@ -32,8 +32,17 @@ class DataOptions:
         (), f"accept data not in the file: {', '.join(NAMES)}", "choices", choices=lambda: NAMES
     )
 
+    join: str = option(
+        JOINS[0], "genes in all of several files, or in any", "choice", choices=lambda: JOINS
+    )
+    batch: str | None = option(None, "new obs column: the file of each cell", "text", "COL")
+
     def __post_init__(self) -> None:
         check_text("layer", self.layer, may_be_none=True)
+        check_choice("join", self.join, JOINS)
+        check_text("batch", self.batch, may_be_none=True, what="a new column of obs")
+        if self.batch == "":
+            raise OptionError("batch='' must name a new column of obs, such as batch='plate'.")
         check_allow(self.allow)
         self._check_normalisation()
 
@@ -86,4 +95,4 @@ class DataOptions:
     @property
     def choice(self) -> MatrixChoice:
         """Return the matrix to read."""
-        return MatrixChoice(self.layer, allow=self.allowed)
+        return MatrixChoice(self.layer, allow=self.allowed, join=self.join, batch=self.batch)

@@ -89,6 +89,7 @@ def read_dataset(store: Store, groupby: str | None) -> Dataset:
         column=lambda name: _labels(store, obs, name),
         matrix=lambda name: _obsm(store, name),
         matrices=lambda: _other_matrices(store),
+        cell_names=lambda: _names(store, obs),
     )
 
 
