@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ from .whole_numbers import for_scipy
 class AnnDataObjects(FormatCode):
     """AnnData objects."""
 
+    shares_labels = False  # obs is in memory, and may differ from that of the file
+
     def claims(self, data: Any) -> bool:
         """See :meth:`.formats.FormatCode.claims`."""
         # A caller with an AnnData has imported anndata; importing it here would cost seconds.
@@ -41,6 +44,10 @@ class AnnDataObjects(FormatCode):
     def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """See :meth:`.formats.FormatCode.open`."""
         return _from_anndata(data, groupby, choice)
+
+    def files(self, data: Any) -> list[Path]:
+        """See :meth:`.formats.FormatCode.files`."""
+        return [Path(data.filename)] if is_backed(data) else []
 
     def shared_path(self, data: Any) -> str | None:
         """Return the file of a backed AnnData; a view shows only part of it."""

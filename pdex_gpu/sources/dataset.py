@@ -71,6 +71,8 @@ class Dataset:
         Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
     var : callable
         Returns the data frame that describes the genes, if it is in memory; otherwise None.
+    all_genes : numpy.ndarray, object, optional
+        Names of the genes of :meth:`.base.Source.all_genes`; by default those of `genes`.
     scaling : Scaling, optional
         How the counts of `source` are normalised, if they are.
     guide_counts : callable, optional
@@ -94,6 +96,7 @@ class Dataset:
     pools: Mapping[object, str] | None = None
     matrices: Callable[[], list[str]] = field(default=list)
     var: Callable[[], Any] = field(default=lambda: None)
+    all_genes: np.ndarray | None = None
     scaling: Scaling | None = None
     guide_counts: Callable[[], GuideCounts] | None = None
     ready: bool = False

@@ -282,12 +282,12 @@ def test_malformed_tables(how, tmp_path):
 
 
 def test_tables_that_are_not_there(tmp_path):
-    with pytest.raises(MissingFileError, match="guide calls .* does not exist"):
+    with pytest.raises(MissingFileError, match=r"guide calls .* does not exist"):
         labelled(data(), guide_calls=tmp_path / "none.csv")
     with pytest.raises(FileFormatError, match="is a folder, but a file is needed"):
         labelled(data(), guide_calls=tmp_path)
     given = files(tmp_path) | {"guide_targets": tmp_path / "none.csv"}
-    with pytest.raises(MissingFileError, match="guide targets .* does not exist"):
+    with pytest.raises(MissingFileError, match=r"guide targets .* does not exist"):
         labelled(data(), **given)
 
 
