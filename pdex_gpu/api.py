@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO, Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 from .pipeline.execute import compare
 from .request.keywords import Options, full_signature
@@ -13,12 +13,12 @@ from .results.file import ResultFile
 from .results.memory import DEResult
 
 if TYPE_CHECKING:
-    import anndata
+    from .request.keywords import Data
 
 
 @overload
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: None = None,
@@ -28,7 +28,7 @@ def differential_expression(
 
 @overload
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str],
@@ -38,7 +38,7 @@ def differential_expression(
 
 @full_signature()
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -48,13 +48,18 @@ def differential_expression(
 
     Parameters
     ----------
-    data : anndata.AnnData, str, os.PathLike or file object
+    data : anndata.AnnData, str, os.PathLike, file object, or list or dict of paths
         A screen. Either an AnnData: in memory, backed, a view of a backed one, read by
         ``anndata.experimental.read_lazy``, or with a dask array in X or the layer. Or the path of
         an h5ad file, a zarr store (folder or .zip), or a modality in an h5mu file
-        (``"screen.h5mu/mod/rna"``). Or an h5ad file opened with ``open(path, "rb")`` or the like,
-        which stays open. X may be dense, CSR or CSC, of any integer or float dtype; integers up to
-        64 bits are ranked exactly. Indices may be in any order; duplicate entries are summed.
+        (``"screen.h5mu/mod/rna"``). Or the path of Cell Ranger's output, an HDF5 file such as
+        ``filtered_feature_bc_matrix.h5`` or the folder of that name: features of the type Gene
+        Expression are read, named by their symbols, made unique as ``var_names_make_unique`` does.
+        Or an HDF5 file opened with ``open(path, "rb")`` or the like, which stays open. Or several
+        files as one screen: a list of paths, a pattern (``"plates/*.h5ad"``, in natural order), or
+        a mapping of names to paths. Their cells are stacked, and their genes joined by name. X may
+        be dense, CSR or CSC, of any integer or float dtype; integers up to 64 bits are ranked
+        exactly. Indices may be in any order; duplicate entries are summed.
     groupby : str or list of str
         Column of obs with the group of each cell. Cells without a label are left out. In a list,
         the first column has the groups, and cells are compared only with cells that have the same
@@ -80,6 +85,23 @@ def differential_expression(
         by column name in a data frame and by number in an array. Columns hold booleans, 1 and 0,
         or categories or text with these values. Where a value is missing, the cell is on neither
         side of that guide's comparisons; a MissingLabelWarning gives the number of such cells.
+    guide_calls : str or os.PathLike, optional
+        Cell Ranger's table of the guides in each cell, ``protospacer_calls_per_cell.csv``; used
+        instead of `groupby`, with any data whose cells are named by barcodes. The groups are the
+        guides, or their targets with `guide_targets`. Barcodes that are no cells of the data are
+        counted in a warning; if none is, that is an error.
+    guide_targets : str or os.PathLike, optional
+        Cell Ranger's ``feature_reference.csv``, with the columns id and target_gene_name: cells
+        are grouped by the targets of their guides. The target ``Non-Targeting`` becomes the group
+        ``"non-targeting"``, the default reference.
+    min_umis : int, optional
+        A cell has a guide if it has at least this many UMIs of it: of the features of the type
+        CRISPR Guide Capture that Cell Ranger's matrix counts, or of the calls in `guide_calls`.
+    multiplicity : {"low", "high"}
+        Whether cells carry one guide or several, for `guide_calls` and `min_umis`. With ``"low"``,
+        cells without a guide, or with guides of several groups, are left out, and a warning counts
+        them; a cell with two guides of one target stays. With ``"high"``, a cell counts for each
+        of its guides or targets, as with `guides`.
     on_target : str, optional
         Column of obs with the gene that each group targets: each group is tested only at its gene.
     strata : str, optional
@@ -111,6 +133,13 @@ def differential_expression(
         Kolmogorov-Smirnov. Or a test with its options, such as ``Wilcoxon(continuity=False)``.
     layer : str, optional
         Layer to use instead of X.
+    raw : bool
+        Use the matrix of ``adata.raw``, with its own genes, instead of X.
+    modality : str, optional
+        The modality of a MuData to use, given as an object or as the path of an h5mu file or a
+        zarr store. Columns that its obs lacks come from the obs of the MuData, matched by the
+        names of the cells. For Cell Ranger's output: the feature type in place of Gene
+        Expression, or the genome in a file of Cell Ranger 2.
     genes : list of str, str or os.PathLike, optional
         Genes to test, and to correct p-values over: their names, a boolean column of var, or a
         text file with one name per line. A name that is both a column and a file is the column.
@@ -132,6 +161,13 @@ def differential_expression(
         What may be read although it is not in the given file; refused otherwise. ``"external"``:
         other files that it refers to by a link out of its folder, as part of a virtual dataset,
         or as raw bytes. ``"unwritten"``: fill values for data never written or missing.
+    join : {"inner", "outer"}
+        Genes of several files: those that all files have, or those that any file has, as 0 where
+        it is missing; in the order of the first file. Either way `normalize` takes the totals of
+        all genes of each file.
+    batch : str, optional
+        New column of obs with the name of each cell's file: its key in the mapping, or its name
+        without folder and suffix. It can be used like any column, as `strata` for instance.
     out : str or os.PathLike, optional
         File that results are written to as they are computed: ``.parquet``, ``.csv`` or ``.tsv``.
         The table is never held in memory. Until the file is complete, intermediate results are

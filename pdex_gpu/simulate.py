@@ -97,6 +97,34 @@ class Screen:
         """Write the screen as a gzip-compressed h5ad file."""
         self.to_anndata().write_h5ad(path, compression="gzip")
 
+    @known_keywords
+    def write_cell_ranger(self, folder: str | os.PathLike[str], *, seed: int = 0) -> None:
+        """Write the screen as Cell Ranger writes one, to a folder like its ``outs``.
+
+        ``filtered_feature_bc_matrix.h5`` and the folder ``filtered_feature_bc_matrix`` hold the
+        counts of genes and guides, ``crispr_analysis/protospacer_calls_per_cell.csv`` the guides of
+        each cell, and ``feature_reference.csv`` their targets.
+
+        Parameters
+        ----------
+        folder : str or os.PathLike
+            Made if it does not exist; files in it are replaced.
+        seed : int
+            Seed of the UMIs of guides.
+
+        Raises
+        ------
+        ValueError
+            If the screen is not annotated, so that cells have no guides.
+        """
+        if self.guides is None:
+            raise ValueError("cells have no guides: simulate the screen with annotated=True")
+        outs = Path(folder)
+        guides, targets, umis = _guide_umis(self, np.random.default_rng([seed, 2]))
+        _write_hdf5(outs / "filtered_feature_bc_matrix.h5", self, guides, umis)
+        _write_text(outs / "filtered_feature_bc_matrix", self, guides, umis)
+        _write_tables(outs, _barcodes(len(self.labels)), guides, targets, umis)
+
 
 @known_keywords
 def simulate_screen(
@@ -235,3 +263,129 @@ def _annotate(screen: Screen, code: np.ndarray, rng: np.random.Generator) -> Scr
     guides[np.arange(n_cells), code] = True
     guides[rng.random(n_cells) < _SECOND_GUIDES, 0] = True
     return replace(screen, obs=obs, guides=guides)
+
+
+# --- Cell Ranger's files --------------------------------------------------------------------------
+
+_CALLED, _FAINT = 4, 0.05  # fewest UMIs of a guide that is called; share of cells with others
+
+
+def _guide_umis(
+    screen: Screen, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, scipy.sparse.csr_matrix]:
+    """Return the names of guides, their targets, and their UMIs in each cell, drawn at random."""
+    import scipy.sparse as sp
+
+    assert screen.guides is not None
+    guides, own = np.unique(screen.obs["guide"], return_inverse=True)
+    targets = np.array([guide.rpartition("_")[0] for guide in guides.tolist()])
+    n_cells = len(own)
+    controls = np.flatnonzero(targets == REFERENCE)
+    second = np.flatnonzero(screen.guides[:, 0] & (screen.labels != REFERENCE))
+    faint = np.flatnonzero(rng.random(n_cells) < _FAINT)
+    cells = np.concatenate([np.arange(n_cells), second, faint])
+    columns = np.concatenate(
+        [own, rng.choice(controls, len(second)), rng.integers(0, len(guides), len(faint))]
+    )
+    strong = _CALLED + 1 + rng.poisson(20.0, n_cells + len(second))
+    counts = np.concatenate([strong, np.ones(len(faint), np.int64)]).astype(np.int32)
+    umis = sp.csr_matrix((counts, (cells, columns)), shape=(n_cells, len(guides)))
+    umis.sum_duplicates()
+    return guides, targets, umis
+
+
+def _barcodes(n_cells: int) -> np.ndarray:
+    """Return a barcode for each cell: its number in letters of DNA, and the suffix -1."""
+    digits = (np.arange(n_cells)[:, None] >> np.arange(30, -2, -2)) & 3
+    return np.array(["".join("ACGT"[d] for d in row) + "-1" for row in digits.tolist()])
+
+
+def _features(screen: Screen, guides: np.ndarray) -> dict[str, np.ndarray]:
+    n_genes = len(screen.genes)
+    ids = [f"ENSG{i:011d}" for i in range(n_genes)]
+    return {
+        "id": np.array([*ids, *guides]),
+        "name": np.concatenate([screen.genes, guides]),
+        "feature_type": np.repeat(
+            ["Gene Expression", "CRISPR Guide Capture"], [n_genes, len(guides)]
+        ),
+    }
+
+
+def _write_hdf5(
+    path: Path, screen: Screen, guides: np.ndarray, umis: scipy.sparse.csr_matrix
+) -> None:
+    import h5py
+    import scipy.sparse as sp
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    counts = sp.csr_matrix(sp.hstack([screen.counts, umis], format="csr"))
+    arrays = {
+        "barcodes": _barcodes(counts.shape[0]).astype("S"),
+        "data": counts.data.astype(np.int32),
+        "indices": counts.indices.astype(np.int64),
+        "indptr": counts.indptr.astype(np.int64),
+        "shape": np.array(counts.shape[::-1], np.int32),
+    }
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for name, values in arrays.items():
+            group.create_dataset(name, data=values, compression="gzip", compression_opts=1)
+        features = group.create_group("features")
+        for name, values in _features(screen, guides).items():
+            features.create_dataset(name, data=values.astype("S"), compression="gzip")
+        genome = np.repeat([b"GRCh38", b""], [len(screen.genes), len(guides)])
+        features.create_dataset("genome", data=genome, compression="gzip")
+        features.create_dataset("_all_tag_keys", data=np.array([b"genome"]))
+
+
+def _write_text(
+    folder: Path, screen: Screen, guides: np.ndarray, umis: scipy.sparse.csr_matrix
+) -> None:
+    import gzip
+
+    import scipy.sparse as sp
+
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = sp.coo_matrix(sp.hstack([screen.counts, umis], format="csr"))
+    features = zip(*_features(screen, guides).values(), strict=True)
+    texts = {
+        "features.tsv.gz": "".join("\t".join(row) + "\n" for row in features),
+        "barcodes.tsv.gz": "".join(f"{name}\n" for name in _barcodes(counts.shape[0])),
+        "matrix.mtx.gz": "%%MatrixMarket matrix coordinate integer general\n"
+        f"{counts.shape[1]} {counts.shape[0]} {counts.nnz}\n"
+        + "".join(
+            f"{gene + 1} {cell + 1} {int(count)}\n"
+            for cell, gene, count in zip(
+                counts.row.tolist(), counts.col.tolist(), counts.data.tolist(), strict=True
+            )
+        ),
+    }
+    for name, text in texts.items():
+        (folder / name).write_bytes(gzip.compress(text.encode(), compresslevel=1, mtime=0))
+
+
+def _write_tables(
+    outs: Path,
+    barcodes: np.ndarray,
+    guides: np.ndarray,
+    targets: np.ndarray,
+    umis: scipy.sparse.csr_matrix,
+) -> None:
+    lines = ["cell_barcode,num_features,feature_call,num_umis"]
+    for cell, barcode in enumerate(barcodes.tolist()):
+        found = slice(umis.indptr[cell], umis.indptr[cell + 1])
+        called = umis.data[found] >= _CALLED
+        names = guides[umis.indices[found][called]]
+        counts = map(str, umis.data[found][called].tolist())
+        lines.append(f"{barcode},{len(names)},{'|'.join(names)},{'|'.join(counts)}")
+    (outs / "crispr_analysis").mkdir(exist_ok=True)
+    calls = outs / "crispr_analysis" / "protospacer_calls_per_cell.csv"
+    calls.write_text("\n".join(lines) + "\n", encoding="ascii")
+    named = np.where(targets == REFERENCE, "Non-Targeting", targets)
+    lines = ["id,name,read,pattern,sequence,feature_type,target_gene_id,target_gene_name"]
+    lines += [
+        f"{guide},{guide},R2,(BC)GTTTAAGAGCTA,{barcode[:16]},CRISPR Guide Capture,{target},{target}"
+        for guide, barcode, target in zip(guides, _barcodes(len(guides)), named, strict=True)
+    ]
+    (outs / "feature_reference.csv").write_text("\n".join(lines) + "\n", encoding="ascii")

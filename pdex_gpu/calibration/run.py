@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import numpy as np
 
@@ -40,7 +39,7 @@ from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
 from .result import Calibration
 
 if TYPE_CHECKING:
-    import anndata
+    from ..request.keywords import Data
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -50,6 +49,7 @@ _COLUMNS = ("target_fraction", "reference_fraction")
 _REFUSED = {
     "comparison": "Mock perturbations are always compared with a mock control. Leave it out.",
     "guides": "Control cells must be identified by a column of obs. Pass it as groupby=.",
+    "multiplicity": "A control cell must be in one group. Leave it out.",
     "on_target": "Mock perturbations target no gene. Leave it out to calibrate on all genes.",
     "out": "Write the table that calibrate returns: calibrate(...).table().to_csv(...).",
 }
@@ -58,8 +58,8 @@ _OWN_OPTIONS = ("units", "n_repeats", "seed", "alpha")
 
 @full_signature(without=_REFUSED)
 def calibrate(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
-    groupby: str | Sequence[str],
+    data: Data,
+    groupby: str | Sequence[str] | None = None,
     *,
     units: str | None = None,
     n_repeats: int = 1,
@@ -81,10 +81,11 @@ def calibrate(
 
     Parameters
     ----------
-    data : anndata.AnnData, str, os.PathLike or file object
+    data : anndata.AnnData, str, os.PathLike, file object, or list or dict of paths
         As in :func:`pdex_gpu.differential_expression`. Files are read once per repeat.
-    groupby : str or list of str
-        Column of obs with the group of each cell. In a list, the first column has the groups, and
+    groupby : str or list of str, optional
+        Column of obs with the group of each cell; left out with `guide_calls` or `min_umis`, which
+        then give the group of each cell. In a list, the first column has the groups, and
         each mock perturbation has as many cells in each level of the others as its real model.
     units : str, optional
         Column of obs with the unit of each control cell, such as its guide. A mock perturbation

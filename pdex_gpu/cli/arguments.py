@@ -58,10 +58,11 @@ def need_groups(options: dict[str, Any], *, guides: bool = True) -> None:
     OptionError
         Without groups of cells, or if a shorthand contradicts the option that it stands for.
     """
-    if "groupby" not in options and "guides" not in options:
-        otherwise = " (or --guides NAME, a matrix in obsm)" if guides else ""
+    if not {"groupby", "guides", "guide_calls", "min_umis"} & options.keys():
+        matrix = "--guides NAME, a matrix in obsm, or " if guides else ""
         raise OptionError(
-            f"Missing option --groupby. Pass the obs column that holds the groups{otherwise}."
+            "Missing option --groupby. Pass the obs column that holds the groups (or "
+            f"{matrix}--guide-calls FILE, a table of Cell Ranger)."
         )
     if "pairs" in options:
         options.setdefault("comparison", "pairs")

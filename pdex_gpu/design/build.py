@@ -37,6 +37,7 @@ def make_design(
     strata: Levels | None = None,
     min_cells: int = 1,
     pools: Mapping[Any, str] | None = None,
+    tells_missing: bool = True,
 ) -> Design:
     """Convert labels of cells and a caller's choices to groups of cells and their contrasts.
 
@@ -66,6 +67,8 @@ def make_design(
         Given if groups may overlap and the comparison has a pool. Maps each group to the label of
         its pool: all cells that it is compared with, each once. The pool includes the cells of
         the group itself; these are left out.
+    tells_missing : bool
+        Whether a warning counts the cells without a label.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def make_design(
     """
     codes = np.asarray(codes)
     missing = int(np.count_nonzero(codes < 0))
-    if missing:
+    if missing and tells_missing:
         warn(
             f"{missing} of {len(codes)} cells have no label in {column!r} and are left out.",
             MissingLabelWarning,

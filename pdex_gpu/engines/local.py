@@ -96,8 +96,7 @@ def _check_place(
     several = settings.execution.device is not None and len(backend.devices) > 1
     if described is not None and described.reads_device_memory and not several:
         return
-    layer = settings.data.layer
-    what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
+    what, place = settings.data.choice.what, settings.data.choice.place
     if several:
         raise UnsupportedDataError(
             f"{what} is on one CUDA device ({dataset.source.description}) and is used there, but "

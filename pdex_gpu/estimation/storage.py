@@ -9,24 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ..sources.allowed import Allowed
+from ..sources.anndata_files.matrices import matrix_at
 from ..sources.anndata_files.nodes import encoding_of, from_node, is_array
 from ..sources.base import Source
+from ..sources.choice import MatrixChoice
 from ..sources.formats import code_for, library_of, nodes_of
 from ..sources.stored.layout import Storage, StoredLike
 
 
-def storage_of(path: Path | None, layer: str | None, allow: Allowed) -> Storage | None:
-    """Return how X or a layer of a file is stored.
+def storage_of(path: Path | None, choice: MatrixChoice) -> Storage | None:
+    """Return how the chosen matrix of a file is stored.
 
     None without a path, or if the format of the file does not say.
     """
     code = None if path is None else code_for(str(path))
-    opened = None if code is None else code.open_root(str(path), allow)
+    opened = None if code is None else code.open_root(str(path), choice)
     if opened is None:
         return None
     with opened as root:
-        return _describe(root["X"] if layer is None else root["layers"][layer])
+        return _describe(matrix_at(root, choice, str(path))[1])
 
 
 def gzip_storage(dtype: np.dtype, index_dtype: np.dtype) -> Storage:

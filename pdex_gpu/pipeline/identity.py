@@ -13,7 +13,7 @@ from .._version import __version__
 from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
-from ..request.options import Settings
+from ..request.options import TABLES, Settings
 from ..sinks.identity_diff import HASH
 from ..sources.dataset import Dataset
 from ..utils.options import plain
@@ -57,6 +57,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "metric": analysis.test.metric,
         "groups": None if comparison.groups is None else list(map(str, design.targets)),
         "pairs": None,  # they are the labels of the design
+        **dict.fromkeys(TABLES),  # so is what they hold
         "allow": sorted(settings.data.allowed),
         "genes": None,  # their names are above
         "columns": list(analysis.columns),

@@ -16,7 +16,7 @@ from ..design.contrasts import Design
 from ..design.naming import joined
 from ..design.own_genes import OWN_GENES, recorded
 from ..errors import listing
-from ..request.options import Settings
+from ..request.options import TABLES, Settings
 from ..sources.dataset import Dataset
 from ..utils.versions import version
 from .value_scale import ValueScale
@@ -68,6 +68,8 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
     found = settings.deciding()
     for name in ("metric", "pairs", "spreadsheet_safe"):  # pairs are the rows of the result
         del found[name]
+    for name in TABLES:
+        found[name] = None if found[name] is None else os.fspath(found[name])
     asked_all = settings.comparison.groups is None
     return found | {
         "comparison": settings.comparison.chosen.name,

@@ -100,7 +100,7 @@ def _log(call: Call, source: Source, plan: Plan) -> None:
 
 def _not_finite(call: Call, error: NonFiniteError) -> DataError:
     settings, dataset = call.settings, call.dataset
-    what = "X" if settings.data.layer is None else f"layer {settings.data.layer!r}"
+    what = settings.data.choice.what
     text = (
         f"{what} is {error.value} in cell {dataset.cell_name(error.cell)!r} (row "
         f"{error.cell}), gene {str(dataset.genes[error.gene])!r} (column {error.gene}). "

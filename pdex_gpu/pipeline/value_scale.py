@@ -130,5 +130,5 @@ def elsewhere(matrices: Sequence[str]) -> str:
     if layers:
         parts.append(f"layers {listing(layers)}")
     if "raw" in matrices:
-        parts.append("raw (adata.raw.to_adata())")
+        parts.append("raw (raw=True, --raw)")
     return f"The data also have {'; '.join(parts)}." if parts else "The data have no other matrix."

@@ -178,6 +178,7 @@ def _keep_cells(dataset: Dataset, cells: np.ndarray) -> Dataset:
         source=select(source, cells, np.arange(source.n_genes)),
         labels=_rows_of(dataset.labels, cells),
         cell_name=lambda row: dataset.cell_name(int(cells[row])),
+        cell_names=None,
         column=lambda name: _rows_of(dataset.column(name), cells),
         matrix=matrix,
     )

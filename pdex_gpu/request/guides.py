@@ -181,6 +181,7 @@ def with_guides(
         source=repeat(dataset.source, cells),
         labels=labels,
         cell_name=lambda row: dataset.cell_name(int(cells[row])),
+        cell_names=None,
         column=column,
         close=dataset.close,
         pools=pools or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,6 +16,8 @@ from ..utils.options import keywords
 from .execution import Execution
 from .output import OutputOptions, TableOptions, check_about_file
 
+#: Options of a comparison that are paths of tables.
+TABLES = ("guide_calls", "guide_targets")
 # Names of entries that give the numbers of other tools.
 PDEX_ENTRY, SCANPY_ENTRY = "parallel_differential_expression", "rank_genes_groups"
 
@@ -107,7 +110,9 @@ class Settings:
 
     def without_client(self) -> Settings:
         """Return the settings that workers of a cluster need; they write no output."""
+        tables = {name: getattr(self.comparison, name) for name in TABLES}
         return self.changed(
+            **{name: path and os.path.abspath(path) for name, path in tables.items()},
             client=None,
             scratch=None,
             out=None,

@@ -11,12 +11,14 @@ from ..design.build import make_design
 from ..design.contrasts import Design
 from ..design.labels import Levels, combined
 from ..design.lone_surrogates import warn_of_lone
+from ..design.options import ComparisonOptions
 from ..errors import DataError
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
 from ..sources.options import DataOptions
 from ..sources.sizes import within
 from .choosing import with_cells, with_genes
+from .guide_calls import with_guide_calls
 from .guides import read_guides, with_guides
 from .normalize import normalised
 from .options import Settings
@@ -24,12 +26,19 @@ from .options import Settings
 
 @contextmanager
 def open_matrix(data: Any, settings: Settings, groupby: str | None) -> Iterator[Dataset]:
-    """Open the data of a call as its options say, with a column of obs as labels, or none.
+    """Open the data of a call as its options say.
+
+    Labels are a column of obs, or the guides that Cell Ranger called if the options say so; none
+    if `groupby` is None.
 
     Everything that opens the data of a call does it here, so that all see the same matrix.
     """
-    with open_data(data, groupby, settings.data, settings.execution.memory) as dataset:
-        yield dataset
+    by_guides = groupby is not None and settings.comparison.calls_guides
+    with (
+        within(settings.execution.memory),
+        open_dataset(data, None if by_guides else groupby, settings.data.choice) as opened,
+    ):
+        yield _ready(opened, settings.data, settings.comparison if by_guides else None)
 
 
 @contextmanager
@@ -38,11 +47,17 @@ def open_data(
 ) -> Iterator[Dataset]:
     """Open data as the options for them say; see :func:`open_matrix`."""
     with within(memory), open_dataset(data, groupby, options.choice) as opened:
-        if opened.ready:
-            yield opened
-            return
-        dataset = normalised(with_cells(opened, options), options)
-        yield replace(with_genes(dataset, options), ready=True)
+        yield _ready(opened, options, None)
+
+
+def _ready(dataset: Dataset, options: DataOptions, by_guides: ComparisonOptions | None) -> Dataset:
+    """Return the data with the labels, cells, values and genes that a call asks for."""
+    if dataset.ready:
+        return dataset
+    if by_guides is not None:  # before cells are left out: a table has the barcodes of all
+        dataset = with_guide_calls(dataset, by_guides)
+    dataset = normalised(with_cells(dataset, options), options)
+    return replace(with_genes(dataset, options), ready=True)
 
 
 @contextmanager
@@ -56,7 +71,7 @@ def open_screen(data: Any, settings: Settings) -> Iterator[Dataset]:
     """
     column = None if settings.comparison.guides is not None else settings.comparison.group_column
     with open_matrix(data, settings, column) as opened:
-        dataset = opened if settings.comparison.guides is None else _with_guides(opened, settings)
+        dataset = _with_guides(opened, settings) if settings.comparison.groups_overlap else opened
         source = dataset.source
         if source.n_genes == 0 or source.n_cells == 0:
             raise DataError(
@@ -85,6 +100,7 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
         strata=levels(() if settings.comparison.strata is None else (settings.comparison.strata,)),
         min_cells=settings.comparison.min_cells,
         pools=dataset.pools,
+        tells_missing=not settings.comparison.calls_guides,  # these were told
     )
     warn_of_lone("targets", design.targets)
     warn_of_lone("references", design.references)
@@ -95,9 +111,10 @@ def design_of(dataset: Dataset, settings: Settings) -> Design:
 
 
 def _with_guides(dataset: Dataset, settings: Settings) -> Dataset:
-    assert settings.comparison.guides is not None
-    matrix, names = dataset.matrix(settings.comparison.guides)
-    what = f"Matrix {settings.comparison.guides!r} of obsm"
+    name = settings.comparison.guide_matrix
+    assert name is not None
+    matrix, names = dataset.matrix(name)
+    what = f"Matrix {name!r}" if settings.comparison.calls_guides else f"Matrix {name!r} of obsm"
     found = read_guides(matrix, names, dataset.source.n_cells, what)
     comparison = settings.comparison.chosen
     return with_guides(dataset, found, comparison, settings.comparison.reference)

@@ -357,6 +357,13 @@ class Source(Protocol):
         """
         ...
 
+    def all_genes(self) -> Source:
+        """Return the matrix with the genes that it leaves out, after its own genes.
+
+        Cells are normalised by the totals of all these genes.
+        """
+        ...
+
     def state(self) -> State | None:
         """Return what the source can be rebuilt from in another process.
 
@@ -403,6 +410,10 @@ class SourceDefaults:
     def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
         """See :meth:`Source.select`."""
         return None
+
+    def all_genes(self: Source) -> Source:
+        """See :meth:`Source.all_genes`: none is left out."""
+        return self
 
     def state(self) -> State | None:
         """See :meth:`Source.state`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ..errors import DataError, PdexGpuError, UnsupportedDataError
+from ..errors import DataError, LayerError, PdexGpuError, UnsupportedDataError, listing
 from .order import in_order
 
 
@@ -13,6 +15,22 @@ def no_matrix(what: str) -> DataError:
     return DataError(
         f"{what} is None: there is no matrix to test. Store the expression values in X, "
         f"or name the layer that holds them."
+    )
+
+
+def no_raw(where: str, others: Sequence[str]) -> LayerError:
+    """Return the error for a missing raw; `others` are the matrices that there are."""
+    return LayerError(
+        f"raw=True asks for raw, but {where} has none. It has {listing(others)}; name a layer with "
+        "layer=, or leave out raw= to use X."
+    )
+
+
+def no_modality(name: str, where: str) -> LayerError:
+    """Return the error for a modality of data that have none."""
+    return LayerError(
+        f"modality={name!r} names a part of a MuData, but {where} is a single matrix. Leave out "
+        "modality=."
     )
 
 

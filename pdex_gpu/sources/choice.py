@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from .allowed import Allowed
 
+#: How the genes of several files are joined.
+JOINS = ("inner", "outer")
+
 
 @dataclass(frozen=True)
 class MatrixChoice:
@@ -21,12 +24,18 @@ class MatrixChoice:
         This modality of data that have several.
     allow : frozenset of str
         See :mod:`.allowed`.
+    join : {"inner", "outer"}
+        Of several files: the genes that all have, or that any has.
+    batch : str or None
+        Of several files: the new column of obs that holds the name of each cell's file.
     """
 
     layer: str | None = None
     raw: bool = False
     modality: str | None = None
     allow: Allowed = frozenset()
+    join: str = JOINS[0]
+    batch: str | None = None
 
     @property
     def what(self) -> str:
@@ -34,6 +43,13 @@ class MatrixChoice:
         if self.raw:
             return "raw.X"
         return "X" if self.layer is None else f"layer {self.layer!r}"
+
+    @property
+    def place(self) -> str:
+        """Return where an AnnData object has the matrix: ``"layers['counts']"``."""
+        if self.raw:
+            return "raw.X"
+        return "X" if self.layer is None else f"layers[{self.layer!r}]"
 
 
 #: X, without anything from outside the given data.

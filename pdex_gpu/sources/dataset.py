@@ -8,12 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..design.labels import Labels
+from ..design.labels import Labels, object_array
 from ..errors import ColumnError, unknown
 from .base import Source
 
 if TYPE_CHECKING:
     from .normalized.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class GuideCounts:
+    """The UMIs of guides in cells; a pair that is not listed has none.
+
+    Attributes
+    ----------
+    ids, names : numpy.ndarray, shape (n_guides,), object
+        As str; both may identify a guide in other files.
+    cells, guides : numpy.ndarray, shape (n,), int64
+        The cell and the guide of each count. A pair may occur several times.
+    umis : numpy.ndarray, shape (n,)
+    place : str
+        Where they come from, for messages.
+    """
+
+    ids: np.ndarray
+    names: np.ndarray
+    cells: np.ndarray
+    guides: np.ndarray
+    umis: np.ndarray
+    place: str
 
 
 @dataclass
@@ -30,6 +53,9 @@ class Dataset:
         Returns the name of a cell, given its row. Read on request: only messages need names.
     description : str
         Where the data come from, for provenance.
+    cell_names : callable, optional
+        Returns the names of all cells as str, shape (n_cells,), object; see
+        :meth:`all_cell_names`.
     close : callable
         Closes the file if this dataset opened one.
     column : callable
@@ -45,8 +71,12 @@ class Dataset:
         Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
     var : callable
         Returns the data frame that describes the genes, if it is in memory; otherwise None.
+    all_genes : numpy.ndarray, object, optional
+        Names of the genes of :meth:`.base.Source.all_genes`; by default those of `genes`.
     scaling : Scaling, optional
         How the counts of `source` are normalised, if they are.
+    guide_counts : callable, optional
+        Reads the UMIs of the guides that the data themselves count.
     ready : bool
         Whether the options of a call that choose cells and genes, and normalise, were applied.
     """
@@ -56,6 +86,7 @@ class Dataset:
     genes: np.ndarray
     cell_name: Callable[[int], str]
     description: str
+    cell_names: Callable[[], np.ndarray] | None = None
     close: Callable[[], None] = field(default=lambda: None)
     column: Callable[[str], Labels] = field(default=lambda name: _no_column(name))
     var_column: Callable[[str], Labels] = field(default=lambda name: _no_column(name, "var"))
@@ -65,8 +96,16 @@ class Dataset:
     pools: Mapping[object, str] | None = None
     matrices: Callable[[], list[str]] = field(default=list)
     var: Callable[[], Any] = field(default=lambda: None)
+    all_genes: np.ndarray | None = None
     scaling: Scaling | None = None
+    guide_counts: Callable[[], GuideCounts] | None = None
     ready: bool = False
+
+    def all_cell_names(self) -> np.ndarray:
+        """Return the names of all cells as str, shape (n_cells,), object."""
+        if self.cell_names is not None:
+            return self.cell_names()
+        return object_array(self.cell_name(row) for row in range(self.source.n_cells))
 
     def __enter__(self) -> Dataset:
         return self

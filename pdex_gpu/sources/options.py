@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import OptionError, shown
-from ..utils.checks import check_flag, check_number, check_path, check_text, kind, listed
+from ..utils.checks import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_path,
+    check_text,
+    kind,
+    listed,
+)
 from ..utils.options import option
 from .allowed import NAMES, Allowed, check_allow
-from .choice import MatrixChoice
+from .choice import JOINS, MatrixChoice
 
 #: The sum to which cells are scaled is the median of their totals.
 MEDIAN = "median"
@@ -24,6 +32,8 @@ class DataOptions:
     TITLE: ClassVar = "Compare"
 
     layer: str | None = option(None, "use this layer instead of X")
+    raw: bool = option(False, "use adata.raw, with its genes, instead of X", "flag")
+    modality: str | None = option(None, "use this modality of a MuData")
     genes: str | os.PathLike[str] | Sequence[str] | None = option(
         None, "test these: boolean column of var, or a file"
     )
@@ -39,8 +49,24 @@ class DataOptions:
         (), f"accept data not in the file: {', '.join(NAMES)}", "choices", choices=lambda: NAMES
     )
 
+    join: str = option(
+        JOINS[0], "genes in all of several files, or in any", "choice", choices=lambda: JOINS
+    )
+    batch: str | None = option(None, "new obs column: the file of each cell", "text", "COL")
+
     def __post_init__(self) -> None:
         check_text("layer", self.layer, may_be_none=True)
+        check_text("modality", self.modality, may_be_none=True)
+        check_flag("raw", self.raw)
+        if self.raw and self.layer is not None:
+            raise OptionError(
+                f"raw=True and layer={self.layer!r} each name a matrix to read in place of X. "
+                "Leave one of them out: adata.raw has no layers."
+            )
+        check_choice("join", self.join, JOINS)
+        check_text("batch", self.batch, may_be_none=True, what="a new column of obs")
+        if self.batch == "":
+            raise OptionError("batch='' must name a new column of obs, such as batch='plate'.")
         check_allow(self.allow)
         check_text("cells", self.cells, may_be_none=True, what="a column of obs, or 'column=value'")
         self._check_genes()
@@ -120,4 +146,6 @@ class DataOptions:
     @property
     def choice(self) -> MatrixChoice:
         """Return the matrix to read."""
-        return MatrixChoice(self.layer, allow=self.allowed)
+        return MatrixChoice(
+            self.layer, bool(self.raw), self.modality, self.allowed, self.join, self.batch
+        )

@@ -65,7 +65,7 @@ def test_the_drop_in_has_every_parameter(peer):
         default = "" if parameter.default is parameter.empty else repr(parameter.default)
         assert default == row.get("default", "")
     rest = {p.name for p in ours[len(PAGES[peer]["parameter"]) :]}
-    assert rest <= {"backend", "engine", "kwargs"}
+    assert rest <= {"backend", "engine", "normalize", "kwargs"}
 
 
 @pytest.mark.parametrize(("peer", "row"), ROWS, ids=_ids)

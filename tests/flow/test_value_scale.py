@@ -163,9 +163,7 @@ def test_other_matrices_are_listed(tmp_path):
     adata.write_h5ad(path)
     for data in (adata, str(path), ad.read_h5ad(path, backed="r")):
         _, (text,) = warned(run, data)
-        assert text.endswith(
-            "The data also have layers 'counts', 'logged'; raw (adata.raw.to_adata())."
-        )
+        assert text.endswith("The data also have layers 'counts', 'logged'; raw (raw=True, --raw).")
     adata.layers["scaled"] = scaled()
     adata.X = counts()
     _, (text,) = warned(run, adata, layer="scaled")

@@ -76,12 +76,13 @@ _SHOWN = {
 
 @takes_options(
     but=(
-        "comparison", "pairs", "guides", "on_target", "columns", "confidence", "pseudocount",
+        "comparison", "pairs", "guides", "multiplicity", "on_target", "columns", "confidence",
+        "pseudocount",
         "clip_value", "p_values", "out", "restart", "spreadsheet_safe", "progress",
     ),
 )  # fmt: skip
 def command(
-    file: o.Screen,
+    files: o.Screen,
     options: dict[str, Any],
     units: Units = None,
     repeats: Repeats = 1,
@@ -108,7 +109,7 @@ def command(
 
     with progress_bar("calibrating", shown=on_terminal(sys.stderr) and not quiet) as progress:
         found = calibrate(
-            file,
+            o.of_files(files),
             units=units,
             n_repeats=repeats,
             seed=seed,

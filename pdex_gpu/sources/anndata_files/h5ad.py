@@ -19,7 +19,7 @@ from ..dataset import Dataset
 from ..formats import FORMATS, FormatCode, is_url
 from ..stored.hdf5 import reading
 from ..stored.hdf5_group import StoredGroup
-from .multimodal import modality, split_path
+from .multimodal import chosen_modality, modality, split_path
 from .store import Store, read_dataset
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -39,9 +39,9 @@ class H5ad(FormatCode):
         is_path = isinstance(data, str | os.PathLike)
         return open_h5ad(os.fspath(data) if is_path else data, groupby, choice)
 
-    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredGroup]:
+    def open_root(self, path: str, choice: MatrixChoice) -> AbstractContextManager[StoredGroup]:
         """See :meth:`.formats.FormatCode.open_root`."""
-        return open_h5ad_root(path, allow)
+        return open_h5ad_root(path, choice)
 
 
 def open_h5ad(
@@ -55,7 +55,7 @@ def open_h5ad(
     ----------
     file : str, os.PathLike or binary file
         A path, or an open file with ``read`` and ``seek``, which stays open. For an h5mu file,
-        append the modality: ``"screen.h5mu/mod/rna"``.
+        name the modality in `choice` or append it: ``"screen.h5mu/mod/rna"``.
     groupby : str
         Column of obs that holds the label of each cell.
     choice : MatrixChoice
@@ -72,23 +72,39 @@ def open_h5ad(
     DataError, UnsupportedDataError
         There is no matrix, or it is of a kind that is not supported.
     """
-    is_path = isinstance(file, str | os.PathLike)
-    name = os.fspath(file) if is_path else str(getattr(file, "name", None) or type(file).__name__)
+    name = name_of(file)
     with watched(name), ExitStack() as stack:
-        if is_path:
-            root = _root(stack, name, choice.allow)
-        else:
-            root = StoredGroup(stack.enter_context(_open_object(file, name)), choice.allow)
+        root = open_hdf5(stack, file, choice.allow)
         dataset = read_dataset(Store(root, name, reading, choice), groupby)
         dataset.close = stack.pop_all().close
         return dataset
 
 
+def name_of(file: Any) -> str:
+    """Return the path of a file, given by its path or open; a stand-in if it has none."""
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file)
+    return str(getattr(file, "name", None) or type(file).__name__)
+
+
+def open_hdf5(stack: ExitStack, file: Any, allow: Allowed) -> StoredGroup:
+    """Return the root group of HDF5 at a path or in an open file; `stack` closes what it opens.
+
+    Raises
+    ------
+    MissingFileError, UnreadableFileError, FileFormatError
+        See :func:`open_h5ad`.
+    """
+    if isinstance(file, str | os.PathLike):
+        return _root(stack, os.fspath(file), allow)
+    return StoredGroup(stack.enter_context(_open_object(file, name_of(file))), allow)
+
+
 @contextmanager
-def open_h5ad_root(name: str, allow: Allowed) -> Iterator[StoredGroup]:
+def open_h5ad_root(name: str, choice: MatrixChoice) -> Iterator[StoredGroup]:
     """Yield the group of the AnnData at a path, given as for :func:`open_h5ad`."""
     with ExitStack() as stack:
-        yield _root(stack, name, allow)
+        yield chosen_modality(_root(stack, name, choice.allow), choice.modality, name)
 
 
 def _root(stack: ExitStack, name: str, allow: Allowed) -> StoredGroup:

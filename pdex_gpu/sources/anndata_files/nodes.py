@@ -135,13 +135,20 @@ def from_node(
 
 
 def sparse_arrays(
-    group: Any, by_row: bool, what: str, allow: Allowed = frozenset()
+    group: Any,
+    by_row: bool,
+    what: str,
+    allow: Allowed = frozenset(),
+    shape: tuple[int, int] | None = None,
 ) -> SparseArrays:
-    """Open and check the arrays of a sparse matrix; see :func:`from_node`."""
+    """Open and check the arrays of a sparse matrix; see :func:`from_node`.
+
+    Its shape, cells x genes, is in an attribute unless it is given.
+    """
     kinds = {"data": "buifcOSV", "indices": "iuf", "indptr": "iuf"}
     nodes = {name: group.get(name) for name in kinds}  # once: each get counts chunks
     unusable = [name for name in kinds if not _is_vector(nodes[name], kinds[name])]
-    shape = shape_of(group)
+    shape = shape_of(group) if shape is None else shape
     if unusable or shape is None:
         raise FileFormatError(
             f"{what} is a sparse matrix without usable {', '.join(unusable) or 'shape'}: it is not "

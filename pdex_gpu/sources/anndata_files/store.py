@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...design.labels import Labels, no_labels
-from ...errors import ColumnError, FileFormatError, LayerError, UnsupportedDataError, unknown
+from ...errors import ColumnError, FileFormatError, UnsupportedDataError, unknown
 from ..base import Source
-from ..checks import no_matrix
 from ..choice import MatrixChoice, X
 from ..dataset import Dataset
 from ..obs_columns import Values, as_labels, as_values
 from ..sizes import BYTES_PER_CELL, BYTES_PER_TEXT, claim
 from ..stored.sparse import SparseArrays
 from .frames import Frame, StoredFrame, column_of, open_frame
-from .multimodal import check_one_modality
+from .matrices import matrix_at, other_matrices, var_of
+from .multimodal import chosen_modality, matched
 from .nodes import encoding_of, from_node, is_array, members, sparse_arrays
 
 
@@ -61,20 +61,23 @@ def read_dataset(store: Store, groupby: str | None) -> Dataset:
         There is no matrix, or it is of a kind that is not supported.
     """
     with store.reading(store.name):
-        check_one_modality(store.root, store.name)
+        whole = store.root
+        store = replace(store, root=chosen_modality(whole, store.choice.modality, store.name))
+        shared = None if store.root is whole else open_frame(whole, "obs", store.name)
         obs = open_frame(store.root, "obs", store.name)
         assert obs.n_rows is not None  # see open_frame
         claim(BYTES_PER_CELL * obs.n_rows, f"obs of {store.name} ({obs.n_rows:,} cells)")
-        var = open_frame(store.root, "var", store.name) if "var" in store.root else None
-        labels = _unlabelled(obs) if groupby is None else _labels(store, obs, groupby)
-        source = _source(store)
+        labels = _unlabelled(obs) if groupby is None else _column(store, obs, shared, groupby)
+        what, node = matrix_at(store.root, store.choice, store.name)
+        source: Source = from_node(node, what=what, allow=store.choice.allow)
+        var = var_of(store.root, store.choice, store.name)
         n_genes = source.n_genes if var is None else var.n_rows
         if (source.n_cells, source.n_genes) != (len(labels.codes), n_genes):
             raise FileFormatError(
                 f"{store.name}: the matrix has {source.n_cells} cells x {source.n_genes} genes, "
                 f"but obs has {len(labels.codes)} rows and var {n_genes}."
             )
-        genes = _numbers(source.n_genes) if var is None else _names(store, var)
+        genes = _numbers(source.n_genes, "genes") if var is None else _names(store, var, "genes")
 
     def cell_name(row: int) -> str:
         with store.reading(f"The index of {obs.name}"):
@@ -85,24 +88,35 @@ def read_dataset(store: Store, groupby: str | None) -> Dataset:
         labels=labels,
         genes=genes,
         cell_name=cell_name,
+        cell_names=lambda: _names(store, obs, "cells"),
         description=f"{store.name}, {store.choice.what}",
-        column=lambda name: _labels(store, obs, name),
+        column=lambda name: _column(store, obs, shared, name),
         var_column=lambda name: _var_labels(store, var, name),
         matrix=lambda name: _obsm(store, name),
         matrices=lambda: _other_matrices(store),
     )
 
 
-def _names(store: Store, frame: StoredFrame) -> np.ndarray:
+def _names(store: Store, frame: StoredFrame, of: str) -> np.ndarray:
     """Return the names of the rows; if there are none, their numbers, as in anndata."""
     with store.reading(f"The index of {frame.name} in {store.name}"):
         found = frame.names()
-    return _numbers(frame.n_rows or 0) if found is None else found
+    return _numbers(frame.n_rows or 0, of) if found is None else found
 
 
-def _numbers(n: int) -> np.ndarray:
-    claim(BYTES_PER_TEXT * n, f"{n:,} genes")
+def _numbers(n: int, of: str) -> np.ndarray:
+    claim(BYTES_PER_TEXT * n, f"{n:,} {of}")
     return np.arange(n).astype(str).astype(object)
+
+
+def _column(store: Store, obs: StoredFrame, shared: StoredFrame | None, name: str) -> Labels:
+    """Return a column of obs; of a modality that lacks it, the column of the MuData."""
+    with store.reading(f"The columns of obs in {store.name}"):
+        elsewhere = None if name in obs or shared is None or name not in shared else shared
+    if elsewhere is None:
+        return _labels(store, obs, name)
+    names = _names(store, elsewhere, "cells")
+    return matched(_labels(store, elsewhere, name), names, _names(store, obs, "cells"))
 
 
 def _labels(store: Store, obs: StoredFrame, groupby: str) -> Labels:
@@ -123,13 +137,8 @@ def _unlabelled(obs: StoredFrame) -> Labels:
 
 def _other_matrices(store: Store) -> list[str]:
     """See :attr:`.dataset.Dataset.matrices`."""
-    root, layer = store.root, store.choice.layer
-    what = f"The names of other matrices in {store.name}"
-    with store.reading(what):
-        found = [] if layer is None or "X" not in root else ["X"]
-        found += [str(name) for name in members(root, "layers") if name != layer]
-        raw = root.get("raw")
-        return found + (["raw"] if raw is not None and encoding_of(raw) != "null" else [])
+    with store.reading(f"The names of other matrices in {store.name}"):
+        return other_matrices(store.root, store.choice)
 
 
 def _obsm(store: Store, name: str) -> tuple[Any, Sequence[object] | None]:
@@ -175,17 +184,3 @@ def _claim_whole(node: Any, what: str) -> None:
     """Claim the memory for an array that is read whole and for an integer array of its size."""
     n = prod(node.shape or ())
     claim(n * (node.dtype.itemsize + 8), f"{what} ({n:,} values)")
-
-
-def _source(store: Store) -> Source:
-    layer = store.choice.layer
-    if layer is None:
-        what, node = "X", store.root.get("X")
-    else:
-        layers = members(store.root, "layers")
-        if layer not in layers:
-            raise LayerError(unknown("layer", layer, list(layers)))
-        what, node = f"layer {layer!r}", layers[layer]
-    if node is None or encoding_of(node) == "null" or (is_array(node) and node.shape is None):
-        raise no_matrix(what)
-    return from_node(node, what=what, allow=store.choice.allow)

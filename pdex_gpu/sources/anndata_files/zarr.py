@@ -18,6 +18,7 @@ from ..formats import FORMATS, FormatCode, is_url
 from ..sizes import check_room
 from ..stored.zarr import _needing_fsspec, reading
 from ..stored.zarr_group import METADATA, StoredZarrGroup, local_store
+from .multimodal import chosen_modality
 from .store import Store, read_dataset
 
 _PARSED = 10  # approximate bytes of objects per byte of JSON
@@ -34,9 +35,9 @@ class Zarr(FormatCode):
         """See :meth:`.formats.FormatCode.open`."""
         return open_zarr(os.fspath(data), groupby, choice)
 
-    def open_root(self, path: str, allow: Allowed) -> AbstractContextManager[StoredZarrGroup]:
+    def open_root(self, path: str, choice: MatrixChoice) -> AbstractContextManager[StoredZarrGroup]:
         """See :meth:`.formats.FormatCode.open_root`."""
-        return open_zarr_root(path, allow)
+        return open_zarr_root(path, choice)
 
 
 def is_zarr_path(path: str) -> bool:
@@ -68,10 +69,10 @@ def open_zarr(
 
 
 @contextmanager
-def open_zarr_root(path: str, allow: Allowed) -> Iterator[StoredZarrGroup]:
-    """Open the root group of the AnnData in a zarr store, as :func:`open_zarr` does."""
+def open_zarr_root(path: str, choice: MatrixChoice) -> Iterator[StoredZarrGroup]:
+    """Open the group of the AnnData in a zarr store, as :func:`open_zarr` does."""
     with ExitStack() as stack:
-        yield _root(stack, path, allow)
+        yield chosen_modality(_root(stack, path, choice.allow), choice.modality, path)
 
 
 def _root(stack: ExitStack, path: str, allow: Allowed) -> StoredZarrGroup:

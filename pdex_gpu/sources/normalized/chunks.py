@@ -54,6 +54,11 @@ def _row_slices(chunk: CsrChunk | DenseChunk) -> list[slice]:
     return [slice(a, min(a + step, n_cells)) for a in range(0, n_cells, step)]
 
 
+def _together(starts: np.ndarray, stops: np.ndarray) -> bool:
+    """Return whether each row starts where the one before stops, as in a whole matrix."""
+    return len(starts) > 0 and np.array_equal(starts[1:], stops[:-1])
+
+
 def _rows_of(
     chunk: CsrChunk | DenseChunk, rows: slice
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -65,6 +70,10 @@ def _rows_of(
     from .kernels import copy_rows
 
     starts, stops = chunk.starts[rows], chunk.stops[rows]
+    if _together(starts, stops):
+        first = int(starts[0])
+        values = chunk.data[first : int(stops[-1])].astype(np.float64)
+        return values, starts - first, stops - first
     bounds = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
     values = np.empty(int(bounds[-1]))  # filled by copy_rows, like the indices
     indices = np.empty(int(bounds[-1]), chunk.indices.dtype)
@@ -96,8 +105,8 @@ def _scaled_rows(
     from .kernels import FINE, copy_rows, scale_rows
 
     lengths = chunk.stops - chunk.starts
-    together = np.array_equal(chunk.starts[1:], chunk.stops[:-1])  # as in a whole matrix
-    if together and len(lengths):
+    together = _together(chunk.starts, chunk.stops)
+    if together:
         first = int(chunk.starts[0])
         starts, indices = chunk.starts - first, chunk.indices[first : int(chunk.stops[-1])]
     else:

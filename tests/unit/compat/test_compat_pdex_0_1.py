@@ -59,7 +59,7 @@ SIGNATURE = [
     ("gene_chunk_size", 1000),
     ("show_progress", True),
 ]
-ADDED = [("backend", "auto"), ("engine", "auto")]
+ADDED = [("backend", "auto"), ("engine", "auto"), ("normalize", None)]
 
 
 @pytest.fixture(autouse=True)

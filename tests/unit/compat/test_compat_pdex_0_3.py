@@ -32,12 +32,13 @@ SCHEMA = {
     for name in COLUMNS
 }  # fmt: skip
 
-# pdex 0.3.0, then what this package adds.
+# pdex 0.3.0, and what this package adds.
 SIGNATURE = [
     ("adata", inspect.Parameter.empty), ("groupby", inspect.Parameter.empty), ("mode", "ref"),
     ("threads", 0), ("is_log1p", None), ("geometric_mean", True), ("as_pandas", False),
-    ("epsilon", 1e-9), ("cpm_filter", None), ("backend", "auto"),
+    ("epsilon", 1e-9), ("cpm_filter", None),
 ]  # fmt: skip
+ADDED = [("backend", "auto"), ("normalize", None)]
 
 # Worst relative differences from pdex in these golden files: p_value and fdr 3.0e-14, means
 # 2.1e-15. (Of the three real screens in full: 1.9e-13 and 9.8e-15.)
@@ -210,9 +211,10 @@ def test_on_target_corrects_over_all_rows(truth):
 
 def test_the_signature_is_pdexs():
     *parameters, kwargs = inspect.signature(pdex_gpu.pdex).parameters.values()
-    assert [(p.name, p.default) for p in parameters] == SIGNATURE
-    own = {p.kind for p in parameters[:-1]}
-    assert own == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    assert [(p.name, p.default) for p in parameters] == SIGNATURE + ADDED
+    own, added = parameters[: len(SIGNATURE)], parameters[len(SIGNATURE) :]
+    assert {p.kind for p in own} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    assert {p.kind for p in added} == {inspect.Parameter.KEYWORD_ONLY}
     assert kwargs.kind == inspect.Parameter.VAR_KEYWORD
 
 

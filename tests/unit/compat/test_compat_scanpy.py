@@ -27,7 +27,7 @@ SIGNATURE = [
     ("mask_var", None), ("use_raw", None), ("groups", "all"), ("reference", "rest"),
     ("n_genes", None), ("rankby_abs", False), ("pts", False), ("key_added", None), ("copy", False),
     ("method", None), ("corr_method", "benjamini-hochberg"), ("tie_correct", False),
-    ("layer", None), ("backend", "auto"),
+    ("layer", None), ("backend", "auto"), ("normalize", None),
 ]  # fmt: skip
 
 # p-values against scanpy's: worst relative difference 1.6e-13 (t), 5.7e-15 (Wilcoxon). Scores are

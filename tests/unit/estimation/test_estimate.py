@@ -47,6 +47,7 @@ from pdex_gpu.estimation.synthetic import made_chunk, made_entries, smaller_desi
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 from pdex_gpu.sinks import checkpoint as checkpoints
 from pdex_gpu.sources.base import Reading
+from pdex_gpu.sources.choice import X
 from pdex_gpu.sources.rechunk.store import RowStore
 from pdex_gpu.sources.stored import hdf5
 from pdex_gpu.sources.stored.layout import StoredLike
@@ -717,7 +718,7 @@ def test_storage_that_cannot_be_written_here_is_taken_for_gzip(quick, tmp_path, 
 
 @pytest.mark.parametrize("form", ["csr-gzip", "csc-gzip", "dense-gzip", "csr-plain"])
 def test_made_up_files_are_stored_as_the_file_is(form, files, tmp_path):
-    storage = storage_of(files[form], None, frozenset())
+    storage = storage_of(files[form], X)
     if storage.form == "array":
         arrays, indptr = {"values": np.ones((30, 40), np.float32)}, None
     else:

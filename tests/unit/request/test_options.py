@@ -96,6 +96,9 @@ OTHER: dict[str, Any] = {
     "strata": "batch",
     "min_cells": 2,
     "layer": "counts",
+    "normalize": 1e4,
+    "log1p": False,
+    "totals": "total",
     "allow": ("unwritten",),
     "metric": "t-test",
     "test_options": {"continuity": False},
@@ -112,6 +115,8 @@ OTHER: dict[str, Any] = {
     "fdr_scope": "gene",
     "spreadsheet_safe": True,
 }
+#: The options without which an option is refused.
+ALONG: dict[str, Any] = {"log1p": {"normalize": 1e4}, "totals": {"normalize": 1e4}}
 #: These choose cells: the labels and names of the design tell them apart.
 BY_LABELS = {"groupby", "reference", "groups", "pairs"}
 
@@ -140,7 +145,8 @@ def test_identity_has_every_option_that_results_depend_on():
 
 @pytest.mark.parametrize("name", OTHER)
 def test_another_value_is_another_run(name: str):
-    assert identity(**{name: OTHER[name]})[name] != identity()[name]
+    along = ALONG.get(name, {})
+    assert identity(**along, **{name: OTHER[name]})[name] != identity(**along)[name]
 
 
 def test_comparisons_of_the_same_labels_with_other_groups_are_other_runs():
