@@ -56,8 +56,7 @@ def scaled(source: Source, scaling: Scaling) -> Source:
         return ScaledRowsSource(whole, scaling, genes)
     found = ScaledSource(source, scaling, whole)
     if source.in_memory:  # a look at the values costs little, and later calls need no second one
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            found.find_totals(Reading(pool_map(pool)))
+        found.find_totals_now()
     return found
 
 
@@ -136,6 +135,11 @@ class ScaledSource(_Scaled):
                     add_totals(reader.read(k), self.scaling, totals, reading.parallel_map)
             self.scaling.divisors[:] = totals
 
+    def find_totals_now(self) -> None:
+        """Add up the totals of all cells on all threads, unless they are known."""
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            self.find_totals(Reading(pool_map(pool)))
+
     @contextmanager
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
@@ -165,7 +169,7 @@ class ScaledSource(_Scaled):
         if np.array_equal(cells, np.arange(self.n_cells)):
             chosen = ScaledSource(found.source, self.scaling, self._totals_of)
             return Selection(chosen, found.order)
-        self.find_totals(Reading())
+        self.find_totals_now()
         self.scaling.find_target()
         scaling = self.scaling.of_cells(_stored_cells(cells, found))
         return Selection(ScaledSource(found.source, scaling), found.order)
@@ -175,6 +179,7 @@ class ScaledSource(_Scaled):
         state = self.counts.state()
         if state is None:
             return None
+        self.find_totals_now()  # those of all genes, which the state need not have
         arrays = {f"counts_{name}": array for name, array in state.arrays.items()}
         facts = {
             "make": state.make,
