@@ -28,7 +28,7 @@ from pdex_gpu.stats.registry import METRICS, MetricName, make_test
 from pdex_gpu.stats.two_sample.options import options_of
 
 CALLS = [pdex_gpu.differential_expression, pdex_gpu.calibrate, pdex_gpu.estimate]
-REFUSED_BY_CALIBRATE = {"comparison", "guides", "on_target", "out"}
+REFUSED_BY_CALIBRATE = {"comparison", "guides", "multiplicity", "on_target", "out"}
 
 
 def test_no_name_is_in_two_groups():
@@ -92,10 +92,14 @@ def test_choices_in_types_are_those_of_the_library():
 OTHER: dict[str, Any] = {
     "comparison": "rest",
     "guides": "guides",
+    "min_umis": 3,
+    "multiplicity": "high",
     "on_target": "gene",
     "strata": "batch",
     "min_cells": 2,
     "layer": "counts",
+    "raw": True,
+    "modality": "rna",
     "normalize": 1e4,
     "log1p": False,
     "totals": "total",
@@ -116,9 +120,13 @@ OTHER: dict[str, Any] = {
     "spreadsheet_safe": True,
 }
 #: The options without which an option is refused.
-ALONG: dict[str, Any] = {"log1p": {"normalize": 1e4}, "totals": {"normalize": 1e4}}
+ALONG: dict[str, Any] = {
+    "log1p": {"normalize": 1e4},
+    "totals": {"normalize": 1e4},
+    "multiplicity": {"min_umis": 3},
+}
 #: These choose cells: the labels and names of the design tell them apart.
-BY_LABELS = {"groupby", "reference", "groups", "pairs"}
+BY_LABELS = {"groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets"}
 
 
 def identity(**changes: Any) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def identity(**changes: Any) -> dict[str, Any]:
     settings = Settings.of({"groupby": GROUPBY, "reference": "ctl", "out": "de.csv"})
     with open_screen(adata, settings) as dataset:
         design = design_of(dataset, settings)
-        if "guides" in changes:
+        if changes.keys() & {"guides", "min_umis"}:
             changes["groupby"] = None
         other = settings.changed(**changes)
         analysis = make_analysis(
