@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO, Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 from .pipeline.execute import compare
 from .request.keywords import Options, full_signature
@@ -13,12 +13,12 @@ from .results.file import ResultFile
 from .results.memory import DEResult
 
 if TYPE_CHECKING:
-    import anndata
+    from .request.keywords import Data
 
 
 @overload
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: None = None,
@@ -28,7 +28,7 @@ def differential_expression(
 
 @overload
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str],
@@ -38,7 +38,7 @@ def differential_expression(
 
 @full_signature()
 def differential_expression(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -48,16 +48,18 @@ def differential_expression(
 
     Parameters
     ----------
-    data : anndata.AnnData, str, os.PathLike or file object
+    data : anndata.AnnData, str, os.PathLike, file object, or list or dict of paths
         A screen. Either an AnnData: in memory, backed, a view of a backed one, read by
         ``anndata.experimental.read_lazy``, or with a dask array in X or the layer. Or the path of
         an h5ad file, a zarr store (folder or .zip), or a modality in an h5mu file
         (``"screen.h5mu/mod/rna"``). Or the path of Cell Ranger's output, an HDF5 file such as
         ``filtered_feature_bc_matrix.h5`` or the folder of that name: features of the type Gene
         Expression are read, named by their symbols, made unique as ``var_names_make_unique`` does.
-        Or an HDF5 file opened with ``open(path, "rb")`` or the like, which stays open. X may be
-        dense, CSR or CSC, of any integer or float dtype; integers up to 64 bits are ranked exactly.
-        Indices may be in any order; duplicate entries are summed.
+        Or an HDF5 file opened with ``open(path, "rb")`` or the like, which stays open. Or several
+        files as one screen: a list of paths, a pattern (``"plates/*.h5ad"``, in natural order), or
+        a mapping of names to paths. Their cells are stacked, and their genes joined by name. X may
+        be dense, CSR or CSC, of any integer or float dtype; integers up to 64 bits are ranked
+        exactly. Indices may be in any order; duplicate entries are summed.
     groupby : str or list of str
         Column of obs with the group of each cell. Cells without a label are left out. In a list,
         the first column has the groups, and cells are compared only with cells that have the same
@@ -138,6 +140,13 @@ def differential_expression(
         zarr store. Columns that its obs lacks come from the obs of the MuData, matched by the
         names of the cells. For Cell Ranger's output: the feature type in place of Gene
         Expression, or the genome in a file of Cell Ranger 2.
+    genes : list of str, str or os.PathLike, optional
+        Genes to test, and to correct p-values over: their names, a boolean column of var, or a
+        text file with one name per line. A name that is both a column and a file is the column.
+        Results have the genes in the order of the matrix.
+    cells : str, optional
+        Cells to keep: a boolean column of obs, or ``"column=value"`` for the cells with this label
+        (compared as text). All others are left out first, as if the data did not have them.
     normalize : float, "median" or str, optional
         Normalise raw counts while they are read: scale the counts of each cell to this sum, as
         ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the
@@ -152,6 +161,13 @@ def differential_expression(
         What may be read although it is not in the given file; refused otherwise. ``"external"``:
         other files that it refers to by a link out of its folder, as part of a virtual dataset,
         or as raw bytes. ``"unwritten"``: fill values for data never written or missing.
+    join : {"inner", "outer"}
+        Genes of several files: those that all files have, or those that any file has, as 0 where
+        it is missing; in the order of the first file. Either way `normalize` takes the totals of
+        all genes of each file.
+    batch : str, optional
+        New column of obs with the name of each cell's file: its key in the mapping, or its name
+        without folder and suffix. It can be used like any column, as `strata` for instance.
     out : str or os.PathLike, optional
         File that results are written to as they are computed: ``.parquet``, ``.csv`` or ``.tsv``.
         The table is never held in memory. Until the file is complete, intermediate results are

@@ -63,9 +63,15 @@ class LabelError(PdexGpuError, ValueError):
 
 
 class ColumnError(PdexGpuError, KeyError):
-    """A column of obs does not exist."""
+    """A column of obs or var does not exist."""
 
     __str__ = Exception.__str__  # KeyError would show the repr of the message
+
+
+class GeneError(PdexGpuError, KeyError):
+    """A gene is not in the matrix, or several have its name."""
+
+    __str__ = Exception.__str__
 
 
 class LayerError(PdexGpuError, KeyError):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -31,13 +32,12 @@ from ..errors import (
     warn,
 )
 from ..pipeline.value_scale import elsewhere
-from ..sources.allowed import check_allow
+from ..request.screen import open_data
 from ..sources.base import Chunk, NotCanonicalError, Reading, Source, UnevenError
-from ..sources.choice import MatrixChoice
-from ..sources.open import open_dataset
-from ..sources.sizes import left_for_plan, within
+from ..sources.options import DataOptions
+from ..sources.sizes import left_for_plan
 from ..utils.arrays import nan_filled
-from ..utils.checks import check_choice, check_text, listed
+from ..utils.checks import check_choice, listed
 from ..utils.keywords import known_keywords
 from ..utils.parallel import Map, pool_map
 from ..utils.resources import cpu_count, memory_budget
@@ -49,15 +49,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pdex_gpu")
 
 METHODS = ("sum", "mean", "median")
+
+#: Options that make no sense for samples, and why.
+REFUSED = {
+    "normalize": "pseudobulk sums raw counts, and what follows normalises the samples. Leave it out"
+}
 N_CELLS = "n_cells"  # a column of obs in the result
 
 
-@known_keywords
+@partial(known_keywords, refused=REFUSED)
 def pseudobulk(
     data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: str | Iterable[str],
     *,
     layer: str | None = None,
+    genes: str | os.PathLike[str] | Sequence[str] | None = None,
+    cells: str | None = None,
     allow: str | Collection[str] = (),
     method: str = "sum",
     memory: str | float | int | None = None,
@@ -74,6 +81,9 @@ def pseudobulk(
         Columns of obs. Cells that lack a label in any of them are left out.
     layer : str, optional
         Layer to use instead of X.
+    genes : list of str, str or os.PathLike, optional
+    cells : str, optional
+        Genes and cells to aggregate, as in :func:`pdex_gpu.differential_expression`.
     allow : {"external", "unwritten"} or list of these
         As in :func:`pdex_gpu.differential_expression`.
     method : {"sum", "mean", "median"}
@@ -119,8 +129,9 @@ def pseudobulk(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
             "Rename the column of obs."
         )
-    samples = find_samples(data, columns, layer, allow, memory)
-    found = aggregate(data, samples, layer=layer, allow=allow, method=method, memory=memory)
+    options = DataOptions(layer=layer, genes=genes, cells=cells, allow=allow)
+    samples = find_samples(data, columns, options, memory)
+    found = aggregate(data, samples, options, method=method, memory=memory)
     levels = {writable(name): writable_labels(of_name) for name, of_name in samples.levels.items()}
     samples = replace(samples, levels=levels)
     if method == "sum" and found.minimum < 0.0:
@@ -144,9 +155,9 @@ def pseudobulk(
     obs[N_CELLS] = samples.n_cells
     var = pd.DataFrame(index=found.genes) if found.var is None else found.var.copy()
     names = var.index.to_numpy(object)
-    genes = writable_labels(names)
-    if genes is not names:
-        var.index = pd.Index(genes, name=var.index.name)
+    written = writable_labels(names)
+    if written is not names:
+        var.index = pd.Index(written, name=var.index.name)
     return anndata.AnnData(X=found.values, obs=pd.DataFrame(obs, index=samples.names), var=var)
 
 
@@ -201,8 +212,7 @@ def sample_columns(groupby: str | Iterable[str]) -> list[str]:
 def find_samples(
     data: Any,
     columns: Sequence[str],
-    layer: str | None,
-    allow: Any,
+    options: DataOptions,
     memory: str | float | int | None,
 ) -> Samples:
     """Find the samples from columns of obs, without reading the rest of the data.
@@ -218,12 +228,11 @@ def find_samples(
     LabelError
         No cell has a label in all columns.
     """
-    check_text("layer", layer, may_be_none=True)
-    choice = MatrixChoice(layer, allow=check_allow(allow))
+    options = replace(options, genes=None)  # only obs is read
     codes = np.zeros(0, np.int64)
     ranked: dict[str, tuple[np.ndarray, list[Any]]] = {}
     for column in columns:
-        with within(memory), open_dataset(data, column, choice) as dataset:
+        with open_data(data, column, options, memory) as dataset:
             source, labels = dataset.source, dataset.labels
             if source.n_genes == 0 or source.n_cells == 0:
                 raise DataError(
@@ -299,9 +308,8 @@ class Aggregated:
 def aggregate(
     data: Any,
     samples: Samples,
+    options: DataOptions,
     *,
-    layer: str | None,
-    allow: Any,
     method: str,
     memory: str | float | int | None,
 ) -> Aggregated:
@@ -318,15 +326,14 @@ def aggregate(
         The matrix is on a device.
     """
     budget = memory_budget(memory)
-    choice = MatrixChoice(layer, allow=check_allow(allow))
     column = next(iter(samples.levels))
     with (
-        within(memory),
-        open_dataset(data, column, choice) as dataset,
+        open_data(data, column, options, memory) as dataset,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         source = dataset.source
-        what, place = ("X", "X") if layer is None else (f"layer {layer!r}", f"layers[{layer!r}]")
+        layer, what = options.layer, options.choice.what
+        place = "X" if layer is None else f"layers[{layer!r}]"
         if source.on_device:
             raise UnsupportedDataError(
                 f"{what} is on a CUDA device ({source.description}), but pseudobulk runs in host "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -24,10 +25,19 @@ from ..errors import (
     warn,
 )
 from ..pipeline.value_scale import elsewhere
+from ..sources.options import DataOptions
 from ..utils.checks import check_choice, check_count, check_flag, check_label, check_text, labels_of
 from ..utils.install_hints import how_to_install
 from ..utils.keywords import known_keywords
-from .aggregate import METHODS, Aggregated, Samples, aggregate, find_samples, sample_columns
+from .aggregate import (
+    METHODS,
+    REFUSED,
+    Aggregated,
+    Samples,
+    aggregate,
+    find_samples,
+    sample_columns,
+)
 from .deseq2_model import Model, make_model
 
 if TYPE_CHECKING:
@@ -40,7 +50,7 @@ if TYPE_CHECKING:
 _LARGEST_COUNT = 2.0**53
 
 
-@known_keywords
+@partial(known_keywords, refused=REFUSED)
 def pseudobulk_dex(
     adata: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
     groupby: Iterable[str],
@@ -149,10 +159,11 @@ def pseudobulk_dex(
     inference = _import("pydeseq2.default_inference", "pseudobulk")
     _import("formulaic_contrasts", "pseudobulk")
     pl = _import("polars", "polars") if as_polars else None
-    samples = find_samples(adata, sorted(columns), layer, allow, memory)
+    options = DataOptions(layer=layer, allow=allow)
+    samples = find_samples(adata, sorted(columns), options, memory)
     reference, targets = _targets(samples, test_col, reference, groups)
     model = make_model(samples, columns, design, test_col)
-    found = aggregate(adata, samples, layer=layer, allow=allow, method=aggr_method, memory=memory)
+    found = aggregate(adata, samples, options, method=aggr_method, memory=memory)
     _check_counts(found, samples, aggr_method)
 
     import pandas as pd

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import numpy as np
 
@@ -40,7 +39,7 @@ from .mock_groups import CONTROL, LEFT_OUT, Split, split_controls
 from .result import Calibration
 
 if TYPE_CHECKING:
-    import anndata
+    from ..request.keywords import Data
 
 logger = logging.getLogger("pdex_gpu")
 
@@ -59,7 +58,7 @@ _OWN_OPTIONS = ("units", "n_repeats", "seed", "alpha")
 
 @full_signature(without=_REFUSED)
 def calibrate(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     units: str | None = None,
@@ -82,7 +81,7 @@ def calibrate(
 
     Parameters
     ----------
-    data : anndata.AnnData, str, os.PathLike or file object
+    data : anndata.AnnData, str, os.PathLike, file object, or list or dict of paths
         As in :func:`pdex_gpu.differential_expression`. Files are read once per repeat.
     groupby : str or list of str, optional
         Column of obs with the group of each cell; left out with `guide_calls` or `min_umis`, which

@@ -24,6 +24,7 @@ FDR = HIT_FDR
 SCREEN = "screen.h5ad"
 RESULTS = "results.parquet"
 REPORT = "report.html"
+TARGET_SUM = 10_000
 
 
 def run_demo(
@@ -75,11 +76,12 @@ def run_demo(
         f"{screen_path.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.1f} s"
     )
 
-    say(f"Wilcoxon test of each perturbation against {REFERENCE!r}, reading the file ...")
+    say(f"Normalising cells to {TARGET_SUM:,} counts; Wilcoxon tests against {REFERENCE!r} ...")
     started = time.perf_counter()
     result = differential_expression(
-        str(screen_path), GROUPBY, reference=REFERENCE, backend=backend, progress=progress
-    )
+        str(screen_path), GROUPBY, reference=REFERENCE, normalize=TARGET_SUM, backend=backend,
+        progress=progress,
+    )  # fmt: skip
     seconds = time.perf_counter() - started
     result.to_parquet(results_path)
     tests = len(result.targets) * len(result.features)

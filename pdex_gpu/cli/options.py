@@ -61,6 +61,11 @@ def choice(names: str, choices: Callable[[], Sequence[str]], help: str, panel: s
     )
 
 
+def of_files(files: list[str]) -> str | list[str]:
+    """Return the data that the library gets for the files of a command."""
+    return files[0] if len(files) == 1 else files
+
+
 def takes(
     groups: Collection[Any], *, but: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -135,8 +140,10 @@ def _of_library(taken: Mapping[str, Field[Any]], given: Mapping[str, Any]) -> di
 
 
 Screen = Annotated[
-    str,  # a path, or a URL, which Path would corrupt
-    typer.Argument(metavar="FILE", help=f"input screen: {short_names()}; it is never modified"),
+    list[str],  # paths, or URLs, which Path would corrupt
+    typer.Argument(
+        metavar="FILE...", help=f"input screen, in one file or several: {short_names()}"
+    ),
 ]
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet results file written by `run`")

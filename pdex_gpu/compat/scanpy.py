@@ -21,6 +21,8 @@ from ..errors import (
     unknown_label,
 )
 from ..pipeline.execute import compare
+from ..request.choosing import keep_genes
+from ..request.normalize import normalised
 from ..request.options import SCANPY_ENTRY, Entry, Settings
 from ..results.memory import DEResult
 from ..sources.anndata_files.multimodal import is_multimodal, many_modalities
@@ -98,7 +100,7 @@ def rank_genes_groups(
     groupby : str
         Column of obs with the groups: categories, or text, which is converted to categories.
     mask_var : str or numpy.ndarray of bool, shape (n_vars,), optional
-        Genes to test, or the column of var with this mask.
+        Genes to test, or the column of var with this mask. Totals of `normalize` are over all.
     use_raw : bool, optional
         Test ``adata.raw``; by default if it exists.
     groups : "all" or iterable of str
@@ -173,34 +175,40 @@ def rank_genes_groups(
         adata = adata.copy()
     adata.strings_to_categoricals()
     chosen = _groups(adata, groupby, groups, reference)
-    dataset, var_names = _dataset(adata, groupby, layer, use_raw, mask)
+    sliced = mask if normalize is None else None  # totals are over all genes
+    dataset, var_names = _dataset(adata, groupby, layer, use_raw, sliced)
+    if mask is not None and sliced is None:
+        _check_mask_of(var_names, mask)
+        var_names = var_names[mask]
     with dataset:
         if normalize is None:
             _hint_at_counts(dataset.source)
         sides = ("target", "reference")
         means = [f"{side}_log_mean" for side in sides]
         fractions = [f"{side}_fraction" for side in sides] if pts else []
-        result = compare(
-            replace(dataset, labels=_labels(column_in_memory(adata.obs, groupby))),
-            Settings.of(
-                {
-                    "groupby": groupby,
-                    "reference": reference,
-                    "groups": chosen.targets,
-                    "comparison": "rest" if str(reference) == "rest" else "reference",
-                    "columns": [*means, *fractions, *(["z"] if method == "wilcoxon" else [])],
-                    "fdr_method": corr_method,
-                    "fdr_scope": "target",
-                    "metric": "wilcoxon" if method == "wilcoxon" else "t-test",
-                    "layer": layer,
-                    "backend": backend,
-                    "normalize": normalize,
-                    "is_log1p": True,  # scanpy's fold changes assume this
-                },
-                Entry(SCANPY_ENTRY, takes_nan_policy=False),
-                test_options=_test_options(method, tie_correct),
-            ),
+        settings = Settings.of(
+            {
+                "groupby": groupby,
+                "reference": reference,
+                "groups": chosen.targets,
+                "comparison": "rest" if str(reference) == "rest" else "reference",
+                "columns": [*means, *fractions, *(["z"] if method == "wilcoxon" else [])],
+                "fdr_method": corr_method,
+                "fdr_scope": "target",
+                "metric": "wilcoxon" if method == "wilcoxon" else "t-test",
+                "layer": layer,
+                "backend": backend,
+                "normalize": normalize,
+                "is_log1p": True,  # scanpy's fold changes assume this
+            },
+            Entry(SCANPY_ENTRY, takes_nan_policy=False),
+            test_options=_test_options(method, tie_correct),
         )
+        dataset = replace(dataset, labels=_labels(column_in_memory(adata.obs, groupby)))
+        if mask is not None and sliced is None:
+            dataset = keep_genes(normalised(dataset, settings.data), np.flatnonzero(mask))
+            dataset = replace(dataset, ready=True)
+        result = compare(dataset, settings)
     found: dict[str, Any] = {
         "params": {
             "groupby": groupby,
@@ -382,11 +390,8 @@ def _dataset(
         part = adata if mask is None else adata[:, mask]
         return open_dataset(part, groupby, MatrixChoice(layer)), _gene_names(part.var)
     names = _gene_names(adata.raw.var)
-    if mask is not None and len(names) != len(mask):
-        raise OptionError(
-            f"mask_var has one value for each of the {len(mask)} genes of adata, but adata.raw has "
-            f"{len(names)} genes. Pass use_raw=False, or no mask_var."
-        )
+    if mask is not None:
+        _check_mask_of(names, mask)
     source, names = _raw_source(adata.raw.X, mask), names if mask is None else names[mask]
     return (
         Dataset(
@@ -399,6 +404,14 @@ def _dataset(
         ),
         names,
     )
+
+
+def _check_mask_of(names: Any, mask: np.ndarray) -> None:
+    if len(names) != len(mask):
+        raise OptionError(
+            f"mask_var has one value for each of the {len(mask)} genes of adata, but adata.raw has "
+            f"{len(names)} genes. Pass use_raw=False, or no mask_var."
+        )
 
 
 def _gene_names(var: Any) -> Any:

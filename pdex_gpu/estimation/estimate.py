@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..backends.registry import BackendInfo, describe, load_kernels
 from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
-from ..pipeline.output import check_output, input_file
+from ..pipeline.output import check_output, input_files
 from ..request.analysis import analysis_of
 from ..request.engines import DASK, Dask
 from ..request.keywords import Options, full_signature
@@ -32,8 +32,7 @@ from .model import IN_MEMORY, SPLIT, Crew, MachineRates, predict
 from .workload import DENSE_SHARE, Counted
 
 if TYPE_CHECKING:
-    import anndata
-
+    from ..request.keywords import Data
     from .benchmark import Sample
 
 #: Seconds until the workers of a running cluster start work: assumed, not measured.
@@ -140,7 +139,7 @@ class Estimate:
 
 @full_signature()
 def estimate(
-    data: anndata.AnnData | str | os.PathLike[str] | BinaryIO,
+    data: Data,
     groupby: str | Sequence[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -222,7 +221,7 @@ def estimate(
     settings = Settings.of(given, Entry("estimate", (*_OWN_OPTIONS, *all_names())))
     is_log1p = settings.columns.is_log1p
     if out is not None:
-        check_output(Path(out), source=input_file(data), overwrite=True)
+        check_output(Path(out), sources=input_files(data), overwrite=True)
     test = make_test(settings.test.metric, settings.test.test_options, settings.call)
     chosen = choose_backend_for(settings, test)
     analysis = analysis_of(settings, test)
@@ -246,7 +245,8 @@ def estimate(
         if rates is None:
             from .benchmark import measure_rates
 
-            sample = _sample(counted, plan, input_file(data), is_log1p)
+            files = input_files(data)  # the first stands for all
+            sample = _sample(counted, plan, files[0] if files else None, is_log1p)
             rates = replace(measure_rates(sample, counted.kernels), start=opening)
         crew = Crew(counted.n_threads(plan), workers, plan.n_threads, CLUSTER_START)
         return replace(found, phases=predict(counted.work(plan), rates, crew), rates=rates)

@@ -32,7 +32,7 @@ from ..utils.resources import cpu_count, memory_budget
 from .call import Call
 from .in_memory import into_memory
 from .into_file import into_file
-from .output import check_output, input_file
+from .output import check_output, input_files
 from .value_scale import ValueScale, doubt
 
 
@@ -42,7 +42,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     if settings.output.out is not None:
         check_output(
             Path(settings.output.out),
-            source=input_file(data),
+            sources=input_files(data),
             overwrite=settings.output.force,
             spreadsheet_safe=settings.table.spreadsheet_safe,
         )

@@ -59,6 +59,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "pairs": None,  # they are the labels of the design
         **dict.fromkeys(TABLES),  # so is what they hold
         "allow": sorted(settings.data.allowed),
+        "genes": None,  # their names are above
         "columns": list(analysis.columns),
         "test_options": {k: repr(v) for k, v in sorted(analysis.test.options.items())},
         "confidence": float(settings.columns.confidence),

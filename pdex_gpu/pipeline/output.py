@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError, OutputError, shown
 from ..results.table import Table, write_parquet, write_text
 from ..sinks.checkpoint import Checkpoint, is_own_output
-from ..sources.detect import is_backed
+from ..sources.formats import files_of
 from ..utils.atomic_files import (
     CHECKPOINT,
     check_place,
@@ -39,7 +39,7 @@ _BYTES_PER_ROW = 8 + 8
 def check_output(
     path: Path,
     *,
-    source: Path | None = None,
+    sources: Sequence[Path] = (),
     overwrite: bool = False,
     spreadsheet_safe: bool = False,
 ) -> None:
@@ -49,7 +49,7 @@ def check_output(
     ----------
     path : Path
         The file to write.
-    source : Path, optional
+    sources : sequence of Path
         The input file; the output may not replace it.
     overwrite : bool
         Whether an existing file may be replaced.
@@ -76,18 +76,17 @@ def check_output(
     check_place(path, room=f".{CHECKPOINT}")
     if mode_of(path) is None:
         return
-    if source is not None and mode_of(source) is not None and path.samefile(source):
+    if any(mode_of(source) is not None and path.samefile(source) for source in sources):
         raise OptionError(f"The output {str(path)!r} is the input file. Choose another file.")
     if not overwrite and not is_own_output(path):
         check_replaceable(path, force=False)
 
 
-def input_file(data: Any) -> Path | None:
-    """Return the file that `data` is or is backed by, None if there is none."""
+def input_files(data: Any) -> list[Path]:
+    """Return the files that `data` is or is backed by; none if it is only in memory."""
     if isinstance(data, str | os.PathLike):
-        return check_path("data", data)
-    backed = getattr(data, "filename", None) if is_backed(data) else None
-    return None if backed is None else Path(backed)
+        check_path("data", data)
+    return files_of(data)
 
 
 def check_space(path: Path, checkpoint: Checkpoint) -> None:

@@ -76,9 +76,16 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "reference": _references(design),
         "groups": "all" if asked_all else listing(design.targets),
         "allow": sorted(settings.data.allowed),
+        "genes": _genes(settings.data.genes),
         "columns": list(analysis.columns),
         "test_options": {k: repr(v) for k, v in analysis.test.options.items()},
     }
+
+
+def _genes(asked: Any) -> str | None:
+    if asked is None or isinstance(asked, str):
+        return asked
+    return listing(asked) if isinstance(asked, tuple) else os.fspath(asked)
 
 
 def _references(design: Design) -> str:

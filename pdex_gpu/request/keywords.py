@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from ..stats.registry import StatisticKeywords
 from ..utils.options import keywords
 from .options import GROUPS
 
 if TYPE_CHECKING:
+    import anndata
+
     from ..backends.options import BackendOptions
     from ..backends.registry import BackendName, EngineName
     from ..design.comparisons.base import Comparison
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from ..stats.two_sample.base import StatisticalTest
     from ..utils.progress import Progress
     from .engines import Dask
+
+    OnePath = str | os.PathLike[str]
+    #: The data of public calls; see :func:`pdex_gpu.differential_expression`.
+    Data = anndata.AnnData | OnePath | BinaryIO | Sequence[OnePath] | Mapping[str, OnePath]
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
@@ -45,10 +51,14 @@ class Options(StatisticKeywords, total=False):
     layer: str | None
     raw: bool
     modality: str | None
+    genes: str | os.PathLike[str] | Sequence[str] | None
+    cells: str | None
     normalize: float | str | None
     log1p: bool | None
     totals: str | None
     allow: str | Collection[str]
+    join: Literal["inner", "outer"]
+    batch: str | None
     # columns
     columns: str | Iterable[str]
     confidence: float

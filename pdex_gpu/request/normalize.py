@@ -38,6 +38,7 @@ def normalised(dataset: Dataset, options: DataOptions) -> Dataset:
         )
     column, target = options.divisors, options.target_sum
     given = None if column is None else _divisors(dataset, column, options)
+    genes = dataset.genes if dataset.all_genes is None else dataset.all_genes
     made: list[Scaling] = []
 
     def change(stored: Source, order: np.ndarray | None) -> Source:
@@ -51,7 +52,7 @@ def normalised(dataset: Dataset, options: DataOptions) -> Dataset:
         scaling.column = column
         scaling.what = options.choice.what
         scaling.cell_name = lambda cell: dataset.cell_name(int(rows[cell]))
-        scaling.gene_name = lambda gene: str(dataset.genes[gene])
+        scaling.gene_name = lambda gene: str(genes[gene])
         made.append(scaling)
         return scaled(stored, scaling)
 

@@ -63,6 +63,7 @@ class Settings:
 
         check_level_names(self.comparison.within_columns)
         _check_scale(self)
+        _check_counts_per_million(self)
         check_about_file("spreadsheet_safe", self.table.spreadsheet_safe, self.output.out)
 
     @classmethod
@@ -141,6 +142,15 @@ def _check_scale(settings: Settings) -> None:
         f"log1p={data.takes_log1p}: normalised values are {'' if data.takes_log1p else 'not '}"
         "logarithms. Leave out is_log1p=."
     )
+
+
+def _check_counts_per_million(settings: Settings) -> None:
+    """Raise OptionError if `min_cpm` would take the counts of some genes for those of all."""
+    if settings.data.genes is not None and settings.filters.min_cpm is not None:
+        raise OptionError(
+            f"min_cpm={settings.filters.min_cpm} needs the counts of all genes, but genes= leaves "
+            "some out. Leave one of them out; min_fraction= can be used with genes=."
+        )
 
 
 #: The class of each group, by its name in :class:`Settings`.

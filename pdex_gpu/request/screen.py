@@ -11,10 +11,13 @@ from ..design.build import make_design
 from ..design.contrasts import Design
 from ..design.labels import Levels, combined
 from ..design.lone_surrogates import warn_of_lone
+from ..design.options import ComparisonOptions
 from ..errors import DataError
 from ..sources.dataset import Dataset
 from ..sources.open import open_dataset
+from ..sources.options import DataOptions
 from ..sources.sizes import within
+from .choosing import with_cells, with_genes
 from .guide_calls import with_guide_calls
 from .guides import read_guides, with_guides
 from .normalize import normalised
@@ -35,12 +38,26 @@ def open_matrix(data: Any, settings: Settings, groupby: str | None) -> Iterator[
         within(settings.execution.memory),
         open_dataset(data, None if by_guides else groupby, settings.data.choice) as opened,
     ):
-        if opened.ready:
-            yield opened
-            return
-        dataset = with_guide_calls(opened, settings.comparison) if by_guides else opened
-        dataset = normalised(dataset, settings.data)
-        yield replace(dataset, ready=True)
+        yield _ready(opened, settings.data, settings.comparison if by_guides else None)
+
+
+@contextmanager
+def open_data(
+    data: Any, groupby: str | None, options: DataOptions, memory: str | float | int | None
+) -> Iterator[Dataset]:
+    """Open data as the options for them say; see :func:`open_matrix`."""
+    with within(memory), open_dataset(data, groupby, options.choice) as opened:
+        yield _ready(opened, options, None)
+
+
+def _ready(dataset: Dataset, options: DataOptions, by_guides: ComparisonOptions | None) -> Dataset:
+    """Return the data with the labels, cells, values and genes that a call asks for."""
+    if dataset.ready:
+        return dataset
+    if by_guides is not None:  # before cells are left out: a table has the barcodes of all
+        dataset = with_guide_calls(dataset, by_guides)
+    dataset = normalised(with_cells(dataset, options), options)
+    return replace(with_genes(dataset, options), ready=True)
 
 
 @contextmanager

@@ -4,7 +4,9 @@
 - :mod:`.formats`: the registry of formats; :mod:`.open`: data that users pass, opened;
 - ``anndata_files``, :mod:`.anndata_objects`: AnnData in files and in memory;
 - ``stored``, ``memory``, ``dask_arrays``: matrices in files, in memory, and lazy ones;
-- ``rechunk``: row-major matrices, turned into ranges of genes; ``views``: some cells, in any order.
+- ``cell_ranger``: Cell Ranger's output, with its guides;
+- ``rechunk``: row-major matrices, turned into ranges of genes; ``views``: some cells, in any order;
+- ``normalized``: counts, scaled while they are read; ``stacked``: many files as one matrix.
 
 It may import ``design``, ``utils`` and ``errors``, and nothing else of the package.
 

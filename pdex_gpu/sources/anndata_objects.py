@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,22 @@ from .choice import MatrixChoice
 from .dataset import Dataset
 from .detect import is_backed
 from .formats import FormatCode, source_of
-from .pandas_frames import frame_in_memory, names_of, obs_labels, obsm_matrix, other_matrices
+from .pandas_frames import (
+    frame_in_memory,
+    frame_labels,
+    names_of,
+    obs_labels,
+    obsm_matrix,
+    other_matrices,
+)
 from .views.view import select
 from .whole_numbers import for_scipy
 
 
 class AnnDataObjects(FormatCode):
     """AnnData objects."""
+
+    shares_labels = False  # obs is in memory, and may differ from that of the file
 
     def claims(self, data: Any) -> bool:
         """See :meth:`.formats.FormatCode.claims`."""
@@ -34,6 +44,10 @@ class AnnDataObjects(FormatCode):
     def open(self, data: Any, groupby: str | None, choice: MatrixChoice) -> Dataset:
         """See :meth:`.formats.FormatCode.open`."""
         return _from_anndata(data, groupby, choice)
+
+    def files(self, data: Any) -> list[Path]:
+        """See :meth:`.formats.FormatCode.files`."""
+        return [Path(data.filename)] if is_backed(data) else []
 
     def shared_path(self, data: Any) -> str | None:
         """Return the file of a backed AnnData; a view shows only part of it."""
@@ -62,6 +76,7 @@ def _from_anndata(adata: Any, groupby: str | None, choice: MatrixChoice) -> Data
         cell_names=lambda: names_of(adata.obs),
         description=f"AnnData {where}, {choice.what}",
         column=lambda name: obs_labels(adata, name),
+        var_column=lambda name: frame_labels(adata.var, "var", name),
         matrix=lambda name: obsm_matrix(adata, name),
         matrices=lambda: others,
         var=lambda: frame_in_memory(var),

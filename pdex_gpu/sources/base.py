@@ -353,7 +353,14 @@ class Source(Protocol):
         Returns
         -------
         Selection or None
-            None if this source can skip nothing.
+            None if this source can skip nothing. Otherwise it has no cells but the selected ones.
+        """
+        ...
+
+    def all_genes(self) -> Source:
+        """Return the matrix with the genes that it leaves out, after its own genes.
+
+        Cells are normalised by the totals of all these genes.
         """
         ...
 
@@ -403,6 +410,10 @@ class SourceDefaults:
     def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
         """See :meth:`Source.select`."""
         return None
+
+    def all_genes(self: Source) -> Source:
+        """See :meth:`Source.all_genes`: none is left out."""
+        return self
 
     def state(self) -> State | None:
         """See :meth:`Source.state`."""

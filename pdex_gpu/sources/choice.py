@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from .allowed import Allowed
 
+#: How the genes of several files are joined.
+JOINS = ("inner", "outer")
+
 
 @dataclass(frozen=True)
 class MatrixChoice:
@@ -21,12 +24,18 @@ class MatrixChoice:
         This modality of data that have several.
     allow : frozenset of str
         See :mod:`.allowed`.
+    join : {"inner", "outer"}
+        Of several files: the genes that all have, or that any has.
+    batch : str or None
+        Of several files: the new column of obs that holds the name of each cell's file.
     """
 
     layer: str | None = None
     raw: bool = False
     modality: str | None = None
     allow: Allowed = frozenset()
+    join: str = JOINS[0]
+    batch: str | None = None
 
     @property
     def what(self) -> str:

@@ -60,6 +60,8 @@ class Dataset:
         Closes the file if this dataset opened one.
     column : callable
         Returns the labels in another column of obs, given its name; raises ColumnError.
+    var_column : callable
+        Returns a column of var as labels, given its name; raises ColumnError.
     matrix : callable
         Returns a matrix in obsm and its column names (None if it has none), given its name. For a
         data frame the matrix is a list of its columns, as :class:`.obs_columns.Values`.
@@ -69,6 +71,8 @@ class Dataset:
         Returns the other matrices of cells x genes: ``"X"``, ``"raw"``, or names of layers.
     var : callable
         Returns the data frame that describes the genes, if it is in memory; otherwise None.
+    all_genes : numpy.ndarray, object, optional
+        Names of the genes of :meth:`.base.Source.all_genes`; by default those of `genes`.
     scaling : Scaling, optional
         How the counts of `source` are normalised, if they are.
     guide_counts : callable, optional
@@ -85,12 +89,14 @@ class Dataset:
     cell_names: Callable[[], np.ndarray] | None = None
     close: Callable[[], None] = field(default=lambda: None)
     column: Callable[[str], Labels] = field(default=lambda name: _no_column(name))
+    var_column: Callable[[str], Labels] = field(default=lambda name: _no_column(name, "var"))
     matrix: Callable[[str], tuple[Any, Sequence[object] | None]] = field(
         default=lambda name: _no_matrix(name)
     )
     pools: Mapping[object, str] | None = None
     matrices: Callable[[], list[str]] = field(default=list)
     var: Callable[[], Any] = field(default=lambda: None)
+    all_genes: np.ndarray | None = None
     scaling: Scaling | None = None
     guide_counts: Callable[[], GuideCounts] | None = None
     ready: bool = False
@@ -112,5 +118,5 @@ def _no_matrix(name: str) -> tuple[Any, Sequence[object] | None]:
     raise ColumnError(unknown("matrix of obsm", name, []))
 
 
-def _no_column(name: str) -> Labels:
-    raise ColumnError(unknown("column of obs", name, []))
+def _no_column(name: str, frame: str = "obs") -> Labels:
+    raise ColumnError(unknown(f"column of {frame}", name, []))

@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # the command line imports this module for its help texts
     from .stored.base import StoredArray
     from .stored.layout import Storage, StoredLike
 
+#: A path or URL, or several by name, from which several processes can open the same data.
+SharedPath = str | dict[str, str]
+
 _HERE = __name__.rpartition(".")[0]
 
 
@@ -39,7 +42,14 @@ class FormatCode:
     """The code of a format of data; a base class.
 
     :meth:`claims` and :meth:`open` must be defined; the others have defaults.
+
+    Attributes
+    ----------
+    shares_labels : bool
+        Whether another process finds the labels at :meth:`shared_path`, too.
     """
+
+    shares_labels = True
 
     def claims(self, data: Any) -> bool:
         """Return whether `data` is of this format.
@@ -73,19 +83,23 @@ class FormatCode:
         """
         raise NotImplementedError
 
-    def shared_path(self, data: Any) -> str | None:
+    def shared_path(self, data: Any) -> SharedPath | None:
         """Return a path or URL from which another process can open the same data.
 
         Returns
         -------
-        str or None
-            None if only this process can read them. By default, paths are shared, and other data
-            are not.
+        str, dict of str to str, or None
+            Of several files, the path of each by its name. None if only this process can read
+            them. By default, paths are shared, and other data are not.
         """
         if not isinstance(data, str | os.PathLike):
             return None
         path = os.fspath(data)
         return path if is_url(path) else os.path.abspath(path)
+
+    def files(self, data: Any) -> list[Path]:
+        """Return the files that hold the data, which must not be overwritten."""
+        return [Path(data)] if isinstance(data, str | os.PathLike) else []
 
     def open_root(self, path: str, choice: MatrixChoice) -> AbstractContextManager[Any] | None:
         """Open the group that holds X, layers and raw, to find how these are stored.
@@ -164,6 +178,7 @@ FORMATS = [
            folder="a matrix folder of Cell Ranger", marks=("matrix.mtx", "matrix.mtx.gz")),
     Format("mudata", ".anndata_files.multimodal:MuData"),
     Format("anndata", ".anndata_objects:AnnDataObjects", objects="AnnData objects"),
+    Format("stacked", ".stacked.files:StackedFiles"),
 ]  # fmt: skip
 
 
@@ -184,10 +199,29 @@ def code_for(data: Any) -> FormatCode | None:
     return next((code for code in codes if code.claims(data)), None)
 
 
-def shared_path(data: Any) -> str | None:
-    """Return a path or URL from which another process can open the same data; None if none."""
+def shared_path(data: Any) -> SharedPath | None:
+    """Return where another process can open the same data: see :meth:`FormatCode.shared_path`."""
     code = code_for(data)
     return None if code is None else code.shared_path(data)
+
+
+def paths_in(shared: SharedPath | None) -> list[str]:
+    """Return the paths and URLs of what :func:`shared_path` returned."""
+    if isinstance(shared, dict):
+        return list(shared.values())
+    return [] if shared is None else [shared]
+
+
+def shares_labels(data: Any) -> bool:
+    """Return whether another process can also read the labels of data with a shared path."""
+    code = code_for(data)
+    return code is not None and code.shares_labels
+
+
+def files_of(data: Any) -> list[Path]:
+    """Return the files that hold the data of a call; none if they are only in memory."""
+    code = code_for(data)
+    return [] if code is None else code.files(data)
 
 
 def supported() -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..errors import OptionError
-from ..utils.checks import check_flag, check_number, check_text
+from ..errors import OptionError, shown
+from ..utils.checks import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_path,
+    check_text,
+    kind,
+    listed,
+)
 from ..utils.options import option
 from .allowed import NAMES, Allowed, check_allow
-from .choice import MatrixChoice
+from .choice import JOINS, MatrixChoice
 
 #: The sum to which cells are scaled is the median of their totals.
 MEDIAN = "median"
@@ -25,6 +34,12 @@ class DataOptions:
     layer: str | None = option(None, "use this layer instead of X")
     raw: bool = option(False, "use adata.raw, with its genes, instead of X", "flag")
     modality: str | None = option(None, "use this modality of a MuData")
+    genes: str | os.PathLike[str] | Sequence[str] | None = option(
+        None, "test these: boolean column of var, or a file"
+    )
+    cells: str | None = option(
+        None, "keep these: boolean column, or COLUMN=VALUE", metavar="COLUMN"
+    )
     normalize: float | str | None = option(
         None, "scale counts to this sum per cell, 'median'", "number or name", "SUM"
     )
@@ -33,6 +48,11 @@ class DataOptions:
     allow: str | Collection[str] = option(
         (), f"accept data not in the file: {', '.join(NAMES)}", "choices", choices=lambda: NAMES
     )
+
+    join: str = option(
+        JOINS[0], "genes in all of several files, or in any", "choice", choices=lambda: JOINS
+    )
+    batch: str | None = option(None, "new obs column: the file of each cell", "text", "COL")
 
     def __post_init__(self) -> None:
         check_text("layer", self.layer, may_be_none=True)
@@ -43,8 +63,39 @@ class DataOptions:
                 f"raw=True and layer={self.layer!r} each name a matrix to read in place of X. "
                 "Leave one of them out: adata.raw has no layers."
             )
+        check_choice("join", self.join, JOINS)
+        check_text("batch", self.batch, may_be_none=True, what="a new column of obs")
+        if self.batch == "":
+            raise OptionError("batch='' must name a new column of obs, such as batch='plate'.")
         check_allow(self.allow)
+        check_text("cells", self.cells, may_be_none=True, what="a column of obs, or 'column=value'")
+        self._check_genes()
         self._check_normalisation()
+
+    def _check_genes(self) -> None:
+        genes = self.genes
+        if genes is None:
+            return
+        if isinstance(genes, str | os.PathLike):
+            check_path("genes", genes)
+            return
+        try:
+            names = listed(genes)
+        except TypeError as error:
+            raise OptionError(
+                f"genes={shown(genes)} must be names of genes in a list, the name of a boolean "
+                f"column of var, or the path of a file: {error}."
+            ) from error
+        wrong = next((name for name in names if not isinstance(name, str)), None)
+        if wrong is not None:
+            is_mask = isinstance(wrong, bool) or type(wrong).__name__ == "bool"
+            advice = "adata.var_names[mask], or a boolean column of var" if is_mask else "text"
+            raise OptionError(
+                f"genes= holds {shown(wrong)} ({kind(wrong)}), but names are needed: pass {advice}."
+            )
+        if not names:
+            raise OptionError("genes=[] names no gene. Pass some, or leave it out to test all.")
+        object.__setattr__(self, "genes", tuple(map(str, names)))  # it may be used up, or change
 
     def _check_normalisation(self) -> None:
         check_flag("log1p", self.log1p, may_be_none=True)
@@ -95,4 +146,6 @@ class DataOptions:
     @property
     def choice(self) -> MatrixChoice:
         """Return the matrix to read."""
-        return MatrixChoice(self.layer, bool(self.raw), self.modality, self.allowed)
+        return MatrixChoice(
+            self.layer, bool(self.raw), self.modality, self.allowed, self.join, self.batch
+        )

@@ -37,7 +37,7 @@ def frame_in_memory(frame: Any) -> Any:
     return frame if is_frame(frame) else frame.to_memory()
 
 
-def column_in_memory(frame: Any, name: str) -> Any:
+def column_in_memory(frame: Any, name: str, called: str = "obs") -> Any:
     """Return a column of obs or var as a pandas Series; of a lazy frame, read only this one.
 
     Raises
@@ -47,7 +47,7 @@ def column_in_memory(frame: Any, name: str) -> Any:
     """
     found = frame[name] if is_frame(frame) else frame[[name]].to_memory()[name]
     if found.ndim != 1:
-        raise ColumnError(f"obs has several columns named {name!r}. Rename all but one.")
+        raise ColumnError(f"{called} has several columns named {name!r}. Rename all but one.")
     return found
 
 
@@ -72,7 +72,12 @@ def obsm_matrix(adata: Any, name: str) -> tuple[Any, Sequence[object] | None]:
 
 
 def obs_labels(adata: Any, name: str) -> Labels:
-    """Return the labels in a column of obs of an AnnData.
+    """Return the labels in a column of obs of an AnnData; see :func:`frame_labels`."""
+    return frame_labels(adata.obs, "obs", name)
+
+
+def frame_labels(frame: Any, called: str, name: str) -> Labels:
+    """Return the labels in a column of obs or var, as messages call it.
 
     Raises
     ------
@@ -81,15 +86,15 @@ def obs_labels(adata: Any, name: str) -> Labels:
     LabelError
         Labels differ only in type.
     """
-    if name not in adata.obs.columns:
-        raise ColumnError(unknown("column of obs", name, list(adata.obs.columns)))
-    column = column_in_memory(adata.obs, name)
-    labels = _pandas_labels(column)
-    _check_texts(column, labels, name)
+    if name not in frame.columns:
+        raise ColumnError(unknown(f"column of {called}", name, list(frame.columns)))
+    column = column_in_memory(frame, name, called)
+    labels = _pandas_labels(column, called)
+    _check_texts(column, labels, called)
     return labels
 
 
-def _check_texts(column: Any, labels: Labels, name: str) -> None:
+def _check_texts(column: Any, labels: Labels, called: str) -> None:
     """Raise LabelError if labels of different types can be confused.
 
     Tables and files hold labels as text, where 1 and "1" would be one group. True, 1 and 1.0 are
@@ -111,13 +116,13 @@ def _check_texts(column: Any, labels: Labels, name: str) -> None:
             if known == text:
                 continue
         raise LabelError(
-            f"Column {name!r} of obs has labels that differ only in type: {like!r} "
+            f"Column {column.name!r} of {called} has labels that differ only in type: {like!r} "
             f"({type(like).__name__}) and {label!r} ({type(label).__name__}). Convert them to one "
-            f"type: adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)."
+            f"type: adata.{called}[{column.name!r}] = adata.{called}[{column.name!r}].astype(str)."
         )
 
 
-def _pandas_labels(column: Any) -> Labels:
+def _pandas_labels(column: Any, called: str) -> Labels:
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -128,15 +133,15 @@ def _pandas_labels(column: Any) -> Labels:
         try:
             codes, uniques = pd.factorize(column)
         except Exception as error:  # values that cannot be hashed or compared
-            raise _no_labels(column.name, column.iloc[0], error) from error
+            raise _no_labels(column.name, called, column.iloc[0], error) from error
         found = Labels(codes.astype(np.int64), object_array(pd.Index(uniques).tolist()))
     if any(isinstance(label, bytes) for label in found.categories):
-        found = _decoded(found, f"Column {column.name!r} of obs")
+        found = _decoded(found, f"Column {column.name!r} of {called}")
     for label in found.categories:
         try:
             check_label("label", label)
         except OptionError as error:
-            raise _no_labels(column.name, label, error) from error
+            raise _no_labels(column.name, called, label, error) from error
     return found
 
 
@@ -147,9 +152,9 @@ def _decoded(labels: Labels, what: str) -> Labels:
     return Labels(np.append(found.codes, -1)[labels.codes], found.categories)
 
 
-def _no_labels(name: object, value: object, error: Exception) -> DataError:
+def _no_labels(name: object, called: str, value: object, error: Exception) -> DataError:
     return DataError(
-        f"Column {name!r} of obs holds values that cannot be used as labels, such as "
+        f"Column {name!r} of {called} holds values that cannot be used as labels, such as "
         f"{shown(value)} ({kind(value)}): {shown(error)}. Convert it, for instance with "
         "astype(str)."
     )

@@ -68,6 +68,11 @@ def claim(n_bytes: int, what: str) -> None:
     budget.claimed += n_bytes
 
 
+def give_back(n_bytes: int) -> None:
+    """Count bytes that were claimed as free again."""
+    _budget().claimed -= n_bytes
+
+
 def check_room(n_bytes: int, what: str) -> None:
     """Check the room for bytes that will soon be freed; errors are those of :func:`claim`."""
     _check(n_bytes, _budget(), what)

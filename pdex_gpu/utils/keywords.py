@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from ..errors import UnknownOptionError, close_matches, listing, shown
+from ..errors import OptionError, UnknownOptionError, close_matches, listing, shown
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Class = TypeVar("_Class", bound=type)
 
 
-def known_keywords(function: _Function, *, called: str | None = None) -> _Function:
+def known_keywords(
+    function: _Function, *, called: str | None = None, refused: Mapping[str, str] | None = None
+) -> _Function:
     """Make a function refuse unknown keywords with an error that names the closest parameter.
 
     Python's own TypeError names the keyword, but no parameter that could be meant.
@@ -23,6 +25,8 @@ def known_keywords(function: _Function, *, called: str | None = None) -> _Functi
         A function or method that does not take ``**kwargs``.
     called : str, optional
         Its name in the message; by default its own.
+    refused : mapping of str to str, optional
+        Keywords of other calls, and why this one does not take them.
     """
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -31,6 +35,9 @@ def known_keywords(function: _Function, *, called: str | None = None) -> _Functi
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        for name, why in (refused or {}).items():
+            if kwargs.pop(name, None) is not None:
+                raise OptionError(f"{call}() does not take {name}=: {why}.")
         if not known.issuperset(kwargs):
             raise _unknown_option(call, next(name for name in kwargs if name not in known), names)
         return function(*args, **kwargs)

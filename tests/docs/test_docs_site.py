@@ -138,7 +138,7 @@ def _local(page: str, link: str) -> tuple[str, str]:
 
 def test_there_are_the_pages(pages):
     wanted = [
-        "index", "quickstart", "install", "docker", "backends", "numbers", "comparisons",
+        "index", "quickstart", "from_raw_data", "install", "docker", "backends", "numbers", "comparisons",
         "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
         "performance", "scaling", "records", "benchmarking", "troubleshooting", "architecture",
         "kernels", "reading", "contributing", "changes", "api/index", "genindex", "search",

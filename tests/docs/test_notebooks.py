@@ -13,7 +13,7 @@ import pytest
 from repository import ROOT
 
 NOTEBOOKS = ROOT / "docs" / "notebooks"
-NAMES = ("quickstart", "from_scanpy", "larger_than_memory", "gpu", "from_pdex")
+NAMES = ("quickstart", "from_cell_ranger", "from_scanpy", "larger_than_memory", "gpu", "from_pdex")
 
 
 def kept(name: str) -> Any:

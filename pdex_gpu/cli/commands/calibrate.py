@@ -82,7 +82,7 @@ _SHOWN = {
     ),
 )  # fmt: skip
 def command(
-    file: o.Screen,
+    files: o.Screen,
     options: dict[str, Any],
     units: Units = None,
     repeats: Repeats = 1,
@@ -109,7 +109,7 @@ def command(
 
     with progress_bar("calibrating", shown=on_terminal(sys.stderr) and not quiet) as progress:
         found = calibrate(
-            file,
+            o.of_files(files),
             units=units,
             n_repeats=repeats,
             seed=seed,

@@ -75,7 +75,17 @@ def command(
             f"reference. Pass at least {2 * (perturbations + 1)}."
         )
     check_folder(output)
-    from ..demo import FDR, REPORT, RESULTS, SCREEN, count_hits, on_target, run_demo, strongest_rows
+    from ..demo import (
+        FDR,
+        REPORT,
+        RESULTS,
+        SCREEN,
+        TARGET_SUM,
+        count_hits,
+        on_target,
+        run_demo,
+        strongest_rows,
+    )
 
     started = time.perf_counter()
     silent = quiet or json
@@ -110,6 +120,8 @@ def command(
         from ...simulate import GROUPBY
         from ..ending import next_steps, run_command, top_command
 
+        options = ("--groupby", GROUPBY, "--normalize", str(TARGET_SUM))
+        run = run_command(output / SCREEN, *options)
         top = top_command(result, output / RESULTS, count_hits(result))
-        for line in next_steps(top, run_command(output / SCREEN, "--groupby", GROUPBY)):
+        for line in next_steps(top, run):
             show_line(line)

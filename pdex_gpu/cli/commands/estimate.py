@@ -56,7 +56,7 @@ _PHASES = {
 
 @takes_options(but=("out", "force", "restart", "progress", "client"))
 def command(
-    file: o.Screen,
+    files: o.Screen,
     options: dict[str, Any],
     dask_workers: DaskWorkers = None,
     density: Density = None,
@@ -73,7 +73,12 @@ def command(
     from ... import estimate
 
     found = estimate(
-        file, out=output, workers=dask_workers, density=density, timing=not no_timing, **options
+        o.of_files(files),
+        out=output,
+        workers=dask_workers,
+        density=density,
+        timing=not no_timing,
+        **options,
     )
     if json:
         write_json(_document(found))

@@ -25,6 +25,8 @@ examples:
       -o pairs.csv
   {PROGRAM} run big.h5ad --groupby gene --memory 8GB --scratch /local \\
       -o results.parquet
+  {PROGRAM} run plate*.h5ad --groupby gene --batch plate --strata plate \\
+      -o results.parquet
 
 To resume an interrupted run, run the same command again.
 """
@@ -37,7 +39,7 @@ Output = Annotated[
 
 @takes_options(but=("out", "progress"))
 def command(
-    file: o.Screen,
+    files: o.Screen,
     output: Output,
     options: dict[str, Any],
     quiet: o.Quiet = False,
@@ -53,7 +55,9 @@ def command(
     from ... import differential_expression
 
     with progress_bar(options.get("metric", "wilcoxon"), shown=shown) as progress:
-        result = differential_expression(file, out=output, progress=progress, **options)
+        result = differential_expression(
+            o.of_files(files), out=output, progress=progress, **options
+        )
     seconds = time.perf_counter() - started
     if json:
         write_json(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import pickle
 import tempfile
 import uuid
@@ -29,13 +28,14 @@ from ...errors import (
     WorkerError,
     warn,
 )
+from ...request.choosing import names_for_workers
 from ...request.options import Settings
 from ...sinks.base import RangeResult, Sink
 from ...sinks.checkpoint import Checkpoint
 from ...sinks.checkpoint_sink import CheckpointSink
 from ...sources.base import LazyBlocks, RowBlocks, Source, UnevenError
 from ...sources.dataset import Dataset
-from ...sources.formats import shared_path
+from ...sources.formats import SharedPath, shared_path, shares_labels
 from ...sources.rechunk.ranges import Ranges
 from ...sources.rechunk.store import COPIES
 from ...stats.two_sample.base import StatisticalTest
@@ -71,15 +71,15 @@ class _Data:
 
     Attributes
     ----------
-    path : str or None
-        Where workers open the data.
+    path : str, dict of str to str, or None
+        Where workers open the data; see :meth:`.formats.FormatCode.shared_path`.
     labels : bool
         Whether workers read from there which cells are compared; otherwise the design is sent.
     blocks : LazyBlocks or None
         The blocks of a dask array, which workers receive.
     """
 
-    path: str | None
+    path: SharedPath | None
     labels: bool
     blocks: LazyBlocks | None
 
@@ -138,7 +138,8 @@ class Cluster:
         self._data = _how(data, dataset.source)
         folders = _shared_folders(settings, dataset.source)
         comparison = settings.comparison.chosen  # workers need not have registered it
-        light = settings.without_client().changed(comparison=comparison)
+        genes = names_for_workers(dataset, settings.data)
+        light = settings.without_client().changed(comparison=comparison, genes=genes)
         if len(pickle.dumps(light)) > _MOST_SETTINGS:  # every task carries them
             light = light.changed(comparison=comparison.without_labels(), groups=None, pairs=None)
             self._data = replace(self._data, labels=False)
@@ -426,7 +427,7 @@ def _lost_told(client: Client, checkpoint: Checkpoint | None) -> Iterator[None]:
 def _how(data: Any, source: Source) -> _Data:
     """Return how workers get the data; raise UnsupportedDataError if they cannot."""
     path = shared_path(data)
-    if path is not None and isinstance(data, str | os.PathLike):
+    if path is not None and shares_labels(data):
         return _Data(path, True, None)
     description = source.description
     source, order = source.take_apart()

@@ -15,7 +15,7 @@ from ...backends.base import Device
 from ...backends.registry import BackendInfo, describe
 from ...errors import ClusterError, MissingDependencyError, OptionError, PdexGpuError, listing
 from ...request.options import Settings
-from ...sources.formats import is_url
+from ...sources.formats import SharedPath, is_url, paths_in
 from ...stats.two_sample.base import StatisticalTest
 from ...utils.install_hints import how_to_install
 from ...utils.resources import available_memory, memory_budget
@@ -38,8 +38,8 @@ class Request:
     ----------
     settings : Settings
     test : StatisticalTest
-    path : str or None
-        The data, if workers open them from a file.
+    path : str, dict of str to str, or None
+        The data, if workers open them from files.
     folders : tuple of pathlib.Path
         Folders that must exist and be writable.
     mark : str
@@ -50,7 +50,7 @@ class Request:
 
     settings: Settings
     test: StatisticalTest
-    path: str | None
+    path: SharedPath | None
     folders: tuple[Path, ...]
     mark: str
     on_host: Mapping[str, int]
@@ -158,7 +158,7 @@ def survey(
     client: Client,
     settings: Settings,
     test: StatisticalTest,
-    path: str | None,
+    path: SharedPath | None,
     folders: tuple[Path, ...],
 ) -> Workers:
     """Ask every worker for its properties, and whether it can see the data and folders it needs.
@@ -203,11 +203,12 @@ def _host_of(address: str) -> str:
 def _answer(request: Request, dask_worker: Any) -> WorkerFacts:
     """Return a worker's properties, on that worker; errors begin with its name."""
     name = f"Dask worker {dask_worker.address} on {platform.node()}"
-    if request.path is not None and not is_url(request.path) and not _exists(request.path):
-        raise ClusterError(
-            f"{name} cannot see the data: there is no {request.path!r} there. Put the data on a "
-            "file system that all workers see under the same path, or in object storage."
-        )
+    for path in paths_in(request.path):
+        if not is_url(path) and not _exists(path):
+            raise ClusterError(
+                f"{name} cannot see the data: there is no {path!r} there. Put the data on a file "
+                "system that all workers see under the same path, or in object storage."
+            )
     for folder in request.folders:
         _check_folder(folder, request.mark, name)
     try:

@@ -17,10 +17,11 @@ from ...backends.contract import KernelSet
 from ...backends.registry import describe, load_kernels
 from ...columns.measure import Analysis
 from ...design.contrasts import Design
-from ...errors import ClusterError, FileFormatError
+from ...errors import ClusterError, FileFormatError, listing
 from ...request.options import Settings
 from ...request.screen import design_of, open_matrix, open_screen
 from ...sources.base import Source
+from ...sources.formats import SharedPath, paths_in
 from ...sources.rechunk.ranges import RechunkedBlock
 from ...utils.resources import cpu_count
 from ...utils.versions import version
@@ -57,7 +58,7 @@ class Work:
     settings : Settings
         Without the parts that only the client needs.
     analysis : Analysis
-    path : str or None
+    path : str, dict of str to str, or None
         Where workers open the data; None if the matrix comes with the tasks.
     identity : mapping or None
         Expected identity of the data at the path.
@@ -79,7 +80,7 @@ class Work:
     token: str
     settings: Settings
     analysis: Analysis
-    path: str | None
+    path: SharedPath | None
     identity: Mapping[str, Any] | None
     sorts: bool
     versions: Mapping[str, str]
@@ -192,9 +193,9 @@ def _check_same(work: Work, source: Source) -> None:
     differing = [name for name, value in (work.identity or {}).items() if found.get(name) != value]
     if differing:
         raise FileFormatError(
-            f"{work.path} is not the same for a Dask worker on {platform.node()} as for the "
-            f"client: {', '.join(differing)} differ. Pass a path that leads to the same file "
-            "everywhere."
+            f"{listing(paths_in(work.path), limit=3)} is not the same for a Dask worker on "
+            f"{platform.node()} as for the client: {', '.join(differing)} differ. Pass a path that "
+            "leads to the same file everywhere."
         )
 
 

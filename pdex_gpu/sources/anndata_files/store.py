@@ -91,6 +91,7 @@ def read_dataset(store: Store, groupby: str | None) -> Dataset:
         cell_names=lambda: _names(store, obs, "cells"),
         description=f"{store.name}, {store.choice.what}",
         column=lambda name: _column(store, obs, shared, name),
+        var_column=lambda name: _var_labels(store, var, name),
         matrix=lambda name: _obsm(store, name),
         matrices=lambda: _other_matrices(store),
     )
@@ -121,6 +122,12 @@ def _column(store: Store, obs: StoredFrame, shared: StoredFrame | None, name: st
 def _labels(store: Store, obs: StoredFrame, groupby: str) -> Labels:
     with store.reading(f"Column {groupby!r} of {obs.name} in {store.name}"):
         return as_labels(column_of(obs, groupby))
+
+
+def _var_labels(store: Store, var: StoredFrame | None, name: str) -> Labels:
+    if var is None:
+        raise ColumnError(unknown("column of var", name, []))
+    return _labels(store, var, name)
 
 
 def _unlabelled(obs: StoredFrame) -> Labels:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ...utils.parallel import Map
 from ..allowed import Allowed
-from ..base import CscChunk, Layout, Reader, Reading, Source, SourceDefaults
+from ..base import CscChunk, Layout, Reader, Reading, Selection, Source, SourceDefaults
 from ..detect import is_dask
+from ..order import ascending
 from ..rechunk.blocks import MARGIN, index_dtype_for
 from ..rechunk.source import RowsSource
 from .blocks import DaskBlocks
@@ -104,6 +105,16 @@ class _Facts:
             "name of the dask array": str(self.blocks.array.name),
             "values of some blocks": self._sample[1],
         }
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`.base.Source.select`."""
+        array = self._blocks.array
+        rows, order = ascending(cells)
+        if len(rows) < self.n_cells:
+            array = array[rows]
+        if not np.array_equal(genes, np.arange(self.n_genes)):
+            array = array[:, genes]
+        return Selection(from_dask(array, what=self._blocks.what), order)
 
 
 class _DaskRows(_Facts):

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from ...utils.digest import digest
 from ...utils.parallel import Map
-from ..base import CscChunk, CsrChunk, DenseChunk, Layout, Reading, SourceDefaults, State
+from ..base import (
+    CscChunk,
+    CsrChunk,
+    DenseChunk,
+    Layout,
+    Reading,
+    Selection,
+    SourceDefaults,
+    State,
+)
 from ..checks import canonical_arrays, check_indptr, native_dtype
 from ..chunk_ops import search_rows
+from .chosen import ChosenInMemory
 
 # A chunk needs the positions of two edges and shares each with a neighbour. A few more are kept,
 # because several threads read neighbouring ranges at the same time.
@@ -32,14 +42,22 @@ class InMemory(SourceDefaults):
     n_bytes = 0
 
 
-class DenseSource(InMemory):
+class _InHostMemory(InMemory):
+    """The base of the sources over arrays of the host: some of each can be read without others."""
+
+    def select(self: Any, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`Source.select`."""
+        return ChosenInMemory(self, None, None).select(cells, genes)
+
+
+class DenseSource(_InHostMemory):
     """A dense matrix in memory, with any strides."""
 
     layout: Layout = "dense"
 
     def __init__(self, values: np.ndarray, what: str) -> None:
-        self._values = values
-        self._what = what
+        self.values = values
+        self.what = what
         self.dtype = native_dtype(values.dtype, what)
         self.n_cells, self.n_genes = values.shape
         self.nnz = values.size
@@ -48,21 +66,21 @@ class DenseSource(InMemory):
 
     def state(self) -> State:
         """See :meth:`Source.state`."""
-        arrays = {"values": self._values}
-        return State(type(self), arrays, {"what": self._what})
+        arrays = {"values": self.values}
+        return State(type(self), arrays, {"what": self.what})
 
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
     ) -> AbstractContextManager[DenseReader]:
         """See :meth:`Source.open`."""
-        return nullcontext(DenseReader(self._values, self.dtype, edges))
+        return nullcontext(DenseReader(self.values, self.dtype, edges))
 
     def density(self, parallel_map: Map) -> None:
         """See :meth:`Source.density`: all genes have the same number of entries."""
 
     def identity(self) -> dict[str, int | str]:
         """See :meth:`Source.identity`."""
-        return {"matrix": self.description, "values": digest(self._values)}
+        return {"matrix": self.description, "values": digest(self.values)}
 
     def canonical(self) -> DenseSource:
         """Return this source itself: a dense matrix has no indices."""
@@ -83,7 +101,7 @@ class DenseReader:
         return DenseChunk(self._values[:, start:stop].astype(self._dtype, copy=False), start)
 
 
-class _SparseSource(InMemory):
+class _SparseSource(_InHostMemory):
     """The base of the CSR and CSC sources; the major axis is the one that indptr indexes.
 
     Parameters
@@ -105,7 +123,7 @@ class _SparseSource(InMemory):
         self._data = data.astype(native_dtype(data.dtype, what), copy=False)
         self._indices = indices
         self._indptr = indptr.astype(np.int64, copy=False)
-        self._what = what
+        self.what = what
         self.nnz = int(indptr[-1])
         self.dtype = self._data.dtype
         self.bytes_per_entry = self.dtype.itemsize + indices.itemsize
@@ -114,7 +132,7 @@ class _SparseSource(InMemory):
     def state(self) -> State:
         """See :meth:`Source.state`."""
         arrays = {"data": self._data, "indices": self._indices, "indptr": self._indptr}
-        return State(type(self), arrays, {"n_minor": self.n_minor, "what": self._what})
+        return State(type(self), arrays, {"n_minor": self.n_minor, "what": self.what})
 
     def density(self, parallel_map: Map) -> np.ndarray:
         """See :meth:`Source.density`; for CSR, estimated from a sample across the matrix."""
@@ -142,10 +160,10 @@ class _SparseSource(InMemory):
             self._indices[: self.nnz].copy(),
             self._indptr.copy(),
             self.n_minor,
-            self._what,
+            self.what,
             self.major,
         )
-        return type(self)(*arrays, self.n_minor, self._what)
+        return type(self)(*arrays, self.n_minor, self.what)
 
 
 class CsrSource(_SparseSource):

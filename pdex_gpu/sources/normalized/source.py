@@ -28,6 +28,7 @@ from ..base import (
     State,
 )
 from ..rechunk.store import RowStore
+from ..rechunk.whole import OneChunk, read_whole, unchanged_rows
 from .chunks import add_totals, scale
 from .rows import ScaledGenes, ScaledRows
 from .scaling import Scaling
@@ -49,12 +50,13 @@ def scaled(source: Source, scaling: Scaling) -> Source:
     scaling : Scaling
         For the cells of `source`. Totals are filled in as they become known.
     """
-    if source.rows() is not None:
-        return ScaledRowsSource(source, scaling)
-    found = ScaledSource(source, scaling)
+    whole = source.all_genes()
+    if whole.rows() is not None:
+        genes = None if whole is source else np.arange(source.n_genes)
+        return ScaledRowsSource(whole, scaling, genes)
+    found = ScaledSource(source, scaling, whole)
     if source.in_memory:  # a look at the values costs little, and later calls need no second one
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            found.find_totals(Reading(pool_map(pool)))
+        found.find_totals_now()
     return found
 
 
@@ -133,6 +135,11 @@ class ScaledSource(_Scaled):
                     add_totals(reader.read(k), self.scaling, totals, reading.parallel_map)
             self.scaling.divisors[:] = totals
 
+    def find_totals_now(self) -> None:
+        """Add up the totals of all cells on all threads, unless they are known."""
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            self.find_totals(Reading(pool_map(pool)))
+
     @contextmanager
     def open(
         self, edges: Sequence[int], budget: int, reading: Reading = Reading()
@@ -162,7 +169,7 @@ class ScaledSource(_Scaled):
         if np.array_equal(cells, np.arange(self.n_cells)):
             chosen = ScaledSource(found.source, self.scaling, self._totals_of)
             return Selection(chosen, found.order)
-        self.find_totals(Reading())
+        self.find_totals_now()
         self.scaling.find_target()
         scaling = self.scaling.of_cells(_stored_cells(cells, found))
         return Selection(ScaledSource(found.source, scaling), found.order)
@@ -172,6 +179,7 @@ class ScaledSource(_Scaled):
         state = self.counts.state()
         if state is None:
             return None
+        self.find_totals_now()  # those of all genes, which the state need not have
         arrays = {f"counts_{name}": array for name, array in state.arrays.items()}
         facts = {
             "make": state.make,
@@ -286,7 +294,7 @@ class ScaledRowsSource(_Scaled):
                 return
             if not self.scaling.known:
                 rows = self._all_genes
-                with ThreadPoolExecutor(cpu_count()) as pool, _unchanged(rows):
+                with ThreadPoolExecutor(cpu_count()) as pool, unchanged_rows(rows):
                     parallel_map = pool_map(pool)
                     reading = Reading(parallel_map)
                     parts = rows.cut(_BLOCK)
@@ -305,9 +313,9 @@ class ScaledRowsSource(_Scaled):
         rows, waits = self._rows, self.scaling.target is None and not self.scaling.known
         self._all_genes.form = RATIO if waits else self.form
         whole = tuple(edges) == (0, self.n_genes) and rows.exact
-        with _unchanged(rows):
+        with unchanged_rows(rows):
             if whole and rows.nnz * rows.bytes_per_entry <= budget:
-                reader: Reader = _OneChunk(_read_whole(rows, reading))
+                reader: Reader = OneChunk(read_whole(rows, reading))
                 yield _Finishing(reader, self.scaling, self.form) if waits else reader
                 return
             with RowStore(rows, edges, budget, reading) as store:
@@ -333,47 +341,6 @@ class ScaledRowsSource(_Scaled):
         self._find_target()  # the median is that of all cells
         scaling = self.scaling.of_cells(_stored_cells(cells, found))
         return Selection(ScaledRowsSource(found.source, scaling, final), found.order)
-
-
-@contextmanager
-def _unchanged(rows: RowBlocks) -> Iterator[None]:
-    """Check the file at the end of the block; a change takes precedence over other errors."""
-    try:
-        yield
-    finally:
-        rows.check_unchanged()
-
-
-def _read_whole(rows: RowBlocks, reading: Reading) -> CsrChunk:
-    """Read all rows into one chunk; their number of entries is exact, or more if some repeat."""
-    data = np.empty(rows.nnz, rows.dtype)  # filled by block
-    indices = np.empty(rows.nnz, rows.index_dtype)
-    parts = rows.cut(max(1, min(_BLOCK, rows.nnz // (4 * reading.n_threads) + 1)))
-    starts = np.empty(rows.n_cells, np.int64)
-    stops = np.empty(rows.n_cells, np.int64)
-
-    at = 0
-    step = 2 * reading.n_threads  # so that few blocks wait to be copied
-    for first in range(0, len(parts), step):
-        some = parts[first : first + step]
-        found = reading.parallel_map(lambda part: rows.block(part, reading), some)
-        for part, (values, genes, bounds) in zip(some, found, strict=True):
-            data[at : at + len(values)] = values
-            indices[at : at + len(values)] = genes
-            starts[part], stops[part] = at + bounds[:-1], at + bounds[1:]
-            at += len(values)
-    return CsrChunk(data[:at], indices[:at], starts, stops, 0, rows.n_genes)
-
-
-class _OneChunk:
-    """All genes as one range, already read."""
-
-    def __init__(self, chunk: CsrChunk) -> None:
-        self._chunk = chunk
-
-    def read(self, k: int) -> CsrChunk:
-        """See :meth:`.base.Reader.read`."""
-        return self._chunk
 
 
 class _Finishing:

@@ -15,6 +15,7 @@ from ..base import (
     Reader,
     Reading,
     RowBlocks,
+    Selection,
     Source,
     SourceDefaults,
 )
@@ -45,6 +46,10 @@ class SourceRows(RowBlocks, Protocol):
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
+        ...
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
+        """See :meth:`.base.Source.select`."""
         ...
 
     def canonical(self) -> Source:
@@ -99,6 +104,10 @@ class RowsSource(SourceDefaults):
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
         return self._rows.identity()
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
+        """See :meth:`.base.Source.select`."""
+        return self._rows.select(cells, genes)
 
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...utils.parallel import Map
-from ..base import CscChunk, Layout, Reader, Reading, SourceDefaults
+from ..base import CscChunk, Layout, Reader, Reading, Selection, SourceDefaults
 from ..order import in_order
 from .select_csr import read_lines
 
@@ -40,6 +40,7 @@ class SelectedCsc(SourceDefaults):
         self._source, self._arrays = source, source.arrays
         self._rows, self.columns = rows, columns
         self.n_cells, self.n_genes = len(rows), len(columns)
+        self._all_cells = np.array_equal(rows, np.arange(source.n_cells))
         lengths = np.diff(self._arrays.indptr)[columns]
         self._density = lengths * (len(rows) / max(1, source.n_cells))
         self.nnz = int(self._density.sum())
@@ -75,6 +76,8 @@ class SelectedCsc(SourceDefaults):
         from scipy import sparse
 
         data, indices, bounds = in_order(*read_lines(self._arrays, columns, reading))
+        if self._all_cells:
+            return data, indices, np.diff(bounds)
         shape = (self._arrays.n_cells, len(columns))
         chosen = sparse.csc_matrix((data, indices, bounds), shape=shape)[self._rows]
         chosen.sort_indices()
@@ -83,6 +86,11 @@ class SelectedCsc(SourceDefaults):
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
         return self._arrays.identity()
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`.base.Source.select`."""
+        chosen = SelectedCsc(self._source, self._rows[cells], self.columns[genes])
+        return Selection(chosen, None)
 
     def canonical(self) -> SelectedCsc:
         """Return self: columns are put in order as they are read."""

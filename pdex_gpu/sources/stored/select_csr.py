@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...utils.parallel import Map
-from ..base import Reading, Source
+from ..base import Reading, Selection, Source
+from ..order import ascending
 from ..rechunk.blocks import MARGIN, choose_columns, index_dtype_for
 from ..rechunk.source import RowsSource
 
@@ -70,7 +71,7 @@ class SelectedRows:
     blocks = None
 
     def __init__(self, source: StoredCsr, lines: np.ndarray, columns: np.ndarray | None) -> None:
-        self._arrays = source.arrays
+        self._source, self._arrays = source, source.arrays
         arrays = self._arrays
         self._lines, self._columns = lines, columns
         self.n_cells = len(lines)
@@ -123,6 +124,14 @@ class SelectedRows:
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
         return self._arrays.identity()
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection:
+        """See :meth:`.base.Source.select`."""
+        rows, order = ascending(cells)
+        columns = self._columns
+        if not np.array_equal(genes, np.arange(self.n_genes)):
+            columns = genes if columns is None else columns[genes]
+        return Selection(RowsSource(SelectedRows(self._source, self._lines[rows], columns)), order)
 
     def check_unchanged(self) -> None:
         """See :class:`.source.SourceRows`."""

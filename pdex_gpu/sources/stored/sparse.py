@@ -29,6 +29,7 @@ from ..order import SORTED_AT_ONCE, SORTING_BYTES, ascending, close_gaps, cut_li
 from ..rechunk.blocks import index_dtype_for
 from ..rechunk.source import RowsSource
 from ..rechunk.store import RowStore
+from ..rechunk.whole import OneChunk
 from .base import Origin, StoredArray, unchanged
 from .select_csc import SelectedCsc
 from .select_csr import SelectedRows
@@ -390,18 +391,7 @@ class StoredCsr(_StoredSparse):
                     )
                 else:
                     data, indices = arrays.entries(0, arrays.nnz, reading)
-                yield _OneChunk(CsrChunk(data, indices, starts, stops, 0, self.n_genes))
+                yield OneChunk(CsrChunk(data, indices, starts, stops, 0, self.n_genes))
             else:
                 with RowStore(arrays, edges, budget, reading) as store:
                     yield store
-
-
-class _OneChunk:
-    """All genes as one range, already read."""
-
-    def __init__(self, chunk: CsrChunk) -> None:
-        self._chunk = chunk
-
-    def read(self, k: int) -> CsrChunk:
-        """See :meth:`Reader.read`."""
-        return self._chunk

@@ -1,4 +1,4 @@
-"""Cells and genes selected from a matrix in a file, in any order and with repeats.
+"""Cells and genes selected from a matrix, in any order and with repeats.
 
 A matrix is read in stored order, skipping what is not selected. Then the cells are put in the order
 of the view.
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...errors import UnsupportedDataError
 from ...utils.digest import digest
 from ...utils.parallel import Map
 from ..base import (
@@ -23,8 +24,10 @@ from ..base import (
     Reader,
     Reading,
     RowBlocks,
+    Selection,
     Source,
     SourceDefaults,
+    State,
 )
 
 
@@ -40,8 +43,8 @@ def select(source: Source, rows: np.ndarray, columns: np.ndarray) -> Source:
 
     Raises
     ------
-    TypeError
-        `source` is always read with all of its cells and genes. No input leads here.
+    UnsupportedDataError
+        `source` is always read with all of its cells and genes.
     """
     all_rows = np.array_equal(rows, np.arange(source.n_cells))
     all_columns = np.array_equal(columns, np.arange(source.n_genes))
@@ -49,8 +52,12 @@ def select(source: Source, rows: np.ndarray, columns: np.ndarray) -> Source:
         return source
     found = source.select(rows, columns)
     if found is None:
-        raise TypeError(f"a {source.description} cannot be read in part")
-    return _View(found.source, found.order, digest(rows, columns))
+        raise UnsupportedDataError(
+            f"Cells and genes cannot be selected from a matrix stored as {source.description}: it "
+            "is always read whole. Select them first (adata[cells, genes].copy()), and pass the "
+            "result."
+        )
+    return _view(source, found, digest(rows, columns))
 
 
 def repeat(source: Source, rows: np.ndarray) -> Source:
@@ -63,8 +70,19 @@ def repeat(source: Source, rows: np.ndarray) -> Source:
     columns = np.arange(source.n_genes)
     found = source.select(rows, columns)
     if found is None:
-        return _View(source, rows, digest(rows))
-    return _View(found.source, found.order, digest(rows, columns))
+        return _view(source, Selection(source, rows), digest(rows))
+    return _view(source, found, digest(rows, columns))
+
+
+def _view(source: Source, found: Selection, selection: str) -> _View:
+    """Return a view of what was selected from `source`, which may be a view itself."""
+    inner, order = found.source, found.order
+    if isinstance(inner, _View):
+        order = inner.order if order is None else inner.cells_at(order)
+        inner = inner.inner
+    if isinstance(source, _View):
+        selection = f"{source.selection}, {selection}"
+    return _View(inner, order, selection)
 
 
 def change_stored(source: Source, change: Callable[[Source, np.ndarray | None], Source]) -> Source:
@@ -105,11 +123,11 @@ class _View(SourceDefaults):
         Digest that distinguishes this view from others of the same matrix.
     """
 
-    in_memory = False
     on_device = False
 
     def __init__(self, inner: Source, order: np.ndarray | None, selection: str) -> None:
         self.inner, self.order, self.selection = inner, order, selection
+        self.in_memory = inner.in_memory and order is None
         self.n_cells = inner.n_cells if order is None else len(order)
         self.n_genes, self.dtype = inner.n_genes, inner.dtype
         self.read_whole, self.gene_step = inner.read_whole, inner.gene_step
@@ -136,6 +154,23 @@ class _View(SourceDefaults):
     def rows(self) -> RowBlocks | None:
         """See :meth:`.base.Source.rows`."""
         return self.inner.rows()
+
+    def cells_at(self, rows: np.ndarray) -> np.ndarray:
+        """Return the cell of `inner` in each of some rows of the view."""
+        return rows if self.order is None else self.order[rows]
+
+    def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
+        """See :meth:`.base.Source.select`."""
+        if self.order is None or not np.array_equal(cells, np.arange(self.n_cells)):
+            return self.inner.select(self.cells_at(cells), genes)
+        found = self.inner.select(np.arange(self.inner.n_cells), genes)
+        if found is None or found.order is None:
+            return None if found is None else Selection(found.source, self.order)
+        return Selection(found.source, found.order[self.order])
+
+    def state(self) -> State | None:
+        """See :meth:`.base.Source.state`."""
+        return self.inner.state() if self.order is None else None
 
     def take_apart(self) -> tuple[Source, np.ndarray | None]:
         """See :meth:`.base.Source.take_apart`."""

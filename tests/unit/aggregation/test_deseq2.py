@@ -30,6 +30,7 @@ from pdex_gpu.errors import (
     OptionError,
     UnknownGroupWarning,
 )
+from pdex_gpu.sources.options import DataOptions
 
 # pydeseq2 says so where genes are few or samples differ by chance alone.
 pytestmark = pytest.mark.filterwarnings(
@@ -326,7 +327,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 def model(data: ad.AnnData, groupby: Sequence[str] = GROUPBY, design: str | None = None) -> Model:
     """The model alone: fitting takes long."""
     return make_model(
-        find_samples(data, sorted(groupby), None, (), None), groupby, design, groupby[0]
+        find_samples(data, sorted(groupby), DataOptions(), None), groupby, design, groupby[0]
     )
 
 
@@ -391,7 +392,7 @@ def test_a_covariate(adata: ad.AnnData):
     """A number in an expression is one."""
     data = relabelled(adata, "donor", [3, 5, 8, 13, 21], "int64")
     found = model(data, design="~target_gene + donor + I(donor ** 2)").matrix
-    donors = find_samples(data, sorted(GROUPBY), None, (), None).levels["donor"].astype(float)
+    donors = find_samples(data, sorted(GROUPBY), DataOptions(), None).levels["donor"].astype(float)
     assert found.shape == (20, 6)
     np.testing.assert_array_equal(found.iloc[:, -2:], np.stack([donors, donors**2], axis=1))
 

@@ -22,6 +22,7 @@ from scipy import sparse
 from screens import DTYPES, gene_kinds, make_gene
 
 import pdex_gpu.aggregation.aggregate
+import pdex_gpu.request.screen
 from pdex_gpu import pseudobulk
 from pdex_gpu.errors import (
     ColumnError,
@@ -34,6 +35,7 @@ from pdex_gpu.errors import (
     OptionError,
     UnsupportedDataError,
 )
+from pdex_gpu.sources.options import DataOptions
 
 LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
     "C": np.ascontiguousarray,
@@ -485,25 +487,25 @@ def test_data_of_another_kind():
 
 
 def test_a_matrix_on_a_device(monkeypatch: pytest.MonkeyPatch):
-    opened = pdex_gpu.aggregation.aggregate.open_dataset
+    opened = pdex_gpu.request.screen.open_dataset
 
     def on_device(*arguments: Any) -> Any:
         dataset = opened(*arguments)
         dataset.source.on_device = True  # type: ignore[misc]
         return dataset
 
-    monkeypatch.setattr(pdex_gpu.aggregation.aggregate, "open_dataset", on_device)
+    monkeypatch.setattr(pdex_gpu.request.screen, "open_dataset", on_device)
     with pytest.raises(UnsupportedDataError, match=r"^X is on a CUDA device .* adata\.X\.get\(\)"):
         pseudobulk(make_screen(counts(9, 2)), "donor")
 
 
 def test_a_file_that_changes_between_obs_and_matrix():
     samples = pdex_gpu.aggregation.aggregate.find_samples(
-        make_screen(counts(9, 2)), ["donor"], None, (), None
+        make_screen(counts(9, 2)), ["donor"], DataOptions(), None
     )
     with pytest.raises(FileFormatError, match="has 8 cells, but had 9 when obs was read"):
         pdex_gpu.aggregation.aggregate.aggregate(
-            make_screen(counts(8, 2)), samples, layer=None, allow=(), method="sum", memory=None
+            make_screen(counts(8, 2)), samples, DataOptions(), method="sum", memory=None
         )
 
 

@@ -221,6 +221,8 @@ def test_what_is_not_selected_is_not_read(file, layout):
     if layout != "csr":
         assert bytes_read(select(source, rows, columns[50:60]), [0, 10]) <= every / 15
         assert bytes_read(select(source, rows, columns[[199, 0]]), [0, 2]) <= every / 8
+        some = select(select(source, rows, columns[40:80]), rows, np.arange(10, 20))
+        assert bytes_read(some, [0, 10]) <= every / 15
 
 
 def test_blocks_hold_no_more_than_was_asked_for(file):
