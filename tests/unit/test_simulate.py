@@ -168,7 +168,7 @@ def test_cell_ranger_files_hold_the_screen(tmp_path):
     screen.write_cell_ranger(tmp_path / "outs")
     with h5py.File(tmp_path / "outs" / "filtered_feature_bc_matrix.h5") as file:
         group = file["matrix"]
-        shape = tuple(group["shape"][::-1])
+        shape = tuple(group["shape"][:][::-1].tolist())
         arrays = (group["data"][:], group["indices"][:], group["indptr"][:])
         names = group["features/name"][:].astype(str)
         types = group["features/feature_type"][:].astype(str)
