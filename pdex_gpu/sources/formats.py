@@ -178,6 +178,7 @@ FORMATS = [
            folder="a matrix folder of Cell Ranger", marks=("matrix.mtx", "matrix.mtx.gz")),
     Format("mudata", ".anndata_files.multimodal:MuData"),
     Format("anndata", ".anndata_objects:AnnDataObjects", objects="AnnData objects"),
+    Format("collection", ".stacked.collection:Collections", objects="their collections"),
     Format("stacked", ".stacked.files:StackedFiles"),
 ]  # fmt: skip
 

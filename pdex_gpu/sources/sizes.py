@@ -70,7 +70,8 @@ def claim(n_bytes: int, what: str) -> None:
 
 def give_back(n_bytes: int) -> None:
     """Count bytes that were claimed as free again."""
-    _budget().claimed -= n_bytes
+    budget = _budget()
+    budget.claimed = max(0, budget.claimed - n_bytes)
 
 
 def check_room(n_bytes: int, what: str) -> None:

@@ -66,7 +66,7 @@ def test_every_parameter_is_an_option():
     """Rates are no text, and nothing is shown or written."""
     known = inspect.signature(estimate.estimate).parameters
     params = {param.name for param in make_app().commands["estimate"].params}
-    renamed = {"file": "data", "output": "out", "dask_workers": "workers", "no_timing": "timing"}
+    renamed = {"files": "data", "output": "out", "dask_workers": "workers", "no_timing": "timing"}
     without = {"rates", "client", "force", "restart", "progress", "test_options"}
     assert set(known) - without <= {renamed.get(name, name) for name in params}
 

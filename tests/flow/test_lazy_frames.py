@@ -156,6 +156,23 @@ def test_rank_genes_groups(how, tmp_path):
     pd.testing.assert_frame_equal(found["pts"], want["pts"], check_names=False)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", LAZY[1:])
+def test_what_is_chosen_and_normalised(how, tmp_path):
+    adata, plain = read_lazily(how, tmp_path), screen()
+    for options in (
+        {"normalize": 1e4},
+        {"normalize": "median", "metric": "t-test", "gene_chunk_size": 2, "memory": 1},
+        {"cells": "batch=x", "genes": "kept", "normalize": 1e4},
+        {"cells": "batch=x", "genes": ["gene3", "gene0"]},
+        {"cells": "batch=y", "groupby": None, "guides": "frame", "comparison": "rest"},
+        {"cells": "batch=y", "groupby": None, "guides": "sparse", "comparison": "rest"},
+    ):
+        found, want = run(adata, **options), run(plain, **options)
+        assert found.features.tolist() == want.features.tolist()
+        assert_same_bits(found, want)
+
+
 @pytest.mark.parametrize("how", LAZY[1:])
 def test_views(how, tmp_path):
     adata = read_lazily(how, tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -34,20 +36,34 @@ def unchanged_rows(rows: RowBlocks) -> Iterator[None]:
 
 def read_whole(rows: RowBlocks, reading: Reading) -> CsrChunk:
     """Read all rows into one chunk; their number of entries is exact, or more if some repeat."""
-    data = np.empty(rows.nnz, rows.dtype)  # filled by block
-    indices = np.empty(rows.nnz, rows.index_dtype)
+    whole = CsrChunk(  # filled block by block
+        np.empty(rows.nnz, rows.dtype),
+        np.empty(rows.nnz, rows.index_dtype),
+        np.empty(rows.n_cells, np.int64),
+        np.empty(rows.n_cells, np.int64),
+        0,
+        rows.n_genes,
+    )
     parts = rows.cut(max(1, min(_BLOCK, rows.nnz // (4 * reading.n_threads) + 1)))
-    starts = np.empty(rows.n_cells, np.int64)
-    stops = np.empty(rows.n_cells, np.int64)
-
-    at = 0
-    step = 2 * reading.n_threads  # so that few blocks wait to be copied
+    at, step = 0, 2 * reading.n_threads  # so that few blocks wait to be copied
     for first in range(0, len(parts), step):
         some = parts[first : first + step]
-        found = reading.parallel_map(lambda part: rows.block(part, reading), some)
-        for part, (values, genes, bounds) in zip(some, found, strict=True):
-            data[at : at + len(values)] = values
-            indices[at : at + len(values)] = genes
-            starts[part], stops[part] = at + bounds[:-1], at + bounds[1:]
-            at += len(values)
-    return CsrChunk(data[:at], indices[:at], starts, stops, 0, rows.n_genes)
+        found = list(reading.parallel_map(lambda part: rows.block(part, reading), some))
+        ends = at + np.cumsum([len(values) for values, _, _ in found])
+        copies = [
+            partial(_copy, whole, *one) for one in zip(some, ends.tolist(), found, strict=True)
+        ]
+        for _ in reading.parallel_map(lambda copy: copy(), copies):
+            pass
+        at = int(ends[-1])
+    return replace(whole, data=whole.data[:at], indices=whole.indices[:at])
+
+
+def _copy(
+    whole: CsrChunk, rows: slice, end: int, block: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    """Copy a block of rows to its place, where its entries end at `end`."""
+    values, genes, bounds = block
+    start = end - len(values)
+    whole.data[start:end], whole.indices[start:end] = values, genes
+    whole.starts[rows], whole.stops[rows] = start + bounds[:-1], start + bounds[1:]

@@ -17,8 +17,10 @@ _KINDS = {bool: "True or False", int: "numbers", float: "numbers", str: "text"}
 Matrix = tuple[Any, Sequence[object] | None]
 
 
-def stack_labels(name: str, files: Sequence[str], labels: Sequence[Labels]) -> Labels:
-    """Return the labels of all cells; categories are in order of appearance.
+def stack_labels(
+    name: str, files: Sequence[str], labels: Sequence[Labels], frame: str = "obs"
+) -> Labels:
+    """Return the labels of all cells, or genes; categories are in order of appearance.
 
     Whole numbers become floats if some file has floats, as pandas does where a value is missing.
 
@@ -27,7 +29,7 @@ def stack_labels(name: str, files: Sequence[str], labels: Sequence[Labels]) -> L
     LabelError
         Files hold labels of different types, such as 1 and "1".
     """
-    _check_kinds(name, files, labels)
+    _check_kinds(name, files, labels, frame)
     floats = any(isinstance(x, float) for one in labels for x in one.categories.tolist())
     table: dict[Any, int] = {}
     codes = []
@@ -40,7 +42,51 @@ def stack_labels(name: str, files: Sequence[str], labels: Sequence[Labels]) -> L
     return Labels(np.concatenate(codes), object_array(table))
 
 
-def _check_kinds(name: str, files: Sequence[str], labels: Sequence[Labels]) -> None:
+def join_labels(
+    name: str,
+    files: Sequence[str],
+    labels: Sequence[Labels],
+    places: Sequence[np.ndarray],
+    n_all: int,
+    n_genes: int,
+) -> Labels:
+    """Return the labels of joined genes, of which all files must give the same.
+
+    Parameters
+    ----------
+    name : str
+        Of the column of var.
+    files, labels
+        As for :func:`stack_labels`; labels are those of the genes of each file.
+    places : sequence of numpy.ndarray
+        The position of each gene of each file among all `n_all` of them.
+    n_all, n_genes : int
+        The joined genes are the first `n_genes`.
+
+    Raises
+    ------
+    DataError
+        Files have different labels for the same gene.
+    """
+    every = stack_labels(name, files, labels, "var")
+    unknown = -2
+    codes = np.full(n_all, unknown, np.int64)
+    first = 0
+    for file, place in zip(files, places, strict=True):
+        mine = every.codes[first : first + len(place)]
+        first += len(place)
+        differs = (codes[place] != mine) & (codes[place] != unknown) & (place < n_genes)
+        if differs.any():
+            raise DataError(
+                f"Column {name!r} of var is not the same in all files: {int(differs.sum()):,} of "
+                f"{len(place):,} genes of {file} have other values than in the files before it. "
+                "Write the same column in all of them, or pass a list of names."
+            )
+        codes[place] = mine
+    return Labels(codes[:n_genes], every.categories)
+
+
+def _check_kinds(name: str, files: Sequence[str], labels: Sequence[Labels], frame: str) -> None:
     seen: dict[str, tuple[str, object]] = {}
     for file, one in zip(files, labels, strict=True):
         for label in one.categories.tolist():
@@ -52,8 +98,8 @@ def _check_kinds(name: str, files: Sequence[str], labels: Sequence[Labels]) -> N
             f"{kind} in {file} (such as {shown(label)})" for kind, (file, label) in seen.items()
         )
         raise LabelError(
-            f"Column {name!r} of obs holds {told}. Write it in one type in all files, for instance "
-            f"with adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)."
+            f"Column {name!r} of {frame} holds {told}. Write it in one type in all files, for "
+            f"instance with adata.{frame}[{name!r}] = adata.{frame}[{name!r}].astype(str)."
         )
 
 

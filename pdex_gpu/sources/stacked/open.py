@@ -1,4 +1,4 @@
-"""Opening of several files as one dataset."""
+"""Opening of several files, or other data, as one dataset."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ..dataset import Dataset
 from ..formats import code_for, supported
 from ..sizes import BYTES_PER_TEXT, give_back
 from .agreement import check_agreement
-from .genes import JoinedGenes, join_genes
+from .genes import join_genes
 from .guides import stack_guides
-from .labels import Matrix, stack_labels, stack_matrices
+from .labels import Matrix, join_labels, stack_labels, stack_matrices
 from .rows import Part
 from .source import StackedSource
 
@@ -37,12 +37,14 @@ _SHOWN = 3  # files that a description names
 
 
 @dataclass(frozen=True)
-class _File:
-    """An open file.
+class File:
+    """An open file, or other data that are one of several.
 
     Attributes
     ----------
-    name, path : str
+    name : str
+    path : str
+        What messages call it.
     dataset : Dataset
     """
 
@@ -53,7 +55,7 @@ class _File:
     @contextmanager
     def told(self) -> Iterator[None]:
         """Name the file in errors that do not."""
-        with _naming(self.path):
+        with naming(self.path):
             yield
 
 
@@ -79,14 +81,15 @@ def open_files(paths: Mapping[str, str], groupby: str | None, choice: MatrixChoi
     own = None if groupby is not None and groupby == choice.batch else groupby
     with ExitStack() as stack:
         files = [_open(name, path, own, choice, stack) for name, path in paths.items()]
-        one = files[0].dataset if len(files) == 1 else _stacked(files, choice)
+        one = files[0].dataset if len(files) == 1 else _joined(files, choice)
         dataset = one if choice.batch is None else _with_batch(one, files, groupby, choice.batch)
         dataset.close = stack.pop_all().close
         return dataset
 
 
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
+def naming(path: str) -> Iterator[None]:
+    """Name what was read in errors that do not."""
     try:
         yield
     except PdexGpuError as error:
@@ -97,25 +100,43 @@ def _naming(path: str) -> Iterator[None]:
 
 def _open(
     name: str, path: str, groupby: str | None, choice: MatrixChoice, stack: ExitStack
-) -> _File:
-    with _naming(path):
+) -> File:
+    with naming(path):
         code = code_for(path)
         if code is None:  # only if no format is registered for paths
             raise UnsupportedDataError(f"Cannot read a {kind(path)}. Supported: {supported()}.")
         dataset = code.open(path, groupby, replace(choice, batch=None))
         stack.callback(dataset.close)
-        return _File(name, path, dataset)
+        return File(name, path, dataset)
 
 
-def _stacked(files: list[_File], choice: MatrixChoice) -> Dataset:
-    """Return the dataset of several files; it does not close them."""
+def _joined(files: list[File], choice: MatrixChoice) -> Dataset:
+    """Return the dataset of several files, and free the names of their own genes."""
+    claimed = sum(
+        BYTES_PER_TEXT + len(name) for file in files for name in file.dataset.genes.tolist()
+    )
+    dataset = stacked(files, choice)
+    assert dataset.all_genes is not None  # those of all files
+    _tell_left_out(len(dataset.all_genes), len(dataset.genes), len(files))
+    for file in files:
+        file.dataset.genes = dataset.all_genes
+    give_back(claimed)
+    if logger.isEnabledFor(logging.INFO):
+        _tell_repeated(dataset)
+    return dataset
+
+
+def stacked(files: list[File], choice: MatrixChoice) -> Dataset:
+    """Return the dataset of several others; it does not close them.
+
+    Raises
+    ------
+    DataError
+        Genes cannot be joined, or data are on different scales.
+    """
     paths = [file.path for file in files]
     datasets = [file.dataset for file in files]
     genes = join_genes(paths, [dataset.genes for dataset in datasets], choice.join)
-    _tell_left_out(genes, len(files))
-    for dataset in datasets:
-        give_back(sum(BYTES_PER_TEXT + len(name) for name in dataset.genes.tolist()))
-        dataset.genes = genes.names  # those of the file are not needed any more
     sources = [dataset.source for dataset in datasets]
     check_agreement(paths, sources, choice.what)
     parts = [
@@ -126,7 +147,7 @@ def _stacked(files: list[_File], choice: MatrixChoice) -> Dataset:
     labels = [dataset.labels for dataset in datasets]
     ends = np.cumsum([source.n_cells for source in sources])
 
-    def of_cell(row: int) -> tuple[_File, int]:
+    def of_cell(row: int) -> tuple[File, int]:
         i = int(np.searchsorted(ends, row, side="right"))
         return files[i], row - (int(ends[i - 1]) if i else 0)
 
@@ -137,6 +158,10 @@ def _stacked(files: list[_File], choice: MatrixChoice) -> Dataset:
     def column(name: str) -> Labels:
         return stack_labels(name, paths, _each(files, lambda dataset: dataset.column(name)))
 
+    def var_column(name: str) -> Labels:
+        found = _each(files, lambda dataset: dataset.var_column(name))
+        return join_labels(name, paths, found, genes.places, len(genes.names), genes.n_genes)
+
     def matrix(name: str) -> Matrix:
         found = _each(files, lambda dataset: dataset.matrix(name))
         return stack_matrices(name, paths, [source.n_cells for source in sources], found)
@@ -145,13 +170,14 @@ def _stacked(files: list[_File], choice: MatrixChoice) -> Dataset:
         first, *others = (dataset.matrices() for dataset in datasets)
         return [name for name in first if all(name in names for names in others)]
 
-    dataset = Dataset(
+    return Dataset(
         source=StackedSource(parts, genes.n_genes, len(genes.names), dtype),
         labels=stack_labels("of the groups", paths, labels),
         genes=genes.names[: genes.n_genes],
         cell_name=cell_name,
         description=f"{len(files):,} files ({listing(paths, limit=_SHOWN)}), {choice.what}",
         column=column,
+        var_column=var_column,
         matrix=matrix,
         matrices=matrices,
         all_genes=genes.names,
@@ -161,12 +187,9 @@ def _stacked(files: list[_File], choice: MatrixChoice) -> Dataset:
             [source.n_cells for source in sources],
         ),
     )
-    if logger.isEnabledFor(logging.INFO):
-        _tell_repeated(dataset)
-    return dataset
 
 
-def _each(files: list[_File], get: Callable[[Dataset], Any]) -> list[Any]:
+def _each(files: list[File], get: Callable[[Dataset], Any]) -> list[Any]:
     found = []
     for file in files:
         with file.told():
@@ -174,8 +197,7 @@ def _each(files: list[_File], get: Callable[[Dataset], Any]) -> list[Any]:
     return found
 
 
-def _tell_left_out(genes: JoinedGenes, n_files: int) -> None:
-    n_all, n = len(genes.names), genes.n_genes
+def _tell_left_out(n_all: int, n: int, n_files: int) -> None:
     if n < n_all:
         logger.info(
             "%d of %d genes are in all %d files; the others are left out (join='outer' keeps them)",
@@ -194,7 +216,7 @@ def _tell_repeated(dataset: Dataset) -> None:
         )  # fmt: skip
 
 
-def _with_batch(dataset: Dataset, files: list[_File], groupby: str | None, batch: str) -> Dataset:
+def _with_batch(dataset: Dataset, files: list[File], groupby: str | None, batch: str) -> Dataset:
     """Return a dataset with the name of each cell's file as a further column."""
     for file in files:
         if _has_column(file.dataset, batch):

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -23,22 +23,27 @@ def is_pattern(data: Any) -> bool:
         return False
     try:
         path = os.fspath(data)
-        return isinstance(path, str) and not is_url(path) and glob.has_magic(_pattern(path))
-    except (OSError, ValueError, TypeError, AttributeError):  # no path at all
+        if not isinstance(path, str) or not glob.has_magic(path) or is_url(path):
+            return False
+        return any(glob.has_magic(part) and not exists for part, exists in _parts(path))
+    except Exception:  # raised by the object itself, or no path at all
         return False
 
 
-def _pattern(path: str) -> str:
-    """Return the pattern that a path is; what exists as it is spelt stands for itself.
+def _parts(path: str) -> Iterator[tuple[str, bool]]:
+    """Yield the folders, separators and file of a path, and whether each exists as it is spelt.
 
     A path may go on inside a file: ``"screen[1].h5mu/mod/rna"``.
     """
-    found, literal = "", ""
+    begun = ""
     for part in re.split(f"({re.escape(os.sep)})", path):
-        literal += part
-        is_file = glob.has_magic(part) and os.path.lexists(literal)
-        found += glob.escape(part) if is_file else part
-    return found
+        begun += part
+        yield part, glob.has_magic(part) and os.path.lexists(begun)
+
+
+def _pattern(path: str) -> str:
+    """Return a path as a pattern in which what exists as it is spelt stands for itself."""
+    return "".join(glob.escape(part) if exists else part for part, exists in _parts(path))
 
 
 def named_paths(data: Any) -> dict[str, str]:
@@ -81,7 +86,8 @@ def named_paths(data: Any) -> dict[str, str]:
 
 
 def _expanded(item: Any, where: str) -> list[str]:
-    return matches(os.fspath(item)) if is_pattern(item) else [_path(item, where)]
+    path = _path(item, where)
+    return matches(path) if is_pattern(path) else [path]
 
 
 def _path(item: Any, where: str) -> str:

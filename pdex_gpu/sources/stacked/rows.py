@@ -156,9 +156,13 @@ class _MemoryRows:
         """See :meth:`.base.RowBlocks.block`."""
         if isinstance(self._chunk, CsrChunk):
             starts, stops = self._chunk.starts[rows], self._chunk.stops[rows]
-            part = slice(int(starts[0]), int(stops[-1]))  # rows lie one after the other
-            bounds = np.concatenate([starts, stops[-1:]]) - part.start
-            return self._chunk.data[part].copy(), self._chunk.indices[part].copy(), bounds
+            bounds = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+            first = starts - bounds[:-1]
+            if (first == first[0]).all():  # rows lie one after the other
+                part = slice(int(starts[0]), int(stops[-1]))
+                return self._chunk.data[part].copy(), self._chunk.indices[part].copy(), bounds
+            where = np.arange(bounds[-1]) + np.repeat(first, np.diff(bounds))
+            return self._chunk.data[where], self._chunk.indices[where], bounds
         values = self._chunk.values[rows]  # type: ignore[union-attr]
         stored = values != 0  # NaN counts as stored
         bounds = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])

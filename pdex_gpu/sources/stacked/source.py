@@ -56,7 +56,7 @@ class StackedSource(SourceDefaults):
         columns = [one for one in found if one is not None]
         self._columns = columns if len(columns) == len(parts) else None
         kinds = list(dict.fromkeys(part.source.description for part in parts))
-        self.description = f"{len(parts):,} files stacked: {', '.join(kinds)}"
+        self.description = f"{len(parts):,} matrices stacked: {', '.join(kinds)}"
         self.read_whole = self._columns is None
         self.costly_to_cut = self.read_whole
         self.gene_step = 1

@@ -100,6 +100,9 @@ OTHER: dict[str, Any] = {
     "layer": "counts",
     "raw": True,
     "modality": "rna",
+    "join": "outer",
+    "batch": "plate",
+    "cells": "kept",
     "normalize": 1e4,
     "log1p": False,
     "totals": "total",
@@ -125,8 +128,10 @@ ALONG: dict[str, Any] = {
     "totals": {"normalize": 1e4},
     "multiplicity": {"min_umis": 3},
 }
-#: These choose cells: the labels and names of the design tell them apart.
-BY_LABELS = {"groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets"}
+#: These choose cells and genes: labels and names tell them apart.
+BY_LABELS = {
+    "groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets", "genes",
+}  # fmt: skip
 
 
 def identity(**changes: Any) -> dict[str, Any]:
