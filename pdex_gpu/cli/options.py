@@ -141,9 +141,7 @@ def _of_library(taken: Mapping[str, Field[Any]], given: Mapping[str, Any]) -> di
 
 Screen = Annotated[
     list[str],  # paths, or URLs, which Path would corrupt
-    typer.Argument(
-        metavar="FILE...", help=f"the screen: {short_names()}; one or several"
-    ),
+    typer.Argument(metavar="FILE...", help=f"the screen: {short_names()}; one or several"),
 ]
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet results file written by `run`")

@@ -102,7 +102,6 @@ OTHER: dict[str, Any] = {
     "modality": "rna",
     "join": "outer",
     "batch": "plate",
-    "genes": ("g1",),
     "cells": "kept",
     "normalize": 1e4,
     "log1p": False,
@@ -130,7 +129,7 @@ ALONG: dict[str, Any] = {
     "multiplicity": {"min_umis": 3},
 }
 #: These choose cells: the labels and names of the design tell them apart.
-BY_LABELS = {"groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets"}
+BY_LABELS = {"groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets", "genes"}
 
 
 def identity(**changes: Any) -> dict[str, Any]:
