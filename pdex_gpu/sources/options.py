@@ -35,10 +35,10 @@ class DataOptions:
     raw: bool = option(False, "use adata.raw, with its genes, instead of X", "flag")
     modality: str | None = option(None, "use this modality of a MuData")
     genes: str | os.PathLike[str] | Sequence[str] | None = option(
-        None, "test these: boolean column of var, or a file"
+        None, "test these: boolean column of var, or a file", metavar="COL|FILE"
     )
     cells: str | None = option(
-        None, "keep these: boolean column, or COLUMN=VALUE", metavar="COLUMN"
+        None, "keep these: boolean column of obs, or COL=VALUE", metavar="COL"
     )
     normalize: float | str | None = option(
         None, "raw counts: scale cells to this sum, or median", "number or name", "SUM"
