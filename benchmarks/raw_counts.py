@@ -48,6 +48,10 @@ class RawCountsRecord(Record):
 
     targets: ClassVar[dict[str, Target]] = {target.figure: target for target in _TARGETS}
 
+    def __init__(self, parameters: dict[str, Any], *, full_size: bool) -> None:
+        super().__init__(parameters, full_size=full_size)
+        self.peers: dict[str, dict[str, str]] = {}  # versions
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -126,7 +130,7 @@ def scanpy(record: RawCountsRecord, settings: Settings) -> None:
     if "scanpy" not in peers.tools:
         record.note("scanpy is not installed: left out")
         return
-    record.content["versions"]["scanpy"] = peers.tools["scanpy"]
+    record.peers = {"scanpy": {"scanpy": peers.tools["scanpy"]}}
     raw, _ = stored.one_screen(settings.sizes)
     given = {"path": str(raw), "threads": settings.threads}
     found = turns(settings.rounds, {
@@ -166,7 +170,7 @@ def cell_ranger(record: RawCountsRecord, settings: Settings) -> None:
         return time.perf_counter() - started
 
     times = turns(settings.rounds, {"cell_ranger": seconds})
-    record.task("cell_ranger", {"seconds": summary(times["cell_ranger"])})
+    record.task("cell_ranger", {"seconds": {k: summary(v) for k, v in times.items()}})
     record.figure("cell_ranger", summary(times["cell_ranger"])["median"])
 
 
@@ -225,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         except subprocess.CalledProcessError as error:
             record.error(name, f"{error}\n{error.stderr[-2000:]}")
     names = ("numpy", "scipy", "numba", "h5py")
-    record.finish({"pdex_gpu": {name: metadata.version(name) for name in names}})
+    record.finish({"pdex_gpu": {name: metadata.version(name) for name in names}, **record.peers})
     suffix = "-quick" if args.quick else ""
     name = f"raw_counts-{date.today().isoformat()}{suffix}.json"
     record.write(args.record or HERE / "results" / name)
