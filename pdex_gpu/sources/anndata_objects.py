@@ -76,7 +76,7 @@ def _from_anndata(adata: Any, groupby: str | None, choice: MatrixChoice) -> Data
         cell_names=lambda: names_of(adata.obs),
         description=f"AnnData {where}, {choice.what}",
         column=lambda name: obs_labels(adata, name),
-        var_column=lambda name: frame_labels(adata.var, "var", name),
+        var_column=lambda name: frame_labels(var, "var", name),
         matrix=lambda name: obsm_matrix(adata, name),
         matrices=lambda: others,
         var=lambda: frame_in_memory(var),

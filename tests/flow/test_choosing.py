@@ -323,6 +323,23 @@ def test_other_calls(tmp_path: Path) -> None:
         call(adata, GROUPBY, normalize=None)
 
 
+def test_the_genes_of_raw(tmp_path: Path) -> None:
+    """Their var is not that of adata."""
+    adata = adata_in_memory()
+    expected = run(adata, genes="chosen", normalize=1e4, cells="kept")
+    adata.raw = adata
+    less = adata[:, 3:].copy()
+    less.var["chosen"] = True
+    less.X = less.X * 0
+    less.write_h5ad(tmp_path / "raw.h5ad")
+    backed = ad.read_h5ad(tmp_path / "raw.h5ad", backed="r")
+    for data in (less, tmp_path / "raw.h5ad", backed, backed[np.arange(adata.n_obs)]):
+        found = run(data, raw=True, genes="chosen", normalize=1e4, cells="kept")
+        assert found.features.tolist() == expected.features.tolist()
+        assert_same_bits(found, expected)
+    backed.file.close()
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = annotated(STORAGE["h5ad csr"](counts(), tmp_path))
     names = tmp_path / "genes.txt"

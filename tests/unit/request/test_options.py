@@ -129,9 +129,7 @@ ALONG: dict[str, Any] = {
     "multiplicity": {"min_umis": 3},
 }
 #: These choose cells and genes: labels and names tell them apart.
-BY_LABELS = {
-    "groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets", "genes",
-}  # fmt: skip
+BY_LABELS = {"groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets", "genes"}
 
 
 def identity(**changes: Any) -> dict[str, Any]:
