@@ -61,7 +61,9 @@ def of_calls(outs: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("form", [HDF5, FOLDER])
 @pytest.mark.parametrize("how", ["guide_calls", "min_umis"])
 @pytest.mark.parametrize(
-    "more", [{}, pytest.param({"gene_chunk_size": 7}, marks=pytest.mark.thorough)], ids=["", "ranges"]
+    "more",
+    [{}, pytest.param({"gene_chunk_size": 7}, marks=pytest.mark.thorough)],
+    ids=["", "ranges"],
 )
 def test_the_same_bits_as_from_an_anndata(form, how, more, outs, labelled):
     options = of_calls(outs) if how == "guide_calls" else {
