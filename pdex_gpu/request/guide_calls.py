@@ -132,7 +132,10 @@ def _check_matched(barcodes: np.ndarray, names: np.ndarray, rows: np.ndarray, pa
 
 
 def _suffix_hint(missing: np.ndarray, names: np.ndarray) -> str:
-    """Say how many barcodes would be found if a suffix such as ``-1`` were written alike."""
+    """Say how many barcodes would be found if a suffix such as ``-1`` were written alike.
+
+    The text is empty if these are not the most.
+    """
     barcodes = missing.tolist()
     plain = {_SUFFIX.sub("", name): name for name in names.tolist()}
     whole = set(names.tolist())
@@ -158,7 +161,7 @@ def _suffix_hint(missing: np.ndarray, names: np.ndarray) -> str:
             best = len(found)
             suffixed = plain[change(found[0])] if among is plain else found[0]
             words = text.format(suffixed[len(without(suffixed)) :])
-    if not best:
+    if 2 * best <= len(barcodes):  # a few may be alike by chance
         return ""
     return f"Without its suffix, {best:,} more would be found, the usual cause. {words}"
 

@@ -60,7 +60,11 @@ def of_calls(outs: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", [HDF5, FOLDER])
 @pytest.mark.parametrize("how", ["guide_calls", "min_umis"])
-@pytest.mark.parametrize("more", [{}, {"gene_chunk_size": 7}], ids=["", "ranges"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, pytest.param({"gene_chunk_size": 7}, marks=pytest.mark.thorough)],
+    ids=["", "ranges"],
+)
 def test_the_same_bits_as_from_an_anndata(form, how, more, outs, labelled):
     options = of_calls(outs) if how == "guide_calls" else {
         "min_umis": 4, "guide_targets": str(outs / "feature_reference.csv"),
@@ -83,7 +87,9 @@ def test_guides_are_groups_without_their_targets(outs, labelled):
     assert_same_bits(found, run(labelled, "guide", reference=reference))
 
 
-@pytest.mark.parametrize("comparison", ["rest", "reference"])
+@pytest.mark.parametrize(
+    "comparison", ["rest", pytest.param("reference", marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize("form", [HDF5, FOLDER])
 def test_cells_with_several_guides_count_for_each(form, comparison, outs, screen):
     found = run(outs / form, **of_calls(outs), multiplicity="high", comparison=comparison)

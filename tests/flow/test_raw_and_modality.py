@@ -64,7 +64,9 @@ def quietly(write: Any, *args: Any) -> None:
         write(*args)
 
 
-@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+@pytest.mark.parametrize(
+    "kind", ["csr", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("csc", "dense"))]
+)
 def test_raw_has_its_own_genes(kind, tmp_path):
     adata, want = with_raw(kind), run(whole())
     found = run(adata, raw=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 
@@ -109,15 +108,10 @@ def unique_names(names: Sequence[str] | np.ndarray) -> np.ndarray:
     return found
 
 
-def no_column(place: str, name: str) -> NoReturn:
-    """Raise ColumnError: Cell Ranger's files have no columns of cells."""
+def labels_in(place: str, name: str) -> Labels:
+    """Raise ColumnError: Cell Ranger's files have no columns of cells; see `Dataset.column`."""
     raise ColumnError(
         f"{place} has the barcodes of its cells, but no columns such as {name!r}. Group cells by "
         "their guides with guide_calls= or min_umis= (--guide-calls, --min-umis) in place of "
         "groupby=, or pass an h5ad file with the column in obs."
     )
-
-
-def labels_in(place: str, name: str) -> Labels:
-    """Raise ColumnError; the type is that of :attr:`.Dataset.column`."""
-    no_column(place, name)

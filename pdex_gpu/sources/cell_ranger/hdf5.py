@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -187,8 +187,7 @@ def _matrix(root: StoredGroup, name: str, choice: MatrixChoice) -> tuple[_Matrix
     group = root[genome]
     assert isinstance(group, StoredGroup)  # see _genomes
     features = _genes(group, f"{genome} of {name}", name)
-    chosen = MatrixChoice(choice.layer, choice.raw, None, choice.allow)
-    return _open(group, genome, features, name, choice.allow), chosen
+    return _open(group, genome, features, name, choice.allow), replace(choice, modality=None)
 
 
 def _features(group: StoredGroup, place: str, name: str) -> Features:
@@ -196,7 +195,7 @@ def _features(group: StoredGroup, place: str, name: str) -> Features:
     if not isinstance(node, StoredGroup):
         return _genes(group, place, name)
     place = f"features of {place}"
-    ids = _texts(node, "id", place)
+    ids = _texts(node, "id", place, may_lack=True)
     names = _texts(node, "name", place, may_lack=True)
     ids = names if ids is None else ids
     if ids is None:
@@ -232,7 +231,7 @@ def _texts(
     """Read a vector of text; None if there is none and it may lack."""
     node = group.get(part)
     if node is None:
-        if may_lack or part == "id":
+        if may_lack:
             return None
         raise _lacks(part, place)
     found = None

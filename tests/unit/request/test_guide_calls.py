@@ -185,6 +185,12 @@ def test_some_barcodes_are_no_cells(tmp_path):
         labelled(data(names), **files(tmp_path))
 
 
+def test_a_few_barcodes_may_be_alike_by_chance(tmp_path):
+    calls = CALLS + "CELL0-2,1,a_1,9\nOTHER-2,1,a_1,9\nMORE-2,1,a_1,9\n"
+    with left_out(1, 1), pytest.warns(MissingLabelWarning, match=r"'MORE-2', are not used\.$"):
+        labelled(data(), **files(tmp_path, calls))
+
+
 def test_names_of_cells_that_repeat(tmp_path):
     says = "1 cells have the same name as others, so guide_calls= cannot tell"
     with pytest.raises(DataError, match=says):
