@@ -141,9 +141,7 @@ def _of_library(taken: Mapping[str, Field[Any]], given: Mapping[str, Any]) -> di
 
 Screen = Annotated[
     list[str],  # paths, or URLs, which Path would corrupt
-    typer.Argument(
-        metavar="FILE...", help=f"input screen, in one file or several: {short_names()}"
-    ),
+    typer.Argument(metavar="FILES", help=f"input screen, one file or several: {short_names()}"),
 ]
 Results = Annotated[
     Path, typer.Argument(metavar="RESULTS", help="a .parquet results file written by `run`")

@@ -129,7 +129,7 @@ def test_every_keyword_of_the_library_is_an_option():
     names = [param.name for param in params]
     assert len(names) == len(set(names))
     assert set(all_names()) - {"out", "progress"} <= set(names)
-    own = {"file", "output", "quiet", "verbose", "json", "debug"}
+    own = {"files", "output", "quiet", "verbose", "json", "debug"}
     assert set(names) - own - set(all_names()) == {"welch", *TEST_OPTIONS}
     assert not any(param.default for param in params if param.name not in own)
 

@@ -27,7 +27,7 @@ from ..sizes import BYTES_PER_TEXT, give_back
 from .agreement import check_agreement
 from .genes import JoinedGenes, join_genes
 from .labels import Matrix, stack_labels, stack_matrices
-from .rows import Part
+from .part import Part
 from .source import StackedSource
 
 logger = logging.getLogger("pdex_gpu")
