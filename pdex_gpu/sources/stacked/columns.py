@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalError, Reader, Reading, Source
 from ..rechunk.blocks import index_dtype_for
-from .rows import Part
+from .part import Part
 from .turned import columns_of
 
 

@@ -28,7 +28,7 @@ from .agreement import check_agreement
 from .genes import join_genes
 from .guides import stack_guides
 from .labels import Matrix, join_labels, stack_labels, stack_matrices
-from .rows import Part
+from .part import Part
 from .source import StackedSource
 
 logger = logging.getLogger("pdex_gpu")

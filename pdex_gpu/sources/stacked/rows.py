@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,30 +10,9 @@ import numpy as np
 from ..base import CsrChunk, Reading, RowBlocks, Source
 from ..order import in_order
 from ..rechunk.blocks import MARGIN, index_dtype_for
+from .density import Densities
+from .part import Part
 from .turned import TurnedRows
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several matrices.
-
-    Attributes
-    ----------
-    name : str
-    source : Source
-    place : numpy.ndarray, shape (n_genes,), int64
-        Position of each gene in the joined matrix; -1 if it is left out. Positions from the
-        matrix's number of genes on are left out, too.
-    """
-
-    name: str
-    source: Source
-    place: np.ndarray
-
-    def kept(self, n_genes: int) -> np.ndarray:
-        """Return whether each gene is in a matrix of the first `n_genes` joined genes."""
-        found: np.ndarray = (self.place >= 0) & (self.place < n_genes)
-        return found
 
 
 def rows_of(source: Source) -> RowBlocks | None:
@@ -55,10 +33,20 @@ class StackedRows:
     dtype : numpy.dtype
     sorts : bool
         Whether each row is put in order, and repeated indices are summed.
+    densities : Densities
+        Of `parts`.
     """
 
-    def __init__(self, parts: Sequence[Part], n_genes: int, dtype: np.dtype, sorts: bool) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        n_genes: int,
+        dtype: np.dtype,
+        sorts: bool,
+        densities: Densities,
+    ) -> None:
         self._parts = [_PartRows(part, n_genes, dtype, sorts) for part in parts]
+        self._densities = densities
         self._ends = np.cumsum([part.source.n_cells for part in parts])
         self.n_cells, self.n_genes, self.dtype = int(self._ends[-1]), n_genes, dtype
         self.index_dtype = index_dtype_for(n_genes)
@@ -68,7 +56,10 @@ class StackedRows:
 
     @cached_property
     def _about(self) -> int:
-        return sum(part.nnz for part in self._parts)
+        if all(part.whole for part in self._parts):
+            return sum(part.rows.nnz for part in self._parts)
+        found = self._densities.of_parts(map)
+        return sum(part.nnz(own) for part, own in zip(self._parts, found, strict=True))
 
     @property
     def nnz(self) -> int:
@@ -105,7 +96,7 @@ class _PartRows:
         self.rows: RowBlocks = rows_of(part.source) or TurnedRows(part.source)
         self._dtype, self._index_dtype = dtype, index_dtype_for(n_genes)
         kept = part.kept(n_genes)
-        self._source, self._kept = part.source, None if kept.all() else kept
+        self._kept = None if kept.all() else kept
         moved = part.place[kept]
         self._in_order = not sorts and bool((np.diff(moved) > 0).all())
         same = self._kept is None and np.array_equal(moved, np.arange(len(moved)))
@@ -114,13 +105,15 @@ class _PartRows:
         self.exact = self.rows.exact and self._kept is None
 
     @property
-    def nnz(self) -> int:
+    def whole(self) -> bool:
+        """Return whether it keeps all genes."""
+        return self._kept is None
+
+    def nnz(self, density: np.ndarray) -> int:
+        """Return the entries of the genes that are kept, given those of all genes."""
         if self._kept is None:
             return self.rows.nnz
-        density = self._source.density(map)
-        share = self._kept.mean() if density is None else (
-            density[self._kept].sum() / max(1.0, density.sum())
-        )  # fmt: skip
+        share = density[self._kept].sum() / max(1.0, density.sum())
         return min(self.rows.nnz, int(MARGIN * share * self.rows.nnz) + 1)
 
     def block(self, rows: slice, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,7 +16,9 @@ from ..rechunk.blocks import index_dtype_for
 from ..rechunk.store import RowStore
 from ..rechunk.whole import OneChunk, read_whole, unchanged_rows
 from .columns import columns_in_order, open_columns
-from .rows import Part, StackedRows
+from .density import Densities
+from .part import Part
+from .rows import StackedRows
 
 
 class StackedSource(SourceDefaults):
@@ -34,6 +36,8 @@ class StackedSource(SourceDefaults):
     dtype : numpy.dtype
     sorts : bool
         See :class:`.base.Source`.
+    densities : Densities, optional
+        Of `parts`, if something is known already.
     """
 
     in_memory = False
@@ -46,9 +50,11 @@ class StackedSource(SourceDefaults):
         n_all_genes: int,
         dtype: np.dtype,
         sorts: bool = False,
+        densities: Densities | None = None,
     ) -> None:
         self.parts, self.n_genes, self._n_all = parts, n_genes, n_all_genes
         self.dtype, self.sorts = dtype, sorts
+        self._densities = Densities(parts, n_all_genes) if densities is None else densities
         self.n_cells = sum(part.source.n_cells for part in parts)
         self.n_bytes = sum(part.source.n_bytes for part in parts)
         self.reopens = all(part.source.reopens for part in parts)
@@ -82,7 +88,7 @@ class StackedSource(SourceDefaults):
     def _rows(self) -> StackedRows | None:
         if self._columns is not None:
             return None
-        return StackedRows(self.parts, self.n_genes, self.dtype, self.sorts)
+        return StackedRows(self.parts, self.n_genes, self.dtype, self.sorts, self._densities)
 
     @property
     def nnz(self) -> int:
@@ -100,14 +106,7 @@ class StackedSource(SourceDefaults):
             return None
         if self._rows is not None and self._rows.counted is not None:
             return self._rows.counted.astype(np.float64)
-        total = np.zeros(self.n_genes)
-        for part in self.parts:
-            found = part.source.density(parallel_map)
-            if found is None:  # all are stored
-                found = np.full(part.source.n_genes, float(part.source.n_cells))
-            kept = part.kept(self.n_genes)
-            total[part.place[kept]] += found[kept]
-        return total
+        return self._densities.joined(self.n_genes, parallel_map)
 
     def identity(self) -> dict[str, int | str]:
         """See :meth:`.base.Source.identity`: that of each matrix, under its name."""
@@ -132,7 +131,8 @@ class StackedSource(SourceDefaults):
         """See :meth:`.base.Source.all_genes`."""
         if self.n_genes == self._n_all:
             return self
-        return StackedSource(self.parts, self._n_all, self._n_all, self.dtype, self.sorts)
+        n_all = self._n_all
+        return StackedSource(self.parts, n_all, n_all, self.dtype, self.sorts, self._densities)
 
     def select(self, cells: np.ndarray, genes: np.ndarray) -> Selection | None:
         """See :meth:`.base.Source.select`; genes may not repeat."""
