@@ -63,6 +63,8 @@ def pseudobulk(
     groupby: str | Iterable[str],
     *,
     layer: str | None = None,
+    raw: bool = False,
+    modality: str | None = None,
     genes: str | os.PathLike[str] | Sequence[str] | None = None,
     cells: str | None = None,
     allow: str | Collection[str] = (),
@@ -81,6 +83,9 @@ def pseudobulk(
         Columns of obs. Cells that lack a label in any of them are left out.
     layer : str, optional
         Layer to use instead of X.
+    raw : bool
+    modality : str, optional
+        Matrix to use, as in :func:`pdex_gpu.differential_expression`.
     genes : list of str, str or os.PathLike, optional
     cells : str, optional
         Genes and cells to aggregate, as in :func:`pdex_gpu.differential_expression`.
@@ -129,17 +134,19 @@ def pseudobulk(
             f"groupby has the column {N_CELLS!r}, which is also the number of cells in the result. "
             "Rename the column of obs."
         )
-    options = DataOptions(layer=layer, genes=genes, cells=cells, allow=allow)
+    options = DataOptions(
+        layer=layer, raw=raw, modality=modality, genes=genes, cells=cells, allow=allow
+    )
     samples = find_samples(data, columns, options, memory)
     found = aggregate(data, samples, options, method=method, memory=memory)
     levels = {writable(name): writable_labels(of_name) for name, of_name in samples.levels.items()}
     samples = replace(samples, levels=levels)
     if method == "sum" and found.minimum < 0.0:
-        what = "X" if layer is None else f"Layer {layer!r}"
+        what = options.choice.title
         warn(
             f"{what} has negative values, down to {found.minimum:.6g}: they are not counts, so "
-            "their sums are not counts either. Pass counts in X or with layer=, or use "
-            f"method='mean'. {elsewhere(found.matrices)}",
+            "their sums are not counts either. Pass counts in X or with layer= or raw=, or "
+            f"use method='mean'. {elsewhere(found.matrices)}",
             ScaleWarning,
         )
 
@@ -332,8 +339,7 @@ def aggregate(
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
         source = dataset.source
-        layer, what = options.layer, options.choice.what
-        place = "X" if layer is None else f"layers[{layer!r}]"
+        what, place = options.choice.what, options.choice.place
         if source.on_device:
             raise UnsupportedDataError(
                 f"{what} is on a CUDA device ({source.description}), but pseudobulk runs in host "

@@ -63,6 +63,8 @@ def pseudobulk_dex(
     as_polars: bool = False,
     *,
     layer: str | None = None,
+    raw: bool = False,
+    modality: str | None = None,
     allow: str | Collection[str] = (),
     memory: str | float | int | None = None,
 ) -> pandas.DataFrame | polars.DataFrame:
@@ -100,6 +102,9 @@ def pseudobulk_dex(
         Return a polars frame. Needs the extra ``polars``.
     layer : str, optional
         Layer to use instead of X.
+    raw : bool
+    modality : str, optional
+        Matrix to use, as in :func:`pdex_gpu.differential_expression`.
     allow : {"external", "unwritten"} or list of these
         As in :func:`pdex_gpu.differential_expression`.
     memory : str, int or float, optional
@@ -159,7 +164,7 @@ def pseudobulk_dex(
     inference = _import("pydeseq2.default_inference", "pseudobulk")
     _import("formulaic_contrasts", "pseudobulk")
     pl = _import("polars", "polars") if as_polars else None
-    options = DataOptions(layer=layer, allow=allow)
+    options = DataOptions(layer=layer, raw=raw, modality=modality, allow=allow)
     samples = find_samples(adata, sorted(columns), options, memory)
     reference, targets = _targets(samples, test_col, reference, groups)
     model = make_model(samples, columns, design, test_col)
@@ -257,12 +262,13 @@ def _check_counts(found: Aggregated, samples: Samples, method: str) -> None:
             raise DataError(
                 f"DESeq2 needs counts, but the {method} of sample {samples.names[k]!r} is {kind} "
                 f"in gene {str(found.genes[wrong[0]])!r}: {value:.6g}. {advice} counts; layer= "
-                "selects the layer that holds them."
+                "or raw= selects the matrix that holds them."
             )
     if found.minimum < 0.0:  # a cell can be negative although its sample is not
         raise DataError(
             f"DESeq2 needs counts, but some cell has a negative value: {found.minimum:.6g}. Pass "
-            f"raw counts; layer= selects the layer that holds them. {elsewhere(found.matrices)}"
+            f"raw counts; layer= or raw= selects the matrix that holds them. "
+            f"{elsewhere(found.matrices)}"
         )
 
 

@@ -19,8 +19,7 @@ from ..utils.options import description, keywords
 from . import parsers
 from .kinds import completer, kind_of
 
-COMPARE, TEST, ROWS, RUN, OUTPUT, SHOW = (
-    "Compare",
+TEST, ROWS, RUN, OUTPUT, SHOW = (
     "Test",
     "Columns, correction, filters",
     "Where to run",

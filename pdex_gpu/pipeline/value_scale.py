@@ -83,8 +83,7 @@ def doubt(scale: ValueScale, settings: Settings, matrices: Sequence[str]) -> Sca
     """
     if settings.data.normalize is not None:
         return None
-    what = settings.data.choice.what
-    what = what[0].upper() + what[1:]
+    what = settings.data.choice.title
     largest, limit = f"{scale.summary.maximum:,.6g}", f"{LARGEST_LOG1P:g}"
     if scale.negative:
         unfiltered = (

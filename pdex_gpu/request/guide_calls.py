@@ -64,7 +64,7 @@ def _counts(dataset: Dataset, options: ComparisonOptions) -> GuideCounts:
     """Return the guides of each cell: those of the table, or those that the data count."""
     if options.guide_calls is not None:
         return _of_table(dataset, options)
-    counts = None if dataset.guide_counts is None else dataset.guide_counts()
+    counts = dataset.guide_counts and dataset.guide_counts()
     if counts is None or not len(counts.ids):
         raise DataError(
             f"min_umis={options.min_umis} calls guides by their UMIs, but {dataset.description} "
@@ -106,8 +106,9 @@ def _check_unique(names: np.ndarray, rows: np.ndarray) -> None:
     if n > len(wanted):
         raise DataError(
             f"{n - len(wanted):,} cells have the same name as others, so guide_calls= cannot tell "
-            "whose guides are whose. Make the names of the cells unique, in the data and in the "
-            "table: barcodes of different runs are often equal."
+            "whose guides are whose: barcodes of different runs are often equal. Make the names "
+            "of the cells unique, in the data and in the table, or call guides by their UMIs in "
+            "the files of Cell Ranger with min_umis= in its place."
         )
 
 

@@ -45,6 +45,11 @@ class MatrixChoice:
         return "X" if self.layer is None else f"layer {self.layer!r}"
 
     @property
+    def title(self) -> str:
+        """Return the name of the matrix at the start of a sentence: ``"Layer 'counts'"``."""
+        return self.what[0].upper() + self.what[1:]
+
+    @property
     def place(self) -> str:
         """Return where an AnnData object has the matrix: ``"layers['counts']"``."""
         if self.raw:

@@ -76,7 +76,7 @@ class Dataset:
     scaling : Scaling, optional
         How the counts of `source` are normalised, if they are.
     guide_counts : callable, optional
-        Reads the UMIs of the guides that the data themselves count.
+        Reads the UMIs of the guides that the data themselves count; None if they count none.
     ready : bool
         Whether the options of a call that choose cells and genes, and normalise, were applied.
     """
@@ -98,7 +98,7 @@ class Dataset:
     var: Callable[[], Any] = field(default=lambda: None)
     all_genes: np.ndarray | None = None
     scaling: Scaling | None = None
-    guide_counts: Callable[[], GuideCounts] | None = None
+    guide_counts: Callable[[], GuideCounts | None] | None = None
     ready: bool = False
 
     def all_cell_names(self) -> np.ndarray:

@@ -27,9 +27,9 @@ MEDIAN = "median"
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The matrix of the data to read; see :func:`pdex_gpu.differential_expression`."""
+    """The files, matrix, cells and genes to read; see :func:`pdex_gpu.differential_expression`."""
 
-    TITLE: ClassVar = "Compare"
+    TITLE: ClassVar = "Data"
 
     layer: str | None = option(None, "use this layer instead of X")
     raw: bool = option(False, "use adata.raw, with its genes, instead of X", "flag")
@@ -41,16 +41,20 @@ class DataOptions:
         None, "keep these: boolean column of obs, or COL=VALUE", metavar="COL"
     )
     normalize: float | str | None = option(
-        None, "scale counts to this sum per cell, 'median'", "number or name", "SUM"
+        None, "raw counts: scale cells to this sum, or median", "number or name", "SUM"
     )
-    log1p: bool | None = option(None, "take log1p of normalised counts (yes)", "yes or no")
-    totals: str | None = option(None, "column of obs with each cell's total")
+    log1p: bool | None = option(
+        None, "take log1p of normalised counts [yes]", "yes or no", "YES|NO"
+    )
+    totals: str | None = option(None, "obs column with the total of each cell", "text", "COL")
     allow: str | Collection[str] = option(
         (), f"accept data not in the file: {', '.join(NAMES)}", "choices", choices=lambda: NAMES
     )
-
     join: str = option(
-        JOINS[0], "genes in all of several files, or in any", "choice", choices=lambda: JOINS
+        JOINS[0],
+        "genes of several files: inner (all), outer (any)",
+        "choice",
+        choices=lambda: JOINS,
     )
     batch: str | None = option(None, "new obs column: the file of each cell", "text", "COL")
 

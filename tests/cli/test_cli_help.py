@@ -75,7 +75,7 @@ def test_one_line_an_option(command: str, capsys, monkeypatch):
     text = shown([command], capsys, monkeypatch)
     inside = [line for line in text.splitlines() if line.startswith("│")]
     assert len(inside) == sum(not p.hidden for p in make_app().commands[command].params) + 1
-    assert all(re.match(r"│ (-|[A-Z]+ )", line) for line in inside)
+    assert all(re.match(r"│ (-|[A-Z]+(\.\.\.)? )", line) for line in inside)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
@@ -129,7 +129,7 @@ def test_every_keyword_of_the_library_is_an_option():
     names = [param.name for param in params]
     assert len(names) == len(set(names))
     assert set(all_names()) - {"out", "progress"} <= set(names)
-    own = {"file", "output", "quiet", "verbose", "json", "debug"}
+    own = {"files", "output", "quiet", "verbose", "json", "debug"}
     assert set(names) - own - set(all_names()) == {"welch", *TEST_OPTIONS}
     assert not any(param.default for param in params if param.name not in own)
 

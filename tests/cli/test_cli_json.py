@@ -157,7 +157,7 @@ def test_calibrate(screen: Path, tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("argv", "code", "name", "says"),
     [
-        (["run"], Exit.USAGE, "UsageError", "Missing argument 'FILE'"),
+        (["run"], Exit.USAGE, "UsageError", "Missing argument 'FILE...'"),
         (["run", "--nonsense"], Exit.USAGE, "UsageError", "--nonsense"),
         (["nonsense"], Exit.USAGE, "UsageError", "'nonsense'"),
         (["run", "x.h5ad", "-o", "de.csv"], Exit.USAGE, "OptionError", "--groupby"),

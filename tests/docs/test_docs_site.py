@@ -139,8 +139,9 @@ def _local(page: str, link: str) -> tuple[str, str]:
 def test_there_are_the_pages(pages):
     wanted = [
         "index", "quickstart", "from_raw_data", "install", "docker", "backends", "numbers",
-        "comparisons", "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
-        "performance", "scaling", "records", "benchmarking", "troubleshooting", "architecture",
+        "comparisons", "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy",
+        "moving/illico", "performance", "scaling", "records", "benchmarking", "troubleshooting",
+        "architecture",
         "kernels", "reading", "contributing", "changes", "api/index", "genindex", "search",
     ]  # fmt: skip
     assert {f"{name}.html" for name in wanted} <= set(pages)

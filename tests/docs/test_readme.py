@@ -19,6 +19,8 @@ pytestmark = pytest.mark.skipif(not README.exists(), reason="not run from a chec
 CANNOT_RUN = {
     "tcp://scheduler:8786": "needs a cluster",
     "backends --compile": "needs a CUDA device",
+    "plates/*.h5ad": "needs a screen in several files",
+    "filtered_feature_bc_matrix.h5 ": "needs Cell Ranger's output",
 }
 
 #: Programs that do less here.

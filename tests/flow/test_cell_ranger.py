@@ -9,6 +9,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from dask_clusters import cluster
@@ -180,3 +181,45 @@ def test_calibrate_and_estimate_know_guide_calls(outs, labelled):
     assert found.total.n_tests == want.total.n_tests
     with pytest.warns(MissingLabelWarning, match=LEFT_OUT):
         assert estimate(outs / HDF5, **given).n_comparisons == N_TARGETS
+
+
+def test_several_runs_are_one_screen(tmp_path):
+    """Of the same barcodes, and with other genes, guides and targets."""
+    files, parts, targets = [], [], []
+    for seed in (3, 4):
+        sample = simulate_screen(200, 20, 3, seed=seed, annotated=True)
+        sample.write_cell_ranger(tmp_path / str(seed))
+        files.append(tmp_path / str(seed) / HDF5)
+        targets += (tmp_path / str(seed) / "feature_reference.csv").read_text().splitlines()
+        assert sample.guides is not None
+        adata = sample.to_anndata()[sample.guides.sum(axis=1) == 1].copy()
+        adata.obs_names = [f"{seed}-{i}" for i in range(len(adata))]
+        del adata.obsm
+        parts.append(adata)
+    whole = ad.concat(parts)
+    reference = tmp_path / "reference.csv"
+    reference.write_text("\n".join(dict.fromkeys(targets)))
+    folder = files[1].with_suffix("")
+    for data in (files, [files[0], folder], {"one": files[0], "other": folder}):
+        with pytest.warns(MissingLabelWarning, match=r"of 400 cells are left out: 0 have no guide"):
+            found = run(data, min_umis=4, guide_targets=reference)
+        assert_same_bits(found, run(whole, GROUPBY))
+    with pytest.raises(DataError, match=r"200 cells have the same name .*min_umis= in its place"):
+        run(files, guide_calls=files[0].parent / CALLS)
+
+
+def test_some_genes_of_cell_ranger(outs, labelled):
+    genes = list(labelled.var_names[3:20:4])
+    for form in (HDF5, FOLDER):
+        with pytest.warns(MissingLabelWarning, match=LEFT_OUT):
+            found = run(outs / form, **of_calls(outs), genes=genes)
+        assert_same_bits(found, run(labelled, GROUPBY, genes=genes))
+
+
+def test_some_cells_with_guide_calls(outs, screen, labelled):
+    """A table has the barcodes of all cells, so that none counts as missing from the data."""
+    adata = screen.to_anndata()
+    adata.obs_names = pd.read_csv(outs / CALLS)["cell_barcode"].to_numpy()
+    with pytest.warns(MissingLabelWarning, match=LEFT_OUT):
+        found = run(adata, **of_calls(outs), cells="batch=batch1")
+    assert_same_bits(found, run(labelled, GROUPBY, cells="batch=batch1"))

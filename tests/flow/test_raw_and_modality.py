@@ -15,9 +15,15 @@ from dask_clusters import cluster
 from scipy import sparse
 from stored_screens import assert_same_bits
 
-from pdex_gpu import calibrate, differential_expression, estimate
+from pdex_gpu import calibrate, differential_expression, estimate, pseudobulk
 from pdex_gpu.cli import main
-from pdex_gpu.errors import DataError, LayerError, MissingLabelWarning, OptionError
+from pdex_gpu.errors import (
+    DataError,
+    LayerError,
+    MissingLabelWarning,
+    OptionError,
+    ScaleWarning,
+)
 
 N_CELLS = 60
 GENES = [f"gene{j}" for j in range(6)]
@@ -269,3 +275,24 @@ def test_a_modality_by_the_command_line_and_on_workers(tmp_path):
         found = run(path, "shared", modality="protein", engine="dask", client=client)
     assert_same_bits(found, run(path, "shared", modality="protein"))
     assert estimate(path, "g", modality="rna", reference="ctrl", backend="cpu").n_genes == 6
+
+
+# --- pseudobulk -----------------------------------------------------------------------------------
+
+
+def test_samples_of_raw_and_of_a_modality(tmp_path):
+    want = pseudobulk(whole(), "g")
+    found = pseudobulk(with_raw(), "g", raw=True)
+    np.testing.assert_array_equal(found.X, want.X)
+    assert found.var_names.tolist() == GENES
+    obs, parts = modalities()
+    for data in (MuData(obs, **parts), written(tmp_path / "x.h5mu", obs, parts)):
+        found = pseudobulk(data, "g", modality="rna")
+        np.testing.assert_array_equal(found.X, pseudobulk(parts["rna"], "g").X)
+
+
+def test_raw_that_is_negative_is_named():
+    adata = with_raw()
+    adata.raw.X.data[:] *= -1.0
+    with pytest.warns(ScaleWarning, match=r"^Raw\.X has negative values.*layer= or raw="):
+        pseudobulk(adata, "g", raw=True)

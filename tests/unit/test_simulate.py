@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
+from scipy.io import mmread
 
 from pdex_gpu.simulate import GROUPBY, REFERENCE, simulate_screen
 
@@ -156,3 +161,38 @@ def test_file_holds_the_screen(tmp_path: Path):
 def test_impossible_sizes(size: tuple[int, int, int], says: str):
     with pytest.raises(ValueError, match=says):
         simulate_screen(*size)
+
+
+def test_cell_ranger_files_hold_the_screen(tmp_path):
+    screen = simulate_screen(120, 30, 3, seed=7, annotated=True)
+    screen.write_cell_ranger(tmp_path / "outs")
+    with h5py.File(tmp_path / "outs" / "filtered_feature_bc_matrix.h5") as file:
+        group = file["matrix"]
+        shape = tuple(group["shape"][:][::-1].tolist())
+        arrays = (group["data"][:], group["indices"][:], group["indptr"][:])
+        names = group["features/name"][:].astype(str)
+        types = group["features/feature_type"][:].astype(str)
+        barcodes = group["barcodes"][:].astype(str)
+    genes = types == "Gene Expression"
+    matrix = sparse.csr_matrix(arrays, shape=shape).toarray()
+    np.testing.assert_array_equal(matrix[:, genes], screen.counts.toarray())
+    assert names[genes].tolist() == screen.genes.tolist()
+    assert len(set(barcodes)) == 120
+    assert all(len(name) == 18 and name.endswith("-1") for name in barcodes)
+    folder = tmp_path / "outs" / "filtered_feature_bc_matrix"
+    np.testing.assert_array_equal(mmread(folder / "matrix.mtx.gz").toarray().T, matrix)
+    assert gzip.decompress((folder / "barcodes.tsv.gz").read_bytes()).split() == [
+        name.encode() for name in barcodes
+    ]
+    assert screen.guides is not None
+    calls = pd.read_csv(tmp_path / "outs/crispr_analysis/protospacer_calls_per_cell.csv")
+    assert calls["cell_barcode"].tolist() == barcodes.tolist()
+    targets = pd.read_csv(tmp_path / "outs/feature_reference.csv").set_index("id")
+    for row, called in enumerate(calls["feature_call"]):
+        found = {targets.loc[guide, "target_gene_name"] for guide in called.split("|")}
+        carried = screen.guides[row]
+        controls = {"Non-Targeting"} if carried[0] else set()
+        assert found == controls | set(screen.perturbations[carried[1:]].tolist())
+        assert screen.obs["guide"][row] in called.split("|")
+    with pytest.raises(ValueError, match="annotated=True"):
+        simulate_screen(120, 30, 3).write_cell_ranger(tmp_path)

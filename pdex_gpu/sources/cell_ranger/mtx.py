@@ -1,13 +1,10 @@
 """Matrix Market files of features x cells, read once from front to back, in pieces of text.
 
-The text cannot be read by ranges, so the entries end up in memory, by cells. Each piece is parsed
-by scipy, as a small file of its own.
+The text cannot be read by ranges, so the entries end up in memory, by cells.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +22,6 @@ _LONGEST_LINE = 1 << 16
 _AT_ONCE, _BUFFER = 1 << 24, 1 << 20  # bytes of text: parsed and read at a time
 _SHORTEST = 4  # bytes of an entry, such as "1 1\n"
 _MOST_PACKED = 1100  # bytes that gzip makes of one, at most about 1030
-_LINES_BEFORE = 2  # the entries of a piece, as the parser gets it
-_FRACTION = (b".", b"e", b"E")
 
 
 @dataclass(frozen=True)
@@ -100,8 +95,6 @@ def read_entries(path: Path) -> Entries:
             for text in _pieces(stream):
                 rows, columns, values = _parse(text, header, path, n_read)
                 n_read += len(values)
-                if n_read > header.n_entries:
-                    raise _miscounted(path, header, "more")
                 place.add(rows, columns, values)
     except FileFormatError as error:
         if header is not None and isinstance(error.__cause__, EOFError):
@@ -189,35 +182,52 @@ def _parse(
     text: bytes, header: Header, path: Path, n_before: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return features, cells and values of the entries in a piece of text."""
-    from scipy.io import mmread
+    from . import kernels
 
-    if b"\r" in text or b"\n\n" in text:
-        text = b"".join(line + b"\n" for line in text.splitlines() if line.strip())
-    n = text.count(b"\n")
-    if header.field == "integer" and any(letter in text for letter in _FRACTION):
-        # scipy would cut the fraction off.
+    raw = np.frombuffer(text, np.uint8)
+    n = min(text.count(b"\n") + text.count(b"\r"), header.n_entries - n_before)
+    rows, columns = np.empty(n, np.int32), np.empty(n, np.int32)  # filled by parse
+    values, ends = np.empty(n, np.int64), np.empty(n if header.field == "real" else 0, np.int64)
+    form = {"pattern": kernels.NOTHING, "integer": kernels.WHOLE_NUMBER}
+    n, fault = kernels.parse(
+        raw, form.get(header.field, kernels.ANY_NUMBER), header.n_features, header.n_cells, rows,
+        columns, values, ends,
+    )  # fmt: skip
+    if fault == kernels.MORE:
+        raise _miscounted(path, header, "more")
+    if fault == kernels.FRACTION:
         raise DataError(
-            f"{WHAT} {shown(str(path))} declares whole numbers, but has fractions among entries "
-            f"{n_before + 1:,} to {n_before + n:,}. Write it again with the field real."
+            f"{WHAT} {shown(str(path))} declares whole numbers, but entry {n_before + n + 1:,} has "
+            "a fraction or an exponent. Write it again with the field real."
         )
-    shape = f"{header.n_features} {header.n_cells} {n}"
-    start = f"%%MatrixMarket matrix coordinate {header.field} general\n{shape}\n"
-    try:
-        found = mmread(io.BytesIO(start.encode() + text))
-    except (ValueError, OverflowError) as error:
-        raise FileFormatError(
-            f"{WHAT} {shown(str(path))} is malformed: {_place(str(error), n_before)} Copy or "
-            "download it again."
-        ) from error
-    return found.row, found.col, found.data
+    if fault == kernels.OUT_OF_RANGE:
+        what = f"is outside its {header.n_features:,} features x {header.n_cells:,} cells"
+        raise _malformed(path, n_before + n, what)
+    if fault == kernels.TOO_LARGE:
+        raise _malformed(path, n_before + n, "has a number beyond 64 bits")
+    if fault != kernels.FINE:
+        raise _malformed(path, n_before + n, _no_entry(header))
+    rows, columns, values = rows[:n], columns[:n], values[:n]
+    if header.field != "real":
+        return rows, columns, values
+    numbers = np.empty(n)  # filled here
+    for i, (a, b) in enumerate(zip(values.tolist(), ends[:n].tolist(), strict=True)):
+        try:
+            numbers[i] = float(text[a:b])
+        except ValueError as error:
+            raise _malformed(path, n_before + i, _no_entry(header)) from error
+    return rows, columns, numbers
 
 
-def _place(error: str, n_before: int) -> str:
-    """Return what the parser says, with the number of the entry in place of that of the line."""
-    found = re.match(r"Line (\d+): (.*)", error)
-    if found is None:
-        return error
-    return f"entry {n_before + int(found[1]) - _LINES_BEFORE:,}: {found[2].rstrip('.')}."
+def _no_entry(header: Header) -> str:
+    return "does not hold a feature, a cell" + ("" if header.field == "pattern" else ", a number")
+
+
+def _malformed(path: Path, n_before: int, what: str) -> FileFormatError:
+    return FileFormatError(
+        f"{WHAT} {shown(str(path))} is malformed: entry {n_before + 1:,} {what}. Copy or download "
+        "it again."
+    )
 
 
 def _miscounted(path: Path, header: Header, found: str) -> FileFormatError:

@@ -26,6 +26,7 @@ from ..formats import code_for, supported
 from ..sizes import BYTES_PER_TEXT, give_back
 from .agreement import check_agreement
 from .genes import join_genes
+from .guides import stack_guides
 from .labels import Matrix, join_labels, stack_labels, stack_matrices
 from .rows import Part
 from .source import StackedSource
@@ -181,6 +182,10 @@ def stacked(files: list[File], choice: MatrixChoice) -> Dataset:
         matrices=matrices,
         all_genes=genes.names,
         cell_names=lambda: np.concatenate(_each(files, lambda dataset: dataset.all_cell_names())),
+        guide_counts=lambda: stack_guides(
+            _each(files, lambda dataset: dataset.guide_counts and dataset.guide_counts()),
+            [source.n_cells for source in sources],
+        ),
     )
 
 

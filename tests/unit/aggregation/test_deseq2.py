@@ -167,7 +167,7 @@ def test_signature_is_that_of_pdex():
         ("aggr_method", "sum"),
         ("as_polars", False),
     ]
-    assert set(parameters) - set(positional) == {"layer", "allow", "memory"}
+    assert set(parameters) - set(positional) == {"layer", "raw", "modality", "allow", "memory"}
 
 
 def test_polars(adata: ad.AnnData):

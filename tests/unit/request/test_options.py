@@ -128,7 +128,7 @@ ALONG: dict[str, Any] = {
     "totals": {"normalize": 1e4},
     "multiplicity": {"min_umis": 3},
 }
-#: These choose cells: the labels and names of the design tell them apart.
+#: These choose cells and genes: labels and names tell them apart.
 BY_LABELS = {"groupby", "reference", "groups", "pairs", "guide_calls", "guide_targets", "genes"}
 
 
