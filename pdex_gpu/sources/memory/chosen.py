@@ -175,22 +175,19 @@ class _SomeCells:
 
 def _rows_of_columns(chunk: CscChunk, cells: np.ndarray, what: str, reading: Reading) -> CscChunk:
     """Return some rows of columns; their order within a column stays."""
-    row = np.full(chunk.n_cells, -1, np.int32 if chunk.n_cells < 1 << 31 else np.int64)
-    row[cells] = np.arange(len(cells))
+    from scipy import sparse
 
     def take(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         a, b = part
         first, last = int(chunk.indptr[a]), int(chunk.indptr[b])
         indices = chunk.indices[first:last]
         check_indices(indices, chunk.indptr, chunk.n_cells, what, "column", first)
-        rows = row[indices]
-        kept = rows >= 0
-        before = np.concatenate([[0], np.cumsum(kept)])
-        lengths = np.diff(before[chunk.indptr[a : b + 1] - first])
-        return chunk.data[first:last][kept], rows[kept], lengths
+        arrays = chunk.data[first:last], indices, chunk.indptr[a : b + 1] - first
+        found = sparse.csc_matrix(arrays, shape=(chunk.n_cells, b - a))[cells]
+        return found.data, found.indices, np.diff(found.indptr)
 
-    parts = _cut(chunk.indptr)
-    found = [*reading.parallel_map(take, parts), (chunk.data[:0], row[:0], np.zeros(0, np.int64))]
+    empty = chunk.data[:0], np.zeros(0, np.int32), np.zeros(0, np.int64)
+    found = [*reading.parallel_map(take, _cut(chunk.indptr)), empty]
     data, rows, lengths = (np.concatenate(some) for some in zip(*found, strict=True))
     return CscChunk(data, rows, _bounds(lengths), len(cells), chunk.gene_start)
 
