@@ -97,6 +97,8 @@ OTHER: dict[str, Any] = {
     "min_cells": 2,
     "layer": "counts",
     "allow": ("unwritten",),
+    "join": "outer",
+    "batch": "plate",
     "metric": "t-test",
     "test_options": {"continuity": False},
     "columns": ("auroc",),
