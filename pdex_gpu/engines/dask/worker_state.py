@@ -188,12 +188,18 @@ def check_versions(wanted: Mapping[str, str]) -> None:
         )
 
 
+def _told(path: SharedPath | None) -> str:
+    """Return where the data are, for messages."""
+    paths = paths_in(path)
+    return paths[0] if len(paths) == 1 else listing(paths, limit=3)
+
+
 def _check_same(work: Work, source: Source) -> None:
     found = dict(source.identity())
     differing = [name for name, value in (work.identity or {}).items() if found.get(name) != value]
     if differing:
         raise FileFormatError(
-            f"{listing(paths_in(work.path), limit=3)} is not the same for a Dask worker on "
+            f"{_told(work.path)} is not the same for a Dask worker on "
             f"{platform.node()} as for the client: {', '.join(differing)} differ. Pass a path that "
             "leads to the same file everywhere."
         )
