@@ -480,8 +480,8 @@ def test_result_larger_than_the_budget():
 
 
 def test_data_of_another_kind():
-    with pytest.raises(UnsupportedDataError, match="Cannot read a dict"):
-        pseudobulk({}, "a")  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedDataError, match="Cannot read a set"):
+        pseudobulk(set(), "a")  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="no_such"):
         pseudobulk("no_such.h5ad", "a")
 
