@@ -107,8 +107,6 @@ OTHER: dict[str, Any] = {
     "log1p": False,
     "totals": "total",
     "allow": ("unwritten",),
-    "join": "outer",
-    "batch": "plate",
     "metric": "t-test",
     "test_options": {"continuity": False},
     "columns": ("auroc",),
