@@ -234,9 +234,17 @@ class PackedChunk(Protocol):
 
 
 class KernelSet(Protocol):
-    """Arithmetic on packed chunks; stateless and safe to call from several threads."""
+    """Arithmetic on packed chunks; stateless and safe to call from several threads.
+
+    Attributes
+    ----------
+    name : str
+    scales_rows : bool
+        Whether `pack` takes CSR chunks with a :class:`.sources.base.RowScale`.
+    """
 
     name: str
+    scales_rows: bool
 
     def packed_bytes(self, n_cells: int, n_entries: float, dtype: np.dtype) -> float:
         """Return an upper bound on the bytes of a packed gene.

@@ -74,6 +74,7 @@ def _job(call: Call, source: Source, plan: Plan, sink: Sink, tracker: Tracker) -
         wanted=frozenset(plan.todo),
         work=plan.work,
         most_entries=plan.most_entries,
+        unscaled=call.executor.kernels.scales_rows,
     )
     return Job(
         call.design,

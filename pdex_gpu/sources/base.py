@@ -39,6 +39,25 @@ class DenseChunk:
 
 
 @dataclass(frozen=True)
+class RowScale:
+    """What the values of each row of counts become: ``log1p(target * (count / divisor))``.
+
+    The formula is that of :func:`.normalized.kernels.scaled`.
+
+    Attributes
+    ----------
+    divisors : numpy.ndarray, shape (n_cells,), float64
+    target : float
+    form : int
+        See :mod:`.normalized.kernels`.
+    """
+
+    divisors: np.ndarray
+    target: float
+    form: int
+
+
+@dataclass(frozen=True)
 class CsrChunk:
     """Genes ``[gene_start, gene_start + n_genes)`` of a row-major sparse matrix.
 
@@ -52,6 +71,9 @@ class CsrChunk:
         Gene of each entry, counted from the first gene of the whole matrix.
     starts, stops : numpy.ndarray, shape (n_cells,), int64
     gene_start, n_genes : int
+    scale : RowScale, optional
+        `data` are counts, and this makes float64 values of them. Only if the reader asked for such
+        chunks: see :attr:`Reading.unscaled`.
     """
 
     data: np.ndarray
@@ -60,6 +82,7 @@ class CsrChunk:
     stops: np.ndarray
     gene_start: int
     n_genes: int
+    scale: RowScale | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +168,8 @@ class Reading:
         Most entries that the plan has room for in a range of several genes.
     lazy : bool
         Whether a chunk may hold :class:`.lazy.LazyEntries`, read while being copied to a device.
+    unscaled : bool
+        Whether a CSR chunk may hold counts and a :class:`RowScale`, applied while being packed.
     """
 
     parallel_map: Map = map
@@ -155,6 +180,7 @@ class Reading:
     work: int = 1 << 27
     most_entries: float | None = None
     lazy: bool = False
+    unscaled: bool = False
 
 
 class UnevenError(PdexGpuError):

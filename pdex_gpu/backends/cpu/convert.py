@@ -11,6 +11,7 @@ from numba.extending import overload
 from ...utils.float_bits import bits_of_float, float_of_bits
 from ...utils.value_summary import ValueSummary
 from ..contract import LOG1P_EPSILON
+from .jit import jit
 
 # Flags for what was seen, as bits of the return value.
 UNFIT = 1  # a value that the packed dtype cannot hold, or NaN or infinity
@@ -45,6 +46,17 @@ def merged(parts: Iterable[tuple[int, float, float]]) -> Seen:
     for some, low, high in parts:
         flags, minimum, maximum = flags | some, min(minimum, low), max(maximum, high)
     return Seen(flags, minimum, maximum)
+
+
+@jit
+def flags_of(value):
+    """Return the flags of a float64."""
+    flags = UNFIT if value - value != 0 else 0
+    if value == 0:
+        flags |= ZERO
+    if value - np.trunc(value) > _EPSILON:
+        flags |= FRACTIONAL
+    return flags
 
 
 def convert(source: np.ndarray, out: np.ndarray) -> tuple[int, float, float]:

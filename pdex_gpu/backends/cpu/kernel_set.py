@@ -15,6 +15,7 @@ from .placements import placements
 from .rank_sums import rank_sums
 
 name = "cpu"
+scales_rows = True
 
 __all__ = [
     "anderson_darling",
@@ -27,6 +28,7 @@ __all__ = [
     "packed_bytes",
     "placements",
     "rank_sums",
+    "scales_rows",
 ]
 
 

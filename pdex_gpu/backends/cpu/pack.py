@@ -57,10 +57,11 @@ def pack(chunk: Chunk, design: Design, parallel_map: Map, *, finite: bool = True
         data = chunk.values
         by_row = abs(data.strides[0]) >= abs(data.strides[1])
         packer = pack_dense_rows if by_row else pack_dense_columns
-    native = native_dtype(data.dtype)
+    scaled = isinstance(chunk, CsrChunk) and chunk.scale is not None
+    native = np.dtype(np.float64) if scaled else native_dtype(data.dtype)
     seen = Seen(UNFIT, 0.0, 0.0)
     drop_zeros = isinstance(chunk, DenseChunk)
-    if native == np.uint16 or _looks_like_counts(data):
+    if native == np.uint16 or (not scaled and _looks_like_counts(data)):
         values, offsets, seen = _with_zeros_dropped(
             packer, chunk, design, parallel_map, np.dtype(np.uint16), drop_zeros
         )

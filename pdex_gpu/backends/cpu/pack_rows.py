@@ -13,8 +13,9 @@ import numpy as np
 
 from ...design.contrasts import Design
 from ...sources.base import CsrChunk, DenseChunk, NotCanonicalError
+from ...sources.normalized.kernels import scaled
 from ...utils.parallel import Map
-from .convert import Seen, convert, merged
+from .convert import Seen, convert, flags_of, merged
 from .jit import jit, prefetch, prefetch_ahead
 from .work_split import exclusive_sum, split_evenly
 
@@ -25,12 +26,17 @@ _CELLS_PER_PART = 1024
 _ROWS_AHEAD = 2
 _STRETCH = 16
 
+_TABLE = 256  # counts below this are looked up: a cell has few distinct ones
+
 
 def pack_csr(
     chunk: CsrChunk, design: Design, parallel_map: Map, dtype: np.dtype, drop_zeros: bool
 ) -> tuple[np.ndarray, np.ndarray, Seen]:
     """Pack a CSR chunk."""
     rows = (chunk.data, chunk.indices, chunk.starts, chunk.stops, design.order)
+    scale = None
+    if chunk.scale is not None:
+        scale = (chunk.scale.divisors, chunk.scale.target, chunk.scale.form)
 
     def count(part: tuple[int, int], counts: np.ndarray) -> None:
         if _count_csr(*rows, *part, chunk.gene_start, chunk.n_genes, drop_zeros, counts):
@@ -38,7 +44,15 @@ def pack_csr(
 
     def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> Any:
         return _scatter_csr(
-            *rows, design.offsets, *part, chunk.gene_start, drop_zeros, cursor, values, offsets
+            *rows,
+            design.offsets,
+            *part,
+            chunk.gene_start,
+            drop_zeros,
+            scale,
+            cursor,
+            values,
+            offsets,
         )
 
     return _count_and_scatter(chunk.n_genes, design, parallel_map, dtype, count, scatter)
@@ -121,13 +135,15 @@ def _count_csr(
 @jit
 def _scatter_csr(
     data, indices, starts, stops, order, groups, first, last, gene_start, drop_zeros,
-    cursor, values, offsets,
+    scale, cursor, values, offsets,
 ):  # fmt: skip
     """Write the entries of cells ``order[first:last]``; return what `convert` saw."""
     n_groups = groups.size - 1
     n_genes = cursor.size
     flags, low, high = 0, 0.0, 0.0
     buffer = np.empty(n_genes, values.dtype)
+    table = np.empty(_TABLE, np.float64)
+    owner = np.full(_TABLE, -1, np.int64)  # the cell that an entry of the table belongs to
     for g in range(n_groups):
         if groups[g + 1] < first or groups[g] >= last:
             continue
@@ -138,7 +154,12 @@ def _scatter_csr(
             cell = order[o]
             ahead = starts[order[min(o + _ROWS_AHEAD, last - 1)]]
             row = indices[starts[cell] : stops[cell]]
-            seen = convert(data[starts[cell] : stops[cell]], buffer)
+            counts = data[starts[cell] : stops[cell]]
+            if scale is None:  # known when this is compiled
+                seen = convert(counts, buffer)
+            else:
+                divisors, target, form = scale
+                seen = _scale(counts, divisors[cell], target, form, cell, table, owner, buffer)
             flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
             if drop_zeros:
                 for i in range(row.size):
@@ -159,6 +180,33 @@ def _scatter_csr(
                         prefetch_ahead(values, at)
                         cursor[j] = at + np.uint64(1)
     return flags, low, high
+
+
+@jit
+def _scale(counts, divisor, target, form, cell, table, owner, out):
+    """Scale the counts of a cell, and return what `convert` would see of the values.
+
+    The formula is that of :func:`.sources.normalized.kernels.scaled`. Its values are finite and not
+    negative. Each distinct one is inspected once.
+    """
+    flags, high = 0, 0.0
+    for i in range(counts.size):
+        x = np.float64(counts[i])
+        if x < _TABLE:
+            count = np.int64(x)
+            if owner[count] != cell:
+                owner[count] = cell
+                value = scaled(x, divisor, target, form)
+                table[count] = value
+                flags |= flags_of(value)
+                high = max(high, value)
+            out[i] = table[count]
+        else:
+            value = scaled(x, divisor, target, form)
+            flags |= flags_of(value)
+            high = max(high, value)
+            out[i] = value
+    return flags, 0.0, high
 
 
 @jit

@@ -3,11 +3,12 @@
 Values become unsigned keys in the same order. A radix sort on the 22 most significant bits that
 vary within the gene, in two passes of 11 bits, leaves few pairs out of order. An insertion pass
 fixes those; where keys cluster, it gives up and a full radix sort follows. The result is packed as
-``key << 32 | code``, ascending. 64-bit keys are first replaced by their dense rank.
+``key << 32 | code``, ascending. 64-bit keys are replaced by their dense rank.
 
-Each of the two sorts exists twice on purpose. A 32-bit key and its code are one word, which every
-pass moves at once; a 64-bit key fills a word by itself, so its code moves in a second array. Code
-for both would have to move two arrays for 32-bit keys as well.
+The sorts exist twice on purpose. A key and its code are one word if both fit in 64 bits, as 32-bit
+keys always do, and 64-bit keys do unless the values of a gene span many orders of magnitude; every
+pass moves this word at once. Other 64-bit keys fill a word by themselves, so their codes move in a
+second array.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
             second[digit] = at + np.uint32(1)
             packed[at] = entry
     if low > 0 and not _insertion(packed, n):
-        _radix(packed, scratch, n, width, first)
+        _radix(packed, scratch, n, CODE_BITS, width, first)
     return n_negative
 
 
@@ -171,10 +172,10 @@ def _insertion(entries, n):
 
 
 @jit
-def _radix(entries, scratch, n, width, histogram):
-    """Sort `entries` by their `width` key bits, with a stable radix sort."""
-    shift = CODE_BITS
-    while shift < CODE_BITS + np.uint64(width):
+def _radix(entries, scratch, n, code_bits, width, histogram):
+    """Sort `entries` by the `width` bits of keys above codes, with a stable radix sort."""
+    shift = code_bits
+    while shift < code_bits + np.uint64(width):
         histogram[:] = 0
         for i in range(n):
             histogram[(entries[i] >> shift) & _MASK] += np.uint32(1)
@@ -199,6 +200,14 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
         key = _key64(bits[i], mode)
         smallest = min(smallest, key)
         largest = max(largest, key)
+    width = _bit_length(largest - smallest)
+    code_bits = _bit_length(np.uint64(bounds.size - 2))
+    if width + code_bits <= 64:
+        n_negative = _sort_words(
+            bits, mode, bounds, smallest, width, np.uint64(code_bits), packed, scratch, histogram
+        )
+        _rank_words(packed, n, np.uint64(code_bits))
+        return n_negative
     keys = np.empty(n, np.uint64)
     codes = np.empty(n, np.uint32)
     spare_keys = scratch[:n]
@@ -218,6 +227,57 @@ def _sort64(bits, mode, bounds, packed, scratch, histogram):
             rank += np.uint64(1)
         packed[i] = (rank << CODE_BITS) | np.uint64(codes[i])
     return n_negative
+
+
+@jit
+def _sort_words(bits, mode, bounds, smallest, width, code_bits, packed, scratch, histogram):
+    """Sort entries as words ``key << code_bits | code``; return the number of negative ones."""
+    n = bits.size
+    low = np.uint64(max(0, width - 2 * DIGIT))
+    histogram[:] = 0
+    first, second = histogram[:BINS], histogram[BINS:]
+    for i in range(n):
+        digits = (_key64(bits[i], mode) - smallest) >> low
+        first[digits & _MASK] += np.uint32(1)
+        second[digits >> _DIGIT] += np.uint32(1)
+    _exclusive(first)
+    _exclusive(second)
+    two_passes = width > DIGIT
+    target = scratch if two_passes else packed
+    n_negative = 0
+    for g in range(bounds.size - 1):
+        for i in range(bounds[g], bounds[g + 1]):
+            key = _key64(bits[i], mode)
+            n_negative += mode != UNSIGNED and key < np.uint64(0x8000000000000000)
+            key -= smallest
+            digit = (key >> low) & _MASK
+            at = first[digit]
+            first[digit] = at + np.uint32(1)
+            target[at] = (key << code_bits) | np.uint64(g)
+    if two_passes:
+        shift = low + _DIGIT + code_bits
+        for i in range(n):
+            entry = scratch[i]
+            digit = entry >> shift
+            at = second[digit]
+            second[digit] = at + np.uint32(1)
+            packed[at] = entry
+    if low > 0 and not _insertion(packed, n):
+        _radix(packed, scratch, n, code_bits, width, first)
+    return n_negative
+
+
+@jit
+def _rank_words(packed, n, code_bits):
+    """Make ``rank << 32 | code`` of sorted words, with the dense rank of each key."""
+    codes = (np.uint64(1) << code_bits) - np.uint64(1)
+    rank = np.uint64(0)
+    before = packed[0] >> code_bits
+    for i in range(n):
+        key = packed[i] >> code_bits
+        rank += np.uint64(key != before)
+        before = key
+        packed[i] = (rank << CODE_BITS) | (packed[i] & codes)
 
 
 @jit

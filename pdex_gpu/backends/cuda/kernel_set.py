@@ -64,6 +64,7 @@ class CudaKernels:
     """
 
     name = "cuda"
+    scales_rows = False
 
     def __init__(self, device: Device, shapes: Shapes | None = None) -> None:
         self.device = device

@@ -58,6 +58,7 @@ class SeveralDevices:
     """
 
     name = "cuda"
+    scales_rows = False
 
     def __init__(self, kernels: Sequence[StreamedKernelSet]) -> None:
         self._left = tuple(kernels)

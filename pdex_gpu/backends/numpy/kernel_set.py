@@ -27,6 +27,7 @@ from ..contract import (
 )
 
 name = "numpy"
+scales_rows = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ..base import (
     Reader,
     Reading,
     RowBlocks,
+    RowScale,
     Selection,
     Source,
     SourceDefaults,
@@ -35,6 +36,9 @@ from .scaling import Scaling
 
 _FLOAT = 8
 _BLOCK = 1 << 21  # approximate entries that a thread reads at a time
+
+# The least ratio of a count and a total is 2**-53; scaled to this, it is far from underflow.
+_LEAST_TARGET = 1e-200
 
 # Held while totals are added up in a pass of their own, so that threads do not do it twice.
 _adding = threading.Lock()
@@ -71,6 +75,7 @@ class _Scaled(SourceDefaults):
 
     in_memory = False
     on_device = False
+    layout: Layout
 
     def __init__(self, counts: Source, scaling: Scaling) -> None:
         self.counts, self.scaling = counts, scaling
@@ -92,6 +97,19 @@ class _Scaled(SourceDefaults):
         from .kernels import LOG1P, SCALED
 
         return LOG1P if self.scaling.log1p else SCALED
+
+    def _later(self, reader: Reader, reading: Reading) -> Reader:
+        """Return a reader of scaled chunks, or of counts that may be scaled when they are packed.
+
+        Counts that were not seen are scaled now: one may be refused.
+        """
+        verified = self.scaling.column is None and self.scaling.known
+        if (
+            reading.unscaled and self.layout == "csr" and verified
+            and self.scaling.find_target() >= _LEAST_TARGET
+        ):  # fmt: skip
+            return _WithScale(reader, self.scaling, self.form)
+        return _Scaling(reader, self.scaling, self.form, reading.parallel_map)
 
     def identity(self) -> Mapping[str, int | str]:
         """See :meth:`.base.Source.identity`."""
@@ -148,7 +166,7 @@ class ScaledSource(_Scaled):
         reading = replace(reading, lazy=False)
         self.find_totals(reading)
         with self.counts.open(edges, budget, reading) as reader:
-            yield _Scaling(reader, self.scaling, self.form, reading.parallel_map)
+            yield self._later(reader, reading)
 
     def density(self, parallel_map: Map) -> np.ndarray | None:
         """See :meth:`.base.Source.density`."""
@@ -228,6 +246,20 @@ class _Scaling:
     def read(self, k: int) -> Chunk:
         """See :meth:`.base.Reader.read`."""
         return scale(self._reader.read(k), self._scaling, self._form, self._parallel_map)
+
+
+class _WithScale:
+    """A reader whose chunks hold counts, and say how they are scaled."""
+
+    def __init__(self, reader: Reader, scaling: Scaling, form: int) -> None:
+        self._reader, self._form = reader, form
+        self._divisors, self._target = scaling.divisors, scaling.find_target()
+
+    def read(self, k: int) -> Chunk:
+        """See :meth:`.base.Reader.read`."""
+        chunk = self._reader.read(k)
+        assert isinstance(chunk, CsrChunk)
+        return replace(chunk, scale=RowScale(self._divisors, self._target, self._form))
 
 
 class ScaledRowsSource(_Scaled):
@@ -312,14 +344,29 @@ class ScaledRowsSource(_Scaled):
         reading = replace(reading, lazy=False)
         rows, waits = self._rows, self.scaling.target is None and not self.scaling.known
         self._all_genes.form = RATIO if waits else self.form
-        whole = tuple(edges) == (0, self.n_genes) and rows.exact
+        fits = rows.exact and rows.nnz * rows.bytes_per_entry <= budget
+        whole = fits and tuple(edges) == (0, self.n_genes)
+        by_totals = self._genes is None and self.scaling.column is None
+        if whole and reading.unscaled and by_totals and self.counts.layout == "csr":
+            with self.counts.open(edges, budget, reading) as counts:
+                yield self._later(self._added_up(counts, reading), reading)
+            return
         with unchanged_rows(rows):
-            if whole and rows.nnz * rows.bytes_per_entry <= budget:
+            if whole:
                 reader: Reader = OneChunk(read_whole(rows, reading))
                 yield _Finishing(reader, self.scaling, self.form) if waits else reader
                 return
             with RowStore(rows, edges, budget, reading) as store:
                 yield _Finishing(store, self.scaling, self.form) if waits else store
+
+    def _added_up(self, counts: Reader, reading: Reading) -> Reader:
+        """Return a reader of all counts, which are in memory now, with their totals known."""
+        chunk = counts.read(0)
+        assert isinstance(chunk, CsrChunk)
+        totals = np.zeros(self.n_cells)
+        add_totals(chunk, self.scaling, totals, reading.parallel_map)
+        self.scaling.set_totals(slice(None), totals)
+        return OneChunk(chunk)
 
     def canonical(self) -> Source:
         """See :meth:`.base.Source.canonical`: rows are put in order before they are scaled."""

@@ -106,7 +106,10 @@ def in_order(chunk: Chunk, order: np.ndarray) -> Chunk:
     if isinstance(chunk, CscChunk):
         return _repeated_columns(chunk, order)
     if isinstance(chunk, CsrChunk):  # entries stay, cells may share them
-        return replace(chunk, starts=chunk.starts[order], stops=chunk.stops[order])
+        scale = chunk.scale
+        if scale is not None:
+            scale = replace(scale, divisors=scale.divisors[order])
+        return replace(chunk, starts=chunk.starts[order], stops=chunk.stops[order], scale=scale)
     return replace(chunk, values=chunk.values[order])
 
 
