@@ -452,7 +452,7 @@ def test_an_empty_matrix(shape):
 def test_data_of_another_kind(kind):
     data = {"DataFrame": pd.DataFrame(counts()), "array": counts(), "None": None, "number": 3}[kind]
     with pytest.raises(
-        errors.UnsupportedDataError, match="AnnData objects, and h5ad files and zarr stores"
+        errors.UnsupportedDataError, match="AnnData objects and their collections, and h5ad files"
     ):
         pdex_gpu.differential_expression(data, GROUPBY)
 

@@ -132,7 +132,9 @@ def test_dtypes_and_compressions_mix(plates: Plates) -> None:
     ):
         plates.add("csr", counts(len(plates.paths)).astype(dtype), **options)
     check(plates, metrics=["wilcoxon"])
-    assert run(plates.paths).provenance["matrix"].startswith("4 files stacked: CSR int32 in a file")
+    assert (
+        run(plates.paths).provenance["matrix"].startswith("4 matrices stacked: CSR int32 in a file")
+    )
 
 
 @pytest.mark.parametrize("forms", ["csr csr", "csc csc", "dense csc", "csr dense"])
@@ -384,7 +386,7 @@ def test_an_estimate(plates: Plates) -> None:
     plates.add("csc", genes=TURNED)
     found = pdex_gpu.estimate(plates.paths, GROUPBY, reference=REFERENCE, timing=False)
     assert (found.n_cells, found.n_genes, found.n_comparisons) == (110, 9, 3)
-    assert found.matrix == "2 files stacked: CSR float32 in a file, CSC float32 in a file"
+    assert found.matrix == "2 matrices stacked: CSR float32 in a file, CSC float32 in a file"
     assert found.memory_needed > 0
     assert not found.problems
     calibrated = pdex_gpu.calibrate(plates.paths, GROUPBY, reference=REFERENCE, progress=False)

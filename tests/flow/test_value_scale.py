@@ -305,7 +305,7 @@ def test_rank_genes_groups_doubts_fractions_that_are_no_logarithms():
     with np.errstate(over="ignore"):
         _, (text,) = warned(pdex_gpu.rank_genes_groups, adata, GROUPBY)
     assert "is_log1p" not in text
-    assert "If these are counts, normalise them" in text
+    assert "If these are counts, have them normalised on the way with normalize=1e4" in text
 
 
 def test_raw_counts_are_noted(tmp_path, monkeypatch, capsys):

@@ -227,7 +227,11 @@ def refused(file_or_path, error, match, groupby="pert", layer=None):
 
 def test_missing_files_folders_and_other_formats(tmp_path):
     refused(str(tmp_path / "none.h5ad"), FileNotFoundError, r"There is no file '.*none\.h5ad'")
-    refused(str(tmp_path), FileFormatError, "is a folder but not a zarr store")
+    refused(
+        str(tmp_path),
+        FileFormatError,
+        "is a folder but not a matrix folder of Cell Ranger or a zarr store",
+    )
     for content in ("", "gene,cell\n"):
         (tmp_path / "a.h5ad").write_text(content)
         error = refused(

@@ -165,7 +165,7 @@ def test_lines_out_of_order_are_put_in_order(files: Files) -> None:
 
 def test_facts(files: Files) -> None:
     source, expected = stacked(files, ("csr", "csc"), (EVERY, TURNED))
-    assert source.description == "2 files stacked: CSR float32 in a file, CSC float32 in a file"
+    assert source.description == "2 matrices stacked: CSR float32 in a file, CSC float32 in a file"
     assert (source.layout, source.read_whole, source.reopens) == ("csr", True, True)
     identity = source.identity()
     assert identity["p0: matrix"] == f"row-major float32 {N_CELLS} x {N_GENES}"

@@ -349,7 +349,10 @@ def test_stores_that_anndata_did_not_write(tmp_path):
     root.create_array("obs", data=np.ones(3))
     damaged(tmp_path / "a.zarr", "not laid out as anndata writes it: it has no obs with an index")
     (tmp_path / "b").mkdir()
-    damaged(tmp_path / "b", "is a folder but not a zarr store: it has no .zgroup or")
+    damaged(
+        tmp_path / "b",
+        "is a folder but not a matrix folder of Cell Ranger or a zarr store: it has no ",
+    )
     (tmp_path / "c.zip").write_bytes(b"no zip")
     damaged(tmp_path / "c.zip", r"c\.zip cannot be read: the store is incomplete or damaged")
 
