@@ -275,6 +275,15 @@ def test_values_that_are_no_counts(
         run(data, normalize=1e4, **options)
 
 
+@pytest.mark.parametrize("storage", STORAGE)
+def test_totals_that_are_not_exact(storage: str, tmp_path: Path) -> None:
+    values = COUNTS.copy()
+    values[11, 5:7] = 2.0**53
+    data = STORAGE[storage](values, tmp_path)
+    with pytest.raises(DataError, match=r"in cell 'cell11' \(row 11\) add up to .*than 2\^53"):
+        run(data, normalize=1e4)
+
+
 def test_columns_of_totals_and_size_factors_that_do_not_fit() -> None:
     adata = screen(sparse.csr_matrix(in_float32()))
     adata.obs["text"] = "a"

@@ -23,8 +23,11 @@ def add_totals(chunk: Chunk, scaling: Scaling, totals: np.ndarray, parallel_map:
     def add(rows: slice) -> None:
         from .kernels import FINE, add_rows
 
-        values, starts, stops = _rows_of(chunk, rows)
-        found = np.empty(len(starts))
+        found = np.empty(rows.stop - rows.start)
+        if isinstance(chunk, DenseChunk):
+            values, starts, stops = _rows_of(chunk, rows)
+        else:
+            values, starts, stops = chunk.data, chunk.starts[rows], chunk.stops[rows]
         at = add_rows(values, starts, stops, found)
         if at != FINE:
             raise _refused_row(chunk, scaling, rows, values, starts, stops, at)
@@ -90,8 +93,8 @@ def _refused_row(
     stops: np.ndarray,
     at: int,
 ) -> Exception:
-    """Return the error for entry `at` of what :func:`_rows_of` returned."""
-    row = int(np.searchsorted(stops, at, side="right"))
+    """Return the error for entry `at` of `values`, in the rows from `starts` to `stops`."""
+    row = int(np.flatnonzero((starts <= at) & (at < stops))[0])
     cell, place = rows.start + row, at - int(starts[row])
     if isinstance(chunk, DenseChunk):
         return scaling.refused(float(values[at]), cell, chunk.gene_start + place)

@@ -63,7 +63,7 @@ class ScaledRows:
         data, indices, bounds = in_order(*self._rows.block(rows, reading))
         values, scaling = data.astype(np.float64), self._scaling
         if scaling.column is None:
-            self._add_up(rows, values, indices, bounds)
+            self._add_up(rows, data, indices, bounds)
         target = np.nan if self.form == RATIO else scaling.find_target()
         divisors = scaling.divisors[rows]
         at = scale_rows(values, bounds[:-1], bounds[1:], divisors, target, self.form)
@@ -74,7 +74,7 @@ class ScaledRows:
     def add_up(self, rows: slice, reading: Reading) -> None:
         """Read a block only for the totals of its cells."""
         data, indices, bounds = self._rows.block(rows, reading)
-        self._add_up(rows, data.astype(np.float64), indices, bounds)
+        self._add_up(rows, data, indices, bounds)
 
     def _add_up(
         self, rows: slice, values: np.ndarray, indices: np.ndarray, bounds: np.ndarray

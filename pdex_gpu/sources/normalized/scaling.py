@@ -13,6 +13,9 @@ from ..sizes import claim
 
 _BYTES_PER_CELL = 8
 
+#: Sums of whole numbers up to this are exact in float64.
+LARGEST_TOTAL = 2.0**53
+
 
 @dataclass
 class Scaling:
@@ -76,7 +79,20 @@ class Scaling:
         return self.target
 
     def set_totals(self, rows: slice, totals: np.ndarray) -> None:
-        """Set the totals of some cells, now that they are known."""
+        """Set the totals of some cells, now that they are known.
+
+        Raises
+        ------
+        DataError
+            A total is above 2^53, so it may not be exact.
+        """
+        if (totals > LARGEST_TOTAL).any():
+            cell = int(np.arange(self.n_cells)[rows][np.argmax(totals)])
+            name = self.cell_name(cell)
+            raise DataError(
+                f"The values of {self.what} in cell {name!r} (row {cell}) add up to "
+                f"{totals.max():.6g}, more than 2^53. normalize= needs raw counts."
+            )
         self.divisors[rows] = totals
         if self._whole is not None:
             whole, cells = self._whole

@@ -151,7 +151,7 @@ class ScaledSource(_Scaled):
             with source.open(edges, reading.work, replace(reading, wanted=None)) as reader:
                 for k in range(len(edges) - 1):
                     add_totals(reader.read(k), self.scaling, totals, reading.parallel_map)
-            self.scaling.divisors[:] = totals
+            self.scaling.set_totals(slice(None), totals)
 
     def find_totals_now(self) -> None:
         """Add up the totals of all cells on all threads, unless they are known."""

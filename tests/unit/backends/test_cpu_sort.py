@@ -92,3 +92,15 @@ def test_clustered_keys_are_sorted_in_full(dtype: str) -> None:
     left = keys[np.argsort(leading, kind="stable")]
     assert inversions(left) > 8 * n, "the case must exceed the budget of insertion"
     check(values, np.array([0, 300, 1200, n]))
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 5, 257])
+@pytest.mark.parametrize("width", [40, 55, 56, 61, 62, 63, 64])
+def test_wide_keys_with_codes(width: int, n_groups: int) -> None:
+    """A key and its code share a word if they fit in 64 bits; otherwise the code moves apart."""
+    rng = np.random.default_rng(width)
+    values = rng.integers(0, 2**width, 3000, np.uint64, endpoint=width < 64)
+    values[:3] = 0, 2**width - 1, 2**width - 1
+    values[1000:1400] = 2 ** (width - 1) + rng.integers(0, 40, 400, np.uint64)  # clustered
+    bounds = np.linspace(0, len(values), n_groups + 1).astype(np.int64)
+    check(values, bounds)
