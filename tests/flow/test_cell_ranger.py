@@ -58,6 +58,7 @@ def of_calls(outs: Path) -> dict[str, Any]:
     return {"guide_calls": outs / CALLS, "guide_targets": outs / "feature_reference.csv"}
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("form", [HDF5, FOLDER])
 @pytest.mark.parametrize("how", ["guide_calls", "min_umis"])
 @pytest.mark.parametrize(

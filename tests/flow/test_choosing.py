@@ -247,6 +247,7 @@ def test_threads_and_processes() -> None:
     adjusted(found, of_genes(run(adata[KEPT].copy(), normalize=1e4), POSITIONS))
 
 
+@pytest.mark.sampled(every=2)
 @needs_compiler
 @pytest.mark.parametrize("storage", ["h5ad csr", "memory csr", "memory csc", "memory dense"])
 def test_an_emulated_device(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +265,7 @@ def client() -> Iterator[Any]:
         yield found
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     "storage", ["h5ad csr", "h5ad csc", "zarr csr", "memory csr", "memory csc", "dask rows csr"]
 )

@@ -71,6 +71,7 @@ def check(path: Path, expected: list[DEResult], form: Form, **more: Any) -> None
         assert_same_bits(found, truth)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("name", FORMS)
 def test_the_same_bits(name: str, expected: list[DEResult], tmp_path: Path) -> None:
     path = odd(tmp_path / "odd.h5ad", FORMS[name])

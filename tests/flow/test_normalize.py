@@ -57,6 +57,7 @@ def in_float32(values: np.ndarray = COUNTS) -> np.ndarray:
     return values.astype(np.float32)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_form_of_storage(storage: str, tmp_path: Path) -> None:
     data = STORAGE[storage](in_float32(), tmp_path)
@@ -69,6 +70,7 @@ def test_every_form_of_storage(storage: str, tmp_path: Path) -> None:
         assert_same_bits(found, run(screen(by_median), metric, is_log1p=True))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("storage", ["h5ad csr", "h5ad csc", "memory csr", "h5ad dense rows"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "uint64", "float64", "bool"])
 def test_every_dtype(storage: str, dtype: str, tmp_path: Path) -> None:
@@ -87,19 +89,21 @@ def test_the_whole_matrix_in_one_range(storage: str, tmp_path: Path) -> None:
         assert_same_bits(found, run(screen(normalised(target=sum_of)), is_log1p=True))
 
 
-def test_engines(tmp_path: Path) -> None:
+@pytest.mark.sampled(every=3)
+@pytest.mark.parametrize("matrix", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+def test_engines(matrix: Any) -> None:
     expected = run(screen(normalised()), is_log1p=True)
-    for matrix in (sparse.csr_matrix, sparse.csc_matrix, np.asarray):
-        adata = screen(matrix(in_float32()))
-        for options in (
-            {"engine": "threads", "n_workers": 3, "n_threads": 2, "gene_chunk_size": 1},
-            {"engine": "shared_memory", "n_workers": 2},
-        ):
-            assert_same_bits(run(adata, normalize=1e4, **options), expected)
+    adata = screen(matrix(in_float32()))
+    for options in (
+        {"engine": "threads", "n_workers": 3, "n_threads": 2, "gene_chunk_size": 1},
+        {"engine": "shared_memory", "n_workers": 2},
+    ):
+        assert_same_bits(run(adata, normalize=1e4, **options), expected)
     assert_same_bits(run(adata, normalize=1e4, backend="numpy"), run(
         screen(normalised()), is_log1p=True, backend="numpy"))  # fmt: skip
 
 
+@pytest.mark.sampled(every=3)
 @needs_compiler
 @pytest.mark.parametrize("storage", ["h5ad csr", "h5ad csc", "memory csr", "memory dense"])
 def test_an_emulated_device(storage: str, tmp_path: Path, monkeypatch: Any) -> None:
@@ -118,6 +122,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield found
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     "storage", ["h5ad csr", "h5ad csc", "h5ad dense rows", "zarr csr", "memory csr", "backed csr"]
 )
@@ -250,6 +255,7 @@ def test_cells_without_counts_stay_0_and_are_counted() -> None:
             assert_same_bits(run(adata, normalize=1e4), expected)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", ["h5ad csr", "h5ad csc", "memory csr", "memory csc",
                                      "memory dense", "h5ad dense"])  # fmt: skip
 @pytest.mark.parametrize(
@@ -275,6 +281,7 @@ def test_values_that_are_no_counts(
         run(data, normalize=1e4, **options)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_totals_that_are_not_exact(storage: str, tmp_path: Path) -> None:
     values = COUNTS.copy()

@@ -64,6 +64,7 @@ def quietly(write: Any, *args: Any) -> None:
         write(*args)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     "kind", ["csr", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("csc", "dense"))]
 )
