@@ -122,11 +122,11 @@ def _check_matched(barcodes: np.ndarray, names: np.ndarray, rows: np.ndarray, pa
     if not n_found:
         raise DataError(
             f"{text}: it has {listing(barcodes[:_SHOWN])}, and the data have "
-            f"{listing(names[:_SHOWN])}. {_suffix_hint(missing, names)}".rstrip()
+            f"{listing(names[:_SHOWN])}.{_suffix_hint(missing, names)}"
         )
     warn(
-        f"{text}; the others, such as {listing(missing[:_SHOWN])}, are not used. "
-        f"{_suffix_hint(missing, names)}".rstrip(),
+        f"{text}; the others, such as {listing(missing[:_SHOWN])}, are not used."
+        f"{_suffix_hint(missing, names)}",
         MissingLabelWarning,
     )
 
@@ -134,7 +134,7 @@ def _check_matched(barcodes: np.ndarray, names: np.ndarray, rows: np.ndarray, pa
 def _suffix_hint(missing: np.ndarray, names: np.ndarray) -> str:
     """Say how many barcodes would be found if a suffix such as ``-1`` were written alike.
 
-    The text is empty if these are not the most.
+    The text is empty if these are not the most; otherwise it begins with a space.
     """
     barcodes = missing.tolist()
     plain = {_SUFFIX.sub("", name): name for name in names.tolist()}
@@ -163,7 +163,7 @@ def _suffix_hint(missing: np.ndarray, names: np.ndarray) -> str:
             words = text.format(suffixed[len(without(suffixed)) :])
     if 2 * best <= len(barcodes):  # a few may be alike by chance
         return ""
-    return f"Without its suffix, {best:,} more would be found, the usual cause. {words}"
+    return f" Without its suffix, {best:,} more would be found, the usual cause. {words}"
 
 
 def _added_up(counts: GuideCounts) -> GuideCounts:
