@@ -88,8 +88,8 @@ def differential_expression(
     guide_calls : str or os.PathLike, optional
         Cell Ranger's table of the guides in each cell, ``protospacer_calls_per_cell.csv``; used
         instead of `groupby`, with any data whose cells are named by barcodes. The groups are the
-        guides, or their targets with `guide_targets`. Barcodes that are no cells of the data are
-        counted in a warning; if none is, that is an error.
+        guides, or their targets with `guide_targets`. Barcodes that match no cell are counted
+        in a warning; if no barcode matches, that is an error.
     guide_targets : str or os.PathLike, optional
         Cell Ranger's ``feature_reference.csv``, with the columns id and target_gene_name: cells
         are grouped by the targets of their guides. The target ``Non-Targeting`` becomes the group
@@ -146,13 +146,14 @@ def differential_expression(
         Results have the genes in the order of the matrix.
     cells : str, optional
         Cells to keep: a boolean column of obs, or ``"column=value"`` for the cells with this label
-        (compared as text). All others are left out first, as if the data did not have them.
+        (compared as text). All others do not count anywhere, not even in a median of totals.
     normalize : float, "median" or str, optional
         Normalise raw counts while they are read: scale the counts of each cell to this sum, as
         ``scanpy.pp.normalize_total`` does, or to the median of the totals, or divide them by the
-        size factors in this column of obs. Tests then see ``log1p(normalize * (count / total))``,
-        computed in float64. A total is the sum over all genes of the matrix, whatever genes are
-        tested. Values that are not counts are refused.
+        size factors in this column of obs. Tests then see ``log1p(normalize * (count / total))``
+        or ``log1p(count / size_factor)``, computed in float64; without log1p if `log1p` is false.
+        A total is the sum over all genes of the matrix, whatever genes are tested. Values that are
+        not counts are refused.
     log1p : bool, optional
         Whether log1p is taken of normalised counts; by default it is.
     totals : str, optional
@@ -220,7 +221,7 @@ def differential_expression(
         default true if any value of the compared cells has a fractional part above 0.001, unless
         one is above 25, too large for the logarithm of a count (a warning says so). Ignored if a
         value is negative: means are then those of the values as they are, and ratios are NaN, with
-        a warning.
+        a warning. With `normalize`, it follows from `log1p`.
     exp_post_agg : bool
         If `is_log1p`: ``expm1`` of the mean (true) or mean of ``expm1`` (false).
     clip_value : float, optional
@@ -254,8 +255,8 @@ def differential_expression(
     --------
     >>> from pdex_gpu import differential_expression
     >>> from pdex_gpu.simulate import simulate_screen
-    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
-    >>> result = differential_expression(adata, "target_gene", progress=False)
+    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()  # raw counts
+    >>> result = differential_expression(adata, "target_gene", normalize=1e4, progress=False)
     >>> result["fold_change"].shape
     (4, 60)
     >>> [row["feature"] for row in result.top("GENE00031", 2)]
@@ -264,7 +265,8 @@ def differential_expression(
     Each group against all other cells, with a further column:
 
     >>> rest = differential_expression(
-    ...     adata, "target_gene", comparison="rest", columns=["auroc"], progress=False
+    ...     adata, "target_gene", comparison="rest", columns=["auroc"], normalize=1e4,
+    ...     progress=False,
     ... )
     >>> rest["auroc"][rest.find("GENE00031"), rest.find_feature("GENE00044")].round(2).item()
     0.83
@@ -272,7 +274,7 @@ def differential_expression(
     A table too large for memory:
 
     >>> differential_expression(  # doctest: +SKIP
-    ...     "screen.h5ad", "target_gene", out="results.parquet", memory="8GB"
+    ...     "screen.h5ad", "target_gene", normalize=1e4, out="results.parquet", memory="8GB"
     ... )
     """
     return compare(data, Settings.of({"groupby": groupby, "out": out} | options))
