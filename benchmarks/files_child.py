@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from peak import peak
+
 HERE = Path(__file__).resolve().parent
 SLICE_BYTES = 64_000_000
 
@@ -74,14 +76,6 @@ def _ready() -> None:
     print("ready", flush=True)
 
 
-def _peak() -> int:
-    # Not ru_maxrss: exec keeps in it what the parent had reached.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM")
-
-
 if __name__ == "__main__":
     done = {"run": run, "read": read}[sys.argv[1]](**json.loads(sys.argv[2]))
-    print(json.dumps({**done, "peak_bytes": _peak()}))
+    print(json.dumps({**done, "peak_bytes": peak()}))

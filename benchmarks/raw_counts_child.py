@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from peak import peak
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # this checkout, whatever is installed
 
@@ -46,19 +48,11 @@ def scanpy(path: str, threads: int) -> tuple[float, Any]:
     return time.perf_counter() - started, found
 
 
-def _peak() -> int:
-    # Not ru_maxrss: exec keeps in it what the parent had reached.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM")
-
-
 if __name__ == "__main__":
     seconds, result = {"run": run, "scanpy": scanpy}[sys.argv[1]](**json.loads(sys.argv[2]))
     columns = b"".join(result[name].tobytes() for name in result.columns)
     print(json.dumps({
         "seconds": seconds,
-        "peak_bytes": _peak(),
+        "peak_bytes": peak(),
         "digest": hashlib.sha256(columns).hexdigest(),
     }))  # fmt: skip

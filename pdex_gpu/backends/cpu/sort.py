@@ -140,8 +140,15 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
             at = first[digit]
             first[digit] = at + np.uint32(1)
             target[at] = (np.uint64(key) << CODE_BITS) | np.uint64(g)
+    _finish(packed, scratch, n, two_passes, low, CODE_BITS, width, first, second)
+    return n_negative
+
+
+@jit
+def _finish(packed, scratch, n, two_passes, low, code_bits, width, first, second):
+    """Make the second pass, of words in `scratch`, and sort by the bits below both digits."""
     if two_passes:
-        shift = low + _DIGIT + CODE_BITS
+        shift = low + _DIGIT + code_bits
         for i in range(n):
             entry = scratch[i]
             digit = entry >> shift
@@ -149,8 +156,7 @@ def _sort32(bits, mode, bounds, packed, scratch, histogram):
             second[digit] = at + np.uint32(1)
             packed[at] = entry
     if low > 0 and not _insertion(packed, n):
-        _radix(packed, scratch, n, CODE_BITS, width, first)
-    return n_negative
+        _radix(packed, scratch, n, code_bits, width, first)
 
 
 @jit
@@ -254,16 +260,7 @@ def _sort_words(bits, mode, bounds, smallest, width, code_bits, packed, scratch,
             at = first[digit]
             first[digit] = at + np.uint32(1)
             target[at] = (key << code_bits) | np.uint64(g)
-    if two_passes:
-        shift = low + _DIGIT + code_bits
-        for i in range(n):
-            entry = scratch[i]
-            digit = entry >> shift
-            at = second[digit]
-            second[digit] = at + np.uint32(1)
-            packed[at] = entry
-    if low > 0 and not _insertion(packed, n):
-        _radix(packed, scratch, n, code_bits, width, first)
+    _finish(packed, scratch, n, two_passes, low, code_bits, width, first, second)
     return n_negative
 
 
