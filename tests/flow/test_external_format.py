@@ -333,13 +333,13 @@ def test_a_change_while_it_is_read(adata, tmp_path):
 
 
 def test_messages_name_it(folder, tmp_path):
-    with pytest.raises(UnsupportedDataError, match=r"folders and folders of \.npy files"):
+    with pytest.raises(UnsupportedDataError, match=r"zarr stores and folders of \.npy files"):
         open_dataset(3, None)
-    with pytest.raises(FileFormatError, match=r"or matrix\.mtx\.gz or screen\.json file"):
+    with pytest.raises(FileFormatError, match=r"or zarr\.json or screen\.json file"):
         open_dataset(tmp_path, None)
     with pytest.raises(OptionError, match="not a results file"):
         examine(tmp_path / "screen.npys")
-    assert short_names() == ".h5ad, zarr, Cell Ranger's .h5 or folders of .npy"
+    assert short_names() == ".h5ad, Cell Ranger's .h5, zarr or folders of .npy"
 
 
 def test_it_is_gone_once_unregistered(folder):
