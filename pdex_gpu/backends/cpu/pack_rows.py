@@ -13,7 +13,7 @@ import numpy as np
 
 from ...design.contrasts import Design
 from ...sources.base import CsrChunk, DenseChunk, NotCanonicalError
-from ...sources.normalized.kernels import scaled
+from ...sources.normalized.kernels import TABLE, scaled
 from ...utils.parallel import Map
 from .convert import Seen, convert, flags_of, merged
 from .jit import jit, prefetch, prefetch_ahead
@@ -25,8 +25,6 @@ _CELLS_PER_PART = 1024
 # entries.
 _ROWS_AHEAD = 2
 _STRETCH = 16
-
-_TABLE = 256  # counts below this are looked up: a cell has few distinct ones
 
 
 def pack_csr(
@@ -44,16 +42,9 @@ def pack_csr(
 
     def scatter(part: tuple[int, int], cursor: Any, values: Any, offsets: Any) -> Any:
         return _scatter_csr(
-            *rows,
-            design.offsets,
-            *part,
-            chunk.gene_start,
-            drop_zeros,
-            scale,
-            cursor,
-            values,
+            *rows, design.offsets, *part, chunk.gene_start, drop_zeros, scale, cursor, values,
             offsets,
-        )
+        )  # fmt: skip
 
     return _count_and_scatter(chunk.n_genes, design, parallel_map, dtype, count, scatter)
 
@@ -142,8 +133,8 @@ def _scatter_csr(
     n_genes = cursor.size
     flags, low, high = 0, 0.0, 0.0
     buffer = np.empty(n_genes, values.dtype)
-    table = np.empty(_TABLE, np.float64)
-    owner = np.full(_TABLE, -1, np.int64)  # the cell that an entry of the table belongs to
+    table = np.empty(TABLE, np.float64)
+    owner = np.full(TABLE, -1, np.int64)  # the cell that an entry of the table belongs to
     for g in range(n_groups):
         if groups[g + 1] < first or groups[g] >= last:
             continue
@@ -192,7 +183,7 @@ def _scale(counts, divisor, target, form, cell, table, owner, out):
     flags, high = 0, 0.0
     for i in range(counts.size):
         x = np.float64(counts[i])
-        if x < _TABLE:
+        if x < TABLE:
             count = np.int64(x)
             if owner[count] != cell:
                 owner[count] = cell

@@ -17,7 +17,8 @@ FINE, OUT_OF_RANGE = -1, -2
 #: Larger whole numbers are not all float64.
 LARGEST_COUNT = 2.0**53
 
-_TABLE = 256  # counts below this are looked up: a cell has few distinct ones
+#: Counts below this are looked up: a cell has few distinct ones.
+TABLE = 256
 
 # What is made of a ratio: the ratio itself, target * ratio, or log1p(target * ratio).
 RATIO, SCALED, LOG1P = 0, 1, 2
@@ -90,15 +91,15 @@ def scale_rows(values, starts, stops, divisors, target, form):
 
     Returns where a value is not a count, or is above 0 although its divisor is 0.
     """
-    table = np.empty(_TABLE, np.float64)
-    row_of = np.full(_TABLE, -1, np.int64)  # the row that an entry of the table belongs to
+    table = np.empty(TABLE, np.float64)
+    row_of = np.full(TABLE, -1, np.int64)  # the row that an entry of the table belongs to
     for i in range(starts.size):
         divisor = divisors[i]
         for e in range(starts[i], stops[i]):
             x = values[e]
             if not is_count(x) or (divisor == 0.0 and x > 0.0):
                 return e
-            if x < _TABLE:
+            if x < TABLE:
                 count = np.int64(x)
                 if row_of[count] != i:
                     row_of[count] = i
