@@ -151,9 +151,7 @@ def _scatter_csr(
                 seen = convert(counts, buffer)
             else:
                 divisors, target, form = scale
-                seen = _scale(
-                    counts, divisors[cell], target, form, codes, present, table, buffer
-                )
+                seen = _scale(counts, divisors[cell], target, form, codes, present, table, buffer)
             flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
             if drop_zeros:
                 for i in range(row.size):

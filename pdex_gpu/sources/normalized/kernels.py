@@ -59,7 +59,7 @@ def add_rows(values, starts, stops, totals):
         for e in range(row.size):
             x = np.float64(row[e])
             count = np.int32(x if (x >= 0.0) & (x < _BEYOND_INT32) else -1.0)
-            other |= np.float64(count) != x
+            other |= (np.float64(count) != x) | (count < 0)
             sum_of_small += count
         if not other:
             totals[i] = sum_of_small
