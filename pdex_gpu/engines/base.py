@@ -135,6 +135,7 @@ def group_moments(job: Computation, block: Any, genes: slice) -> Moments:
         centred=analysis.centred,
         expm1=analysis.expm1,
         log1p=analysis.log1p,
+        higher=analysis.higher,
     )
 
     def entries(j: int) -> list[np.ndarray]:
