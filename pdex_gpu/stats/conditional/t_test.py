@@ -43,17 +43,18 @@ from .pearson import log_tail
 #: Sizes, expressing cells, means and sums of second to fourth powers of deviations of a sample.
 Side = Sequence[np.ndarray]
 
-_ALTERNATIVES = {"two-sided": 0, "greater": 1, "less": -1}
+ALTERNATIVES = {"two-sided": 0, "greater": 1, "less": -1}
 _NOTHING = 9.0  # terms below exp(-9) of the largest are left out
 _SURE = -6.0  # standard deviations; less than this is exceeded in 36 of 37 cases, or more often
 _STEP = 0.7  # in standard deviations of a term as a function of x
 _LARGE = 0.05  # a p-value certainly not below this is that of the normal tail ...
-_MANY = 100.0  # ... if there are so many cells
-_SMOOTH = 4.0  # least variance of x for a single tail
-_EQUAL = 1e-10  # relative differences below this are rounding
+MANY = 100.0  # ... if there are so many cells
+SMOOTH = 4.0  # least variance of x for a single tail
+EQUAL = 1e-10  # relative differences below this are rounding
 _CONSTANT = 1e-12  # of the squares: nonzero values have one value
 _NEARLY_CONSTANT = 1e-6  # of the squares: higher moments of nonzero values have lost their digits
-_LN10 = math.log(10.0)
+LN10 = math.log(10.0)
+_SQRT_HALF = math.sqrt(0.5)
 
 
 def log_p_values(target: Side, reference: Side, alternative: str) -> np.ndarray:
@@ -71,55 +72,20 @@ def log_p_values(target: Side, reference: Side, alternative: str) -> np.ndarray:
     numpy.ndarray, shape (T, C), float64
         NaN where all values are equal or a sample has no mean.
     """
-    sides = [_arrays(target), _arrays(reference)]
+    sides = [arrays_of(target), arrays_of(reference)]
     n_rows = max(len(array) for side in sides for array in side)
     found = np.full((n_rows, sides[0][2].shape[1]), np.nan)
     most = int(np.max(sides[0][0], initial=0) + np.max(sides[1][0], initial=0))
-    _judge(*sides, _ALTERNATIVES[alternative], log_factorials(most), found)
+    _judge(*sides, ALTERNATIVES[alternative], log_factorials(most), found)
     return found
 
 
-def cumulants(target: Side, reference: Side) -> np.ndarray:
-    """Return what :func:`log_p_of_cumulants` needs of one stratum; add it up over strata.
-
-    Returns
-    -------
-    numpy.ndarray, shape (5, T, C), float64
-        Sum of the target minus its mean over all allocations; variance, third and fourth cumulant
-        of that sum; the size of rounding errors. NaN where a sample has no mean.
-    """
-    sides = [_arrays(target), _arrays(reference)]
-    n_rows = max(len(array) for side in sides for array in side)
-    found = np.full((5, n_rows, sides[0][2].shape[1]), np.nan)
-    _cumulants(*sides, found)
-    return found
-
-
-def log_p_of_cumulants(added: np.ndarray, alternative: str) -> np.ndarray:
-    """Return natural logarithms of p-values of a sum over strata, given its cumulants.
-
-    Parameters
-    ----------
-    added : numpy.ndarray, shape (5, rows, C), float64
-        The sum of :func:`cumulants` over strata.
-    alternative : {"two-sided", "less", "greater"}
-
-    Returns
-    -------
-    numpy.ndarray, shape (rows, C), float64
-        NaN where the sum cannot vary.
-    """
-    found = np.full(added.shape[1:], np.nan)
-    _of_cumulants(np.ascontiguousarray(added), _ALTERNATIVES[alternative], found)
-    return found
-
-
-def _arrays(side: Side) -> tuple[np.ndarray, ...]:
+def arrays_of(side: Side) -> tuple[np.ndarray, ...]:
     return tuple(np.ascontiguousarray(array, np.float64) for array in side)
 
 
 @jit
-def _at(side, t, j):
+def numbers_of(side, t, j):
     """Return the numbers of a pair: size, expressing cells, mean, and sums of powers."""
     n, expressed, mean, m2, m3, m4 = side
     return (
@@ -130,7 +96,7 @@ def _at(side, t, j):
 
 
 @jit
-def _pooled(target, reference):
+def pooled(target, reference):
     """Return the mean and the sums of powers of deviations from it, of both samples together."""
     n, _, mean, m2, m3, m4 = target
     m, _, other, r2, r3, r4 = reference
@@ -146,7 +112,7 @@ def _pooled(target, reference):
 
 
 @jit
-def _of_expressed(total, expressed, mean, second, third, fourth):
+def of_expressed(total, expressed, mean, second, third, fourth):
     """Return mean, variance, skewness and kurtosis of the nonzero values among `total`."""
     zeros = total - expressed
     move = mean * zeros / expressed
@@ -174,7 +140,7 @@ def _normal_kurtosis(n):
 
 
 @jit
-def _shape_of_sum(x, size, skewness, kurtosis):
+def shape_of_sum(x, size, skewness, kurtosis):
     """Return skewness and kurtosis of the sum of x of `size` values, 0 < x < size."""
     y = size - x
     product = x * y
@@ -189,7 +155,7 @@ def _shape_of_sum(x, size, skewness, kurtosis):
 
 
 @jit
-def _whole(n, mean, m2):
+def whole_sum(n, mean, m2):
     """Return whether a sample's sum and sum of squares are whole numbers, and the sum."""
     total = n * mean
     nearest = math.floor(total + 0.5)
@@ -200,60 +166,72 @@ def _whole(n, mean, m2):
 
 
 @jit
-def _ends(target, reference, alternative):
-    """Return where the tails of S - E S start, above and below; infinite if they do not count."""
+def seen_sum(target, reference):
+    """Return E S, S - E S, the size of rounding errors, and whether sums are whole numbers."""
     n, _, mean, m2, _, _ = target
     m, _, other, r2, _, _ = reference
-    whole, total = _whole(n, mean, m2)
-    others_whole, rest = _whole(m, other, r2)
+    whole, total = whole_sum(n, mean, m2)
+    others_whole, rest = whole_sum(m, other, r2)
     if whole and others_whole:
-        centre = n * (total + rest) / (n + m)
-        seen = (m * total - n * rest) / (n + m)
-        slack = 1e-9
-    else:
-        centre = n * (n * mean + m * other) / (n + m)
-        seen = n * m / (n + m) * (mean - other)
-        slack = _EQUAL * n * m / (n + m) * (mean + other)
+        return n * (total + rest) / (n + m), (m * total - n * rest) / (n + m), 1e-9, True
+    centre = n * (n * mean + m * other) / (n + m)
+    slack = EQUAL * n * m / (n + m) * (mean + other)
+    return centre, n * m / (n + m) * (mean - other), slack, False
+
+
+@jit
+def ends_of(centre, seen, slack, whole, alternative):
+    """Return where the tails of S - E S start, above and below; infinite if they do not count."""
     if alternative == 0:
         above, below = abs(seen) - slack, -abs(seen) + slack
     else:
         above, below = seen - slack, seen + slack
-    if whole and others_whole:
+    if whole:
         above = math.ceil(centre + above) - 0.5 - centre
         below = math.floor(centre + below) + 0.5 - centre
     if alternative < 0:
         above = np.inf
-    if alternative > 0:
+    # No sum of values that are not negative is below 0.
+    if alternative > 0 or centre + below < 0.0:
         below = -np.inf
-    if centre + below < 0.0:  # no sum of values that are not negative
-        below = -np.inf
-    if above > centre / n * m:  # nor is that of the others
-        above = np.inf
     return above, below
 
 
 @jit
-def _log_add(a, b):
+def log_add(a, b):
     high, low = max(a, b), min(a, b)
     return high if low == -np.inf else high + math.log1p(math.exp(low - high))
 
 
 @jit
-def _one_tail(above, below, deviation, skewness, kurtosis):
+def both_tails(above, below, deviation, skewness, kurtosis):
     """Return the logarithm of both tails of a sum with these moments, about its mean."""
     up, down = -np.inf, -np.inf
     if above < np.inf:
         up = log_tail(above / deviation, skewness, kurtosis)
     if below > -np.inf:
         down = log_tail(-below / deviation, -skewness, kurtosis)
-    return _log_add(up, down)
+    return log_add(up, down)
+
+
+@jit
+def surely_large(z, kurtosis):
+    """Return whether a two-sided p-value cannot be below 0.05, by Paley and Zygmund's bound."""
+    less = 1.0 - z * z
+    return less > 0.0 and less * less > _LARGE * kurtosis
+
+
+@jit
+def log_normal_p(z):
+    """Return the logarithm of the two-sided p-value of a normal deviate near 0."""
+    return math.log(math.erfc(abs(z) * _SQRT_HALF))
 
 
 @jit
 def _judge(target, reference, alternative, log_factorial, found):
     for t in range(found.shape[0]):
         for j in range(found.shape[1]):
-            its, others = _at(target, t, j), _at(reference, t, j)
+            its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
             found[t, j] = _log_p(its, others, alternative, log_factorial)
 
 
@@ -262,7 +240,7 @@ def _log_p(target, reference, alternative, log_factorial):
     n, x_seen = target[0], target[1]
     m = reference[0]
     total, expressed = n + m, x_seen + reference[1]
-    mean, second, third, fourth = _pooled(target, reference)
+    mean, second, third, fourth = pooled(target, reference)
     if not (second > 0.0 and n > 0.0 and m > 0.0 and expressed > 0.0):
         return np.nan
     silent = total - expressed
@@ -272,32 +250,41 @@ def _log_p(target, reference, alternative, log_factorial):
     powers = third, fourth
     third /= total * variance * math.sqrt(variance)
     fourth /= total * variance * variance
-    skewness, kurtosis = _shape_of_sum(n, total, third, fourth)
-    if alternative == 0 and total >= _MANY:
+    skewness, kurtosis = shape_of_sum(n, total, third, fourth)
+    if alternative == 0 and total >= MANY:
         z = n * m / total * (target[2] - reference[2]) / deviation
-        less = 1.0 - z * z
-        if less > 0.0 and less * less > _LARGE * kurtosis:
-            return math.log(math.erfc(abs(z) * math.sqrt(0.5)))
-    above, below = _ends(target, reference, alternative)
+        if surely_large(z, kurtosis):
+            return log_normal_p(z)
+    centre, seen, slack, whole = seen_sum(target, reference)
+    above, below = ends_of(centre, seen, slack, whole, alternative)
+    if above > centre / n * m:  # nor is that of the others
+        above = np.inf
     of_x = n * m / (total - 1.0) * (expressed / total) * (silent / total)  # variance of x
-    if of_x >= _SMOOTH or silent == 0.0:
-        log_p = min(_one_tail(above, below, deviation, skewness, kurtosis), 0.0)
-        if (log_p / _LN10) ** 2 <= of_x or (silent == 0.0 and log_p > -np.inf):
+    if of_x >= SMOOTH or silent == 0.0:
+        log_p = min(both_tails(above, below, deviation, skewness, kurtosis), 0.0)
+        if (log_p / LN10) ** 2 <= of_x or (silent == 0.0 and log_p > -np.inf):
             return log_p
-    shape = _of_expressed(total, expressed, mean, second, powers[0], powers[1])
+    shape = of_expressed(total, expressed, mean, second, powers[0], powers[1])
     counts = int(n), int(expressed), int(total)
     log_p = -np.inf
     if above < np.inf:
         log_p = _over_x(1.0, above, share, counts, of_x, shape, log_factorial)
     if below > -np.inf:
         other = _over_x(-1.0, -below, share, counts, of_x, shape, log_factorial)
-        log_p = _log_add(log_p, other)
-    left, all_silent = int(n - x_seen), int(silent)
-    least = (
-        log_factorial[all_silent] - log_factorial[left] - log_factorial[all_silent - left]
-        - log_factorial[counts[2]] + log_factorial[counts[0]] + log_factorial[int(m)]
-    )  # fmt: skip
+        log_p = log_add(log_p, other)
+    least = log_least(target, reference, log_factorial)
     return min(max(log_p, least), 0.0)
+
+
+@jit
+def log_least(target, reference, log_factorial):
+    """Return the log of the share of allocations with the target's expressing cells as seen."""
+    n, m = int(target[0]), int(reference[0])
+    left, others_left = n - int(target[1]), m - int(reference[1])
+    return (
+        log_factorial[left + others_left] - log_factorial[left] - log_factorial[others_left]
+        - log_factorial[n + m] + log_factorial[n] + log_factorial[m]
+    )  # fmt: skip
 
 
 @jit
@@ -337,7 +324,7 @@ def _over_x(sign, end, share, counts, of_x, shape, log_factorial):
             if x == 0 or x == expressed or variance == 0.0:
                 term = weight if away <= 0.0 else -np.inf
             else:
-                g, k = _shape_of_sum(float(x), float(expressed), skewness, kurtosis)
+                g, k = shape_of_sum(float(x), float(expressed), skewness, kurtosis)
                 spread = math.sqrt(x * (expressed - x) / (expressed - 1.0) * variance)
                 term = weight
                 if away > _SURE * spread:
@@ -352,46 +339,3 @@ def _over_x(sign, end, share, counts, of_x, shape, log_factorial):
             before = term
             x += direction * step
     return -np.inf if added == 0.0 else largest + math.log(added * step)
-
-
-@jit
-def _cumulants(target, reference, found):
-    for t in range(found.shape[1]):
-        for j in range(found.shape[2]):
-            its, others = _at(target, t, j), _at(reference, t, j)
-            n, m = its[0], others[0]
-            size = n + m
-            _, second, third, fourth = _pooled(its, others)
-            found[0, t, j] = n * m / size * (its[2] - others[2])
-            found[4, t, j] = _EQUAL * n * m / size * (its[2] + others[2])
-            if not second > 0.0:
-                found[1:4, t, j] = second  # 0, or NaN
-                continue
-            variance = second / size
-            skewness = third / size / (variance * math.sqrt(variance))
-            kurtosis = fourth / size / (variance * variance)
-            skewness, kurtosis = _shape_of_sum(n, size, skewness, kurtosis)
-            k2 = n * m / (size - 1.0) * variance
-            found[1, t, j] = k2
-            found[2, t, j] = skewness * k2 * math.sqrt(k2)
-            found[3, t, j] = (kurtosis - 3.0) * k2 * k2
-
-
-@jit
-def _of_cumulants(added, alternative, found):
-    for t in range(found.shape[0]):
-        for j in range(found.shape[1]):
-            seen, k2, slack = added[0, t, j], added[1, t, j], added[4, t, j]
-            if not k2 > 0.0:
-                continue
-            skewness = added[2, t, j] / (k2 * math.sqrt(k2))
-            kurtosis = 3.0 + added[3, t, j] / (k2 * k2)
-            above, below = seen - slack, seen + slack
-            if alternative == 0:
-                above, below = abs(seen) - slack, -abs(seen) + slack
-            if alternative < 0:
-                above = np.inf
-            if alternative > 0:
-                below = -np.inf
-            log_p = _one_tail(above, below, math.sqrt(k2), skewness, kurtosis)
-            found[t, j] = min(log_p, 0.0)

@@ -161,14 +161,10 @@ class TTest(StatisticalTest):
             admitted = self.admits(strata[0].sides)
         if admitted is None:
             return self._result(t, df, log10_p)
-        from ..conditional.t_test import cumulants, log_p_of_cumulants
+        from ..conditional.t_test_strata import log_p_over_strata
 
-        added = np.zeros((5, n_rows, n_genes))
-        for stratum in strata:
-            used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
-            its = cumulants(_of(stratum.sides.target), _of(stratum.sides.reference))
-            added[:, rows] += its[:, used]
-        log_p = log_p_of_cumulants(added, self.alternative)
+        parts = [(_of(s.sides.target), _of(s.sides.reference), s.rows) for s in strata]
+        log_p = log_p_over_strata(parts, n_rows, n_genes, self.alternative)
         return self._conditional(t, df, log_p, admitted, log10_p)
 
 
