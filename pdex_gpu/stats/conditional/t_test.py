@@ -21,8 +21,7 @@ these moments (:mod:`.pearson`). The p-value is the mean of the tails over x:
   if all cells express; it is then within 0.1 decades of the sum.
 * In the body, a cheaper rule: with z the deviation of S in standard deviations and k its kurtosis,
   both over all allocations, p is at least ``(1 - z^2)^2 / k`` (Paley and Zygmund 1932). Where that
-  is above 0.05, p is that of the normal tail. Where the target expresses nothing, p is at least
-  ``h(0)``; where that is above 0.05, p is the larger of it and of the normal tail.
+  is above 0.05, p is that of the normal tail.
 * Counts: sums of whole numbers are whole. Where the sums of both samples and those of squares are,
   the tail starts half way to the next possible sum.
 * p is at least ``C(N - E, n - x) / C(N, n)``, x being the number seen: the probability that just
@@ -49,7 +48,6 @@ _NOTHING = 7.0  # terms below exp(-7) of the largest are left out
 _SURE = -3.5  # standard deviations; less than this is exceeded in 12 of 13 cases, or more often
 _STEP = 0.7  # in standard deviations of a term as a function of x
 _LARGE = 0.05  # a p-value certainly not below this is that of the normal tail ...
-_LOG_LARGE = math.log(_LARGE)
 MANY = 100.0  # ... if there are so many cells
 SMOOTH = 4.0  # least variance of x for a single tail
 EQUAL = 1e-10  # relative differences below this are rounding
@@ -182,8 +180,12 @@ def seen_sum(target, reference):
 
 
 @jit
-def ends_of(centre, seen, slack, whole, alternative):
-    """Return where the tails of S - E S start, above and below; infinite if they do not count."""
+def ends_of(centre, others, seen, slack, whole, alternative):
+    """Return where the tails of S - E S start, above and below; infinite if they do not count.
+
+    `centre` is E S and `others` the mean of the sum of the reference: values are not negative, so
+    neither sum is below 0.
+    """
     if alternative == 0:
         above, below = abs(seen) - slack, -abs(seen) + slack
     else:
@@ -191,9 +193,8 @@ def ends_of(centre, seen, slack, whole, alternative):
     if whole:
         above = math.ceil(centre + above) - 0.5 - centre
         below = math.floor(centre + below) + 0.5 - centre
-    if alternative < 0:
+    if alternative < 0 or above > others:
         above = np.inf
-    # No sum of values that are not negative is below 0.
     if alternative > 0 or centre + below < 0.0:
         below = -np.inf
     return above, below
@@ -234,11 +235,11 @@ def _judge(target, reference, alternative, log_factorial, found):
     for t in range(found.shape[0]):
         for j in range(found.shape[1]):
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
-            found[t, j] = _log_p(its, others, alternative, log_factorial)
+            found[t, j] = log_p_of(its, others, alternative, log_factorial)
 
 
 @jit
-def _log_p(target, reference, alternative, log_factorial):
+def log_p_of(target, reference, alternative, log_factorial):
     n, x_seen = target[0], target[1]
     m = reference[0]
     total, expressed = n + m, x_seen + reference[1]
@@ -258,18 +259,12 @@ def _log_p(target, reference, alternative, log_factorial):
         if surely_large(z, kurtosis):
             return log_normal_p(z)
     centre, seen, slack, whole = seen_sum(target, reference)
-    above, below = ends_of(centre, seen, slack, whole, alternative)
-    if above > centre / n * m:  # nor is that of the others
-        above = np.inf
+    above, below = ends_of(centre, centre / n * m, seen, slack, whole, alternative)
     of_x = n * m / (total - 1.0) * (expressed / total) * (silent / total)  # variance of x
     if of_x >= SMOOTH or silent == 0.0:
         log_p = min(both_tails(above, below, deviation, skewness, kurtosis), 0.0)
         if (log_p / LN10) ** 2 <= of_x or (silent == 0.0 and log_p > -np.inf):
             return log_p
-    least = log_least(target, reference, log_factorial)
-    if alternative == 0 and x_seen == 0.0 and least > _LOG_LARGE:
-        z = n * m / total * (target[2] - reference[2]) / deviation
-        return max(least, log_normal_p(z))
     shape = of_expressed(total, expressed, mean, second, powers[0], powers[1])
     counts = int(n), int(expressed), int(total)
     log_p = -np.inf
@@ -278,6 +273,7 @@ def _log_p(target, reference, alternative, log_factorial):
     if below > -np.inf:
         other = _over_x(-1.0, -below, share, counts, of_x, shape, log_factorial)
         log_p = log_add(log_p, other)
+    least = log_least(target, reference, log_factorial)
     return min(max(log_p, least), 0.0)
 
 

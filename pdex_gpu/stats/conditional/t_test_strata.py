@@ -32,6 +32,7 @@ from .t_test import (
     log_add,
     log_least,
     log_normal_p,
+    log_p_of,
     numbers_of,
     of_expressed,
     pooled,
@@ -45,8 +46,9 @@ _MOST_STEPS = 1_000_000
 _CONSTANT = 1e-12
 
 # What is added up over strata: E S, S - E S, the second to fourth cumulant of S, rounding errors,
-# the variance of x, the number of strata where sums are not whole, and the number of cells.
-_CENTRE, _SEEN, _K2, _K3, _K4, _SLACK, _OF_X, _BROKEN, _CELLS = range(9)
+# the variance of x, the number of strata where sums are not whole, the number of cells, and the
+# mean of the reference's sum.
+_CENTRE, _SEEN, _K2, _K3, _K4, _SLACK, _OF_X, _BROKEN, _CELLS, _OTHERS = range(10)
 
 
 def log_p_over_strata(
@@ -68,7 +70,7 @@ def log_p_over_strata(
         NaN where the sum cannot vary, or a sample has no mean.
     """
     found = np.full((n_rows, n_genes), np.nan)
-    added = np.zeros((9, n_rows, n_genes))
+    added = np.zeros((10, n_rows, n_genes))
     sides = [(arrays_of(target), arrays_of(other), rows) for target, other, rows in strata]
     most = 0
     for target, reference, rows in sides:
@@ -106,6 +108,7 @@ def _add(target, reference, rows, added):
             centre, seen, slack, whole = seen_sum(its, others)
             added[_CELLS, row, j] += size
             added[_CENTRE, row, j] += centre
+            added[_OTHERS, row, j] += centre / n * m
             added[_SEEN, row, j] += seen
             added[_SLACK, row, j] += slack
             if not whole:
@@ -128,8 +131,9 @@ def _add(target, reference, rows, added):
 
 @jit
 def _ends(added, alternative):
+    whole = added[_BROKEN] == 0.0
     return ends_of(
-        added[_CENTRE], added[_SEEN], added[_SLACK], added[_BROKEN] == 0.0, alternative
+        added[_CENTRE], added[_OTHERS], added[_SEEN], added[_SLACK], whole, alternative
     )  # fmt: skip
 
 
@@ -170,15 +174,21 @@ def _gather(target, reference, places, genes, numbers):
 @jit
 def _convolve(numbers, added, alternative, log_factorial, log_p):
     for i in range(log_p.size):
-        n_steps, widest, least = 0, 1, 0.0
+        n_steps, widest, least, n_strata, only = 0, 1, 0.0, 0, 0
         for s in range(numbers.shape[1]):
             if not numbers[i, s, 0] >= 0.0:
                 continue
+            n_strata += 1
+            only = s
             its, others = _sides(numbers[i, s])
             low, high = _support(its, others)
             widest += high - low
             n_steps += (high - low + 1) * widest
             least += log_least(its, others, log_factorial)
+        if n_strata == 1:
+            its, others = _sides(numbers[i, only])
+            log_p[i] = log_p_of(its, others, alternative, log_factorial)
+            continue
         if n_steps <= _MOST_STEPS:
             sums = np.zeros((5, widest))
             sums[0, 0] = 1.0
