@@ -1,8 +1,9 @@
 // Moments of every (group, gene), from sorted segments. The kernel `moments` gives the number of
 // entries, the mean and, for each array that is not null, the centred second moment, the mean of
-// expm1(x) and the exponent. `mean_log1p` gives the mean of log1p(x). All are (K, C): the number
-// and the exponent i32, the rest float64. With `exponent`, mean and second moment are those of the
-// values / 2^exponent, where the exponent follows from the largest value (see scale_exponent).
+// expm1(x) and the exponent. `mean_log1p` gives the mean of log1p(x), `higher_moments` the centred
+// third and fourth moments, from the mean and the exponent. All are (K, C): the number and the
+// exponent i32, the rest float64. With `exponent`, mean and centred moments are those of the values
+// / 2^exponent, where the exponent follows from the largest value (see scale_exponent).
 //
 // One warp per (group, gene). Its sums do not depend on the order of entries (see exact_sums.cuh);
 // as entries are ascending, the first or last bounds every term. The second moment is computed by
@@ -103,6 +104,44 @@ __device__ void mean_log1p(const Key* keys, const i64* starts, const i64* n_cell
     if (lane == 0) mean[pair] = (total.high + total.low) / static_cast<double>(n_cells[group]);
 }
 
+// Only the third and fourth moments; `mean` and `exponent`, which may be null, are those of
+// `moments`. The bits are those of pdex_gpu/backends/cpu/moments.py.
+template <class Key>
+__device__ void higher_moments(const Key* keys, const i64* starts, const i64* n_cells, i64 n_groups,
+                               i64 n_genes, i32 kind, const double* mean, const i32* exponent,
+                               double* m3, double* m4) {
+    const i64 segment = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
+    if (segment >= n_groups * n_genes) return;
+    const int lane = threadIdx.x % WARP;
+    const i64 group = segment % n_groups;
+    const i64 pair = group * n_genes + segment / n_groups;
+    const Key* const entries = keys + starts[pair];
+    const i32 n = static_cast<i32>(starts[pair + n_genes] - starts[pair]);
+    const double zeros = static_cast<double>(n_cells[group] - n);
+    double third = 0.0, fourth = 0.0;
+    if (n > 0 && !(n == n_cells[group] && entries[0] == entries[n - 1])) {
+        const i64 scale = exponent ? exponent[pair] : 0;
+        const double factor = __longlong_as_double((1023 - scale) << 52);
+        const double mu = mean[pair];
+        const double bound = fmax(fabs(value_of(entries[0], kind) * factor - mu),
+                                  fabs(value_of(entries[n - 1], kind) * factor - mu));
+        ExactSum cubes(bound * bound * bound, n), fourths(bound * bound * (bound * bound), n);
+        for (i32 i = lane; i < n; i += WARP) {
+            const double d = value_of(entries[i], kind) * factor - mu;
+            const double square = d * d;
+            cubes.add(square * d);
+            fourths.add(square * square);
+        }
+        const Twofold of_cubes = cubes.of_warp(), of_fourths = fourths.of_warp();
+        third = (of_cubes.high + of_cubes.low) - zeros * (mu * mu * mu);
+        fourth = (of_fourths.high + of_fourths.low) + zeros * (mu * mu * (mu * mu));
+    }
+    if (lane == 0) {
+        m3[pair] = third;
+        m4[pair] = fourth;
+    }
+}
+
 #define KERNELS(BITS)                                                                              \
     extern "C" __global__ void moments_##BITS(const u##BITS* keys, const i64* starts,              \
                                               const i64* n_cells, i64 n_groups, i64 n_genes,       \
@@ -115,6 +154,11 @@ __device__ void mean_log1p(const Key* keys, const i64* starts, const i64* n_cell
                                                  const i64* n_cells, i64 n_groups, i64 n_genes,    \
                                                  i32 kind, double* mean) {                         \
         mean_log1p(keys, starts, n_cells, n_groups, n_genes, kind, mean);                          \
+    }                                                                                              \
+    extern "C" __global__ void higher_moments_##BITS(                                              \
+        const u##BITS* keys, const i64* starts, const i64* n_cells, i64 n_groups, i64 n_genes,     \
+        i32 kind, const double* mean, const i32* exponent, double* m3, double* m4) {               \
+        higher_moments(keys, starts, n_cells, n_groups, n_genes, kind, mean, exponent, m3, m4);    \
     }
 
 KERNELS(32)

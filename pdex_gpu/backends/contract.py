@@ -13,6 +13,7 @@ kernel                output                             agreement
                       ``mean (K, C) float64``            rtol 1e-12
                       ``m2``, ``mean_expm1``,            rtol 1e-12 (see tests)
                       ``mean_log1p (K, C) float64``
+                      ``m3``, ``m4 (K, C) float64``      see tests
 `rank_sums`           ``u2 (T, C) int64``                exact
                       ``ties (T, C) float64``            exact
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
@@ -81,14 +82,17 @@ class Moments:
         Golub and LeVeque 1983). Exactly 0 where all cells share one value.
     mean_expm1, mean_log1p : numpy.ndarray or None, shape (K, C), float64
         Means of ``expm1(x)`` and of ``log1p(x)``. NaN where a value below -1 has no logarithm.
+    m3, m4 : numpy.ndarray or None, shape (K, C), float64
+        Sums of third and fourth powers of deviations from the mean. Exactly 0 where all cells share
+        one value.
     n_measured : numpy.ndarray or None, shape (K, C), int32
         Number of cells whose value is not NaN; the other attributes refer to these cells only, and
         means over no cells are NaN. None if all cells have a value. Used for chunks packed with
         ``finite=False``.
     exponent : numpy.ndarray or None, shape (K, C), int32
         Where values are so large or small that their squares overflow or underflow, kernels
-        divide the values by ``2**exponent``. `mean` is still right there; `m2` may be
-        infinite or 0. None if all exponents are 0. See :func:`scale_exponent`.
+        divide the values by ``2**exponent``. `mean` is still right there; `m2`, `m3` and `m4`
+        may be infinite or 0. None if all exponents are 0. See :func:`scale_exponent`.
     exact : numpy.ndarray or None, shape (K, C), object
         Sums without rounding (:class:`pdex_gpu.stats.exact_moments.Sums`) for genes where float64
         loses too many digits, None elsewhere. :mod:`pdex_gpu.stats.exact_moments` adds it, not the
@@ -102,6 +106,8 @@ class Moments:
     m2: np.ndarray | None
     mean_expm1: np.ndarray | None
     mean_log1p: np.ndarray | None = None
+    m3: np.ndarray | None = None
+    m4: np.ndarray | None = None
     n_measured: np.ndarray | None = None
     exponent: np.ndarray | None = None
     exact: np.ndarray | None = None
@@ -116,16 +122,21 @@ class Moments:
         exponent: np.ndarray | None,
         mean_expm1: np.ndarray | None = None,
         mean_log1p: np.ndarray | None = None,
+        m3: np.ndarray | None = None,
+        m4: np.ndarray | None = None,
         n_measured: np.ndarray | None = None,
     ) -> Moments:
-        """Make moments from `mean` and `m2` of values over ``2**exponent``; None means 0."""
+        """Make moments from those of values over ``2**exponent``; None means 0."""
         if exponent is None or not exponent.any():
-            return cls(n_expressed, mean, m2, mean_expm1, mean_log1p, n_measured)
+            return cls(n_expressed, mean, m2, mean_expm1, mean_log1p, m3, m4, n_measured)
         with np.errstate(over="ignore", under="ignore"):
             true_mean = np.ldexp(mean, exponent)
-            true_m2 = None if m2 is None else np.ldexp(m2, 2 * exponent)
+            m2, m3, m4 = (
+                None if sums is None else np.ldexp(sums, power * exponent)
+                for power, sums in ((2, m2), (3, m3), (4, m4))
+            )
         return cls(
-            n_expressed, true_mean, true_m2, mean_expm1, mean_log1p, n_measured, exponent,
+            n_expressed, true_mean, m2, mean_expm1, mean_log1p, m3, m4, n_measured, exponent,
         )  # fmt: skip
 
     @property
@@ -145,7 +156,7 @@ class Moments:
 
     def without(self, where: np.ndarray) -> Moments:
         """Return the moments with NaN for the means where `where`, shape (K, C), is true."""
-        told = ("mean", "m2", "mean_expm1", "mean_log1p")
+        told = ("mean", "m2", "mean_expm1", "mean_log1p", "m3", "m4")
         arrays = {name: getattr(self, name) for name in told}
         exact = None if self.exact is None else self.exact.copy()
         if exact is not None:
@@ -283,10 +294,12 @@ class KernelSet(Protocol):
         centred: bool,
         expm1: bool,
         log1p: bool = False,
+        higher: bool = False,
     ) -> Moments:
         """Return the moments of the genes `genes` of the chunk, for every group of the design.
 
-        They include `m2` if `centred`, `mean_expm1` if `expm1` and `mean_log1p` if `log1p`.
+        They include `m2` if `centred`, `mean_expm1` if `expm1`, `mean_log1p` if `log1p`, and `m3`
+        and `m4` if `higher`.
         """
         ...
 

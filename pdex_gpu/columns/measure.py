@@ -59,6 +59,11 @@ class Analysis:
         return self.test.needs_m2 or Needs.SECOND_MOMENTS in self.needs
 
     @property
+    def higher(self) -> bool:
+        """Return whether third and fourth moments are needed."""
+        return self.test.needs_higher
+
+    @property
     def _means(self) -> list[str]:
         """List the means of samples that are stored."""
         means = ("mean", True), ("mean_expm1", self.expm1), ("mean_log1p", self.log1p)

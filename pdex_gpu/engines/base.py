@@ -139,6 +139,7 @@ def group_moments(job: Computation, block: Any, genes: slice, summary: ValueSumm
         centred=analysis.centred,
         expm1=analysis.expm1,
         log1p=analysis.log1p,
+        higher=analysis.higher,
     )
 
     def entries(j: int) -> list[np.ndarray]:

@@ -220,6 +220,7 @@ def _run_kernels(
         moments = kernels.moments(
             block, genes, design,
             centred=analysis.centred, expm1=analysis.expm1, log1p=analysis.log1p,
+            higher=analysis.higher,
         )  # fmt: skip
         measured = analysis.measure(kernels, block, genes, design)
         sink.store(RangeResult(genes.start, analysis.evaluate(measured, moments, design)))

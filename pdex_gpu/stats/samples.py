@@ -29,6 +29,8 @@ class Sample:
     m2 : numpy.ndarray or None, float64
         Sum of squared deviations from the mean.
     mean_expm1, mean_log1p : numpy.ndarray or None, float64
+    m3, m4 : numpy.ndarray or None, float64
+        Sums of third and fourth powers of deviations from the mean.
     """
 
     n: np.ndarray
@@ -37,6 +39,8 @@ class Sample:
     m2: np.ndarray | None
     mean_expm1: np.ndarray | None
     mean_log1p: np.ndarray | None
+    m3: np.ndarray | None = None
+    m4: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def _sample(moments: Moments, n: np.ndarray) -> Sample:
         moments.m2,
         moments.mean_expm1,
         moments.mean_log1p,
+        moments.m3,
+        moments.m4,
     )
 
 
@@ -105,7 +111,7 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
 
     mean = mean_of(groups.mean)
     assert mean is not None
-    m2 = None
+    m2 = m3 = m4 = None
     if groups.m2 is not None:
         means, inside = _known(groups.mean, n), _known(groups.m2, n)
         with np.errstate(invalid="ignore"):
@@ -123,6 +129,11 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
             for t, j in np.argwhere(cancelled & ~constant).tolist():
                 its = n[:, 0] * (means[:, j] - mean[t, j]) ** 2 + inside[:, j]
                 m2[t, j] = its[:t].sum() + its[t + 1 :].sum()
+        if groups.m3 is not None and groups.m4 is not None:
+            third, fourth = _known(groups.m3, n), _known(groups.m4, n)
+            powers = _about(deviation, n, inside, third, fourth)
+            m3, m4 = _to_mean(of_others, n_others, *map(_all_but_one, powers))
+            m3[constant], m4[constant] = 0.0, 0.0
         mean = np.where(constant, low, mean)
     expressed = groups.n_expressed.sum(axis=0, keepdims=True, dtype=np.int64)
     return Sample(
@@ -132,7 +143,30 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
         m2,
         mean_of(groups.mean_expm1),
         mean_of(groups.mean_log1p),
+        m3,
+        m4,
     )
+
+
+def _about(
+    moved: np.ndarray, n: np.ndarray, m2: np.ndarray, m3: np.ndarray, m4: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the sums of second to fourth powers of deviations from ``mean - moved``."""
+    square = moved * moved
+    second = m2 + n * square
+    third = m3 + moved * (3.0 * m2 + n * square)
+    fourth = m4 + moved * (4.0 * m3) + square * (6.0 * m2 + n * square)
+    return second, third, fourth
+
+
+def _to_mean(
+    moved: np.ndarray, n: np.ndarray, second: np.ndarray, third: np.ndarray, fourth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `m3` and `m4`, given the sums of powers of deviations from ``mean - moved``."""
+    square = moved * moved
+    m3 = third - moved * (3.0 * second - 2.0 * n * square)
+    m4 = fourth - moved * (4.0 * third) + square * (6.0 * second - 3.0 * n * square)
+    return m3, np.maximum(m4, 0.0)
 
 
 def _known(values: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -165,7 +199,7 @@ def _without(pool: Sample, target: Sample) -> Sample:
 
     mean = mean_of(pool.mean, target.mean)
     assert mean is not None
-    m2 = None
+    m2 = m3 = m4 = None
     if pool.m2 is not None and target.m2 is not None:
         inside = _known(target.m2, target.n)
         with np.errstate(invalid="ignore"):
@@ -173,6 +207,9 @@ def _without(pool: Sample, target: Sample) -> Sample:
             m2 = pool.m2 - inside - target.n * n / pool.n * apart**2
         # Anything smaller is rounding error of the subtraction; so is all of it for a single cell.
         m2 = np.where((m2 > 1e-12 * pool.m2) & (n > 1.0) & ~silent, m2, 0.0)
+        m3, m4 = _higher_without(pool, target, n, mean)
+        if m3 is not None and m4 is not None:
+            m3, m4 = np.where(m2 > 0.0, m3, 0.0), np.where(m2 > 0.0, m4, 0.0)
     return Sample(
         n,
         n_expressed,
@@ -180,13 +217,32 @@ def _without(pool: Sample, target: Sample) -> Sample:
         m2,
         mean_of(pool.mean_expm1, target.mean_expm1),
         mean_of(pool.mean_log1p, target.mean_log1p),
+        m3,
+        m4,
     )
+
+
+def _higher_without(
+    pool: Sample, target: Sample, n: np.ndarray, mean: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return `m3` and `m4` of the `n` cells of a pool that are not the target's."""
+    wholes, parts = (pool.m2, pool.m3, pool.m4), (target.m2, target.m3, target.m4)
+    if any(sums is None for sums in wholes + parts):
+        return None, None
+    with np.errstate(invalid="ignore"):  # there may be no cells
+        moved = np.where(target.n > 0.0, target.mean - pool.mean, 0.0)
+        known = [_known(sums, target.n) for sums in parts if sums is not None]
+        own = _about(moved, target.n, *known)
+        powers = [whole - sums for whole, sums in zip(wholes, own, strict=True)]
+        return _to_mean(mean - pool.mean, n, *powers)
 
 
 def pooled_over_strata(
     parts: Sequence[tuple[Sample, np.ndarray]], n_rows: int, n_genes: int
 ) -> Sample:
     """Pool one side of result rows that combine several strata: all its cells together.
+
+    Third and fourth moments are left out: no statistic of all strata together uses them.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Scaled:
     ----------
     sides : SamplePair
         Where `exponent` is given, means and squared deviations are those of the values minus the
-        reference mean, divided by ``2**exponent``.
+        reference mean, divided by ``2**exponent``; there are no third and fourth moments then.
     shown : SamplePair
         The sides for the original values, without squared deviations.
     exponent : numpy.ndarray or None, shape (n_targets, 1), int64
@@ -125,7 +125,7 @@ def _exponent(pair: _Pair | None) -> int | None:
 def _scaled(
     moments: Moments, contrast: Contrast, pairs: list[_Pair | None], exponents: list[int]
 ) -> Scaled:
-    plain = replace(moments, m2=None, exponent=None, exact=None)
+    plain = replace(moments, m2=None, m3=None, m4=None, exponent=None, exact=None)
     with np.errstate(all="ignore"):
         shown = sample_pair(plain, contrast)
     shape = len(pairs), 1

@@ -30,6 +30,7 @@ from screens import (
     compared,
     design_of,
     exact_distances,
+    exact_higher_moments,
     exact_moments,
     exact_placements,
     exact_rank_sums,
@@ -67,7 +68,7 @@ OF_PAIRS = {
 #: And for every (group, gene).
 OF_GROUPS = {
     "n_expressed": np.int32, "mean": np.float64, "m2": np.float64, "mean_expm1": np.float64,
-    "mean_log1p": np.float64,
+    "mean_log1p": np.float64, "m3": np.float64, "m4": np.float64,
 }  # fmt: skip
 
 
@@ -112,7 +113,9 @@ def outputs(
     genes = genes or case.genes
     with np.errstate(over="ignore"):  # expm1 of large values is infinite
         block = kernels.pack(chunk, case.design, map)
-        moments = kernels.moments(block, genes, case.design, centred=True, expm1=True, log1p=True)
+        moments = kernels.moments(
+            block, genes, case.design, centred=True, expm1=True, log1p=True, higher=True
+        )
     assert (block.gene_start, block.n_genes) == (chunk.gene_start, chunk.n_genes)
     found = {name: getattr(moments, name) for name in OF_GROUPS}
     for name, array in found.items():
@@ -150,6 +153,10 @@ def assert_conforms(found: dict[str, np.ndarray], case: Case, genes: slice | Non
         assert close.all(), name
     # Worst seen: m2 3e-15.
     np.testing.assert_allclose(found["m2"], expected["m2"], rtol=1e-12, err_msg="m2")
+    # Cubes of either sign may cancel. Worst seen: m3 3e-15 of m2^3/2, m4 3e-15.
+    scale = 1e-12 * expected["m2"] ** 1.5
+    assert (np.abs(found["m3"] - expected["m3"]) <= scale).all(), "m3"
+    np.testing.assert_allclose(found["m4"], expected["m4"], rtol=1e-12, err_msg="m4")
     # Worst seen: a2 1.2e-15.
     for name in ("a2", "a2_right", "a2_continuous"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-10, err_msg=name)
@@ -170,6 +177,10 @@ def test_reference_moments_are_exact(case: Case) -> None:
             size = np.abs(x).mean()
             np.testing.assert_allclose(found["mean"][g, j], mean, rtol=1e-14, atol=1e-15 * size)
             np.testing.assert_allclose(found["m2"][g, j], m2, rtol=1e-13)
+            m3, m4 = exact_higher_moments(x)
+            # Worst seen: m3 1e-15 of m2^3/2, m4 1e-15.
+            np.testing.assert_allclose(found["m3"][g, j], m3, rtol=0, atol=1e-13 * m2**1.5)
+            np.testing.assert_allclose(found["m4"][g, j], m4, rtol=1e-13)
             if np.abs(x).max() < 700:
                 expm1 = float(sum(np.expm1(v) for v in x.tolist())) / len(x)
                 size = np.abs(np.expm1(x)).mean()

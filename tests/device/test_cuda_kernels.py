@@ -192,7 +192,9 @@ def outputs(kernels: Any, chunk: Any, design: Design, n_genes: int) -> dict[str,
     genes = slice(0, n_genes)
     block = kernels.pack(chunk, design, map)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        moments = kernels.moments(block, genes, design, centred=True, expm1=True, log1p=True)
+        moments = kernels.moments(
+            block, genes, design, centred=True, expm1=True, log1p=True, higher=True
+        )
     sums = kernels.rank_sums(block, genes, design.contrasts[0])
     return {
         "n_expressed": moments.n_expressed,
@@ -200,6 +202,8 @@ def outputs(kernels: Any, chunk: Any, design: Design, n_genes: int) -> dict[str,
         "m2": moments.m2,
         "mean_expm1": moments.mean_expm1,
         "mean_log1p": moments.mean_log1p,
+        "m3": moments.m3,
+        "m4": moments.m4,
         "u2": sums.u2,
         "ties": sums.ties,
         "a2": kernels.anderson_darling(block, genes, design.contrasts[0]),
@@ -211,9 +215,16 @@ def assert_agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
         np.testing.assert_array_equal(found[name], expected[name], name)
     # Worst seen: mean 5.2e-15, and 1.8e-15 off where values cancel; m2 5.2e-16, mean_expm1
     # 2.5e-14, a2 6.7e-16.
-    tolerances = {"mean": 1e-12, "m2": 1e-12, "mean_expm1": 1e-12, "mean_log1p": 1e-12, "a2": 1e-10}
+    tolerances = {
+        "mean": 1e-12, "m2": 1e-12, "m4": 1e-12, "mean_expm1": 1e-12, "mean_log1p": 1e-12,
+        "a2": 1e-10,
+    }  # fmt: skip
     for name, rtol in tolerances.items():
         np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=1e-15, err_msg=name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = expected["m2"] ** 1.5
+        off = np.abs(found["m3"] - expected["m3"])
+    assert (off <= 1e-12 * scale).all() or not np.isfinite(scale).all()
 
 
 # Most keys of a reference in shared memory: 2,048 of 32 bits and 1,024 of 64 bits with SMALL.

@@ -352,6 +352,14 @@ def exact_moments(sample: np.ndarray) -> tuple[float, float]:
     return float(mean), float(sum(((v - mean) ** 2 for v in x), Fraction()))
 
 
+def exact_higher_moments(sample: np.ndarray) -> tuple[float, float]:
+    """Sums of third and fourth powers of deviations from the mean, in rational arithmetic."""
+    x = [Fraction(float(v)) for v in sample]
+    mean = sum(x, Fraction()) / len(x)
+    third, fourth = (float(sum(((v - mean) ** k for v in x), Fraction())) for k in (3, 4))
+    return third, fourth
+
+
 def exact_rank_sums(target: np.ndarray, reference: np.ndarray) -> tuple[int, int]:
     """Twice U of the target and the tie term, by looking at every pair of cells."""
     t, r = target.tolist(), reference.tolist()

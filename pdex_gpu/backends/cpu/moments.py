@@ -29,6 +29,7 @@ def moments(
     centred: bool,
     expm1: bool,
     log1p: bool = False,
+    higher: bool = False,
 ) -> Moments:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.moments`."""
     shape = (design.n_groups, genes.stop - genes.start)
@@ -37,11 +38,14 @@ def moments(
     m2 = np.full(shape if centred else (0, 0), np.nan)
     mean_expm1 = np.full(shape, np.nan) if expm1 else None
     mean_log1p = np.full(shape, np.nan) if log1p else None
+    m3, m4 = (np.full(shape, np.nan) if higher else None for _ in range(2))
     where = packed.values, packed.offsets, genes.start, genes.stop, design.n_cells
     ends = np.full((shape[1], shape[0], 2), np.nan)
     # Values of other dtypes can be squared and added unscaled.
     exponent = np.zeros(shape if packed.values.dtype == np.float64 else (0, 0), np.int32)
     _moments(*where, centred, ends, mean, m2, exponent)
+    if m3 is not None:
+        _higher(*where, ends, mean, exponent, m3, m4)
     if mean_expm1 is not None:
         _mean_expm1(*where, ends, mean_expm1)
     if mean_log1p is not None and packed.values.dtype == np.uint16:
@@ -55,6 +59,8 @@ def moments(
         exponent if exponent.size else None,
         mean_expm1=mean_expm1,
         mean_log1p=mean_log1p,
+        m3=m3,
+        m4=m4,
     )
 
 
@@ -128,6 +134,50 @@ def _of_group(x, n, smallest, largest, centred):
     residual = ((high - product) + low) - error
     squares = _squared_deviations(x, smallest, largest, mu)
     return mu, squares + (n - x.size) * (mu * mu) - residual * residual / n
+
+
+@jit
+def _higher(values, offsets, j0, j1, n_cells, ends, mean, exponent, m3, m4):
+    """Compute third and fourth moments of values over ``2**exponent``, about `mean`."""
+    for j in range(j0, j1):
+        c = j - j0
+        stop = offsets[0, j]
+        for g in range(n_cells.size):
+            start, stop = stop, offsets[g + 1, j]
+            x = values[start:stop]
+            n_zero = n_cells[g] - x.size
+            smallest, largest = ends[c, g, 0], ends[c, g, 1]
+            if x.size == 0 or (n_zero == 0 and smallest == largest):
+                m3[g, c], m4[g, c] = 0.0, 0.0
+                continue
+            mu = mean[g, c]
+            factor = 1.0
+            if exponent.size > 0:
+                factor = float_of_bits((BIAS - np.int64(exponent[g, c])) << EXPONENT)
+            bound = max(abs(smallest * factor - mu), abs(largest * factor - mu))
+            cubes, fourths = _higher_deviations(x, factor, mu, bound)
+            m3[g, c] = cubes - n_zero * (mu * mu * mu)
+            m4[g, c] = fourths + n_zero * (mu * mu * (mu * mu))
+
+
+@jit
+def _higher_deviations(x, factor, mu, bound):
+    """Return the sums of third and fourth powers of deviations, none larger than `bound`."""
+    first, second = folds(bound * bound * bound, x.size)
+    third, fourth = folds(bound * bound * (bound * bound), x.size)
+    cubes, cubes_left, fourths, fourths_left = 0.0, 0.0, 0.0, 0.0
+    for i in range(x.size):
+        d = np.float64(x[i]) * factor - mu
+        square = d * d
+        power = square * d
+        rounded = (power + first) - first
+        cubes = add_exactly(cubes, rounded)
+        cubes_left = add_exactly(cubes_left, ((power - rounded) + second) - second)
+        power = square * square
+        rounded = (power + third) - third
+        fourths = add_exactly(fourths, rounded)
+        fourths_left = add_exactly(fourths_left, ((power - rounded) + fourth) - fourth)
+    return cubes + cubes_left, fourths + fourths_left
 
 
 @jit

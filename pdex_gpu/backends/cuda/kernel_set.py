@@ -158,10 +158,11 @@ class CudaKernels:
         centred: bool,
         expm1: bool,
         log1p: bool = False,
+        higher: bool = False,
     ) -> Moments:
         """See the contract."""
         with self.part(packed, genes, design) as part:
-            return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p)
+            return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p, higher=higher)
 
     def entries(self, packed: CudaPackedChunk | Slice, gene: int) -> list[np.ndarray]:
         """See the contract."""

@@ -11,7 +11,7 @@ from .device_matrix import DeviceMatrix
 from .launch_config import Shapes
 
 _RESIDENT_SHARE = 0.75  # of device memory, for uploaded ranges; the rest is for slices
-_BYTES_PER_PAIR = 64  # counts, places and outputs of one (group, gene)
+_BYTES_PER_PAIR = 80  # counts, places and outputs of one (group, gene)
 _BYTES_PER_CELL = 32  # code, order, row pointer, the cell's span in a slice
 _SLICE_BYTES_PER_CELL = 18  # the cell's span, a share of the harmonic numbers
 _SUM_BYTES = (

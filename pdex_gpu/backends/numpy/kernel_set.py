@@ -138,12 +138,13 @@ def moments(
     centred: bool,
     expm1: bool,
     log1p: bool = False,
+    higher: bool = False,
 ) -> Moments:
     shape = (design.n_groups, genes.stop - genes.start)
     n_expressed = np.full(shape, -1, dtype=np.int32)
     n_measured = np.full(shape, -1, dtype=np.int32)
     exponent = np.zeros(shape, dtype=np.int32)
-    mean, m2, mean_expm1, mean_log1p = (np.full(shape, np.nan) for _ in range(4))
+    mean, m2, mean_expm1, mean_log1p, m3, m4 = (np.full(shape, np.nan) for _ in range(6))
     for c, j in enumerate(range(genes.start, genes.stop)):
         for g, sample in enumerate(packed.samples(j)):
             x = sample.astype(np.float64) + 0.0  # -0.0 becomes 0.0
@@ -157,6 +158,9 @@ def moments(
             mean[g, c] = x[0] if constant else x.mean()
             if centred:
                 m2[g, c] = 0.0 if constant else _squared_deviations(x)
+            if higher:
+                deviation = np.zeros(len(x)) if constant else x - x.mean()
+                m3[g, c], m4[g, c] = np.sum(deviation**3), np.sum(deviation**4)
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 # Computed even if not asked for: exponentials of counts overflow, and some
                 # logarithms do not exist.
@@ -169,6 +173,8 @@ def moments(
         exponent,
         mean_expm1=mean_expm1 if expm1 else None,
         mean_log1p=mean_log1p if log1p else None,
+        m3=m3 if higher else None,
+        m4=m4 if higher else None,
         n_measured=n_measured if packed.with_nan else None,
     )
 

@@ -269,6 +269,11 @@ class StatisticalTest(ABC):
         return f"nan_policy={self.nan_policy!r}: no compiled kernel supports this"
 
     @property
+    def needs_higher(self) -> bool:
+        """Return whether `evaluate` uses third and fourth moments."""
+        return False
+
+    @property
     def refuses_nan(self) -> bool:
         """Return whether NaN is refused; infinity always is."""
         return self.nan_policy == "raise"

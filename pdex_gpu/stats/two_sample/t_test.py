@@ -11,18 +11,19 @@ from ...errors import OptionError
 from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
-from .options import alternative_option, nan_policy_option, option
+from .options import alternative_option, nan_policy_option, option, p_values_option
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ...backends.contract import KernelSet
     from ...design.contrasts import Contrast
-    from ..samples import SamplePair
+    from ..samples import Sample, SamplePair
 else:
     np = LazyModule("numpy")
 
 _LOG10_2 = math.log10(2.0)
+_LOG10_E = math.log10(math.e)
 _SMALL = 1e-140  # below this, squared variances lose digits
 
 
@@ -34,6 +35,11 @@ class TTest(StatisticalTest):
     It is Student's test with pooled variance, Welch's test, or scanpy's ``t-test_overestim_var``,
     which is Welch's test with the reference taken to have as many cells as the target. Over strata,
     it tests the coefficient of the target in a linear model with a fixed effect for each stratum.
+
+    Conditional p-values are those of the permutation test of Student's t: all allocations of the
+    cells to the samples, within strata, are equally likely. They are fitted to four moments, see
+    `stats/conditional/t_test.py`. Values so large, so small or so nearly constant that they need
+    exact sums have Student's p-value, which is the same fit without skewness.
     """
 
     variance: str = option(
@@ -44,6 +50,11 @@ class TTest(StatisticalTest):
         scipy_name="equal_var",
         scipy_values={True: "pooled", False: "welch"},
         shorthands=("welch",),
+        asymptotic_only=True,
+    )
+    p_values: str = p_values_option(
+        doc=". Only the test with pooled variance has conditional ones, those of the permutation "
+        "test; `variance=` with another value makes them asymptotic."
     )
     alternative: str = alternative_option()
     nan_policy: str = nan_policy_option()
@@ -56,6 +67,12 @@ class TTest(StatisticalTest):
     scipy_name = "ttest_ind"
     uses_ranks = False
     needs_m2 = True
+    conditional_over_strata = True
+
+    @property
+    def needs_higher(self) -> bool:
+        """See the base class."""
+        return self.p_values == "conditional"
 
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
@@ -71,7 +88,13 @@ class TTest(StatisticalTest):
         log10_p: bool = False,
     ) -> TestResult:
         t, df = self.statistic(sides)
-        return self._result(t, df, log10_p)
+        admitted = self.admits(sides) if sides.target.m3 is not None else None
+        if admitted is None:
+            return self._result(t, df, log10_p)
+        from ..conditional.t_test import log_p_values
+
+        log_p = log_p_values(_of(sides.target), _of(sides.reference), self.alternative)
+        return self._conditional(t, df, log_p, admitted, log10_p)
 
     def statistic(self, sides: SamplePair) -> tuple[np.ndarray, np.ndarray]:
         """Return t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
@@ -102,6 +125,19 @@ class TTest(StatisticalTest):
             logarithm = log10_of(p_value, far)
         return make_result(t, p_value, None, logarithm)
 
+    def _conditional(
+        self, t: np.ndarray, df: np.ndarray, log_p: np.ndarray, admitted: np.ndarray, log10_p: bool
+    ) -> TestResult:
+        """Return the result with conditional p-values where they are defined."""
+        log_p[np.isnan(t)] = np.nan
+        if not admitted.all():
+            found = self._result(t, df, log10_p)
+            found.p_value[:, admitted] = np.exp(log_p[:, admitted])
+            if found.log10_p is not None:
+                found.log10_p[:, admitted] = log_p[:, admitted] * _LOG10_E
+            return make_result(t, found.p_value, None, found.log10_p)
+        return make_result(t, np.exp(log_p), None, log_p * _LOG10_E if log10_p else None)
+
     def evaluate_strata(
         self,
         strata: Sequence[Stratum],
@@ -119,7 +155,25 @@ class TTest(StatisticalTest):
             )
         effect, error, df = fixed_effect(strata, n_rows, n_genes)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._result(effect / error, df, log10_p)
+            t = effect / error
+        admitted = None
+        if strata and all(stratum.sides.target.m3 is not None for stratum in strata):
+            admitted = self.admits(strata[0].sides)
+        if admitted is None:
+            return self._result(t, df, log10_p)
+        from ..conditional.t_test_strata import log_p_over_strata
+
+        parts = [(_of(s.sides.target), _of(s.sides.reference), s.rows) for s in strata]
+        log_p = log_p_over_strata(parts, n_rows, n_genes, self.alternative)
+        return self._conditional(t, df, log_p, admitted, log10_p)
+
+
+def _of(sample: Sample) -> tuple[np.ndarray, ...]:
+    """Return what conditional p-values need of a sample."""
+    assert sample.m2 is not None
+    assert sample.m3 is not None
+    assert sample.m4 is not None
+    return sample.n, sample.n_expressed, sample.mean, sample.m2, sample.m3, sample.m4
 
 
 def standard_error(sides: SamplePair, variance: str) -> tuple[np.ndarray, np.ndarray]:
