@@ -1,0 +1,331 @@
+"""Conditional p-values of the two-sample Anderson-Darling statistic A2 in its midrank form.
+
+N = n + m pooled cells, E of which express the gene, lambda = n E / N; see :mod:`.tie_pattern` for
+the constants of the pooled pattern. Of the n cells of the smaller sample, x express the gene with
+probability h(x) (:mod:`.hypergeometric`). Given x, with d = x - lambda, f = x (E - x) / (E - 1) and
+gamma = (N - 1) E / (n m N), A2 is a quadratic form whose cumulants are those of a Gaussian bridge
+among the expressing cells with a shift in proportion to d::
+
+    k1 = d**2 c0 + f c1     k2 = 2 f**2 c2 + 4 d**2 f d1     k3 = 8 f**3 c3 + 24 d**2 f**2 d2
+
+    c0 = (N - 1) N / (n m E) [Z > 0] + gamma C0, c_i = gamma**i C_i, d1 = gamma**2 D1,
+    d2 = gamma**3 D2
+
+and ``p = sum over x of h(x) P(A2 >= a | x)``, with Pearson III tails. E[A2] is exactly 1 under
+permutation. Where lambda is at least 20, x needs no sum: A2 is a sum of chi-squares with cumulants
+1, 2 T2 and 8 T3. Few cells are judged by :mod:`.anderson_darling_tilted`, and their p-values are at
+least the probability of the allocation seen.
+
+Pairs with A2 below `LEAST` are not judged: there the limiting distribution has p > 0.17, and the
+conditional p-value could not be small.
+
+The pattern is the exact one of each pair, or of the pool. If the reference expresses the gene in
+many more cells than the target, it is the pattern of the reference: its shares at the pair's own z,
+from a table with a step of 1/2 in ``log(e / (z + 1 / (4 E)))``, interpolated by cubics in the
+logarithms of the constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...utils.jit import jit
+from .anderson_darling_tilted import log_allocation, log_tilted
+from .hypergeometric import log_factorials, log_weight, mode
+from .pearson import log_correction, log_tail
+from .tie_pattern import (
+    C0, C1, C2, C3, C_TOP, D1, D2, N_CONSTANTS, T2, T3, T_TOP, coarsen, constants,
+)  # fmt: skip
+
+#: Pairs with a smaller A2 are not judged.
+LEAST = 1.5
+
+_MANY = 20.0  # expected expressing cells from which x needs no sum
+_NEGLIGIBLE = 30.0  # logarithm of a share of p
+_STEPS_PER_SD = 16.0  # of the sum over x
+_FEW = 20  # cells of the smaller sample that are tilted where p is small
+_FEW_IN_ALL = 64  # pooled cells that are always tilted
+_LOG_SMALL = math.log(1e-3)
+_LOG_TINY = math.log(1e-4)
+_SHARED_FROM = 256  # expressing reference cells from which their pattern serves pairs
+_SHARED_TIMES = 16  # and times those of the target
+_STEP = 0.5
+_NODES, _CENTRE = 160, 80  # of the table
+
+
+def log_p_values(
+    values: Sequence[np.ndarray], n_cells: np.ndarray, a2: np.ndarray, *, pooled: bool, rest: bool
+) -> np.ndarray:
+    """Return log p of each target of a gene; NaN where it is not judged.
+
+    Parameters
+    ----------
+    values : sequence of numpy.ndarray
+        The values of each sample, not negative; zeros may be left out. The first one is what
+        targets are compared with, unless `rest`.
+    n_cells : numpy.ndarray, int64
+        Number of cells of each sample.
+    a2 : numpy.ndarray, shape (n_targets,), float64
+        The statistic, NaN where undefined.
+    pooled : bool
+        Whether the cells that a target is compared with include its own.
+    rest : bool
+        Whether all samples are targets, each compared with all the others.
+    """
+    found = np.full(len(a2), np.nan)
+    if not (a2 >= LEAST).any():
+        return found
+    parts = [_ordered(part[part != 0]) for part in values]
+    targets = parts if rest else parts[1:]
+    common = np.sort(np.concatenate(parts) if rest else parts[0])
+    n_target = np.ascontiguousarray(n_cells if rest else n_cells[1:], np.int64)
+    size = int(n_cells.sum() if rest else n_cells[0])
+    stops = np.cumsum([0] + [len(part) for part in targets])
+    table = log_factorials(size + (0 if pooled else int(n_target.max(initial=0))))
+    _judge_gene(a2, common, size, np.concatenate(targets), stops, n_target, pooled, table, found)
+    return found
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    """Return values of a kind for which kernels are compiled, in the same order."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float64, copy=False)
+    if values.dtype == np.uint64:  # in the order of signed numbers
+        return (values ^ np.uint64(1 << 63)).view(np.int64)
+    return values.astype(np.int64, copy=False)
+
+
+@jit
+def _judge_gene(a2, common, size, values, stops, n_target, pooled, log_factorial, found):
+    """Judge all targets of a gene; `common` are the sorted values that they are compared with."""
+    distinct, counts = np.empty_like(common), np.zeros(common.size, np.int64)
+    n_distinct = 0
+    for i in range(common.size):
+        if i == 0 or common[i] != common[i - 1]:
+            distinct[n_distinct] = common[i]
+            n_distinct += 1
+        counts[n_distinct - 1] += 1
+    distinct, counts = distinct[:n_distinct], counts[:n_distinct]
+    longest = 0
+    for t in range(n_target.size):
+        longest = max(longest, stops[t + 1] - stops[t])
+    most = n_distinct + longest
+    work = np.empty((6, most + 1))
+    merged, own = np.empty(most, np.int64), np.empty(most, np.int64)
+    cells = np.empty(most)
+    apart = np.empty(longest, values.dtype)
+    shared = np.empty(n_distinct)  # the pattern of the reference or pool
+    n_shared = -1
+    nodes, known = np.empty((_NODES, N_CONSTANTS)), np.zeros(_NODES, np.bool_)
+    its = np.empty(N_CONSTANTS)
+    for t in range(n_target.size):
+        a = a2[t]
+        if not a >= LEAST:
+            continue
+        target = values[stops[t] : stops[t + 1]]
+        total = size if pooled else size + n_target[t]
+        expressed = common.size if pooled else common.size + target.size
+        n = min(n_target[t], total - n_target[t])
+        of_reference = (
+            not pooled
+            and common.size >= _SHARED_FROM
+            and common.size >= _SHARED_TIMES * target.size
+        )
+        if (pooled or of_reference) and n_shared < 0:
+            for k in range(n_distinct):
+                shared[k] = counts[k]
+            n_shared = coarsen(shared, n_distinct)
+            if pooled:
+                constants(shared, n_shared, (total - expressed) / total, work, its)
+        if of_reference:
+            _interpolated(
+                shared, n_shared, common.size, expressed / total, work, nodes, known, its
+            )
+        elif not pooled:
+            n_merged = _merge(distinct, counts, target, apart, merged, own)
+            for k in range(n_merged):
+                cells[k] = merged[k]
+            n_merged = coarsen(cells, n_merged)
+            constants(cells, n_merged, (total - expressed) / total, work, its)
+        log_p = _log_p(a, n, total, expressed, its, log_factorial)
+        if total <= _FEW_IN_ALL or n <= 3 or (n <= _FEW and log_p < _LOG_TINY):
+            if pooled:
+                n_merged = _locate(distinct, counts, target, merged, own)
+            else:
+                n_merged = _merge(distinct, counts, target, apart, merged, own)
+            least = log_allocation(
+                merged[:n_merged], own[:n_merged], total - expressed, n_target[t], log_factorial
+            )
+            for k in range(n_merged):
+                cells[k] = merged[k]
+            n_merged = coarsen(cells, n_merged)
+            for k in range(n_merged):
+                merged[k] = np.int64(cells[k])
+            log_p = log_tilted(
+                a * (1.0 - 1e-9), merged[:n_merged], total - expressed, n, log_factorial
+            )
+            log_p = max(log_p, least)
+        found[t] = log_p
+
+
+@jit
+def _log_p(a, n, total, expressed, its, log_factorial):
+    """Return log p from the constants of the pattern."""
+    if np.float64(n) * expressed >= _MANY * total:
+        k2, k3 = 2.0 * its[T2], 8.0 * its[T3]
+        log_p = log_tail(a, 1.0, k2, k3) + log_correction(a, its[T_TOP], 1.0, k2, k3)
+        if log_p > _LOG_SMALL:
+            return log_p
+    return _log_mixture(a * (1.0 - 1e-9), n, total, expressed, its, log_factorial)
+
+
+@jit
+def _log_mixture(a, n, total, expressed, its, log_factorial):
+    """Sum over the number of expressing cells among the n."""
+    size, pairs = np.float64(total), np.float64(n) * (total - n)
+    silent = total - expressed
+    gamma = (size - 1.0) / pairs * (expressed / size)
+    c0 = gamma * its[C0]
+    if silent > 0:
+        c0 += (size - 1.0) * size / (pairs * expressed)
+    c1, c2, c3 = gamma * its[C1], gamma**2 * its[C2], gamma**3 * its[C3]
+    d1, d2 = gamma**2 * its[D1], gamma**3 * its[D2]
+    mean = np.float64(n) * expressed / total
+    # Steps far below the standard deviation of x make no difference.
+    variance = mean * (silent / size) * ((size - n) / (size - 1.0))
+    stride = max(1, np.int64(math.sqrt(variance) / _STEPS_PER_SD))
+    least, most = max(0, n - silent), min(n, expressed)
+    middle = mode(n, expressed, total)
+    sum_of_parts, highest = 0.0, -math.inf
+    at = np.int64(middle)  # of the highest part
+    for direction in range(2):
+        step = stride - 2 * stride * direction
+        x = np.int64(middle) - stride * direction
+        while least <= x <= most:
+            h = log_weight(x, n, expressed, total, log_factorial)
+            if sum_of_parts > 0.0 and h < highest + math.log(sum_of_parts) - _NEGLIGIBLE:
+                break  # and all beyond, as P is at most 1
+            k1, k2, k3 = _cumulants(x, mean, expressed, c0, c1, c2, c3, d1, d2)
+            part = h + log_tail(a, k1, k2, k3)
+            if part > highest:
+                sum_of_parts = sum_of_parts * math.exp(highest - part) + 1.0
+                highest = part
+                at = x
+            elif part > -math.inf:
+                sum_of_parts += math.exp(part - highest)
+            x += step
+    if sum_of_parts == 0.0:  # rounding: A2 is the largest possible
+        return max(
+            log_weight(least, n, expressed, total, log_factorial),
+            log_weight(most, n, expressed, total, log_factorial),
+        )
+    log_p = highest + math.log(sum_of_parts * stride)
+    k1, k2, k3 = _cumulants(at, mean, expressed, c0, c1, c2, c3, d1, d2)
+    top = _bridge(at, expressed) * gamma * its[C_TOP]
+    return min(log_p + log_correction(a, top, k1, k2, k3), 0.0)
+
+
+@jit
+def _bridge(x, expressed):
+    return x * np.float64(expressed - x) / max(expressed - 1.0, 1.0)
+
+
+@jit
+def _cumulants(x, mean, expressed, c0, c1, c2, c3, d1, d2):
+    """Return the cumulants of A2 given x."""
+    d = (x - mean) ** 2
+    f = _bridge(x, expressed)
+    k1 = d * c0 + f * c1
+    k2 = 2.0 * f * (f * c2 + 2.0 * d * d1)
+    return k1, k2, 8.0 * f * f * (f * c3 + 3.0 * d * d2)
+
+
+@jit
+def _merge(distinct, counts, target, apart, merged, own):
+    """Pool the values of a target with those of the reference; return how many are distinct.
+
+    Parameters
+    ----------
+    apart : room for the values that the reference does not have
+    merged, own : int64
+        To be filled with the pooled cells and the target cells at each distinct value.
+    """
+    n_apart = 0
+    own[: distinct.size] = 0
+    for i in range(target.size):
+        at = np.searchsorted(distinct, target[i])
+        if at < distinct.size and distinct[at] == target[i]:
+            own[at] += 1
+        else:
+            apart[n_apart] = target[i]
+            n_apart += 1
+    if n_apart == 0:
+        merged[: distinct.size] = counts + own[: distinct.size]
+        return distinct.size
+    rest = apart[:n_apart]
+    rest.sort()
+    n_new = 1
+    for i in range(1, n_apart):
+        n_new += rest[i] != rest[i - 1]
+    # From the largest down, so that `own` can be moved in place.
+    size = distinct.size + n_new
+    write, i, k = size - 1, n_apart - 1, distinct.size - 1
+    while i >= 0:
+        if k >= 0 and distinct[k] > rest[i]:
+            own[write] = own[k]
+            merged[write] = counts[k] + own[k]
+            k -= 1
+        else:
+            equal = 1
+            while i - equal >= 0 and rest[i - equal] == rest[i]:
+                equal += 1
+            own[write] = merged[write] = equal
+            i -= equal
+        write -= 1
+    while k >= 0:
+        merged[k] = counts[k] + own[k]
+        k -= 1
+    return size
+
+
+@jit
+def _locate(distinct, counts, target, merged, own):
+    """Count the cells of a target at each distinct value of a pool that includes them."""
+    own[: distinct.size] = 0
+    for i in range(target.size):
+        own[np.searchsorted(distinct, target[i])] += 1
+    merged[: distinct.size] = counts
+    return distinct.size
+
+
+@jit
+def _interpolated(shared, n_shared, expressed, e, work, nodes, known, its):
+    """Compute the constants of the shares of the reference at ``z = 1 - e``, from the table."""
+    least = 0.25 / expressed
+    place = math.log(e / (1.0 - e + least)) / _STEP
+    last = math.floor(-math.log(least) / _STEP)  # here z is still positive
+    first = min(math.floor(place) - 1, last - 3)
+    for j in range(4):
+        node = first + j + _CENTRE
+        if not known[node]:
+            odds = math.exp((first + j) * _STEP)
+            z = max((1.0 - odds * least) / (1.0 + odds), 0.0)
+            constants(shared, n_shared, z, work, nodes[node])
+            for i in range(N_CONSTANTS):
+                nodes[node, i] = math.log(nodes[node, i])
+            known[node] = True
+    y = place - first
+    weights = (
+        -(y - 1.0) * (y - 2.0) * (y - 3.0) / 6.0,
+        y * (y - 2.0) * (y - 3.0) / 2.0,
+        -y * (y - 1.0) * (y - 3.0) / 2.0,
+        y * (y - 1.0) * (y - 2.0) / 6.0,
+    )
+    for i in range(N_CONSTANTS):
+        total = 0.0
+        for j in range(4):
+            total += weights[j] * nodes[first + j + _CENTRE, i]
+        its[i] = math.exp(total)
