@@ -93,6 +93,8 @@ class Moments:
         Sums without rounding (:class:`pdex_gpu.stats.exact_moments.Sums`) for genes where float64
         loses too many digits, None elsewhere. :mod:`pdex_gpu.stats.exact_moments` adds it, not the
         kernels.
+    negative : numpy.ndarray or None, shape (K, C), bool
+        Whether some value is negative; None if none is. The kernels do not fill it in.
     """
 
     n_expressed: np.ndarray
@@ -103,6 +105,7 @@ class Moments:
     n_measured: np.ndarray | None = None
     exponent: np.ndarray | None = None
     exact: np.ndarray | None = None
+    negative: np.ndarray | None = None
 
     @classmethod
     def unscaled(

@@ -38,6 +38,8 @@ class Analysis:
         Whether means of ``expm1(x)`` and of ``log1p(x)`` are stored.
     level : float
         Level of confidence intervals.
+    p_value_kind : str
+        How p-values are computed; see `StatisticalTest.p_value_kind`.
     """
 
     # Columns themselves are kept, not their names: worker processes need not know the registry of
@@ -49,6 +51,7 @@ class Analysis:
     expm1: bool = False
     log1p: bool = False
     level: float = 0.95
+    p_value_kind: str = "asymptotic"
 
     @property
     def centred(self) -> bool:
@@ -229,10 +232,14 @@ def _gene_by_gene(column: Column) -> GeneByGene:
 
 def _with_cells(both: SamplePair) -> SamplePair:
     """Replace sizes of 0 by 1, to be safe to divide by; rows without cells are not tested."""
-    samples = both.target, both.reference
-    if all(sample.n.all() for sample in samples):
+    target, reference = both.target, both.reference
+    if target.n.all() and reference.n.all():
         return both
-    return SamplePair(*(replace(sample, n=np.maximum(sample.n, 1.0)) for sample in samples))
+    return replace(
+        both,
+        target=replace(target, n=np.maximum(target.n, 1.0)),
+        reference=replace(reference, n=np.maximum(reference.n, 1.0)),
+    )
 
 
 def _of_both_sides(stratum: Stratum) -> Stratum:
@@ -257,7 +264,7 @@ def _pooled(
     if scaled[0].exponent is not None:
         means = pooled_means(scaled, rows, shape[0])
         pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
-    return SamplePair(*pooled)
+    return SamplePair(pooled[0], pooled[1])
 
 
 def make_analysis(
@@ -294,6 +301,7 @@ def make_analysis(
         expm1=in_counts and is_log1p is not False,
         log1p=Needs.LOG_MEANS in needs and is_log1p is not True,
         level=level,
+        p_value_kind=test.p_value_kind(stratified=stratified),
     )
 
 

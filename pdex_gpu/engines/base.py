@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -113,7 +113,7 @@ def run_range(
     del chunk
 
     def compute(genes: slice) -> None:
-        moments = group_moments(job, block, genes)
+        moments = group_moments(job, block, genes, block.summary)
         measured = job.analysis.measure(job.kernels, block, genes, job.design)
         values = job.analysis.evaluate(measured, moments, job.design)
         store(RangeResult(block.gene_start + genes.start, values))
@@ -125,8 +125,12 @@ def run_range(
     return block.summary
 
 
-def group_moments(job: Computation, block: Any, genes: slice) -> Moments:
-    """Return the moments of genes that the analysis needs, with exact sums where necessary."""
+def group_moments(job: Computation, block: Any, genes: slice, summary: ValueSummary) -> Moments:
+    """Return the moments of genes that the analysis needs, with exact sums where necessary.
+
+    Groups with negative values are marked if p-values are conditional; `summary` tells whether the
+    block has any.
+    """
     analysis = job.analysis
     moments = job.kernels.moments(
         block,
@@ -140,7 +144,13 @@ def group_moments(job: Computation, block: Any, genes: slice) -> Moments:
     def entries(j: int) -> list[np.ndarray]:
         return job.kernels.entries(block, genes.start + j)
 
-    return with_exact_sums(moments, job.design, entries)
+    found = with_exact_sums(moments, job.design, entries)
+    if summary.minimum >= 0.0 or analysis.p_value_kind != "conditional":
+        return found
+    genes_of_groups = [
+        [bool((values < 0).any()) for values in entries(j)] for j in range(genes.stop - genes.start)
+    ]
+    return replace(found, negative=np.array(genes_of_groups, bool).T)
 
 
 def gene_tasks(n_genes: int, n_groups: int, n_threads: int) -> list[slice]:

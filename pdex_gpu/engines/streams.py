@@ -337,7 +337,7 @@ class _Run:
         whole = slice(0, genes.stop - genes.start)
         try:
             with kernels.part(block, genes, job.design, alone=alone) as part:
-                moments = group_moments(job, part, whole)
+                moments = group_moments(job, part, whole, block.summary)
                 return moments, job.analysis.measure(kernels, part, whole, job.design)
         except DeviceMemoryError as error:
             raise _too_small(f"work on {_genes(whole.stop)}", error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ from .into_file import into_file
 from .output import check_output, input_files
 from .value_scale import ValueScale, doubt
 
+logger = logging.getLogger("pdex_gpu")
+
 
 def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     """Run a comparison."""
@@ -60,6 +63,11 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             if isinstance(result, DEResult):
                 result.provenance["seconds"] = round(time.perf_counter() - started, 6)
             warn_of_empty_cells(dataset)
+            if values.negative and analysis.p_value_kind == "conditional":
+                logger.warning(
+                    "p-values of genes with negative values are asymptotic, those of other genes "
+                    "conditional"
+                )
             doubtful = doubt(values, settings, matrices)
             if doubtful is not None:
                 warn(doubtful)

@@ -62,6 +62,7 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "genes": None,  # their names are above
         "columns": list(analysis.columns),
         "test_options": {k: repr(v) for k, v in sorted(analysis.test.options.items())},
+        "p_values": analysis.p_value_kind,
         "confidence": float(settings.columns.confidence),
         "pseudocount": float(settings.columns.pseudocount),
     }

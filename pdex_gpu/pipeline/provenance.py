@@ -49,6 +49,7 @@ def make_provenance(
         "n_genes": dataset.source.n_genes,
         "n_targets": len(design.targets),
         **_options(settings, design, analysis),
+        "p_values": _kind_of_p_values(analysis, scale),
         "is_log1p": scale.is_log1p,
         "negative_values": scale.negative,
         "raw_counts": scale.raw_counts,
@@ -80,6 +81,12 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "columns": list(analysis.columns),
         "test_options": {k: repr(v) for k, v in analysis.test.options.items()},
     }
+
+
+def _kind_of_p_values(analysis: Analysis, scale: ValueScale) -> str:
+    if analysis.p_value_kind == "conditional" and scale.negative:
+        return "conditional; asymptotic for genes with negative values"
+    return analysis.p_value_kind
 
 
 def _genes(asked: Any) -> str | None:

@@ -57,6 +57,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
         {
             "metric": "Test",
             "test_options": "Options",
+            "p_values": "P-values",
             "fdr_method": "Correction",
             "fdr_scope": "Corrected over",
             "min_fraction": "Minimum expressing fraction",

@@ -45,7 +45,7 @@ class StatisticKeywords(TypedDict, total=False):
     method: Any  # "auto", "asymptotic", "exact", or what scipy takes
     variance: Literal["pooled", "welch", "overestimated"]
     variant: Literal["midrank", "right", "continuous"]
-    p_values: Literal["asymptotic", "interpolated"]
+    p_values: Literal["conditional", "asymptotic", "interpolated"]
     # the options of scipy's functions by their own names
     axis: int | None
     equal_var: bool

@@ -41,10 +41,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class SamplePair:
-    """The targets, and what each is compared with."""
+    """The targets, and what each is compared with.
+
+    Attributes
+    ----------
+    target, reference : Sample
+    negative : numpy.ndarray or None, shape (n_genes,), bool
+        Genes with negative values in some group of the design; None if there are none.
+    """
 
     target: Sample
     reference: Sample
+    negative: np.ndarray | None = None
 
 
 def sample_pair(moments: Moments, contrast: Contrast) -> SamplePair:
@@ -55,18 +63,20 @@ def sample_pair(moments: Moments, contrast: Contrast) -> SamplePair:
     """
     span = contrast.span
     chosen = moments.of_groups(contrast.groups if span is None else span)
+    negative = None if moments.negative is None else np.asarray(moments.negative.any(axis=0))
     sizes = contrast.n_cells[:, None] if chosen.n_measured is None else chosen.n_measured
     n_cells = sizes.astype(np.float64)
     if not contrast.pooled:
         return SamplePair(
             _sample(chosen.of_groups(slice(1, None)), n_cells[1:]),
             _sample(chosen.of_groups(slice(0, 1)), n_cells[:1]),
+            negative,
         )
     if contrast.one_vs_rest:
-        return SamplePair(_sample(chosen, n_cells), _others(chosen, n_cells))
+        return SamplePair(_sample(chosen, n_cells), _others(chosen, n_cells), negative)
     targets = _sample(chosen.of_groups(slice(1, None)), n_cells[1:])
     pool = _sample(chosen.of_groups(slice(0, 1)), n_cells[:1])
-    return SamplePair(targets, _without(pool, targets))
+    return SamplePair(targets, _without(pool, targets), negative)
 
 
 def _sample(moments: Moments, n: np.ndarray) -> Sample:

@@ -155,6 +155,7 @@ def _scaled(
         SamplePair(
             side(target, differences[1], m2[0]),
             side(reference, np.zeros(shape), m2[1]),
+            shown.negative,
         ),
         SamplePair(target, reference),
         np.array(exponents, np.int64)[:, None],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
-from ...errors import OptionError
+from ...errors import DataError, OptionError
 from ...utils.lazy_modules import LazyModule
 from ...utils.resolve import resolve
 from .options import options_of
@@ -123,6 +123,10 @@ class StatisticalTest(ABC):
         Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
     variance : str
         The variance of confidence intervals of mean differences: one of `t_test.VARIANCES`.
+    p_values : str
+        How p-values are computed, one of the choices of the option if the test has it.
+    conditional_over_strata : bool
+        Whether p-values can be conditional where comparisons are combined over strata.
     nan_policy : {"raise", "omit", "propagate"}
         Treatment of NaN: raise an error, leave the cell out for that gene, or do not test the
         comparisons that involve it.
@@ -143,6 +147,8 @@ class StatisticalTest(ABC):
     has_log10_p: bool = True
     gives_u2: ClassVar[bool] = False
     variance: str = "welch"
+    p_values: str = "asymptotic"
+    conditional_over_strata: ClassVar[bool] = False
     nan_policy: str = "raise"
 
     def __post_init__(self) -> None:
@@ -199,7 +205,61 @@ class StatisticalTest(ABC):
         """Raise OptionError if the test's p-values are not meant to be uniform."""
 
     def _record(self, options: Mapping[str, Any]) -> None:
-        object.__setattr__(self, "options", dict(options))  # a test is frozen
+        """Keep the options as given, and let those of asymptotic p-values choose them."""
+        found = dict(options)
+        for option in options_of(self):
+            names = [n for n in (option.name, option.scipy_name) if n is not None and n in options]
+            other = getattr(self, option.name) != option.default
+            if not (option.asymptotic_only and names and other and self.p_values == "conditional"):
+                continue
+            if "p_values" in options:
+                name = names[0]
+                raise OptionError(
+                    f"{name}={options[name]!r} belongs to asymptotic p-values, but "
+                    "p_values='conditional' was given. Pass only one of them."
+                )
+            object.__setattr__(self, "p_values", "asymptotic")  # a test is frozen
+            found["p_values"] = "asymptotic"
+        object.__setattr__(self, "options", found)
+
+    def p_value_kind(self, *, stratified: bool = False) -> str:
+        """Return how the p-values are computed, for provenance: a choice of ``p_values``.
+
+        Raises
+        ------
+        OptionError
+            If conditional p-values were asked for by name, but do not exist over strata.
+        """
+        if self.p_values != "conditional" or not stratified or self.conditional_over_strata:
+            return self.p_values
+        if "p_values" in self.options:
+            raise OptionError(
+                f"p_values='conditional' does not exist for metric={self.metric!r} over strata. "
+                "Leave it out or pass p_values='asymptotic'; or leave out strata=."
+            )
+        return "asymptotic"
+
+    def admits(self, sides: SamplePair) -> np.ndarray | None:
+        """Return the genes whose p-values are conditional, shape (n_genes,); None for no gene.
+
+        Genes with negative values are left out: their smallest value is not zero.
+
+        Raises
+        ------
+        DataError
+            If there are negative values, and conditional p-values were asked for by name.
+        """
+        if self.p_values != "conditional":
+            return None
+        if sides.negative is None:
+            return np.ones(sides.target.mean.shape[1], bool)
+        if "p_values" in self.options:
+            raise DataError(
+                "p_values='conditional' needs values that are not negative, because it counts the "
+                "cells above zero, but some values are negative. Leave it out (genes with negative "
+                "values then have asymptotic p-values), or pass p_values='asymptotic'."
+            )
+        return ~sides.negative
 
     @property
     def why_numpy(self) -> str | None:

@@ -41,6 +41,8 @@ class StatisticOption:
         Whether values other than text are passed on to scipy.
     shorthands : tuple of str
         Choices that are also flags of the command line.
+    asymptotic_only : bool
+        Whether values other than the default belong to asymptotic p-values, and so choose them.
     """
 
     name: str
@@ -53,6 +55,7 @@ class StatisticOption:
     scipy_values: Mapping[Any, Any] | None = None
     objects_run_in_scipy: bool = False
     shorthands: tuple[str, ...] = ()
+    asymptotic_only: bool = False
 
     @property
     def kind(self) -> str:
@@ -144,6 +147,21 @@ def nan_policy_option() -> Any:
         "NaN is refused; or left out, as if the cell did not exist at that gene; or what involves "
         "it is NaN, and p is 1.",
         choices=NAN_POLICIES,
+    )
+
+
+def p_values_option(
+    *others: str,
+    doc: str = "",
+) -> Any:
+    """Return the option ``p_values``; `others` are kinds in addition to those of every test."""
+    kinds = ("conditional", "asymptotic", *others)
+    return option(
+        "conditional",
+        words(kinds),
+        "Conditional on the pooled values of both samples, which holds for sparse genes and small "
+        "groups, or by the limit for large samples, as in scipy." + doc,
+        choices=kinds,
     )
 
 

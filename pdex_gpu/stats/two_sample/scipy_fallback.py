@@ -34,6 +34,7 @@ class ScipyPairs(StatisticalTest):
     """
 
     has_log10_p = False
+    p_values = "scipy"
 
     def __init__(self, test: type[StatisticalTest], options: Mapping[str, Any]) -> None:
         self.test = test
