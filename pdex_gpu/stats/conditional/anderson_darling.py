@@ -28,7 +28,6 @@ logarithms of the constants.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,36 +36,59 @@ from .anderson_darling_tilted import log_allocation, log_tilted
 from .hypergeometric import log_factorials, log_weight, mode
 from .pearson import log_correction, log_tail
 from .tie_pattern import (
-    C0, C1, C2, C3, C_TOP, D1, D2, N_CONSTANTS, T2, T3, T_TOP, coarsen, constants,
+    C0,
+    C1,
+    C2,
+    C3,
+    C_TOP,
+    D1,
+    D2,
+    N_CONSTANTS,
+    T2,
+    T3,
+    T_TOP,
+    coarsen,
+    constants,
 )  # fmt: skip
 
 #: Pairs with a smaller A2 are not judged.
 LEAST = 1.5
 
 _MANY = 20.0  # expected expressing cells from which x needs no sum
-_NEGLIGIBLE = 30.0  # logarithm of a share of p
+_NEGLIGIBLE = 22.0  # logarithm of a share of p
 _STEPS_PER_SD = 16.0  # of the sum over x
 _FEW = 20  # cells of the smaller sample that are tilted where p is small
+_VERY_FEW = 3  # that are always tilted
 _FEW_IN_ALL = 64  # pooled cells that are always tilted
 _LOG_SMALL = math.log(1e-3)
 _LOG_TINY = math.log(1e-4)
 _SHARED_FROM = 256  # expressing reference cells from which their pattern serves pairs
 _SHARED_TIMES = 16  # and times those of the target
+_EXACT = 2**53  # float64 holds whole numbers up to this
 _STEP = 0.5
 _NODES, _CENTRE = 160, 80  # of the table
 
 
 def log_p_values(
-    values: Sequence[np.ndarray], n_cells: np.ndarray, a2: np.ndarray, *, pooled: bool, rest: bool
+    values: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    n_cells: np.ndarray,
+    a2: np.ndarray,
+    *,
+    pooled: bool,
+    rest: bool,
 ) -> np.ndarray:
     """Return log p of each target of a gene; NaN where it is not judged.
 
     Parameters
     ----------
-    values : sequence of numpy.ndarray
-        The values of each sample, not negative; zeros may be left out. The first one is what
-        targets are compared with, unless `rest`.
-    n_cells : numpy.ndarray, int64
+    values : numpy.ndarray, shape (n,)
+        Values of the gene, not negative; zeros may be left out.
+    starts, stops : numpy.ndarray, shape (n_samples,), int64
+        Those of sample i are ``values[starts[i]:stops[i]]``. The first sample is what targets are
+        compared with, unless `rest`.
+    n_cells : numpy.ndarray, shape (n_samples,), int64
         Number of cells of each sample.
     a2 : numpy.ndarray, shape (n_targets,), float64
         The statistic, NaN where undefined.
@@ -76,32 +98,60 @@ def log_p_values(
         Whether all samples are targets, each compared with all the others.
     """
     found = np.full(len(a2), np.nan)
-    if not (a2 >= LEAST).any():
+    judged = a2 >= LEAST
+    if not judged.any():
         return found
-    parts = [_ordered(part[part != 0]) for part in values]
-    targets = parts if rest else parts[1:]
-    common = np.sort(np.concatenate(parts) if rest else parts[0])
-    n_target = np.ascontiguousarray(n_cells if rest else n_cells[1:], np.int64)
+    values, starts, stops = _nonzero(values, starts, stops)
+    first = 0 if rest else 1
+    n_target = np.asarray(n_cells[first:], np.int64)
     size = int(n_cells.sum() if rest else n_cells[0])
-    stops = np.cumsum([0] + [len(part) for part in targets])
-    table = log_factorials(size + (0 if pooled else int(n_target.max(initial=0))))
-    _judge_gene(a2, common, size, np.concatenate(targets), stops, n_target, pooled, table, found)
+    if not rest:
+        common = values[starts[0] : stops[0]]
+    elif stops[-1] - starts[0] == (stops - starts).sum():
+        common = values[starts[0] : stops[-1]]
+    else:
+        common = np.concatenate([values[a:b] for a, b in zip(starts, stops, strict=True)])
+    shared = np.full(len(a2), pooled) | _of_reference(len(common), (stops - starts)[first:])
+    alone = judged & (~shared | (n_target <= _FEW) | (size <= _FEW_IN_ALL))
+    others = size - n_target if pooled else size
+    alone |= judged & (others <= _FEW)
+    _judge_gene(
+        a2, np.sort(common).astype(np.float64), size,
+        values.astype(np.float64, copy=False) if alone.any() else np.zeros(0),
+        starts[first:], stops[first:], n_target, pooled, shared,
+        log_factorials(size + (0 if pooled else int(n_target.max(initial=0)))), found,
+    )  # fmt: skip
     return found
 
 
-def _ordered(values: np.ndarray) -> np.ndarray:
-    """Return values of a kind for which kernels are compiled, in the same order."""
-    if values.dtype.kind == "f":
-        return values.astype(np.float64, copy=False)
-    if values.dtype == np.uint64:  # in the order of signed numbers
-        return (values ^ np.uint64(1 << 63)).view(np.int64)
-    return values.astype(np.int64, copy=False)
+def _of_reference(n_expressed: int, of_target: np.ndarray) -> np.ndarray:
+    """Return which targets are judged by the pattern of the reference."""
+    return (n_expressed >= _SHARED_FROM) & (n_expressed >= _SHARED_TIMES * of_target)
+
+
+def _nonzero(
+    values: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leave out zeros, and replace whole numbers that float64 does not hold by their ranks."""
+    there = values != 0
+    if not there.all():
+        before = np.concatenate([[0], np.cumsum(there)])
+        values, starts, stops = values[there], before[starts], before[stops]
+    if values.dtype.kind in "iu" and len(values) and int(values.max()) > _EXACT:
+        values = np.unique(values, return_inverse=True)[1] + 1
+    return values, starts, stops
 
 
 @jit
-def _judge_gene(a2, common, size, values, stops, n_target, pooled, log_factorial, found):
-    """Judge all targets of a gene; `common` are the sorted values that they are compared with."""
-    distinct, counts = np.empty_like(common), np.zeros(common.size, np.int64)
+def _judge_gene(
+    a2, common, size, values, starts, stops, n_target, pooled, shared, log_factorial, found
+):
+    """Judge all targets of a gene; `common` are the sorted values that they are compared with.
+
+    `shared` tells which targets are judged by the pattern of `common`. `values` may be empty if all
+    of them are, and none has few cells.
+    """
+    distinct, counts = np.empty(common.size), np.zeros(common.size, np.int64)
     n_distinct = 0
     for i in range(common.size):
         if i == 0 or common[i] != common[i - 1]:
@@ -111,64 +161,70 @@ def _judge_gene(a2, common, size, values, stops, n_target, pooled, log_factorial
     distinct, counts = distinct[:n_distinct], counts[:n_distinct]
     longest = 0
     for t in range(n_target.size):
-        longest = max(longest, stops[t + 1] - stops[t])
+        longest = max(longest, stops[t] - starts[t])
     most = n_distinct + longest
     work = np.empty((6, most + 1))
     merged, own = np.empty(most, np.int64), np.empty(most, np.int64)
     cells = np.empty(most)
-    apart = np.empty(longest, values.dtype)
-    shared = np.empty(n_distinct)  # the pattern of the reference or pool
-    n_shared = -1
+    pattern = np.empty(n_distinct)  # of `common`
+    n_pattern = 0
     nodes, known = np.empty((_NODES, N_CONSTANTS)), np.zeros(_NODES, np.bool_)
     its = np.empty(N_CONSTANTS)
     for t in range(n_target.size):
         a = a2[t]
         if not a >= LEAST:
             continue
-        target = values[stops[t] : stops[t + 1]]
+        n_own = stops[t] - starts[t]
         total = size if pooled else size + n_target[t]
-        expressed = common.size if pooled else common.size + target.size
+        expressed = common.size if pooled else common.size + n_own
+        zeros = total - expressed
         n = min(n_target[t], total - n_target[t])
-        of_reference = (
-            not pooled
-            and common.size >= _SHARED_FROM
-            and common.size >= _SHARED_TIMES * target.size
-        )
-        if (pooled or of_reference) and n_shared < 0:
-            for k in range(n_distinct):
-                shared[k] = counts[k]
-            n_shared = coarsen(shared, n_distinct)
-            if pooled:
-                constants(shared, n_shared, (total - expressed) / total, work, its)
-        if of_reference:
-            _interpolated(
-                shared, n_shared, common.size, expressed / total, work, nodes, known, its
-            )
-        elif not pooled:
-            n_merged = _merge(distinct, counts, target, apart, merged, own)
+        n_merged = 0
+        if shared[t]:
+            if n_pattern == 0:
+                for k in range(n_distinct):
+                    pattern[k] = counts[k]
+                n_pattern = coarsen(pattern, n_distinct)
+                if pooled:
+                    constants(pattern, n_pattern, zeros / total, work, its)
+            if not pooled:
+                _interpolated(
+                    pattern, n_pattern, common.size, expressed / total, work, nodes, known, its
+                )
+        else:
+            n_merged = _merge(distinct, counts, values[starts[t] : stops[t]], merged, own)
             for k in range(n_merged):
                 cells[k] = merged[k]
-            n_merged = coarsen(cells, n_merged)
-            constants(cells, n_merged, (total - expressed) / total, work, its)
+            constants(cells, coarsen(cells, n_merged), zeros / total, work, its)
         log_p = _log_p(a, n, total, expressed, its, log_factorial)
-        if total <= _FEW_IN_ALL or n <= 3 or (n <= _FEW and log_p < _LOG_TINY):
+        if total <= _FEW_IN_ALL or n <= _VERY_FEW or (n <= _FEW and log_p < _LOG_TINY):
+            target = values[starts[t] : stops[t]]
             if pooled:
                 n_merged = _locate(distinct, counts, target, merged, own)
-            else:
-                n_merged = _merge(distinct, counts, target, apart, merged, own)
+            elif shared[t]:
+                n_merged = _merge(distinct, counts, target, merged, own)
             least = log_allocation(
-                merged[:n_merged], own[:n_merged], total - expressed, n_target[t], log_factorial
+                merged[:n_merged], own[:n_merged], zeros, n_target[t], log_factorial
             )
-            for k in range(n_merged):
-                cells[k] = merged[k]
-            n_merged = coarsen(cells, n_merged)
-            for k in range(n_merged):
-                merged[k] = np.int64(cells[k])
-            log_p = log_tilted(
-                a * (1.0 - 1e-9), merged[:n_merged], total - expressed, n, log_factorial
+            log_p = _log_tilted(a, merged[:n_merged], cells, zeros, n, log_factorial)
+            log_p = max(log_p, least)
+        elif n_merged > 0:
+            least = log_allocation(
+                merged[:n_merged], own[:n_merged], zeros, n_target[t], log_factorial
             )
             log_p = max(log_p, least)
         found[t] = log_p
+
+
+@jit
+def _log_tilted(a, merged, room, zeros, n, log_factorial):
+    """Return log p by tilting, for the pooled cells at each distinct value other than 0."""
+    for k in range(merged.size):
+        room[k] = merged[k]
+    n_values = coarsen(room, merged.size)
+    for k in range(n_values):
+        merged[k] = np.int64(room[k])
+    return log_tilted(a * (1.0 - 1e-9), merged[:n_values], zeros, n, log_factorial)
 
 
 @jit
@@ -244,15 +300,15 @@ def _cumulants(x, mean, expressed, c0, c1, c2, c3, d1, d2):
 
 
 @jit
-def _merge(distinct, counts, target, apart, merged, own):
+def _merge(distinct, counts, target, merged, own):
     """Pool the values of a target with those of the reference; return how many are distinct.
 
     Parameters
     ----------
-    apart : room for the values that the reference does not have
     merged, own : int64
         To be filled with the pooled cells and the target cells at each distinct value.
     """
+    apart = np.empty(target.size)  # values that the reference does not have
     n_apart = 0
     own[: distinct.size] = 0
     for i in range(target.size):

@@ -129,15 +129,13 @@ def log_tilted(a, cells, zeros, n, log_factorial):
     moments, room = np.empty((n + 1, _MOMENTS)), np.empty((n + 1, _MOMENTS))
     log_h = np.empty(n + 1)
     for x in range(least, most + 1):
-        log_h[x] = (
-            _log_choose(zeros, n - x, log_factorial) - _log_choose(total, n, log_factorial)
+        log_h[x] = _log_choose(zeros, n - x, log_factorial) - _log_choose(
+            total, n, log_factorial
         )  # of the silent cells alone: `moments` count the choices of the expressing ones
     theta, low, high = min(0.4, 0.5 * limit), 0.0, limit
     scale = 0.0
-    for step in range(_MOST_STEPS):
-        scale = _recursion(
-            theta, cells, weight, expected, n, log_factorial, moments, room
-        )
+    for _ in range(_MOST_STEPS):
+        scale = _recursion(theta, cells, weight, expected, n, log_factorial, moments, room)
         highest = -math.inf
         for x in range(least, most + 1):
             if moments[x, 0] > 0.0:
