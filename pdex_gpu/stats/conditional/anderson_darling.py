@@ -55,7 +55,7 @@ from .tie_pattern import (
 LEAST = 1.5
 
 _MANY = 20.0  # expected expressing cells from which x needs no sum
-_NEGLIGIBLE = 22.0  # logarithm of a share of p
+_NEGLIGIBLE = 16.0  # logarithm of a share of p
 _STEPS_PER_SD = 16.0  # of the sum over x
 _FEW = 20  # cells of the smaller sample that are tilted where p is small
 _VERY_FEW = 3  # that are always tilted
@@ -111,22 +111,18 @@ def log_p_values(
         common = values[starts[0] : stops[-1]]
     else:
         common = np.concatenate([values[a:b] for a, b in zip(starts, stops, strict=True)])
-    shared = np.full(len(a2), pooled) | _of_reference(len(common), (stops - starts)[first:])
-    alone = judged & (~shared | (n_target <= _FEW) | (size <= _FEW_IN_ALL))
-    others = size - n_target if pooled else size
-    alone |= judged & (others <= _FEW)
+    most = (stops - starts)[first:].max()
+    smallest = min(n_target.min(), size - n_target.max() if pooled else size)
+    by_reference = pooled or len(common) >= max(_SHARED_FROM, _SHARED_TIMES * most)
+    # Converting all values takes a while, and most genes do not need it.
+    needed = not by_reference or smallest <= _FEW or size <= _FEW_IN_ALL
     _judge_gene(
-        a2, np.sort(common).astype(np.float64), size,
-        values.astype(np.float64, copy=False) if alone.any() else np.zeros(0),
-        starts[first:], stops[first:], n_target, pooled, shared,
-        log_factorials(size + (0 if pooled else int(n_target.max(initial=0)))), found,
+        a2, *_distinct(common), size,
+        values.astype(np.float64, copy=False) if needed else np.zeros(0),
+        starts[first:], stops[first:], n_target, pooled,
+        log_factorials(size + (0 if pooled else int(n_target.max()))), found,
     )  # fmt: skip
     return found
-
-
-def _of_reference(n_expressed: int, of_target: np.ndarray) -> np.ndarray:
-    """Return which targets are judged by the pattern of the reference."""
-    return (n_expressed >= _SHARED_FROM) & (n_expressed >= _SHARED_TIMES * of_target)
 
 
 def _nonzero(
@@ -142,23 +138,33 @@ def _nonzero(
     return values, starts, stops
 
 
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values as float64, ascending, and how many cells have each."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        counts = np.bincount(values)
+        found = np.flatnonzero(counts)
+        return found.astype(np.float64), counts[found]
+    ordered = np.sort(values)
+    first = np.flatnonzero(ordered[1:] != ordered[:-1])
+    first = np.concatenate([np.zeros(min(len(values), 1), np.int64), first + 1])
+    return ordered[first].astype(np.float64), np.diff(first, append=len(values))
+
+
 @jit
 def _judge_gene(
-    a2, common, size, values, starts, stops, n_target, pooled, shared, log_factorial, found
+    a2, distinct, counts, size, values, starts, stops, n_target, pooled, log_factorial, found
 ):
-    """Judge all targets of a gene; `common` are the sorted values that they are compared with.
+    """Judge all targets of a gene.
 
-    `shared` tells which targets are judged by the pattern of `common`. `values` may be empty if all
-    of them are, and none has few cells.
+    Parameters
+    ----------
+    distinct, counts : float64 and int64, shape (n_distinct,)
+        Distinct values other than 0 of what targets are compared with, and cells at each.
+    values : float64
+        May be empty if all targets are judged by that pattern, and none has few cells.
     """
-    distinct, counts = np.empty(common.size), np.zeros(common.size, np.int64)
-    n_distinct = 0
-    for i in range(common.size):
-        if i == 0 or common[i] != common[i - 1]:
-            distinct[n_distinct] = common[i]
-            n_distinct += 1
-        counts[n_distinct - 1] += 1
-    distinct, counts = distinct[:n_distinct], counts[:n_distinct]
+    n_distinct = distinct.size
+    n_common = counts.sum()
     longest = 0
     for t in range(n_target.size):
         longest = max(longest, stops[t] - starts[t])
@@ -176,11 +182,12 @@ def _judge_gene(
             continue
         n_own = stops[t] - starts[t]
         total = size if pooled else size + n_target[t]
-        expressed = common.size if pooled else common.size + n_own
+        expressed = n_common if pooled else n_common + n_own
         zeros = total - expressed
         n = min(n_target[t], total - n_target[t])
         n_merged = 0
-        if shared[t]:
+        shared = pooled or (n_common >= _SHARED_FROM and n_common >= _SHARED_TIMES * n_own)
+        if shared:
             if n_pattern == 0:
                 for k in range(n_distinct):
                     pattern[k] = counts[k]
@@ -189,7 +196,7 @@ def _judge_gene(
                     constants(pattern, n_pattern, zeros / total, work, its)
             if not pooled:
                 _interpolated(
-                    pattern, n_pattern, common.size, expressed / total, work, nodes, known, its
+                    pattern, n_pattern, n_common, expressed / total, work, nodes, known, its
                 )
         else:
             n_merged = _merge(distinct, counts, values[starts[t] : stops[t]], merged, own)
@@ -197,34 +204,32 @@ def _judge_gene(
                 cells[k] = merged[k]
             constants(cells, coarsen(cells, n_merged), zeros / total, work, its)
         log_p = _log_p(a, n, total, expressed, its, log_factorial)
-        if total <= _FEW_IN_ALL or n <= _VERY_FEW or (n <= _FEW and log_p < _LOG_TINY):
+        tilted = total <= _FEW_IN_ALL or n <= _VERY_FEW or (n <= _FEW and log_p < _LOG_TINY)
+        if tilted and shared:
             target = values[starts[t] : stops[t]]
             if pooled:
                 n_merged = _locate(distinct, counts, target, merged, own)
-            elif shared[t]:
+            else:
                 n_merged = _merge(distinct, counts, target, merged, own)
-            least = log_allocation(
-                merged[:n_merged], own[:n_merged], zeros, n_target[t], log_factorial
-            )
-            log_p = _log_tilted(a, merged[:n_merged], cells, zeros, n, log_factorial)
-            log_p = max(log_p, least)
-        elif n_merged > 0:
+        if n_merged > 0:
             least = log_allocation(
                 merged[:n_merged], own[:n_merged], zeros, n_target[t], log_factorial
             )
             log_p = max(log_p, least)
+            if tilted:
+                log_p = _log_tilted(a, merged[:n_merged], cells, zeros, n, least, log_factorial)
         found[t] = log_p
 
 
 @jit
-def _log_tilted(a, merged, room, zeros, n, log_factorial):
+def _log_tilted(a, merged, room, zeros, n, log_own, log_factorial):
     """Return log p by tilting, for the pooled cells at each distinct value other than 0."""
     for k in range(merged.size):
         room[k] = merged[k]
     n_values = coarsen(room, merged.size)
     for k in range(n_values):
         merged[k] = np.int64(room[k])
-    return log_tilted(a * (1.0 - 1e-9), merged[:n_values], zeros, n, log_factorial)
+    return log_tilted(a * (1.0 - 1e-9), merged[:n_values], zeros, n, log_own, log_factorial)
 
 
 @jit
@@ -300,6 +305,35 @@ def _cumulants(x, mean, expressed, c0, c1, c2, c3, d1, d2):
 
 
 @jit
+def _place(distinct, value):
+    """Return the number of distinct values below `value`."""
+    low, high = 0, distinct.size
+    while low < high:
+        middle = (low + high) // 2
+        if distinct[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@jit
+def _sort(values):
+    """Sort in place, by Shell's method (numba's own takes seconds to compile)."""
+    gap = values.size // 2
+    while gap > 0:
+        for i in range(gap, values.size):
+            value = values[i]
+            k = i
+            while k >= gap and values[k - gap] > value:
+                values[k] = values[k - gap]
+                k -= gap
+            values[k] = value
+        gap = 1 if gap == 2 else gap * 5 // 11
+    return values
+
+
+@jit
 def _merge(distinct, counts, target, merged, own):
     """Pool the values of a target with those of the reference; return how many are distinct.
 
@@ -312,7 +346,7 @@ def _merge(distinct, counts, target, merged, own):
     n_apart = 0
     own[: distinct.size] = 0
     for i in range(target.size):
-        at = np.searchsorted(distinct, target[i])
+        at = _place(distinct, target[i])
         if at < distinct.size and distinct[at] == target[i]:
             own[at] += 1
         else:
@@ -322,7 +356,7 @@ def _merge(distinct, counts, target, merged, own):
         merged[: distinct.size] = counts + own[: distinct.size]
         return distinct.size
     rest = apart[:n_apart]
-    rest.sort()
+    _sort(rest)
     n_new = 1
     for i in range(1, n_apart):
         n_new += rest[i] != rest[i - 1]
@@ -352,7 +386,7 @@ def _locate(distinct, counts, target, merged, own):
     """Count the cells of a target at each distinct value of a pool that includes them."""
     own[: distinct.size] = 0
     for i in range(target.size):
-        own[np.searchsorted(distinct, target[i])] += 1
+        own[_place(distinct, target[i])] += 1
     merged[: distinct.size] = counts
     return distinct.size
 

@@ -25,6 +25,7 @@ from .pearson import erfcx, log_upper_gamma
 _MOST_STEPS = 12
 _MOST_TILT = 500.0  # of exp(theta times a term); more underflows
 _MOMENTS = 4
+_LEAST_VARIANCE = 1e-12  # relative to the square of the mean
 
 
 @jit
@@ -76,7 +77,7 @@ def _recursion(theta, cells, weight, expected, n, log_factorial, moments, room):
 @jit
 def _log_part(a, theta, k1, k2, k3):
     """Return log E*[exp(-theta Q); Q >= a] for cumulants under the tilted law."""
-    if k2 <= 1e-12 * k1 * k1:
+    if k2 <= _LEAST_VARIANCE * k1 * k1:
         return -theta * k1 if a <= k1 * (1.0 + 1e-9) else -math.inf
     spread = math.sqrt(k2)
     if k3 > 1e-3 * k2 * spread:
@@ -93,8 +94,11 @@ def _log_part(a, theta, k1, k2, k3):
 
 
 @jit
-def log_tilted(a, cells, zeros, n, log_factorial):
+def log_tilted(a, cells, zeros, n, log_own, log_factorial):
     """Return log P(A2 >= a) for `n` target cells.
+
+    Where A2 is replaced by a continuous variable, half of the probability of `a` itself is lost.
+    The allocation seen makes up for it, as far as it goes.
 
     Parameters
     ----------
@@ -105,6 +109,8 @@ def log_tilted(a, cells, zeros, n, log_factorial):
     n : int
         Cells of one of the samples. The cost is proportional to it, or to its square for values
         with many cells.
+    log_own : float
+        Log probability of the allocation seen; p is not less.
     """
     expressed = cells.sum()
     total = expressed + zeros
@@ -160,6 +166,7 @@ def log_tilted(a, cells, zeros, n, log_factorial):
         tried = min(theta + (a - k1) / k2, 3.0 * theta)
         theta = tried if low < tried < high else 0.5 * (low + high)
     sum_of_parts, highest = 0.0, -math.inf
+    continuous = True
     for x in range(least, most + 1):
         if moments[x, 0] <= 0.0:
             continue
@@ -175,9 +182,15 @@ def log_tilted(a, cells, zeros, n, log_factorial):
         if part > highest:
             sum_of_parts = sum_of_parts * math.exp(highest - part) + 1.0
             highest = part
+            continuous = k2 > _LEAST_VARIANCE * (m1 + q) ** 2
         elif part > -math.inf:
             sum_of_parts += math.exp(part - highest)
-    return min(highest + math.log(sum_of_parts), 0.0) if sum_of_parts > 0.0 else -math.inf
+    if sum_of_parts == 0.0:
+        return log_own
+    log_p = highest + math.log(sum_of_parts)
+    if continuous:
+        log_p += math.log1p(0.5 * math.exp(min(log_own - log_p, 100.0)))
+    return min(max(log_p, log_own), 0.0)
 
 
 @jit

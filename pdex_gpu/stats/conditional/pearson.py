@@ -43,7 +43,7 @@ def log_upper_gamma(shape, x):
     if x < shape + 1.0:
         total = term = 1.0 / shape
         k = shape
-        while term > total * 1e-16:
+        while term > total * 1e-13:
             k += 1.0
             term *= x / k
             total += term
@@ -60,7 +60,7 @@ def log_upper_gamma(shape, x):
         c = b + a / c
         change = c * d
         fraction *= change
-        if abs(change - 1.0) < 1e-15:
+        if abs(change - 1.0) < 1e-12:
             break
     return log_density + math.log(fraction)
 
