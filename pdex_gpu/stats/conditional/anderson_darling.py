@@ -171,8 +171,8 @@ def _judge_gene(
     most = n_distinct + longest
     work = np.empty((6, most + 1))
     merged, own = np.empty(most, np.int64), np.empty(most, np.int64)
-    cells = np.empty(most)
-    pattern = np.empty(n_distinct)  # of `common`
+    cells, ties = np.empty(most), np.empty(most)
+    pattern, pattern_ties = np.empty(n_distinct), np.empty(n_distinct)  # of `common`
     n_pattern = 0
     nodes, known = np.empty((_NODES, N_CONSTANTS)), np.zeros(_NODES, np.bool_)
     its = np.empty(N_CONSTANTS)
@@ -191,18 +191,26 @@ def _judge_gene(
             if n_pattern == 0:
                 for k in range(n_distinct):
                     pattern[k] = counts[k]
-                n_pattern = coarsen(pattern, n_distinct)
+                n_pattern = coarsen(pattern, pattern_ties, n_distinct)
                 if pooled:
-                    constants(pattern, n_pattern, zeros / total, work, its)
+                    constants(pattern, pattern_ties, n_pattern, zeros / total, work, its)
             if not pooled:
                 _interpolated(
-                    pattern, n_pattern, n_common, expressed / total, work, nodes, known, its
+                    pattern,
+                    pattern_ties,
+                    n_pattern,
+                    n_common,
+                    expressed / total,
+                    work,
+                    nodes,
+                    known,
+                    its,
                 )
         else:
             n_merged = _merge(distinct, counts, values[starts[t] : stops[t]], merged, own)
             for k in range(n_merged):
                 cells[k] = merged[k]
-            constants(cells, coarsen(cells, n_merged), zeros / total, work, its)
+            constants(cells, ties, coarsen(cells, ties, n_merged), zeros / total, work, its)
         log_p = _log_p(a, n, total, expressed, its, log_factorial)
         tilted = total <= _FEW_IN_ALL or n <= _VERY_FEW or (n <= _FEW and log_p < _LOG_TINY)
         if tilted and shared:
@@ -217,16 +225,18 @@ def _judge_gene(
             )
             log_p = max(log_p, least)
             if tilted:
-                log_p = _log_tilted(a, merged[:n_merged], cells, zeros, n, least, log_factorial)
+                log_p = _log_tilted(
+                    a, merged[:n_merged], cells, ties, zeros, n, least, log_factorial
+                )
         found[t] = log_p
 
 
 @jit
-def _log_tilted(a, merged, room, zeros, n, log_own, log_factorial):
+def _log_tilted(a, merged, room, ties, zeros, n, log_own, log_factorial):
     """Return log p by tilting, for the pooled cells at each distinct value other than 0."""
     for k in range(merged.size):
         room[k] = merged[k]
-    n_values = coarsen(room, merged.size)
+    n_values = coarsen(room, ties, merged.size)
     for k in range(n_values):
         merged[k] = np.int64(room[k])
     return log_tilted(a * (1.0 - 1e-9), merged[:n_values], zeros, n, log_own, log_factorial)
@@ -392,7 +402,7 @@ def _locate(distinct, counts, target, merged, own):
 
 
 @jit
-def _interpolated(shared, n_shared, expressed, e, work, nodes, known, its):
+def _interpolated(shared, ties, n_shared, expressed, e, work, nodes, known, its):
     """Compute the constants of the shares of the reference at ``z = 1 - e``, from the table."""
     least = 0.25 / expressed
     place = math.log(e / (1.0 - e + least)) / _STEP
@@ -403,7 +413,7 @@ def _interpolated(shared, n_shared, expressed, e, work, nodes, known, its):
         if not known[node]:
             odds = math.exp((first + j) * _STEP)
             z = max((1.0 - odds * least) / (1.0 + odds), 0.0)
-            constants(shared, n_shared, z, work, nodes[node])
+            constants(shared, ties, n_shared, z, work, nodes[node])
             for i in range(N_CONSTANTS):
                 nodes[node, i] = math.log(nodes[node, i])
             known[node] = True

@@ -30,41 +30,42 @@ _POWER_STEPS = 4
 
 
 @jit
-def coarsen(cells, n_values):
-    """Merge neighbouring distinct values with few cells, in place; return how many remain.
+def coarsen(cells, ties, n_values):
+    """Merge neighbouring distinct values with few cells, in place; return how many blocks remain.
 
     Values are merged while the block has at most a sixteenth of the cells before it and of those
-    after it, so ends stay as they are. Midranks make the error of a sum over blocks quadratic in
-    their size: it was at most 5e-4 in all constants.
+    after it, so ends stay as they are.
 
     Parameters
     ----------
     cells : float64
-        Cells at each distinct value, of which there are `n_values`.
+        Cells at each distinct value, of which there are `n_values`; afterwards those of each block.
+    ties : float64
+        Filled with the mean number of cells that share the value of a cell, by block.
     """
-    if n_values <= _FINE:
-        return n_values
     total = 0.0
     for k in range(n_values):
         total += cells[k]
     kept = 0
     before = 0.0  # the current block
-    block = cells[0]
+    block, squares = cells[0], cells[0] * cells[0]
     for k in range(1, n_values):
         after = total - before - block - cells[k]
-        if (block + cells[k]) * _BLOCK <= min(before, after):
+        if n_values > _FINE and (block + cells[k]) * _BLOCK <= min(before, after):
             block += cells[k]
+            squares += cells[k] * cells[k]
         else:
-            cells[kept] = block
-            kept += 1
             before += block
-            block = cells[k]
-    cells[kept] = block
+            next_one = cells[k]
+            cells[kept], ties[kept] = block, squares / block
+            kept += 1
+            block, squares = next_one, next_one * next_one
+    cells[kept], ties[kept] = block, squares / block
     return kept + 1
 
 
 @jit
-def constants(cells, n_values, z, work, found):
+def constants(cells, ties, n_values, z, work, found):
     """Compute the constants of a pattern.
 
     With W = diag(omega), u = 1 - s, and the covariance of a bridge among nonzero values,
@@ -76,10 +77,13 @@ def constants(cells, n_values, z, work, found):
     T2, T3 and T_TOP are the traces of the square and cube, and the largest eigenvalue, of the
     covariance of ``sqrt(w_k) (M_k - n b_k)`` over all values, 0 included; its trace is 1.
 
+    In a block of several values phi_k / 4 becomes a quarter of the share of a single value, and in
+    squares and cubes, which are sums over pairs in a block, a sixth of phi_k and a twelfth of that.
+
     Parameters
     ----------
-    cells : float64, at least (n_values,)
-        Cells at each distinct value other than 0.
+    cells, ties : float64, at least (n_values,)
+        Cells of each block of distinct values other than 0, and at a single one of them.
     z : float
         Share of zeros among all cells.
     work : float64, shape (6, at least n_values + 1)
@@ -93,11 +97,11 @@ def constants(cells, n_values, z, work, found):
     before = 0.0
     sum_uu = 0.0
     for k in range(n_values):
-        phi = cells[k] / total
+        phi, tie = cells[k] / total, ties[k] / total
         s[k] = (before + 0.5 * cells[k]) / total
         before += cells[k]
-        below, above = z + e * (s[k] - 0.5 * phi), e * (1.0 - s[k] - 0.5 * phi)
-        spread = below * above + 0.25 * e * phi * (below + above)
+        below, above = z + e * (s[k] - 0.5 * tie), e * (1.0 - s[k] - 0.5 * tie)
+        spread = below * above + 0.25 * e * tie * (below + above)
         omega[k] = phi / spread if spread > 0.0 else 0.0
         u = 1.0 - s[k]
         sum_uu += omega[k] * u * u
@@ -107,13 +111,13 @@ def constants(cells, n_values, z, work, found):
     before_ss, before_su = 0.0, 0.0  # over smaller values: of omega s**2, and of omega s u
     after_uu = sum_uu
     for k in range(n_values):
-        phi, u, w = cells[k] / total, 1.0 - s[k], omega[k]
+        u, w = 1.0 - s[k], omega[k]
         after_uu -= w * u * u
-        own = s[k] * u - 0.25 * phi
+        own = s[k] * u - _within(cells[k], ties[k]) / total
         product = u * before_su + s[k] * max(after_uu, 0.0) + own * w * u  # GWu
         d1 += w * u * product
         d2 += w * product * product
-        c1 += w * own
+        c1 += w * (s[k] * u - 0.25 * ties[k] / total)
         c2 += w * w * own * own + 2.0 * w * u * u * before_ss
         c3 += (
             (w * own) ** 3
@@ -124,14 +128,20 @@ def constants(cells, n_values, z, work, found):
         before_ss += w * s[k] * s[k]
     found[C0], found[C1], found[C2], found[C3] = sum_uu, c1, c2, c3
     found[D1], found[D2] = d1, d2
-    found[C_TOP] = _largest_among_nonzero(cells, n_values, total, s, omega, vector, image, c2)
+    found[C_TOP] = _largest_among_nonzero(cells, ties, n_values, total, s, omega, vector, image, c2)
     # Zero has the share z, the midrank z / 2 and the spread z e / 4.
     zero_weight = 4.0 / e if z > 0.0 else 0.0
-    _whole(cells, n_values, total, z, zero_weight, b, weight, vector, image, found)
+    _whole(cells, ties, n_values, total, z, zero_weight, b, weight, vector, image, found)
 
 
 @jit
-def _largest_among_nonzero(cells, n_values, total, s, omega, vector, image, c2):
+def _within(cells, tie):
+    """Return what a block takes off the covariance, on average over its pairs of cells."""
+    return cells / 6.0 + tie / 12.0
+
+
+@jit
+def _largest_among_nonzero(cells, ties, n_values, total, s, omega, vector, image, c2):
     """Return the largest eigenvalue of WG, by power iteration."""
     for k in range(n_values):
         vector[k] = s[k] * (1.0 - s[k])
@@ -144,7 +154,7 @@ def _largest_among_nonzero(cells, n_values, total, s, omega, vector, image, c2):
         for k in range(n_values):
             u, w = 1.0 - s[k], omega[k] * vector[k]
             after -= w * u
-            own = s[k] * u - 0.25 * cells[k] / total
+            own = s[k] * u - _within(cells[k], ties[k]) / total
             image[k] = u * before + s[k] * after + own * w
             before += w * s[k]
             length += w * vector[k]
@@ -158,7 +168,7 @@ def _largest_among_nonzero(cells, n_values, total, s, omega, vector, image, c2):
 
 
 @jit
-def _whole(cells, n_values, total, z, zero_weight, b, weight, vector, image, found):
+def _whole(cells, ties, n_values, total, z, zero_weight, b, weight, vector, image, found):
     """Compute the constants that include 0, which is put after all other values in `vector`."""
     e = 1.0 - z
     zero_b = 0.5 * z
@@ -169,7 +179,8 @@ def _whole(cells, n_values, total, z, zero_weight, b, weight, vector, image, fou
     t2 = z * z
     t3 = z * z * z + 3.0 * z * zero_weight * zero_b * zero_b * after
     for k in range(n_values):
-        share, above, w = e * cells[k] / total, 1.0 - b[k], weight[k]
+        above, w = 1.0 - b[k], weight[k]
+        share = w * (b[k] * above - e * _within(cells[k], ties[k]) / total)
         after -= w * above * above
         left = max(after, 0.0)
         t2 += share * share + 2.0 * w * above * above * before
@@ -196,7 +207,8 @@ def _whole(cells, n_values, total, z, zero_weight, b, weight, vector, image, fou
         before = zero_weight * zero_b * vector[n_values]
         for k in range(n_values):
             after -= weight[k] * (1.0 - b[k]) * vector[k]
-            image[k] = (1.0 - b[k]) * before + b[k] * after + e * cells[k] / total * vector[k]
+            share = weight[k] * (b[k] * (1.0 - b[k]) - e * _within(cells[k], ties[k]) / total)
+            image[k] = (1.0 - b[k]) * before + b[k] * after + share * vector[k]
             length += weight[k] * vector[k] ** 2
             quotient += weight[k] * vector[k] * image[k]
             before += weight[k] * b[k] * vector[k]
