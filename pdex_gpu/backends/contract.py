@@ -232,6 +232,30 @@ class Placements:
     sums: RankSums
 
 
+@dataclass(frozen=True)
+class GroupValues(Sequence[np.ndarray]):
+    """The values of each group of a design in a gene: a sequence of views of one array.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        The values of group 0, then those of group 1, ...
+    bounds : numpy.ndarray, shape (K + 1,), int64
+        Those of group g are ``values[bounds[g]:bounds[g + 1]]``.
+    """
+
+    values: np.ndarray
+    bounds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, group: Any) -> Any:
+        """Return the values of a group."""
+        start, stop = self.bounds[: len(self)][group], self.bounds[1:][group]
+        return self.values[start:stop]
+
+
 class PackedChunk(Protocol):
     """Packed genes ``[gene_start, gene_start + n_genes)``, opaque except to their kernel set.
 
@@ -303,11 +327,12 @@ class KernelSet(Protocol):
         """
         ...
 
-    def entries(self, packed: Any, gene: int) -> list[np.ndarray]:
+    def entries(self, packed: Any, gene: int) -> GroupValues:
         """Return the values of each group of the design in a gene of the packed chunk.
 
-        Zeros may be left out. The values come in any order, in a dtype that holds them exactly.
-        This may be slow: use it for few genes.
+        Zeros may be left out, except by a kernel set that leaves out NaN (see `pack`). The values
+        of a group come in any order, in a dtype that holds them exactly. On a device this waits for
+        a copy.
         """
         ...
 

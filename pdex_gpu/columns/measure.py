@@ -295,6 +295,9 @@ def make_analysis(
     """
     if stratified:
         test.evaluate_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
+    kind = test.p_value_kind(stratified=stratified)
+    if kind != test.p_values:
+        test = test.with_p_values(kind)
     columns = registry.extra_columns(asked, _lacking(test, stratified))
     needs = registry.needs_of(columns)
     in_counts = Needs.COUNT_MEANS in needs or count_means or not exp_post_agg
@@ -306,7 +309,7 @@ def make_analysis(
         expm1=in_counts and is_log1p is not False,
         log1p=Needs.LOG_MEANS in needs and is_log1p is not True,
         level=level,
-        p_value_kind=test.p_value_kind(stratified=stratified),
+        p_value_kind=kind,
     )
 
 

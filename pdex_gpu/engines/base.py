@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ..backends.contract import KernelSet, Moments
+from ..backends.contract import GroupValues, KernelSet, Moments
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
 from ..sinks.base import RangeResult, RangeSink
@@ -142,7 +142,7 @@ def group_moments(job: Computation, block: Any, genes: slice, summary: ValueSumm
         higher=analysis.higher,
     )
 
-    def entries(j: int) -> list[np.ndarray]:
+    def entries(j: int) -> GroupValues:
         return job.kernels.entries(block, genes.start + j)
 
     found = with_exact_sums(moments, job.design, entries)

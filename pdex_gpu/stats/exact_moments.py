@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,7 +86,7 @@ def quotient(a: int, b: int, exponent: int) -> float:
 
 
 def with_exact_sums(
-    moments: Moments, design: Design, entries: Callable[[int], list[np.ndarray]]
+    moments: Moments, design: Design, entries: Callable[[int], Sequence[np.ndarray]]
 ) -> Moments:
     """Return the moments with `exact` set for genes that need it, or unchanged if none does.
 

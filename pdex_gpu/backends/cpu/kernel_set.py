@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
+from ..contract import GroupValues
 from .anderson_darling import anderson_darling
 from .benjamini_hochberg import benjamini_hochberg
 from .kolmogorov_smirnov import kolmogorov_smirnov
@@ -32,10 +31,10 @@ __all__ = [
 ]
 
 
-def entries(packed: CpuPackedChunk, gene: int) -> list[np.ndarray]:
+def entries(packed: CpuPackedChunk, gene: int) -> GroupValues:
     """Return the values of each group in a gene; see the contract."""
-    bounds = packed.offsets[:, gene].tolist()
-    return [packed.values[start:stop] for start, stop in pairwise(bounds)]
+    bounds = packed.offsets[:, gene]
+    return GroupValues(packed.values[bounds[0] : bounds[-1]], bounds - bounds[0])
 
 
 def packed_bytes(n_cells: int, n_entries: float, dtype: np.dtype) -> float:

@@ -15,7 +15,14 @@ from ...sources.base import Chunk, Source
 from ...utils.parallel import Map
 from ...utils.resources import memory_budget
 from ..benjamini_hochberg import benjamini_hochberg
-from ..contract import Distances, Moments, Placements, RankSums, StreamedKernelSet
+from ..contract import (
+    Distances,
+    GroupValues,
+    Moments,
+    Placements,
+    RankSums,
+    StreamedKernelSet,
+)
 from . import anderson_darling as _anderson_darling
 from . import benjamini_hochberg as device_adjustment
 from . import kolmogorov_smirnov as _kolmogorov_smirnov
@@ -164,17 +171,18 @@ class CudaKernels:
         with self.part(packed, genes, design) as part:
             return _moments.moments(part, centred=centred, expm1=expm1, log1p=log1p, higher=higher)
 
-    def entries(self, packed: CudaPackedChunk | Slice, gene: int) -> list[np.ndarray]:
+    def entries(self, packed: CudaPackedChunk | Slice, gene: int) -> GroupValues:
         """See the contract."""
         if not isinstance(packed, Slice):
             with self.part(packed, slice(gene, gene + 1)) as part:
                 return self.entries(part, 0)
         stream = packed.slot.stream
-        starts = fetch_small(packed.starts, stream).reshape(-1, packed.n_genes)[:, gene].tolist()
-        if starts[0] == starts[-1]:
-            return [np.zeros(0)] * packed.n_groups
-        values = values_of(fetch_small(packed.keys[starts[0] : starts[-1]], stream), packed.kind)
-        return np.split(values, np.array(starts[1:-1], np.int64) - starts[0])
+        starts = fetch_small(packed.starts, stream).reshape(-1, packed.n_genes)[:, gene]
+        bounds = starts.astype(np.int64) - int(starts[0])
+        if not bounds[-1]:
+            return GroupValues(np.zeros(0), bounds)
+        keys = packed.keys[int(starts[0]) : int(starts[-1])]
+        return GroupValues(values_of(fetch_small(keys, stream), packed.kind), bounds)
 
     def rank_sums(
         self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast

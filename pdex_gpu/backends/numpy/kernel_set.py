@@ -19,6 +19,7 @@ from ..benjamini_hochberg import benjamini_hochberg as benjamini_hochberg
 from ..contract import (
     LOG1P_EPSILON,
     Distances,
+    GroupValues,
     Moments,
     NonFiniteError,
     Placements,
@@ -189,8 +190,10 @@ def _squared_deviations(x: np.ndarray) -> float:
     return float(np.sum(deviation**2) - np.sum(deviation) ** 2 / len(x))
 
 
-def entries(packed: NumpyPackedChunk, gene: int) -> list[np.ndarray]:
-    return packed.samples(gene)
+def entries(packed: NumpyPackedChunk, gene: int) -> GroupValues:
+    samples = packed.samples(gene)
+    bounds = np.concatenate([[0], np.cumsum([len(sample) for sample in samples])])
+    return GroupValues(np.concatenate(samples), bounds.astype(np.int64))
 
 
 def rank_sums(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> RankSums:

@@ -38,7 +38,7 @@ import numpy as np
 
 from ...utils.jit import jit
 from .hypergeometric import log_factorials, mode
-from .pearson import log_tail
+from .beta_tails import log_tail
 
 #: Sizes, expressing cells, means and sums of second to fourth powers of deviations of a sample.
 Side = Sequence[np.ndarray]

@@ -12,7 +12,7 @@ from ...errors import OptionError
 from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import Caveat, StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
-from .options import nan_policy_option, option
+from .options import nan_policy_option, option, p_values_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,10 +32,11 @@ _LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
 class AndersonDarling(StatisticalTest):
     """The test of ``scipy.stats.anderson_ksamp([target, reference])``, normalised as in scipy.
 
-    The p-value comes from the limiting distribution of the statistic (Scholz and Stephens 1987,
-    section 5). Alternatively it is scipy's, interpolated in their table and so in [0.001, 0.25].
-    Over strata, the statistic is the normalised sum of A2, and the p-value comes from the limiting
-    distribution of that sum (Scholz and Zhu 2019, R package kSamples).
+    The p-value is conditional on the pooled values (:mod:`..conditional.anderson_darling`). Where
+    A2 is small or it was asked for, it comes from the limiting distribution of the statistic
+    (Scholz and Stephens 1987, section 5). Alternatively it is scipy's, interpolated in their table
+    and so in [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the p-value
+    comes from the limiting distribution of that sum (Scholz and Zhu 2019, R package kSamples).
     """
 
     variant: str = option(
@@ -46,12 +47,11 @@ class AndersonDarling(StatisticalTest):
         choices=("midrank", "right", "continuous"),
         scipy_name="midrank",
         scipy_values={True: "midrank", False: "right"},
+        asymptotic_only=True,
     )
-    p_values: str = option(
-        "asymptotic",
-        "anderson: asymptotic or interpolated",
-        "P-values of the limiting distribution, or of scipy's table, from 0.001 to 0.25.",
-        choices=("asymptotic", "interpolated"),
+    p_values: str = p_values_option(
+        "interpolated",
+        doc=" ``interpolated`` (Anderson-Darling) is scipy's table, from 0.001 to 0.25.",
     )
     nan_policy: str = nan_policy_option()
 
@@ -88,7 +88,31 @@ class AndersonDarling(StatisticalTest):
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
     ) -> SufficientStatistics:
-        return (kernels.anderson_darling(block, genes, contrast, variant=self.variant),)
+        a2 = kernels.anderson_darling(block, genes, contrast, variant=self.variant)
+        if self.p_values != "conditional":
+            return (a2,)
+        return a2, self._log_conditional(a2, kernels, block, genes, contrast)
+
+    def _log_conditional(
+        self, a2: np.ndarray, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
+    ) -> np.ndarray:
+        """Return log p of each (target, gene), NaN where the limiting distribution is to be used.
+
+        This needs the values themselves, as do kernels, because the ties of a pair decide.
+        """
+        from ..conditional.anderson_darling import LEAST, log_p_values
+
+        found = np.full(a2.shape, np.nan)
+        for c in np.flatnonzero((a2 >= LEAST).any(axis=0)).tolist():
+            values = kernels.entries(block, genes.start + c)
+            starts, stops = values.bounds[contrast.groups], values.bounds[contrast.groups + 1]
+            # Where NaN is left out, the values are those of all cells that have one.
+            n_cells = contrast.n_cells if self.refuses_nan else stops - starts
+            found[:, c] = log_p_values(
+                values.values, starts, stops, n_cells, a2[:, c],
+                pooled=contrast.pooled, rest=contrast.one_vs_rest,
+            )  # fmt: skip
+        return found
 
     def evaluate(
         self,
@@ -98,8 +122,17 @@ class AndersonDarling(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> TestResult:
-        (a2,) = measured
-        return self.finish(a2, sides.target.n, sides.reference.n, log10_p=log10_p)
+        a2, *conditional = measured
+        result = self.finish(a2, sides.target.n, sides.reference.n, log10_p=log10_p)
+        admitted = self.admits(sides)
+        if admitted is None:
+            return result
+        judged = ~np.isnan(conditional[0]) & admitted
+        logarithm = conditional[0][judged]
+        result.p_value[judged] = np.exp(logarithm)
+        if result.log10_p is not None:
+            result.log10_p[judged] = logarithm / math.log(10.0)
+        return result
 
     def finish(
         self,
@@ -153,7 +186,7 @@ class AndersonDarling(StatisticalTest):
         total, variance = np.zeros((n_rows, n_genes)), np.zeros((n_rows, n_genes))
         n_strata = np.zeros((n_rows, n_genes), np.int64)
         for stratum in strata:
-            (a2,) = stratum.measured
+            a2 = stratum.measured[0]
             sigma = _sigmas(stratum.sides.target.n, stratum.sides.reference.n)
             there = ~np.isnan(a2) & ~np.isnan(sigma)
             used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]

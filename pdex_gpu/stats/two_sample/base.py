@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -238,6 +239,12 @@ class StatisticalTest(ABC):
                 "Leave it out or pass p_values='asymptotic'; or leave out strata=."
             )
         return "asymptotic"
+
+    def with_p_values(self, kind: str) -> Self:
+        """Return the test with another kind of p-values, and the options as they were given."""
+        found = copy.copy(self)
+        object.__setattr__(found, "p_values", kind)  # a test is frozen
+        return found
 
     def admits(self, sides: SamplePair) -> np.ndarray | None:
         """Return the genes whose p-values are conditional, shape (n_genes,); None for no gene.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from pdex_gpu.stats.conditional.pearson import log_normal_tail, log_tail
+from pdex_gpu.stats.conditional.beta_tails import log_normal_tail, log_tail
 
 
 @pytest.mark.parametrize(

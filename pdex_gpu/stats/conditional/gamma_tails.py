@@ -1,0 +1,139 @@
+"""Tails of Pearson type III distributions and of sums of chi-squares, as logarithms.
+
+A Pearson III distribution is a shifted gamma distribution, which three cumulants determine. All
+functions are compiled and return natural logarithms, accurate far below the smallest float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...utils.jit import jit
+
+_LARGE_SHAPE = 2e4  # above: uniform asymptotic expansion
+_LEAST_SKEWNESS = 1e-3  # smaller ones are indistinguishable from it
+_RIGHT_FROM = 3.0  # above: continued fraction of erfcx
+_HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+@jit
+def erfcx(x):
+    """Return ``exp(x**2) erfc(x)`` for x >= 0."""
+    if x < _RIGHT_FROM:
+        return math.exp(x * x) * math.erfc(x)
+    fraction = x
+    for i in range(40, 0, -1):  # Laplace's continued fraction, from the inside
+        fraction = x + 0.5 * i / fraction
+    return 1.0 / (math.sqrt(math.pi) * fraction)
+
+
+@jit
+def log_upper_gamma(shape, x):
+    """Return the logarithm of the regularised upper incomplete gamma function Q(shape, x).
+
+    Below ``shape + 1`` by the power series of P, above by the continued fraction of Q (Press et
+    al., Numerical Recipes, section 6.2), for large shapes by two terms of the uniform expansion
+    (Temme, SIAM J. Math. Anal. 10, 1979). The relative error of the logarithm is at most 1e-9.
+    """
+    if x <= 0.0:
+        return 0.0
+    if shape > _LARGE_SHAPE:
+        return _uniform(shape, x)
+    log_density = shape * math.log(x) - x - math.lgamma(shape)
+    if x < shape + 1.0:
+        total = term = 1.0 / shape
+        k = shape
+        while term > total * 1e-13:
+            k += 1.0
+            term *= x / k
+            total += term
+        return math.log1p(-min(total * math.exp(log_density), 1.0))
+    # Lentz's algorithm; no denominator vanishes where x > shape + 1
+    b = x + 1.0 - shape
+    c = 1e300
+    d = 1.0 / b
+    fraction = d
+    for i in range(1, 20_000):
+        a = -i * (i - shape)
+        b += 2.0
+        d = 1.0 / (a * d + b)
+        c = b + a / c
+        change = c * d
+        fraction *= change
+        if abs(change - 1.0) < 1e-12:
+            break
+    return log_density + math.log(fraction)
+
+
+@jit
+def _uniform(shape, x):
+    """Return log Q for a large shape."""
+    mu = x / shape - 1.0
+    eta = math.copysign(math.sqrt(2.0 * max(mu - math.log1p(mu), 0.0)), mu)
+    first = -1.0 / 3.0 + eta / 12.0 if abs(eta) < 1e-3 else 1.0 / mu - 1.0 / eta
+    if abs(eta) < 0.05:
+        second = -1.0 / 540.0 - eta / 288.0
+    else:
+        second = 1.0 / eta**3 - 1.0 / mu**3 - 1.0 / mu**2 - 1.0 / (12.0 * mu)
+    rest = (first + second / shape) / math.sqrt(2.0 * math.pi * shape)
+    y = eta * math.sqrt(0.5 * shape)
+    if y > 0.0:
+        return -y * y + math.log(0.5 * erfcx(y) + rest)
+    return math.log(0.5 * math.erfc(y) + math.exp(-y * y) * rest)
+
+
+@jit
+def log_tail(a, k1, k2, k3):
+    """Return log P(Q >= a) of the Pearson III distribution with these cumulants, k3 >= 0.
+
+    Without variance, all of it is at `k1`.
+    """
+    if k2 <= 1e-14 * k1 * k1:
+        return 0.0 if a <= k1 * (1.0 + 1e-9) else -math.inf
+    spread = math.sqrt(k2)
+    skewness = max(k3 / (k2 * spread), _LEAST_SKEWNESS)
+    shape = 4.0 / (skewness * skewness)
+    return log_upper_gamma(shape, shape + 2.0 * (a - k1) / (skewness * spread))
+
+
+@jit
+def _log_saddlepoint(a, top, k1, k2, k3):
+    """Return log P(Q >= a) by Lugannani and Rice (1980) for ``top * chi2_1`` plus Pearson III.
+
+    The three cumulants are those of the second part; `a` is above the mean of the whole. The
+    saddle point solves a quadratic equation.
+    """
+    scale = 0.5 * k3 / k2
+    shape = k2 / (scale * scale)
+    above = a - (k1 - shape * scale)
+    # top / (1 - 2 top s) + shape scale / (1 - scale s) = above
+    two = 2.0 * top
+    qa = above * two * scale
+    qb = top * scale + shape * scale * two - above * (two + scale)
+    qc = above - top - shape * scale
+    s = 2.0 * qc / (-qb + math.sqrt(max(qb * qb - 4.0 * qa * qc, 0.0)))
+    first, second = 1.0 - two * s, 1.0 - scale * s
+    cgf = -0.5 * math.log(first) - shape * math.log(second)
+    w = math.sqrt(2.0 * max(s * above - cgf, 0.0))
+    curvature = 2.0 * top * top / (first * first) + shape * scale * scale / (second * second)
+    u = s * math.sqrt(curvature)
+    mills = math.sqrt(0.5 * math.pi) * erfcx(w * math.sqrt(0.5))
+    return -0.5 * w * w - _HALF_LOG_2_PI + math.log(mills + 1.0 / u - 1.0 / w)
+
+
+@jit
+def log_correction(a, top, k1, k2, k3):
+    """Return what to add to :func:`log_tail` for a sum of weighted chi-squares.
+
+    Pearson III falls too fast in the far tail, where the largest weight `top` decides. The ratio
+    of two saddlepoint approximations corrects for this: with ``top * chi2_1`` split off, and
+    without. It is 0 below the mean plus half a standard deviation, and where a shift of the
+    Gaussian variables dominates: then the rest falls no faster than the part that is split off.
+    """
+    rest2, rest3 = k2 - 2.0 * top * top, k3 - 8.0 * top * top * top
+    if rest2 < 1e-6 * k2 or rest3 < 1e-6 * k3 or a < k1 + 0.5 * math.sqrt(k2):
+        return 0.0
+    if rest3 > 4.0 * top * rest2:
+        return 0.0
+    split = _log_saddlepoint(a, top, k1 - top, rest2, rest3)
+    return split - _log_saddlepoint(a, 0.0, k1, k2, k3)
