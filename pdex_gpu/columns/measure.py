@@ -59,6 +59,11 @@ class Analysis:
         return self.test.needs_m2 or Needs.SECOND_MOMENTS in self.needs
 
     @property
+    def marks_negative(self) -> bool:
+        """Return whether it must be known which genes have negative values."""
+        return self.p_value_kind == "conditional" or Needs.SIGNS in self.needs
+
+    @property
     def _means(self) -> list[str]:
         """List the means of samples that are stored."""
         means = ("mean", True), ("mean_expm1", self.expm1), ("mean_log1p", self.log1p)
@@ -96,7 +101,7 @@ class Analysis:
                 own: SufficientStatistics = (sums.u2, sums.ties)
             else:
                 own = test.measure(kernels, block, genes, contrast)
-            return KernelOutput(own, sums.u2, (found.target, found.reference))
+            return KernelOutput(own, sums.u2, (found.target, found.reference, sums.ties))
         own = test.measure(kernels, block, genes, contrast)
         if Needs.U not in self.needs:
             return KernelOutput(own)
@@ -166,10 +171,10 @@ class Analysis:
             scaled.shown,
             both,
             measured,
+            means=scaled.means,
             exponent=scaled.exponent,
             difference=scaled.difference,
             level=self.level,
-            variance=self.test.variance,
         )
         made = {column.name: _gene_by_gene(column).pair(values) for column in self.stored}
         return self._finished(made, scaled.shown)
@@ -188,13 +193,19 @@ class Analysis:
             _of_both_sides(Stratum(its.own, both.sides, contrast.rows))
             for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True)
         ]
-        pooled = _pooled(scaled, [s.rows for s in strata], shape)
+        rows = [s.rows for s in strata]
+        pooled = _pooled(scaled, rows, shape)
+        means = pooled.target.mean, pooled.reference.mean
+        if exponent is not None:
+            in_unit = pooled_means(scaled, rows, exponent[:, 0].tolist())
+            means = in_unit[0], in_unit[1]
         values = StrataValues(
             self.test.evaluate_strata(strata, *shape, **self._of_test),
             pooled,
             strata,
             measured,
             shape,
+            means=means,
             exponent=exponent,
             level=self.level,
         )
@@ -262,7 +273,7 @@ def _pooled(
             parts = list(zip(samples, rows, strict=True))
             pooled.append(pooled_over_strata(parts, *shape))
     if scaled[0].exponent is not None:
-        means = pooled_means(scaled, rows, shape[0])
+        means = pooled_means(scaled, rows, [0] * shape[0])
         pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
     return SamplePair(pooled[0], pooled[1])
 
