@@ -9,7 +9,12 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from ..stats.samples import SamplePair
-from ..stats.two_sample.base import Stratum, SufficientStatistics, TestResult
+from ..stats.two_sample.base import (
+    StatisticalTest,
+    Stratum,
+    SufficientStatistics,
+    TestResult,
+)
 
 _T = TypeVar("_T")
 
@@ -127,6 +132,10 @@ class PairValues(Values):
         self.difference = difference
         self._kernels = kernels
 
+    def judged_by(self, test: StatisticalTest) -> TestResult:
+        """Return what another test makes of the same measurements."""
+        return test.evaluate(self._kernels.own, self.sides)
+
     @property
     def u2(self) -> np.ndarray:
         """Return twice the statistic U; the column needs ``Needs.U``."""
@@ -176,6 +185,10 @@ class StrataValues(Values):
         self.strata = strata
         self.shape = shape
         self._kernels = kernels
+
+    def judged_by(self, test: StatisticalTest) -> TestResult:
+        """Return what another test makes of the same measurements."""
+        return test.evaluate_strata(self.strata, *self.shape)
 
     @property
     def u2(self) -> list[np.ndarray]:

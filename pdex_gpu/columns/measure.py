@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..design.contrasts import Contrast, Design
 from ..stats.samples import SamplePair, pooled_over_strata
 from ..stats.scales import Scaled, pooled_means, scaled_sides
 from ..stats.two_sample.base import StatisticalTest, Stratum, SufficientStatistics
-from . import registry
+from . import registry, significance
 from .base import Column, GeneByGene, Needs
 from .inputs import KernelOutput, PairValues, StrataValues
 
@@ -40,6 +40,8 @@ class Analysis:
         Level of confidence intervals.
     p_value_kind : str
         How p-values are computed; see `StatisticalTest.p_value_kind`.
+    others : dict of str to StatisticalTest
+        Tests that judge the same measurements, by the fields that store their p-values.
     """
 
     # Columns themselves are kept, not their names: worker processes need not know the registry of
@@ -52,6 +54,24 @@ class Analysis:
     log1p: bool = False
     level: float = 0.95
     p_value_kind: str = "asymptotic"
+    others: dict[str, StatisticalTest] = field(default_factory=dict)
+
+    def judged_also(self, tests: Sequence[StatisticalTest], *, stratified: bool) -> Analysis:
+        """Return the analysis with the p-values of other tests that measure what its own does."""
+        others = {f"p_value {k}": test for k, test in enumerate(tests, 1)}
+        kinds = [test.p_value_kind(stratified=stratified) for test in tests]
+        columns = (significance.p_value_of(test, name) for name, test in others.items())
+        return replace(
+            self,
+            stored=(*self.stored, *columns),
+            needs=self.needs | (Needs.SIGNS if "conditional" in kinds else Needs.NOTHING),
+            others=others,
+        )
+
+    def of_other(self, name: str, *, stratified: bool) -> Analysis:
+        """Return the analysis as if one of `others` were its test."""
+        test = self.others[name]
+        return replace(self, test=test, p_value_kind=test.p_value_kind(stratified=stratified))
 
     @property
     def centred(self) -> bool:

@@ -214,7 +214,7 @@ def test_calibrate(folder, adata):
     for name in ("targets", "n_uninformative", "n_false_positives", "control_cells", "assignment"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     for name, value in vars(wanted.total).items():
-        np.testing.assert_array_equal(getattr(found.total, name), value)
+        np.testing.assert_array_equal(getattr(found.of().total, name), value)
 
 
 @pytest.mark.parametrize("method", ["sum", "median"])
