@@ -1,4 +1,4 @@
-"""Distributions of p-values: shares below levels, histograms and quantiles."""
+"""Distributions of p-values: numbers below levels, histograms and quantiles."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from scipy import special
 
 _MEDIAN_CHI2 = special.chdtri(1.0, 0.5)  # 0.4549
 
-#: Nominal levels at which false positives are counted.
-LEVELS = (0.05, 0.01, 0.001)
+#: Nominal levels at which p-values are counted.
+LEVELS = (0.05, 0.01, 0.001, 0.0001)
 N_BINS = 20
 _N_QUANTILES = 400
 _BYTES_PER_PASS = 1 << 26
@@ -23,36 +23,46 @@ class Distribution:
     Attributes
     ----------
     n_tests : int
+    n_below : numpy.ndarray, shape (4,), int64
+        Number of p-values at or below each of `LEVELS`.
     inflation : float
         Genomic control's lambda (Devlin and Roeder 1999): the median of the chi-square(1)
         quantiles of the p-values, over the median of that distribution, 0.4549. Above 1 the middle
-        p-values are too small, below 1 too large; for small p-values see `rates`. NaN without
-        tests.
+        p-values are too small, below 1 too large. It says nothing about small p-values, which
+        decide what is found: see `excess`. NaN without tests.
     ks_distance : float
         Largest distance of the distribution function from the diagonal, 0 to 1; NaN without tests.
-    rates : numpy.ndarray, shape (3,), float64
-        Share of p-values at or below each of `LEVELS`; NaN without tests.
     histogram : numpy.ndarray, shape (20,), int64
         Number of p-values in bins of width 0.05.
     """
 
     n_tests: int
+    n_below: np.ndarray
     inflation: float
     ks_distance: float
-    rates: np.ndarray
     histogram: np.ndarray
+
+    @property
+    def excess(self) -> np.ndarray:
+        """Return observed over expected numbers of p-values at or below each of `LEVELS`.
+
+        Shape (4,), float64; NaN without tests.
+        """
+        with np.errstate(invalid="ignore"):
+            found: np.ndarray = self.n_below / (self.n_tests * np.array(LEVELS))
+        return found
 
 
 def distribution(p_values: np.ndarray) -> Distribution:
     """Describe p-values, shape (n,), float64, ascending."""
     n = len(p_values)
     histogram = np.histogram(p_values, N_BINS, (0.0, 1.0))[0].astype(np.int64)
+    n_below = np.searchsorted(p_values, LEVELS, side="right").astype(np.int64)
     if n == 0:
-        return Distribution(0, np.nan, np.nan, np.full(len(LEVELS), np.nan), histogram)
+        return Distribution(0, n_below, np.nan, np.nan, histogram)
     middle = special.chdtri(1.0, p_values[[(n - 1) // 2, n // 2]])
-    rates = np.searchsorted(p_values, LEVELS, side="right") / n
     return Distribution(
-        n, float(middle.mean() / _MEDIAN_CHI2), _ks_distance(p_values), rates, histogram
+        n, n_below, float(middle.mean() / _MEDIAN_CHI2), _ks_distance(p_values), histogram
     )
 
 

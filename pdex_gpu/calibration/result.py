@@ -1,4 +1,4 @@
-"""Results of a calibration: distributions of p-values, inflation, false positives."""
+"""Results of a calibration: observed and expected small p-values, false positives."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import OptionError, unknown
 from ..utils.formats import number_text
 from ..utils.keywords import known_keywords, known_keywords_of_init
-from .distributions import LEVELS, Distribution, Quantiles
+from .distributions import LEVELS
+from .judged import Judged
+from .parts import Part, parts_of
 from .serialize import read_json, write_json
 
 if TYPE_CHECKING:
@@ -22,11 +25,15 @@ if TYPE_CHECKING:
 class Calibration:
     """The calibration of a screen's p-values: tests in which both sides are control cells.
 
+    If p-values are right, a share of 0.001 of them is at or below 0.001, and so on. `parts` and
+    `excess_table` compare the observed numbers with the expected ones: of all tests, and by
+    expression and group size, because sparse genes and small groups are where tests fail. Ratios
+    above 1 mean that p-values are too small; below 1, that they are too large, as those of few
+    possible values are. Each hit is false; `n_false_positives` counts them.
+
     A test is informative if it can be judged and the gene is not constant over both samples. Other
     tests have p-value 1 and are left out of everything except the correction for multiple testing.
-    Tests with p-value 1 for other reasons, such as ties, are part of the distribution: for sparse
-    genes, few different p-values are possible, so that lambda differs from 1 even for a perfect
-    test. `by_expression` shows sparse genes separately.
+    Tests with p-value 1 for other reasons, such as ties, are among those that are counted.
 
     Attributes
     ----------
@@ -43,15 +50,8 @@ class Calibration:
         Number of cells of the mock control.
     n_uninformative : numpy.ndarray, shape (n_groups,), int64
         Number of tests that are left out, as above.
-    n_false_positives : numpy.ndarray, shape (n_groups,), int64
-        Number of rows with ``fdr <= alpha``.
-    by_group : tuple of Distribution, n_groups
-    total : Distribution
-        All tests of all splits.
-    by_expression : tuple of Distribution
-        Thirds of the genes that have an informative test: low, middle and high mean.
-    quantiles : Quantiles
-        All tests.
+    kinds : tuple of Judged
+        One for each kind of p-values, in the order asked for.
     n_targets : int
         Number of real targets, each the model of at most one mock perturbation per split.
     control_cells : numpy.ndarray, shape (n_control,), int64
@@ -62,8 +62,10 @@ class Calibration:
     alpha : float
     metric : str
     reference : str
-    provenance : dict
-        Provenance of the first split's comparison.
+    units : str or None
+        Column of the units that stayed whole; None if cells were split one by one.
+    n_units : int
+        Number of units of the control cells; 0 without `units`.
     """
 
     groups: np.ndarray
@@ -73,44 +75,92 @@ class Calibration:
     n_cells: np.ndarray
     n_reference_cells: np.ndarray
     n_uninformative: np.ndarray
-    n_false_positives: np.ndarray
-    by_group: tuple[Distribution, ...]
-    total: Distribution
-    by_expression: tuple[Distribution, Distribution, Distribution]
-    quantiles: Quantiles
+    kinds: tuple[Judged, ...]
     n_targets: int
     control_cells: np.ndarray
     assignment: np.ndarray
     alpha: float
     metric: str
     reference: str
-    provenance: dict[str, Any]
+    units: str | None
+    n_units: int
 
     @property
     def n_repeats(self) -> int:
         """Return the number of random splits."""
         return len(self.assignment)
 
-    @property
-    def inflation(self) -> np.ndarray:
-        """Return lambda of each mock perturbation, shape (n_groups,), float64."""
-        return np.array([d.inflation for d in self.by_group])
+    @known_keywords
+    def of(self, kind: str | None = None) -> Judged:
+        """Return what one kind of p-values says; by default the first.
 
-    @property
-    def rates(self) -> np.ndarray:
-        """Return the share of p-values at or below `LEVELS`, shape (n_groups, 3), float64."""
-        return np.array([d.rates for d in self.by_group])
-
-    @property
-    def histograms(self) -> np.ndarray:
-        """Count p-values in bins of width 0.05, shape (n_groups, 20), int64."""
-        return np.array([d.histogram for d in self.by_group])
+        Raises
+        ------
+        OptionError
+            If there is no such kind.
+        """
+        if kind is None:
+            return self.kinds[0]
+        for judged in self.kinds:
+            if judged.kind == kind:
+                return judged
+        raise OptionError(unknown("kind of p-values", kind, [its.kind for its in self.kinds]))
 
     @known_keywords
-    def table(self) -> pandas.DataFrame:
-        """Return a pandas frame with one row per mock perturbation."""
+    def parts(self) -> list[Part]:
+        """Return observed and expected numbers of small p-values, as `excess_table` shows them."""
+        return parts_of(self)
+
+    @property
+    def checked(self) -> str:
+        """Return, in a sentence, what this calibration checked and what it did not."""
+        if self.units is None:
+            return (
+                "Sparse counts, ties, outliers and small groups were checked; without units=, "
+                "independence between cells (batches, guides, clones) was not checked."
+            )
+        return (
+            f"Cells that share a value of {self.units!r} ({self.n_units:,} units) stayed together, "
+            "so dependence within these units was checked; any other dependence between cells was "
+            "not."
+        )
+
+    @known_keywords
+    def excess_table(self) -> pandas.DataFrame:
+        """Return observed and expected numbers of small p-values in a pandas frame.
+
+        It has a row for all tests, for genes of each class of expression (by their mean in the mock
+        control: on the count scale, as in results) and for mock perturbations of each class of
+        size; and of each of these for every kind of p-values. For each level, such as 0.001,
+        ``n_0.001`` is the observed number of p-values at or below it, ``excess_0.001`` the ratio to
+        the expected number, and ``few_0.001`` tells that fewer than 10 are expected, so that the
+        ratio is uncertain. P-values of genes and of groups depend on each other, so
+        ratios vary more than independent ones would.
+        """
         import pandas as pd
 
+        parts = self.parts()
+        columns: dict[str, Any] = {
+            "p_values": [part.kind for part in parts],
+            "by": [part.by for part in parts],
+            "part": [part.name for part in parts],
+            "n_groups": [part.n_groups for part in parts],
+            "n_tests": [part.n_tests for part in parts],
+        }
+        for k, level in enumerate(LEVELS):
+            columns[f"n_{level:g}"] = [part.n_below[k] for part in parts]
+            columns[f"excess_{level:g}"] = [part.excess[k] for part in parts]
+            columns[f"few_{level:g}"] = [part.few[k] for part in parts]
+        columns["n_false_positives"] = [part.n_false_positives for part in parts]
+        columns["false_positives_per_group"] = [part.false_positives_per_group for part in parts]
+        return pd.DataFrame(columns)
+
+    @known_keywords
+    def table(self, kind: str | None = None) -> pandas.DataFrame:
+        """Return a pandas frame with one row per mock perturbation, for one kind of p-values."""
+        import pandas as pd
+
+        judged = self.of(kind)
         columns: dict[str, Any] = {
             "group": self.groups,
             "repeat": self.repeats,
@@ -118,38 +168,44 @@ class Calibration:
             "n_target_cells": self.n_target_cells,
             "n_cells": self.n_cells,
             "n_reference_cells": self.n_reference_cells,
-            "n_tests": np.array([d.n_tests for d in self.by_group], np.int64),
+            "n_tests": judged.n_tests.sum(axis=1),
             "n_uninformative": self.n_uninformative,
-            "lambda": self.inflation,
-            "ks_distance": np.array([d.ks_distance for d in self.by_group]),
         }
-        columns |= {f"rate_{level}": self.rates[:, k] for k, level in enumerate(LEVELS)}
-        columns["n_false_positives"] = self.n_false_positives
+        n_below = judged.n_below.sum(axis=1)
+        columns |= {f"n_{level:g}": n_below[:, k] for k, level in enumerate(LEVELS)}
+        columns["n_false_positives"] = judged.n_false_positives.sum(axis=1)
+        columns["lambda"] = np.array([d.inflation for d in judged.by_group])
+        columns["ks_distance"] = np.array([d.ks_distance for d in judged.by_group])
         return pd.DataFrame(columns)
 
     @known_keywords
-    def summary(self) -> dict[str, Any]:
-        """Return overall results, as plain numbers and text."""
-        total = self.total
+    def summary(self, kind: str | None = None) -> dict[str, Any]:
+        """Return overall results of one kind of p-values, as plain numbers and text."""
+        judged = self.of(kind)
+        total, by_group = judged.total, judged.n_false_positives.sum(axis=1)
         found: dict[str, Any] = {
             "metric": self.metric,
+            "p_values": judged.kind,
             "reference": self.reference,
             "n_control_cells": len(self.control_cells),
             "n_targets": self.n_targets,
             "n_groups": len(self.groups),
             "n_repeats": self.n_repeats,
+            "units": self.units or "",
             "n_tests": total.n_tests,
             "n_uninformative": int(self.n_uninformative.sum()),
-            "lambda": total.inflation,
         }
-        for name, part in zip(("low", "middle", "high"), self.by_expression, strict=True):
-            found[f"lambda_{name}_expression"] = part.inflation
-        found["ks_distance"] = total.ks_distance
-        found |= {f"rate_{level}": float(total.rates[k]) for k, level in enumerate(LEVELS)}
+        for k, level in enumerate(LEVELS):
+            found[f"n_{level:g}"] = int(total.n_below[k])
+            found[f"excess_{level:g}"] = float(total.excess[k])
         return found | {
             "alpha": self.alpha,
-            "n_false_positives": int(self.n_false_positives.sum()),
-            "share_of_groups_with_false_positives": float(np.mean(self.n_false_positives > 0)),
+            "n_false_positives": int(by_group.sum()),
+            "false_positives_per_group": float(np.mean(by_group)),
+            "share_of_groups_with_false_positives": float(np.mean(by_group > 0)),
+            "lambda": total.inflation,
+            "ks_distance": total.ks_distance,
+            "checked": self.checked,
         }
 
     @known_keywords
@@ -191,17 +247,23 @@ class Calibration:
         return cls(**read_json(path))
 
     def __repr__(self) -> str:
-        total, n_false = self.total, self.n_false_positives
-        inflation, rate = number_text(total.inflation, ".3g"), number_text(total.rates[0], ".2%")
         splits = "" if self.n_repeats == 1 else f" in {self.n_repeats} random splits"
-        return (
+        lines = [
             f"Calibration: {self.metric}, {len(self.groups):,} mock perturbations of "
             f"{_range(self.n_cells)} control cells against {_range(self.n_reference_cells)} "
-            f"others{splits}, modelled on {self.n_targets:,} targets\n"
-            f"lambda {inflation} (ideal: 1); p <= 0.05 in "
-            f"{rate} of {total.n_tests:,} tests; fdr <= {self.alpha:g}, all of them "
-            f"false, in {n_false.sum():,} tests of {np.count_nonzero(n_false):,} mock perturbations"
-        )
+            f"others{splits}, modelled on {self.n_targets:,} targets"
+        ]
+        for part in self.parts()[: len(self.kinds)]:
+            ratios = [
+                f"{number_text(ratio, '.3g')} at {level:g}{' (few tests)' if few else ''}"
+                for ratio, few, level in zip(part.excess, part.few, LEVELS, strict=True)
+            ]
+            lines.append(
+                f"{part.kind}: observed over expected p-values {', '.join(ratios)}, of "
+                f"{part.n_tests:,} tests; {number_text(part.false_positives_per_group, '.3g')} "
+                f"false positives per mock perturbation (fdr <= {self.alpha:g})"
+            )
+        return "\n".join([*lines, self.checked])
 
 
 def _range(values: np.ndarray) -> str:

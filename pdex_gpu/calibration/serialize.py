@@ -19,6 +19,8 @@ from ..utils.foreign_errors import reading
 from ..utils.install_hints import UPDATE
 from ..utils.resources import available_memory
 from .distributions import LEVELS, N_BINS, Distribution, Quantiles
+from .judged import Judged
+from .parts import EXPRESSION
 
 if TYPE_CHECKING:
     from .result import Calibration
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT = "pdex_gpu calibration"
 
 #: Version of the layout below; increased when older versions of the package cannot read it.
-VERSION = 1
+VERSION = 2
 
 # Approximate memory that Python objects take per byte of JSON.
 _MEMORY_PER_BYTE = 8
@@ -101,6 +103,12 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise _Wrong("its 'version' is missing")
         if not _is_integer(version) or version < 1:
             raise _Wrong(f"its 'version' is {version!r}")
+        if version < VERSION:
+            writer = document.get("pdex_gpu", "an older version")
+            raise FileFormatError(
+                f"{shown} is a calibration in format {version} (written by pdex_gpu {writer}), "
+                "which has no numbers of p-values by expression. Run the calibration again."
+            )
         return _calibration(_Fields(document, ""))
     except _Wrong as error:
         raise FileFormatError(
@@ -147,6 +155,20 @@ class _Fields:
     def text(self, name: str) -> str:
         return str(self._is(name, lambda value: isinstance(value, str), "text"))
 
+    def text_or_none(self, name: str) -> str | None:
+        found: str | None = self._is(
+            name, lambda value: value is None or isinstance(value, str), "text or null"
+        )
+        return found
+
+    def counts(self, name: str, *shape: int) -> np.ndarray:
+        """Return nested lists of whole numbers, int64 of that shape."""
+        value = self._take(name)
+        if not _has_shape(value, shape):
+            words = " x ".join(map(str, shape))
+            raise _Wrong(f"{self._path + name!r} does not consist of {words} whole numbers")
+        return np.array(value, np.int64).reshape(shape)
+
     def whole(self, name: str) -> int:
         return int(self._is(name, _is_whole, "a non-negative integer"))
 
@@ -186,6 +208,16 @@ class _Fields:
         return values
 
 
+def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    if not shape:
+        return _is_integer(value)
+    return (
+        isinstance(value, list)
+        and len(value) == shape[0]
+        and all(_has_shape(part, shape[1:]) for part in value)
+    )
+
+
 def _is_integer(value: Any) -> TypeGuard[int]:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return whole and -(1 << 63) <= value < 1 << 63
@@ -211,11 +243,9 @@ def _calibration(found: _Fields) -> dict[str, Any]:
     groups = found.labels("groups")
     n = len(groups)
     controls = found.integers("control_cells")
-    by_group = tuple(_distribution(part) for part in found.several("by_group"))
-    thirds = found.several("by_expression")
-    if len(by_group) != n or len(thirds) != 3:
-        raise _Wrong("'by_group' or 'by_expression' has too many or too few parts")
-    low, middle, high = map(_distribution, thirds)
+    kinds = tuple(_judged(part, n) for part in found.several("kinds"))
+    if not kinds:
+        raise _Wrong("'kinds' is empty")
     return {
         "groups": groups,
         "repeats": found.integers("repeats", n),
@@ -224,27 +254,43 @@ def _calibration(found: _Fields) -> dict[str, Any]:
         "n_cells": found.integers("n_cells", n),
         "n_reference_cells": found.integers("n_reference_cells", n),
         "n_uninformative": found.integers("n_uninformative", n),
-        "n_false_positives": found.integers("n_false_positives", n),
-        "by_group": by_group,
-        "total": _distribution(found.inside("total")),
-        "by_expression": (low, middle, high),
-        "quantiles": _quantiles(found.inside("quantiles")),
+        "kinds": kinds,
         "n_targets": found.whole("n_targets"),
         "control_cells": controls,
         "assignment": found.rows("assignment", len(controls)),
         "alpha": found.number("alpha"),
         "metric": found.text("metric"),
         "reference": found.text("reference"),
-        "provenance": found.object("provenance"),
+        "units": found.text_or_none("units"),
+        "n_units": found.whole("n_units"),
     }
+
+
+def _judged(found: _Fields, n: int) -> Judged:
+    by_group = tuple(_distribution(part) for part in found.several("by_group"))
+    by_expression = found.several("by_expression")
+    if len(by_group) != n or len(by_expression) != len(EXPRESSION):
+        raise _Wrong("'by_group' or 'by_expression' has too many or too few parts")
+    low, middle, high = map(_distribution, by_expression)
+    return Judged(
+        kind=found.text("kind"),
+        n_tests=found.counts("n_tests", n, len(EXPRESSION)),
+        n_below=found.counts("n_below", n, len(EXPRESSION), len(LEVELS)),
+        n_false_positives=found.counts("n_false_positives", n, len(EXPRESSION)),
+        by_group=by_group,
+        total=_distribution(found.inside("total")),
+        by_expression=(low, middle, high),
+        quantiles=_quantiles(found.inside("quantiles")),
+        provenance=found.object("provenance"),
+    )
 
 
 def _distribution(found: _Fields) -> Distribution:
     return Distribution(
         found.whole("n_tests"),
+        found.integers("n_below", len(LEVELS)),
         found.number("inflation"),
         found.number("ks_distance"),
-        found.floats("rates", len(LEVELS)),
         found.integers("histogram", N_BINS),
     )
 

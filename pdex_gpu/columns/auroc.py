@@ -33,10 +33,11 @@ def _strata(values: StrataValues) -> np.ndarray:
 
 
 def _interval(values: PairValues) -> tuple[np.ndarray, np.ndarray]:
-    from ..stats import effects
+    from ..stats import intervals
 
-    n, m = values.sides.target.n, values.sides.reference.n
-    return effects.auroc_interval(values.u2, *values.placements, n, m, values.level)
+    return intervals.auroc_interval(
+        values.u2, values.placements, values.ties, values.sides, values.level
+    )
 
 
 def _low(values: PairValues) -> np.ndarray:
@@ -56,7 +57,7 @@ def _rank_biserial_over_strata(values: StrataValues) -> np.ndarray:
 
 
 _FEW_CELLS = "if a side has fewer than two cells"
-_NO_STRATA = "DeLong's interval is for a single pair of samples"
+_NO_STRATA = "it is for a single pair of samples"
 
 COLUMNS = (
     Column(
@@ -72,23 +73,24 @@ COLUMNS = (
     Column(
         "auroc_low",
         "float64",
-        "lower limit of DeLong's confidence interval",
+        "lower limit of its confidence interval",
         _FEW_CELLS,
-        needs=Needs.PLACEMENTS,
+        needs=Needs.PLACEMENTS | Needs.SIGNS,
         centre=0.5,
         make=GeneByGene(_low, why_no_strata=_NO_STRATA),
-        formula=r"A - z \sqrt{S_t / n + S_r / m}",
-        source="DeLong, DeLong and Clarke-Pearson 1988; $S$ are variances of placements",
+        formula=r"A - \sqrt{l_t^2 + u_r^2}",
+        source="Zou and Donner 2008; reaches $l$ and $u$ of each side: the larger of DeLong's "
+        "(DeLong, DeLong and Clarke-Pearson 1988) and a score interval's (Wilson 1927)",
     ),
     Column(
         "auroc_high",
         "float64",
         "upper limit of that interval",
         _FEW_CELLS,
-        needs=Needs.PLACEMENTS,
+        needs=Needs.PLACEMENTS | Needs.SIGNS,
         centre=0.5,
         make=GeneByGene(_high, why_no_strata=_NO_STRATA),
-        formula=r"A + z \sqrt{S_t / n + S_r / m}",
+        formula=r"A + \sqrt{u_t^2 + l_r^2}",
         source="as above; both are clipped to [0, 1]",
     ),
     Column(

@@ -26,8 +26,10 @@ class Needs(Flag):
     SECOND_MOMENTS = auto()
     #: Twice the statistic U.
     U = auto()
-    #: Sums of squared placements, and U.
+    #: Sums of squared placements, U, and its term of ties.
     PLACEMENTS = auto()
+    #: Which genes have negative values.
+    SIGNS = auto()
     #: Means in count space.
     COUNT_MEANS = auto()
     #: Means in log space.

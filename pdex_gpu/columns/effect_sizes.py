@@ -27,16 +27,22 @@ def _difference_over_strata(values: StrataValues) -> np.ndarray:
 
 
 def _interval(values: PairValues) -> tuple[np.ndarray, np.ndarray]:
-    from ..stats import effects
+    from ..stats import intervals
 
-    low, high = effects.mean_interval(values.sides, values.variance, values.level)
+    low, high = intervals.mean_interval(values.sides, values.means, values.level)
     return values.in_units(low), values.in_units(high)
 
 
 def _interval_over_strata(values: StrataValues) -> tuple[np.ndarray, np.ndarray]:
-    from ..stats import effects
+    from ..stats import intervals
 
-    low, high = effects.around(*values.once(_fixed_effect), values.level)
+    low, high = intervals.mean_interval_over_strata(
+        values.once(_fixed_effect),
+        values.strata,
+        (values.shown.target.n, values.shown.reference.n),
+        values.means,
+        values.level,
+    )
     return values.in_units(low), values.in_units(high)
 
 
@@ -98,7 +104,7 @@ def _g_over_strata(values: StrataValues) -> np.ndarray:
 
 
 _FEW_CELLS = "if a side has fewer than two cells"
-_NO_VARIANCE = f"{_FEW_CELLS}, or with pooled variance fewer than three cells in total"
+_NO_VARIANCE = f"{_FEW_CELLS}, or if neither side has variance"
 _NO_SPREAD = "if neither side has variance, or with fewer than three cells in total"
 
 COLUMNS = (
@@ -113,23 +119,24 @@ COLUMNS = (
     Column(
         "mean_difference_low",
         "float64",
-        "lower limit of its confidence interval from Student's t",
+        "lower limit of its confidence interval",
         _NO_VARIANCE,
-        needs=Needs.SECOND_MOMENTS,
+        needs=Needs.SECOND_MOMENTS | Needs.SIGNS,
         centre=0.0,
         make=GeneByGene(_low, _low_over_strata),
-        formula=r"d - t_{\nu} \, \mathrm{se}",
-        source='Student 1908; Welch 1947 with `variance="welch"`',
+        formula=r"d - \sqrt{l_t^2 + u_r^2}",
+        source="Zou and Donner 2008; reaches $l$ and $u$ of each side: the larger of Welch's "
+        "(Welch 1947) and a score interval's (Wilson 1927)",
     ),
     Column(
         "mean_difference_high",
         "float64",
         "upper limit of that interval",
         _NO_VARIANCE,
-        needs=Needs.SECOND_MOMENTS,
+        needs=Needs.SECOND_MOMENTS | Needs.SIGNS,
         centre=0.0,
         make=GeneByGene(_high, _high_over_strata),
-        formula=r"d + t_{\nu} \, \mathrm{se}",
+        formula=r"d + \sqrt{u_t^2 + l_r^2}",
         source="as above",
     ),
     Column(

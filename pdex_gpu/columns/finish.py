@@ -114,6 +114,21 @@ def finish(
     return Finished(found, kept, removed)
 
 
+def judged_again(
+    finished: Finished,
+    p_values: np.ndarray,
+    kernels: KernelSet,
+    parallel_map: Map,
+    correction: CorrectionOptions,
+) -> dict[str, np.ndarray]:
+    """Return the columns of a result with other p-values, and the FDR of these."""
+    fdr = correct(p_values, finished.kept, correction, kernels, parallel_map)
+    found = {"p_value": p_values, "fdr": fdr}
+    if finished.kept is not None:
+        found = {name: _only(values, finished.kept, name) for name, values in found.items()}
+    return finished.columns | found
+
+
 def _only(values: np.ndarray, kept: np.ndarray, name: str) -> np.ndarray:
     """Return the values with NaN where a pair is not kept; integer columns stay unchanged."""
     return values if name in registry.INTEGERS else np.where(kept, values, np.nan)

@@ -9,7 +9,12 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from ..stats.samples import SamplePair
-from ..stats.two_sample.base import Stratum, SufficientStatistics, TestResult
+from ..stats.two_sample.base import (
+    StatisticalTest,
+    Stratum,
+    SufficientStatistics,
+    TestResult,
+)
 
 _T = TypeVar("_T")
 
@@ -25,21 +30,24 @@ class KernelOutput:
     u2 : numpy.ndarray or None
         Twice the statistic U, if it is known.
     placements : tuple of numpy.ndarray, optional
-        Sums of squared placements of target and reference, if they are needed.
+        Sums of squared placements of target and reference, and the term of ties, if they are
+        needed.
     """
 
     own: SufficientStatistics
     u2: np.ndarray | None = None
-    placements: tuple[np.ndarray, np.ndarray] | None = None
+    placements: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def of(self, genes: slice | np.ndarray) -> KernelOutput:
         """Select genes."""
+        placements = None
+        if self.placements is not None:
+            target, reference, ties = self.placements
+            placements = target[:, genes], reference[:, genes], ties[:, genes]
         return KernelOutput(
             tuple(array[:, genes] for array in self.own),
             None if self.u2 is None else self.u2[:, genes],
-            None
-            if self.placements is None
-            else (self.placements[0][:, genes], self.placements[1][:, genes]),
+            placements,
         )
 
 
@@ -52,6 +60,8 @@ class Values:
     shown : SamplePair
         The samples; over strata, all cells of the strata that have both sides. Squared deviations
         may be missing, see `PairValues.sides`.
+    means : tuple of numpy.ndarray
+        The means of `shown`, in the unit of scaled samples: see `in_units`.
     n_strata : numpy.ndarray
         Number of strata with both sides; of a single pair of samples, whether both have cells.
     level : float
@@ -62,12 +72,14 @@ class Values:
         self,
         test_result: TestResult,
         shown: SamplePair,
+        means: tuple[np.ndarray, np.ndarray],
         n_strata: np.ndarray,
         exponent: np.ndarray | None,
         level: float,
     ) -> None:
         self.test_result = test_result
         self.shown = shown
+        self.means = means
         self.n_strata = n_strata
         self.level = level
         self._exponent = exponent
@@ -98,8 +110,6 @@ class PairValues(Values):
         The samples, with squared deviations if these are needed. Values that are very large or
         small, or vary very little, are scaled, and differ from the original ones by a constant:
         see `in_units`. Numbers of cells are safe to divide by.
-    variance : str
-        The variance of the test: that of confidence intervals of differences.
     difference : numpy.ndarray or None
         The difference of means, where it is known without rounding.
     """
@@ -111,17 +121,20 @@ class PairValues(Values):
         sides: SamplePair,
         kernels: KernelOutput,
         *,
+        means: tuple[np.ndarray, np.ndarray],
         exponent: np.ndarray | None,
         difference: np.ndarray | None,
         level: float,
-        variance: str,
     ) -> None:
         there = (shown.target.n > 0.0) & (shown.reference.n > 0.0)
-        super().__init__(test_result, shown, there, exponent, level)
+        super().__init__(test_result, shown, means, there, exponent, level)
         self.sides = sides
-        self.variance = variance
         self.difference = difference
         self._kernels = kernels
+
+    def judged_by(self, test: StatisticalTest) -> TestResult:
+        """Return what another test makes of the same measurements."""
+        return test.evaluate(self._kernels.own, self.sides)
 
     @property
     def u2(self) -> np.ndarray:
@@ -133,7 +146,13 @@ class PairValues(Values):
     def placements(self) -> tuple[np.ndarray, np.ndarray]:
         """Return sums of squared placements; the column needs ``Needs.PLACEMENTS``."""
         assert self._kernels.placements is not None
-        return self._kernels.placements
+        return self._kernels.placements[:2]
+
+    @property
+    def ties(self) -> np.ndarray:
+        """Return the sum of ``t^3 - t`` over values; the column needs ``Needs.PLACEMENTS``."""
+        assert self._kernels.placements is not None
+        return self._kernels.placements[2]
 
 
 class StrataValues(Values):
@@ -155,16 +174,21 @@ class StrataValues(Values):
         kernels: Sequence[KernelOutput],
         shape: tuple[int, int],
         *,
+        means: tuple[np.ndarray, np.ndarray],
         exponent: np.ndarray | None,
         level: float,
     ) -> None:
         n_strata = np.zeros((shape[0], 1))
         for stratum in strata:
             n_strata[stratum.rows[stratum.rows >= 0]] += 1.0
-        super().__init__(test_result, shown, n_strata, exponent, level)
+        super().__init__(test_result, shown, means, n_strata, exponent, level)
         self.strata = strata
         self.shape = shape
         self._kernels = kernels
+
+    def judged_by(self, test: StatisticalTest) -> TestResult:
+        """Return what another test makes of the same measurements."""
+        return test.evaluate_strata(self.strata, *self.shape)
 
     @property
     def u2(self) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..design.contrasts import Contrast, Design
 from ..stats.samples import SamplePair, pooled_over_strata
 from ..stats.scales import Scaled, pooled_means, scaled_sides
 from ..stats.two_sample.base import StatisticalTest, Stratum, SufficientStatistics
-from . import registry
+from . import registry, significance
 from .base import Column, GeneByGene, Needs
 from .inputs import KernelOutput, PairValues, StrataValues
 
@@ -40,6 +40,8 @@ class Analysis:
         Level of confidence intervals.
     p_value_kind : str
         How p-values are computed; see `StatisticalTest.p_value_kind`.
+    others : dict of str to StatisticalTest
+        Tests that judge the same measurements, by the fields that store their p-values.
     """
 
     # Columns themselves are kept, not their names: worker processes need not know the registry of
@@ -52,6 +54,24 @@ class Analysis:
     log1p: bool = False
     level: float = 0.95
     p_value_kind: str = "asymptotic"
+    others: dict[str, StatisticalTest] = field(default_factory=dict)
+
+    def judged_also(self, tests: Sequence[StatisticalTest], *, stratified: bool) -> Analysis:
+        """Return the analysis with the p-values of other tests that measure what its own does."""
+        others = {f"p_value {k}": test for k, test in enumerate(tests, 1)}
+        kinds = [test.p_value_kind(stratified=stratified) for test in tests]
+        columns = (significance.p_value_of(test, name) for name, test in others.items())
+        return replace(
+            self,
+            stored=(*self.stored, *columns),
+            needs=self.needs | (Needs.SIGNS if "conditional" in kinds else Needs.NOTHING),
+            others=others,
+        )
+
+    def of_other(self, name: str, *, stratified: bool) -> Analysis:
+        """Return the analysis as if one of `others` were its test."""
+        test = self.others[name]
+        return replace(self, test=test, p_value_kind=test.p_value_kind(stratified=stratified))
 
     @property
     def centred(self) -> bool:
@@ -62,6 +82,11 @@ class Analysis:
     def higher(self) -> bool:
         """Return whether third and fourth moments are needed."""
         return self.test.needs_higher
+
+    @property
+    def marks_negative(self) -> bool:
+        """Return whether it must be known which genes have negative values."""
+        return self.p_value_kind == "conditional" or Needs.SIGNS in self.needs
 
     @property
     def _means(self) -> list[str]:
@@ -101,7 +126,7 @@ class Analysis:
                 own: SufficientStatistics = (sums.u2, sums.ties)
             else:
                 own = test.measure(kernels, block, genes, contrast)
-            return KernelOutput(own, sums.u2, (found.target, found.reference))
+            return KernelOutput(own, sums.u2, (found.target, found.reference, sums.ties))
         own = test.measure(kernels, block, genes, contrast)
         if Needs.U not in self.needs:
             return KernelOutput(own)
@@ -171,10 +196,10 @@ class Analysis:
             scaled.shown,
             both,
             measured,
+            means=scaled.means,
             exponent=scaled.exponent,
             difference=scaled.difference,
             level=self.level,
-            variance=self.test.variance,
         )
         made = {column.name: _gene_by_gene(column).pair(values) for column in self.stored}
         return self._finished(made, scaled.shown)
@@ -193,13 +218,19 @@ class Analysis:
             _of_both_sides(Stratum(its.own, both.sides, contrast.rows))
             for its, both, contrast in zip(measured, scaled, design.contrasts, strict=True)
         ]
-        pooled = _pooled(scaled, [s.rows for s in strata], shape)
+        rows = [s.rows for s in strata]
+        pooled = _pooled(scaled, rows, shape)
+        means = pooled.target.mean, pooled.reference.mean
+        if exponent is not None:
+            in_unit = pooled_means(scaled, rows, exponent[:, 0].tolist())
+            means = in_unit[0], in_unit[1]
         values = StrataValues(
             self.test.evaluate_strata(strata, *shape, **self._of_test),
             pooled,
             strata,
             measured,
             shape,
+            means=means,
             exponent=exponent,
             level=self.level,
         )
@@ -267,7 +298,7 @@ def _pooled(
             parts = list(zip(samples, rows, strict=True))
             pooled.append(pooled_over_strata(parts, *shape))
     if scaled[0].exponent is not None:
-        means = pooled_means(scaled, rows, shape[0])
+        means = pooled_means(scaled, rows, [0] * shape[0])
         pooled = [replace(sample, mean=mean) for sample, mean in zip(pooled, means, strict=True)]
     return SamplePair(pooled[0], pooled[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .base import Column, GeneByGene, Needs
@@ -9,7 +10,8 @@ from .base import Column, GeneByGene, Needs
 if TYPE_CHECKING:
     import numpy as np
 
-    from .inputs import Values
+    from ..stats.two_sample.base import StatisticalTest
+    from .inputs import PairValues, StrataValues, Values
 
 
 def _statistic(values: Values) -> np.ndarray:
@@ -28,6 +30,16 @@ def _z(values: Values) -> np.ndarray:
 def _log10_p(values: Values) -> np.ndarray:
     assert values.test_result.log10_p is not None
     return values.test_result.log10_p
+
+
+def _p_value_of(test: StatisticalTest, values: PairValues | StrataValues) -> np.ndarray:
+    return values.judged_by(test).p_value
+
+
+def p_value_of(test: StatisticalTest, name: str) -> Column:
+    """Return a column with the p-values of another test that measures the same."""
+    make = partial(_p_value_of, test)
+    return Column(name, "float64", "p-value", make=GeneByGene(make, make, undefined=1.0))
 
 
 def _meaning_of_statistic() -> str:

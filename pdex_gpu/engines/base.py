@@ -128,7 +128,7 @@ def run_range(
 def group_moments(job: Computation, block: Any, genes: slice, summary: ValueSummary) -> Moments:
     """Return the moments of genes that the analysis needs, with exact sums where necessary.
 
-    Groups with negative values are marked if p-values are conditional; `summary` tells whether the
+    Groups with negative values are marked if the analysis needs that; `summary` tells whether the
     block has any.
     """
     analysis = job.analysis
@@ -146,7 +146,7 @@ def group_moments(job: Computation, block: Any, genes: slice, summary: ValueSumm
         return job.kernels.entries(block, genes.start + j)
 
     found = with_exact_sums(moments, job.design, entries)
-    if summary.minimum >= 0.0 or analysis.p_value_kind != "conditional":
+    if summary.minimum >= 0.0 or not analysis.marks_negative:
         return found
     genes_of_groups = [
         [bool((values < 0).any()) for values in entries(j)] for j in range(genes.stop - genes.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..results.memory import DEResult
 from ..sources.dataset import Dataset
 from ..sources.sizes import left_for_plan
 from ..stats.registry import make_test
+from ..stats.two_sample.base import StatisticalTest
 from ..utils.parallel import pool_map
 from ..utils.resources import cpu_count, memory_budget
 from .call import Call
@@ -41,6 +42,33 @@ logger = logging.getLogger("pdex_gpu")
 
 def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
     """Run a comparison."""
+    return _compare(data, settings, ())[0]
+
+
+def compare_kinds(
+    data: Any, settings: Settings, others: Sequence[StatisticalTest]
+) -> list[DEResult]:
+    """Run a comparison once, and judge what was measured by other tests as well.
+
+    Parameters
+    ----------
+    data, settings
+        As in :func:`compare`; the result stays in memory.
+    others : sequence of StatisticalTest
+        Tests that measure the same as that of `settings`, such as tests with other p-values.
+
+    Returns
+    -------
+    list of DEResult
+        The result of `settings`, then those of `others`.
+    """
+    found = _compare(data, settings, others)
+    return [result for result in found if isinstance(result, DEResult)]
+
+
+def _compare(
+    data: Any, settings: Settings, others: Sequence[StatisticalTest]
+) -> Sequence[DEResult | ResultFile]:
     started = time.perf_counter()
     if settings.output.out is not None:
         check_output(
@@ -55,13 +83,17 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
         if isinstance(settings.comparison.groups, Iterator):  # workers iterate over it again
             settings = settings.changed(groups=tuple(settings.comparison.groups))
         analysis = analysis_of(settings, test)
+        if others:
+            stratified = settings.comparison.strata is not None
+            analysis = analysis.judged_also(others, stratified=stratified)
         with open_screen(data, settings) as dataset:
             executor.prepare(data, dataset, settings, test)
             _warn_of_repeated_genes(dataset)
             matrices = dataset.matrices()  # now: damage must show before the output is written
-            result, values = _computed(settings, dataset, analysis, executor)
-            if isinstance(result, DEResult):
-                result.provenance["seconds"] = round(time.perf_counter() - started, 6)
+            results, values = _computed(settings, dataset, analysis, executor)
+            for result in results:
+                if isinstance(result, DEResult):
+                    result.provenance["seconds"] = round(time.perf_counter() - started, 6)
             warn_of_empty_cells(dataset)
             if values.negative and analysis.p_value_kind == "conditional":
                 logger.warning(
@@ -71,7 +103,7 @@ def compare(data: Any, settings: Settings) -> DEResult | ResultFile:
             doubtful = doubt(values, settings, matrices)
             if doubtful is not None:
                 warn(doubtful)
-    return result
+    return results
 
 
 def _warn_of_repeated_genes(dataset: Dataset) -> None:
@@ -86,7 +118,7 @@ def _warn_of_repeated_genes(dataset: Dataset) -> None:
 
 def _computed(
     settings: Settings, dataset: Dataset, analysis: Analysis, executor: Executor
-) -> tuple[DEResult | ResultFile, ValueScale]:
+) -> tuple[Sequence[DEResult | ResultFile], ValueScale]:
     design = design_of(dataset, settings)
     filters = Filters(
         settings.filters.min_fraction,
@@ -97,11 +129,10 @@ def _computed(
     with ThreadPoolExecutor(settings.execution.n_threads or cpu_count(), "pdex_gpu") as pool:
         budget = left_for_plan(memory_budget(settings.execution.memory), dataset.source.n_cells)
         call = Call(settings, dataset, design, analysis, filters, executor, budget, pool_map(pool))
-        return (
-            into_memory(call)
-            if settings.output.out is None
-            else into_file(call, Path(settings.output.out))
-        )
+        if settings.output.out is None:
+            return into_memory(call)
+        result, values = into_file(call, Path(settings.output.out))
+        return [result], values
 
 
 def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarray | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..columns.finish import finish
+from dataclasses import replace
+
+from ..columns.finish import finish, judged_again
 from ..results.memory import DEResult
 from ..sinks.memory import MemorySink
 from .call import Call
@@ -10,8 +12,12 @@ from .ranges import run_ranges
 from .value_scale import ValueScale, value_scale
 
 
-def into_memory(call: Call) -> tuple[DEResult, ValueScale]:
-    """Compute all genes, adjust, and return the result with the scale of its values."""
+def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
+    """Compute all genes, adjust, and return the results with the scale of their values.
+
+    The first result is that of the call's test, the others those of tests that judge the same
+    measurements.
+    """
     settings, design, source = call.settings, call.design, call.dataset.source
     call.result_size.check(call.budget)
     sink = MemorySink(call.analysis.fields(design), source.n_genes, call.parallel_map)
@@ -33,13 +39,27 @@ def into_memory(call: Call) -> tuple[DEResult, ValueScale]:
             correction=settings.correction,
             filters=call.filters_on(values),
         )
-    result = DEResult(
-        design.targets,
-        design.references,
-        call.dataset.genes,
-        finished.columns,
-        call.provenance(values, finished.removed),
-        within=call.within,
-        kept=finished.kept,
-    )
-    return result, values
+    found = [(call, finished.columns)]
+    for name in call.analysis.others:
+        other = call.analysis.of_other(name, stratified=design.stratified)
+        columns = judged_again(
+            finished,
+            sink.arrays[name],
+            call.executor.kernels,
+            call.parallel_map,
+            settings.correction,
+        )
+        found.append((replace(call, analysis=other), columns))
+    results = [
+        DEResult(
+            design.targets,
+            design.references,
+            call.dataset.genes,
+            columns,
+            its.provenance(values, finished.removed),
+            within=call.within,
+            kept=finished.kept,
+        )
+        for its, columns in found
+    ]
+    return results, values

@@ -17,7 +17,7 @@ To add a kind of figure, write its function in a module here, and name it in ``_
 
 from __future__ import annotations
 
-from .calibration import calibration, calibration_histogram
+from .calibration import calibration, calibration_histogram, calibration_qq
 from .heatmap import heatmap
 from .hits import hits
 from .on_target import on_target
@@ -27,6 +27,7 @@ from .volcano_ma import ma, volcano
 __all__ = [
     "calibration",
     "calibration_histogram",
+    "calibration_qq",
     "heatmap",
     "hits",
     "ma",

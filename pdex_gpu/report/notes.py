@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backends.registry import find
+from ..calibration.distributions import LEVELS
 from ..calibration.result import Calibration
 from ..design.comparisons.registry import comparison_names, find_comparison
 from ..results.base import Result
@@ -18,9 +19,6 @@ from .payload import ReportData
 
 #: Fewer cells per side than this are pointed out.
 FEW_CELLS = 10
-
-#: Calibration inflation above this is pointed out.
-INFLATED = 1.1
 
 
 @dataclass(frozen=True)
@@ -146,22 +144,37 @@ def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:
 def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator[Note]:
     if calibration is None:
         return
-    total = calibration.total
-    if total.inflation > INFLATED:
+    ran = str(result.provenance.get("p_values", "")).split(";")[0]
+    kinds = [judged.kind for judged in calibration.kinds]
+    kind = ran if ran in kinds else kinds[0]
+    parts = [part for part in calibration.parts() if part.kind == kind]
+    off = [
+        (part.excess[k], level, part.title)
+        for part in parts
+        for k, level in enumerate(LEVELS)
+        if part.too_many[k]
+    ]
+    if off:
+        excess, level, title = max(off, key=lambda one: one[0])
         yield Note(
             "warning",
-            f"Control cells compared with control cells give too many small p-values: lambda is "
-            f"{total.inflation:.3g}, not 1. P-values of this screen are probably too small.",
+            f"Control cells compared with control cells give too many small p-values: of {title}, "
+            f"p ≤ {level:g} is {excess:.3g} times as frequent as it should be. Such p-values of "
+            "this screen are probably too small.",
         )
-    known = {"metric": calibration.metric, "reference": calibration.reference}
+    known = {
+        "metric": calibration.metric,
+        "p_values": kind,
+        "reference": calibration.reference,
+    }
     for name, asked in known.items():
-        ran = result.provenance.get(name)
-        said = str(ran).replace(" | ", " + ")
-        if ran is not None and said != asked:
+        its = result.provenance.get(name)
+        said = str(its).split(";")[0].replace(" | ", " + ")
+        if its is not None and said != asked:
             yield Note(
                 "warning",
                 f"The calibration used the {name} {label(asked)!r}, but this result used "
-                f"{label(ran)!r}, so the calibration may not apply.",
+                f"{label(its)!r}, so the calibration may not apply.",
             )
 
 

@@ -5,7 +5,7 @@ A test is added by one line in :data:`METRICS`; from outside the package, by :fu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -33,6 +33,7 @@ METRICS: dict[str, type[StatisticalTest]] = {
 
 #: These names, for type checkers.
 MetricName = Literal["wilcoxon", "anderson", "t-test", "ks"]
+PValueKind = Literal["conditional", "asymptotic", "interpolated"]
 
 
 class StatisticKeywords(TypedDict, total=False):
@@ -45,7 +46,7 @@ class StatisticKeywords(TypedDict, total=False):
     method: Any  # "auto", "asymptotic", "exact", or what scipy takes
     variance: Literal["pooled", "welch", "overestimated"]
     variant: Literal["midrank", "right", "continuous"]
-    p_values: Literal["conditional", "asymptotic", "interpolated"]
+    p_values: PValueKind | Sequence[PValueKind]  # several in calibrate
     # the options of scipy's functions by their own names
     axis: int | None
     equal_var: bool

@@ -31,6 +31,8 @@ class Scaled:
         reference mean, divided by ``2**exponent``; there are no third and fourth moments then.
     shown : SamplePair
         The sides for the original values, without squared deviations.
+    means : tuple of numpy.ndarray
+        Means of target and reference divided by ``2**exponent``, rounded once.
     exponent : numpy.ndarray or None, shape (n_targets, 1), int64
         Equal for all contrasts of a row; None means 0.
     difference : numpy.ndarray or None, shape (n_targets, 1), float64
@@ -41,6 +43,7 @@ class Scaled:
 
     sides: SamplePair
     shown: SamplePair
+    means: tuple[np.ndarray, np.ndarray]
     exponent: np.ndarray | None = None
     difference: np.ndarray | None = None
     pairs: Sequence[_Pair | None] = ()
@@ -50,7 +53,7 @@ def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
     """Return the sides of each contrast of a design; with exact sums, for a single gene."""
     if moments.exact is None:
         plain = [sample_pair(moments, contrast) for contrast in design.contrasts]
-        return [Scaled(both, both) for both in plain]
+        return [Scaled(both, both, (both.target.mean, both.reference.mean)) for both in plain]
     sums = moments.exact[:, 0].tolist()
     of_contrasts = [_pairs([sums[g] for g in c.groups], c) for c in design.contrasts]
     exponents: list[int | None] = [None] * design.n_rows
@@ -67,8 +70,14 @@ def scaled_sides(moments: Moments, design: Design) -> list[Scaled]:
     ]
 
 
-def pooled_means(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], n_rows: int) -> np.ndarray:
-    """Return target and reference means over the strata that have both, shape (2, n_rows, 1)."""
+def pooled_means(
+    scaled: Sequence[Scaled], rows: Sequence[np.ndarray], exponents: Sequence[int]
+) -> np.ndarray:
+    """Return target and reference means over the strata that have both, shape (2, n_rows, 1).
+
+    The means of each row are divided by 2 to the power of its exponent.
+    """
+    n_rows = len(exponents)
     total = [[Sums(0, 0, 0), Sums(0, 0, 0)] for _ in range(n_rows)]
     known = np.ones(n_rows, bool)
     for both, its in zip(scaled, rows, strict=True):
@@ -79,7 +88,10 @@ def pooled_means(scaled: Sequence[Scaled], rows: Sequence[np.ndarray], n_rows: i
                 known[row] = False
             elif pair[0].n and pair[1].n:
                 total[row] = [a + b for a, b in zip(total[row], pair, strict=True)]
-    means = np.array([[sums.mean for sums in pair] for pair in total])
+    means = np.array([
+        [_mean(sums, exponent) for sums in pair]
+        for pair, exponent in zip(total, exponents, strict=True)
+    ])  # fmt: skip
     means[~known] = np.nan
     return means.T[:, :, None]
 
@@ -99,6 +111,10 @@ def _pairs(groups: list[Sums | None], contrast: Contrast) -> list[_Pair | None]:
         None if sums is None else (sums, first - sums if contrast.pooled else first)
         for sums in targets
     ]
+
+
+def _mean(sums: Sums, exponent: int) -> float:
+    return quotient(sums.total, sums.n, UNIT + exponent) if sums.n else np.nan
 
 
 def _difference(pair: _Pair) -> tuple[int, int]:
@@ -131,12 +147,14 @@ def _scaled(
     shape = len(pairs), 1
     # First axis: target and reference. For differences: unscaled and scaled.
     means, m2 = np.full((2, *shape), np.nan), np.full((2, *shape), np.nan)
+    scaled_means = np.full((2, *shape), np.nan)
     differences = np.full((2, *shape), np.nan)
     for t, (pair, exponent) in enumerate(zip(pairs, exponents, strict=True)):
         if pair is None:
             continue
         for which, sums in enumerate(pair):
             means[which, t] = sums.mean
+            scaled_means[which, t] = _mean(sums, exponent)
             if sums.n:
                 squares = quotient(sums.deviations, sums.n, 2 * (UNIT + exponent))
                 # Deviations may underflow next to a huge difference; a test needs some, though.
@@ -158,6 +176,7 @@ def _scaled(
             shown.negative,
         ),
         SamplePair(target, reference),
+        (scaled_means[0], scaled_means[1]),
         np.array(exponents, np.int64)[:, None],
         differences[0],
         pairs,

@@ -149,6 +149,9 @@ def test_calibrate(screen: Path, tmp_path: Path, capsys):
     assert found["output"] == str(out)
     assert found["plot"] is None
     assert found["summary"] == plain(want)
+    assert found["kinds"] == [plain(want)]
+    table = pdex_gpu.Calibration.from_json(out).excess_table()
+    assert [row["n_0.001"] for row in found["excess"]] == table["n_0.001"].tolist()
 
 
 # Errors

@@ -133,9 +133,12 @@ def root(square: Fraction, sign: Fraction | int = 1) -> float:
 
 
 def truth(
-    parts: list[tuple[list[Fraction], list[Fraction]]], variance: str, negative: bool
+    parts: list[tuple[list[Fraction], list[Fraction]]],
+    variance: str,
+    negative: bool,
+    negative_gene: bool,
 ) -> dict[str, float]:
-    """Of one comparison and gene, whose strata are `parts`."""
+    """Of one comparison and gene, whose strata are `parts`; some matrix or gene may be negative."""
     x, y = ([v for part in parts for v in part[side]] for side in (0, 1))
     n, m = len(x), len(y)
     if variance == "strata":
@@ -156,14 +159,14 @@ def truth(
             error = u + v
             df = error**2 / (u**2 / (n - 1) + v**2 / (k - 1))
     t, freedom = root(d**2 / error, d), float(df)
-    reach = float(special.stdtrit(freedom, 0.975))
+    low, high = interval(parts, negative_gene)
     p = float(2.0 * special.stdtr(freedom, -abs(t)))
     found = {
         "target_mean": rounded(_mean(x)),
         "reference_mean": rounded(_mean(y)),
         "mean_difference": rounded(d),
-        "mean_difference_low": rounded(d - _times_root(reach, error)),
-        "mean_difference_high": rounded(d + _times_root(reach, error)),
+        "mean_difference_low": rounded(low),
+        "mean_difference_high": rounded(high),
         "cohens_d": root(d**2 / spread, d),
         "statistic": t,
         "p_value": p,
@@ -173,6 +176,43 @@ def truth(
         if _mean(x) and _mean(y):
             found["log2_fold_change"] = _log2(_mean(x)) - _log2(_mean(y))
     return found
+
+
+def interval(
+    parts: list[tuple[list[Fraction], list[Fraction]]], negative: bool, level: float = 0.95
+) -> tuple[Fraction, Fraction]:
+    """The interval of the difference of means, with roots and quantiles of float64."""
+    sides = [[v for part in parts for v in part[k]] for k in (0, 1)]
+    n, m = map(len, sides)
+    weights = [Fraction(len(a) * len(b), len(a) + len(b)) for a, b in parts]
+    apart = [_mean(a) - _mean(b) for a, b in parts]
+    d = sum(w * e for w, e in zip(weights, apart, strict=True)) / sum(weights)
+    inside = sum(_squares(a) + _squares(b) for a, b in parts)
+    inside += sum(w * (e - d) ** 2 for w, e in zip(weights, apart, strict=True))
+    df = n + m - len(parts) - 1
+    own, per_cell, freedom = [], [], []
+    for k in (0, 1):
+        cells = [len(part[k]) for part in parts]
+        per_cell.append(sum(w**2 / c for w, c in zip(weights, cells, strict=True))
+                        / sum(weights) ** 2)  # fmt: skip
+        freedom.append(sum(cells) - len(parts))
+        own.append(per_cell[k] * sum(_squares(part[k]) for part in parts) / freedom[k])
+    welch = sum(own) ** 2 / sum(v**2 / f for v, f in zip(own, freedom, strict=True))
+    t = float(special.stdtrit(float(welch), 0.5 + level / 2))
+    score = Fraction(float(special.stdtrit(df, 0.5 + level / 2)) ** 2) * inside / df
+    overall = _mean(sides[0] + sides[1])
+    reaches = []
+    for side, variance, share in zip(sides, own, per_cell, strict=True):
+        classic, of_mean = _times_root(t, variance), score * share
+        shift = 0 if negative else of_mean / overall / 2
+        by_mean = of_mean if negative else of_mean * _mean(side) / overall
+        back = _times_root(1.0, shift**2 + by_mean)
+        reaches.append((max(classic, back - shift), max(classic, back + shift)))
+    (below, above), (its_below, its_above) = reaches
+    return (
+        d - _times_root(1.0, below**2 + its_above**2),
+        d + _times_root(1.0, above**2 + its_below**2),
+    )
 
 
 def _times_root(factor: float, square: Fraction) -> Fraction:
@@ -227,7 +267,7 @@ def test_numbers_are_those_of_exact_arithmetic(design, matrix):
                     for both in parts
                 ]
                 kind = "strata" if stratified else variance
-                expected = truth(sides, kind, bool(values.min() < 0))
+                expected = truth(sides, kind, bool(values.min() < 0), min(gene) < 0)
                 for result in results:
                     found = {name: result[name][t, j] for name in expected}
                     check(found, expected, stratified, f"row {t}, gene {j}")

@@ -185,7 +185,7 @@ def test_calibrate_and_estimate_know_guide_calls(outs, labelled):
     with pytest.warns(MissingLabelWarning, match=LEFT_OUT):
         found = calibrate(outs / HDF5, progress=False, **given)
     want = calibrate(labelled, GROUPBY, normalize=1e4, backend="cpu", progress=False)
-    assert found.total.n_tests == want.total.n_tests
+    assert found.of().total.n_tests == want.of().total.n_tests
     with pytest.warns(MissingLabelWarning, match=LEFT_OUT):
         assert estimate(outs / HDF5, **given).n_comparisons == N_TARGETS
 

@@ -315,7 +315,7 @@ def test_other_calls(tmp_path: Path) -> None:
         wanted = calibrate(
             some, GROUPBY, genes=[GENES[j] for j in POSITIONS], normalize=1e4, **options
         )
-        np.testing.assert_array_equal(found.n_false_positives, wanted.n_false_positives)
+        np.testing.assert_array_equal(found.of().n_false_positives, wanted.of().n_false_positives)
         costs = estimate(data, GROUPBY, reference=REFERENCE, cells="kept", genes=CHOSEN)
         assert (costs.n_cells, costs.n_genes) == (KEPT.sum(), len(CHOSEN))
     assert pseudobulk(adata, GROUPBY, genes=CHOSEN).var["length"].tolist() == POSITIONS

@@ -108,7 +108,7 @@ def test_other_calls() -> None:
     costs = estimate(data, GROUPBY, reference=REFERENCE, normalize=1e4)
     assert (costs.n_cells, costs.n_genes) == adata.shape
     options: dict[str, Any] = {"reference": REFERENCE, "progress": False, "seed": 3}
-    found = [calibrate(d, GROUPBY, **options).n_false_positives for d in (data, adata)]
+    found = [calibrate(d, GROUPBY, **options).of().n_false_positives for d in (data, adata)]
     np.testing.assert_array_equal(*found)
 
 

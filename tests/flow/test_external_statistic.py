@@ -128,8 +128,8 @@ def test_an_object_in_place_of_the_name(screen: Any) -> None:
 def test_calibration(screen: Any) -> None:
     found = pdex_gpu.calibrate(screen, GROUPBY, metric="welch-z", floor=0.1, progress=False)
     assert found.metric == "welch-z"
-    assert found.provenance["test_options"] == {"floor": "0.1"}
-    assert found.total.n_tests > 0
+    assert found.of().provenance["test_options"] == {"floor": "0.1"}
+    assert found.of().total.n_tests > 0
 
 
 @pytest.mark.parametrize(

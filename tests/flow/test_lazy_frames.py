@@ -130,7 +130,7 @@ def test_every_call(lazy):
     pd.testing.assert_frame_equal(bulk.var, truth.var, check_names=False)
     estimate(lazy, "g", reference="ctrl")
     options = {"reference": "ctrl", "progress": False, "seed": 3}
-    false = [calibrate(data, "g", **options).n_false_positives for data in (lazy, plain)]
+    false = [calibrate(data, "g", **options).of().n_false_positives for data in (lazy, plain)]
     np.testing.assert_array_equal(*false)
     frames = [
         parallel_differential_expression(data, groupby_key="g", reference="ctrl")

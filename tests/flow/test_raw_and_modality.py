@@ -141,7 +141,7 @@ def test_raw_is_normalised_and_sent_to_workers(tmp_path):
     assert_same_bits(found, want)
     given = {"raw": True, "reference": "ctrl", "backend": "cpu"}
     assert estimate(path, "g", **given).n_genes == 6
-    assert calibrate(path, "g", progress=False, **given).total.n_tests == 6
+    assert calibrate(path, "g", progress=False, **given).of().total.n_tests == 6
     out = tmp_path / "r.csv"
     assert main(["run", str(path), "--groupby", "g", "--reference", "ctrl", "--raw",
                  "-o", str(out)]) == 0  # fmt: skip

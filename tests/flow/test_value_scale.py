@@ -223,7 +223,7 @@ def test_calibration_says_it_once():
         progress=False,
     )  # fmt: skip
     assert len(texts) == 1
-    assert found.provenance["negative_values"] is True
+    assert found.of().provenance["negative_values"] is True
 
 
 def test_sums_of_negative_values():

@@ -17,6 +17,7 @@ from made_results import ODD_NAMES, PROVENANCE, Streamed, made
 
 from pdex_gpu.report import write_report
 from pdex_gpu.results.memory import DEResult
+from pdex_gpu.utils.formats import number_text
 
 __all__ = ["browser"]  # a fixture
 
@@ -721,8 +722,13 @@ def test_the_calibration_is_shown(browser: Any, tmp_path: Path):
     path = write_report(made(), tmp_path / "r.html", calibration=check)
     with opened(browser, path) as page:
         shown = text(page, "#calibration")
-        assert f"{check.total.inflation:.3f} (ideal: 1)" in shown
-        assert f"{100 * check.total.rates[0]:.3f} % of tests" in shown
+        assert f"{check.of().total.inflation:.3f} (ideal: 1" in shown
+        rows = page.locator("#calibration tbody tr").all_inner_texts()
+        assert len(rows) == len(check.parts())
+        for row, part in zip(rows, check.parts(), strict=True):
+            assert part.title in row
+            assert number_text(part.excess[0], ".2f") in row
+        assert check.checked in shown
         assert page.locator("#calibration canvas").is_visible()
 
 

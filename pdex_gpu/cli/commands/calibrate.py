@@ -16,9 +16,10 @@ from ..figures import SUFFIXES, draw_on_files, save_figure
 from ..files import check_new_file
 from ..json_output import write_json
 from ..progress_bar import progress_bar
-from ..tables import Cell, printable, show_table
+from ..tables import Cell, printable, show_line, show_table
 
 if TYPE_CHECKING:
+    from ...calibration.parts import Part
     from ...calibration.result import Calibration
 
 EXAMPLES = f"""\
@@ -27,6 +28,8 @@ examples:
       -o calibration.json
   {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT --units guide \\
       --repeats 5 --plot calibration.png -o calibration.json
+  {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT \\
+      --p-values conditional --p-values asymptotic
   {PROGRAM} report results.parquet --calibration calibration.json -o report.html
 
 Control cells are split into mock perturbations, so every hit is false.
@@ -48,11 +51,17 @@ Alpha = Annotated[
     float,
     o.option("--alpha", "X", "FDR threshold for false positives", _MOCK, parser=parsers.fraction),
 ]
+PValues = Annotated[
+    list[str] | None,
+    o.option("--p-values", "KIND", "kind of p-values; repeat it to compare kinds", o.TEST),
+]
 Output = Annotated[
     Path | None,
     o.option("--output -o", "FILE", ".json, for `report` and Calibration.from_json", o.OUTPUT),
 ]
-Plot = Annotated[Path | None, o.option("--plot", "FILE", "QQ plot: .png, .svg or .pdf", o.OUTPUT)]
+Plot = Annotated[
+    Path | None, o.option("--plot", "FILE", "ratios and QQ plot: .png, .svg or .pdf", o.OUTPUT)
+]
 
 # Entries of the summary, and their names on the command line.
 _SHOWN = {
@@ -61,16 +70,8 @@ _SHOWN = {
     "n_control_cells": "control cells",
     "n_groups": "mock perturbations",
     "n_repeats": "random splits",
-    "n_tests": "tests",
-    "lambda": "lambda (ideal: 1)",
-    "lambda_low_expression": "  genes of low expression",
-    "lambda_middle_expression": "  genes of middle expression",
-    "lambda_high_expression": "  genes of high expression",
-    "rate_0.05": "p <= 0.05",
-    "rate_0.01": "p <= 0.01",
-    "rate_0.001": "p <= 0.001",
-    "n_false_positives": "false positives",
-    "share_of_groups_with_false_positives": "mock perturbations with false positives",
+    "units": "units",
+    "n_uninformative": "uninformative tests, left out",
 }
 
 
@@ -88,6 +89,7 @@ def command(
     repeats: Repeats = 1,
     seed: Seed = 0,
     alpha: Alpha = 0.05,
+    p_values: PValues = None,
     output: Output = None,
     plot: Plot = None,
     quiet: o.Quiet = False,
@@ -98,6 +100,8 @@ def command(
     """Calibrate the p-values of a screen on its control cells."""
     started = time.perf_counter()
     need_groups(options, guides=False)
+    if p_values:
+        options["p_values"] = p_values[0] if len(p_values) == 1 else p_values
     force = options.pop("force", False)
     if output is not None:
         check_new_file(output, (".json",), force=force)
@@ -121,32 +125,80 @@ def command(
         found.to_json(output)
     if plot is not None:
         save_figure(_plots(found), plot)
-    summary = found.summary()
     if json:
         seconds = time.perf_counter() - started
-        write_json({"output": output, "plot": plot, "seconds": seconds, "summary": summary})
+        kinds = [found.summary(judged.kind) for judged in found.kinds]
+        excess = found.excess_table().to_dict("records")
+        write_json(
+            {
+                "output": output,
+                "plot": plot,
+                "seconds": seconds,
+                "summary": kinds[0],
+                "kinds": kinds,
+                "excess": excess,
+            }
+        )
     elif not quiet:
-        rows = [[title, _value(name, summary[name])] for name, title in _SHOWN.items()]
-        show_table(["calibration", ""], rows, right="lr")
+        _show(found)
+
+
+def _show(found: Calibration) -> None:
+    """Print observed over expected p-values, then what was done, and what was not checked."""
+    from ...calibration.distributions import LEVELS
+
+    several = len(found.kinds) > 1
+    header = [
+        "observed / expected p-values",
+        *(["p-values"] if several else []),
+        "tests",
+        *(f"p <= {level:g}" for level in LEVELS),
+        "false positives per group",
+    ]
+    rows = [_row(part, several) for part in found.parts()]
+    show_table(header, rows, right="ll" + "r" * 6 if several else "l" + "r" * 6)
+    show_line("1: as it should be. (In parentheses: fewer than 10 expected, uncertain.)")
+    summary = found.summary()
+    shown = {name: title for name, title in _SHOWN.items() if summary[name] != ""}
+    facts = [[title, _value(summary[name])] for name, title in shown.items()]
+    for judged in found.kinds:
+        title = f"lambda of {judged.kind} p-values (ideal: 1)"
+        facts.append([title, number_text(judged.total.inflation, ".3f")])
+    show_table(["calibration", ""], facts, right="lr")
+    show_line(printable(found.checked.replace("units=", "--units")))
+
+
+def _row(part: Part, several: bool) -> list[str | Cell]:
+    ratios = [
+        Cell(f"({text})" if few and part.n_tests else text, "yellow" if off else "")
+        for text, few, off in zip(
+            (number_text(ratio, ".2f") for ratio in part.excess),
+            part.few,
+            part.too_many,
+            strict=True,
+        )
+    ]
+    kinds = [part.kind] if several else []
+    false_positives = number_text(part.false_positives_per_group, ".3g")
+    return [part.title, *kinds, f"{part.n_tests:,}", *ratios, false_positives]
 
 
 def _plots(found: Calibration) -> Any:
-    """Draw the QQ plot and the histogram next to each other; return the axes of one."""
+    """Draw ratios and the QQ plot next to each other; return the axes of one."""
     import matplotlib.pyplot as plt
 
     from ... import pl
 
-    _, (left, right) = plt.subplots(1, 2, figsize=(9.0, 4.0), layout="constrained")
-    pl.calibration_histogram(found, right)
+    height = 2.2 + 0.3 * len(found.parts())
+    _, (left, right) = plt.subplots(
+        1, 2, figsize=(13.0, height), layout="constrained", width_ratios=(3, 2)
+    )
+    pl.calibration_qq(found, right)
     return pl.calibration(found, left)
 
 
-def _value(name: str, value: Any) -> str | Cell:
-    """Format a number of the summary, coloured if it shows that p-values are off."""
+def _value(value: int | str) -> str:
+    """Format an entry of the summary."""
     if isinstance(value, str):
         return printable(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if name.startswith("lambda"):
-        return Cell(number_text(value, ".3f"), "yellow" if not 0.9 <= value <= 1.1 else "green")
-    return number_text(value, ".4%" if name.startswith("rate") else ".1%")
+    return f"{value:,}"

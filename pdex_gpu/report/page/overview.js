@@ -144,15 +144,29 @@ function fillCalibration({ meta }) {
     );
     return;
   }
+  const several = found.head[1] === "p-values";
   const chart = quantilePlot({
     ...found,
-    label: `QQ plot of p-values between control cells: lambda ${found.lambda === null ? "unknown" : found.lambda.toPrecision(3)}. The list below has the numbers.`,
+    label: `QQ plot of ${found.kind} p-values between control cells. The table above has the numbers.`,
   });
   const facts = found.facts.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]);
+  const cell = ([text, off], i) => h(
+    i ? "td" : "th", { ...(i ? {} : { scope: "row" }), class: i === 0 || (several && i === 1) ? "text" : "" },
+    off ? h("strong", { class: "off" }, text) : text,
+  );
   body.replaceChildren(
-    h("p", { class: "hint" }, "Control cells compared with control cells: every hit is false, and p-values should lie on the line."),
+    h("p", { class: "hint" }, "Control cells compared with control cells: every hit is false. Small p-values, observed over expected: 1 is right; above 1, p-values are too small. In parentheses: fewer than 10 expected, so that the ratio is uncertain."),
+    h("div", { class: "scroll", role: "region", "aria-label": "Observed over expected p-values", tabindex: "0" }, h(
+      "table", { class: "excess" },
+      h("thead", {}, h("tr", {}, ...found.head.map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, ...found.rows.map((row) => h("tr", {}, ...row.map(cell)))),
+    )),
+    h("p", {}, found.checked),
     chart.element,
-    list("legend", [[h("span", { class: "swatch band" }), "95 % band of independent uniform p-values"]]),
+    list("legend", [
+      [h("span", { class: "swatch band" }), "95 % band of independent uniform p-values"],
+      several && [`points: ${found.kind} p-values`],
+    ]),
     h("dl", { class: "figures" }, ...facts),
   );
 }

@@ -11,7 +11,7 @@ E nonzero values, as a population. Given x, S is the sum of x of them without re
     kurtosis   (E - 1) (k (E (E + 1) - 6 x y) + 3 E (x - 1) (y - 1)) / ((E - 2) (E - 3) x y)
 
 (Fisher, Proc. London Math. Soc. 30, 1930; Pitman 1937), and the tail of the beta distribution with
-these moments (:mod:`.pearson`). The p-value is the mean of the tails over x:
+these moments (:mod:`.beta_tails`). The p-value is the mean of the tails over x:
 
     p = sum over x of h(x) P(|S - E S| >= what was seen | x)
 

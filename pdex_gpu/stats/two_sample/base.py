@@ -122,8 +122,6 @@ class StatisticalTest(ABC):
         Whether the test has log10 of p-values that underflow.
     gives_u2 : bool
         Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
-    variance : str
-        The variance of confidence intervals of mean differences: one of `t_test.VARIANCES`.
     p_values : str
         How p-values are computed, one of the choices of the option if the test has it.
     conditional_over_strata : bool
@@ -147,7 +145,6 @@ class StatisticalTest(ABC):
     has_z: bool = False
     has_log10_p: bool = True
     gives_u2: ClassVar[bool] = False
-    variance: str = "welch"
     p_values: str = "asymptotic"
     conditional_over_strata: ClassVar[bool] = False
     nan_policy: str = "raise"

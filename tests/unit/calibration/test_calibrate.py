@@ -19,6 +19,7 @@ import pdex_gpu
 from pdex_gpu import Calibration, calibrate, differential_expression, pl
 from pdex_gpu.calibration.distributions import LEVELS, distribution, quantiles
 from pdex_gpu.calibration.mock_groups import CONTROL, LEFT_OUT, split_controls
+from pdex_gpu.calibration.parts import Part
 from pdex_gpu.errors import (
     ColumnError,
     LabelError,
@@ -28,8 +29,9 @@ from pdex_gpu.errors import (
 )
 from pdex_gpu.report.calibration import calibration_part
 
+PLOTS = (pl.calibration, pl.calibration_qq, pl.calibration_histogram)
 SIZES = {"a": 30, "b": 12, "c": 55, "d": 8}
-RATES = [f"rate_{level}" for level in LEVELS]
+BELOW = [f"n_{level:g}" for level in LEVELS]
 
 
 def screen(
@@ -66,7 +68,7 @@ def run(data: Any, groupby: Any = "gene", **options: Any) -> Calibration:
 def same(one: Calibration, other: Calibration) -> None:
     pd.testing.assert_frame_equal(one.table(), other.table(), check_exact=True)
     np.testing.assert_array_equal(one.assignment, other.assignment)
-    np.testing.assert_array_equal(one.quantiles.observed, other.quantiles.observed)
+    np.testing.assert_array_equal(one.of().quantiles.observed, other.of().quantiles.observed)
     assert one.summary() == other.summary()
 
 
@@ -197,6 +199,7 @@ def test_numbers_are_those_of_the_comparison(options: dict[str, Any]):
     adata = screen(n_control=260)
     found = run(adata, n_repeats=2, alpha=options.get("alpha", 0.4), **_without(options, "alpha"))
     table, pooled, uninformative = found.table(), [], 0
+    judged = found.of()
     for repeat in range(2):
         result = truth(adata, found, repeat, **_without(options, "units", "alpha"))
         frame = result.to_pandas()
@@ -221,18 +224,21 @@ def test_numbers_are_those_of_the_comparison(options: dict[str, Any]):
             assert row["ks_distance"] == pytest.approx(
                 stats.kstest(p, "uniform").statistic, abs=1e-15
             )
-            assert row[RATES].tolist() == [np.mean(p <= level) for level in LEVELS]
-            k = found.groups.tolist().index(name)
-            assert found.histograms[k].tolist() == np.histogram(p, 20, (0, 1))[0].tolist()
+            assert row[BELOW].tolist() == [np.count_nonzero(p <= level) for level in LEVELS]
+            own = judged.by_group[found.groups.tolist().index(name)]
+            assert own.histogram.tolist() == np.histogram(p, 20, (0, 1))[0].tolist()
     every = np.concatenate(pooled)
-    assert found.total.n_tests == len(every) == found.total.histogram.sum()
-    assert found.total.rates.tolist() == [np.mean(every <= level) for level in LEVELS]
+    below = [np.count_nonzero(every <= level) for level in LEVELS]
+    assert judged.total.n_tests == len(every) == judged.total.histogram.sum()
+    assert judged.total.n_below.tolist() == below
+    ratios = [n / (len(every) * level) for n, level in zip(below, LEVELS, strict=True)]
+    np.testing.assert_allclose(judged.total.excess, ratios, rtol=1e-15)
     assert found.summary()["n_uninformative"] == uninformative > 0
     assert found.summary()["n_false_positives"] == table["n_false_positives"].sum()
-    np.testing.assert_array_equal(found.quantiles.ranks, np.arange(1, len(every) + 1))
+    np.testing.assert_array_equal(judged.quantiles.ranks, np.arange(1, len(every) + 1))
     with np.errstate(divide="ignore"):
-        np.testing.assert_array_equal(found.quantiles.observed, -np.log10(np.sort(every)) + 0.0)
-    assert sum(part.n_tests for part in found.by_expression) == len(every)
+        np.testing.assert_array_equal(judged.quantiles.observed, -np.log10(np.sort(every)) + 0.0)
+    assert sum(part.n_tests for part in judged.by_expression) == len(every)
 
 
 def _without(options: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -259,7 +265,7 @@ def test_bookkeeping():
     table = found.table()
     assert table["n_tests"].max() <= 10
     assert (table["n_tests"] + table["n_uninformative"]).tolist() == [12] * 12
-    assert found.provenance["metric"] == "wilcoxon"
+    assert found.of().provenance["metric"] == "wilcoxon"
 
 
 def test_too_few_controls_for_all_sizes():
@@ -305,34 +311,105 @@ def test_strata_have_the_composition_of_targets(options: dict[str, Any], columns
     assert found.n_cells.sum() == 105
 
 
-def test_terciles_of_expression():
+def test_parts_of_the_tests():
+    """Counts of every class of expression and size are those of the p-values themselves."""
+    adata = screen(n_control=400, n_genes=60)
+    found = run(adata, n_repeats=2, alpha=0.4, is_log1p=False)
+    observed: dict[str, list[int]] = {}
+    for repeat in range(2):
+        result = truth(adata, found, repeat, is_log1p=False)
+        cells = found.control_cells[found.assignment[repeat] == CONTROL]
+        mean = adata.X[cells].mean(axis=0)
+        classes = {
+            "genes with mean below 0.1": mean < 0.1,
+            "genes with mean 0.1 to 1": (mean >= 0.1) & (mean < 1),
+            "genes with mean 1 or more": mean >= 1,
+        }
+        both = result["target_mean"] + result["reference_mean"] > 0
+        for t, name in enumerate(result.targets):
+            n = found.n_cells[found.groups.tolist().index(name)]
+            size = "2 to 9" if n < 10 else "10 to 49" if n < 50 else "50 to 199"
+            titles = {f"groups of {size} cells": np.ones(len(mean), bool), **classes}
+            for title, genes in {"all tests": np.ones(len(mean), bool), **titles}.items():
+                use = genes & both[t] & (np.ptp(adata.X, axis=0) > 0)
+                p = result["p_value"][t][use]
+                counts = [len(p), *(np.count_nonzero(p <= level) for level in LEVELS)]
+                counts.append(np.count_nonzero(result["fdr"][t][genes] <= 0.4))
+                observed[title] = np.add(observed.get(title, 0), counts).tolist()
+    parts = found.parts()
+    assert [part.title for part in parts] == [
+        "all tests", *classes, "groups of 2 to 9 cells", "groups of 10 to 49 cells",
+        "groups of 50 to 199 cells",
+    ]  # fmt: skip
+    assert min(part.n_tests for part in parts) > 50
+    assert parts[0].n_false_positives > 0
+    for part in parts:
+        counts = [part.n_tests, *part.n_below, part.n_false_positives]
+        assert counts == observed[part.title], part.title
+    groups = {part.title: part.n_groups for part in parts}
+    assert groups["all tests"] == groups["genes with mean below 0.1"] == 8
+    assert [part.n_groups for part in parts[-3:]] == [2, 4, 2]
+    assert parts[0].false_positives_per_group == parts[0].n_false_positives / 8
+    table = found.excess_table()
+    assert table["n_tests"].tolist() == [part.n_tests for part in parts]
+    for k, level in enumerate(LEVELS):
+        assert table[f"n_{level:g}"].tolist() == [part.n_below[k] for part in parts]
+        expected = table["n_tests"] * level
+        np.testing.assert_allclose(table[f"excess_{level:g}"], table[f"n_{level:g}"] / expected)
+        assert table[f"few_{level:g}"].tolist() == (expected < 10).tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_tests", "n_below", "few", "too_many"),
+    [
+        (100_000, (5000, 1000, 100, 10), (False,) * 4, (False,) * 4),
+        (100_000, (6600, 1310, 134, 23), (False,) * 4, (True, True, True, True)),
+        (100_000, (6400, 1290, 129, 22), (False,) * 4, (False,) * 4),
+        (1000, (50, 10, 0, 5), (False, False, True, True), (False, False, False, True)),
+        (1000, (50, 10, 6, 3), (False, False, True, True), (False, False, False, False)),
+        (0, (0, 0, 0, 0), (True,) * 4, (False,) * 4),
+    ],
+)
+def test_what_is_pointed_out(n_tests, n_below, few, too_many):
+    part = Part("asymptotic", "all", "all", 3, n_tests, n_below, 6)
+    assert part.few == few
+    assert part.too_many == too_many
+    assert part.false_positives_per_group == 2.0
+    assert np.isnan(part.excess).all() == (n_tests == 0)
+
+
+def test_dependence_of_highly_expressed_genes():
     """Only the genes with the largest means differ between guides."""
     rng = np.random.default_rng(5)
     adata = screen(n_control=400, n_genes=30)
-    mean = rng.permutation(30)
-    adata.X = rng.normal(mean + 1.0, 1e-3, adata.shape).astype(np.float32)
+    mean = rng.permutation(np.repeat([0.05, 0.5, 5.0], 10))
+    adata.X = rng.normal(mean, 1e-3, adata.shape).astype(np.float32)
     level = pd.factorize(adata.obs["guide"])[0]
-    adata.X[:, mean >= 20] += rng.normal(0, 0.3, (40, 10)).astype(np.float32)[level]
+    adata.X[:, mean > 1] += rng.normal(0, 0.3, (40, 10)).astype(np.float32)[level]
     found = run(adata, units="guide", metric="t-test", n_repeats=20, is_log1p=False)
-    low, middle, high = found.by_expression
+    low, middle, high = found.of().by_expression
     assert low.n_tests == middle.n_tests == high.n_tests == 10 * len(found.groups)
     # 0.95, 0.96 and 9.8 were seen.
     assert max(low.inflation, middle.inflation) < 1.3
     assert high.inflation > 5.0
-    assert found.summary()["lambda_high_expression"] == high.inflation
+    # 0.9, 0.9 and 300 were seen.
+    assert max(low.excess[2], middle.excess[2]) < 3.0
+    assert high.excess[2] > 100.0
 
 
 def test_distribution_of_no_tests():
     none = distribution(np.empty(0))
     assert none.n_tests == 0
-    assert np.isnan([none.inflation, none.ks_distance, *none.rates]).all()
+    assert np.isnan([none.inflation, none.ks_distance, *none.excess]).all()
+    assert none.n_below.tolist() == [0] * 4
     assert none.histogram.tolist() == [0] * 20
     assert len(quantiles(np.empty(0)).ranks) == 0
 
 
 def test_distribution_of_known_p_values():
     found = distribution(np.array([0.0, 0.001, 0.05, 0.5, 1.0, 1.0]))
-    assert found.rates.tolist() == [0.5, 1 / 3, 1 / 3]
+    assert found.n_below.tolist() == [3, 2, 2, 1]
+    np.testing.assert_allclose(found.excess, [0.5 / 0.05, 2 / 0.06, 2 / 0.006, 1 / 0.0006])
     assert found.histogram.tolist() == [2, 1, *[0] * 7, 0, 1, *[0] * 8, 2]
     assert found.ks_distance == pytest.approx(0.45)
     # Middle values 0.05 and 0.5: (3.841 + 0.4549) / 2 over 0.4549.
@@ -362,10 +439,17 @@ def test_quantiles_are_thinned():
 def test_repr_and_summary():
     found = run(screen())
     lines = repr(found).split("\n")
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "wilcoxon, 4 mock perturbations of 8-55 control cells against 115 others" in lines[0]
     assert "random splits" not in lines[0]
-    assert f"lambda {found.total.inflation:.3g}" in lines[1]
+    part = found.parts()[0]
+    ratios = "observed over expected p-values"
+    assert lines[1].startswith(f"asymptotic: {ratios} {part.excess[0]:.3g} at 0.05 (few tests), ")
+    assert lines[2] == found.checked
+    assert "independence between cells (batches, guides, clones) was not checked" in found.checked
+    by_guide = run(screen(), units="guide")
+    assert "share a value of 'guide' (40 units) stayed together" in by_guide.checked
+    assert by_guide.summary()["units"] == "guide"
     assert "in 3 random splits" in repr(run(screen(), n_repeats=3))
     assert {type(v) for v in found.summary().values()} <= {int, float, str}
     assert found.summary()["n_control_cells"] == 220
@@ -388,16 +472,17 @@ def null_screen(n_control: int, n_genes: int, seed: int) -> anndata.AnnData:
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test"])
 def test_null_screen_is_calibrated(metric: str):
     found = run(null_screen(2400, 400, seed=1), metric=metric, backend="cpu")
-    n = found.total.n_tests
+    total = found.of().total
+    n = total.n_tests
     assert n == 20 * 400
     # Standard errors if tests were independent: 2.33 / sqrt(n) of lambda, sqrt(level / n) of rates.
     # The worst seen is 1.9 of them. The distance, times sqrt(n), is 0.82 and 1.01; independent
     # uniforms exceed 1.95 once in 1000.
-    assert abs(found.total.inflation - 1) < 4 * 2.33 / np.sqrt(n)
-    for rate, level in zip(found.total.rates, LEVELS, strict=True):
-        assert abs(rate - level) < 4 * np.sqrt(level / n)
-    assert found.total.ks_distance < 1.95 / np.sqrt(n)
-    assert found.n_false_positives.sum() == 0  # in 19 of 20 screens
+    assert abs(total.inflation - 1) < 4 * 2.33 / np.sqrt(n)
+    for n_below, level in zip(total.n_below, LEVELS, strict=True):
+        assert abs(n_below / n - level) < 4 * np.sqrt(level / n)
+    assert total.ks_distance < 1.95 / np.sqrt(n)
+    assert found.of().n_false_positives.sum() == 0  # in 19 of 20 screens
 
 
 def copied(adata: anndata.AnnData, times: int) -> anndata.AnnData:
@@ -416,12 +501,12 @@ def test_copied_cells_inflate():
     by_cell = run(adata, backend="cpu")
     by_unit = run(adata, backend="cpu", units="original")
     # 0.97 and 3.92 were seen; with 20 groups of 300 genes standard errors are 0.03 and 0.12.
-    assert by_cell.total.inflation == pytest.approx(1.0, abs=0.12)
-    assert by_unit.total.inflation == pytest.approx(4.0, abs=0.5)
+    assert by_cell.of().total.inflation == pytest.approx(1.0, abs=0.12)
+    assert by_unit.of().total.inflation == pytest.approx(4.0, abs=0.5)
     # P(|z| > 1.96 / 2) is 0.327; 0.319 was seen.
-    assert by_unit.total.rates[0] == pytest.approx(0.327, abs=0.03)
-    assert by_unit.n_false_positives.sum() > 300  # 523 were seen
-    assert by_cell.n_false_positives.sum() == 0
+    assert by_unit.of().total.excess[0] == pytest.approx(0.327 / 0.05, abs=0.6)
+    assert by_unit.of().n_false_positives.sum() > 300  # 523 were seen
+    assert by_cell.of().n_false_positives.sum() == 0
 
 
 def test_batches_of_different_depth_inflate():
@@ -433,10 +518,10 @@ def test_batches_of_different_depth_inflate():
     adata.obs["batch"] = batch
     found = {units: run(adata, backend="cpu", units=units) for units in (None, "batch")}
     # 0.98 and 10.5 were seen. Depth moves all genes of a batch together.
-    assert found[None].total.inflation < 1.2
-    assert found["batch"].total.inflation > 5.0
-    assert found["batch"].n_false_positives.sum() > 500  # 1839 were seen
-    assert found[None].n_false_positives.sum() == 0
+    assert found[None].of().total.inflation < 1.2
+    assert found["batch"].of().total.inflation > 5.0
+    assert found["batch"].of().n_false_positives.sum() > 500  # 1839 were seen
+    assert found[None].of().n_false_positives.sum() == 0
 
 
 # --- the same, however the data are stored ---------------------------------------------------
@@ -501,8 +586,8 @@ def test_layer_and_pooled_reference():
     assert found.reference == "non-targeting + c"
     assert len(found.control_cells) == 275
     assert found.targets.tolist() == ["a", "b", "d"]
-    assert found.total.n_tests > 0
-    assert run(adata).total.n_tests == 0
+    assert found.of().total.n_tests > 0
+    assert run(adata).of().total.n_tests == 0
 
 
 def test_no_informative_test():
@@ -512,10 +597,12 @@ def test_no_informative_test():
     assert found.summary()["n_uninformative"] == 48
     assert np.isnan(found.table()["lambda"]).all()
     assert "nan" not in repr(found)
-    assert "lambda - (ideal: 1); p <= 0.05 in - of 0 tests" in repr(found)
-    facts = dict(calibration_part(found)["facts"])
-    assert facts["lambda"] == "- (ideal: 1)"
-    assert not any("nan" in text for text in facts.values())
+    assert "observed over expected p-values - at 0.05" in repr(found)
+    part = calibration_part(found)
+    facts = dict(part["facts"])
+    assert facts["lambda"].startswith("- (ideal: 1")
+    texts = [*facts.values(), *(text for row in part["rows"] for text, _ in row)]
+    assert not any("nan" in text for text in texts)
 
 
 # --- pictures --------------------------------------------------------------------------------
@@ -532,17 +619,33 @@ def pyplot() -> Any:
 
 
 def test_plot(pyplot: Any):
-    found = run(screen())
-    left = pl.calibration(found)
-    left.figure.canvas.draw()
+    found = run(screen(n_genes=60), n_repeats=3)
+    judged = found.of()
+    ax = pl.calibration(found)
+    ax.figure.canvas.draw()
+    drawn = [(x, marker.get_marker()) for marker in ax.lines[1:] for x in marker.get_xdata()]
+    wanted = [
+        (ratio, marker)
+        for part in found.parts()
+        for ratio, few, marker in zip(part.excess, part.few, "osD^", strict=True)
+        if ratio or not few
+    ]
+    assert [x for x, _ in drawn] == pytest.approx([ratio for ratio, _ in wanted])
+    assert [marker for _, marker in drawn] == [marker for _, marker in wanted]
+    hollow = [marker.get_markerfacecolor() == "none" for marker in ax.lines[1:]]
+    assert any(hollow)
+    assert not all(hollow)
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    assert rows == [part.title for part in found.parts()]
+    left = pl.calibration_qq(found)
     points = left.lines[-1].get_xydata()
-    np.testing.assert_array_equal(points[:, 0], found.quantiles.expected)
-    np.testing.assert_array_equal(points[:, 1], found.quantiles.observed)
+    np.testing.assert_array_equal(points[:, 0], judged.quantiles.expected)
+    np.testing.assert_array_equal(points[:, 1], judged.quantiles.observed)
     right = pl.calibration_histogram(found)
     assert right.figure is not left.figure
-    assert right.patches[0].get_data().values.tolist() == found.total.histogram.tolist()
-    _, mine = pyplot.subplots()
-    for plot in (pl.calibration, pl.calibration_histogram):
+    assert right.patches[0].get_data().values.tolist() == judged.total.histogram.tolist()
+    for plot in PLOTS:
+        _, mine = pyplot.subplots()
         assert plot(found, mine) is mine
         with pytest.raises(OptionError, match="must be matplotlib axes"):
             plot(found, "here")
@@ -552,14 +655,14 @@ def test_plot_without_tests(pyplot: Any):
     adata = screen()
     adata.X = np.zeros_like(adata.X)
     found = run(adata)
-    for plot in (pl.calibration, pl.calibration_histogram):
+    for plot in PLOTS:
         plot(found).figure.canvas.draw()
 
 
 def test_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch):
     found = run(screen())
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    for plot in (pl.calibration, pl.calibration_histogram):
+    for plot in PLOTS:
         with pytest.raises(MissingDependencyError, match=r"Run: pip install matplotlib textalloc"):
             plot(found)
 
@@ -608,11 +711,14 @@ def test_strata_with_too_few_controls():
 def test_missing_strata_and_units():
     adata = screen()
     adata.obs["batch"] = np.where(adata.obs["gene"] == "a", None, "x")
-    with pytest.raises(LabelError, match=r"30 of the cells used have no value in .*batch"):
+    with pytest.raises(LabelError, match=r"30 of the 325 cells used have no value in .*batch"):
         run(adata, strata="batch")
     run(adata, units="lane")  # of the controls alone
     adata.obs["guide"] = np.where(adata.obs["gene"] == "non-targeting", None, "x")
-    with pytest.raises(LabelError, match=r"220 of the cells used have no value in .*guide"):
+    first = adata.obs_names[adata.obs["gene"] == "non-targeting"][:3].tolist()
+    named = ", ".join(map(repr, first))
+    words = f"220 of the 220 cells used have no value in column 'guide', such as {named}. Fill in"
+    with pytest.raises(LabelError, match=words):
         run(adata, units="guide")
 
 

@@ -17,10 +17,12 @@ from hypothesis.extra import numpy as hnp
 import pdex_gpu
 from pdex_gpu import Calibration, calibrate
 from pdex_gpu.calibration.distributions import Distribution, Quantiles
+from pdex_gpu.calibration.judged import Judged
 from pdex_gpu.errors import FileFormatError, MemoryBudgetError, OptionError, OutputError
 from pdex_gpu.simulate import GROUPBY, simulate_screen
 
 FLOATS = st.floats(width=64)
+FIRST = ("kinds", 0)
 
 
 def assert_same(a: Any, b: Any) -> None:
@@ -64,7 +66,22 @@ def calibrations(draw: Any) -> Calibration:
 
     def part() -> Distribution:
         n_tests = draw(st.integers(0, 2**60))
-        return Distribution(n_tests, draw(FLOATS), draw(FLOATS), floats(3), integers(20))
+        return Distribution(n_tests, integers(4), draw(FLOATS), draw(FLOATS), integers(20))
+
+    def judged() -> Judged:
+        return Judged(
+            kind=draw(st.text()),
+            n_tests=integers(n, 3),
+            n_below=integers(n, 3, 4),
+            n_false_positives=integers(n, 3),
+            by_group=tuple(part() for _ in range(n)),
+            total=part(),
+            by_expression=(part(), part(), part()),
+            quantiles=Quantiles(integers(n_ranks), floats(n_ranks), floats(n_ranks), 7),
+            provenance=draw(
+                st.dictionaries(st.text(), st.none() | st.text() | st.lists(st.integers()))
+            ),
+        )
 
     return Calibration(
         groups=labels(),
@@ -74,20 +91,15 @@ def calibrations(draw: Any) -> Calibration:
         n_cells=integers(n),
         n_reference_cells=integers(n),
         n_uninformative=integers(n),
-        n_false_positives=integers(n),
-        by_group=tuple(part() for _ in range(n)),
-        total=part(),
-        by_expression=(part(), part(), part()),
-        quantiles=Quantiles(integers(n_ranks), floats(n_ranks), floats(n_ranks), 7),
+        kinds=tuple(judged() for _ in range(draw(st.integers(1, 3)))),
         n_targets=draw(st.integers(0, 2**60)),
         control_cells=integers(n_control),
         assignment=integers(n_repeats, n_control),
         alpha=draw(FLOATS),
         metric=draw(st.text()),
         reference=draw(st.text()),
-        provenance=draw(
-            st.dictionaries(st.text(), st.none() | st.text() | st.lists(st.integers()))
-        ),
+        units=draw(st.none() | st.text()),
+        n_units=draw(st.integers(0, 2**60)),
     )
 
 
@@ -126,22 +138,24 @@ def test_is_plain_json(found: Calibration, path: Path):
 
     document = json.loads(path.read_text("utf-8"), parse_constant=refuse)
     assert document["format"] == "pdex_gpu calibration"
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert document["pdex_gpu"] == pdex_gpu.__version__
     assert set(document) == {"format", "version", "pdex_gpu"} | {f.name for f in fields(found)}
-    assert document["total"]["inflation"] == found.total.inflation
+    assert document["kinds"][0]["total"]["inflation"] == found.of().total.inflation
+    assert document["kinds"][0]["n_below"] == found.of().n_below.tolist()
 
 
 def test_numbers_that_json_lacks(found: Calibration, tmp_path: Path):
-    rates = np.array([np.nan, -np.inf, -0.0])
-    total = Distribution(3, np.inf, np.nan, rates, np.zeros(20, np.int64))
-    changed = replace(found, total=total)
+    odd = Quantiles(np.arange(3), np.zeros(3), np.array([np.nan, -np.inf, -0.0]), 3)
+    total = Distribution(3, np.arange(4), np.inf, np.nan, np.zeros(20, np.int64))
+    judged = replace(found.of(), total=total, quantiles=odd)
+    changed = replace(found, kinds=(judged,))
     changed.to_json(tmp_path / "c.json")
-    written = json.loads((tmp_path / "c.json").read_text())["total"]
-    assert written["inflation"] == "Infinity"
-    assert written["ks_distance"] is None
-    assert written["rates"] == [None, "-Infinity", -0.0]
-    assert_same(Calibration.from_json(tmp_path / "c.json").total, total)
+    written = json.loads((tmp_path / "c.json").read_text())["kinds"][0]
+    assert written["total"]["inflation"] == "Infinity"
+    assert written["total"]["ks_distance"] is None
+    assert written["quantiles"]["observed"] == [None, "-Infinity", -0.0]
+    assert_same(Calibration.from_json(tmp_path / "c.json").of(), judged)
 
 
 def test_text_that_utf_8_lacks(found: Calibration, tmp_path: Path):
@@ -188,10 +202,14 @@ def test_missing_file_and_folder(tmp_path: Path):
         (b'{"format": "another"}', "is JSON, but not a pdex_gpu calibration"),
         (b'{"format": "pdex_gpu calibration"}', "'version' is missing"),
         (b'{"format": "pdex_gpu calibration", "version": "1"}', "its 'version' is '1'"),
-        (b'{"format": "pdex_gpu calibration", "version": 1}', "'groups' is missing"),
+        (b'{"format": "pdex_gpu calibration", "version": 2}', "'groups' is missing"),
         (
-            b'{"format": "pdex_gpu calibration", "version": 2, "pdex_gpu": "9.1"}',
-            r"format 2 .*pdex_gpu 9\.1\); this version reads formats up to 1.*git pull",
+            b'{"format": "pdex_gpu calibration", "version": 1, "pdex_gpu": "0.1"}',
+            r"format 1 \(written by pdex_gpu 0\.1\), .* Run the calibration again",
+        ),
+        (
+            b'{"format": "pdex_gpu calibration", "version": 3, "pdex_gpu": "9.1"}',
+            r"format 3 .*pdex_gpu 9\.1\); this version reads formats up to 2.*git pull",
         ),
     ],
 )
@@ -220,22 +238,33 @@ def test_every_cut_is_seen(path: Path):
         (("repeats", 0), True, "'repeats' is not a list of whole numbers"),
         (("repeats", 0), 2**63, "'repeats' is not a list of whole numbers"),
         (("repeats",), [0], r"'repeats' has 1 values, not \d"),
-        (("by_group",), [], "'by_group' or 'by_expression' has too many or too few parts"),
-        (("by_expression",), [], "'by_group' or 'by_expression' has too many or too few parts"),
-        (("by_group",), {}, "'by_group' is not a list"),
-        (("by_group", 0), 3, r"'by_group\[0\]' is not an object"),
-        (("by_group", 1, "n_tests"), -1, r"'by_group\[1\]\.n_tests' is not a non-negative integer"),
-        (("total", "inflation"), "NaN", r"'total\.inflation' is not a number"),
-        (("total", "inflation"), 10**400, r"'total\.inflation' is not a number"),
-        (("total", "rates"), [0.1, 0.2], r"'total\.rates' has 2 values, not 3"),
-        (("total", "rates", 0), "x", r"'total\.rates' is not a list of numbers"),
-        (("total", "histogram"), [1], r"'total\.histogram' has 1 values, not 20"),
-        (("quantiles", "observed"), [], r"'quantiles\.observed' has 0 values"),
+        (("kinds",), [], "'kinds' is empty"),
+        (("kinds", 0), 3, r"'kinds\[0\]' is not an object"),
+        ((*FIRST, "kind"), 3, r"'kinds\[0\]\.kind' is not text"),
+        ((*FIRST, "by_group"), [], "'by_group' or 'by_expression' has too many or too few parts"),
+        ((*FIRST, "by_expression"), [], "'by_expression' has too many or too few parts"),
+        ((*FIRST, "by_group"), {}, r"'kinds\[0\]\.by_group' is not a list"),
+        ((*FIRST, "by_group", 0), 3, r"by_group\[0\]' is not an object"),
+        (
+            (*FIRST, "by_group", 1, "n_tests"),
+            -1,
+            r"'kinds\[0\]\.by_group\[1\]\.n_tests' is not a non-negative integer",
+        ),
+        ((*FIRST, "n_tests", 0), [1, 2], r"n_tests' does not consist of \d+ x 3 whole numbers"),
+        ((*FIRST, "n_below", 0, 2, 3), 0.5, r"n_below' does not consist of \d+ x 3 x 4 whole"),
+        ((*FIRST, "n_below", 1, 1), 7, r"n_below' does not consist of \d+ x 3 x 4 whole numbers"),
+        ((*FIRST, "total", "inflation"), "NaN", r"total\.inflation' is not a number"),
+        ((*FIRST, "total", "inflation"), 10**400, r"total\.inflation' is not a number"),
+        ((*FIRST, "total", "n_below"), [1, 2], r"total\.n_below' has 2 values, not 4"),
+        ((*FIRST, "total", "n_below", 0), "x", r"total\.n_below' is not a list of whole numbers"),
+        ((*FIRST, "total", "histogram"), [1], r"total\.histogram' has 1 values, not 20"),
+        ((*FIRST, "quantiles", "observed"), [], r"quantiles\.observed' has 0 values"),
+        ((*FIRST, "provenance"), [], "provenance' is not an object"),
+        (("units",), 3, "'units' is not text or null"),
         (("assignment", 0), [1], r"'assignment' does not consist of rows of \d+ integers"),
         (("assignment", 1, 0), None, r"'assignment' does not consist of rows of \d+ integers"),
         (("assignment",), 3, "'assignment' is not a list of lists"),
         (("metric",), 3, "'metric' is not text"),
-        (("provenance",), [], "'provenance' is not an object"),
     ],
 )
 def test_changed_fields(where: tuple[Any, ...], value: Any, says: str, path: Path):
@@ -266,16 +295,16 @@ def test_picture_of_what_was_read(path: Path):
     from pdex_gpu import pl
 
     again = Calibration.from_json(path)
-    ax = pl.calibration(again)
-    assert ax.get_title().endswith(f"$\\lambda$ = {again.total.inflation:.3g}")
-    np.testing.assert_array_equal(ax.lines[-1].get_xdata(), again.quantiles.expected)
-    np.testing.assert_array_equal(ax.lines[-1].get_ydata(), again.quantiles.observed)
-    low, high = again.quantiles.band()
+    ax, judged = pl.calibration_qq(again), again.of()
+    assert ax.get_title().endswith(f"$\\lambda$ = {judged.total.inflation:.3g}")
+    np.testing.assert_array_equal(ax.lines[-1].get_xdata(), judged.quantiles.expected)
+    np.testing.assert_array_equal(ax.lines[-1].get_ydata(), judged.quantiles.observed)
+    low, high = judged.quantiles.band()
     edge = ax.collections[0].get_paths()[0].vertices
     assert edge[:, 1].min() == low.min()
     assert edge[:, 1].max() == high.max()
     _, mine = plt.subplots()
-    assert pl.calibration(again, mine) is mine
+    assert pl.calibration_qq(again, mine) is mine
     plt.close("all")
 
 

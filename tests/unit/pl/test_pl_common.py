@@ -306,8 +306,8 @@ def test_import_is_light():
 
 def test_public_names():
     assert set(pl.__all__) == {
-        "calibration", "calibration_histogram", "heatmap", "hits", "ma", "on_target", "p_values",
-        "volcano",
+        "calibration", "calibration_histogram", "calibration_qq", "heatmap", "hits", "ma",
+        "on_target", "p_values", "volcano",
     }  # fmt: skip
     assert all(callable(getattr(pl, name)) for name in pl.__all__)
 

@@ -31,6 +31,7 @@ from pdex_gpu.results import base
 from pdex_gpu.results.effect import DIFFERENCE, RATIO
 from pdex_gpu.results.plot_values import LARGEST
 from pdex_gpu.simulate import simulate_screen
+from pdex_gpu.utils.formats import number_text
 
 
 def meta_of(path: Path) -> dict[str, Any]:
@@ -465,13 +466,20 @@ def test_the_calibration_is_judged(calibration: Calibration):
 
     fits = PROVENANCE | {"reference": "non-targeting"}
     assert not says(made(provenance=fits), "calibration", calibration=calibration)
-    assert not says(made(provenance=fits), "lambda", calibration=calibration)
+    assert not says(made(provenance=fits), "too many small", calibration=calibration)
     other = made(provenance=fits | {"metric": "t-test"})
     assert says(other, "used the metric 'wilcoxon', but this result used 't-test'",
                 calibration=calibration)  # fmt: skip
     assert says(made(), "used the reference", calibration=calibration)
-    inflated = replace(calibration, total=replace(calibration.total, inflation=1.4))
-    assert says(made(provenance=fits), "lambda is 1.4", calibration=inflated)
+    judged = calibration.of()
+    n_below = judged.n_below.copy()
+    n_below[:, :, 1] = judged.n_tests  # all are below 0.01
+    inflated = replace(calibration, kinds=(replace(judged, n_below=n_below),))
+    words = "of all tests, p ≤ 0.01 is 100 times as frequent as it should be"
+    assert says(made(provenance=fits), words, calibration=inflated)
+    of_other = fits | {"p_values": "conditional"}
+    words = "used the p_values 'asymptotic', but this result used 'conditional'"
+    assert says(made(provenance=of_other), words, calibration=calibration)
 
 
 # Files
@@ -543,9 +551,12 @@ def test_calibrations_and_their_files_give_the_same_page(
     read = write_report(made(), tmp_path / "2.html", calibration=tmp_path / "c.json")
     assert given.read_bytes() == read.read_bytes()
     part = meta_of(given)["calibration"]
-    assert part["histogram"] == calibration.total.histogram.tolist()
-    np.testing.assert_allclose(part["observed"], calibration.quantiles.observed, rtol=1e-5)
-    assert part["lambda"] == pytest.approx(calibration.total.inflation, rel=1e-5)
+    judged, parts = calibration.of(), calibration.parts()
+    np.testing.assert_allclose(part["observed"], judged.quantiles.observed, rtol=1e-5)
+    assert [row[0][0] for row in part["rows"]] == [its.title for its in parts]
+    shown = [row[2][0].strip("()") for row in part["rows"]]
+    assert shown == [number_text(its.excess[0], ".2f") for its in parts]
+    assert part["checked"] == calibration.checked
 
 
 def test_the_limit_and_the_title_are_used(tmp_path: Path):
