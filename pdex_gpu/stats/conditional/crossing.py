@@ -8,14 +8,16 @@ cells belong to the sample, a hypergeometric number. The sample *crosses* at an 
 
 This is exact given the pooled values, with ties (Schröer and Trenkler 1995 sum the same paths).
 Between two ends with the same ceiling c only grows, so only the later one has to be looked at: at
-most n ends matter. With u(B, c), the probability that no earlier end was crossed given c of the B
-cells, the probability of a first crossing at B is the sum of h(B, c) u(B, c) over the c that cross,
-and u follows cell by cell, because each of the B cells is equally likely the last of them:
+most n ends matter. With g(B, c) the binomial probability of c of B cells at some rate, and v(B, c)
+that of having crossed before as well, the probability of a first crossing at B is
 
-    u(B, c) = (1 - c / B) u(B - 1, c) + c / B u(B - 1, c - 1),  0 where an end is crossed
+    sum over the c that cross of h(B, c) (1 - v(B, c) / g(B, c)),  h hypergeometric
 
-All u are probabilities and all terms are positive. So nothing cancels, and only h is a logarithm.
-u is 1 far below the ceiling, and ends where h is negligible are left out: errors of 1e-5 of p.
+because given c of the first B cells all their orders are equally likely, at any rate. v follows
+from end to end by a convolution with the binomial distribution of the cells between, after v is
+set to g where the sample crosses. The rate is that of the likeliest crossing, so nothing that
+matters is small, and no probability is found by subtraction but 1 - v / g, which is not small.
+v is 0 far below the ceiling. Terms that are left out amount to less than 1 % of p.
 """
 
 from __future__ import annotations
@@ -26,19 +28,19 @@ import numpy as np
 
 from ...utils.jit import jit
 
-_NEGLIGIBLE = 10.0  # of log h, below its largest
-_SURE = 1.0 - 1e-4  # of u
-_TERM = 1e-5  # of a sum
-_PAD = 8  # columns are updated in groups of so many
+_NEGLIGIBLE = 6.0  # of log h, below its largest
+_SURE = 1e-3  # of v / g
+_TERM = 1e-3  # of a sum
+_STEP = 1e-5  # of the binomial distribution, relative to its largest
 
 
 @jit
 def make_room(n, n_ends):
     """Return working memory for samples of up to n cells, and up to n_ends ends."""
-    columns = n + 2 * _PAD + 2
+    checks = min(n, n_ends) + 1
     return (
-        np.empty(min(n, n_ends) + 1, np.int64), np.empty(min(n, n_ends) + 1, np.int64),
-        np.empty(min(n, n_ends) + 1), np.empty(columns), np.empty(columns),
+        np.empty(checks, np.int64), np.empty(checks, np.int64), np.empty(checks),
+        np.empty(n + 2), np.empty(n + 2), np.empty(n + 2), np.empty(n + 2),
     )  # fmt: skip
 
 
@@ -57,43 +59,75 @@ def log_crossing(ends, n, total, d, log_factorial, room):
     room : tuple of arrays
         From `make_room`.
     """
-    at, ceiling, log_h, u, counts = room
+    at, ceiling, log_h, v, new, g, step = room
     n_checks = _checks(ends, n, total, d, at, ceiling)
-    top = -np.inf
-    for k in range(n_checks):
-        log_h[k] = _log_h(at[k], ceiling[k], n, total, log_factorial)
-        top = max(top, log_h[k])
     if n_checks == 0:
         return -np.inf
-    constant = (
-        log_factorial[n] + log_factorial[total - n] - log_factorial[total]
-    )  # the same for all checks
+    constant = log_factorial[n] + log_factorial[total - n] - log_factorial[total]
+    top, likeliest = -np.inf, 0
+    for k in range(n_checks):
+        b, c = at[k], ceiling[k]
+        log_h[k] = constant + _log_choose(b, c, log_factorial)
+        log_h[k] += _log_choose(total - b, n - c, log_factorial)
+        if log_h[k] > top:
+            top, likeliest = log_h[k], k
     first, last = 0, n_checks - 1
     while log_h[first] < top - _NEGLIGIBLE:
         first += 1
     while log_h[last] < top - _NEGLIGIBLE:
         last -= 1
-    for i in range(n + 2 * _PAD + 2):  # column i has c = n - i, and u = 1 below the ceiling
-        counts[i] = n - i
-        u[i] = 1.0
-    b, low, high = at[first], ceiling[first], min(n, at[first])
-    found = 0.0
+    # Bounded away from 1, where all cells that may cross belong to the sample.
+    rate = min(ceiling[likeliest] / at[likeliest], 1.0 - 1.0 / total)
+    log_rate, log_rest, odds = math.log(rate), math.log1p(-rate), rate / (1.0 - rate)
+    low = ceiling[first]  # v is 0 below
+    found, width, step_low, step_high = 0.0, -1, 0, 0
     for k in range(first, last + 1):
-        edge = ceiling[k]
+        b, edge = at[k], ceiling[k]
+        reach = min(n, b)
         if k > first:
-            low, high = _advance(b, at[k], low, ceiling[k - 1] - 1, edge, n, u, counts)
-            b = at[k]
+            before, previous = at[k - 1], ceiling[k - 1]
+            if width != b - before:
+                width = b - before
+                step_low, step_high = _binomial(
+                    width, log_rate, log_rest, odds, step, log_factorial
+                )
+            # The largest c that matters: where h has fallen, and which can be reached.
+            fall = _ratio(b, edge, n, total)
+            reach = min(reach, previous - 1 + step_high)
+            if fall < 0.9999:
+                reach = min(reach, edge + np.int64(math.log(_TERM) / math.log(fall)))
+            reach = max(reach, edge - 1)
+            # v is g where it crossed at the end before.
+            upto = max(previous - 1, min(reach - step_low, min(n, before)))
+            for c in range(previous, upto + 1):
+                v[c] = g[c - previous] if c - previous < 1 else v[c - 1] * _odds(c, before, odds)
+            start = min(low + step_low, reach + 1)
+            new[start : reach + 1] = 0.0
+            for j in range(step_low, step_high + 1):
+                c = max(start, low + j)
+                until = min(reach, upto + j)
+                if c <= until:
+                    _add(new[c : until + 1], v[c - j : until - j + 1], step[j - step_low])
+            low = start
+            v, new = new, v
+        share = math.exp(
+            _log_choose(b, edge, log_factorial) + edge * log_rate + (b - edge) * log_rest
+        )
+        g[0] = share
         term, part = 1.0, 0.0
-        for c in range(edge, high + 1):
-            more = term * u[n - c]
+        for c in range(edge, reach + 1):
+            more = term
+            if k > first:
+                more = term * max(0.0, 1.0 - v[c] / share)
             part += more
             if more < _TERM * part:
                 break
-            term *= float(b - c) * (n - c) / ((c + 1.0) * (total - b - n + c + 1.0))
+            term *= _ratio(b, c, n, total)
+            share *= _odds(c + 1, b, odds)
         found += math.exp(log_h[k] - top) * part
-        while low < edge and u[n - low] > _SURE:
+        while low < edge and v[low] < _SURE * g[0]:
             low += 1
-    return min(0.0, top + constant + math.log(found))
+    return min(0.0, top + math.log(found))
 
 
 @jit
@@ -114,37 +148,44 @@ def _checks(ends, n, total, d, at, ceiling):
 
 
 @jit
-def _log_h(b, c, n, total, log_factorial):
-    """Return the log probability of c, but for the terms of n and total alone."""
-    return (
-        log_factorial[b] - log_factorial[c] - log_factorial[b - c]
-        + log_factorial[total - b] - log_factorial[n - c] - log_factorial[total - b - n + c]
-    )  # fmt: skip
+def _log_choose(n, k, log_factorial):
+    return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
 
 
 @jit
-def _advance(b, to, low, high, edge, n, u, counts):
-    """Move u from b to `to` cells; c above `high` crossed at b, c below `low` surely did not.
-
-    Returns
-    -------
-    low, high : int
-        The same of the new u, where `high` is the largest c that matters.
-    """
-    expected = (to - b) * edge / to
-    reach = edge + np.int64(expected + 3.5 * math.sqrt(expected) + 3.0)
-    reach = min(high + to - b, min(n, reach))
-    for c in range(high + 1, reach + 1):
-        u[n - c] = 0.0
-    for more in range(b + 1, to + 1):
-        inverse = 1.0 / more
-        start = n - min(reach, more)
-        width = (n - low - start) // _PAD * _PAD + _PAD
-        _step(u[start : start + width + 1], counts[start : start + width], inverse)
-    return low, min(reach, to)
+def _ratio(b, c, n, total):
+    """Return ``h(b, c + 1) / h(b, c)``."""
+    return float(b - c) * (n - c) / ((c + 1.0) * (total - b - n + c + 1.0))
 
 
 @jit
-def _step(u, counts, inverse):
-    for i in range(counts.size):
-        u[i] += counts[i] * inverse * (u[i + 1] - u[i])
+def _odds(c, b, odds):
+    """Return ``g(b, c) / g(b, c - 1)``."""
+    return odds * (b - c + 1.0) / c
+
+
+@jit
+def _binomial(n, log_rate, log_rest, odds, out, log_factorial):
+    """Write the binomial probabilities that matter to `out`; return the first and the last."""
+    likely = min(n, out.size - 1, np.int64((n + 1) * math.exp(log_rate)))
+    largest = math.exp(
+        _log_choose(n, likely, log_factorial) + likely * log_rate + (n - likely) * log_rest
+    )
+    low, term = likely, largest
+    while low > 0 and term > _STEP * largest:
+        term /= _odds(low, n, odds)
+        low -= 1
+    last = min(n, out.size - 1 + low)
+    high = low
+    out[0] = term
+    while high < last and (high < likely or term > _STEP * largest):
+        high += 1
+        term *= _odds(high, n, odds)
+        out[high - low] = term
+    return low, high
+
+
+@jit
+def _add(to, values, factor):
+    for i in range(to.size):
+        to[i] += factor * values[i]

@@ -29,8 +29,10 @@ import numpy as np
 from ...utils.jit import jit
 from .crossing import log_crossing, make_room
 from .hypergeometric import log_factorials
+from .untied import MOST_LEVELS, log_ahead, log_lag
 
 _LARGE = 0.1  # no p-value above this is exact
+_UNTIED = 0.05  # of log p: what ties may change for the formulas of distinct values to do
 _BETWEEN = 0.5826  # -zeta(1/2) / sqrt(2 pi)
 
 BOTH, ABOVE, BELOW = 0, 1, -1
@@ -98,6 +100,10 @@ def _judge(
     for t in range(above.size):
         smallest = max(smallest, min(n_target[t], n_reference[t]))
     room = make_room(smallest, ends.size)
+    levels, log_h = np.empty(MOST_LEVELS, np.int64), np.empty(MOST_LEVELS)
+    squares = 0.0
+    for k in range(cells.size):
+        squares += float(cells[k]) ** 2
     for t in range(above.size):
         n, m = n_target[t], n_reference[t]
         d = max(above[t], below[t])
@@ -108,18 +114,26 @@ def _judge(
             continue
         its = slice(bounds[t], bounds[t + 1])
         total, sides = n + m, 2 if side == 0 else 1
-        first = _upto(0, upto, place[its], count[its])
+        smallest_class = _first(cells, place[its], count[its])
+        share = smallest_class / total
         x = d / math.sqrt(float(n) * m * total)
         x += (total + min(n, m)) / (6.0 * math.sqrt(float(n) * m * total))
-        bridge = _bridge(x, first / total, sides)
+        bridge = _bridge(x, share, sides)
         if bridge >= _LARGE:
-            clear = _bridge(x + _BETWEEN * math.sqrt(gap), first / total, sides) >= _LARGE
+            clear = _bridge(x + _BETWEEN * math.sqrt(gap), share, sides) >= _LARGE
             if not clear:
                 b = _upto(central, upto, place[its], count[its])
                 clear = _at_end(b, n, total, d, side, log_factorial) >= _LARGE
             if clear:
                 out[t] = math.log(min(1.0, bridge))
                 continue
+        looked_at = total - smallest_class
+        equal = squares + _more_squares(cells, place[its], count[its])
+        equal = (equal - float(smallest_class) ** 2) / looked_at
+        half = min(looked_at, total // 2)
+        if 0.5 * (equal - 1.0) * d / (float(half) * (total - half)) <= _UNTIED:
+            out[t] = _distinct(looked_at, n, total, d, side, log_factorial, levels, log_h)
+            continue
         if pooled:
             n_ends = cells.size - 1
             ends[:n_ends] = upto[:-1]
@@ -136,6 +150,24 @@ def _upto(k, upto, place, count):
         if place[i] > 2 * k + 1:
             break
         found += count[i]
+    return found
+
+
+@jit
+def _first(cells, place, count):
+    """Return how many cells of the pair have its smallest value."""
+    if place.size == 0 or place[0] > 1:
+        return cells[0]
+    return count[0] + (cells[0] if place[0] == 1 else 0)
+
+
+@jit
+def _more_squares(cells, place, count):
+    """Return how much larger the squares of classes are with the target's cells than without."""
+    found = 0.0
+    for i in range(place.size):
+        there = cells[place[i] >> 1] if place[i] & 1 else 0
+        found += float(count[i]) * (count[i] + 2.0 * there)
     return found
 
 
@@ -223,14 +255,32 @@ def _exact(ends, turned, n, total, d, side, log_factorial, room):
     # The smaller sample is counted. The other one is ahead where it lags behind.
     swapped = 2 * n > total
     counted = total - n if swapped else n
-    found = -np.inf
+    above, below = -np.inf, -np.inf
     if side == 0 or (side > 0) != swapped:
-        found = log_crossing(ends, counted, total, d, log_factorial, room)
+        above = log_crossing(ends, counted, total, d, log_factorial, room)
     if side == 0 or (side < 0) != swapped:
         # Counted from the largest value down, the sample is ahead there.
         for k in range(ends.size):
             turned[k] = total - ends[ends.size - 1 - k]
-        other = log_crossing(turned, counted, total, d, log_factorial, room)
-        high, low = max(found, other), min(found, other)
-        found = high + math.log1p(math.exp(low - high)) if high > -np.inf else high
-    return min(0.0, found)
+        below = log_crossing(turned, counted, total, d, log_factorial, room)
+    return _either(above, below)
+
+
+@jit
+def _distinct(looked_at, n, total, d, side, log_factorial, levels, log_h):
+    """Return the same where the values looked at are distinct."""
+    swapped = 2 * n > total
+    counted = total - n if swapped else n
+    above, below = -np.inf, -np.inf
+    if side == 0 or (side > 0) != swapped:
+        above = log_lag(looked_at, counted, total, d, log_factorial, levels, log_h)
+    if side == 0 or (side < 0) != swapped:
+        below = log_ahead(looked_at, counted, total, d, log_factorial, levels, log_h)
+    return _either(above, below)
+
+
+@jit
+def _either(a, b):
+    """Return the logarithm of the sum of two probabilities, at most 1."""
+    high, low = max(a, b), min(a, b)
+    return min(0.0, high + math.log1p(math.exp(low - high))) if low > -np.inf else min(0.0, high)
