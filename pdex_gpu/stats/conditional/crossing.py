@@ -28,19 +28,24 @@ import numpy as np
 
 from ...utils.jit import jit
 
-_NEGLIGIBLE = 6.0  # of log h, below its largest
-_SURE = 1e-3  # of v / g
-_TERM = 1e-3  # of a sum
-_STEP = 1e-5  # of the binomial distribution, relative to its largest
+_NEGLIGIBLE = 5.5  # of log h, below its largest
+_SURE = 5e-3  # of v / g
+_TERM = 3e-3  # of a sum
+_STEP = 1e-5  # of the binomial distribution
+_TOGETHER = 4  # steps
 
 
 @jit
 def make_room(n, n_ends):
     """Return working memory for samples of up to n cells, and up to n_ends ends."""
     checks = min(n, n_ends) + 1
+    inverse = np.zeros(n + 2)
+    for c in range(1, n + 2):
+        inverse[c] = 1.0 / c
     return (
         np.empty(checks, np.int64), np.empty(checks, np.int64), np.empty(checks),
-        np.empty(n + 2), np.empty(n + 2), np.empty(n + 2), np.empty(n + 2),
+        np.empty(2 * n + 3 * _TOGETHER), np.empty(2 * n + 3 * _TOGETHER),
+        np.empty(n + 2 * _TOGETHER), inverse,
     )  # fmt: skip
 
 
@@ -59,15 +64,14 @@ def log_crossing(ends, n, total, d, log_factorial, room):
     room : tuple of arrays
         From `make_room`.
     """
-    at, ceiling, log_h, v, new, g, step = room
+    at, ceiling, log_h, v, new, step, inverse = room
     n_checks = _checks(ends, n, total, d, at, ceiling)
     if n_checks == 0:
         return -np.inf
-    constant = log_factorial[n] + log_factorial[total - n] - log_factorial[total]
     top, likeliest = -np.inf, 0
     for k in range(n_checks):
         b, c = at[k], ceiling[k]
-        log_h[k] = constant + _log_choose(b, c, log_factorial)
+        log_h[k] = _log_choose(b, c, log_factorial)
         log_h[k] += _log_choose(total - b, n - c, log_factorial)
         if log_h[k] > top:
             top, likeliest = log_h[k], k
@@ -79,55 +83,66 @@ def log_crossing(ends, n, total, d, log_factorial, room):
     # Bounded away from 1, where all cells that may cross belong to the sample.
     rate = min(ceiling[likeliest] / at[likeliest], 1.0 - 1.0 / total)
     log_rate, log_rest, odds = math.log(rate), math.log1p(-rate), rate / (1.0 - rate)
-    low = ceiling[first]  # v is 0 below
-    found, width, step_low, step_high = 0.0, -1, 0, 0
+    # v and new have c at index zero + c. v is 0 below low.
+    zero = n + 2 * _TOGETHER
+    low, previous, before, g = ceiling[first], ceiling[first], 0, 0.0
+    found, width, step_low, n_steps = 0.0, -1, 0, 0
     for k in range(first, last + 1):
         b, edge = at[k], ceiling[k]
         reach = min(n, b)
         if k > first:
-            before, previous = at[k - 1], ceiling[k - 1]
             if width != b - before:
                 width = b - before
-                step_low, step_high = _binomial(
-                    width, log_rate, log_rest, odds, step, log_factorial
+                step_low, n_steps = _binomial(
+                    width, rate, log_rate, log_rest, odds, inverse, log_factorial, step
                 )
             # The largest c that matters: where h has fallen, and which can be reached.
             fall = _ratio(b, edge, n, total)
-            reach = min(reach, previous - 1 + step_high)
-            if fall < 0.9999:
+            reach = min(reach, previous - 1 + step_low + n_steps - 1)
+            if fall < 0.99:
                 reach = min(reach, edge + np.int64(math.log(_TERM) / math.log(fall)))
             reach = max(reach, edge - 1)
             # v is g where it crossed at the end before.
             upto = max(previous - 1, min(reach - step_low, min(n, before)))
             for c in range(previous, upto + 1):
-                v[c] = g[c - previous] if c - previous < 1 else v[c - 1] * _odds(c, before, odds)
+                v[zero + c] = g
+                g *= odds * (before - c) * inverse[c + 1]
             start = min(low + step_low, reach + 1)
-            new[start : reach + 1] = 0.0
-            for j in range(step_low, step_high + 1):
-                c = max(start, low + j)
-                until = min(reach, upto + j)
-                if c <= until:
-                    _add(new[c : until + 1], v[c - j : until - j + 1], step[j - step_low])
+            size = reach - start + 1
+            # Steps are taken several at a time, and may begin where v is not defined.
+            shift = zero + start - step_low
+            for i in range(shift - n_steps - _TOGETHER, zero + low):
+                v[i] = 0.0
+            for i in range(zero + upto + 1, shift + size):
+                v[i] = 0.0
+            out = new[zero + start : zero + reach + 1]
+            out[:] = 0.0
+            for j in range(0, n_steps, _TOGETHER):
+                _add(
+                    out, v[shift - j - _TOGETHER + 1 : shift - j + size], step[j], step[j + 1],
+                    step[j + 2], step[j + 3],
+                )  # fmt: skip
             low = start
             v, new = new, v
-        share = math.exp(
-            _log_choose(b, edge, log_factorial) + edge * log_rate + (b - edge) * log_rest
-        )
-        g[0] = share
+        log_g = _log_choose(b, edge, log_factorial) + edge * log_rate + (b - edge) * log_rest
+        g = math.exp(log_g)
+        share = 1.0 / g
         term, part = 1.0, 0.0
         for c in range(edge, reach + 1):
             more = term
             if k > first:
-                more = term * max(0.0, 1.0 - v[c] / share)
+                more = term * max(0.0, 1.0 - v[zero + c] * share)
             part += more
             if more < _TERM * part:
                 break
             term *= _ratio(b, c, n, total)
-            share *= _odds(c + 1, b, odds)
+            share *= (c + 1.0) / (odds * (b - c))
         found += math.exp(log_h[k] - top) * part
-        while low < edge and v[low] < _SURE * g[0]:
+        while low < edge and v[zero + low] < _SURE * g:
             low += 1
-    return min(0.0, top + math.log(found))
+        before, previous = b, edge
+    constant = log_factorial[n] + log_factorial[total - n] - log_factorial[total]
+    return min(0.0, top + constant + math.log(found))
 
 
 @jit
@@ -159,33 +174,31 @@ def _ratio(b, c, n, total):
 
 
 @jit
-def _odds(c, b, odds):
-    """Return ``g(b, c) / g(b, c - 1)``."""
-    return odds * (b - c + 1.0) / c
+def _binomial(n, rate, log_rate, log_rest, odds, inverse, log_factorial, out):
+    """Write the binomial probabilities that matter to `out`; return the first and how many.
 
-
-@jit
-def _binomial(n, log_rate, log_rest, odds, out, log_factorial):
-    """Write the binomial probabilities that matter to `out`; return the first and the last."""
-    likely = min(n, out.size - 1, np.int64((n + 1) * math.exp(log_rate)))
-    largest = math.exp(
-        _log_choose(n, likely, log_factorial) + likely * log_rate + (n - likely) * log_rest
-    )
-    low, term = likely, largest
-    while low > 0 and term > _STEP * largest:
-        term /= _odds(low, n, odds)
-        low -= 1
-    last = min(n, out.size - 1 + low)
-    high = low
+    As many zeros follow as fill the last `_TOGETHER`.
+    """
+    mean = n * rate
+    low = np.int64(max(0.0, mean - 3.5 * math.sqrt(mean * (1.0 - rate)) - 1.0))
+    most = min(n, inverse.size - 2)
+    low = min(low, most)
+    log_term = _log_choose(n, low, log_factorial) + low * log_rate + (n - low) * log_rest
+    term = math.exp(log_term)
+    c = low
     out[0] = term
-    while high < last and (high < likely or term > _STEP * largest):
-        high += 1
-        term *= _odds(high, n, odds)
-        out[high - low] = term
-    return low, high
+    while c < most and (c < mean or term > _STEP):
+        term *= odds * (n - c) * inverse[c + 1]
+        c += 1
+        out[c - low] = term
+    size = c - low + 1
+    for i in range(size, (size + _TOGETHER - 1) // _TOGETHER * _TOGETHER):
+        out[i] = 0.0
+    return low, size
 
 
 @jit
-def _add(to, values, factor):
+def _add(to, values, a, b, c, d):
+    """Add the values of four steps, a the shortest; `values` begins with three more."""
     for i in range(to.size):
-        to[i] += factor * values[i]
+        to[i] += a * values[i + 3] + b * values[i + 2] + c * values[i + 1] + d * values[i]

@@ -31,7 +31,7 @@ from .crossing import log_crossing, make_room
 from .hypergeometric import log_factorials
 from .untied import MOST_LEVELS, log_ahead, log_lag
 
-_LARGE = 0.1  # no p-value above this is exact
+_LARGE = 0.06  # p-values that are below are exact
 _UNTIED = 0.05  # of log p: what ties may change for the formulas of distinct values to do
 _BETWEEN = 0.5826  # -zeta(1/2) / sqrt(2 pi)
 
@@ -181,8 +181,11 @@ def _bridge(x, share, sides):
         if x > 0.3:  # 1 - K(0.3) is 1e-5
             within, sign = 0.0, 2.0
             for k in range(1, 6):
-                within += sign * math.exp(-2.0 * k * k * x * x)
+                term = math.exp(-2.0 * k * k * x * x)
+                within += sign * term
                 sign = -sign
+                if term < 1e-6:
+                    break
     spread = math.sqrt(share * (1.0 - share))
     if spread == 0.0:
         return within

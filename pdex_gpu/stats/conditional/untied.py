@@ -17,8 +17,9 @@ exactly if N - n is a multiple of n, and else but for steps of a cell.
 - It runs ahead: N c - n B >= d. It does so at E, or else last at ``B(c) = floor((N c - d) / n)``
   with c cells: counted back from E, where it has X cells, the path reaches d there for the first
   time. p is the probability at E, and the sum over c of h(B(c), c) times the expectation of
-  ``(N c - n B(c) - N X + n E) / (n (E - B(c)))`` over the X for which it is not ahead at E. X - c is
-  hypergeometric; the expectation is a sum where that has few terms, and else that of a normal X.
+  ``(N c - n B(c) - N X + n E) / (n (E - B(c)))`` over the X for which it is not ahead at E. X - c
+  is hypergeometric; the expectation is a sum where that has few terms, and else that of a normal
+  X.
 """
 
 from __future__ import annotations
