@@ -17,7 +17,8 @@ kernel                output                             agreement
 `rank_sums`           ``u2 (T, C) int64``                exact
                       ``ties (T, C) float64``            exact
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
-`kolmogorov_smirnov`  ``above, below (T, C) int64``      exact
+`kolmogorov_smirnov`  ``above, below (T, C) int64``,     exact
+                      ``values (1, C) object``           exact
 `placements`          ``target, reference (T, C)         exact
                       float64``
 `benjamini_hochberg`  ``fdr``, shape of the input        exact
@@ -202,10 +203,39 @@ class Distances:
         Largest ``m F(x) - n G(x)`` over x, at least 0: ``n m`` times D+.
     below : numpy.ndarray, shape (T, C), int64
         Largest ``n G(x) - m F(x)``, at least 0: ``n m`` times D-.
+    values : numpy.ndarray or None, shape (1, C), object
+        `GeneValues` of every gene, if asked for.
     """
 
     above: np.ndarray
     below: np.ndarray
+    values: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class GeneValues:
+    """How many cells have the same value, in one gene of a contrast. Arrays are int64.
+
+    Attributes
+    ----------
+    cells : numpy.ndarray, shape (K,)
+        Cells of the reference, or of the pool that the targets belong to, at each of its distinct
+        values, in ascending order; zero is one of them.
+    place, count : numpy.ndarray, shape (n,)
+        The distinct values of each target, in ascending order: where they lie among those of the
+        reference, ``2 r + 1`` at value r and ``2 r`` between values r - 1 and r, and how many of
+        its cells have the value. Empty if the targets belong to the pool.
+    bounds : numpy.ndarray, shape (T + 1,)
+        Those of target t are ``bounds[t]`` to ``bounds[t + 1]``.
+    pooled : bool
+        Whether the targets belong to the pool.
+    """
+
+    cells: np.ndarray
+    place: np.ndarray
+    count: np.ndarray
+    bounds: np.ndarray
+    pooled: bool
 
 
 @dataclass(frozen=True)
@@ -356,8 +386,13 @@ class KernelSet(Protocol):
         """
         ...
 
-    def kolmogorov_smirnov(self, packed: Any, genes: slice, contrast: Contrast) -> Distances:
-        """Return the largest distances between the empirical distributions of the genes `genes`."""
+    def kolmogorov_smirnov(
+        self, packed: Any, genes: slice, contrast: Contrast, *, values: bool = False
+    ) -> Distances:
+        """Return the largest distances between the empirical distributions of the genes `genes`.
+
+        If `values`, also how many cells of each sample have the same value.
+        """
         ...
 
     def placements(self, packed: Any, genes: slice, contrast: Contrast) -> Placements:

@@ -6,6 +6,7 @@ import logging
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ..contract import (
     RankSums,
     StreamedKernelSet,
 )
+from ..gene_values import gene_values, object_row
 from . import anderson_darling as _anderson_darling
 from . import benjamini_hochberg as device_adjustment
 from . import kolmogorov_smirnov as _kolmogorov_smirnov
@@ -204,11 +206,24 @@ class CudaKernels:
             return _anderson_darling.anderson_darling(part, contrast, variant)
 
     def kolmogorov_smirnov(
-        self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast
+        self,
+        packed: CudaPackedChunk | Slice,
+        genes: slice,
+        contrast: Contrast,
+        *,
+        values: bool = False,
     ) -> Distances:
-        """See the contract."""
+        """See the contract. Values are counted on the host."""
         with self.part(packed, genes) as part:
-            return _kolmogorov_smirnov.kolmogorov_smirnov(part, contrast)
+            found = _kolmogorov_smirnov.kolmogorov_smirnov(part, contrast)
+            if not values:
+                return found
+            rows = []
+            for gene in range(part.n_genes):
+                entries = self.entries(part, gene)
+                chosen = [entries[g] for g in contrast.groups]
+                rows.append(gene_values(chosen, contrast.n_cells.tolist(), contrast))
+            return replace(found, values=object_row(rows))
 
     def placements(
         self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast

@@ -26,6 +26,7 @@ from ..contract import (
     RankSums,
     scale_exponent,
 )
+from ..gene_values import gene_values, object_row
 
 name = "numpy"
 scales_rows = False
@@ -268,7 +269,9 @@ def _a2_continuous(samples: tuple[np.ndarray, ...], pooled: np.ndarray) -> float
     return total / n
 
 
-def kolmogorov_smirnov(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> Distances:
+def kolmogorov_smirnov(
+    packed: NumpyPackedChunk, genes: slice, contrast: Contrast, *, values: bool = False
+) -> Distances:
     shape = (contrast.n_targets, genes.stop - genes.start)
     above, below = (np.full(shape, -1, dtype=np.int64) for _ in range(2))
     for c, j in enumerate(range(genes.start, genes.stop)):
@@ -278,7 +281,14 @@ def kolmogorov_smirnov(packed: NumpyPackedChunk, genes: slice, contrast: Contras
             ahead -= len(target) * np.sort(reference).searchsorted(at, "right")
             above[t, c] = ahead.max(initial=0)
             below[t, c] = -ahead.min(initial=0)
-    return Distances(above, below)
+    if not values:
+        return Distances(above, below)
+    found = []
+    for j in range(genes.start, genes.stop):
+        samples = packed.samples(j)
+        chosen = [samples[g] for g in contrast.groups]
+        found.append(gene_values(chosen, [len(sample) for sample in chosen], contrast))
+    return Distances(above, below, object_row(found))
 
 
 def placements(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> Placements:

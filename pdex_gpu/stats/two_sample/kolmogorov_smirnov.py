@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import Caveat, StatisticalTest, SufficientStatistics, TestResult, make_result
-from .options import alternative_option, nan_policy_option
+from .options import alternative_option, nan_policy_option, p_values_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +27,16 @@ class KolmogorovSmirnov(StatisticalTest):
     """The test of ``scipy.stats.ks_2samp(target, reference)``, from integer distances.
 
     The statistic is D, D+ (``"greater"``: the target's distribution function lies above) or D-
-    (``"less"``). Two-sided p-values come from the Kolmogorov distribution at
-    ``D sqrt(n m / (n + m))`` (Smirnov 1948), one-sided ones from Hodges' (1957) expansion, as in
-    scipy. Tied values make them too large. Other methods run through scipy, pair by pair.
+    (``"less"``). Conditional p-values are exact given the pooled values, ties included, where they
+    may be below 0.1 (:mod:`..conditional.kolmogorov_smirnov`). Asymptotic two-sided p-values come
+    from the Kolmogorov distribution at ``D sqrt(n m / (n + m))`` (Smirnov 1948), one-sided ones
+    from Hodges' (1957) expansion, as in scipy; tied values make them too large. Other methods run
+    through scipy, pair by pair.
     """
 
     alternative: str = alternative_option()
     nan_policy: str = nan_policy_option()
+    p_values: str = p_values_option()
 
     metric = "ks"
     title = "Kolmogorov-Smirnov test"
@@ -43,15 +46,24 @@ class KolmogorovSmirnov(StatisticalTest):
     caveats = (
         Caveat(
             "Kolmogorov-Smirnov p-values are asymptotic; ties, as in sparse counts, make them too "
-            "large."
+            "large.",
+            given={"p_values": "asymptotic"},
+        ),
+        Caveat(
+            "Kolmogorov-Smirnov p-values are exact given ties below 0.1; larger ones are "
+            "approximate and tend to be too large.",
+            given={"p_values": "conditional"},
         ),
     )
 
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
     ) -> SufficientStatistics:
-        found = kernels.kolmogorov_smirnov(block, genes, contrast)
-        return found.above, found.below
+        wanted = self.p_values == "conditional"
+        found = kernels.kolmogorov_smirnov(block, genes, contrast, values=wanted)
+        if found.values is None:
+            return found.above, found.below
+        return found.above, found.below, found.values
 
     def evaluate(
         self,
@@ -61,21 +73,52 @@ class KolmogorovSmirnov(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> TestResult:
-        above, below = measured
+        d, p_value, logarithm = self._asymptotic(measured[0], measured[1], sides, log10_p)
+        admitted = self.admits(sides)
+        if admitted is not None:
+            log_p = self._conditional(measured, sides, admitted)
+            p_value[:, admitted] = np.exp(log_p)
+            if logarithm is not None:
+                logarithm[:, admitted] = log_p / np.log(10.0)
+        return make_result(d, p_value, None, logarithm)
+
+    def _asymptotic(
+        self, above: np.ndarray, below: np.ndarray, sides: SamplePair, log10_p: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the statistic, the p-value and, if asked for, its log10."""
         n, m = sides.target.n, sides.reference.n
         if self.alternative == "two-sided":
             d = np.maximum(above, below) / (n * m)
             x = np.sqrt(n * m / (n + m)) * d
             p_value = special.kolmogorov(x)
-            logarithm = None
-            if log10_p:
-                from ..distributions.log_tails import log10_kolmogorov, log10_of
+            if not log10_p:
+                return d, p_value, None
+            from ..distributions.log_tails import log10_kolmogorov, log10_of
 
-                logarithm = log10_of(p_value, lambda far: log10_kolmogorov(x.ravel()[far]))
-            return make_result(d, p_value, None, logarithm)
+            return d, p_value, log10_of(p_value, lambda far: log10_kolmogorov(x.ravel()[far]))
         d = (above if self.alternative == "greater" else below) / (n * m)
         large, small = np.maximum(n, m), np.minimum(n, m)
         x = np.sqrt(n * m / (n + m)) * d
         exponent = -2.0 * x * x - 2.0 * x * (large + 2.0 * small) / np.sqrt(n * m * (n + m)) / 3.0
         p_value = np.clip(np.exp(exponent), 0.0, 1.0)
-        return make_result(d, p_value, None, exponent / np.log(10.0) if log10_p else None)
+        return d, p_value, exponent / np.log(10.0) if log10_p else None
+
+    def _conditional(
+        self, measured: SufficientStatistics, sides: SamplePair, admitted: np.ndarray
+    ) -> np.ndarray:
+        """Return natural logarithms of the p-values of some genes, (n_targets, n_genes)."""
+        from ..conditional import kolmogorov_smirnov as conditional
+
+        above, below, values = measured
+        sizes = np.broadcast_arrays(sides.target.n[:, 0], sides.reference.n[:, 0], above[:, 0])
+        n, m = (np.ascontiguousarray(size, np.int64) for size in sizes[:2])
+        side = {"two-sided": conditional.BOTH, "greater": conditional.ABOVE}
+        found = np.empty((len(above), int(admitted.sum())))
+        for k, j in enumerate(np.flatnonzero(admitted).tolist()):
+            its = values[0, j]
+            found[:, k] = conditional.log_p_values(
+                np.ascontiguousarray(above[:, j]), np.ascontiguousarray(below[:, j]), n, m,
+                its.cells, its.place, its.count, its.bounds,
+                pooled=its.pooled, side=side.get(self.alternative, conditional.BELOW),
+            )  # fmt: skip
+        return found
