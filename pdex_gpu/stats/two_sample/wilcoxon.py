@@ -11,7 +11,7 @@ from ...errors import OptionError
 from ...utils.keywords import known_keywords_of_init
 from ...utils.lazy_modules import LazyModule
 from .base import StatisticalTest, Stratum, SufficientStatistics, TestResult, make_result
-from .options import alternative_option, nan_policy_option, option
+from .options import alternative_option, nan_policy_option, option, p_values_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,7 @@ AUTO_EXACT = 8
 _EXACT_REACH = 500_000_000
 
 _LOG10_2 = math.log10(2.0)
+_LN10 = math.log(10.0)
 
 
 @known_keywords_of_init
@@ -37,9 +38,10 @@ _LOG10_2 = math.log10(2.0)
 class Wilcoxon(StatisticalTest):
     """The test of ``scipy.stats.mannwhitneyu(target, reference, ...)``, from U and the tie term.
 
-    It uses the normal approximation with tie-corrected variance, or the exact distribution of U.
-    Over strata it is van Elteren's test (1960): the standardised sum of U / (N + 1) over strata
-    of N cells.
+    P-values are conditional on the number of expressing cells and on the ties
+    (:mod:`pdex_gpu.stats.conditional.wilcoxon`), or scipy's: from the normal approximation with
+    tie-corrected variance, or the exact distribution of U. Over strata it is van Elteren's test
+    (1960): the standardised sum of U / (N + 1) over strata of N cells.
     """
 
     continuity: bool = option(
@@ -47,11 +49,13 @@ class Wilcoxon(StatisticalTest):
         "Wilcoxon: no continuity correction",
         "Continuity correction of the normal approximation.",
         scipy_name="use_continuity",
+        asymptotic_only=True,
     )
     tie_correction: bool = option(
         True,
         "Wilcoxon: no tie correction",
         "Correction of the variance for ties.",
+        asymptotic_only=True,
     )
     alternative: str = alternative_option()
     method: str = option(
@@ -61,6 +65,11 @@ class Wilcoxon(StatisticalTest):
         "scipy. ``exact`` is refused where it would take too long.",
         choices=("auto", "asymptotic", "exact"),
         objects_run_in_scipy=True,
+        asymptotic_only=True,
+    )
+    p_values: str = p_values_option(
+        doc=f" Both are exact without ties and with at most {AUTO_EXACT} cells on a side. Options "
+        "of the normal approximation choose the latter."
     )
     nan_policy: str = nan_policy_option()
 
@@ -88,7 +97,54 @@ class Wilcoxon(StatisticalTest):
         log10_p: bool = False,
     ) -> TestResult:
         u2, ties = measured
-        return self.finish(u2, ties, sides.target.n, sides.reference.n, z=z, log10_p=log10_p)
+        found = self.finish(u2, ties, sides.target.n, sides.reference.n, z=z, log10_p=log10_p)
+        admitted = self.admits(sides)
+        if admitted is not None and admitted.any():
+            self._condition(found, u2, ties, sides, admitted)
+        return found
+
+    def _condition(
+        self,
+        found: TestResult,
+        u2: np.ndarray,
+        ties: np.ndarray,
+        sides: SamplePair,
+        admitted: np.ndarray,
+    ) -> None:
+        """Replace the p-values of admitted genes by conditional ones, in place."""
+        from ..conditional.wilcoxon import judge
+
+        n, m = sides.target.n, sides.reference.n
+        exact = ((n <= AUTO_EXACT) | (m <= AUTO_EXACT)) & (ties == 0)
+        log_p = judge(
+            found.p_value,
+            u2,
+            ties,
+            n,
+            m,
+            sides.target.n_expressed,
+            sides.reference.n_expressed,
+            admitted & ~exact,
+            self.alternative,
+        )
+        if found.log10_p is None and found.z is None:
+            return
+        exact &= admitted
+        with np.errstate(divide="ignore"):  # never 0 with so few cells
+            np.copyto(log_p, np.log(found.p_value), where=exact)
+        replaced = ~np.isnan(log_p)
+        if found.log10_p is not None:
+            found.log10_p[replaced] = log_p[replaced] / _LN10
+        if found.z is not None:
+            shift = np.sign(u2 - n * m)
+            found.z[replaced] = self._deviate(log_p[replaced], shift[replaced])
+
+    def _deviate(self, log_p: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Return the normal deviates with these p-values; `shift` has the signs of the shifts."""
+        if self.alternative == "two-sided":
+            return shift * -special.ndtri_exp(log_p - math.log(2.0))
+        deviate = special.ndtri_exp(log_p)
+        return deviate if self.alternative == "less" else -deviate
 
     def finish(
         self,
