@@ -138,8 +138,9 @@ def parallel_differential_expression(
     check_text("engine", engine)
     if metric == "wilcoxon":
         options["continuity"] = bool(tie_correct)
-    elif metric == "anderson" and set(options) <= {"variant", "midrank", "nan_policy"}:
-        options["p_values"] = "interpolated"  # as in scipy, and so in pdex
+    if METRICS[metric].from_options(options) is not None:  # otherwise scipy runs it
+        in_scipy = "interpolated" if metric == "anderson" else "asymptotic"
+        options.setdefault("p_values", in_scipy)
     chunked = backed if low_memory is None else bool(low_memory)
     processes = None
     if not chunked and engine == "auto":

@@ -37,8 +37,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...utils.jit import jit
-from .hypergeometric import log_factorials, mode
 from .beta_tails import log_tail
+from .hypergeometric import log_factorials, mode
 
 #: Sizes, expressing cells, means and sums of second to fourth powers of deviations of a sample.
 Side = Sequence[np.ndarray]
