@@ -97,4 +97,4 @@ def test_null_rates_of_real_cells(
         small += [(p <= level).sum() for level in (0.05, 1e-2, 1e-3)]
         n_tests += p.size
     rates = small / n_tests / (0.05, 1e-2, 1e-3)
-    assert (rates < 1.3).all(), rates  # worst seen: 1.1
+    assert (rates < 1.3).all(), rates  # worst seen: 1.15
