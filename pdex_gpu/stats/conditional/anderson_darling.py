@@ -13,8 +13,9 @@ among the expressing cells with a shift in proportion to d::
 
 and ``p = sum over x of h(x) P(A2 >= a | x)``, with Pearson III tails. E[A2] is exactly 1 under
 permutation. Where lambda is at least 20, x needs no sum: A2 is a sum of chi-squares with cumulants
-1, 2 T2 and 8 T3. Few cells are judged by :mod:`.anderson_darling_tilted`, and their p-values are at
-least the probability of the allocation seen.
+1, 2 T2 and 8 T3; unless p is below 1e-3, where the skewness of x matters. Few cells are judged by
+:mod:`.anderson_darling_tilted`. Where those or few cells express the gene, p is at least the
+probability of the allocation seen.
 
 Pairs with A2 below `LEAST` are not judged: there the limiting distribution has p > 0.17, and the
 conditional p-value could not be small.
@@ -60,6 +61,7 @@ _STEPS_PER_SD = 16.0  # of the sum over x
 _FEW = 20  # cells of the smaller sample that are tilted where p is small
 _VERY_FEW = 3  # that are always tilted
 _FEW_IN_ALL = 64  # pooled cells that are always tilted
+_FEW_EXPRESSING = 64  # up to this many, p is at least the probability of the allocation seen
 _LOG_SMALL = math.log(1e-3)
 _LOG_TINY = math.log(1e-4)
 _SHARED_FROM = 256  # expressing reference cells from which their pattern serves pairs
@@ -116,6 +118,7 @@ def log_p_values(
     by_reference = pooled or len(common) >= max(_SHARED_FROM, _SHARED_TIMES * most)
     # Converting all values takes a while, and most genes do not need it.
     needed = not by_reference or smallest <= _FEW or size <= _FEW_IN_ALL
+    needed |= len(common) <= _FEW_EXPRESSING
     _judge_gene(
         a2, *_distinct(common), size,
         values.astype(np.float64, copy=False) if needed else np.zeros(0),
@@ -213,13 +216,13 @@ def _judge_gene(
             constants(cells, ties, coarsen(cells, ties, n_merged), zeros / total, work, its)
         log_p = _log_p(a, n, total, expressed, its, log_factorial)
         tilted = total <= _FEW_IN_ALL or n <= _VERY_FEW or (n <= _FEW and log_p < _LOG_TINY)
-        if tilted and shared:
+        if (tilted or expressed <= _FEW_EXPRESSING) and shared:
             target = values[starts[t] : stops[t]]
             if pooled:
                 n_merged = _locate(distinct, counts, target, merged, own)
             else:
                 n_merged = _merge(distinct, counts, target, merged, own)
-        if n_merged > 0:
+        if tilted or expressed <= _FEW_EXPRESSING:
             least = log_allocation(
                 merged[:n_merged], own[:n_merged], zeros, n_target[t], log_factorial
             )
