@@ -136,7 +136,7 @@ def scanpy(record: RawCountsRecord, settings: Settings) -> None:
     found = turns(settings.rounds, {
         "scanpy": lambda: child("scanpy", str(peers.python), **given),
         "one call": lambda: child("run", data=given["path"], threads=settings.threads,
-                                  normalize=1e4),
+                                  normalize=1e4, memory=settings.sizes.little),
     })  # fmt: skip
     _compare(record, "scanpy", found, "scanpy", "one call", suffix="_time")
 

@@ -23,6 +23,8 @@ class Sizes:
     ----------
     cells, genes, perturbations : int
         Of the screen that is normalised.
+    little : str
+        What the one call that is compared with scanpy may take.
     files, file_cells, file_genes : int
         Of the screen in many files.
     memory : str
@@ -34,6 +36,7 @@ class Sizes:
     cells: int = 40_000
     genes: int = 2_000
     perturbations: int = 300
+    little: str = "450MB"
     files: int = 20
     file_cells: int = 15_000
     file_genes: int = 1_000
@@ -43,7 +46,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(4_000, 300, 20, 4, 1_000, 200, "1GB", 1_000, 500)
+QUICK = Sizes(4_000, 300, 20, "450MB", 4, 1_000, 200, "1GB", 1_000, 500)
 
 
 def one_screen(sizes: Sizes) -> tuple[Path, Path]:

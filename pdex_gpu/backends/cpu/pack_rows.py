@@ -133,8 +133,9 @@ def _scatter_csr(
     n_genes = cursor.size
     flags, low, high = 0, 0.0, 0.0
     buffer = np.empty(n_genes, values.dtype)
-    table = np.empty(TABLE, np.float64)
-    owner = np.full(TABLE, -1, np.int64)  # the cell that an entry of the table belongs to
+    codes = np.empty(n_genes, np.int32)
+    present = np.zeros(TABLE + 1, np.bool_)
+    table = np.zeros(TABLE, np.float64)
     for g in range(n_groups):
         if groups[g + 1] < first or groups[g] >= last:
             continue
@@ -150,7 +151,7 @@ def _scatter_csr(
                 seen = convert(counts, buffer)
             else:
                 divisors, target, form = scale
-                seen = _scale(counts, divisors[cell], target, form, cell, table, owner, buffer)
+                seen = _scale(counts, divisors[cell], target, form, codes, present, table, buffer)
             flags, low, high = flags | seen[0], min(low, seen[1]), max(high, seen[2])
             if drop_zeros:
                 for i in range(row.size):
@@ -174,26 +175,37 @@ def _scatter_csr(
 
 
 @jit
-def _scale(counts, divisor, target, form, cell, table, owner, out):
+def _scale(counts, divisor, target, form, codes, present, table, out):
     """Scale the counts of a cell, and return what `convert` would see of the values.
 
-    The formula is that of :func:`.sources.normalized.kernels.scaled`. Its values are finite and not
-    negative. Each distinct one is inspected once.
+    The formula is that of :func:`.sources.normalized.kernels.scaled`. Its values are finite, not
+    negative, and grow with the count. Each distinct small count is scaled once. Separate loops,
+    because the first one then compiles to vector instructions.
     """
-    flags, high = 0, 0.0
+    largest = np.int32(0)
     for i in range(counts.size):
-        x = np.float64(counts[i])
-        if x < TABLE:
-            count = np.int64(x)
-            if owner[count] != cell:
-                owner[count] = cell
-                value = scaled(x, divisor, target, form)
-                table[count] = value
-                flags |= flags_of(value)
-                high = max(high, value)
-            out[i] = table[count]
+        x = np.float32(counts[i])  # small counts are exact
+        code = np.int32(x if x < np.float32(TABLE) else np.float32(TABLE))
+        codes[i] = code
+        largest = max(largest, code)
+    for i in range(counts.size):
+        present[codes[i]] = True
+    flags, high = 0, 0.0
+    for code in range(1, min(largest + 1, TABLE)):
+        if present[code]:
+            present[code] = False
+            high = scaled(np.float64(code), divisor, target, form)
+            table[code] = high
+            flags |= flags_of(high)
+    if largest < TABLE:
+        for i in range(counts.size):
+            out[i] = table[codes[i]]
+        return flags, 0.0, high
+    for i in range(counts.size):
+        if codes[i] < TABLE:
+            out[i] = table[codes[i]]
         else:
-            value = scaled(x, divisor, target, form)
+            value = scaled(np.float64(counts[i]), divisor, target, form)
             flags |= flags_of(value)
             high = max(high, value)
             out[i] = value

@@ -17,6 +17,8 @@ FINE, OUT_OF_RANGE = -1, -2
 #: Larger whole numbers are not all float64.
 LARGEST_COUNT = 2.0**53
 
+_BEYOND_INT32 = 2.0**31
+
 #: Counts below this are looked up: a cell has few distinct ones.
 TABLE = 256
 
@@ -51,23 +53,23 @@ def add_rows(values, starts, stops, totals):
     """Fill `totals` with the sum of each row ``values[starts[i]:stops[i]]``, of any dtype."""
     for i in range(starts.size):
         row = values[starts[i] : stops[i]]
-        whole = row.size - row.size % 4
-        fine = True
-        sums = (0.0, 0.0, 0.0, 0.0)  # four: an addition need not wait for the one before
-        for e in range(0, whole, 4):
-            a, b = np.float64(row[e]), np.float64(row[e + 1])
-            c, d = np.float64(row[e + 2]), np.float64(row[e + 3])
-            fine &= is_count(a) & is_count(b) & is_count(c) & is_count(d)
-            sums = (sums[0] + a, sums[1] + b, sums[2] + c, sums[3] + d)
-        total = (sums[0] + sums[1]) + (sums[2] + sums[3])
-        for e in range(whole, row.size):
+        # Whole numbers are added in any order: this loop compiles to vector instructions.
+        other = np.int64(0)
+        sum_of_small = np.int64(0)
+        for e in range(row.size):
             x = np.float64(row[e])
-            fine &= is_count(x)
+            count = np.int32(x if (x >= 0.0) & (x < _BEYOND_INT32) else -1.0)
+            other |= (np.float64(count) != x) | (count < 0)
+            sum_of_small += count
+        if not other:
+            totals[i] = sum_of_small
+            continue
+        total = 0.0
+        for e in range(row.size):
+            x = np.float64(row[e])
+            if not is_count(x):
+                return starts[i] + e
             total += x
-        if not fine:
-            for e in range(row.size):
-                if not is_count(np.float64(row[e])):
-                    return starts[i] + e
         totals[i] = total
     return FINE
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any
@@ -28,6 +28,7 @@ from .filters import Decoder, DecodingError, make_decoder
 
 _BAND = 1 << 20  # bytes read at a time if the data are not stored in chunks
 _FEW_TEXTS = 64  # read at a time if their lengths are not known beforehand
+_CHUNKS_AT_ONCE = 4096  # located together when a dataset is opened
 
 
 @contextmanager
@@ -354,18 +355,30 @@ class _Chunked(Hdf5Array):
         self._chunk_bytes = prod(self.chunks) * self._stored.itemsize
         grid = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
         self._places = np.full((*grid, 3), -1, np.int64)  # offset, bytes, skipped filters
-        most = sizes.most_encoded(self._chunk_bytes)
+        found: list[Any] = []
 
         def note(info: Any) -> None:
-            at = tuple(o // c for o, c in zip(info.chunk_offset, self.chunks, strict=True))
-            try:
-                self._places[at] = info.byte_offset, info.size, info.filter_mask
-            except IndexError:  # beyond the end of the dataset: not used
-                return
-            if info.size > most:  # only then is the chunk's name needed
-                sizes.check_encoded(info.size, self._chunk_bytes, f"{name}, {self._chunk_name(at)}")
+            found.append(info)
+            if len(found) == _CHUNKS_AT_ONCE:
+                self._locate(found)
+                found.clear()
 
         dataset.id.chunk_iter(note)
+        if found:
+            self._locate(found)
+
+    def _locate(self, found: Sequence[Any]) -> None:
+        """Keep where chunks are in the file."""
+        starts, skipped, offsets, n_bytes = zip(*found, strict=True)
+        at = np.array(starts, np.int64) // np.array(self.chunks)
+        # Those beyond the end of the dataset are not used.
+        inside = (at < self._places.shape[:-1]).all(axis=1)
+        places = np.array([offsets, n_bytes, skipped], np.int64).T
+        self._places[tuple(at[inside].T)] = places[inside]
+        most = sizes.most_encoded(self._chunk_bytes)
+        for k in np.flatnonzero(inside & (places[:, 1] > most)).tolist():
+            what = f"{self.name}, {self._chunk_name(tuple(at[k].tolist()))}"
+            sizes.check_encoded(n_bytes[k], self._chunk_bytes, what)
 
     def as_in_memory(self) -> np.ndarray | None:
         """Return where each chunk begins, if there is one dimension and nothing to decode."""
@@ -376,6 +389,8 @@ class _Chunked(Hdf5Array):
 
     def read(self, where: Where, out: np.ndarray) -> int:
         """See :meth:`.stored.base.StoredArray.read`."""
+        if len(where) == 1:
+            return self._read_line(where[0], out)
         steps = [
             range(s.start // c, -(-s.stop // c)) for s, c in zip(where, self.chunks, strict=True)
         ]
@@ -390,10 +405,23 @@ class _Chunked(Hdf5Array):
             n_bytes += self._read_chunk(index, tuple(inside), out[tuple(target)], whole)
         return n_bytes
 
+    def _read_line(self, where: slice, out: np.ndarray) -> int:
+        """Read from a dataset of one dimension, whose chunks are many and small."""
+        length = self.chunks[0]
+        n_bytes, at = 0, where.start
+        while at < where.stop:
+            index, skip = divmod(at, length)
+            stop = min(at - skip + length, where.stop)
+            target = out[at - where.start : stop - where.start]
+            inside = (slice(skip, skip + stop - at),)
+            n_bytes += self._read_chunk((index,), inside, target, stop - at == length)
+            at = stop
+        return n_bytes
+
     def _read_chunk(
         self, index: tuple[int, ...], inside: Where, out: np.ndarray, whole: bool
     ) -> int:
-        offset, n_bytes, skipped = (int(x) for x in self._places[index])
+        offset, n_bytes, skipped = self._places[index].tolist()
         if offset < 0:  # never written
             out[...] = self._fill_value
             return 0
