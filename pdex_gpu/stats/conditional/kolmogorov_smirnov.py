@@ -32,6 +32,7 @@ from .hypergeometric import log_factorials
 from .untied import MOST_LEVELS, log_ahead, log_lag
 
 _LARGE = 0.06  # p-values that are below are exact
+_FEW, _LARGE_OF_FEW = 8, 0.5  # cells of a sample that are too few for a bridge
 _UNTIED = 0.05  # of log p: what ties may change for the formulas of distinct values to do
 _BETWEEN = 0.5826  # -zeta(1/2) / sqrt(2 pi)
 
@@ -117,13 +118,15 @@ def _judge(
         smallest_class = _first(cells, place[its], count[its])
         share = smallest_class / total
         x = d / math.sqrt(float(n) * m * total)
-        x += (total + min(n, m)) / (6.0 * math.sqrt(float(n) * m * total))
         bridge = _bridge(x, share, sides)
-        if bridge >= _LARGE:
-            clear = _bridge(x + _BETWEEN * math.sqrt(gap), share, sides) >= _LARGE
+        large = _LARGE if min(n, m) >= _FEW else _LARGE_OF_FEW
+        if bridge >= large:
+            moved = (total + min(n, m)) / (6.0 * math.sqrt(float(n) * m * total))
+            moved += _BETWEEN * math.sqrt(gap)
+            clear = _bridge(x + moved, share, sides) >= large
             if not clear:
                 b = _upto(central, upto, place[its], count[its])
-                clear = _at_end(b, n, total, d, side, log_factorial) >= _LARGE
+                clear = _at_end(b, n, total, d, side, log_factorial) >= large
             if clear:
                 out[t] = math.log(min(1.0, bridge))
                 continue
