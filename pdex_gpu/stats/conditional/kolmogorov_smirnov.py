@@ -4,20 +4,22 @@ With n target and m reference cells, N = n + m, the distance at a pooled value t
 exceed, c of them target cells, is ``|N c - n B|`` in units of ``n m``. All allocations of cells
 being equally likely, a p-value is the probability of a distance of at least d at any pooled value.
 
-- p-values that may be small are sums over all allocations (`crossing`): one for each direction.
-  Both directions are added; that both occur is left out, which is below 2e-4 of p at 0.1.
+- p-values that may be small are sums over all allocations, one for each direction: `crossing` with
+  ties, `untied` where the larger of the values are distinct but for ties that would change p by
+  less than 5 %. Both directions are added; that both occur is left out, which is 2e-4 of p at 0.1.
 - p-values that are clearly large are those of a Brownian bridge that is watched from the smallest
   value on, of which a share s of the cells has the same (zeros, mostly):
 
       p = 2 (1 - Phi(x / sqrt(s (1 - s)))) + K(x) Phi(x (1 - 2 s) / sqrt(s (1 - s)))
 
   with x = d / sqrt(n m N), K the Kolmogorov distribution, or exp(-2 x^2) and without the 2 for one
-  side; x is moved by Hodges' (1957) term. They are clearly large if this p is 0.1 or more and also
-  if either that of a bridge watched only at intervals as large as the next class of equal values
-  (Siegmund 1985: x moves by 0.5826 times their root), or the exact probability of the distance at
-  the most central of the reference's values, is 0.1 or more. The latter is a lower bound of p.
+  side. They are clearly large if this p is 0.06 or more and so is also one of these: that of a
+  bridge watched only at intervals as large as the next class of equal values (Siegmund 1985: x
+  moves by 0.5826 times their root, and by Hodges' 1957 term), or the exact probability of the
+  distance at the most central of the reference's values, a lower bound of p. Where a sample has
+  fewer than 8 cells, 0.5 takes the place of 0.06.
 
-So a p-value that is not exact is above 0.1 but for approximations of the bridge.
+So a p-value below 0.06 is a sum, and a larger one that is no sum could not have been small.
 """
 
 from __future__ import annotations
