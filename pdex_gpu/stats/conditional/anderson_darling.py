@@ -34,8 +34,8 @@ import numpy as np
 
 from ...utils.jit import jit
 from .anderson_darling_tilted import log_allocation, log_tilted
-from .hypergeometric import log_factorials, log_weight, mode
 from .gamma_tails import log_correction, log_tail
+from .hypergeometric import log_factorials, log_weight, mode
 from .pooled_cells import locate, merge
 from .tie_pattern import (
     C0,
