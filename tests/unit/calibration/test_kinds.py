@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -189,3 +190,14 @@ def test_drawn(screen: Any):
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [text for text in texts if text in BOTH] == BOTH
     plt.close("all")
+
+
+def test_workers_can_be_sent_the_kinds():
+    from pdex_gpu.columns.measure import make_analysis
+
+    options = {"is_log1p": False, "exp_post_agg": True, "stratified": False, "expressed": False}
+    alone = make_analysis(Kinds("pooled"), (), count_means=False, level=0.95, **options)
+    analysis = alone.judged_also([Kinds(p_values="asymptotic")], stratified=False)
+    again = pickle.loads(pickle.dumps(analysis))
+    assert [c.name for c in again.stored] == [*(c.name for c in alone.stored), "p_value 1"]
+    assert again.of_other("p_value 1", stratified=False).p_value_kind == "asymptotic"
