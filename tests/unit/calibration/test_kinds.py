@@ -147,6 +147,8 @@ def test_unknown_kind_of_a_calibration(screen: Any):
     for call in (found.of, found.table, found.summary):
         with pytest.raises(OptionError, match="Unknown kind of p-values 'asymptotic'"):
             call("asymptotic")
+        with pytest.raises(OptionError, match="kind=3 must be text"):
+            call(3)  # type: ignore[arg-type]
 
 
 def test_shown(screen: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
