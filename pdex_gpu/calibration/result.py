@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import OptionError, unknown
+from ..utils.checks import check_text
 from ..utils.formats import number_text
 from ..utils.keywords import known_keywords, known_keywords_of_init
 from .distributions import LEVELS
@@ -97,8 +98,9 @@ class Calibration:
         Raises
         ------
         OptionError
-            If there is no such kind.
+            If `kind` is not text, or if there is no such kind.
         """
+        check_text("kind", kind, may_be_none=True, what="a kind of p-values")
         if kind is None:
             return self.kinds[0]
         for judged in self.kinds:

@@ -28,7 +28,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from .effects import auroc
+from .interval_kernels import auroc_limits, chebyshev, mean_limits, welch_df
 from .samples import SamplePair
 from .two_sample.base import Stratum
 
@@ -79,52 +79,21 @@ def auroc_interval(
     559) recommends score intervals there; his variances are those of continuous values, with which
     the intervals of sparse genes would be much too wide.
     """
-    n, m = sides.target.n, sides.reference.n
-    cells = n + m
-    area = auroc(u2, n, m)
-    z = float(special.ndtri(0.5 + 0.5 * level))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        of_target = placements[0] / (4.0 * m * m) - n * area * area
-        of_reference = placements[1] / (4.0 * n * n) - m * area * area
-        # If no cell differs from the others, one might have.
-        most = (cells - 1.0) ** 3 - (cells - 1.0)
-        null = (cells + 1.0 - np.minimum(ties, most) / (cells * (cells - 1.0))) / (12.0 * cells)
-    expressed = np.maximum(sides.target.n_expressed + sides.reference.n_expressed, 1) / cells
-    least_target = 0.5 * (1.0 - sides.reference.n_expressed / m)
-    least_reference = 0.5 * (1.0 - sides.target.n_expressed / n)
-    if sides.negative is not None:
-        expressed = np.where(sides.negative, 1.0, expressed)
-        least_target = np.where(sides.negative, 0.0, least_target)
-        least_reference = np.where(sides.negative, 0.0, least_reference)
-    k = 4.0 * null / expressed
-    target = _reach_of_placements(area, of_target, n, least_target, k, z)
-    reference = _reach_of_placements(1.0 - area, of_reference, m, least_reference, k, z)
-    low, high = _square_and_add(area, target, reference)
-    few = ~((n > 1.0) & (m > 1.0))
-    return (
-        np.where(few, np.nan, np.maximum(low, 0.0)),
-        np.where(few, np.nan, np.minimum(high, 1.0)),
+    shape = u2.shape
+    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
+    pair = sides.target, sides.reference
+    auroc_limits(
+        np.ascontiguousarray(u2),
+        _of_both([np.asarray(found, np.float64) for found in placements], shape),
+        np.ascontiguousarray(ties, np.float64),
+        _of_both([sample.n_expressed for sample in pair], shape),
+        _per_target([sample.n for sample in pair], shape),
+        _signed(sides.negative, shape),
+        float(special.ndtri(0.5 + 0.5 * level)),
+        low,
+        high,
     )
-
-
-def _reach_of_placements(
-    area: np.ndarray,
-    squares: np.ndarray,
-    n: np.ndarray,
-    least: np.ndarray,
-    k: np.ndarray,
-    z: float,
-) -> _Interval:
-    """Return how far one side reaches below and above its mean placement."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        classic = z * np.sqrt(np.maximum(squares, 0.0) / ((n - 1.0) * n))
-    # Wilson's interval for the share of the way from the least AUROC to 1.
-    share = np.clip((area - least) / (1.0 - least), 0.0, 1.0)
-    c = z * z * k / n
-    root = np.sqrt(c * share * (1.0 - share) + 0.25 * c * c)
-    scale = (1.0 - least) / (1.0 + c)
-    shift = c * (0.5 - share)
-    return np.fmax(classic, scale * (root - shift)), np.fmax(classic, scale * (root + shift))
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -269,36 +238,44 @@ def _mean_interval(
     level: float,
 ) -> _Interval:
     """Return the interval, given the pooled variance, its df, and the number of cells."""
-    n, m = n_cells
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
-        parts = target.variance / target.n, reference.variance / reference.n
-        both = parts[0] + parts[1]
-        # Shares, because squares of small variances underflow.
-        welch = 1.0 / ((parts[0] / both) ** 2 / target.df + (parts[1] / both) ** 2 / reference.df)
-        t = _student_quantile(welch, level)
-        score = _student_quantile(np.asarray(df, np.float64), level) ** 2 * pooled
-        overall = n / (n + m) * target.mean + m / (n + m) * reference.mean
-        # A mean that is infinite in the unit of the deviations is constant next to them.
-        by_mean = (overall > 0.0) & np.isfinite(overall)
-        if negative is not None:
-            by_mean &= ~negative
-        reaches = []
-        for side, part in zip((target, reference), parts, strict=True):
-            of_mean = score / side.n
-            shift = np.where(by_mean, 0.5 * of_mean / overall, 0.0)
-            root = np.sqrt(shift * shift + of_mean * np.where(by_mean, side.mean / overall, 1.0))
-            classic = t * np.sqrt(part)
-            reaches.append((np.fmax(classic, root - shift), np.fmax(classic, root + shift)))
-        low, high = _square_and_add(difference, *reaches)
-    known = (pooled > 0.0) & (n > 1.0) & (m > 1.0)
-    return np.where(known, low, np.nan), np.where(known, high, np.nan)
+    shape = difference.shape
+    sides = target, reference
+    variance = _of_both([side.variance for side in sides], shape)
+    n = _per_target([side.n for side in sides], shape)
+    freedom = np.full(shape, np.nan)
+    welch_df(variance, n, _per_target([side.df for side in sides], shape), freedom)
+    score = _student_quantile(np.asarray(df, np.float64), level) ** 2
+    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
+    mean_limits(
+        np.ascontiguousarray(difference),
+        variance,
+        _of_both([side.mean for side in sides], shape),
+        np.ascontiguousarray(np.broadcast_to(pooled, shape)),
+        _student_quantile(freedom, level),
+        np.ascontiguousarray(np.broadcast_to(score, (shape[0], 1))[:, 0]),
+        n,
+        _per_target(n_cells, shape),
+        _signed(negative, shape),
+        low,
+        high,
+    )
+    return low, high
 
 
-def _square_and_add(middle: np.ndarray, target: _Interval, reference: _Interval) -> _Interval:
-    """Put the reaches below and above of both sides together."""
-    below = np.sqrt(target[0] * target[0] + reference[1] * reference[1])
-    above = np.sqrt(target[1] * target[1] + reference[0] * reference[0])
-    return middle - below, middle + above
+def _of_both(values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Stack the values of both sides, shape (2, n_targets, n_genes), float64."""
+    found = np.full((2, *shape), np.nan)
+    found[0], found[1] = values
+    return found
+
+
+def _per_target(values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Stack what both sides have per target, shape (2, n_targets), float64."""
+    return _of_both(values, (shape[0], 1))[:, :, 0].copy()
+
+
+def _signed(negative: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape[1], bool) if negative is None else np.ascontiguousarray(negative)
 
 
 def _student_quantile(df: np.ndarray, level: float) -> np.ndarray:
@@ -309,15 +286,19 @@ def _student_quantile(df: np.ndarray, level: float) -> np.ndarray:
     """
     if df.size < _FEW or level > _MOST_LEVEL:
         return np.asarray(special.stdtrit(df, 0.5 + 0.5 * level))
-    found: np.ndarray = _fitted_quantile(level)(1.0 / np.maximum(df, _FITTED_FROM))
+    found = np.full(df.shape, np.nan)
+    flat = np.ascontiguousarray(df).reshape(-1)
+    chebyshev(flat, _fitted_quantile(level), _FITTED_FROM, found.reshape(-1))
     small = ~(df >= _FITTED_FROM)
     found[small] = special.stdtrit(df[small], 0.5 + 0.5 * level)
     return found
 
 
 @lru_cache(maxsize=64)
-def _fitted_quantile(level: float) -> np.polynomial.Chebyshev:
+def _fitted_quantile(level: float) -> np.ndarray:
+    """Return the coefficients of the fit, a Chebyshev series in 1 / df."""
     nodes = 0.5 * (1.0 - np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1)))
     nodes /= _FITTED_FROM
     values = special.stdtrit(1.0 / nodes, 0.5 + 0.5 * level)
-    return np.polynomial.Chebyshev.fit(nodes, values, _DEGREE, domain=[0.0, 1.0 / _FITTED_FROM])
+    fit = np.polynomial.Chebyshev.fit(nodes, values, _DEGREE, domain=[0.0, 1.0 / _FITTED_FROM])
+    return np.asarray(fit.coef)

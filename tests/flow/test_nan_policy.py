@@ -297,7 +297,7 @@ def test_who_gives_the_advice_takes_it(tmp_path):
     )  # fmt: skip
     with pytest.raises(DataError, match="Or pass nan_policy='omit'"):
         controls()
-    assert controls(nan_policy="omit").total.n_tests > 0
+    assert controls(nan_policy="omit").of().total.n_tests > 0
     for call in (
         lambda: pdex_gpu.rank_genes_groups(data, "group"),
         lambda: pdex_gpu.pdex(data, "group", reference="ctrl", is_log1p=False, as_pandas=True),

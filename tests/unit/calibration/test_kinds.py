@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -146,6 +147,8 @@ def test_unknown_kind_of_a_calibration(screen: Any):
     for call in (found.of, found.table, found.summary):
         with pytest.raises(OptionError, match="Unknown kind of p-values 'asymptotic'"):
             call("asymptotic")
+        with pytest.raises(OptionError, match="kind=3 must be text"):
+            call(3)  # type: ignore[arg-type]
 
 
 def test_shown(screen: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -189,3 +192,14 @@ def test_drawn(screen: Any):
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [text for text in texts if text in BOTH] == BOTH
     plt.close("all")
+
+
+def test_workers_can_be_sent_the_kinds():
+    from pdex_gpu.columns.measure import make_analysis
+
+    options = {"is_log1p": False, "exp_post_agg": True, "stratified": False, "expressed": False}
+    alone = make_analysis(Kinds("pooled"), (), count_means=False, level=0.95, **options)
+    analysis = alone.judged_also([Kinds(p_values="asymptotic")], stratified=False)
+    again = pickle.loads(pickle.dumps(analysis))
+    assert [c.name for c in again.stored] == [*(c.name for c in alone.stored), "p_value 1"]
+    assert again.of_other("p_value 1", stratified=False).p_value_kind == "asymptotic"
