@@ -81,7 +81,15 @@ class Analysis:
     @property
     def higher(self) -> bool:
         """Return whether third and fourth moments are needed."""
-        return self.test.needs_higher
+        return any(test.needs_higher for test in (self.test, *self.others.values()))
+
+    @property
+    def _measuring(self) -> StatisticalTest:
+        """Return the test that measures the most: what others need is among that."""
+        for test in (self.test, *self.others.values()):
+            if test.p_values == "conditional":
+                return test
+        return self.test
 
     @property
     def marks_negative(self) -> bool:
@@ -118,7 +126,7 @@ class Analysis:
     def _measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
     ) -> KernelOutput:
-        test = self.test
+        test = self._measuring
         if Needs.PLACEMENTS in self.needs:
             found = kernels.placements(block, genes, contrast)
             sums = found.sums

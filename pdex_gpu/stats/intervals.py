@@ -34,7 +34,6 @@ from .two_sample.base import Stratum
 
 # From this df on, quantiles of Student's t are evaluated as a polynomial in 1 / df.
 _FITTED_FROM, _DEGREE, _MOST_LEVEL = 8.0, 16, 0.9999
-_FEW = 1000
 
 _Interval = tuple[np.ndarray, np.ndarray]
 
@@ -284,7 +283,7 @@ def _student_quantile(df: np.ndarray, level: float) -> np.ndarray:
     The fit is a polynomial in 1 / df. Its worst relative difference from `scipy.special.stdtrit` is
     6e-15, for levels up to 0.9999.
     """
-    if df.size < _FEW or level > _MOST_LEVEL:
+    if level > _MOST_LEVEL:
         return np.asarray(special.stdtrit(df, 0.5 + 0.5 * level))
     found = np.full(df.shape, np.nan)
     flat = np.ascontiguousarray(df).reshape(-1)

@@ -115,7 +115,8 @@ def _others(groups: Moments, n: np.ndarray) -> Sample:
     if groups.m2 is not None:
         means, inside = _known(groups.mean, n), _known(groups.m2, n)
         with np.errstate(invalid="ignore"):
-            centre = (n * means).sum(axis=0, keepdims=True) / total
+            # In order: a sum along the only column of an array would be pairwise.
+            centre = np.add.accumulate(n * means, axis=0)[-1:] / total
         deviation = means - centre
         of_others = mean - centre
         moved = n_others * of_others**2

@@ -116,12 +116,16 @@ def log_p_values(
         common = np.concatenate([values[a:b] for a, b in zip(starts, stops, strict=True)])
     most = (stops - starts)[first:].max()
     smallest = min(n_target.min(), size - n_target.max() if pooled else size)
-    by_reference = pooled or len(common) >= max(_SHARED_FROM, _SHARED_TIMES * most)
+    distinct, counts = _distinct(common)
+    # A single value has no pattern of its own.
+    by_reference = pooled or (
+        len(distinct) > 1 and len(common) >= max(_SHARED_FROM, _SHARED_TIMES * most)
+    )
     # Converting all values takes a while, and most genes do not need it.
     needed = not by_reference or smallest <= _FEW or size <= _FEW_IN_ALL
     needed |= len(common) <= _FEW_EXPRESSING
     _judge_gene(
-        a2, *_distinct(common), size,
+        a2, distinct, counts, size,
         values.astype(np.float64, copy=False) if needed else np.zeros(0),
         starts[first:], stops[first:], n_target, pooled,
         log_factorials(size + (0 if pooled else int(n_target.max()))), found,
@@ -190,7 +194,9 @@ def _judge_gene(
         zeros = total - expressed
         n = min(n_target[t], total - n_target[t])
         n_merged = 0
-        shared = pooled or (n_common >= _SHARED_FROM and n_common >= _SHARED_TIMES * n_own)
+        shared = pooled or (
+            n_distinct > 1 and n_common >= _SHARED_FROM and n_common >= _SHARED_TIMES * n_own
+        )
         if shared:
             if n_pattern == 0:
                 for k in range(n_distinct):

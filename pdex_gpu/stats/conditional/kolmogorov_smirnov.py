@@ -86,6 +86,9 @@ def _judge(
     most_values = 0
     for t in range(above.size):
         most_values = max(most_values, bounds[t + 1] - bounds[t])
+    if cells.size == 0:  # the reference has no cell with a value
+        out[:] = 0.0
+        return
     upto = np.cumsum(cells)
     ends = np.empty(cells.size + most_values, np.int64)
     turned = np.empty(cells.size + most_values, np.int64)

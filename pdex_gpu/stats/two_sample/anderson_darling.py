@@ -32,11 +32,11 @@ _LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
 class AndersonDarling(StatisticalTest):
     """The test of ``scipy.stats.anderson_ksamp([target, reference])``, normalised as in scipy.
 
-    The p-value is conditional on the pooled values (:mod:`..conditional.anderson_darling`). Where
-    A2 is small or it was asked for, it comes from the limiting distribution of the statistic
-    (Scholz and Stephens 1987, section 5). Alternatively it is scipy's, interpolated in their table
-    and so in [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the p-value
-    comes from the limiting distribution of that sum (Scholz and Zhu 2019, R package kSamples).
+    The p-value comes from the limiting distribution of the statistic (Scholz and Stephens 1987,
+    section 5). Alternatively it is conditional on the pooled values
+    (:mod:`..conditional.anderson_darling`), or scipy's, interpolated in their table and so in
+    [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the p-value comes
+    from the limiting distribution of that sum (Scholz and Zhu 2019, R package kSamples).
     """
 
     variant: str = option(
@@ -71,7 +71,8 @@ class AndersonDarling(StatisticalTest):
         ),
         Caveat(
             "The Anderson-Darling test assumes continuous values: if most are tied, as for genes "
-            "detected in few cells, p-values are too small.",
+            "detected in few cells, p-values are too small. Those of p_values='conditional' are "
+            "not.",
             "note",
             {"p_values": "asymptotic"},
         ),

@@ -261,8 +261,8 @@ class StatisticalTest(ABC):
         if "p_values" in self.options:
             raise DataError(
                 "p_values='conditional' needs values that are not negative, because it counts the "
-                "cells above zero, but some values are negative. Leave it out (genes with negative "
-                "values then have asymptotic p-values), or pass p_values='asymptotic'."
+                "cells above zero, but some values are negative. Pass counts or log1p of counts, "
+                "or p_values='asymptotic'."
             )
         return ~sides.negative
 

@@ -42,7 +42,8 @@ class StatisticOption:
     shorthands : tuple of str
         Choices that are also flags of the command line.
     asymptotic_only : bool
-        Whether values other than the default belong to asymptotic p-values, and so choose them.
+        Whether values other than the default belong to asymptotic p-values: they are refused
+        together with conditional ones.
     """
 
     name: str

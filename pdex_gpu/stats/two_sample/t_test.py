@@ -53,8 +53,8 @@ class TTest(StatisticalTest):
         asymptotic_only=True,
     )
     p_values: str = p_values_option(
-        doc=". Only the test with pooled variance has conditional ones, those of the permutation "
-        "test; `variance=` with another value makes them asymptotic."
+        doc=" Only the test with pooled variance has conditional ones, those of the permutation "
+        "test."
     )
     alternative: str = alternative_option()
     nan_policy: str = nan_policy_option()
@@ -88,8 +88,8 @@ class TTest(StatisticalTest):
         log10_p: bool = False,
     ) -> TestResult:
         t, df = self.statistic(sides)
-        admitted = self.admits(sides) if sides.target.m3 is not None else None
-        if admitted is None:
+        admitted = self.admits(sides)
+        if admitted is None or sides.target.m3 is None:
             return self._result(t, df, log10_p)
         from ..conditional.t_test import log_p_values
 
@@ -156,10 +156,8 @@ class TTest(StatisticalTest):
         effect, error, df = fixed_effect(strata, n_rows, n_genes)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = effect / error
-        admitted = None
-        if strata and all(stratum.sides.target.m3 is not None for stratum in strata):
-            admitted = self.admits(strata[0].sides)
-        if admitted is None:
+        admitted = self.admits(strata[0].sides) if strata else None
+        if admitted is None or any(stratum.sides.target.m3 is None for stratum in strata):
             return self._result(t, df, log10_p)
         from ..conditional.t_test_strata import log_p_over_strata
 

@@ -38,10 +38,10 @@ _LN10 = math.log(10.0)
 class Wilcoxon(StatisticalTest):
     """The test of ``scipy.stats.mannwhitneyu(target, reference, ...)``, from U and the tie term.
 
-    P-values are conditional on the number of expressing cells and on the ties
-    (:mod:`pdex_gpu.stats.conditional.wilcoxon`), or scipy's: from the normal approximation with
-    tie-corrected variance, or the exact distribution of U. Over strata it is van Elteren's test
-    (1960): the standardised sum of U / (N + 1) over strata of N cells.
+    P-values are scipy's, from the normal approximation with tie-corrected variance or the exact
+    distribution of U; or conditional on the number of expressing cells and on the ties
+    (:mod:`pdex_gpu.stats.conditional.wilcoxon`). Over strata it is van Elteren's test (1960): the
+    standardised sum of U / (N + 1) over strata of N cells.
     """
 
     continuity: bool = option(
@@ -68,8 +68,7 @@ class Wilcoxon(StatisticalTest):
         asymptotic_only=True,
     )
     p_values: str = p_values_option(
-        doc=f" Both are exact without ties and with at most {AUTO_EXACT} cells on a side. Options "
-        "of the normal approximation choose the latter."
+        doc=f" Both are exact without ties and with at most {AUTO_EXACT} cells on a side."
     )
     nan_policy: str = nan_policy_option()
 

@@ -75,6 +75,19 @@ def run(screen: Any, **options: Any) -> Calibration:
     return calibrate(screen, GROUPBY, metric="kinds", progress=False, backend="cpu", **options)
 
 
+@pytest.mark.parametrize("kinds", [BOTH, BOTH[::-1]], ids="-".join)
+@pytest.mark.parametrize("metric", ["wilcoxon", "anderson", "ks", "t-test"])
+def test_of_every_test(screen: Any, metric: str, kinds: list[str]):
+    """Whatever comes first, all is measured that the others need."""
+    options = {"metric": metric, "progress": False, "backend": "cpu"}
+    found = calibrate(screen, GROUPBY, p_values=kinds, **options)
+    for kind in kinds:
+        alone = calibrate(screen, GROUPBY, p_values=kind, **options)
+        pd.testing.assert_frame_equal(found.table(kind), alone.table(), check_exact=True)
+    asymptotic, conditional = (found.of(kind).quantiles for kind in BOTH)
+    assert not np.array_equal(asymptotic.observed, conditional.observed)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"strata": "batch", "n_repeats": 2}, {"min_fraction": 0.3, "alpha": 0.5},

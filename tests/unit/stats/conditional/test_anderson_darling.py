@@ -240,3 +240,34 @@ def test_integers_beyond_float64_are_ranked_exactly() -> None:
     reference, target = np.arange(base, base + 60), np.arange(base + 60, base + 66)
     found = one_pair(target, reference, 12.0)
     assert found == one_pair(target - base + 1.0, reference - base + 1.0, 12.0)
+
+
+def test_a_reference_with_one_value_above_zero() -> None:
+    """A binary gene has no pattern among its expressed values: the hypergeometric sum is all."""
+    n, m, expressed = 100, 3000, 300
+    counts = np.arange(12, 22)
+    cells = np.array([n + m - expressed, expressed], np.int64)
+
+    def a2_of(x: int) -> float:
+        cells[:] = n + m - expressed - x, expressed + x
+        return float(statistic(cells, np.array([[n - x, x]]))[0])
+
+    for x in counts.tolist():
+        a2 = a2_of(x)
+        values = np.ones(expressed + x, np.float32)
+        starts, stops = np.array([0, expressed]), np.array([expressed, expressed + x])
+        found = log_p_values(
+            values, starts, stops, np.array([m, n]), np.array([a2]), pooled=False, rest=False
+        )[0]
+        if a2 < LEAST:
+            assert np.isnan(found)
+            continue
+        total, all_expressed = n + m, expressed + x
+        mean = n * all_expressed / total
+        law = [
+            math.comb(all_expressed, k) * math.comb(total - all_expressed, n - k)
+            for k in range(n + 1)
+        ]
+        extreme = [p for k, p in enumerate(law) if abs(k - mean) >= abs(x - mean) * (1 - 1e-12)]
+        exact_p = sum(extreme) / math.comb(total, n)
+        assert found == pytest.approx(math.log(exact_p), abs=1e-6)
