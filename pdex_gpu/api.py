@@ -234,8 +234,10 @@ def differential_expression(
         Options of the test. Wilcoxon: ``continuity``, ``tie_correction`` (both True),
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|
         "overestimated"`` (or scipy's ``equal_var``), ``alternative``. Anderson-Darling:
-        ``variant="midrank"|"right"|"continuous"``, ``p_values="asymptotic"|"interpolated"`` (the
-        limiting distribution, or scipy's table). Kolmogorov-Smirnov: ``alternative``. All:
+        ``variant="midrank"|"right"|"continuous"``. Kolmogorov-Smirnov: ``alternative``. All:
+        ``p_values="asymptotic"|"conditional"``: by the limit for large samples, as in scipy, or
+        conditional on the pooled values, which holds for sparse genes and small groups, too
+        (Anderson-Darling also ``"interpolated"``: scipy's table); and
         ``nan_policy="raise"|"omit"|"propagate"``: NaN is refused (infinity always is); or left
         out, as if the cell did not exist at that gene, in all columns and filters; or the means
         and statistics that involve it are NaN, and p is 1. Other options, named as in scipy, run

@@ -43,7 +43,8 @@ def null_p_values(values: sp.csr_matrix, size: int, repeats: int, **options: Any
         result = differential_expression(
             anndata.AnnData(values, obs=obs), "group", reference="control", metric="ks",
             backend="cpu", progress=False, is_log1p=False,
-            columns=["target_n_expressed", "reference_n_expressed"], **options,
+            columns=["target_n_expressed", "reference_n_expressed"],
+            **({"p_values": "conditional"} | options),
         )  # fmt: skip
         expressed = result["target_n_expressed"] + result["reference_n_expressed"] > 0
         found.append(result["p_value"][expressed])

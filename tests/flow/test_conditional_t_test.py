@@ -21,6 +21,8 @@ def screen(values: Any, group: np.ndarray) -> anndata.AnnData:
 
 def run(data: anndata.AnnData, **options: Any) -> Any:
     asked = {"metric": "t-test", "backend": "cpu", "is_log1p": False, "progress": False}
+    if "variance" not in options:
+        asked["p_values"] = "conditional"
     return differential_expression(data, "group", **(asked | options))
 
 
@@ -35,7 +37,7 @@ def sparse_counts() -> anndata.AnnData:
 @pytest.mark.parametrize(
     "options", [{}, {"strata": "batch"}, {"comparison": "rest"}, {"alternative": "greater"}]
 )
-def test_the_default_is_conditional(options: dict[str, Any], backend: str) -> None:
+def test_kinds_of_p_values(options: dict[str, Any], backend: str) -> None:
     data, asked = sparse_counts(), {"backend": backend, "columns": ["log10_p"]} | options
     if "comparison" not in options:
         asked["reference"] = "ref"

@@ -26,7 +26,7 @@ def screen(seed: int = 0) -> anndata.AnnData:
 def compared(data: anndata.AnnData, **options: Any) -> Any:
     return differential_expression(
         data, "g", reference="control", progress=False, is_log1p=False,
-        columns=["z", "log10_p"], **options
+        columns=["z", "log10_p"], **({"p_values": "conditional"} | options),
     )  # fmt: skip
 
 

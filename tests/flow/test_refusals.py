@@ -42,7 +42,14 @@ def refused(call, **options) -> str:
         ({"tie_corection": True}, "Did you mean 'tie_correction'"),
         ({"use_continuty": True}, "Did you mean 'use_continuity' or 'continuity'?"),
         ({"variance": "welch"}, "Option 'variance' belongs to metric='t-test'."),
-        ({"p_values": "asymptotic"}, "Option 'p_values' belongs to metric='anderson'."),
+        ({"p_values": "exact"}, "Unknown value for p_values: 'exact'"),
+        ({"p_values": "interpolated"}, "There are: 'asymptotic' and 'conditional'"),
+        ({"p_values": "conditional", "continuity": False}, "belongs to asymptotic p-values"),
+        ({"p_values": "conditional", "method": "exact"}, "belongs to asymptotic p-values"),
+        (
+            {"metric": "t-test", "p_values": "conditional", "variance": "welch"},
+            "variance='welch' belongs to asymptotic p-values",
+        ),
         ({"varience": "welch"}, "Did you mean 'variance' (of metric='t-test')"),
         (
             {"metric": "t-test", "continuity": True},

@@ -191,7 +191,7 @@ def _scale(counts, divisor, target, form, codes, present, table, out):
     for i in range(counts.size):
         present[codes[i]] = True
     flags, high = 0, 0.0
-    for code in range(1, min(largest + 1, TABLE)):
+    for code in range(min(largest + 1, TABLE)):
         if present[code]:
             present[code] = False
             high = scaled(np.float64(code), divisor, target, form)

@@ -34,7 +34,7 @@ class AndersonDarling(StatisticalTest):
 
     The p-value comes from the limiting distribution of the statistic (Scholz and Stephens 1987,
     section 5). Alternatively it is conditional on the pooled values
-    (:mod:`..conditional.anderson_darling`), or scipy's, interpolated in their table and so in
+    (``pdex_gpu.stats.conditional.anderson_darling``), or scipy's, interpolated in their table and so in
     [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the p-value comes
     from the limiting distribution of that sum (Scholz and Zhu 2019, R package kSamples).
     """

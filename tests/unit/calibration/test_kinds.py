@@ -145,7 +145,6 @@ def test_by_default_the_kind_of_the_test(screen: Any):
         ({"p_values": ["conditional", 3]}, "p_values=3 must be text"),
         ({"p_values": ["conditional", "exact"]}, "Unknown value for p_values: 'exact'"),
         ({"p_values": "exact"}, "Unknown value for p_values: 'exact'"),
-        ({"p_values": BOTH, "metric": "anderson"}, "value for p_values|p_values"),
         ({"p_values": BOTH, "metric": Kinds()}, "is a test with its options"),
     ],
     ids=str,

@@ -124,6 +124,7 @@ def null_p_values(values: np.ndarray, n: int, n_reference: int) -> np.ndarray:
         anndata.AnnData(used, pd.DataFrame({"group": labels}, [str(i) for i in range(len(used))])),
         "group",
         reference="control",
+        p_values="conditional",
         backend="cpu",
         progress=False,
         is_log1p=False,
