@@ -54,7 +54,8 @@ def null_rates(path: Path, n: int, n_splits: int, *, log: bool) -> dict[int, np.
         data = anndata.AnnData(matrix, pd.DataFrame({"group": groups}, names))
         options: dict[str, Any] = {"backend": "cpu", "progress": False, "is_log1p": log}
         result = differential_expression(
-            data, "group", reference="control", metric="anderson", p_values="conditional", **options,
+            data, "group", reference="control", metric="anderson", **options,
+            p_values="conditional",
             columns=["target_n_expressed", "reference_n_expressed"],
         )  # fmt: skip
         there = result["target_n_expressed"] + result["reference_n_expressed"] > 0

@@ -33,8 +33,8 @@ class AndersonDarling(StatisticalTest):
     """The test of ``scipy.stats.anderson_ksamp([target, reference])``, normalised as in scipy.
 
     The p-value comes from the limiting distribution of the statistic (Scholz and Stephens 1987,
-    section 5). Alternatively it is conditional on the pooled values
-    (``pdex_gpu.stats.conditional.anderson_darling``), or scipy's, interpolated in their table and so in
+    section 5). Alternatively it is conditional on the pooled values, see
+    ``stats/conditional/anderson_darling.py``; or scipy's, interpolated in their table and so in
     [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the p-value comes
     from the limiting distribution of that sum (Scholz and Zhu 2019, R package kSamples).
     """

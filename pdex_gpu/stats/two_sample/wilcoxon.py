@@ -40,7 +40,7 @@ class Wilcoxon(StatisticalTest):
 
     P-values are scipy's, from the normal approximation with tie-corrected variance or the exact
     distribution of U; or conditional on the number of expressing cells and on the ties
-    (``pdex_gpu.stats.conditional.wilcoxon``). Over strata it is van Elteren's test (1960): the
+    (``stats/conditional/wilcoxon.py``). Over strata it is van Elteren's test (1960): the
     standardised sum of U / (N + 1) over strata of N cells.
     """
 
