@@ -80,11 +80,14 @@ class Job(Computation, Generic[_Source]):
     sink : RangeSink
     reading : Reading
         How to read the source; the engine supplies its own threads.
+    as_labelled : bool
+        Whether the design is that of the labels in the data.
     """
 
     source: _Source
     sink: RangeSink
     reading: Reading
+    as_labelled: bool = True
 
 
 class Engine(Protocol):

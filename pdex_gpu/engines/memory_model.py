@@ -167,12 +167,15 @@ class ResultSize:
         Values per gene of each stored field.
     n_rows, n_columns, n_genes : int
         Rows per gene, and further columns computed from fields.
+    null : int
+        Bytes of null p-values that rows are judged against; rows are then held once more.
     """
 
     fields: Mapping[str, int]
     n_rows: int
     n_columns: int
     n_genes: int
+    null: int = 0
 
     @property
     def stored(self) -> int:
@@ -182,8 +185,8 @@ class ResultSize:
     @property
     def in_memory(self) -> int:
         """Return the bytes of the whole result in memory, as it is finished."""
-        per_row = BYTES_PER_ROW + FLOAT * self.n_columns
-        return self.stored + per_row * self.n_rows * self.n_genes
+        per_row = BYTES_PER_ROW + FLOAT * self.n_columns + (FLOAT if self.null else 0)
+        return self.stored + self.null + per_row * self.n_rows * self.n_genes
 
     def check(self, budget: int) -> None:
         """Raise MemoryBudgetError if the whole result does not fit in `budget` bytes."""

@@ -459,7 +459,7 @@ def _rows_of(source: Source) -> RowBlocks:
 
 
 def _sent(job: Job[Source], data: _Data) -> Sent | None:
-    if data.labels:
+    if data.labels and job.as_labelled:
         return None
     in_memory = data.path is None and data.blocks is None
     _, order = job.source.take_apart()

@@ -1,0 +1,190 @@
+"""The empirical null of a call: its own comparison, made between mock groups of controls."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..columns.filters import find_kept, with_cells
+from ..design.contrasts import Design
+from ..design.mock_groups import SEED, MockGroups, plan_mock_groups
+from ..engines.memory_model import FLOAT
+from ..errors import MemoryBudgetError
+from ..request.analysis import analysis_of
+from ..request.options import Settings
+from ..results.schema import HIT_FDR
+from ..sinks.memory import MemorySink
+from ..sources.base import Source
+from ..sources.sizes import SPARE
+from ..stats.multitest.empirical import LEVELS, EmpiricalNull
+from ..utils.progress import Tracker
+from .call import Call
+from .ranges import run_ranges
+from .value_scale import ValueScale
+
+logger = logging.getLogger("pdex_gpu")
+
+
+@dataclass(frozen=True)
+class Empirical:
+    """The empirical nulls of a call, and the facts about them for the provenance.
+
+    Attributes
+    ----------
+    nulls : dict of str to EmpiricalNull
+        By the field that stores the p-values: those of the call's test, and of others.
+    facts : dict
+        What results record of the null of the call's test.
+    """
+
+    nulls: dict[str, EmpiricalNull]
+    facts: dict[str, Any]
+
+
+def mock_groups_of(design: Design, settings: Settings, n_genes: int) -> MockGroups | None:
+    """Return the mock groups that a call needs; None if it judges against none.
+
+    Raises
+    ------
+    OptionError
+        See :func:`.design.mock_groups.plan_mock_groups`.
+    """
+    if not settings.correction.empirical:
+        return None
+    return plan_mock_groups(design, n_genes, SEED)
+
+
+def check_null_fits(call: Call) -> None:
+    """Raise MemoryBudgetError if the null p-values take more than half of the budget."""
+    needed = call.null_bytes
+    if needed > call.budget // 2 + SPARE:
+        raise MemoryBudgetError(
+            f"fdr_method='empirical' needs {needed:,} bytes for the p-values of mock groups, half "
+            f"of the memory at most, but memory= allows {call.budget:,}. Allow more with memory=, "
+            "or use another fdr_method."
+        )
+
+
+def empirical_null(
+    call: Call, source: Source, values: ValueScale, tracker: Tracker, *, held: int = 0
+) -> Empirical | None:
+    """Compare the mock groups of a call; return the null p-values, None if it needs none.
+
+    Parameters
+    ----------
+    call : Call
+    source : Source
+        The matrix of the call, or its canonical form.
+    values : ValueScale
+    tracker : Tracker
+    held : int
+        Bytes of the budget that the call's result takes.
+    """
+    mock = call.mock
+    if mock is None:
+        return None
+    test, stratified = call.analysis.test, call.design.stratified
+    analysis = analysis_of(call.settings.changed(columns=()), test)
+    others = call.analysis.others
+    analysis = analysis.judged_also(list(others.values()), stratified=stratified)
+    filters = replace(call.filters, own_gene=None)
+    names = ("p_value", *others)
+    found: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in mock.classes] for name in names}
+    n_genes = source.n_genes
+    kept_so_far = 0
+    for k, models in enumerate(mock.rounds):
+        design = mock.of_round(k)
+        its = replace(
+            call,
+            design=design,
+            analysis=analysis,
+            filters=filters,
+            budget=call.budget - held - kept_so_far,
+            mock=None,
+            as_labelled=False,
+        )
+        fields = analysis.fields(design)
+        if not filters.of_values:
+            fields = {name: fields[name] for name in names}
+        sink = MemorySink(fields, n_genes, call.parallel_map)
+        source = run_ranges(its, source, sink, tracker)
+        sink.check_complete()
+        kept = _kept(its, sink, values)
+        of_mock = mock.class_of_row[models]
+        for name in names:
+            for c, nulls in enumerate(found[name]):
+                rows = of_mock == c
+                p_values = sink.arrays[name][rows]
+                nulls.append(p_values.ravel() if kept is None else p_values[kept[rows]])
+        kept_so_far += FLOAT * len(names) * len(models) * n_genes
+    nulls_of = {name: EmpiricalNull.of(mock.class_of_row, its) for name, its in found.items()}
+    facts = _facts(mock, nulls_of["p_value"])
+    _log(mock, nulls_of["p_value"], _most_together(call))
+    return Empirical(nulls_of, facts)
+
+
+def _kept(call: Call, sink: MemorySink, values: ValueScale) -> np.ndarray | None:
+    """Return which pairs of mock groups and genes pass the filters of the call."""
+    if not call.filters.of_values:
+        return None
+    arrays, design = sink.arrays, call.design
+
+    def stored(name: str, rows: slice) -> np.ndarray:
+        return arrays[name][rows]
+
+    mean = call.scale(values).count_mean
+    n_genes = arrays["p_value"].shape[1]
+    read = with_cells(stored, arrays, design)
+    return find_kept(call.filters_on(values), design.n_rows, n_genes, read, mean, tells=False)[0]
+
+
+def _most_together(call: Call) -> int:
+    """Return the largest number of rows that are corrected together."""
+    n_rows, n_genes = call.design.n_rows, call.dataset.source.n_genes
+    scope = call.settings.correction.fdr_scope
+    return {"all": n_rows * n_genes, "target": n_genes, "gene": n_rows}[scope]
+
+
+def _facts(mock: MockGroups, null: EmpiricalNull) -> dict[str, Any]:
+    excess = {f"{level:g}": null.excess(level) for level in LEVELS}
+    classes = [
+        {
+            "target_cells": [its.smallest, its.largest],
+            "rows": len(its.rows),
+            "mock_groups": int(mock.n_groups[c]),
+            "null_tests": len(null.p_values[c]),
+            "excess": {level: _number(ratios[c]) for level, ratios in excess.items()},
+        }
+        for c, its in enumerate(mock.classes)
+    ]
+    return {"seed": mock.seed, "readings": len(mock.rounds), "size_classes": classes}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)
+
+
+def _log(mock: MockGroups, null: EmpiricalNull, together: int) -> None:
+    """Say in a line what the null is, and how many hits it takes to find any."""
+    smallest = null.smallest()
+    n_tests = sum(map(len, null.p_values))
+    hits = max(1, math.ceil(float(smallest.max()) * together / HIT_FDR))
+    excess = ", ".join(
+        f"{np.nanmax(null.excess(level), initial=0.0):.2f} times as many as expected at {level:g}"
+        for level in LEVELS
+    )
+    logger.info(
+        "empirical null: %s p-values of %d mock groups in %d classes of sizes, at most %s; rows "
+        "beyond all of them have an FDR of at most %g if there are %s or more",
+        f"{n_tests:,}", mock.n_groups.sum(), len(mock.classes), excess, HIT_FDR, f"{hits:,}",
+    )  # fmt: skip
+
+
+def facts_of(found: Empirical | None) -> Mapping[str, Any] | None:
+    """Return what results record of the null; None if there is none."""
+    return None if found is None else found.facts
