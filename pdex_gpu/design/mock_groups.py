@@ -5,9 +5,18 @@ that these comparisons give the distribution of p-values where there is no effec
 null of Westfall and Young (1993), for groups of the sizes that the targets have.
 
 Targets are divided into classes of size, by powers of two. P-values depend on size most where
-groups are small, so that classes as wide as those which a calibration shows would mix what differs.
-Every mock group takes its size (in each stratum, and the reference to draw from) from a row of the
-design. The groups of a round share no cell, and a round is one reading of the data. All cells of a
+groups are small, so classes as wide as those that a calibration shows would mix what differs.
+
+Every mock group is modelled on a row of the design: it is drawn from the same reference (in each
+stratum) and has the same share of the cells compared. A target of ``n`` cells that is compared with
+``N`` is modelled by ``n N / (N + n)`` of these ``N``, because the share decides how small p-values
+of sparse genes get. Sizes are whole, so the odds of reference to target cells are not quite those
+of the row. Where they are smaller, the most extreme p-values of mock groups would just miss those
+of real rows, and not count. Null p-values are therefore raised to the power of the ratio of odds
+(:meth:`MockGroups.powers`): where only target cells express a gene, the logarithm of an asymptotic
+p-value is proportional to the odds, and that of an exact one changes less.
+
+The groups of a round share no cell, and a round is one reading of the data. All cells of a
 reference can be in mock groups: each is compared with all the others, which is closer to the real
 comparison, whose reference is whole, than a part of the cells kept aside would be.
 """
@@ -16,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -30,15 +39,16 @@ SEED = 0
 #: Fewest mock groups of a class. With as many, the smallest p-value that a row can get, times the
 #: number of genes, is below 0.05: one row alone can be found among those of its target.
 FEWEST_GROUPS = 20
-#: Most readings of the data. A group can then have about a fifth of the cells of its reference.
-MOST_ROUNDS = 4
+#: Most readings of the data: each then has one group of every class, so the largest target can have
+#: about half as many cells as its reference. With a tenth as many, it takes about 4 readings.
+MOST_ROUNDS = FEWEST_GROUPS
 #: Most p-values of all mock groups, unless `FEWEST_GROUPS` need more: 134 MB.
 MOST_TESTS = 1 << 24
 
 _REFUSED = "fdr_method='empirical' judges p-values against random groups of the reference's cells"
 
-# The size of a model row in each reference that it draws from: (position of reference, cells).
-_Model = list[tuple[int, int]]
+# The cells of a row in each reference that it is compared with: (position of reference, cells).
+_Parts = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,11 @@ class MockGroups:
         """
         return n_fields * max(map(len, self.rounds)) + 2 * int(self.n_groups.sum())
 
+    def powers(self, k: int) -> np.ndarray:
+        """Return the power for the p-values of each mock group of a round, at least 1, float64."""
+        models = _models(self.design)
+        return np.array([models.power(row) for row in self.rounds[k].tolist()])
+
     @property
     def n_groups(self) -> np.ndarray:
         """Return the number of mock groups of each class in all rounds, int64."""
@@ -124,7 +139,7 @@ class MockGroups:
         design, models = self.design, _models(self.design)
         members: dict[int, list[tuple[int, int]]] = {}
         for mock, row in enumerate(self.rounds[k].tolist()):
-            for place, n in models.of_row[row]:
+            for place, n in models.sizes(row):
                 members.setdefault(place, []).append((mock, n))
         codes = np.full(len(design.codes), -1, np.int64)
         contrasts: list[Contrast] = []
@@ -181,7 +196,7 @@ def plan_mock_groups(design: Design, n_genes: int, seed: int) -> MockGroups:
     candidates = [rng.permutation(its.rows).tolist() for its in classes]
     fewest = FEWEST_GROUPS * len(classes)
     most = max(fewest, min(design.n_rows, MOST_TESTS // max(1, n_genes)))
-    rounds = _rounds(models.of_row, models.n_cells, candidates, most)
+    rounds = _rounds(models, candidates, most)
     if rounds is None:
         _refuse(models, classes, candidates)
     return MockGroups(design, tuple(classes), tuple(np.array(its) for its in rounds), seed)
@@ -198,18 +213,36 @@ class _Models:
     n_cells : list of int
         Number of cells of each.
     of_row : list of list of (int, int)
-        For each row, positions in `references` and the number of cells to draw there: one, or one
+        For each row, positions in `references` and the number of cells of the target: one, or one
         for each stratum.
     """
 
     references: list[int]
     n_cells: list[int]
-    of_row: list[_Model]
+    of_row: list[_Parts]
+
+    def sizes(self, row: int) -> _Parts:
+        """Return the number of cells to draw for a row from each reference."""
+        return [(place, mock_size(n, self.n_cells[place])) for place, n in self.of_row[row]]
+
+    def power(self, row: int) -> float:
+        """Return the odds of reference to target over those of its mock groups, at least 1."""
+        found = 1.0
+        for place, n in self.of_row[row]:
+            n_reference = self.n_cells[place]
+            mock = mock_size(n, n_reference)
+            found = max(found, (n_reference * mock) / (n * (n_reference - mock)))
+        return found
+
+
+def mock_size(n_target: int, n_reference: int) -> int:
+    """Return the size of the mock group with a target's share of the cells compared, at least 1."""
+    return max(1, round(n_target * n_reference / (n_target + n_reference)))
 
 
 def _models(design: Design) -> _Models:
     places: dict[int, int] = {}
-    of_row: list[_Model] = [[] for _ in range(design.n_rows)]
+    of_row: list[_Parts] = [[] for _ in range(design.n_rows)]
     for contrast in design.contrasts:
         place = places.setdefault(int(contrast.groups[0]), len(places))
         for row, n in zip(contrast.rows.tolist(), contrast.n_target.tolist(), strict=True):
@@ -220,10 +253,7 @@ def _models(design: Design) -> _Models:
 
 
 def _rounds(
-    models: Sequence[_Model],
-    n_cells: Sequence[int],
-    candidates: Sequence[Sequence[int]],
-    most: int,
+    models: _Models, candidates: Sequence[Sequence[int]], most: int
 ) -> list[list[int]] | None:
     """Return the model rows of each round's mock groups; None if a class gets too few.
 
@@ -231,11 +261,14 @@ def _rounds(
     rows take turns; one that the remaining cells cannot match is skipped.
     """
 
+    n_cells = models.n_cells
+    sizes = {row: models.sizes(row) for rows in candidates for row in rows}
+
     def fits(row: int, left: Sequence[int]) -> bool:
-        return all(n <= left[place] for place, n in models[row])
+        return all(n <= left[place] for place, n in sizes[row])
 
     usable = [
-        [row for row in rows if all(2 * n <= n_cells[place] for place, n in models[row])]
+        [row for row in rows if all(2 * n <= n_cells[place] for place, n in sizes[row])]
         for rows in candidates
     ]
     counts, turns = [0] * len(usable), [0] * len(usable)
@@ -258,7 +291,7 @@ def _rounds(
             turns[c] += step + 1
             counts[c] += 1
             chosen.append(row)
-            for place, n in models[row]:
+            for place, n in sizes[row]:
                 left[place] -= n
         if not chosen:
             return None
@@ -276,7 +309,7 @@ def _refuse(
         """Return whether `n` reference cells, divided over references as now, are enough."""
         scaled = [math.ceil(n * its / have) for its in models.n_cells]
         fewest = FEWEST_GROUPS * len(classes)
-        return _rounds(models.of_row, scaled, candidates, fewest) is not None
+        return _rounds(replace(models, n_cells=scaled), candidates, fewest) is not None
 
     low, high = have, 2 * have
     while not enough(high):
@@ -287,7 +320,7 @@ def _refuse(
     parts = len(models.n_cells)
     raise OptionError(
         f"{_REFUSED}, at least {FEWEST_GROUPS} for each class of sizes of the targets, but there "
-        f"are too few: {have:,} cells{f' in {parts} references or levels' if parts > 1 else ''}. "
+        f"are too few: {have:,} cells{f' in {parts} references, levels or strata' if parts > 1 else ''}. "
         f"The largest targets have {classes[-1].largest:,} cells, for which it takes about "
         f"{high:,} reference cells. Pool several references (reference=[...]), leave out the "
         "largest targets (groups=), or use another fdr_method."

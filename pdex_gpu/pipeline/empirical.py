@@ -21,13 +21,16 @@ from ..results.schema import HIT_FDR
 from ..sinks.memory import MemorySink
 from ..sources.base import Source
 from ..sources.sizes import SPARE
-from ..stats.multitest.empirical import LEVELS, EmpiricalNull
+from ..stats.multitest.empirical import EmpiricalNull
 from ..utils.progress import Tracker
 from .call import Call
 from .ranges import run_ranges
 from .value_scale import ValueScale
 
 logger = logging.getLogger("pdex_gpu")
+
+#: Levels at which observed and expected numbers of null p-values are recorded.
+LEVELS = (0.05, 0.001)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def empirical_null(
     filters = replace(call.filters, own_gene=None)
     names = ("p_value", *others)
     found: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in mock.classes] for name in names}
-    n_genes = source.n_genes
+    n_genes, n_below = source.n_genes, np.zeros((len(mock.classes), len(LEVELS)), np.int64)
     kept_so_far = 0
     for k, models in enumerate(mock.rounds):
         design = mock.of_round(k)
@@ -115,17 +118,23 @@ def empirical_null(
         source = run_ranges(its, source, sink, tracker)
         sink.check_complete()
         kept = _kept(its, sink, values)
-        of_mock = mock.class_of_row[models]
+        of_mock, powers = mock.class_of_row[models], mock.powers(k)[:, None]
         for name in names:
             for c, nulls in enumerate(found[name]):
                 rows = of_mock == c
                 p_values = sink.arrays[name][rows]
-                nulls.append(p_values.ravel() if kept is None else p_values[kept[rows]])
+                chosen = np.ones(p_values.shape, bool) if kept is None else kept[rows]
+                if name == "p_value":
+                    for at, level in enumerate(LEVELS):
+                        n_below[c, at] += np.count_nonzero(chosen & (p_values <= level))
+                nulls.append((p_values ** powers[rows])[chosen])
         kept_so_far += FLOAT * len(names) * len(models) * n_genes
     nulls_of = {name: EmpiricalNull.of(mock.class_of_row, its) for name, its in found.items()}
-    facts = _facts(mock, nulls_of["p_value"])
-    _log(mock, nulls_of["p_value"], _most_together(call))
-    return Empirical(nulls_of, facts)
+    null = nulls_of["p_value"]
+    expected = np.array([len(its) for its in null.p_values])[:, None] * np.array(LEVELS)
+    excess = np.divide(n_below, expected, out=np.full(expected.shape, np.nan), where=expected > 0)
+    _log(mock, null, excess, _most_together(call))
+    return Empirical(nulls_of, _facts(mock, null, excess))
 
 
 def _kept(call: Call, sink: MemorySink, values: ValueScale) -> np.ndarray | None:
@@ -150,38 +159,37 @@ def _most_together(call: Call) -> int:
     return {"all": n_rows * n_genes, "target": n_genes, "gene": n_rows}[scope]
 
 
-def _facts(mock: MockGroups, null: EmpiricalNull) -> dict[str, Any]:
-    excess = {f"{level:g}": null.excess(level) for level in LEVELS}
+def _facts(mock: MockGroups, null: EmpiricalNull, excess: np.ndarray) -> dict[str, Any]:
     classes = [
         {
             "target_cells": [its.smallest, its.largest],
             "rows": len(its.rows),
-            "mock_groups": int(mock.n_groups[c]),
-            "null_tests": len(null.p_values[c]),
-            "excess": {level: _number(ratios[c]) for level, ratios in excess.items()},
+            "mock_groups": n_groups,
+            "null_tests": len(p_values),
+            "excess": {
+                f"{level:g}": None if math.isnan(ratio) else round(ratio, 4)
+                for level, ratio in zip(LEVELS, ratios, strict=True)
+            },
         }
-        for c, its in enumerate(mock.classes)
+        for its, n_groups, p_values, ratios in zip(
+            mock.classes, mock.n_groups.tolist(), null.p_values, excess.tolist(), strict=True
+        )
     ]
     return {"seed": mock.seed, "readings": len(mock.rounds), "size_classes": classes}
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 4)
-
-
-def _log(mock: MockGroups, null: EmpiricalNull, together: int) -> None:
+def _log(mock: MockGroups, null: EmpiricalNull, excess: np.ndarray, together: int) -> None:
     """Say in a line what the null is, and how many hits it takes to find any."""
-    smallest = null.smallest()
-    n_tests = sum(map(len, null.p_values))
-    hits = max(1, math.ceil(float(smallest.max()) * together / HIT_FDR))
-    excess = ", ".join(
-        f"{np.nanmax(null.excess(level), initial=0.0):.2f} times as many as expected at {level:g}"
-        for level in LEVELS
+    hits = max(1, math.ceil(null.smallest().max() * together / HIT_FDR))
+    ratios = ", ".join(
+        f"up to {np.nanmax(excess[:, at], initial=0.0):.2f} times the expected number at {level:g}"
+        for at, level in enumerate(LEVELS)
     )
     logger.info(
-        "empirical null: %s p-values of %d mock groups in %d classes of sizes, at most %s; rows "
-        "beyond all of them have an FDR of at most %g if there are %s or more",
-        f"{n_tests:,}", mock.n_groups.sum(), len(mock.classes), excess, HIT_FDR, f"{hits:,}",
+        "empirical null: %s p-values of %d mock groups in %d classes of sizes (%s); rows beyond "
+        "all of them have an FDR of at most %g if there are %s or more",
+        f"{sum(map(len, null.p_values)):,}", mock.n_groups.sum(), len(mock.classes), ratios,
+        HIT_FDR, f"{hits:,}",
     )  # fmt: skip
 
 

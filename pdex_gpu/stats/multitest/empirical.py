@@ -17,9 +17,6 @@ import numpy as np
 from ...sinks.checkpoint_sink import StoredRows
 from ...utils.parallel import Map
 
-#: Levels at which observed and expected numbers of null p-values are recorded.
-LEVELS = (0.05, 0.001)
-
 _PAIRS_PER_TASK = 1 << 16
 
 
@@ -75,16 +72,6 @@ class EmpiricalNull:
     def smallest(self) -> np.ndarray:
         """Return the smallest p-value that rows of each class can get, float64."""
         return np.array([1.0 / (1.0 + len(its)) for its in self.p_values])
-
-    def excess(self, level: float) -> np.ndarray:
-        """Return observed over expected numbers of null p-values of each class up to `level`.
-
-        NaN for a class without any.
-        """
-        return np.array([
-            np.searchsorted(its, level, side="right") / (len(its) * level) if len(its) else np.nan
-            for its in self.p_values
-        ])  # fmt: skip
 
 
 class JudgedResults:
