@@ -123,10 +123,9 @@ def differential_expression(
         that are at most as large as a row's takes the place of its p-value in
         Benjamini-Hochberg; the column p_value stays. Of `n` null p-values, none gives less than
         ``1 / (n + 1)``, so that few hits may not be found among many rows: the log says how many
-        it takes. It needs a reference with enough cells: at least about twice as many as the
-        largest target. The data are read again: once if the reference has some 40 times as many
-        cells as the largest target, up to 20 times if it has few. The split is the same in every
-        call on cells in the same order.
+        it takes. It needs a reference with enough cells: about twice as many as the largest
+        target. It reads the data once more, and takes about as long again, longer if controls are
+        few. The split is the same in every call on cells in the same order.
     fdr_scope : {"all", "target", "gene"}
         Which tests are corrected together: all rows, those of each comparison, or of each gene.
     min_cells : int

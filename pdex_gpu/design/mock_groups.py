@@ -16,7 +16,7 @@ of real rows, and not count. Null p-values are therefore raised to the power of 
 (:meth:`MockGroups.powers`): where only target cells express a gene, the logarithm of an asymptotic
 p-value is proportional to the odds, and that of an exact one changes less.
 
-The groups of a round share no cell, and a round is one reading of the data. All cells of a
+The groups of a split share no cell. Where one split has too few, there are several. All cells of a
 reference can be in mock groups: each is compared with all the others, which is closer to the real
 comparison, whose reference is whole, than a part of the cells kept aside would be.
 """
@@ -32,18 +32,18 @@ import numpy as np
 
 from ..errors import OptionError, listing
 from .against import Against
-from .contrasts import Contrast, Design, group_cells, labels_array
+from .contrasts import Contrast, Design, labels_array
 
 #: Seed of the random groups of a call: the same call gives the same result.
 SEED = 0
 #: Fewest mock groups of a class. With as many, the smallest p-value that a row can get, times the
 #: number of genes, is below 0.05: one row alone can be found among those of its target.
 FEWEST_GROUPS = 20
-#: Most readings of the data: each then has one group of every class, so the largest target can have
-#: about half as many cells as its reference. With a tenth as many, it takes about 4 readings.
-MOST_ROUNDS = FEWEST_GROUPS
-#: Most p-values of all mock groups, unless `FEWEST_GROUPS` need more: 134 MB.
-MOST_TESTS = 1 << 24
+#: Most splits, unless all together have fewer cells than the design. Each then has one group of
+#: every class, so the largest target can have about half as many cells as its reference.
+MOST_SPLITS = FEWEST_GROUPS
+#: Most p-values of all mock groups, unless `FEWEST_GROUPS` need more: 67 MB.
+MOST_TESTS = 1 << 23
 
 _REFUSED = "fdr_method='empirical' judges p-values against random groups of the reference's cells"
 
@@ -94,14 +94,15 @@ class MockGroups:
     ----------
     design : Design
     classes : tuple of SizeClass
-    rounds : tuple of numpy.ndarray, int64
-        For each round, the row of the design that each of its mock groups is modelled on.
+    splits : tuple of list of int
+        For each random split of the references, the row of the design that each of its mock groups
+        is modelled on.
     seed : int
     """
 
     design: Design
     classes: tuple[SizeClass, ...]
-    rounds: tuple[np.ndarray, ...]
+    splits: tuple[list[int], ...]
     seed: int
 
     @property
@@ -112,65 +113,73 @@ class MockGroups:
             found[its.rows] = k
         return found
 
-    def n_values(self, n_fields: int) -> int:
-        """Return the values per gene that are held at most, given those that a round stores a row.
+    @property
+    def model_rows(self) -> np.ndarray:
+        """Return the row that each mock group is modelled on, shape (n_mock,), int64."""
+        return np.array([row for models in self.splits for row in models], np.int64)
 
-        All null p-values are held, twice while they are sorted.
-        """
-        return n_fields * max(map(len, self.rounds)) + 2 * int(self.n_groups.sum())
-
-    def powers(self, k: int) -> np.ndarray:
-        """Return the power for the p-values of each mock group of a round, at least 1, float64."""
+    @property
+    def powers(self) -> np.ndarray:
+        """Return the power for the p-values of each mock group, at least 1, (n_mock,), float64."""
         models = _models(self.design)
-        return np.array([models.power(row) for row in self.rounds[k].tolist()])
+        return np.array([models.power(row) for row in self.model_rows.tolist()])
 
     @property
     def n_groups(self) -> np.ndarray:
-        """Return the number of mock groups of each class in all rounds, int64."""
-        models = np.concatenate(self.rounds)
-        return np.bincount(self.class_of_row[models], minlength=len(self.classes))
+        """Return the number of mock groups of each class, int64."""
+        return np.bincount(self.class_of_row[self.model_rows], minlength=len(self.classes))
 
-    def of_round(self, k: int) -> Design:
-        """Draw the mock groups of a round; return the design of their comparisons.
+    def draw(self) -> tuple[np.ndarray, Design]:
+        """Draw the mock groups.
 
-        It has a row for each mock group, in the order of ``rounds[k]``.
+        Returns
+        -------
+        cells : numpy.ndarray, shape (n,), int64
+            Cells of the references, once for every split that has groups of them.
+        design : Design
+            The comparisons of the mock groups, among these cells; a row for each, in their order.
         """
-        rng = np.random.default_rng([self.seed, k])
-        design, models = self.design, _models(self.design)
-        members: dict[int, list[tuple[int, int]]] = {}
-        for mock, row in enumerate(self.rounds[k].tolist()):
-            for place, n in models.sizes(row):
-                members.setdefault(place, []).append((mock, n))
-        codes = np.full(len(design.codes), -1, np.int64)
+        models, real = _models(self.design), self.design
+        cells: list[np.ndarray] = []
+        sizes: list[int] = []
         contrasts: list[Contrast] = []
-        first = 0
-        for place in sorted(members):
-            group = models.references[place]
-            cells = rng.permutation(design.order[design.offsets[group] : design.offsets[group + 1]])
-            rows, sizes = (list(values) for values in zip(*members[place], strict=True))
-            left = len(cells) - sum(sizes)
-            if left:  # in every group's rest, but not a group
-                rows, sizes = [*rows, -1], [*sizes, left]
-            groups = np.arange(first, first + len(sizes))
-            codes[cells] = np.repeat(groups, sizes)
-            contrasts.append(Contrast(groups, np.array(sizes), Against.REST, np.array(rows)))
-            first += len(sizes)
-        n = len(self.rounds[k])
-        return Design(
-            *group_cells(codes, first),
-            codes,
+        mock = 0
+        for k, rows_of_split in enumerate(self.splits):
+            rng = np.random.default_rng([self.seed, k])
+            members: dict[int, list[tuple[int, int]]] = {}
+            for row in rows_of_split:
+                for place, n in models.sizes(row):
+                    members.setdefault(place, []).append((mock, n))
+                mock += 1
+            for place in sorted(members):
+                group = models.references[place]
+                own = real.order[real.offsets[group] : real.offsets[group + 1]]
+                cells.append(rng.permutation(own))
+                rows, n_cells = (list(values) for values in zip(*members[place], strict=True))
+                left = len(own) - sum(n_cells)
+                if left:  # in every group's rest, but not a group
+                    rows, n_cells = [*rows, -1], [*n_cells, left]
+                groups = np.arange(len(sizes), len(sizes) + len(n_cells))
+                contrasts.append(Contrast(groups, np.array(n_cells), Against.REST, np.array(rows)))
+                sizes += n_cells
+        chosen = np.concatenate(cells)
+        design = Design(
+            np.arange(len(chosen)),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.repeat(np.arange(len(sizes)), sizes),
             tuple(contrasts),
-            labels_array([f"mock {mock + 1}" for mock in range(n)]),
-            labels_array(["other cells of the reference"] * n),
-            stratified=design.stratified,
+            labels_array([f"mock {k + 1}" for k in range(mock)]),
+            labels_array(["other cells of the reference"] * mock),
+            stratified=real.stratified,
         )
+        return chosen, design
 
 
 def plan_mock_groups(design: Design, n_genes: int, seed: int) -> MockGroups:
-    """Decide how many mock groups of each class of sizes there are, and in how many rounds.
+    """Decide how many mock groups of each class of sizes there are, and in how many splits.
 
-    There are as few rounds as give each class `FEWEST_GROUPS`, with as many groups as fit: at most
-    as many as the design has rows, so that they take no longer than the comparisons themselves.
+    Each class gets `FEWEST_GROUPS`. There are more as long as they have no more cells to compare
+    than the design, and no more rows, so that they take no longer than its own comparisons.
 
     Parameters
     ----------
@@ -196,10 +205,10 @@ def plan_mock_groups(design: Design, n_genes: int, seed: int) -> MockGroups:
     candidates = [rng.permutation(its.rows).tolist() for its in classes]
     fewest = FEWEST_GROUPS * len(classes)
     most = max(fewest, min(design.n_rows, MOST_TESTS // max(1, n_genes)))
-    rounds = _rounds(models, candidates, most)
-    if rounds is None:
+    splits = _splits(models, candidates, most, len(design.order) // sum(models.n_cells))
+    if splits is None:
         _refuse(models, classes, candidates)
-    return MockGroups(design, tuple(classes), tuple(np.array(its) for its in rounds), seed)
+    return MockGroups(design, tuple(classes), tuple(splits), seed)
 
 
 @dataclass(frozen=True)
@@ -252,10 +261,13 @@ def _models(design: Design) -> _Models:
     return _Models(references, design.n_cells[references].tolist(), of_row)
 
 
-def _rounds(
-    models: _Models, candidates: Sequence[Sequence[int]], most: int
+def _splits(
+    models: _Models, candidates: Sequence[Sequence[int]], most: int, n_cheap: int = 0
 ) -> list[list[int]] | None:
-    """Return the model rows of each round's mock groups; None if a class gets too few.
+    """Return the model rows of the mock groups of each split; None if a class gets too few.
+
+    There are at most `most` groups, or the fewest that are needed, and no further splits after the
+    first `n_cheap` and those that are needed.
 
     The class with the fewest groups gets the next one, of equals that with the largest targets. Its
     rows take turns; one that the remaining cells cannot match is skipped.
@@ -272,8 +284,8 @@ def _rounds(
         for rows in candidates
     ]
     counts, turns = [0] * len(usable), [0] * len(usable)
-    rounds: list[list[int]] = []
-    while len(rounds) < MOST_ROUNDS and min(counts) < FEWEST_GROUPS:
+    splits: list[list[int]] = []
+    while len(splits) < n_cheap or (len(splits) < MOST_SPLITS and min(counts) < FEWEST_GROUPS):
         left, chosen = list(n_cells), []
         unfilled = {c for c, rows in enumerate(usable) if rows}
         while unfilled:
@@ -294,9 +306,9 @@ def _rounds(
             for place, n in sizes[row]:
                 left[place] -= n
         if not chosen:
-            return None
-        rounds.append(chosen)
-    return rounds if min(counts) >= FEWEST_GROUPS else None
+            break
+        splits.append(chosen)
+    return splits if min(counts) >= FEWEST_GROUPS else None
 
 
 def _refuse(
@@ -309,7 +321,7 @@ def _refuse(
         """Return whether `n` reference cells, divided over references as now, are enough."""
         scaled = [math.ceil(n * its / have) for its in models.n_cells]
         fewest = FEWEST_GROUPS * len(classes)
-        return _rounds(replace(models, n_cells=scaled), candidates, fewest) is not None
+        return _splits(replace(models, n_cells=scaled), candidates, fewest) is not None
 
     low, high = have, 2 * have
     while not enough(high):
@@ -318,10 +330,10 @@ def _refuse(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     parts = len(models.n_cells)
+    where = f" in {parts} references, levels or strata" if parts > 1 else ""
     raise OptionError(
         f"{_REFUSED}, at least {FEWEST_GROUPS} for each class of sizes of the targets, but there "
-        f"are too few: {have:,} cells{f' in {parts} references, levels or strata' if parts > 1 else ''}. "
-        f"The largest targets have {classes[-1].largest:,} cells, for which it takes about "
-        f"{high:,} reference cells. Pool several references (reference=[...]), leave out the "
-        "largest targets (groups=), or use another fdr_method."
+        f"are too few: {have:,} cells{where}. The largest targets have {classes[-1].largest:,} "
+        f"cells, for which it takes about {high:,} reference cells. Pool several references "
+        "(reference=[...]), leave out the largest targets (groups=), or use another fdr_method."
     )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..columns.filters import Filters
 from ..columns.finish import Scale
 from ..columns.measure import Analysis
@@ -41,8 +43,8 @@ class Call:
         A map over the threads of this process.
     mock : MockGroups, optional
         The mock groups that p-values are judged against.
-    as_labelled : bool
-        Whether the design is that of the labels in the data, not one of mock groups.
+    cells : numpy.ndarray, optional
+        Cells of the data in the order of the design, if it is not that of their labels.
     """
 
     settings: Settings
@@ -54,7 +56,7 @@ class Call:
     budget: int
     parallel_map: Map
     mock: MockGroups | None = None
-    as_labelled: bool = True
+    cells: np.ndarray | None = None
 
     @property
     def within(self) -> Within | None:
@@ -79,12 +81,13 @@ class Call:
         if self.mock is None:
             return 0
         n_fields = len(self.analysis.fields(self.design)) if self.filters.of_values else 1
-        return FLOAT * self.dataset.source.n_genes * self.mock.n_values(n_fields)
+        n_null = int(self.mock.n_groups.sum()) * self.dataset.source.n_genes
+        return FLOAT * (n_fields + 2) * n_null  # as stored, by class, and while these are sorted
 
     @property
     def n_readings(self) -> int:
         """Return how often the data are read."""
-        return 1 if self.mock is None else 1 + len(self.mock.rounds)
+        return 1 if self.mock is None else 2
 
     def scale(self, values: ValueScale) -> Scale:
         """Return the scale of means and changes for these values."""

@@ -13,14 +13,14 @@ import numpy as np
 from ..columns.filters import find_kept, with_cells
 from ..design.contrasts import Design
 from ..design.mock_groups import SEED, MockGroups, plan_mock_groups
-from ..engines.memory_model import FLOAT
-from ..errors import MemoryBudgetError
+from ..errors import MemoryBudgetError, UnsupportedDataError
 from ..request.analysis import analysis_of
 from ..request.options import Settings
 from ..results.schema import HIT_FDR
 from ..sinks.memory import MemorySink
 from ..sources.base import Source
-from ..sources.sizes import SPARE
+from ..sources.sizes import BYTES_PER_CELL, SPARE
+from ..sources.views.view import reordered
 from ..stats.multitest.empirical import EmpiricalNull
 from ..utils.progress import Tracker
 from .call import Call
@@ -49,17 +49,24 @@ class Empirical:
     facts: dict[str, Any]
 
 
-def mock_groups_of(design: Design, settings: Settings, n_genes: int) -> MockGroups | None:
+def mock_groups_of(design: Design, settings: Settings, source: Source) -> MockGroups | None:
     """Return the mock groups that a call needs; None if it judges against none.
 
     Raises
     ------
     OptionError
         See :func:`.design.mock_groups.plan_mock_groups`.
+    UnsupportedDataError
+        If the matrix is on a device, where cells cannot be repeated.
     """
     if not settings.correction.empirical:
         return None
-    return plan_mock_groups(design, n_genes, SEED)
+    if source.on_device:
+        raise UnsupportedDataError(
+            "fdr_method='empirical' does not work with a matrix on a CUDA device: move it with "
+            "adata.X.get()."
+        )
+    return plan_mock_groups(design, source.n_genes, SEED)
 
 
 def check_null_fits(call: Call) -> None:
@@ -97,39 +104,35 @@ def empirical_null(
     analysis = analysis.judged_also(list(others.values()), stratified=stratified)
     filters = replace(call.filters, own_gene=None)
     names = ("p_value", *others)
-    found: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in mock.classes] for name in names}
-    n_genes, n_below = source.n_genes, np.zeros((len(mock.classes), len(LEVELS)), np.int64)
-    kept_so_far = 0
-    for k, models in enumerate(mock.rounds):
-        design = mock.of_round(k)
-        its = replace(
-            call,
-            design=design,
-            analysis=analysis,
-            filters=filters,
-            budget=call.budget - held - kept_so_far,
-            mock=None,
-            as_labelled=False,
-        )
-        fields = analysis.fields(design)
-        if not filters.of_values:
-            fields = {name: fields[name] for name in names}
-        sink = MemorySink(fields, n_genes, call.parallel_map)
-        source = run_ranges(its, source, sink, tracker)
-        sink.check_complete()
-        kept = _kept(its, sink, values)
-        of_mock, powers = mock.class_of_row[models], mock.powers(k)[:, None]
+    cells, design = mock.draw()
+    fields = analysis.fields(design)
+    if not filters.of_values:
+        fields = {name: fields[name] for name in names}
+    sink = MemorySink(fields, source.n_genes, call.parallel_map)
+    its = replace(
+        call,
+        design=design,
+        analysis=analysis,
+        filters=filters,
+        budget=call.budget - held - BYTES_PER_CELL * len(cells),
+        mock=None,
+        cells=cells,
+    )
+    run_ranges(its, reordered(source, cells), sink, tracker)
+    sink.check_complete()
+    kept = _kept(its, sink, values)
+    found: dict[str, list[list[np.ndarray]]] = {name: [] for name in names}
+    n_below = np.zeros((len(mock.classes), len(LEVELS)), np.int64)
+    of_mock, powers = mock.class_of_row[mock.model_rows], mock.powers[:, None]
+    for c in range(len(mock.classes)):
+        rows = np.flatnonzero(of_mock == c)
         for name in names:
-            for c, nulls in enumerate(found[name]):
-                rows = of_mock == c
-                p_values = sink.arrays[name][rows]
-                chosen = np.ones(p_values.shape, bool) if kept is None else kept[rows]
-                if name == "p_value":
-                    for at, level in enumerate(LEVELS):
-                        n_below[c, at] += np.count_nonzero(chosen & (p_values <= level))
-                nulls.append((p_values ** powers[rows])[chosen])
-        kept_so_far += FLOAT * len(names) * len(models) * n_genes
-    nulls_of = {name: EmpiricalNull.of(mock.class_of_row, its) for name, its in found.items()}
+            p_values = sink.arrays[name][rows]
+            chosen = np.ones(p_values.shape, bool) if kept is None else kept[rows]
+            if name == "p_value":
+                n_below[c] = [np.count_nonzero(chosen & (p_values <= level)) for level in LEVELS]
+            found[name].append([(p_values ** powers[rows])[chosen]])
+    nulls_of = {name: EmpiricalNull.of(mock.class_of_row, null) for name, null in found.items()}
     null = nulls_of["p_value"]
     expected = np.array([len(its) for its in null.p_values])[:, None] * np.array(LEVELS)
     excess = np.divide(n_below, expected, out=np.full(expected.shape, np.nan), where=expected > 0)
@@ -175,7 +178,7 @@ def _facts(mock: MockGroups, null: EmpiricalNull, excess: np.ndarray) -> dict[st
             mock.classes, mock.n_groups.tolist(), null.p_values, excess.tolist(), strict=True
         )
     ]
-    return {"seed": mock.seed, "readings": len(mock.rounds), "size_classes": classes}
+    return {"seed": mock.seed, "splits": len(mock.splits), "size_classes": classes}
 
 
 def _log(mock: MockGroups, null: EmpiricalNull, excess: np.ndarray, together: int) -> None:

@@ -129,7 +129,7 @@ def _computed(
     )
     with ThreadPoolExecutor(settings.execution.n_threads or cpu_count(), "pdex_gpu") as pool:
         budget = left_for_plan(memory_budget(settings.execution.memory), dataset.source.n_cells)
-        mock = mock_groups_of(design, settings, dataset.source.n_genes)
+        mock = mock_groups_of(design, settings, dataset.source)
         its_map = pool_map(pool)
         call = Call(settings, dataset, design, analysis, filters, executor, budget, its_map, mock)
         if settings.output.out is None:

@@ -90,7 +90,7 @@ def _job(call: Call, source: Source, plan: Plan, sink: Sink, tracker: Tracker) -
         source,
         sink,
         reading,
-        as_labelled=call.as_labelled,
+        cells=call.cells,
     )
 
 
