@@ -119,6 +119,11 @@ class MockGroups:
         return np.array([row for models in self.splits for row in models], np.int64)
 
     @property
+    def n_cells(self) -> int:
+        """Return the number of cells that are compared: the references, once for each split."""
+        return len(self.splits) * sum(_models(self.design).n_cells)
+
+    @property
     def powers(self) -> np.ndarray:
         """Return the power for the p-values of each mock group, at least 1, (n_mock,), float64."""
         models = _models(self.design)

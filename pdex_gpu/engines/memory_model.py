@@ -198,6 +198,30 @@ class ResultSize:
             )
 
 
+def null_bytes(n_groups: int, n_genes: int, n_fields: int) -> int:
+    """Return the bytes that the results of mock groups take: all at once, and as null p-values.
+
+    These are selected from the results, and copied when they are sorted.
+
+    Parameters
+    ----------
+    n_groups, n_genes : int
+    n_fields : int
+        Fields stored for each mock group.
+    """
+    return FLOAT * (n_fields + 2) * n_groups * n_genes
+
+
+def check_null(needed: int, budget: int) -> None:
+    """Raise MemoryBudgetError if null p-values take more than half of `budget` bytes."""
+    if needed > budget // 2 + SPARE:
+        raise MemoryBudgetError(
+            f"fdr_method='empirical' needs {needed:,} bytes for the p-values of mock groups, which "
+            f"must be half of the memory at most, but memory= allows {budget:,}. Allow more with "
+            "memory=, or use another fdr_method."
+        )
+
+
 def most_genes_stored_together(asked: int | None, n_groups: int) -> int:
     """Return the largest number of genes in a range whose results are stored together."""
     narrow = max(1, RESULTS_PER_RANGE // n_groups)

@@ -15,7 +15,7 @@ from ..design.contrasts import Design
 from ..design.mock_groups import MockGroups
 from ..design.naming import Within
 from ..engines.executor import Executor
-from ..engines.memory_model import FLOAT, ResultSize
+from ..engines.memory_model import ResultSize, null_bytes
 from ..request.options import Settings
 from ..sources.dataset import Dataset
 from ..utils.parallel import Map
@@ -81,8 +81,7 @@ class Call:
         if self.mock is None:
             return 0
         n_fields = len(self.analysis.fields(self.design)) if self.filters.of_values else 1
-        n_null = int(self.mock.n_groups.sum()) * self.dataset.source.n_genes
-        return FLOAT * (n_fields + 2) * n_null  # as stored, by class, and while these are sorted
+        return null_bytes(len(self.mock.model_rows), self.dataset.source.n_genes, n_fields)
 
     @property
     def n_readings(self) -> int:

@@ -13,13 +13,13 @@ import numpy as np
 from ..columns.filters import find_kept, with_cells
 from ..design.contrasts import Design
 from ..design.mock_groups import SEED, MockGroups, plan_mock_groups
-from ..errors import MemoryBudgetError, UnsupportedDataError
+from ..errors import UnsupportedDataError
 from ..request.analysis import analysis_of
 from ..request.options import Settings
 from ..results.schema import HIT_FDR
 from ..sinks.memory import MemorySink
 from ..sources.base import Source
-from ..sources.sizes import BYTES_PER_CELL, SPARE
+from ..sources.sizes import BYTES_PER_CELL
 from ..sources.views.view import reordered
 from ..stats.multitest.empirical import EmpiricalNull
 from ..utils.progress import Tracker
@@ -67,17 +67,6 @@ def mock_groups_of(design: Design, settings: Settings, source: Source) -> MockGr
             "adata.X.get()."
         )
     return plan_mock_groups(design, source.n_genes, SEED)
-
-
-def check_null_fits(call: Call) -> None:
-    """Raise MemoryBudgetError if the null p-values take more than half of the budget."""
-    needed = call.null_bytes
-    if needed > call.budget // 2 + SPARE:
-        raise MemoryBudgetError(
-            f"fdr_method='empirical' needs {needed:,} bytes for the p-values of mock groups, half "
-            f"of the memory at most, but memory= allows {call.budget:,}. Allow more with memory=, "
-            "or use another fdr_method."
-        )
 
 
 def empirical_null(

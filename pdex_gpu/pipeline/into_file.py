@@ -13,6 +13,7 @@ import numpy as np
 
 from ..columns.filters import find_kept
 from ..columns.finish import StoredFinish, read_stored
+from ..engines.memory_model import check_null
 from ..errors import DataError, FileFormatError
 from ..results.file import ResultFile
 from ..results.schema import HIT_FDR
@@ -24,7 +25,7 @@ from ..stats.multitest.external_sort import FileColumn
 from ..utils.atomic_files import writing
 from ..utils.value_summary import ValueSummary
 from .call import Call
-from .empirical import check_null_fits, empirical_null, facts_of
+from .empirical import empirical_null, facts_of
 from .identity import run_identity
 from .output import check_space, write_output
 from .ranges import run_ranges
@@ -42,7 +43,7 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
     fields = call.analysis.fields(design)
     identity = run_identity(settings, dataset, design, call.analysis, call.executor.backend)
     n_genes = dataset.source.n_genes
-    check_null_fits(call)
+    check_null(call.null_bytes, call.budget)
     with open_checkpoint(
         out,
         identity,
