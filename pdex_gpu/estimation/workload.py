@@ -68,7 +68,7 @@ class Counted:
         Workers of a cluster.
     density : float or None
         Share of nonzeros of a dense matrix, if given.
-    mock : MockGroups or None
+    mock : MockGroups, optional
         The mock groups that are compared as well.
     """
 
@@ -80,7 +80,7 @@ class Counted:
     engine: str
     workers: int | None
     density: float | None
-    mock: MockGroups | None
+    mock: MockGroups | None = None
 
     # --- matrix -------------------------------------------------------------------------------
 

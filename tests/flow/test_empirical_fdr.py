@@ -168,6 +168,23 @@ def test_files_have_the_same_bits(
     assert (tests < 9 * groups) == bool(filters)
 
 
+@pytest.mark.parametrize("out", [None, "de.parquet"])
+def test_filters_that_leave_nothing_or_one_gene(out: str | None, tmp_path: Path):
+    more = {} if out is None else {"out": tmp_path / out}
+    found = compared(min_cpm=2e6, **more)
+    assert found.n_rows == 0
+    for its in found.provenance["empirical_null"]["size_classes"]:
+        assert its["null_tests"] == 0
+        assert its["excess"] == {"0.05": None, "0.001": None}
+    adata = screen(sparse.csr_matrix(logged()))
+    adata.obs["gene"] = adata.obs[GROUPBY].map({"A": "gene1", "B": "gene2", "C": "gene3"})
+    more = {} if out is None else {"out": tmp_path / "own.parquet"}
+    found = compared(adata, on_target="gene", **more)
+    assert found.n_rows == 3  # judged by all genes of the mock groups
+    for its in found.provenance["empirical_null"]["size_classes"]:
+        assert its["null_tests"] == 9 * its["mock_groups"]
+
+
 def test_unsorted_indices_are_sorted_for_both_readings():
     matrix = sparse.csr_matrix(logged())
     for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
