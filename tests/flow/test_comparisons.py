@@ -125,7 +125,7 @@ TESTS: dict[str, Any] = {
         lambda x, y: stats.ttest_ind(x, y, equal_var=False),
     ),
     "ks": (
-        {"metric": "ks", "alternative": "less"},
+        {"metric": "ks", "alternative": "less", "p_values": "asymptotic"},
         lambda x, y: stats.ks_2samp(x, y, "less", method="asymp"),
     ),
     "anderson": (

@@ -108,7 +108,7 @@ def test_every_column_is_that_of_the_cells_with_a_value(design, options):
 def test_scipy_says_the_same(metric):
     function = {"wilcoxon": stats.mannwhitneyu, "t-test": stats.ttest_ind, "ks": stats.ks_2samp}
     options = {"wilcoxon": {"method": "asymptotic"}, "ks": {"method": "asymp"}}.get(metric, {})
-    ours = options if metric == "wilcoxon" else {}
+    ours = {"wilcoxon": options, "t-test": {"p_values": "asymptotic"}}.get(metric, {})
     result, _ = run(screen(values()), metric=metric, nan_policy="omit", **ours)
     rows, _ = rows_of(frame())
     for t, row in enumerate(rows):
@@ -144,8 +144,12 @@ def test_what_scipy_runs_is_given_the_cells_with_a_value():
 
 def test_extreme_values_and_nan_together():
     tiny = values() * 2.0**-700
-    result, _ = run(screen(tiny), nan_policy="omit", metric="t-test", is_log1p=False)
-    expected, _ = run(screen(values()), nan_policy="omit", metric="t-test", is_log1p=False)
+    result, _ = run(
+        screen(tiny), nan_policy="omit", metric="t-test", is_log1p=False, p_values="asymptotic"
+    )
+    expected, _ = run(
+        screen(values()), nan_policy="omit", metric="t-test", is_log1p=False, p_values="asymptotic"
+    )
     np.testing.assert_allclose(result["p_value"], expected["p_value"], rtol=1e-13)
     np.testing.assert_allclose(
         result["target_mean"], expected["target_mean"] * 2.0**-700, rtol=1e-15

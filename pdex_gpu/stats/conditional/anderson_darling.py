@@ -13,8 +13,9 @@ among the expressing cells with a shift in proportion to d::
 
 and ``p = sum over x of h(x) P(A2 >= a | x)``, with Pearson III tails. E[A2] is exactly 1 under
 permutation. Where lambda is at least 20, x needs no sum: A2 is a sum of chi-squares with cumulants
-1, 2 T2 and 8 T3. Few cells are judged by :mod:`.anderson_darling_tilted`, and their p-values are at
-least the probability of the allocation seen.
+1, 2 T2 and 8 T3; unless p is below 1e-3, where the skewness of x matters. Few cells are judged by
+:mod:`.anderson_darling_tilted`. Where those or few cells express the gene, p is at least the
+probability of the allocation seen.
 
 Pairs with A2 below `LEAST` are not judged: there the limiting distribution has p > 0.17, and the
 conditional p-value could not be small.
@@ -35,6 +36,7 @@ from ...utils.jit import jit
 from .anderson_darling_tilted import log_allocation, log_tilted
 from .gamma_tails import log_correction, log_tail
 from .hypergeometric import log_factorials, log_weight, mode
+from .pooled_cells import locate, merge
 from .tie_pattern import (
     C0,
     C1,
@@ -60,6 +62,7 @@ _STEPS_PER_SD = 16.0  # of the sum over x
 _FEW = 20  # cells of the smaller sample that are tilted where p is small
 _VERY_FEW = 3  # that are always tilted
 _FEW_IN_ALL = 64  # pooled cells that are always tilted
+_FEW_EXPRESSING = 64  # up to this many, p is at least the probability of the allocation seen
 _LOG_SMALL = math.log(1e-3)
 _LOG_TINY = math.log(1e-4)
 _SHARED_FROM = 256  # expressing reference cells from which their pattern serves pairs
@@ -116,6 +119,7 @@ def log_p_values(
     by_reference = pooled or len(common) >= max(_SHARED_FROM, _SHARED_TIMES * most)
     # Converting all values takes a while, and most genes do not need it.
     needed = not by_reference or smallest <= _FEW or size <= _FEW_IN_ALL
+    needed |= len(common) <= _FEW_EXPRESSING
     _judge_gene(
         a2, *_distinct(common), size,
         values.astype(np.float64, copy=False) if needed else np.zeros(0),
@@ -207,19 +211,19 @@ def _judge_gene(
                     its,
                 )
         else:
-            n_merged = _merge(distinct, counts, values[starts[t] : stops[t]], merged, own)
+            n_merged = merge(distinct, counts, values[starts[t] : stops[t]], merged, own)
             for k in range(n_merged):
                 cells[k] = merged[k]
             constants(cells, ties, coarsen(cells, ties, n_merged), zeros / total, work, its)
         log_p = _log_p(a, n, total, expressed, its, log_factorial)
         tilted = total <= _FEW_IN_ALL or n <= _VERY_FEW or (n <= _FEW and log_p < _LOG_TINY)
-        if tilted and shared:
+        if (tilted or expressed <= _FEW_EXPRESSING) and shared:
             target = values[starts[t] : stops[t]]
             if pooled:
-                n_merged = _locate(distinct, counts, target, merged, own)
+                n_merged = locate(distinct, counts, target, merged, own)
             else:
-                n_merged = _merge(distinct, counts, target, merged, own)
-        if n_merged > 0:
+                n_merged = merge(distinct, counts, target, merged, own)
+        if tilted or expressed <= _FEW_EXPRESSING:
             least = log_allocation(
                 merged[:n_merged], own[:n_merged], zeros, n_target[t], log_factorial
             )
@@ -312,93 +316,6 @@ def _cumulants(x, mean, expressed, c0, c1, c2, c3, d1, d2):
     k1 = d * c0 + f * c1
     k2 = 2.0 * f * (f * c2 + 2.0 * d * d1)
     return k1, k2, 8.0 * f * f * (f * c3 + 3.0 * d * d2)
-
-
-@jit
-def _place(distinct, value):
-    """Return the number of distinct values below `value`."""
-    low, high = 0, distinct.size
-    while low < high:
-        middle = (low + high) // 2
-        if distinct[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@jit
-def _sort(values):
-    """Sort in place, by Shell's method (numba's own takes seconds to compile)."""
-    gap = values.size // 2
-    while gap > 0:
-        for i in range(gap, values.size):
-            value = values[i]
-            k = i
-            while k >= gap and values[k - gap] > value:
-                values[k] = values[k - gap]
-                k -= gap
-            values[k] = value
-        gap = 1 if gap == 2 else gap * 5 // 11
-    return values
-
-
-@jit
-def _merge(distinct, counts, target, merged, own):
-    """Pool the values of a target with those of the reference; return how many are distinct.
-
-    Parameters
-    ----------
-    merged, own : int64
-        To be filled with the pooled cells and the target cells at each distinct value.
-    """
-    apart = np.empty(target.size)  # values that the reference does not have
-    n_apart = 0
-    own[: distinct.size] = 0
-    for i in range(target.size):
-        at = _place(distinct, target[i])
-        if at < distinct.size and distinct[at] == target[i]:
-            own[at] += 1
-        else:
-            apart[n_apart] = target[i]
-            n_apart += 1
-    if n_apart == 0:
-        merged[: distinct.size] = counts + own[: distinct.size]
-        return distinct.size
-    rest = apart[:n_apart]
-    _sort(rest)
-    n_new = 1
-    for i in range(1, n_apart):
-        n_new += rest[i] != rest[i - 1]
-    # From the largest down, so that `own` can be moved in place.
-    size = distinct.size + n_new
-    write, i, k = size - 1, n_apart - 1, distinct.size - 1
-    while i >= 0:
-        if k >= 0 and distinct[k] > rest[i]:
-            own[write] = own[k]
-            merged[write] = counts[k] + own[k]
-            k -= 1
-        else:
-            equal = 1
-            while i - equal >= 0 and rest[i - equal] == rest[i]:
-                equal += 1
-            own[write] = merged[write] = equal
-            i -= equal
-        write -= 1
-    while k >= 0:
-        merged[k] = counts[k] + own[k]
-        k -= 1
-    return size
-
-
-@jit
-def _locate(distinct, counts, target, merged, own):
-    """Count the cells of a target at each distinct value of a pool that includes them."""
-    own[: distinct.size] = 0
-    for i in range(target.size):
-        own[_place(distinct, target[i])] += 1
-    merged[: distinct.size] = counts
-    return distinct.size
 
 
 @jit

@@ -15,7 +15,7 @@ that of having crossed before as well, the probability of a first crossing at B 
 
 because given c of the first B cells all their orders are equally likely, at any rate. v follows
 from end to end by a convolution with the binomial distribution of the cells between, after v is
-set to g where the sample crosses. The rate is that of the likeliest crossing, so nothing that
+set to g where the sample crosses. The rate is that of a likely crossing, so nothing that
 matters is small, and no probability is found by subtraction but 1 - v / g, which is not small.
 v is 0 far below the ceiling. Terms that are left out amount to less than 1 % of p.
 """
@@ -28,10 +28,9 @@ import numpy as np
 
 from ...utils.jit import jit
 
-_NEGLIGIBLE = 5.5  # of log h, below its largest
+_NEGLIGIBLE = 6.5  # of log h, below its largest
 _SURE = 5e-3  # of v / g
 _TERM = 3e-3  # of a sum
-_STEP = 1e-5  # of the binomial distribution
 _TOGETHER = 4  # steps
 
 
@@ -68,34 +67,31 @@ def log_crossing(ends, n, total, d, log_factorial, room):
     n_checks = _checks(ends, n, total, d, at, ceiling)
     if n_checks == 0:
         return -np.inf
-    top, likeliest = -np.inf, 0
+    top = -np.inf
     for k in range(n_checks):
         b, c = at[k], ceiling[k]
         log_h[k] = _log_choose(b, c, log_factorial)
         log_h[k] += _log_choose(total - b, n - c, log_factorial)
-        if log_h[k] > top:
-            top, likeliest = log_h[k], k
+        top = max(top, log_h[k])
     first, last = 0, n_checks - 1
     while log_h[first] < top - _NEGLIGIBLE:
         first += 1
     while log_h[last] < top - _NEGLIGIBLE:
         last -= 1
-    # Bounded away from 1, where all cells that may cross belong to the sample.
-    rate = min(ceiling[likeliest] / at[likeliest], 1.0 - 1.0 / total)
+    # Bounded away from 1, where all cells up to the last end belong to the sample.
+    rate = min(ceiling[last] / at[last], 1.0 - 1.0 / total)
     log_rate, log_rest, odds = math.log(rate), math.log1p(-rate), rate / (1.0 - rate)
     # v and new have c at index zero + c. v is 0 below low.
     zero = n + 2 * _TOGETHER
     low, previous, before, g = ceiling[first], ceiling[first], 0, 0.0
-    found, width, step_low, n_steps = 0.0, -1, 0, 0
+    found, step_low, n_steps = 0.0, 0, 0
     for k in range(first, last + 1):
         b, edge = at[k], ceiling[k]
         reach = min(n, b)
         if k > first:
-            if width != b - before:
-                width = b - before
-                step_low, n_steps = _binomial(
-                    width, rate, log_rate, log_rest, odds, inverse, log_factorial, step
-                )
+            step_low, n_steps = _steps(
+                b - before, edge, b, log_rate, log_rest, odds, inverse, log_factorial, step
+            )
             # The largest c that matters: where h has fallen, and which can be reached.
             fall = _ratio(b, edge, n, total)
             reach = min(reach, previous - 1 + step_low + n_steps - 1)
@@ -174,24 +170,23 @@ def _ratio(b, c, n, total):
 
 
 @jit
-def _binomial(n, rate, log_rate, log_rest, odds, inverse, log_factorial, out):
-    """Write the binomial probabilities that matter to `out`; return the first and how many.
+def _steps(n, c, b, log_rate, log_rest, odds, inverse, log_factorial, out):
+    """Write the binomial probabilities of n cells; return the first and how many they are.
 
-    As many zeros follow as fill the last `_TOGETHER`.
+    Those are left out that do not matter to c of b cells, of which these n are the last. As many
+    zeros follow as fill the last `_TOGETHER`.
     """
-    mean = n * rate
-    low = np.int64(max(0.0, mean - 3.5 * math.sqrt(mean * (1.0 - rate)) - 1.0))
-    most = min(n, inverse.size - 2)
-    low = min(low, most)
-    log_term = _log_choose(n, low, log_factorial) + low * log_rate + (n - low) * log_rest
-    term = math.exp(log_term)
-    c = low
+    mean = float(n) * c / b
+    spread = 3.5 * math.sqrt(mean * (1.0 - c / b))
+    low = np.int64(max(0.0, mean - spread - 1.0))
+    high = min(min(n, inverse.size - 2), np.int64(mean + spread + 4.0))
+    low = min(low, high)
+    term = math.exp(_log_choose(n, low, log_factorial) + low * log_rate + (n - low) * log_rest)
     out[0] = term
-    while c < most and (c < mean or term > _STEP):
-        term *= odds * (n - c) * inverse[c + 1]
-        c += 1
-        out[c - low] = term
-    size = c - low + 1
+    for j in range(low, high):
+        term *= odds * (n - j) * inverse[j + 1]
+        out[j + 1 - low] = term
+    size = high - low + 1
     for i in range(size, (size + _TOGETHER - 1) // _TOGETHER * _TOGETHER):
         out[i] = 0.0
     return low, size

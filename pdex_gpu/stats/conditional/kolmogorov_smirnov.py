@@ -4,20 +4,22 @@ With n target and m reference cells, N = n + m, the distance at a pooled value t
 exceed, c of them target cells, is ``|N c - n B|`` in units of ``n m``. All allocations of cells
 being equally likely, a p-value is the probability of a distance of at least d at any pooled value.
 
-- p-values that may be small are sums over all allocations (`crossing`): one for each direction.
-  Both directions are added; that both occur is left out, which is below 2e-4 of p at 0.1.
+- p-values that may be small are sums over all allocations, one for each direction: `crossing` with
+  ties, `untied` where the larger of the values are distinct but for ties that would change p by
+  less than 5 %. Both directions are added; that both occur is left out, which is 2e-4 of p at 0.1.
 - p-values that are clearly large are those of a Brownian bridge that is watched from the smallest
   value on, of which a share s of the cells has the same (zeros, mostly):
 
       p = 2 (1 - Phi(x / sqrt(s (1 - s)))) + K(x) Phi(x (1 - 2 s) / sqrt(s (1 - s)))
 
   with x = d / sqrt(n m N), K the Kolmogorov distribution, or exp(-2 x^2) and without the 2 for one
-  side; x is moved by Hodges' (1957) term. They are clearly large if this p is 0.1 or more and also
-  if either that of a bridge watched only at intervals as large as the next class of equal values
-  (Siegmund 1985: x moves by 0.5826 times their root), or the exact probability of the distance at
-  the most central of the reference's values, is 0.1 or more. The latter is a lower bound of p.
+  side. They are clearly large if this p is 0.06 or more and so is also one of these: that of a
+  bridge watched only at intervals as large as the next class of equal values (Siegmund 1985: x
+  moves by 0.5826 times their root, and by Hodges' 1957 term), or the exact probability of the
+  distance at the most central of the reference's values, a lower bound of p. Where a sample has
+  fewer than 8 cells, 0.5 takes the place of 0.06.
 
-So a p-value that is not exact is above 0.1 but for approximations of the bridge.
+So a p-value below 0.06 is a sum, and a larger one that is no sum could not have been small.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from .hypergeometric import log_factorials
 from .untied import MOST_LEVELS, log_ahead, log_lag
 
 _LARGE = 0.06  # p-values that are below are exact
+_FEW, _LARGE_OF_FEW = 8, 0.5  # cells of a sample that are too few for a bridge
 _UNTIED = 0.05  # of log p: what ties may change for the formulas of distinct values to do
 _BETWEEN = 0.5826  # -zeta(1/2) / sqrt(2 pi)
 
@@ -117,13 +120,15 @@ def _judge(
         smallest_class = _first(cells, place[its], count[its])
         share = smallest_class / total
         x = d / math.sqrt(float(n) * m * total)
-        x += (total + min(n, m)) / (6.0 * math.sqrt(float(n) * m * total))
         bridge = _bridge(x, share, sides)
-        if bridge >= _LARGE:
-            clear = _bridge(x + _BETWEEN * math.sqrt(gap), share, sides) >= _LARGE
+        large = _LARGE if min(n, m) >= _FEW else _LARGE_OF_FEW
+        if bridge >= large:
+            moved = (total + min(n, m)) / (6.0 * math.sqrt(float(n) * m * total))
+            moved += _BETWEEN * math.sqrt(gap)
+            clear = _bridge(x + moved, share, sides) >= large
             if not clear:
                 b = _upto(central, upto, place[its], count[its])
-                clear = _at_end(b, n, total, d, side, log_factorial) >= _LARGE
+                clear = _at_end(b, n, total, d, side, log_factorial) >= large
             if clear:
                 out[t] = math.log(min(1.0, bridge))
                 continue

@@ -25,6 +25,9 @@ from ...utils.jit import jit
 #: is about 0.004 z^6 / k^2 decades.
 _BODY = 1.3
 
+#: The integral over i is split at this number over t.
+_PANEL = 8.0
+
 _HALF = math.sqrt(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 # Four nodes and weights of Gauss and Legendre on (0, 1), by symmetry.
@@ -124,7 +127,7 @@ def _saddlepoint(a, k, b, variance, half):
             high = t
         else:
             low = t
-        if abs(error) < 1e-6 * a:  # its effect on the result is of the second order
+        if abs(error) < 1e-5 * min(a, top - a):  # its effect is of the second order
             break
         moved = t - error / k2
         if not low < moved < high:
@@ -137,19 +140,27 @@ def _saddlepoint(a, k, b, variance, half):
 
 
 @jit
+def _first_panel(t, k):
+    """Return where the integral over i is split: below, exp(-i t) still changes."""
+    return min(float(k), max(_PANEL / t, 4.0))
+
+
+@jit
 def _cumulant(t, k, b):
+    found = 0.0
     if k <= 4:
-        found = 0.0
         for i in range(1, k + 1):
             found += _g((b + i) * t) - _g(i * t)
         return found
-    found = 0.0
-    for node, weight in (
-        (_NODE_1, _WEIGHT_1), (_NODE_2, _WEIGHT_2),
-        (1.0 - _NODE_2, _WEIGHT_2), (1.0 - _NODE_1, _WEIGHT_1),
-    ):  # fmt: skip
-        i = 0.5 + k * node
-        found += k * weight * (_g((b + i) * t) - _g(i * t))
+    first = _first_panel(t, k)
+    for start, length in ((0.5, first), (0.5 + first, k - first)):
+        if length > 0.0:
+            for node, weight in (
+                (_NODE_1, _WEIGHT_1), (_NODE_2, _WEIGHT_2),
+                (1.0 - _NODE_2, _WEIGHT_2), (1.0 - _NODE_1, _WEIGHT_1),
+            ):  # fmt: skip
+                i = start + length * node
+                found += length * weight * (_g((b + i) * t) - _g(i * t))
     return found
 
 
@@ -163,13 +174,16 @@ def _slopes(t, k, b):
             k1 += one
             k2 += two
         return k1, k2
-    for node, weight in (
-        (_NODE_1, _WEIGHT_1), (_NODE_2, _WEIGHT_2),
-        (1.0 - _NODE_2, _WEIGHT_2), (1.0 - _NODE_1, _WEIGHT_1),
-    ):  # fmt: skip
-        one, two = _terms(t, 0.5 + k * node, b)
-        k1 += k * weight * one
-        k2 += k * weight * two
+    first = _first_panel(t, k)
+    for start, length in ((0.5, first), (0.5 + first, k - first)):
+        if length > 0.0:
+            for node, weight in (
+                (_NODE_1, _WEIGHT_1), (_NODE_2, _WEIGHT_2),
+                (1.0 - _NODE_2, _WEIGHT_2), (1.0 - _NODE_1, _WEIGHT_1),
+            ):  # fmt: skip
+                one, two = _terms(t, start + length * node, b)
+                k1 += length * weight * one
+                k2 += length * weight * two
     return k1, k2
 
 

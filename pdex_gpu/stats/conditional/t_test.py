@@ -45,15 +45,16 @@ Side = Sequence[np.ndarray]
 
 ALTERNATIVES = {"two-sided": 0, "greater": 1, "less": -1}
 _NOTHING = 7.0  # terms below exp(-7) of the largest are left out
+_SMALL = -10.0  # logarithms below this may be below the least one
 _SURE = -3.5  # standard deviations; less than this is exceeded in 12 of 13 cases, or more often
 _STEP = 0.7  # in standard deviations of a term as a function of x
 _LARGE = 0.05  # a p-value certainly not below this is that of the normal tail ...
 MANY = 100.0  # ... if there are so many cells
-SMOOTH = 4.0  # least variance of x for a single tail
+_SMOOTH = 4.0  # least variance of x for a single tail
 EQUAL = 1e-10  # relative differences below this are rounding
 _CONSTANT = 1e-12  # of the squares: nonzero values have one value
 _NEARLY_CONSTANT = 1e-6  # of the squares: higher moments of nonzero values have lost their digits
-LN10 = math.log(10.0)
+_LN10 = math.log(10.0)
 _SQRT_HALF = math.sqrt(0.5)
 
 
@@ -225,6 +226,14 @@ def surely_large(z, kurtosis):
 
 
 @jit
+def certain(log_p, of_x):
+    """Return whether one tail over all allocations will do; `of_x` is the variance of x."""
+    if of_x == 0.0:
+        return log_p >= _SMALL
+    return of_x >= _SMOOTH and (log_p / _LN10) ** 2 <= of_x
+
+
+@jit
 def log_normal_p(z):
     """Return the logarithm of the two-sided p-value of a normal deviate near 0."""
     return math.log(math.erfc(abs(z) * _SQRT_HALF))
@@ -261,9 +270,9 @@ def log_p_of(target, reference, alternative, log_factorial):
     centre, seen, slack, whole = seen_sum(target, reference)
     above, below = ends_of(centre, centre / n * m, seen, slack, whole, alternative)
     of_x = n * m / (total - 1.0) * (expressed / total) * (silent / total)  # variance of x
-    if of_x >= SMOOTH or silent == 0.0:
+    if of_x >= _SMOOTH or silent == 0.0:
         log_p = min(both_tails(above, below, deviation, skewness, kurtosis), 0.0)
-        if (log_p / LN10) ** 2 <= of_x or (silent == 0.0 and log_p > -np.inf):
+        if certain(log_p, of_x):
             return log_p
     shape = of_expressed(total, expressed, mean, second, powers[0], powers[1])
     counts = int(n), int(expressed), int(total)

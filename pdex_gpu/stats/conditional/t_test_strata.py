@@ -22,12 +22,11 @@ from ...utils.jit import jit
 from .hypergeometric import log_factorials, log_weight
 from .t_test import (
     ALTERNATIVES,
-    LN10,
     MANY,
-    SMOOTH,
     Side,
     arrays_of,
     both_tails,
+    certain,
     ends_of,
     log_add,
     log_least,
@@ -155,8 +154,7 @@ def _of_cumulants(added, alternative, found, unsure):
             above, below = _ends(its, alternative)
             log_p = min(both_tails(above, below, math.sqrt(k2), skewness, kurtosis), 0.0)
             found[row, j] = log_p
-            of_x = its[_OF_X]
-            unsure[row, j] = of_x > 0.0 and not (of_x >= SMOOTH and (log_p / LN10) ** 2 <= of_x)
+            unsure[row, j] = not certain(log_p, its[_OF_X])
 
 
 @jit

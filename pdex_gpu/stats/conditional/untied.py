@@ -28,7 +28,7 @@ import math
 
 from ...utils.jit import jit
 
-_NEGLIGIBLE = 6.0  # of log h, below its largest
+_NEGLIGIBLE = 8.0  # of log h, below its largest
 _LEVELS = 128  # numbers of cells that are summed over; others are between these
 MOST_LEVELS = _LEVELS + 2  # that working memory has to hold
 _TERMS = 6  # of an expectation
@@ -123,8 +123,8 @@ def _expected(b, c, looked_at, edge, n, total, log_factorial):
     scale = float(n) * cells
     mean = float(hits) * cells / left
     most = min(edge - 1 - c, min(cells, hits))
-    if most < _TERMS:
-        least = max(0, hits - (left - cells))
+    least = max(0, hits - (left - cells))
+    if most - least < _TERMS:
         if least > most:
             return 0.0
         weight = math.exp(_log_h(cells, least, hits, left, log_factorial))

@@ -34,8 +34,9 @@ from .wilcoxon_body import body_p_value
 
 #: Pairs with a larger asymptotic p-value keep it.
 BODY = 0.2
-#: Smaller p-values of :mod:`.wilcoxon_body` are computed by the whole sum.
-SMALL = 3e-3
+#: Smaller p-values of :mod:`.wilcoxon_body` are computed by the whole sum; the second number where
+#: a side has at most so many cells.
+SMALL, SMALL_OF_FEW, FEW = 3e-3, 3e-2, 8
 
 #: Terms this far below the largest one, in logarithms, end a sum.
 _NEGLIGIBLE = 14.0
@@ -49,7 +50,7 @@ _FEW, _SKEW = 8.0, 0.3
 #: Largest size of the lowest class, as a multiple of the bound for mixtures of Poisson.
 _SLACK = 1.3
 
-_LOG_2, _LOG_SMALL = math.log(2.0), math.log(SMALL)
+_LOG_2 = math.log(2.0)
 
 # Rows of the table of ties.
 _SPREAD, _HALF, _SKEWNESS = 0, 1, 2
@@ -231,13 +232,14 @@ def log_p_value(u2, n, m, expressed, ties, alternative, cells, shape, log_factor
     others = ties - (silent * silent * silent - silent)
     last = describe_ties(total, expressed, others, cells, shape)
     p = body_p_value(d, n, m, expressed, alternative, shape, log_factorial)
-    if p >= SMALL:
+    small = SMALL_OF_FEW if min(n, m) <= FEW else SMALL
+    if p >= small:
         return math.log(p)
     found = _of_both_tails(d, n, alternative, last, cells, shape, log_factorial)
     if last > 1:  # the lowest class may not be what it is taken for
         least = _of_both_tails(d, n, alternative, 1, cells, shape, log_factorial)
         found = max(found, least - _LOG_2)
-    return min(found, _LOG_SMALL)
+    return min(found, math.log(small))  # so that p falls as abs(d) grows
 
 
 @jit

@@ -208,7 +208,8 @@ class StatisticalTest(ABC):
         for option in options_of(self):
             names = [n for n in (option.name, option.scipy_name) if n is not None and n in options]
             other = getattr(self, option.name) != option.default
-            if not (option.asymptotic_only and names and other and self.p_values == "conditional"):
+            conditional = options.get("p_values", self.p_values) == "conditional"
+            if not (option.asymptotic_only and names and other and conditional):
                 continue
             if "p_values" in options:
                 name = names[0]

@@ -28,7 +28,7 @@ class KolmogorovSmirnov(StatisticalTest):
 
     The statistic is D, D+ (``"greater"``: the target's distribution function lies above) or D-
     (``"less"``). Conditional p-values are exact given the pooled values, ties included, where they
-    may be below 0.1 (:mod:`..conditional.kolmogorov_smirnov`). Asymptotic two-sided p-values come
+    may be below 0.06 (:mod:`..conditional.kolmogorov_smirnov`). Asymptotic two-sided p-values come
     from the Kolmogorov distribution at ``D sqrt(n m / (n + m))`` (Smirnov 1948), one-sided ones
     from Hodges' (1957) expansion, as in scipy; tied values make them too large. Other methods run
     through scipy, pair by pair.
@@ -50,7 +50,7 @@ class KolmogorovSmirnov(StatisticalTest):
             given={"p_values": "asymptotic"},
         ),
         Caveat(
-            "Kolmogorov-Smirnov p-values are exact given ties below 0.1; larger ones are "
+            "Kolmogorov-Smirnov p-values are exact given ties below 0.06; larger ones are "
             "approximate and tend to be too large.",
             given={"p_values": "conditional"},
         ),

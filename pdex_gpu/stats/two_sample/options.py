@@ -155,12 +155,12 @@ def p_values_option(
     doc: str = "",
 ) -> Any:
     """Return the option ``p_values``; `others` are kinds in addition to those of every test."""
-    kinds = ("conditional", "asymptotic", *others)
+    kinds = ("asymptotic", "conditional", *others)
     return option(
-        "conditional",
+        "asymptotic",
         words(kinds),
-        "Conditional on the pooled values of both samples, which holds for sparse genes and small "
-        "groups, or by the limit for large samples, as in scipy." + doc,
+        "By the limit for large samples, as in scipy; or conditional on the pooled values of both "
+        "samples, which holds for sparse genes and small groups, too." + doc,
         choices=kinds,
     )
 

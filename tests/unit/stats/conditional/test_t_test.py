@@ -128,7 +128,7 @@ def test_normal_values_have_students_p_values() -> None:
         for alternative in ("two-sided", "greater", "less"):
             exact = stats.ttest_ind(x, y, alternative=alternative).pvalue
             assert exact > 1e-5
-            # Worst seen: 3 %. The values of the sample are not quite normal.
+            # The values of the sample are not quite normal.
             assert math.exp(log_p(x, y, alternative)) == pytest.approx(exact, rel=0.05)
 
 
