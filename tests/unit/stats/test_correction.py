@@ -17,9 +17,8 @@ import pdex_gpu
 from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.errors import OptionError
 from pdex_gpu.stats.multitest.correction import correct
-from pdex_gpu.stats.options import EMPIRICAL, FDR_METHODS
+from pdex_gpu.stats.options import EMPIRICAL, FDR_METHODS, CorrectionOptions
 from pdex_gpu.stats.options import FDR_SCOPES as SCOPES
-from pdex_gpu.stats.options import CorrectionOptions
 
 METHODS = [name for name in FDR_METHODS if name != EMPIRICAL]  # it needs mock groups
 FILTERS: dict[str, dict[str, Any]] = {
