@@ -44,13 +44,24 @@ class Filters:
     own_gene: np.ndarray | None = None
 
     @property
+    def of_values(self) -> bool:
+        """Return whether pairs may be left out for the values of a gene."""
+        return not (self.min_fraction is None and self.min_cpm is None)
+
+    @property
     def any(self) -> bool:
         """Return whether pairs may be left out."""
-        return not (self.min_fraction is None and self.min_cpm is None and self.own_gene is None)
+        return self.of_values or self.own_gene is not None
 
 
 def find_kept(
-    filters: Filters, n_rows: int, n_genes: int, read: Read, count_mean: str
+    filters: Filters,
+    n_rows: int,
+    n_genes: int,
+    read: Read,
+    count_mean: str,
+    *,
+    tells: bool = True,
 ) -> tuple[np.ndarray | None, dict[str, int]]:
     """Return which pairs are kept, shape (n_rows, n_genes), and how many each filter removed.
 
@@ -65,6 +76,8 @@ def find_kept(
         Returns values of stored fields, and numbers of cells (:func:`with_cells`).
     count_mean : str
         The stored mean that is in count space: ``"mean"`` or ``"mean_expm1"``.
+    tells : bool
+        Whether the log says how many pairs each filter removed.
     """
     if not filters.any:
         return None, {}
@@ -78,6 +91,8 @@ def find_kept(
             kept[rows] &= passes
             gone = before - np.count_nonzero(kept[rows])
             removed[name] = removed.get(name, 0) + int(gone)
+    if not tells:
+        return kept, removed
     for name, n in removed.items():
         logger.info("%s removed %d of %d (target, gene) pairs", name, n, kept.size)
     if not kept.any():

@@ -15,6 +15,7 @@ from ..sinks.checkpoint_sink import StoredResults
 from ..sinks.memory import MemorySink
 from ..stats.fold_change import expm1_in_place
 from ..stats.multitest.correction import StoredCorrection, correct
+from ..stats.multitest.empirical import EmpiricalNull
 from ..stats.options import CorrectionOptions
 from ..utils.parallel import Map
 from . import registry
@@ -97,6 +98,7 @@ def finish(
     columns: tuple[str, ...],
     correction: CorrectionOptions,
     filters: Filters,
+    null: EmpiricalNull | None = None,
 ) -> Finished:
     """Compute the columns of a result in memory. Stored means are rescaled in place."""
     arrays = sink.arrays
@@ -108,7 +110,7 @@ def finish(
     read = with_cells(stored, arrays, design)
     kept, removed = find_kept(filters, design.n_rows, p_values.shape[1], read, scale.count_mean)
     found = _columns(lambda name: read(name, slice(None)), scale, columns, parallel_map)
-    found["fdr"] = correct(p_values, kept, correction, kernels, parallel_map)
+    found["fdr"] = correct(p_values, kept, correction, kernels, parallel_map, null)
     if kept is not None:
         found = {name: _only(values, kept, name) for name, values in found.items()}
     return Finished(found, kept, removed)
@@ -120,9 +122,10 @@ def judged_again(
     kernels: KernelSet,
     parallel_map: Map,
     correction: CorrectionOptions,
+    null: EmpiricalNull | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the columns of a result with other p-values, and the FDR of these."""
-    fdr = correct(p_values, finished.kept, correction, kernels, parallel_map)
+    fdr = correct(p_values, finished.kept, correction, kernels, parallel_map, null)
     found = {"p_value": p_values, "fdr": fdr}
     if finished.kept is not None:
         found = {name: _only(values, finished.kept, name) for name, values in found.items()}

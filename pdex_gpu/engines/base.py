@@ -80,11 +80,14 @@ class Job(Computation, Generic[_Source]):
     sink : RangeSink
     reading : Reading
         How to read the source; the engine supplies its own threads.
+    cells : numpy.ndarray, optional
+        Cells of the data in the order of `source`, if the design is not that of their labels.
     """
 
     source: _Source
     sink: RangeSink
     reading: Reading
+    cells: np.ndarray | None = None
 
 
 class Engine(Protocol):

@@ -167,12 +167,15 @@ class ResultSize:
         Values per gene of each stored field.
     n_rows, n_columns, n_genes : int
         Rows per gene, and further columns computed from fields.
+    null : int
+        Bytes of null p-values that rows are judged against; rows are then held once more.
     """
 
     fields: Mapping[str, int]
     n_rows: int
     n_columns: int
     n_genes: int
+    null: int = 0
 
     @property
     def stored(self) -> int:
@@ -182,8 +185,8 @@ class ResultSize:
     @property
     def in_memory(self) -> int:
         """Return the bytes of the whole result in memory, as it is finished."""
-        per_row = BYTES_PER_ROW + FLOAT * self.n_columns
-        return self.stored + per_row * self.n_rows * self.n_genes
+        per_row = BYTES_PER_ROW + FLOAT * self.n_columns + (FLOAT if self.null else 0)
+        return self.stored + self.null + per_row * self.n_rows * self.n_genes
 
     def check(self, budget: int) -> None:
         """Raise MemoryBudgetError if the whole result does not fit in `budget` bytes."""
@@ -193,6 +196,30 @@ class ResultSize:
                 f"{self.in_memory:,} bytes in memory, but memory= allows {budget:,}. Write it to a "
                 "file with out=, which does not hold it in memory, or allow more with memory=."
             )
+
+
+def null_bytes(n_groups: int, n_genes: int, n_fields: int) -> int:
+    """Return the bytes that the results of mock groups take: all at once, and as null p-values.
+
+    These are selected from the results, and copied when they are sorted.
+
+    Parameters
+    ----------
+    n_groups, n_genes : int
+    n_fields : int
+        Fields stored for each mock group.
+    """
+    return FLOAT * (n_fields + 2) * n_groups * n_genes
+
+
+def check_null(needed: int, budget: int) -> None:
+    """Raise MemoryBudgetError if null p-values take more than half of `budget` bytes."""
+    if needed > budget // 2 + SPARE:
+        raise MemoryBudgetError(
+            f"fdr_method='empirical' needs {needed:,} bytes for the p-values of mock groups, which "
+            f"must be half of the memory at most, but memory= allows {budget:,}. Allow more with "
+            "memory=, or use another fdr_method."
+        )
 
 
 def most_genes_stored_together(asked: int | None, n_groups: int) -> int:

@@ -31,6 +31,7 @@ from ..design.contrasts import Design
 from ..errors import OptionError, SharedMemoryError, WorkerError, shown
 from ..sinks.base import RangeResult
 from ..sources.base import Reading, Source
+from ..sources.views.view import reordered
 from ..utils.parallel import pool_map
 from ..utils.value_summary import ValueSummary
 from . import worker_processes
@@ -58,9 +59,10 @@ class _Task:
     analysis: Analysis
     plan: Plan
     kernels: str
-    source: Callable[..., RangeSource]
+    source: Callable[..., Source]
     arrays: dict[str, _SharedArray]
     facts: dict[str, Any]
+    order: _SharedArray | None
 
 
 def schedule(source: Source, kernels: KernelSet, resources: Resources) -> Schedule:
@@ -84,13 +86,15 @@ def run(job: Job[Source]) -> None:
             f"engine='shared_memory' cannot start worker processes here: {why}. Use "
             "engine='threads', and set the number of threads with n_threads=."
         )
-    state = source.state()
+    whole, order = source.take_apart()
+    state = whole.state()
     if state is None:
         raise OptionError(
             f"engine='shared_memory' needs the matrix in memory, but it is {source.description}. "
             "Use engine='threads', or load the data first."
         )
-    _check_space(sum(a.nbytes for a in state.arrays.values()))
+    arrays = [*state.arrays.values(), *([] if order is None else [order])]
+    _check_space(sum(a.nbytes for a in arrays))
     with ExitStack() as stack:
         shared = {name: _share(stack, array) for name, array in state.arrays.items()}
         kernels = job.kernels
@@ -99,14 +103,21 @@ def run(job: Job[Source]) -> None:
         n = np.arange(job.design.n_rows)
         nameless = replace(job.design, targets=n, references=n * 0, within=None)
         task = _Task(
-            nameless, job.analysis, job.plan, kernels.__name__, state.make, shared, state.facts
+            nameless,
+            job.analysis,
+            job.plan,
+            kernels.__name__,
+            state.make,
+            shared,
+            state.facts,
+            None if order is None else _share(stack, order),
         )
         _run_workers(job, task)
 
 
 def _run_workers(job: Job[Source], task: _Task) -> None:
     try:
-        ForkingPickler.dumps(replace(task, arrays={}))
+        ForkingPickler.dumps(replace(task, arrays={}, order=None))
     except Exception as error:  # of any type: pickling runs the option's own class
         raise OptionError(
             f"engine='shared_memory' cannot send the options {shown(job.analysis.test.options)} to "
@@ -174,6 +185,8 @@ def _attach(task: _Task) -> tuple[Computation, RangeSource]:
     if _attached is None:
         arrays = {name: shared.view() for name, shared in task.arrays.items()}
         source = task.source(**arrays, **task.facts)
+        if task.order is not None:
+            source = reordered(source, task.order.view())
         kernels: Any = importlib.import_module(task.kernels)
         job = Computation(task.design, kernels, task.analysis, task.plan, lambda _: None)
         _attached = job, source

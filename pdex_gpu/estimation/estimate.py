@@ -16,6 +16,7 @@ from ..backends.registry import BackendInfo, describe, load_kernels
 from ..engines.plan import Plan
 from ..engines.schedule import choose_backend_for, choose_engine
 from ..errors import OptionError
+from ..pipeline.empirical import mock_groups_of
 from ..pipeline.output import check_output, input_files
 from ..request.analysis import analysis_of
 from ..request.engines import DASK, Dask
@@ -226,15 +227,17 @@ def estimate(
     chosen = choose_backend_for(settings, test)
     analysis = analysis_of(settings, test)
     with open_screen(data, settings) as dataset:
+        design = design_of(dataset, settings)
         counted = Counted(
             settings,
             dataset.source,
-            design_of(dataset, settings),
+            design,
             analysis,
             load_kernels(chosen.name),
             choose_engine(settings, chosen),
             workers,
             density,
+            mock_groups_of(design, settings, dataset.source),
         )
         opening = time.perf_counter() - started
         allowed = left_for_plan(memory_budget(settings.execution.memory), dataset.source.n_cells)
@@ -370,6 +373,11 @@ def _assumptions(
         found.append("each cell has few distinct values, so each takes one byte while kept")
     if not describe(backend.name).is_timed:
         found.append(f"no run time: there is no time model for the backend {backend.name}")
+    if counted.mock is not None:
+        found.append(
+            f"{len(counted.mock.model_rows):,} mock groups of {counted.mock.n_cells:,} cells are "
+            "compared, too, in another reading of the data"
+        )
     if counted.workers is not None:
         found.append(f"{CLUSTER_START:.0f} s until the workers of a running cluster start")
         if counted.way(plan) == IN_MEMORY:

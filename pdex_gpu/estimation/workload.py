@@ -12,7 +12,8 @@ import numpy as np
 from ..backends.contract import KernelSet
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
-from ..engines.memory_model import MemoryModel, ResultSize, is_dense
+from ..design.mock_groups import MockGroups
+from ..engines.memory_model import MemoryModel, ResultSize, check_null, is_dense, null_bytes
 from ..engines.plan import RANGES_PER_WORKER, Plan, Schedule, make_plan
 from ..engines.schedule import plan_run
 from ..errors import MemoryBudgetError
@@ -67,6 +68,8 @@ class Counted:
         Workers of a cluster.
     density : float or None
         Share of nonzeros of a dense matrix, if given.
+    mock : MockGroups, optional
+        The mock groups that are compared as well.
     """
 
     settings: Settings
@@ -77,6 +80,7 @@ class Counted:
     engine: str
     workers: int | None
     density: float | None
+    mock: MockGroups | None = None
 
     # --- matrix -------------------------------------------------------------------------------
 
@@ -112,7 +116,18 @@ class Counted:
             self.design.n_rows,
             len(self.analysis.columns),
             self.source.n_genes,
+            self.null_bytes,
         )
+
+    @property
+    def null_bytes(self) -> int:
+        """Return the bytes of the p-values of mock groups."""
+        if self.mock is None:
+            return 0
+        filters = self.settings.filters
+        filtered = filters.min_fraction is not None or filters.min_cpm is not None
+        n_fields = len(self.analysis.fields(self.design)) if filtered else 1
+        return null_bytes(len(self.mock.model_rows), self.source.n_genes, n_fields)
 
     @property
     def result_bytes(self) -> int:
@@ -176,6 +191,8 @@ class Counted:
         if settings.output.out is None:
             self.result_size.check(budget)
             reserved = self.result_size.stored
+        else:
+            check_null(self.null_bytes, budget)
         return plan_run(memory, self.kernels, self.engine, settings, budget, reserved=reserved)
 
     @property
@@ -253,19 +270,23 @@ class Counted:
 
     def work(self, plan: Plan) -> Work:
         """Return the amount of work of the run."""
-        source = self.source
+        source, readings = self.source, 1 if self.mock is None else 2
+        n_mock_cells = 0 if self.mock is None else self.mock.n_cells
+        more = 1.0 + n_mock_cells / max(1, source.n_cells)
+        n_pairs = sum(c.n_targets for c in self.design.contrasts)
+        n_pairs += 0 if self.mock is None else len(self.mock.model_rows)
         return Work(
-            n_cells=source.n_cells,
+            n_cells=source.n_cells + n_mock_cells,
             n_genes=source.n_genes,
-            n_stored=float(source.nnz),
-            n_nonzero=self.n_nonzero,
-            n_pairs=float(sum(c.n_targets for c in self.design.contrasts) * source.n_genes),
+            n_stored=float(source.nnz) * more,
+            n_nonzero=self.n_nonzero * more,
+            n_pairs=float(n_pairs * source.n_genes),
             n_rows=float(self.n_rows),
             n_ranges=plan.n_ranges,
             way=self.way(plan),
-            file_bytes=float(source.n_bytes),
-            decoded_bytes=float(self.decoded_bytes),
-            scratch_bytes=sum(self.scratch_bytes(plan)) / 2.0,
+            file_bytes=float(source.n_bytes) * readings,
+            decoded_bytes=float(self.decoded_bytes) * readings,
+            scratch_bytes=sum(self.scratch_bytes(plan)) / 2.0 * readings,
             stored_bytes=float(self.stored_bytes),
             n_values=float(self.n_values),
         )

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..columns.filters import Filters
 from ..columns.finish import Scale
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
+from ..design.mock_groups import MockGroups
 from ..design.naming import Within
 from ..engines.executor import Executor
-from ..engines.memory_model import ResultSize
+from ..engines.memory_model import ResultSize, null_bytes
 from ..request.options import Settings
 from ..sources.dataset import Dataset
 from ..utils.parallel import Map
@@ -38,6 +41,10 @@ class Call:
         Bytes that this process may use.
     parallel_map : callable
         A map over the threads of this process.
+    mock : MockGroups, optional
+        The mock groups that p-values are judged against.
+    cells : numpy.ndarray, optional
+        Cells of the data in the order of the design, if it is not that of their labels.
     """
 
     settings: Settings
@@ -48,6 +55,8 @@ class Call:
     executor: Executor
     budget: int
     parallel_map: Map
+    mock: MockGroups | None = None
+    cells: np.ndarray | None = None
 
     @property
     def within(self) -> Within | None:
@@ -63,7 +72,21 @@ class Call:
             self.design.n_rows,
             len(self.analysis.columns),
             self.dataset.source.n_genes,
+            self.null_bytes,
         )
+
+    @property
+    def null_bytes(self) -> int:
+        """Return the bytes that null p-values take."""
+        if self.mock is None:
+            return 0
+        n_fields = len(self.analysis.fields(self.design)) if self.filters.of_values else 1
+        return null_bytes(len(self.mock.model_rows), self.dataset.source.n_genes, n_fields)
+
+    @property
+    def n_readings(self) -> int:
+        """Return how often the data are read."""
+        return 1 if self.mock is None else 2
 
     def scale(self, values: ValueScale) -> Scale:
         """Return the scale of means and changes for these values."""
@@ -86,14 +109,19 @@ class Call:
         return Tracker(
             self.settings.output.progress,
             description=self.analysis.test.metric,
-            total_bytes=source.n_bytes,
-            total_genes=source.n_genes,
+            total_bytes=source.n_bytes * self.n_readings,
+            total_genes=source.n_genes * self.n_readings,
             total_rows=n_rows,
             done_genes=done_genes,
         )
 
-    def provenance(self, values: ValueScale, removed: Mapping[str, int]) -> dict[str, Any]:
-        """Return where the result comes from."""
+    def provenance(
+        self,
+        values: ValueScale,
+        removed: Mapping[str, int],
+        empirical: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return where the result comes from, the facts about an empirical null included."""
         return make_provenance(
             self.settings,
             self.dataset,
@@ -104,4 +132,5 @@ class Call:
             values,
             removed,
             self.filters.own_gene,
+            empirical,
         )

@@ -32,6 +32,7 @@ from ..stats.two_sample.base import StatisticalTest
 from ..utils.parallel import pool_map
 from ..utils.resources import cpu_count, memory_budget
 from .call import Call
+from .empirical import mock_groups_of
 from .in_memory import into_memory
 from .into_file import into_file
 from .output import check_output, input_files
@@ -128,7 +129,9 @@ def _computed(
     )
     with ThreadPoolExecutor(settings.execution.n_threads or cpu_count(), "pdex_gpu") as pool:
         budget = left_for_plan(memory_budget(settings.execution.memory), dataset.source.n_cells)
-        call = Call(settings, dataset, design, analysis, filters, executor, budget, pool_map(pool))
+        mock = mock_groups_of(design, settings, dataset.source)
+        its_map = pool_map(pool)
+        call = Call(settings, dataset, design, analysis, filters, executor, budget, its_map, mock)
         if settings.output.out is None:
             return into_memory(call)
         result, values = into_file(call, Path(settings.output.out))

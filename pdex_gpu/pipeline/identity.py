@@ -13,6 +13,7 @@ from .._version import __version__
 from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
+from ..design.mock_groups import SEED
 from ..request.options import TABLES, Settings
 from ..sinks.identity_diff import HASH
 from ..sources.dataset import Dataset
@@ -66,6 +67,8 @@ def _options(settings: Settings, design: Design, analysis: Analysis) -> dict[str
         "confidence": float(settings.columns.confidence),
         "pseudocount": float(settings.columns.pseudocount),
     }
+    if settings.correction.empirical:
+        understood["seed of the mock groups"] = SEED
     return settings.deciding() | understood
 
 

@@ -8,6 +8,7 @@ from ..columns.finish import finish, judged_again
 from ..results.memory import DEResult
 from ..sinks.memory import MemorySink
 from .call import Call
+from .empirical import empirical_null, facts_of
 from .ranges import run_ranges
 from .value_scale import ValueScale, value_scale
 
@@ -24,11 +25,13 @@ def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
     call.executor.use(None)
     with call.tracker() as tracker:
         try:
-            run_ranges(call, source, sink, tracker)
+            source = run_ranges(call, source, sink, tracker)
+            sink.check_complete()
+            values = value_scale(sink.summary, settings)
+            empirical = empirical_null(call, source, values, tracker, held=sink.n_bytes)
         finally:
             call.executor.discard()
-        sink.check_complete()
-        values = value_scale(sink.summary, settings)
+        nulls = {} if empirical is None else empirical.nulls
         finished = finish(
             sink,
             design,
@@ -38,6 +41,7 @@ def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
             columns=call.analysis.columns,
             correction=settings.correction,
             filters=call.filters_on(values),
+            null=nulls.get("p_value"),
         )
     found = [(call, finished.columns)]
     for name in call.analysis.others:
@@ -48,6 +52,7 @@ def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
             call.executor.kernels,
             call.parallel_map,
             settings.correction,
+            nulls.get(name),
         )
         found.append((replace(call, analysis=other), columns))
     results = [
@@ -56,7 +61,7 @@ def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
             design.references,
             call.dataset.genes,
             columns,
-            its.provenance(values, finished.removed),
+            its.provenance(values, finished.removed, facts_of(empirical)),
             within=call.within,
             kept=finished.kept,
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..columns.filters import find_kept
 from ..columns.finish import StoredFinish, read_stored
+from ..engines.memory_model import check_null
 from ..errors import DataError, FileFormatError
 from ..results.file import ResultFile
 from ..results.schema import HIT_FDR
@@ -24,6 +25,7 @@ from ..stats.multitest.external_sort import FileColumn
 from ..utils.atomic_files import writing
 from ..utils.value_summary import ValueSummary
 from .call import Call
+from .empirical import empirical_null, facts_of
 from .identity import run_identity
 from .output import check_space, write_output
 from .ranges import run_ranges
@@ -41,6 +43,7 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
     fields = call.analysis.fields(design)
     identity = run_identity(settings, dataset, design, call.analysis, call.executor.backend)
     n_genes = dataset.source.n_genes
+    check_null(call.null_bytes, call.budget)
     with open_checkpoint(
         out,
         identity,
@@ -58,9 +61,10 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
                 summary = ValueSummary(**finished["values"])
                 written = _kept(call, checkpoint, value_scale(summary, settings))
                 n_hits = np.array(finished["n_hits"], dtype=np.int64)
+                facts = finished["empirical_null"]
             else:
                 check_space(out, checkpoint)
-                written, n_hits = _fill_file(call, checkpoint, out)
+                written, n_hits, facts = _fill_file(call, checkpoint, out)
         except BaseException as error:
             if checkpoint.worth_keeping:
                 error.add_note(
@@ -76,7 +80,7 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
         design.targets,
         design.references,
         dataset.genes,
-        call.provenance(written.values, written.removed),
+        call.provenance(written.values, written.removed, facts),
         columns=call.analysis.columns,
         within=call.within,
         kept=written.kept,
@@ -103,8 +107,19 @@ def _kept(call: Call, checkpoint: Checkpoint, values: ValueScale) -> _Written:
     return _Written(values, *find_kept(call.filters_on(values), *shape, read, mean))
 
 
-def _fill_file(call: Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written, np.ndarray]:
-    """Compute, adjust and write; also return the number of hits per comparison."""
+def _fill_file(
+    call: Call, checkpoint: Checkpoint, out: Path
+) -> tuple[_Written, np.ndarray, Mapping[str, Any] | None]:
+    """Compute, adjust and write.
+
+    Returns
+    -------
+    written : _Written
+    n_hits : numpy.ndarray, shape (n_rows,), int64
+        Number of hits per comparison.
+    empirical : mapping or None
+        Facts about the empirical null, if there is one.
+    """
     settings, dataset, design = call.settings, call.dataset, call.design
     checkpoint.warn_of_damage()
     sink = CheckpointSink(checkpoint)
@@ -116,24 +131,27 @@ def _fill_file(call: Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written,
             checkpoint.folder, extra={"notice": True},
         )  # fmt: skip
     with call.tracker(n_rows=n_rows, done_genes=n_done) as tracker:
-        if n_done < n_genes:
-            source = dataset.source
-            try:
-                run_ranges(
-                    call, source.canonical() if checkpoint.canonical else source, sink, tracker
-                )
-            except (DataError, FileFormatError):
-                checkpoint.remove()  # these data give no table; changed data are a new run
-                call.executor.discard()
-                raise
-        sink.check_complete()
+        source = dataset.source
+        if checkpoint.canonical and (n_done < n_genes or call.mock is not None):
+            source = source.canonical()
+        try:
+            if n_done < n_genes:
+                source = run_ranges(call, source, sink, tracker)
+            sink.check_complete()
+            values = value_scale(sink.summary, settings)
+            empirical = empirical_null(call, source, values, tracker)
+        except (DataError, FileFormatError):
+            checkpoint.remove()  # these data give no table; changed data are a new run
+            call.executor.discard()
+            raise
         call.executor.discard()
-        found = _kept(call, checkpoint, value_scale(sink.summary, settings))
+        found = _kept(call, checkpoint, values)
+        facts = facts_of(empirical)
         table = Table(
             design.targets,
             design.references,
             dataset.genes,
-            call.provenance(found.values, found.removed),
+            call.provenance(found.values, found.removed, facts),
             columns=call.analysis.columns,
             within=call.within,
             kept=found.kept,
@@ -146,7 +164,8 @@ def _fill_file(call: Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written,
         ):
             results = StoredResults(checkpoint)
             column = FileColumn(file, n_kept)
-            fdr = StoredCorrection(results, found.kept, settings.correction, column)
+            null = None if empirical is None else empirical.nulls["p_value"]
+            fdr = StoredCorrection(results, found.kept, settings.correction, column, null)
             with writing("The false discovery rates of", out):
                 fdr.prepare(call.executor.kernels, call.parallel_map, call.budget // 2)
             scale = call.scale(found.values)
@@ -162,6 +181,8 @@ def _fill_file(call: Call, checkpoint: Checkpoint, out: Path) -> tuple[_Written,
             summary = asdict(found.values.summary)
             write_output(
                 out, checkpoint, table, parts(),
-                facts=lambda: {"values": summary, "n_hits": n_hits.tolist()},
+                facts=lambda: {
+                    "values": summary, "n_hits": n_hits.tolist(), "empirical_null": facts,
+                },
             )  # fmt: skip
-    return found, n_hits
+    return found, n_hits, facts

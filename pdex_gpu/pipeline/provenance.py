@@ -32,6 +32,7 @@ def make_provenance(
     scale: ValueScale,
     removed: Mapping[str, int],
     own_gene: np.ndarray | None = None,
+    empirical: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a result records about its origin, the same for equal calls."""
     own = {}
@@ -54,6 +55,7 @@ def make_provenance(
         "negative_values": scale.negative,
         "raw_counts": scale.raw_counts,
         **own,
+        **({} if empirical is None else {"empirical_null": dict(empirical)}),
         "removed": dict(removed),
         "versions": {
             "pdex_gpu": __version__,

@@ -24,7 +24,7 @@ _ABOUT_NAN = {
 }
 
 
-def run_ranges(call: Call, source: Source, sink: Sink, tracker: Tracker) -> None:
+def run_ranges(call: Call, source: Source, sink: Sink, tracker: Tracker) -> Source:
     """Compute the genes that the sink does not have yet.
 
     Parameters
@@ -34,6 +34,11 @@ def run_ranges(call: Call, source: Source, sink: Sink, tracker: Tracker) -> None
         The matrix of the call, or its canonical form.
     sink : Sink
     tracker : Tracker
+
+    Returns
+    -------
+    Source
+        The matrix that was read: the canonical form if that was needed.
 
     Raises
     ------
@@ -63,7 +68,7 @@ def run_ranges(call: Call, source: Source, sink: Sink, tracker: Tracker) -> None
             continue
         except NonFiniteError as error:
             raise _not_finite(call, error) from error
-        return
+        return source
 
 
 def _job(call: Call, source: Source, plan: Plan, sink: Sink, tracker: Tracker) -> Job[Source]:
@@ -85,6 +90,7 @@ def _job(call: Call, source: Source, plan: Plan, sink: Sink, tracker: Tracker) -
         source,
         sink,
         reading,
+        cells=call.cells,
     )
 
 

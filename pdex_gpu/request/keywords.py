@@ -69,7 +69,7 @@ class Options(StatisticKeywords, total=False):
     # rows, and correction for multiple testing
     min_fraction: float | None
     min_cpm: float | None
-    fdr_method: Literal["benjamini-hochberg", "benjamini-yekutieli", "bonferroni"]
+    fdr_method: Literal["benjamini-hochberg", "benjamini-yekutieli", "bonferroni", "empirical"]
     fdr_scope: Literal["all", "target", "gene"]
     # where and how
     backend: BackendName | BackendOptions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -147,17 +148,34 @@ class StoredResults:
             ) from error
 
 
+class StoredRows(Protocol):
+    """Fields of stored results, read by rows or by ranges of genes; see :class:`StoredResults`."""
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def n_genes(self) -> int: ...
+
+    @property
+    def ranges(self) -> list[slice]: ...
+
+    def read(self, field: str, rows: slice, parallel_map: Map = map) -> np.ndarray: ...
+
+    def read_range(self, field: str, k: int) -> np.ndarray: ...
+
+
 class StoredPValues:
     """The p-values of a complete checkpoint in table order: row by row.
 
     Parameters
     ----------
-    results : StoredResults
+    results : StoredRows
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
         The p-values that count; the others are skipped.
     """
 
-    def __init__(self, results: StoredResults, kept: np.ndarray | None = None) -> None:
+    def __init__(self, results: StoredRows, kept: np.ndarray | None = None) -> None:
         self._results, self._kept = results, kept
         sizes = (
             np.full(results.n_rows, results.n_genes)

@@ -12,7 +12,9 @@ from .registry import METRICS, check_metric
 from .two_sample.base import StatisticalTest
 from .two_sample.options import words
 
-FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni")
+#: Benjamini-Hochberg of p-values that are judged against mock groups of controls.
+EMPIRICAL = "empirical"
+FDR_METHODS = ("benjamini-hochberg", "benjamini-yekutieli", "bonferroni", EMPIRICAL)
 FDR_SCOPES = ("all", "target", "gene")
 
 
@@ -40,7 +42,7 @@ class CorrectionOptions:
 
     Attributes
     ----------
-    fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni"}
+    fdr_method : {"benjamini-hochberg", "benjamini-yekutieli", "bonferroni", "empirical"}
     fdr_scope : {"all", "target", "gene"}
         The tests that are corrected together: all rows, those of a target (and reference), or
         those of a gene.
@@ -50,7 +52,7 @@ class CorrectionOptions:
 
     fdr_method: str = option(
         "benjamini-hochberg",
-        "or benjamini-yekutieli, bonferroni [benjamini-hochberg]",
+        "benjamini-yekutieli, bonferroni or empirical",
         "choice",
         choices=lambda: FDR_METHODS,
     )
@@ -60,6 +62,11 @@ class CorrectionOptions:
         "choice",
         choices=lambda: FDR_SCOPES,
     )
+
+    @property
+    def empirical(self) -> bool:
+        """Return whether p-values are judged against mock groups first."""
+        return self.fdr_method == EMPIRICAL
 
     def __post_init__(self) -> None:
         check_choice("fdr_method", self.fdr_method, FDR_METHODS)

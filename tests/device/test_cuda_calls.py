@@ -135,6 +135,16 @@ def test_gives_the_bits_of_the_cpu(plain: Plain, values: str, metric: str) -> No
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("values", ["counts", "log"])
+def test_mock_groups_are_compared_on_the_device(emulated_cuda: EmulatedCuda, values: str) -> None:
+    matrix, asked = sparse.csr_matrix(MATRICES[values]), {"fdr_method": "empirical"}
+    found, expected = (run(matrix, **asked, backend=name) for name in ("cuda", "cpu"))
+    assert_same(found, expected)
+    assert found.provenance["backend"] == "cuda"
+    assert found.provenance["empirical_null"] == expected.provenance["empirical_null"]
+    assert_memory_is_free(emulated_cuda)
+
+
 # --- the same bits ---------------------------------------------------------------------------
 
 

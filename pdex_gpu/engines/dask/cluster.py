@@ -459,11 +459,11 @@ def _rows_of(source: Source) -> RowBlocks:
 
 
 def _sent(job: Job[Source], data: _Data) -> Sent | None:
-    if data.labels:
+    if data.labels and job.cells is None:
         return None
     in_memory = data.path is None and data.blocks is None
     _, order = job.source.take_apart()
-    return Sent(job.design, job.source if in_memory else None, order)
+    return Sent(job.design, job.source if in_memory else None, order, job.cells)
 
 
 def _shared_folders(settings: Settings, source: Source) -> tuple[Path, ...]:

@@ -23,6 +23,7 @@ from ...request.screen import design_of, open_matrix, open_screen
 from ...sources.base import Source
 from ...sources.formats import SharedPath, paths_in
 from ...sources.rechunk.ranges import RechunkedBlock
+from ...sources.views.view import reordered
 from ...utils.resources import cpu_count
 from ...utils.versions import version
 from ..schedule import choose_backend_for
@@ -103,11 +104,14 @@ class Sent:
         A matrix in memory.
     order : numpy.ndarray or None
         The matrix cell of each cell of the design, if their orders differ.
+    cells : numpy.ndarray or None
+        Cells of the data in the order of the design, if it is not that of their labels.
     """
 
     design: Design
     source: Source | None
     order: np.ndarray | None
+    cells: np.ndarray | None
 
 
 class OpenRun:
@@ -139,6 +143,8 @@ class OpenRun:
                     else open_screen(work.path, settings)
                 )
                 source = dataset.source
+                if sent is not None and sent.cells is not None:
+                    source = reordered(source, sent.cells)
                 _check_same(work, source)
                 if work.sorts:
                     source = source.canonical()

@@ -74,6 +74,14 @@ def repeat(source: Source, rows: np.ndarray) -> Source:
     return _view(source, found, digest(rows, columns))
 
 
+def reordered(source: Source, rows: np.ndarray) -> Source:
+    """Return a source as :func:`repeat` does, which reads what `source` reads: no cell is skipped.
+
+    What was made of the rows of `source`, such as files of rechunked rows, serves for this too.
+    """
+    return _view(source, Selection(source, rows), digest(rows))
+
+
 def _view(source: Source, found: Selection, selection: str) -> _View:
     """Return a view of what was selected from `source`, which may be a view itself."""
     inner, order = found.source, found.order

@@ -9,10 +9,11 @@ import numpy as np
 
 from ...backends.benjamini_hochberg import benjamini_hochberg
 from ...backends.contract import KernelSet
-from ...sinks.checkpoint_sink import StoredPValues, StoredResults
+from ...sinks.checkpoint_sink import StoredPValues, StoredRows
 from ...utils.arrays import nan_filled
 from ...utils.parallel import Map
 from ..options import CorrectionOptions
+from .empirical import EmpiricalNull, JudgedResults
 from .external_sort import Column, FileColumn, adjust
 
 _ROWS_PER_TASK = 64
@@ -42,6 +43,7 @@ def correct(
     correction: CorrectionOptions,
     kernels: KernelSet,
     parallel_map: Map,
+    null: EmpiricalNull | None = None,
 ) -> np.ndarray:
     """Return corrected p-values, NaN where a pair is not kept.
 
@@ -53,7 +55,11 @@ def correct(
     kernels : KernelSet
     parallel_map : callable
         Distributes the work.
+    null : EmpiricalNull, optional
+        Judges the p-values before they are corrected.
     """
+    if null is not None:
+        p_values = null.judged(p_values, 0, parallel_map)
     if correction.fdr_scope == "all":
         family = p_values if kept is None else p_values[kept]
         if correction.fdr_method == "bonferroni":
@@ -102,21 +108,25 @@ class StoredCorrection:
 
     Parameters
     ----------
-    results : StoredResults
+    results : StoredRows
     kept : numpy.ndarray or None, shape (n_rows, n_genes), bool
     correction : CorrectionOptions
     column : Column
         A file with room for all kept values.
+    null : EmpiricalNull, optional
+        Judges the p-values before they are corrected.
     """
 
     def __init__(
         self,
-        results: StoredResults,
+        results: StoredRows,
         kept: np.ndarray | None,
         correction: CorrectionOptions,
         column: FileColumn,
+        null: EmpiricalNull | None = None,
     ) -> None:
-        self._results, self._kept, self._correction = results, kept, correction
+        self._results = results if null is None else JudgedResults(results, null)
+        self._kept, self._correction, self._null = kept, correction, null
         self._family = partial(correct_family, method=correction.fdr_method)
         self._column: Column = column
         self._n_genes = results.n_genes
@@ -155,6 +165,8 @@ class StoredCorrection:
         kept = None if self._kept is None else self._kept[rows]
         correction = self._correction
         if correction.fdr_scope == "target":
+            if self._null is not None:
+                p_values = self._null.judged(p_values, rows.start)
             out = np.full(p_values.shape, np.nan)
             of_families(p_values, out, kept, self._family, map)
             return out

@@ -17,10 +17,10 @@ import pdex_gpu
 from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.errors import OptionError
 from pdex_gpu.stats.multitest.correction import correct
-from pdex_gpu.stats.options import FDR_METHODS as METHODS
+from pdex_gpu.stats.options import EMPIRICAL, FDR_METHODS, CorrectionOptions
 from pdex_gpu.stats.options import FDR_SCOPES as SCOPES
-from pdex_gpu.stats.options import CorrectionOptions
 
+METHODS = [name for name in FDR_METHODS if name != EMPIRICAL]  # it needs mock groups
 FILTERS: dict[str, dict[str, Any]] = {
     "none": {},
     "fraction": {"min_fraction": 0.55},
@@ -173,8 +173,8 @@ def test_fewer_tests_are_corrected_for_after_filters():
         ),
         (
             {"fdr_method": "bh"},
-            "Unknown fdr_method 'bh'. Available (3): 'benjamini-hochberg', 'benjamini-yekutieli', "
-            "'bonferroni'.",
+            "Unknown fdr_method 'bh'. Available (4): 'benjamini-hochberg', 'benjamini-yekutieli', "
+            "'bonferroni', 'empirical'.",
         ),
         ({"fdr_method": None}, "Unknown fdr_method 'None'"),
         ({"fdr_scope": "targets"}, "Unknown fdr_scope 'targets'. Did you mean 'target'?"),
