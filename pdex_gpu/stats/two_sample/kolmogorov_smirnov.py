@@ -28,7 +28,7 @@ class KolmogorovSmirnov(StatisticalTest):
 
     The statistic is D, D+ (``"greater"``: the target's distribution function lies above) or D-
     (``"less"``). Conditional p-values are exact given the pooled values, ties included, where they
-    may be below 0.06, see ``stats/conditional/kolmogorov_smirnov.py``. Asymptotic two-sided ones come
+    may be below 0.06 (``stats/conditional/kolmogorov_smirnov.py``). Asymptotic two-sided ones come
     from the Kolmogorov distribution at ``D sqrt(n m / (n + m))`` (Smirnov 1948), one-sided ones
     from Hodges' (1957) expansion, as in scipy; tied values make them too large. Other methods run
     through scipy, pair by pair.
