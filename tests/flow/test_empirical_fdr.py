@@ -258,7 +258,7 @@ def larger(seed: int = 0) -> ad.AnnData:
         {"comparison": "pairs", "pairs": [("A", "ctl"), ("B", "other")], "reference": "ctl"},
         {"groupby": None, "guides": "guides"},
         {"cells": "batch=x", "groups": ["A", "B", "C"]},
-        {"metric": "anderson"},
+        {"metric": "anderson", "p_values": "conditional"},
         {"metric": "ks"},
         {"alternative": "less"},
         {"columns": ["auroc", "log10_p"]},

@@ -43,7 +43,7 @@ def refused(call, **options) -> str:
         ({"use_continuty": True}, "Did you mean 'use_continuity' or 'continuity'?"),
         ({"variance": "welch"}, "Option 'variance' belongs to metric='t-test'."),
         ({"p_values": "exact"}, "Unknown value for p_values: 'exact'"),
-        ({"p_values": "interpolated"}, "There are: 'asymptotic' and 'conditional'"),
+        ({"p_values": "interpolated"}, "Available (2): 'asymptotic', 'conditional'"),
         ({"p_values": "conditional", "continuity": False}, "belongs to asymptotic p-values"),
         ({"p_values": "conditional", "method": "exact"}, "belongs to asymptotic p-values"),
         (
