@@ -34,6 +34,8 @@ from ..errors import OptionError, listing
 from .against import Against
 from .contrasts import Contrast, Design, labels_array
 
+#: Key in the provenance of a result whose p-values were judged against mock groups: facts on them.
+EMPIRICAL_NULL = "empirical_null"
 #: Seed of the random groups of a call: the same call gives the same result.
 SEED = 0
 #: Fewest mock groups of a class. With as many, the smallest p-value that a row can get, times the
