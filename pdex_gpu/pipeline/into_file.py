@@ -13,6 +13,7 @@ import numpy as np
 
 from ..columns.filters import find_kept
 from ..columns.finish import StoredFinish, read_stored
+from ..design.mock_groups import EMPIRICAL_NULL
 from ..engines.memory_model import check_null
 from ..errors import DataError, FileFormatError
 from ..results.file import ResultFile
@@ -61,7 +62,7 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
                 summary = ValueSummary(**finished["values"])
                 written = _kept(call, checkpoint, value_scale(summary, settings))
                 n_hits = np.array(finished["n_hits"], dtype=np.int64)
-                facts = finished["empirical_null"]
+                facts = finished[EMPIRICAL_NULL]
             else:
                 check_space(out, checkpoint)
                 written, n_hits, facts = _fill_file(call, checkpoint, out)
@@ -182,7 +183,7 @@ def _fill_file(
             write_output(
                 out, checkpoint, table, parts(),
                 facts=lambda: {
-                    "values": summary, "n_hits": n_hits.tolist(), "empirical_null": facts,
+                    "values": summary, "n_hits": n_hits.tolist(), EMPIRICAL_NULL: facts,
                 },
             )  # fmt: skip
     return found, n_hits, facts

@@ -13,6 +13,7 @@ from .._version import __version__
 from ..backends.registry import BackendInfo, compilers
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
+from ..design.mock_groups import EMPIRICAL_NULL
 from ..design.naming import joined
 from ..design.own_genes import OWN_GENES, recorded
 from ..errors import listing
@@ -55,7 +56,7 @@ def make_provenance(
         "negative_values": scale.negative,
         "raw_counts": scale.raw_counts,
         **own,
-        **({} if empirical is None else {"empirical_null": dict(empirical)}),
+        **({} if empirical is None else {EMPIRICAL_NULL: dict(empirical)}),
         "removed": dict(removed),
         "versions": {
             "pdex_gpu": __version__,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..results.effect import Effect
+from ..stats.options import EMPIRICAL
 from ..stats.registry import METRICS
 from .payload import FEWEST_ROWS, MOST_ROWS
 from .provenance_table import worded
@@ -27,6 +28,12 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
     }
     scope = scopes.get(str(provenance.get("fdr_scope")), "all rows")
     method = str(provenance.get("fdr_method") or "benjamini-hochberg")
+    adjusted = f"p-value adjusted by {method}"
+    if method == EMPIRICAL:
+        adjusted = (
+            "share of p-values of mock groups of controls that are at most as large as the "
+            "p-value, adjusted by benjamini-hochberg"
+        )
     metric = str(provenance.get("metric"))
     statistic = "the statistic of the test"
     if metric in METRICS:
@@ -60,7 +67,7 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
         mean = "the mean of the cells' values, as stored."
     return [
         ("Hit", f"a pair of perturbation and gene with an FDR of {fdr:g} or less."),
-        ("FDR", f"p-value adjusted by {method} over {scope} (threshold here: {worded(fdr)})."),
+        ("FDR", f"{adjusted} over {scope} (threshold here: {worded(fdr)})."),
         ("Mean", mean),
         change,
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..design.mock_groups import EMPIRICAL_NULL
 from ..design.own_genes import OWN_GENES
 from .encode import label
 
@@ -60,6 +61,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "p_values": "P-values",
             "fdr_method": "Correction",
             "fdr_scope": "Corrected over",
+            EMPIRICAL_NULL: "Mock groups of controls",
             "min_fraction": "Minimum expressing fraction",
             "min_cpm": "Minimum counts per million",
             "filter_sides": "Sides used by filters",
@@ -113,7 +115,26 @@ def settings(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
 
 def _shown(key: str, value: Any) -> str:
     """Return a setting in words; for own genes, one per perturbation, only their number."""
+    if key == EMPIRICAL_NULL and isinstance(value, Mapping):
+        return _mock_groups(value)
     return worded(len(value) if key == OWN_GENES and isinstance(value, Mapping) else value)
+
+
+def _mock_groups(facts: Mapping[str, Any]) -> str:
+    """Return the facts about an empirical null in words, class by class."""
+    parts = []
+    for its in facts.get("size_classes") or ():
+        few, many = its["target_cells"]
+        cells = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+        ratios = ", ".join(
+            f"{worded(ratio)} times the expected number of p-values at {level}"
+            for level, ratio in its["excess"].items()
+            if ratio is not None
+        )
+        parts.append(
+            f"{its['mock_groups']:,} for targets of {cells} cells ({ratios or 'no p-value'})"
+        )
+    return "; ".join(parts) or "none"
 
 
 def worded(value: Any) -> str:

@@ -200,7 +200,7 @@ def complete(words: str, shell: str = "bash") -> list[str]:
     [
         ("pdex-gpu ru", ["run"]),
         ("pdex-gpu run --metric w", ["wilcoxon"]),
-        ("pdex-gpu run --fdr-method b", list(FDR_METHODS)),
+        ("pdex-gpu run --fdr-method b", [name for name in FDR_METHODS if name[0] == "b"]),
         ("pdex-gpu run --columns auroc,log10", ["auroc,log10_p"]),
         ("pdex-gpu plot v", ["volcano"]),
         ("pdex-gpu top --fd", ["--fdr"]),

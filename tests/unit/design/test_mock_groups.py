@@ -96,13 +96,23 @@ def test_the_groups_of_a_split_share_no_cell_and_all_are_controls():
     assert len(other) != len(cells) or (other != cells).any()
 
 
-def test_there_are_as_many_as_the_design_has_rows_if_they_take_no_longer():
-    sizes = {"ctl": 500} | {f"g{k}": 10 for k in range(80)}
-    found = planned(sizes)
-    assert [len(rows) for rows in found.splits] == [50, 30]  # two splits have 1000 of 1300 cells
-    assert sorted(set(found.model_rows.tolist())) == list(range(80))
-    found = planned({"ctl": 1000} | {f"g{k}": 10 for k in range(80)})
-    assert [len(rows) for rows in found.splits] == [80]
+@pytest.mark.parametrize(
+    ("n_controls", "n_targets", "expected"),
+    [
+        (500, 80, [50]),  # of 1,300 cells, one split has more than a third
+        (1000, 80, [80]),  # no more than there are targets
+        (100, 60, [11, 11]),  # two give enough, and have less than a third of 700 cells
+        (100, 80, [11] * 3),  # a third of 900 cells
+        (100, 200, [11] * 7),  # a third of 2,100 cells
+    ],
+)
+def test_there_are_more_than_needed_if_they_take_no_longer(
+    n_controls: int, n_targets: int, expected: list[int]
+):
+    found = planned({"ctl": n_controls} | {f"g{k}": 10 for k in range(n_targets)})
+    assert [len(rows) for rows in found.splits] == expected
+    models = found.model_rows.tolist()
+    assert len(set(models)) == len(models)  # targets take turns
 
 
 def test_the_limit_on_null_p_values():

@@ -22,6 +22,7 @@ from pdex_gpu import errors
 from pdex_gpu.calibration.result import Calibration
 from pdex_gpu.report import payload, write_report
 from pdex_gpu.report.bins import Background, Ranges, in_bins
+from pdex_gpu.report.definitions import definitions
 from pdex_gpu.report.encode import coded, json_text, label, pack, unpack, whole
 from pdex_gpu.report.notes import notes
 from pdex_gpu.report.payload import collect, share
@@ -344,6 +345,27 @@ def test_own_genes_that_a_result_names():
     # Of an earlier version: its rows are the own genes.
     result = made(targets=targets, features=features, kept=kept, provenance={"on_target": "gene"})
     assert collect(result, 0.05).own.gene.tolist() == [1, 1, -1]
+
+
+def test_mock_groups_are_told_class_by_class():
+    classes = [
+        {"target_cells": [5, 5], "mock_groups": 20, "excess": {"0.05": 1.1, "0.001": None}},
+        {"target_cells": [12, 14], "mock_groups": 31, "excess": {"0.05": 0.9, "0.001": 2.0}},
+    ]
+    facts = {"seed": 0, "splits": 4, "size_classes": classes}
+    ((heading, lines),) = settings({"empirical_null": facts, "fdr_method": "empirical"})
+    assert heading == "Test"
+    assert dict(lines)["Correction"] == "empirical"
+    assert dict(lines)["Mock groups of controls"] == (
+        "20 for targets of 5 cells (1.1 times the expected number of p-values at 0.05); 31 for "
+        "targets of 12 to 14 cells (0.9 times the expected number of p-values at 0.05, 2 times the "
+        "expected number of p-values at 0.001)"
+    )
+    told = dict(definitions({"fdr_method": "empirical"}, 0.05, RATIO))["FDR"]
+    assert told == (
+        "share of p-values of mock groups of controls that are at most as large as the p-value, "
+        "adjusted by benjamini-hochberg over all rows (threshold here: 0.05)."
+    )
 
 
 def test_own_genes_are_counted_among_the_settings():
