@@ -153,7 +153,7 @@ def assert_conforms(found: dict[str, np.ndarray], case: Case, genes: slice | Non
         assert close.all(), name
     # Worst seen: m2 3e-15.
     np.testing.assert_allclose(found["m2"], expected["m2"], rtol=1e-12, err_msg="m2")
-    # Cubes of either sign may cancel, so m3 is held to m2^3/2. m3 and m4 contain the rounding of the
+    # Cubes of either sign may cancel, so m3 is held to m2^3/2. Both contain the rounding of the
     # mean, which matters where values are nearly constant; analyses use exact sums there.
     m2, rounding = expected["m2"], 2.0**-51 * np.abs(x).max(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
