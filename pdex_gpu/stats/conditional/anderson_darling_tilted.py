@@ -21,16 +21,12 @@ import numpy as np
 
 from ...utils.jit import jit
 from .gamma_tails import erfcx, log_upper_gamma
+from .hypergeometric import log_choose
 
 _MOST_STEPS = 12
 _MOST_TILT = 500.0  # of exp(theta times a term); more underflows
 _MOMENTS = 4
 _LEAST_VARIANCE = 1e-12  # relative to the square of the mean
-
-
-@jit
-def _log_choose(n, k, log_factorial):
-    return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
 
 
 @jit
@@ -57,7 +53,7 @@ def _recursion(theta, cells, weight, expected, n, log_factorial, moments, room):
             for t in range(min(cells[k], n - s) + 1):
                 deviation = n - s - 0.5 * t - expected[k]
                 q = weight[k] * deviation * deviation
-                c = math.exp(theta * q - largest + _log_choose(cells[k], t, log_factorial))
+                c = math.exp(theta * q - largest + log_choose(cells[k], t, log_factorial))
                 room[s + t, 0] += c * m0
                 room[s + t, 1] += c * (m1 + q * m0)
                 room[s + t, 2] += c * (m2 + q * (2.0 * m1 + q * m0))
@@ -135,7 +131,7 @@ def log_tilted(a, cells, zeros, n, log_own, log_factorial):
     moments, room = np.empty((n + 1, _MOMENTS)), np.empty((n + 1, _MOMENTS))
     log_h = np.empty(n + 1)
     for x in range(least, most + 1):
-        log_h[x] = _log_choose(zeros, n - x, log_factorial) - _log_choose(
+        log_h[x] = log_choose(zeros, n - x, log_factorial) - log_choose(
             total, n, log_factorial
         )  # of the silent cells alone: `moments` count the choices of the expressing ones
     theta, low, high = min(0.4, 0.5 * limit), 0.0, limit
@@ -178,7 +174,7 @@ def log_tilted(a, cells, zeros, n, log_own, log_factorial):
         k3 = m3 - 3.0 * m1 * m2 + 2.0 * m1 * m1 * m1
         part = scale + theta * q + log_h[x] + math.log(moments[x, 0])
         part += _log_part(a, theta, m1 + q, k2, k3)
-        part = min(part, log_h[x] + _log_choose(expressed, x, log_factorial))  # at most h(x)
+        part = min(part, log_h[x] + log_choose(expressed, x, log_factorial))  # at most h(x)
         if part > highest:
             sum_of_parts = sum_of_parts * math.exp(highest - part) + 1.0
             highest = part
@@ -205,8 +201,8 @@ def log_allocation(cells, own, zeros, n, log_factorial):
     found = 0.0
     total, x = zeros, 0
     for k in range(cells.size):
-        found += _log_choose(cells[k], own[k], log_factorial)
+        found += log_choose(cells[k], own[k], log_factorial)
         total += cells[k]
         x += own[k]
-    found += _log_choose(zeros, n - x, log_factorial)
-    return found - _log_choose(total, n, log_factorial)
+    found += log_choose(zeros, n - x, log_factorial)
+    return found - log_choose(total, n, log_factorial)

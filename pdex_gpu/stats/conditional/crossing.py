@@ -27,6 +27,7 @@ import math
 import numpy as np
 
 from ...utils.jit import jit
+from .hypergeometric import log_choose
 
 _NEGLIGIBLE = 6.5  # of log h, below its largest
 _SURE = 5e-3  # of v / g
@@ -70,8 +71,8 @@ def log_crossing(ends, n, total, d, log_factorial, room):
     top = -np.inf
     for k in range(n_checks):
         b, c = at[k], ceiling[k]
-        log_h[k] = _log_choose(b, c, log_factorial)
-        log_h[k] += _log_choose(total - b, n - c, log_factorial)
+        log_h[k] = log_choose(b, c, log_factorial)
+        log_h[k] += log_choose(total - b, n - c, log_factorial)
         top = max(top, log_h[k])
     first, last = 0, n_checks - 1
     while log_h[first] < top - _NEGLIGIBLE:
@@ -120,7 +121,7 @@ def log_crossing(ends, n, total, d, log_factorial, room):
                 )  # fmt: skip
             low = start
             v, new = new, v
-        log_g = _log_choose(b, edge, log_factorial) + edge * log_rate + (b - edge) * log_rest
+        log_g = log_choose(b, edge, log_factorial) + edge * log_rate + (b - edge) * log_rest
         g = math.exp(log_g)
         share = 1.0 / g
         term, part = 1.0, 0.0
@@ -159,11 +160,6 @@ def _checks(ends, n, total, d, at, ceiling):
 
 
 @jit
-def _log_choose(n, k, log_factorial):
-    return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
-
-
-@jit
 def _ratio(b, c, n, total):
     """Return ``h(b, c + 1) / h(b, c)``."""
     return float(b - c) * (n - c) / ((c + 1.0) * (total - b - n + c + 1.0))
@@ -181,7 +177,7 @@ def _steps(n, c, b, log_rate, log_rest, odds, inverse, log_factorial, out):
     low = np.int64(max(0.0, mean - spread - 1.0))
     high = min(min(n, inverse.size - 2), np.int64(mean + spread + 4.0))
     low = min(low, high)
-    term = math.exp(_log_choose(n, low, log_factorial) + low * log_rate + (n - low) * log_rest)
+    term = math.exp(log_choose(n, low, log_factorial) + low * log_rate + (n - low) * log_rest)
     out[0] = term
     for j in range(low, high):
         term *= odds * (n - j) * inverse[j + 1]

@@ -33,6 +33,12 @@ def log_factorials(n: int) -> np.ndarray:
 
 
 @jit
+def log_choose(n, k, log_factorial):
+    """Return ``log C(n, k)``; both are whole numbers, 0 <= k <= n."""
+    return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
+
+
+@jit
 def log_weight(x, n, expressed, total, log_factorial):
     """Return ``log h(x)``; all are whole numbers, x within its support."""
     silent = total - expressed

@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 
 from ...utils.jit import jit
+from .hypergeometric import log_weight
 
 _NEGLIGIBLE = 8.0  # of log h, below its largest
 _LEVELS = 128  # numbers of cells that are summed over; others are between these
@@ -97,11 +98,7 @@ def _share(k, most, stride):
 def _log_h(b, c, n, total, log_factorial):
     if c < 0 or c > b or c > n or b - c > total - n:
         return -math.inf
-    return (
-        log_factorial[b] - log_factorial[c] - log_factorial[b - c]
-        + log_factorial[total - b] - log_factorial[n - c] - log_factorial[total - b - n + c]
-        + log_factorial[n] + log_factorial[total - n] - log_factorial[total]
-    )  # fmt: skip
+    return log_weight(c, n, b, total, log_factorial)
 
 
 @jit
