@@ -38,10 +38,10 @@ _LN10 = math.log(10.0)
 class Wilcoxon(StatisticalTest):
     """The test of ``scipy.stats.mannwhitneyu(target, reference, ...)``, from U and the tie term.
 
-    P-values are scipy's, from the normal approximation with tie-corrected variance or the exact
-    distribution of U; or conditional on the number of expressing cells and on the ties
-    (``stats/conditional/wilcoxon.py``). Over strata it is van Elteren's test (1960): the
-    standardised sum of U / (N + 1) over strata of N cells.
+    P-values are conditional on the number of expressing cells and on the ties
+    (``stats/conditional/wilcoxon.py``); or scipy's, from the normal approximation with
+    tie-corrected variance or the exact distribution of U. Over strata it is van Elteren's test
+    (1960): the standardised sum of U / (N + 1) over strata of N cells.
     """
 
     continuity: bool = option(
