@@ -57,8 +57,8 @@ class DEResult(Result):
     True
     >>> result.ranking("GENE00031").head(2).round(1)
     feature
-    GENE00044    45.4
-    GENE00036    25.7
+    GENE00044    61.7
+    GENE00036    29.1
     Name: signed_log10_p, dtype: float64
     >>> result.to_wide("fold_change").iloc[:2, :2].round(2)
     feature    GENE00000  GENE00001
