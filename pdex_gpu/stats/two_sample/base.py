@@ -112,7 +112,8 @@ class StatisticalTest(ABC):
         Whether the test depends only on ranks, so that scipy may be given ranks for values.
     caveats : tuple of Caveat
     options : dict
-        Options as given, for provenance; also those that were given their default.
+        Options as given, for provenance; of a test that was made as an object, those that differ
+        from their defaults, and the kind of p-values if it was named.
     needs_m2 : bool
         Whether `evaluate` uses second moments.
     has_z : bool
@@ -149,22 +150,14 @@ class StatisticalTest(ABC):
     conditional_over_strata: ClassVar[bool] = False
     nan_policy: str = "raise"
 
-    _named: tuple[str, ...] = ()
     _asymptotic_by: str | None = None
-
-    def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Note the options by name: a default that was asked for may not be replaced."""
-        made = super().__new__(cls)
-        names = tuple(getattr(cls, "__dataclass_fields__", ()))
-        object.__setattr__(made, "_named", (*names[: len(args)], *options))
-        return made
 
     def __post_init__(self) -> None:
         found = {}
         for option in options_of(self):
             value = getattr(self, option.name)
             option.check(value)
-            if option.name in self._named:
+            if option.is_given(value):
                 found[option.name] = value
         object.__setattr__(self, "options", found)  # a test is frozen
         self._choose_p_values()
@@ -245,7 +238,7 @@ class StatisticalTest(ABC):
             If conditional p-values were asked for by name, but do not exist over strata.
         """
         if not self._lacks_conditional(stratified):
-            return self.p_values
+            return str(self.p_values)
         if "p_values" in self.options:
             raise OptionError(
                 f"p_values='conditional' does not exist for metric={self.metric!r} over strata. "

@@ -16,6 +16,12 @@ NAN_POLICIES = ("raise", "omit", "propagate")
 _METADATA = "statistic option"
 
 
+class Unnamed(str):
+    """The text of a default, which can be told from the same text that somebody gave."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class StatisticOption:
     """An option of a test.
@@ -24,7 +30,8 @@ class StatisticOption:
     ----------
     name : str
     default : bool, str, float or int
-        It determines the kind of the option, if there are no `choices`.
+        It determines the kind of the option, if there are no `choices`. If it is `Unnamed`, the
+        same text counts as given.
     help : str
         At most 50 characters, for terminals.
     doc : str
@@ -75,6 +82,12 @@ class StatisticOption:
     def values(self) -> tuple[Any, ...]:
         """Return all values that the option can have, if they are few."""
         return (True, False) if self.kind == "flag" else self.choices
+
+    def is_given(self, value: object) -> bool:
+        """Return whether the value is not just the default, as far as can be told."""
+        if isinstance(self.default, Unnamed):
+            return not isinstance(value, Unnamed)
+        return bool(value != self.default)
 
     def check(self, value: object) -> None:
         """Raise OptionError if the option cannot have this value."""
@@ -158,7 +171,7 @@ def p_values_option(
     """Return the option ``p_values``; `others` are kinds in addition to those of every test."""
     kinds = ("conditional", "asymptotic", *others)
     return option(
-        "conditional",
+        Unnamed("conditional"),
         words(kinds),
         "Conditional on the pooled values of both samples, which holds for sparse genes and small "
         "groups, too; or by the limit for large samples, as in scipy." + doc,
