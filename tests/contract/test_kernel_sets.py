@@ -268,7 +268,7 @@ def pooled_counts(values: GeneValues, t: int) -> list[int]:
     if values.pooled:
         return values.cells.tolist()
     counts = {2 * r + 1: [n] for r, n in enumerate(values.cells.tolist())}
-    its = slice(values.bounds[t], values.bounds[t + 1])
+    its = values.target == t
     for place, n in zip(values.place[its].tolist(), values.count[its].tolist(), strict=True):
         if place % 2:
             counts[place][0] += n
@@ -304,7 +304,7 @@ def test_distinct_values_are_counted(kernels: ModuleType, case: Case, layout: st
         )  # fmt: skip
         for its, other in zip(distances.values[0], expected.values[0], strict=True):
             assert its.pooled == other.pooled == contrast.pooled
-            for name in ("cells", "place", "count", "bounds"):
+            for name in ("cells", "target", "place", "count"):
                 np.testing.assert_array_equal(
                     getattr(its, name), getattr(other, name), name, strict=True
                 )
