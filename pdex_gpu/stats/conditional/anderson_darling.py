@@ -1,9 +1,10 @@
 """Conditional p-values of the two-sample Anderson-Darling statistic A2 in its midrank form.
 
 E[A2] is exactly 1 under permutation; the constants of the pooled pattern (:mod:`.tie_pattern`)
-decide the rest. :mod:`.anderson_darling_mixture` has the formulas. Few cells are judged by
-:mod:`.anderson_darling_tilted`. Where those or few cells express the gene, p is at least the
-probability of the allocation seen.
+decide the rest. :mod:`.anderson_darling_mixture` has the formulas. Small p-values
+are exact where few allocations are possible (:mod:`.anderson_darling_exact`); otherwise few cells
+are judged by :mod:`.anderson_darling_tilted`. Where those or few cells express the gene, p is at
+least the probability of the allocation seen.
 
 Pairs with A2 below `LEAST` are not judged: there the limiting distribution has p > 0.17, and the
 conditional p-value could not be small.
@@ -22,10 +23,11 @@ import math
 import numpy as np
 
 from ...utils.jit import jit
+from .anderson_darling_exact import judge_by_allocations
 from .anderson_darling_mixture import log_p_from_constants
-from .anderson_darling_tilted import FEW_EXPRESSING, judge_few
+from .anderson_darling_tilted import judge_by_tilting
 from .hypergeometric import log_factorials
-from .pooled_cells import merge
+from .pooled_cells import count_runs, merge
 from .tie_pattern import N_CONSTANTS, coarsen, constants, room
 
 #: Pairs with a smaller A2 are not judged.
@@ -34,7 +36,9 @@ LEAST = 1.5
 _FEW = 20  # cells of the smaller sample that are tilted where p is small
 _VERY_FEW = 3  # that are always tilted
 _FEW_IN_ALL = 64  # pooled cells that are always tilted
-_LOG_TINY = math.log(1e-4)
+_FEW_EXPRESSING = 64  # up to this many, p is at least the probability of the allocation seen
+_FEW_VALUES = 16  # distinct values of the reference, with which p may be exact where it is small
+_LOG_SMALL, _LOG_TINY = math.log(1e-3), math.log(1e-4)
 _SHARED_FROM = 256  # expressing reference cells from which their pattern serves pairs
 _SHARED_TIMES = 16  # and times those of the target
 _SHARED_TIMES_DISTINCT = 4  # the same, where most values are distinct
@@ -114,12 +118,19 @@ def log_p_values(
     log_p = np.empty(len(judged))
     log_p_from_constants(a2, n, total, expressed, its, log_factorial, log_p)
     tilted = (total <= _FEW_IN_ALL) | (n <= _VERY_FEW) | ((n <= _FEW) & (log_p < _LOG_TINY))
-    few = np.flatnonzero(tilted | (expressed <= FEW_EXPRESSING))
-    if len(few):
-        judge_few(
-            few, tilted, a2, distinct, counts, values.astype(np.float64, copy=False), starts,
-            stops, n_target, total, expressed, pooled, log_factorial, log_p,
+    few_values = len(distinct) <= _FEW_VALUES
+    chosen = tilted | (expressed <= _FEW_EXPRESSING) | (few_values & (log_p < _LOG_SMALL))
+    if chosen.any():
+        values = values.astype(np.float64, copy=False)
+        least = np.full(len(judged), np.nan)
+        pairs = (
+            a2, distinct, counts, values, starts, stops, n_target, total, expressed, pooled,
+            log_factorial, log_p, least,
         )  # fmt: skip
+        judge_by_allocations(np.flatnonzero(chosen), *pairs)
+        left = np.flatnonzero(tilted & ~np.isnan(least))
+        if len(left):
+            judge_by_tilting(left, *pairs)
     found[judged] = log_p
     return found
 
@@ -143,10 +154,10 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.bincount(values)
         found = np.flatnonzero(counts)
         return found.astype(np.float64), counts[found]
-    ordered = np.sort(values)
-    first = np.flatnonzero(ordered[1:] != ordered[:-1])
-    first = np.concatenate([np.zeros(min(len(values), 1), np.int64), first + 1])
-    return ordered[first].astype(np.float64), np.diff(first, append=len(values))
+    distinct = np.sort(values).astype(np.float64, copy=False)
+    counts = np.empty(len(values), np.int64)
+    n_distinct = count_runs(distinct, counts)
+    return distinct[:n_distinct], counts[:n_distinct]
 
 
 def _interpolated(counts: np.ndarray, e: np.ndarray) -> np.ndarray:

@@ -20,13 +20,11 @@ import math
 import numpy as np
 
 from ...utils.jit import jit
+from .anderson_darling_exact import terms
 from .gamma_tails import erfcx, log_upper_gamma
 from .hypergeometric import log_choose
 from .pooled_cells import merge
 from .tie_pattern import coarsen
-
-#: Up to this many expressing cells, p is at least the probability of the allocation seen.
-FEW_EXPRESSING = 64
 
 _MOST_STEPS = 12
 _MOST_TILT = 500.0  # of exp(theta times a term); more underflows
@@ -116,23 +114,13 @@ def _log_tilted(a, cells, n_values, zeros, n, log_own, log_factorial):
     log_own : float
         Log probability of the allocation seen; p is not less.
     """
-    expressed = 0
+    weight, expected = np.empty(n_values), np.empty(n_values)
+    zero_weight = terms(cells, n_values, zeros, n, weight, expected)
+    expressed, steepest = 0, 0.0
     for k in range(n_values):
         expressed += cells[k]
-    total = expressed + zeros
-    factor = (total - 1.0) * total / (n * np.float64(total - n))
-    weight, expected = np.zeros(n_values), np.empty(n_values)
-    before = np.float64(zeros)
-    steepest = 0.0
-    for k in range(n_values):
-        b = before + 0.5 * cells[k]
-        spread = b * (total - b) - 0.25 * total * cells[k]
-        weight[k] = factor * cells[k] / spread if spread > 0.0 else 0.0
-        expected[k] = n * b / total
-        before += cells[k]
         steepest = max(steepest, weight[k] * max(expected[k], n - expected[k]) ** 2)
-    # For 0, the deviation of half of its target cells is half of that of x.
-    zero_weight = factor / expressed if zeros > 0 else 0.0
+    total = expressed + zeros
     mean = np.float64(n) * expressed / total
     least, most = max(0, n - zeros), min(n, expressed)
     for x in range(least, most + 1):
@@ -202,43 +190,16 @@ def _log_tilted(a, cells, n_values, zeros, n, log_own, log_factorial):
 
 
 @jit
-def _log_allocation(cells, own, n_values, zeros, n, log_factorial):
-    """Return the log probability of the allocation seen: the least that a p-value can be.
-
-    Parameters
-    ----------
-    cells, own : int64, at least (n_values,)
-        Pooled cells and target cells at each distinct value other than 0.
-    """
-    found = 0.0
-    total, x = zeros, 0
-    for k in range(n_values):
-        found += log_choose(cells[k], own[k], log_factorial)
-        total += cells[k]
-        x += own[k]
-    found += log_choose(zeros, n - x, log_factorial)
-    return found - log_choose(total, n, log_factorial)
-
-
-@jit
-def judge_few(
-    chosen, tilted, a2, distinct, counts, values, starts, stops, n_target, total, expressed,
-    included, log_factorial, log_p,
+def judge_by_tilting(
+    chosen, a2, distinct, counts, values, starts, stops, n_target, total, expressed, included,
+    log_factorial, log_p, least,
 ):  # fmt: skip
-    """Raise log p of pairs to at least that of the allocation seen, and judge some by tilting.
+    """Judge pairs by tilting; see :func:`.anderson_darling_exact.judge_by_allocations`.
 
     Parameters
     ----------
-    chosen : int64
-        Pairs among those that other arguments describe.
-    tilted : bool, shape (n_pairs,)
-        Which ones are judged by tilting.
-    distinct, counts, values, included
-        See :func:`.pooled_cells.merge`.
-    starts, stops, n_target, total, expressed : int64, shape (n_pairs,)
-        Where the values of the target are, its cells, pooled cells, and those that express the
-        gene.
-    log_p : float64, shape (n_pairs,)
+    least : float64, shape (n_pairs,)
+        Log probability of the allocation seen.
     """
     most = 0
     for i in chosen:
@@ -248,16 +209,12 @@ def judge_few(
     cells, ties = np.empty(most), np.empty(most)
     for i in chosen:
         n_values = merge(distinct, counts, values, starts[i], stops[i], included, merged, own)
-        zeros = total[i] - expressed[i]
-        least = _log_allocation(merged, own, n_values, zeros, n_target[i], log_factorial)
-        log_p[i] = max(log_p[i], least)
-        if tilted[i]:
-            for k in range(n_values):
-                cells[k] = merged[k]
-            n_values = coarsen(cells, ties, n_values)
-            for k in range(n_values):
-                merged[k] = np.int64(cells[k])
-            n = min(n_target[i], total[i] - n_target[i])
-            log_p[i] = _log_tilted(
-                a2[i] * (1.0 - 1e-9), merged, n_values, zeros, n, least, log_factorial
-            )
+        for k in range(n_values):
+            cells[k] = merged[k]
+        n_values = coarsen(cells, ties, n_values)
+        for k in range(n_values):
+            merged[k] = np.int64(cells[k])
+        zeros, n = total[i] - expressed[i], min(n_target[i], total[i] - n_target[i])
+        log_p[i] = _log_tilted(
+            a2[i] * (1.0 - 1e-9), merged, n_values, zeros, n, least[i], log_factorial
+        )

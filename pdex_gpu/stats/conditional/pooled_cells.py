@@ -8,6 +8,20 @@ from ...utils.jit import jit
 
 
 @jit
+def count_runs(ordered, counts):
+    """Move the distinct values of a sorted array to its front, count each, and return how many."""
+    found, start = 0, 0
+    for i in range(1, ordered.size + 1):
+        value = ordered[start]
+        if i == ordered.size or ordered[i] != value:
+            ordered[found] = value
+            counts[found] = i - start
+            found += 1
+            start = i
+    return found
+
+
+@jit
 def _place(distinct, value):
     """Return the number of distinct values below `value`."""
     low, high = 0, distinct.size

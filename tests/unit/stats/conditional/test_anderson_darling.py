@@ -139,15 +139,25 @@ def found() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_p_values_against_all_allocations(name: str, found: dict[str, np.ndarray]) -> None:
-    """Worst seen: 0.33 too small (hundred and sixteen cells near 1e-12), 0.33 too large."""
-    assert found[name].min() >= -0.34
-    assert found[name].max() <= 0.34
-    # Median of a case: 0.18 for a single target cell, 0.085 for others.
-    assert np.median(np.abs(found[name])) <= (0.18 if CASES[name].n == 1 else 0.09)
+    """Worst seen: 0.29 too small (the largest A2 of untied values has two allocations, one of which
+    is the one seen), 0.20 too large."""
+    assert found[name].min() >= -0.295
+    assert found[name].max() <= 0.21
+    assert np.median(np.abs(found[name])) <= 0.09  # of a case: 0.085
 
 
 def test_the_error_is_small_as_a_rule(found: dict[str, np.ndarray]) -> None:
-    assert np.median([np.median(np.abs(errors)) for errors in found.values()]) <= 0.03  # 0.018
+    assert np.median([np.median(np.abs(errors)) for errors in found.values()]) <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["sparse", "very sparse", "three", "hardly any zero"])
+def test_few_allocations_are_exact(name: str) -> None:
+    case = CASES[name]
+    truth = exact(case)
+    small = np.flatnonzero((truth.p_value < 1e-4) & (truth.p_value > 1e-250))
+    for i in small[:: max(1, len(small) // 50)]:
+        found = judged(case, truth.own[i], truth.a2[i])
+        assert found == pytest.approx(math.log(truth.p_value[i]), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["few cells", "counts", "dense", "five of 25"])
@@ -181,9 +191,10 @@ def one_pair(target: np.ndarray, reference: np.ndarray, a2: float) -> float:
     return float(found)
 
 
-@pytest.mark.parametrize("counts", [True, False])
 @pytest.mark.parametrize("mean", [0.2, 1.0, 20.0])
-@pytest.mark.parametrize("a2", [1.6, 4.0, 10.0, 25.0])
+@pytest.mark.parametrize(  # with A2 = 25, counts have the probability of the allocation seen
+    ("counts", "a2"), [*[(c, a2) for c in (True, False) for a2 in (1.6, 4.0, 10.0)], (False, 25.0)]
+)
 def test_the_pattern_of_a_large_reference_does_for_pairs(
     counts: bool, mean: float, a2: float
 ) -> None:
@@ -202,7 +213,7 @@ def test_the_pattern_of_a_large_reference_does_for_pairs(
 
 
 def test_far_tails_do_not_underflow() -> None:
-    target, reference = gene(5, counts=True, n=100, m=9000, mean=0.5)
+    target, reference = gene(5, counts=False, n=100, m=9000, mean=0.5)
     found = [one_pair(target, reference, a2) for a2 in (100.0, 300.0, 900.0)]
     assert found[0] < -50.0
     assert found[2] < 2.0 * found[1] < 4.0 * found[0]
