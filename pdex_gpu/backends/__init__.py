@@ -1,8 +1,9 @@
 """Backends: each is a kernel set and the engines that can run it. See :mod:`.registry`.
 
 ``pdex_gpu.backends()`` lists them. Importing this package binds that name to the package, so the
-package itself is callable. :mod:`.contract` defines what kernel sets compute. May import
-``sources``, ``sinks`` and the subpackages below them; kernel sets do not import each other.
+package itself is callable. :mod:`.contract` defines what kernel sets compute, :mod:`.outputs` what
+they return. May import ``sources``, ``sinks`` and the subpackages below them; kernel sets do not
+import each other.
 
 To add a backend, write a package that exports a :class:`.base.Backend` as ``BACKEND``, and add a
 line to :data:`.registry.BACKENDS`. Other distributions use an entry point instead.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..design.contrasts import Contrast
-from .contract import GeneValues, GroupValues
+from .outputs import GeneValues, GroupValues
 
 
 def gene_values(entries: GroupValues, n_cells: np.ndarray, contrast: Contrast) -> GeneValues:

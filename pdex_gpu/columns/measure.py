@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.contract import KernelSet, Moments
+from ..backends.contract import KernelSet
+from ..backends.outputs import Moments
 from ..design.contrasts import Contrast, Design
 from ..stats.samples import SamplePair, pooled_over_strata
 from ..stats.scales import Scaled, pooled_means, scaled_sides

@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ..backends.contract import GroupValues, KernelSet, Moments
+from ..backends.contract import KernelSet
+from ..backends.outputs import GroupValues, Moments
 from ..columns.measure import Analysis
 from ..design.contrasts import Design
 from ..sinks.base import RangeResult, RangeSink

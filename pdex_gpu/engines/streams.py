@@ -19,13 +19,8 @@ from typing import cast
 
 import numpy as np
 
-from ..backends.contract import (
-    DeviceKernels,
-    KernelSet,
-    Moments,
-    PackedChunk,
-    StreamedKernelSet,
-)
+from ..backends.contract import DeviceKernels, KernelSet, PackedChunk, StreamedKernelSet
+from ..backends.outputs import Moments
 from ..columns.inputs import KernelOutput
 from ..errors import DeviceLostError, DeviceMemoryError
 from ..sinks.base import RangeResult

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..backends.contract import Moments
+from ..backends.outputs import Moments
 from ..design.contrasts import Contrast, Design
 
 #: Sums are integer multiples of ``2**-UNIT``, sums of squares of ``2**(-2 * UNIT)``.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backends.contract import Moments
+from ..backends.outputs import Moments
 from ..design.contrasts import Contrast
 
 _CANCELLED = 2.0**-20  # a difference below this share of its terms has lost too many digits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..backends.contract import Moments
+from ..backends.outputs import Moments
 from ..design.contrasts import Contrast, Design
 from .exact_moments import UNIT, Sums, quotient
 from .samples import Sample, SamplePair, sample_pair

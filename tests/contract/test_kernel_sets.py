@@ -40,8 +40,9 @@ from screens import (
     with_explicit_zeros,
 )
 
-from pdex_gpu.backends.contract import GeneValues, NonFiniteError, scale_exponent
+from pdex_gpu.backends.contract import NonFiniteError, scale_exponent
 from pdex_gpu.backends.numpy import kernel_set as reference
+from pdex_gpu.backends.outputs import GeneValues
 from pdex_gpu.design.contrasts import Contrast
 from pdex_gpu.sources.base import Chunk, NotCanonicalError
 from pdex_gpu.stats.two_sample.anderson_darling import _sigma

@@ -530,6 +530,27 @@ def test_placements_beyond_64_bits() -> None:
     assert distances.below[0, 0] == 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint16", "int64"])
+@pytest.mark.parametrize("against", ["reference", "rest", "complement"])
+def test_distinct_values_are_those_of_the_reference_kernels(against: str, dtype: str) -> None:
+    case = case_with_pool([60, 9, 1, 33], gene_kinds(dtype), dtype, 5)
+    # The reference need not be the first group of the design.
+    groups = [2, 0, 3] if against == "reference" else [0, 1, 3]
+    contrast = contrast_of(case.design, groups, against)
+    found = []
+    for kernels in (make_kernels(), kernel_set):
+        block = kernels.pack(as_chunk(case.values, "csr-int32"), case.design, map)
+        genes = slice(1, case.values.shape[1])
+        found.append(kernels.kolmogorov_smirnov(block, genes, contrast, values=True))
+    assert found[0].values.shape == found[1].values.shape == (1, genes.stop - 1)
+    for its, expected in zip(found[0].values[0], found[1].values[0], strict=True):
+        assert its.pooled == expected.pooled == (against != "reference")
+        for name in ("cells", "target", "place", "count"):
+            array = getattr(expected, name)
+            assert array.dtype == np.int32
+            np.testing.assert_array_equal(getattr(its, name), array, name, strict=True)
+
+
 @pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("shapes", SHAPES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..contract import GroupValues
+from ..outputs import GroupValues
 from .anderson_darling import anderson_darling
 from .benjamini_hochberg import benjamini_hochberg
 from .kolmogorov_smirnov import kolmogorov_smirnov

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Contrast
-from ..contract import Distances, GeneValues
 from ..gene_values import object_row
+from ..outputs import Distances, GeneValues
 from .contrast_entries import reference_cells, select
 from .distinct_values import sorting_room, tables, tabulate
 from .jit import jit

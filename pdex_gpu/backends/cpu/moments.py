@@ -10,7 +10,8 @@ import numpy as np
 
 from ...design.contrasts import Design
 from ...utils.float_bits import BIAS, EXPONENT, float_of_bits
-from ..contract import SAFE_EXPONENT, Moments
+from ..contract import SAFE_EXPONENT
+from ..outputs import Moments
 from .exact_sums import add_exactly, exponent_of, extremes, folds, sum_of
 from .int128 import two_product
 from .jit import jit

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Contrast
-from ..contract import Placements, RankSums
+from ..outputs import Placements, RankSums
 from .contrast_entries import select
 from .distinct_values import sorting_room, tables, tabulate
 from .int128 import add_multiple, add_product, as_float

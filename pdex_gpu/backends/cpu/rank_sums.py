@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Contrast
-from ..contract import RankSums
+from ..outputs import RankSums
 from .contrast_entries import longest_gene, select
 from .int128 import add_multiple, add_product, as_float
 from .jit import jit

@@ -16,15 +16,9 @@ from ...sources.base import Chunk, Source
 from ...utils.parallel import Map
 from ...utils.resources import memory_budget
 from ..benjamini_hochberg import benjamini_hochberg
-from ..contract import (
-    Distances,
-    GroupValues,
-    Moments,
-    Placements,
-    RankSums,
-    StreamedKernelSet,
-)
+from ..contract import StreamedKernelSet
 from ..gene_values import gene_values, object_row
+from ..outputs import Distances, GroupValues, Moments, Placements, RankSums
 from . import anderson_darling as _anderson_darling
 from . import benjamini_hochberg as device_adjustment
 from . import kolmogorov_smirnov as _kolmogorov_smirnov

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Contrast
-from ..contract import Distances
+from ..outputs import Distances
 from .comparands import comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .packed import Slice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..contract import Moments
+from ..outputs import Moments
 from .device_api import DeviceArray
 from .dtypes import FLOATING
 from .packed import Slice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Contrast
-from ..contract import RankSums
+from ..outputs import RankSums
 from .comparands import comparands_of, launch_pairs
 from .device_api import DeviceArray
 from .packed import Slice

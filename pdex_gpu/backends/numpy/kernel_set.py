@@ -16,17 +16,9 @@ from ...sources.base import Chunk, CscChunk, CsrChunk, DenseChunk, NotCanonicalE
 from ...utils.parallel import Map
 from ...utils.value_summary import ValueSummary
 from ..benjamini_hochberg import benjamini_hochberg as benjamini_hochberg
-from ..contract import (
-    LOG1P_EPSILON,
-    Distances,
-    GroupValues,
-    Moments,
-    NonFiniteError,
-    Placements,
-    RankSums,
-    scale_exponent,
-)
+from ..contract import LOG1P_EPSILON, NonFiniteError, scale_exponent
 from ..gene_values import gene_values, object_row
+from ..outputs import Distances, GroupValues, Moments, Placements, RankSums
 
 name = "numpy"
 scales_rows = False

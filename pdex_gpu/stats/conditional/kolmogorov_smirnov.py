@@ -76,12 +76,12 @@ def log_p_values(
     if not cells.size:  # the reference has no cell with a value
         return out
     smallest, known = np.zeros(n_pairs, np.int64), np.zeros(n_pairs, np.int64)
-    n_unclear = _bridges(
+    most_cells = _bridges(
         above, below, n_target, n_reference, cells, target, place, count, pooled, side, extreme,
         smallest, known, out,
     )  # fmt: skip
-    if n_unclear:
-        table = log_factorials(int((n_target + n_reference).max()))
+    if most_cells:
+        table = log_factorials(most_cells)
         _sums(
             extreme, n_target, n_reference, cells, target, place, count, pooled, side, smallest,
             known, table, out,
@@ -94,9 +94,10 @@ def _bridges(
     above, below, n_target, n_reference, cells, target, place, count, pooled, side, extreme,
     smallest, known, out,
 ):  # fmt: skip
-    """Write the logarithms of a bridge's p-values; return how many are not clearly large.
+    """Write the logarithms of a bridge's p-values; `known` tells whether they do.
 
     `extreme` and `smallest` receive the distances, and the cells with a pair's smallest value.
+    Returns the cells of the largest pair whose p-value is not clearly large, 0 if there is none.
     """
     total, largest = cells[0], 0  # of the classes of equal values but the first
     for k in range(1, cells.size):
@@ -110,7 +111,7 @@ def _bridges(
             break
         if smallest[target[k]] == 0:
             smallest[target[k]] = count[k] + place[k] * cells[0]
-    sides, n_unclear = 2 if side == 0 else 1, 0
+    sides, most_cells = 2 if side == 0 else 1, 0
     for t in range(above.size):
         n, m = n_target[t], n_reference[t]
         d = max(above[t], below[t])
@@ -135,8 +136,9 @@ def _bridges(
             # Where the bridge varies most, it exceeds x less often than anywhere.
             if sides * _upper_tail(x / (0.5 if share < 0.5 else spread)) < large:
                 known[t] = _UNSURE if _bridge(x, share, spread, sides) < large else _CLEAR
-        n_unclear += known[t] != _CLEAR
-    return n_unclear
+        if known[t] != _CLEAR:
+            most_cells = max(most_cells, n + m)
+    return most_cells
 
 
 @jit

@@ -29,8 +29,8 @@ import math
 from ...utils.jit import jit
 from .hypergeometric import log_weight, relative_tail
 
-_NEGLIGIBLE = 8.0  # of log h, below its largest
-_LEVELS = 48  # numbers of cells that are summed over; others are between these
+_NEGLIGIBLE = 6.5  # of log h, below its largest
+_LEVELS = 32  # numbers of cells that are summed over; others are between these
 MOST_LEVELS = _LEVELS + 2  # that working memory has to hold
 _TERMS = 6  # of an expectation
 

@@ -73,8 +73,20 @@ class KolmogorovSmirnov(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> TestResult:
-        d, p_value, logarithm = self._asymptotic(measured[0], measured[1], sides, log10_p)
+        above, below = measured[:2]
+        if self.alternative == "two-sided":
+            extreme = np.maximum(above, below)
+        else:
+            extreme = above if self.alternative == "greater" else below
+        d = extreme / (sides.target.n * sides.reference.n)
+        p_value = np.full(d.shape, np.nan)
+        logarithm = np.full(d.shape, np.nan) if log10_p else None
         admitted = self.admits(sides)
+        others = np.ones(d.shape[1], bool) if admitted is None else ~admitted
+        if others.any():
+            p_value[:, others], its = self._asymptotic(d[:, others], sides, log10_p)
+            if logarithm is not None:
+                logarithm[:, others] = its
         if admitted is not None:
             log_p = self._conditional(measured, sides, admitted)
             p_value[:, admitted] = np.exp(log_p)
@@ -83,25 +95,22 @@ class KolmogorovSmirnov(StatisticalTest):
         return make_result(d, p_value, None, logarithm)
 
     def _asymptotic(
-        self, above: np.ndarray, below: np.ndarray, sides: SamplePair, log10_p: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return the statistic, the p-value and, if asked for, its log10."""
+        self, d: np.ndarray, sides: SamplePair, log10_p: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the p-values of statistics of some genes and, if asked for, their log10."""
         n, m = sides.target.n, sides.reference.n
+        x = np.sqrt(n * m / (n + m)) * d
         if self.alternative == "two-sided":
-            d = np.maximum(above, below) / (n * m)
-            x = np.sqrt(n * m / (n + m)) * d
             p_value = special.kolmogorov(x)
             if not log10_p:
-                return d, p_value, None
+                return p_value, None
             from ..distributions.log_tails import log10_kolmogorov, log10_of
 
-            return d, p_value, log10_of(p_value, lambda far: log10_kolmogorov(x.ravel()[far]))
-        d = (above if self.alternative == "greater" else below) / (n * m)
+            return p_value, log10_of(p_value, lambda far: log10_kolmogorov(x.ravel()[far]))
         large, small = np.maximum(n, m), np.minimum(n, m)
-        x = np.sqrt(n * m / (n + m)) * d
         exponent = -2.0 * x * x - 2.0 * x * (large + 2.0 * small) / np.sqrt(n * m * (n + m)) / 3.0
         p_value = np.clip(np.exp(exponent), 0.0, 1.0)
-        return d, p_value, exponent / np.log(10.0) if log10_p else None
+        return p_value, exponent / np.log(10.0) if log10_p else None
 
     def _conditional(
         self, measured: SufficientStatistics, sides: SamplePair, admitted: np.ndarray

@@ -160,7 +160,7 @@ class Wilcoxon(StatisticalTest):
         Parameters
         ----------
         u2, ties : numpy.ndarray, shape (n_targets, n_genes)
-            As in ``pdex_gpu.backends.contract.RankSums``.
+            As in ``pdex_gpu.backends.outputs.RankSums``.
         n_target, n_reference : numpy.ndarray, shape (n_targets or 1, 1), float64
             Number of cells.
         """

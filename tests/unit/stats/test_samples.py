@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pdex_gpu.backends.contract import Moments
+from pdex_gpu.backends.outputs import Moments
 from pdex_gpu.stats.samples import Sample, _others, _without
 
 
