@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-gpu clean
+.PHONY: help demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-null-rates bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +27,8 @@ help:
 	@echo "make test-images, make test-slow, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
-	@echo "make bench-scaling (benchmarks/scaling.py), make bench-raw-counts (benchmarks/raw_counts.py)"
+	@echo "make bench-scaling (benchmarks/scaling.py), make bench-raw-counts (benchmarks/raw_counts.py),"
+	@echo "make bench-null-rates (benchmarks/null_rates.py)"
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
@@ -173,6 +174,9 @@ bench-scaling: $(VENV)/.test
 
 bench-raw-counts: $(VENV)/.test
 	$(BIN)/python benchmarks/raw_counts.py
+
+bench-null-rates: $(VENV)/.test
+	$(BIN)/python benchmarks/null_rates.py
 
 # Needs a CUDA device, and CuPy for it in .venv; says what to install.
 bench-gpu: $(VENV)/.test

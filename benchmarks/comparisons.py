@@ -32,6 +32,7 @@ NEW_PDEX = "pdex-0.3"
 VALUES = ("log1p", "counts")
 REST = {"comparison": "rest"}
 PERTURBED = {"comparison": "perturbed"}
+CONDITIONAL = {"p_values": "conditional"}
 
 # Columns that come in pairs are one computation.
 COLUMN_SETS = {
@@ -121,17 +122,16 @@ def columns(run: Run) -> None:
 
 
 def designs(run: Run) -> None:
-    """Time every comparison and test, next to Wilcoxon against one reference."""
-    calls: dict[str, tuple[str, dict[str, Any]]] = {"wilcoxon, reference": ("wilcoxon", {})}
-    for metric in ("wilcoxon", "t-test", "ks", "anderson"):
-        for name, options in (("reference", {}), ("rest", REST), ("perturbed", PERTURBED)):
-            calls[f"{metric}, {name}"] = (metric, options)
+    """Time every comparison and test, with p-values as peers have them and conditional ones."""
+    asked = {"reference": {}, "rest": REST, "perturbed": PERTURBED}
     for values in VALUES:
         for metric in ("wilcoxon", "t-test", "ks", "anderson"):
             entries = [
-                Entry(name.split(", ")[1], OURS, values, options=options)
-                for name, (m, options) in calls.items()
-                if m == metric
+                Entry(name, OURS, values, options=options) for name, options in asked.items()
+            ]
+            entries += [
+                Entry(f"{name}, conditional", OURS, values, options=options | CONDITIONAL)
+                for name, options in asked.items()
             ]
             interleave(run, f"{metric}-{values}", metric, entries, run.settings.slow_rounds)
         run.pool.release()

@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +44,7 @@ SIZES = (5, 20, 100, 500)
 EDGES = (0.1, 1.0)
 CLASSES = ("below 0.1", "0.1 to 1", "1 or more")
 FEWEST_TESTS = 100_000  # a rate is judged from so many tests on
+FEWEST_GROUPS = 500  # genes of a group are not independent, so tests alone are not enough
 STRONG = 1e-4  # FDR of strong hits
 
 _TARGETS = [
@@ -67,41 +67,69 @@ class NullRecord(Record):
     targets: ClassVar[dict[str, Target]] = {target.figure: target for target in _TARGETS}
 
 
-@dataclass
 class Counts:
-    """What was counted among the tests of a setting; arrays have a row per class of expression."""
+    """What was counted among the tests of a setting.
 
-    n_tests: np.ndarray
-    n_below: np.ndarray
-    n_hits: int = 0
-    n_groups: int = 0
+    Attributes
+    ----------
+    n_tests : numpy.ndarray, shape (splits, classes)
+        Tests of each split of the controls, by class of expression.
+    n_below : numpy.ndarray, shape (splits, classes, levels)
+        Those with p-values of at most a level.
+    n_hits : numpy.ndarray, shape (groups,)
+        False hits of every mock group.
+    """
 
-    @classmethod
-    def none(cls) -> Counts:
-        return cls(
-            np.zeros(len(CLASSES), np.int64), np.zeros((len(CLASSES), len(LEVELS)), np.int64)
-        )
+    def __init__(self) -> None:
+        self.n_tests = np.zeros((0, len(CLASSES)), np.int64)
+        self.n_below = np.zeros((0, len(CLASSES), len(LEVELS)), np.int64)
+        self.n_hits = np.zeros(0, np.int64)
 
     def add(self, p_value: np.ndarray, informative: np.ndarray, expression: np.ndarray) -> None:
-        """Count the p-values of mock groups (rows) and genes (columns)."""
+        """Count the p-values of a split: mock groups (rows) and genes (columns)."""
+        n_tests, n_below = self.n_tests[:0].sum(axis=0), self.n_below[:0].sum(axis=0)
         for k in range(len(CLASSES)):
             here = p_value[:, expression == k][informative[:, expression == k]]
-            self.n_tests[k] += len(here)
-            self.n_below[k] += [np.count_nonzero(here <= level * (1 + 1e-12)) for level in LEVELS]
-        for row in p_value:
-            self.n_hits += int(np.count_nonzero(_adjusted(row) <= 0.05))
-        self.n_groups += len(p_value)
+            n_tests[k] = len(here)
+            n_below[k] = [np.count_nonzero(here <= level * (1 + 1e-12)) for level in LEVELS]
+        self.n_tests = np.vstack([self.n_tests, n_tests[None]])
+        self.n_below = np.vstack([self.n_below, n_below[None]])
+        hits = [np.count_nonzero(_adjusted(row) <= 0.05) for row in p_value]
+        self.n_hits = np.concatenate([self.n_hits, hits])
+
+    def enough(self, n_tests: int) -> bool:
+        """Return whether all classes that occur have so many tests, and there are enough groups."""
+        tests = self.n_tests.sum(axis=0)
+        return bool((tests[tests > 0] >= n_tests).all()) and len(self.n_hits) >= FEWEST_GROUPS
 
     @property
     def excess(self) -> np.ndarray:
-        """Return observed over expected numbers."""
-        return self.n_below / np.maximum(1.0, self.n_tests[:, None] * np.array(LEVELS))
+        """Return observed over expected numbers, by class and level."""
+        return self.n_below.sum(axis=0) / self._expected
 
     @property
-    def worst(self) -> np.ndarray:
-        """Return the largest excess at each level, of the classes with enough tests."""
-        enough = self.n_tests >= FEWEST_TESTS
-        return np.asarray(self.excess[enough].max(axis=0, initial=0.0))
+    def error(self) -> np.ndarray:
+        """Return the standard errors of the excess: splits are independent, their genes are not."""
+        here = self.n_tests[:, :, None] * np.array(LEVELS)
+        residual = self.n_below - self.excess * here
+        splits = len(residual)
+        if splits < 2:
+            return np.full(residual.shape[1:], np.nan)
+        return np.sqrt((residual**2).sum(axis=0) * splits / (splits - 1)) / self._expected
+
+    @property
+    def _expected(self) -> np.ndarray:
+        return np.maximum(1.0, self.n_tests.sum(axis=0)[:, None] * np.array(LEVELS))
+
+    @property
+    def worst(self) -> list[tuple[float, float]]:
+        """Return the largest excess at each level, of classes with enough tests, and its error."""
+        judged = np.flatnonzero(self.n_tests.sum(axis=0) >= FEWEST_TESTS)
+        excess, error = self.excess[judged], self.error[judged]
+        if not len(judged):
+            return [(0.0, 0.0)] * len(LEVELS)
+        at = excess.argmax(axis=0)
+        return [(float(excess[k, i]), float(error[k, i])) for i, k in enumerate(at)]
 
 
 def _adjusted(p_value: np.ndarray) -> np.ndarray:
@@ -154,7 +182,7 @@ def null(record: NullRecord, names: list[str], fewest: int, most_splits: int) ->
     """Count small p-values between mock groups."""
     from pdex_gpu import differential_expression
 
-    worst: dict[tuple[str, str, float], float] = {}
+    worst: dict[tuple[str, str, float], tuple[float, float]] = {}
     hits: dict[tuple[str, str], float] = {}
     loaded: tuple[tuple[str, str], Any] | None = None
     for name, values, size in settings(names):
@@ -166,7 +194,7 @@ def null(record: NullRecord, names: list[str], fewest: int, most_splits: int) ->
         print(f"{name}, {values}, groups of {size} ...", file=sys.stderr)
         expression = adata.var["expression"].to_numpy()
         rng = np.random.default_rng(size)
-        found = {(metric, kind): Counts.none() for metric in METRICS for kind in KINDS}
+        found = {(metric, kind): Counts() for metric in METRICS for kind in KINDS}
         for _ in range(most_splits):
             adata.obs["mock"] = mock_labels(adata.n_obs, size, rng)
             for (metric, kind), counts in found.items():
@@ -177,24 +205,28 @@ def null(record: NullRecord, names: list[str], fewest: int, most_splits: int) ->
                 )  # fmt: skip
                 informative = (result["target_fraction"] > 0) | (result["reference_fraction"] > 0)
                 counts.add(result["p_value"], informative, expression)
-            if all((c.n_tests[c.n_tests > 0] >= fewest).all() for c in found.values()):
+            if all(counts.enough(fewest) for counts in found.values()):
                 break
         for (metric, kind), counts in found.items():
+            per_group = float(counts.n_hits.mean())
             record.task(f"{name} {values} {size} {metric} {kind}", {
-                "n_tests": counts.n_tests.tolist(),
-                "n_below": counts.n_below.tolist(),
+                "n_groups": len(counts.n_hits),
+                "n_tests": counts.n_tests.sum(axis=0).tolist(),
+                "n_below": counts.n_below.sum(axis=0).tolist(),
                 "excess": np.round(counts.excess, 4).tolist(),
-                "hits_per_group": counts.n_hits / counts.n_groups,
+                "standard_error": np.round(counts.error, 4).tolist(),
+                "hits_per_group": per_group,
+                "groups_with_hits": float(np.mean(counts.n_hits > 0)),
             })  # fmt: skip
-            its = hits.get((metric, kind), 0.0)
-            hits[metric, kind] = max(its, counts.n_hits / counts.n_groups)
-            for level, largest in zip(LEVELS, counts.worst.tolist(), strict=True):
+            hits[metric, kind] = max(hits.get((metric, kind), 0.0), per_group)
+            for level, largest in zip(LEVELS, counts.worst, strict=True):
                 key = metric, kind, level
-                worst[key] = max(worst.get(key, 0.0), largest)
+                worst[key] = max(worst.get(key, (0.0, 0.0)), largest)
     for metric in METRICS:
         for level in LEVELS:
-            record.figure(f"{metric}_{level:g}", worst[metric, "conditional", level],
-                          asymptotic=worst[metric, "asymptotic", level])  # fmt: skip
+            value, error = worst[metric, "conditional", level]
+            record.figure(f"{metric}_{level:g}", value, standard_error=error,
+                          asymptotic=worst[metric, "asymptotic", level][0])  # fmt: skip
         record.figure(f"{metric}_hits", hits[metric, "conditional"],
                       asymptotic=hits[metric, "asymptotic"])  # fmt: skip
 
@@ -232,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--screens", nargs="+", choices=SCREENS, default=list(SCREENS))
     parser.add_argument("--tests", type=int, default=2 * FEWEST_TESTS,
                         help="tests per class of expression at which splitting ends")  # fmt: skip
-    parser.add_argument("--splits", type=int, default=40, help="most splits of a setting (40)")
+    parser.add_argument("--splits", type=int, default=250, help="most splits of a setting (250)")
     parser.add_argument("--record", type=Path, help="the JSON")
     args = parser.parse_args(argv)
     missing = [name for name in args.screens if not (FOLDER / f"{name}.h5ad").exists()]
@@ -240,8 +272,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"not in {FOLDER}: {', '.join(missing)}. PDEX_GPU_TEST_DATA names its parent.")
     splits = 1 if args.quick else args.splits
     record = NullRecord(
-        {"screens": args.screens, "tests": args.tests, "splits": splits, "sizes": SIZES,
-         "levels": LEVELS, "classes": CLASSES},
+        {"screens": args.screens, "tests": args.tests, "groups": FEWEST_GROUPS, "splits": splits,
+         "sizes": SIZES, "levels": LEVELS, "classes": CLASSES},
         full_size=not args.quick,
     )  # fmt: skip
     null(record, args.screens, args.tests, splits)

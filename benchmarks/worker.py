@@ -103,8 +103,9 @@ class PdexGpu(Tool):
         return path
 
     def run(self, adata: Any, metric: str, *, is_log1p: bool, **options: Any) -> Any:
-        if metric == "anderson":  # p-values as scipy, and so pdex, has them
-            options = {"p_values": "interpolated", **options}
+        # The kind that peers compute: scipy's, and so pdex's, for Anderson-Darling.
+        kind = "interpolated" if metric == "anderson" else "asymptotic"
+        options = {"p_values": kind, **options}
         return self.call(
             adata,
             groupby=GROUPBY,

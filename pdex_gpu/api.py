@@ -243,9 +243,12 @@ def differential_expression(
         ``alternative``, ``method="auto"|"asymptotic"|"exact"``. t: ``variance="pooled"|"welch"|
         "overestimated"`` (or scipy's ``equal_var``), ``alternative``. Anderson-Darling:
         ``variant="midrank"|"right"|"continuous"``. Kolmogorov-Smirnov: ``alternative``. All:
-        ``p_values="asymptotic"|"conditional"``: by the limit for large samples, as in scipy, or
-        conditional on the pooled values, which holds for sparse genes and small groups, too
-        (Anderson-Darling also ``"interpolated"``: scipy's table); and
+        ``p_values="conditional"|"asymptotic"``: conditional on the pooled values, which holds for
+        sparse genes and small groups, too, or by the limit for large samples, as in scipy
+        (Anderson-Darling also ``"interpolated"``: scipy's table). Options of the asymptotic
+        formula (``method``, ``continuity=False``, ``tie_correction=False``, ``variance`` other
+        than pooled, ``variant`` other than midrank), strata where the test has none, and genes
+        with negative values have asymptotic ones; provenance and a log line say so. And
         ``nan_policy="raise"|"omit"|"propagate"``: NaN is refused (infinity always is); or left
         out, as if the cell did not exist at that gene, in all columns and filters; or the means
         and statistics that involve it are NaN, and p is 1. Other options, named as in scipy, run

@@ -86,17 +86,21 @@ def tests(which: str) -> str:
 
     if which == "strata":
         forms = [
-            (code(metric), test.stratified_form or "no stratified form")
+            (code(metric), test.stratified_form or "no stratified form",
+             ("asymptotic", "conditional")[test.conditional_over_strata] if test.stratified_form
+             else "")
             for metric, test in METRICS.items()
-        ]
-        return markdown(("metric", "test"), forms)
+        ]  # fmt: skip
+        return markdown(("metric", "test", "p-values by default"), forms)
     rows = []
     for option in all_options():
         owners = [code(m) for m, t in METRICS.items() if option.name in map(_name, options_of(t))]
         values = ", ".join(code(repr(value)) for value in option.values) or option.kind
+        of_the_limit = " Values other than the default have asymptotic p-values."
+        doc = option.doc + of_the_limit * option.asymptotic_only
         rows.append(
             (code(f"{option.name}={option.default!r}"), ", ".join(owners), values,
-             option.doc.replace("``", "`"))
+             doc.replace("``", "`"))
         )  # fmt: skip
     return markdown(("option and default", "metrics", "values", "meaning"), rows)
 

@@ -214,27 +214,26 @@ class Distances:
 
 @dataclass(frozen=True)
 class GeneValues:
-    """How many cells have the same value, in one gene of a contrast. Arrays are int64.
+    """How many cells have the same value, in one gene of a contrast. Arrays are int32.
 
     Attributes
     ----------
     cells : numpy.ndarray, shape (K,)
         Cells of the reference, or of the pool that the targets belong to, at each of its distinct
         values, in ascending order; zero is one of them.
-    place, count : numpy.ndarray, shape (n,)
-        The distinct values of each target, in ascending order: where they lie among those of the
-        reference, ``2 r + 1`` at value r and ``2 r`` between values r - 1 and r, and how many of
-        its cells have the value. Empty if the targets belong to the pool.
-    bounds : numpy.ndarray, shape (T + 1,)
-        Those of target t are ``bounds[t]`` to ``bounds[t + 1]``.
+    target, place, count : numpy.ndarray, shape (n,)
+        The distinct values of the targets, in ascending order, those of several targets in the
+        order of these: the number of the target, where its value lies among those of the reference
+        (``2 r + 1`` at value r, ``2 r`` between values r - 1 and r), and how many of its cells
+        have it. Empty if the targets belong to the pool.
     pooled : bool
         Whether the targets belong to the pool.
     """
 
     cells: np.ndarray
+    target: np.ndarray
     place: np.ndarray
     count: np.ndarray
-    bounds: np.ndarray
     pooled: bool
 
 

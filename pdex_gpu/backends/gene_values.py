@@ -7,59 +7,60 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..design.contrasts import Contrast
-from .contract import GeneValues
+from .contract import GeneValues, GroupValues
 
 
-def gene_values(
-    samples: Sequence[np.ndarray], n_cells: Sequence[int], contrast: Contrast
-) -> GeneValues:
+def gene_values(entries: GroupValues, n_cells: np.ndarray, contrast: Contrast) -> GeneValues:
     """Count the distinct values of a gene.
 
     Parameters
     ----------
-    samples : sequence of numpy.ndarray
-        Values of each group of ``contrast.groups``; zeros may be left out.
-    n_cells : sequence of int
-        Cells of each of these groups, those with zeros included.
+    entries : GroupValues
+        Values of each group of the design; zeros may be left out.
+    n_cells : numpy.ndarray, shape (n,), int64
+        Cells of each of ``contrast.groups``, those with zeros included.
     contrast : Contrast
     """
-    counted = [_counted(*both) for both in zip(samples, n_cells, strict=True)]
-    if contrast.one_vs_rest:
-        reference, cells = _together(counted)
-    else:
-        reference, cells = counted[0]
-    places, counts = [], []
-    if not contrast.pooled:
-        for values, n in counted[1:]:
-            at = reference.searchsorted(values)
-            found = np.zeros(len(values), np.int64)
-            inside = at < len(reference)
-            found[inside] = reference[at[inside]] == values[inside]
-            places.append(2 * at + found)
-            counts.append(n)
-    bounds = np.zeros(contrast.n_targets + 1, np.int64)
-    if places:
-        bounds[1:] = np.cumsum([len(place) for place in places])
-    none = np.zeros(0, np.int64)
-    place, count = np.concatenate([none, *places]), np.concatenate([none, *counts])
-    return GeneValues(cells, place, count, bounds, contrast.pooled)
+    order = np.full(len(entries), -1)
+    order[contrast.groups] = np.arange(len(contrast.groups))
+    group = np.repeat(order, np.diff(entries.bounds))
+    kept = (group >= 0) & (entries.values != 0)
+    values, group = entries.values[kept], group[kept]
+    zeros = n_cells - np.bincount(group, minlength=len(n_cells))
+    with_zeros = np.flatnonzero(zeros)
+    # One entry for all zeros of a group.
+    values = np.append(values, np.zeros(len(with_zeros), values.dtype))
+    count = np.append(np.ones(len(group), np.int64), zeros[with_zeros])
+    group = np.append(group, with_zeros)
+    its = slice(None) if contrast.one_vs_rest else group == 0
+    reference, _, cells = _distinct(values[its], np.zeros_like(group[its]), count[its])
+    if contrast.pooled:
+        none = np.zeros(0, np.int32)
+        return GeneValues(cells, none, none, none, contrast.pooled)
+    its = group > 0
+    # Targets keep their order in the design, so a stable sort keeps it among equal values.
+    values, target, count = _distinct(values[its], group[its] - 1, count[its])
+    place = reference.searchsorted(values) + reference.searchsorted(values, "right")
+    return GeneValues(
+        cells, target.astype(np.int32), place.astype(np.int32), count, contrast.pooled
+    )
 
 
-def _counted(sample: np.ndarray, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct values of a sample and the number of cells at each."""
-    there = sample[sample != 0]
-    zeros = np.zeros(n_cells - len(there), there.dtype)
-    values, counts = np.unique(np.concatenate([there, zeros]), return_counts=True)
-    return values, counts.astype(np.int64)
+def _distinct(
+    values: np.ndarray, group: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the distinct values of each group, ascending, their groups and their counts.
 
-
-def _together(
-    counted: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray]:
-    values, at = np.unique(np.concatenate([v for v, _ in counted]), return_inverse=True)
-    cells = np.zeros(len(values), np.int64)
-    np.add.at(cells, at, np.concatenate([n for _, n in counted]))
-    return values, cells
+    Equal values are given in the order of their groups.
+    """
+    order = np.argsort(values, kind="stable")
+    values, group = values[order], group[order]
+    is_first = np.ones(len(values), bool)
+    is_first[1:] = (values[1:] != values[:-1]) | (group[1:] != group[:-1])
+    first = np.flatnonzero(is_first)
+    if not len(first):
+        return values, group, np.zeros(0, np.int32)
+    return values[first], group[first], np.add.reduceat(count[order], first).astype(np.int32)
 
 
 def object_row(found: Sequence[GeneValues]) -> np.ndarray:

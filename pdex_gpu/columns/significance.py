@@ -76,12 +76,13 @@ COLUMNS = (
     Column(
         "z",
         "float64",
-        "signed standard normal deviate of U (Wilcoxon)",
+        "signed standard normal deviate of U, or of its conditional p-value (Wilcoxon)",
         needs=Needs.Z,
         centre=0.0,
         make=GeneByGene(_z, _z),
         formula=r"\frac{U - n m / 2 \mp c}{\sigma}",
-        source="Mann and Whitney 1947; $c$ is ½ with continuity correction",
+        source="Mann and Whitney 1947; $c$ is ½ with continuity correction. Conditional: the "
+        "deviate that has the p-value",
     ),
     Column(
         "log10_p",

@@ -209,7 +209,7 @@ def pdex(
                 },
                 Entry("pdex", takes_nan_policy=False),
                 filter_sides="either",  # filters as pdex's, to give the same numbers
-                test_options={"method": "asymptotic"},
+                test_options={"method": "asymptotic", "p_values": "asymptotic"},
             ),
         )
     return _as_pdex(cast(DEResult, result), mean, float(epsilon), as_pandas)

@@ -444,9 +444,11 @@ def _hint_at_counts(source: Source) -> None:
 
 
 def _test_options(method: str, tie_correct: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"p_values": "asymptotic"}
     if method == "wilcoxon":
-        return {"continuity": False, "tie_correction": bool(tie_correct), "method": "asymptotic"}
-    return {"variance": "welch" if method == "t-test" else "overestimated"}
+        plain = {"continuity": False, "method": "asymptotic"}
+        return options | plain | {"tie_correction": bool(tie_correct)}
+    return options | {"variance": "welch" if method == "t-test" else "overestimated"}
 
 
 def _records(

@@ -67,4 +67,6 @@ def _described(result: ResultFile) -> str:
     versions = result.provenance.get("versions")
     version = versions.get("pdex_gpu") if isinstance(versions, dict) else None
     n_bytes = size(result.path.stat().st_size)
-    return f"results of pdex_gpu {version or 'of an unknown version'}, {n_bytes}"
+    text = f"results of pdex_gpu {version or 'of an unknown version'}, {n_bytes}"
+    kind = result.provenance.get("p_values")
+    return f"{text}, p-values: {kind}" if isinstance(kind, str) else text

@@ -84,8 +84,14 @@ def _compare(
         if isinstance(settings.comparison.groups, Iterator):  # workers iterate over it again
             settings = settings.changed(groups=tuple(settings.comparison.groups))
         analysis = analysis_of(settings, test)
+        stratified = settings.comparison.strata is not None
+        why = test.why_asymptotic(stratified=stratified)
+        if why is not None:
+            logger.warning(
+                "p-values of metric=%r are asymptotic: %s. To choose them, pass "
+                "p_values='asymptotic' (--p-values asymptotic)", test.metric, why,
+            )  # fmt: skip
         if others:
-            stratified = settings.comparison.strata is not None
             analysis = analysis.judged_also(others, stratified=stratified)
         with open_screen(data, settings) as dataset:
             executor.prepare(data, dataset, settings, test)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,8 +124,18 @@ def _of_test(result: Result) -> Iterator[Note]:
     options = provenance.get("test_options")
     options = options if isinstance(options, dict) else {}
     if metric in METRICS:
-        for caveat in METRICS[metric].caveats_of(options):
+        recorded = options | {"p_values": repr(_kind_of_p_values(provenance))}
+        for caveat in METRICS[metric].caveats_of(recorded):
             yield Note(caveat.level, caveat.text)
+
+
+def _kind_of_p_values(provenance: Mapping[str, Any]) -> str:
+    """Return the kind of most p-values; old results have it among their options, if at all."""
+    if "p_values" in provenance:
+        return str(provenance["p_values"]).split(";")[0]
+    options = provenance.get("test_options")
+    recorded = options.get("p_values") if isinstance(options, dict) else None
+    return str(recorded).strip("'") if recorded is not None else "asymptotic"
 
 
 def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:
@@ -144,7 +155,7 @@ def _of_cells(result: Result, data: ReportData) -> Iterator[Note]:
 def _of_calibration(result: Result, calibration: Calibration | None) -> Iterator[Note]:
     if calibration is None:
         return
-    ran = str(result.provenance.get("p_values", "")).split(";")[0]
+    ran = _kind_of_p_values(result.provenance)
     kinds = [judged.kind for judged in calibration.kinds]
     kind = ran if ran in kinds else kinds[0]
     parts = [part for part in calibration.parts() if part.kind == kind]

@@ -116,7 +116,7 @@ def test_options_reach_the_test(run, screen: Path, tmp_path: Path):
     ]
     code, err = run(
         "--groups", groups[0], "--groups", groups[1], "--metric", "t-test", "--welch",
-        "--alternative", "less",
+        "--alternative", "less", "--p-values", "asymptotic",
         "--is-log1p", "no", "--threads", "1", "--memory", "64MiB", "-o", out,
     )  # fmt: skip
     assert (code, err) == (Exit.OK, "")
@@ -126,6 +126,7 @@ def test_options_reach_the_test(run, screen: Path, tmp_path: Path):
         groups=groups,
         metric="t-test",
         equal_var=False,
+        p_values="asymptotic",
         alternative="less",
         is_log1p=False,
         progress=False,
@@ -135,10 +136,17 @@ def test_options_reach_the_test(run, screen: Path, tmp_path: Path):
     assert got["target"].astype(str).unique().tolist() == groups
 
 
-def test_no_continuity_changes_the_p_values(run, tmp_path: Path, expected: pd.DataFrame):
+def test_no_continuity_changes_the_p_values(run, screen: Path, tmp_path: Path):
     out = tmp_path / "de.parquet"
-    assert run("--no-continuity", "-o", out)[0] == Exit.OK
-    assert (pd.read_parquet(out)["p_value"] != expected["p_value"]).any()
+    code, err = run("--no-continuity", "-o", out)
+    assert code == Exit.OK
+    assert "p-values of metric='wilcoxon' are asymptotic: continuity=False belongs to these" in err
+    found = pd.read_parquet(out)["p_value"]
+    for same, options in ((False, {}), (True, {"continuity": False})):
+        other = pdex_gpu.differential_expression(
+            str(screen), GROUPBY, p_values="asymptotic", progress=False, **options
+        )
+        assert (found == other["p_value"].ravel()).all() == same
 
 
 def test_existing_output_needs_force(run, tmp_path: Path):

@@ -165,7 +165,8 @@ def test_strata_levels_and_columns(screen: Path, tmp_path: Path, capsys):
     """A run with most of it, against the same call in Python."""
     out = tmp_path / "de.parquet"
     argv = ["run", screen, "--groupby", GROUPBY, "--groupby", "cell_type", "--strata", "batch",
-            "--columns", "auroc,n_strata", "--fdr-scope", "target", "-o", out]  # fmt: skip
+            "--columns", "auroc,n_strata", "--fdr-scope", "target", "--p-values", "asymptotic",
+            "-o", out]  # fmt: skip
     assert main(list(map(str, argv))) == Exit.OK
     assert capsys.readouterr() == ("", "")
     want = pdex_gpu.differential_expression(
@@ -175,6 +176,7 @@ def test_strata_levels_and_columns(screen: Path, tmp_path: Path, capsys):
         strata="batch",
         columns=["auroc", "n_strata"],
         fdr_scope="target",
+        p_values="asymptotic",
         progress=False,
     )
     got = pdex_gpu.open_result(out).load()

@@ -113,7 +113,7 @@ def check(what: str, found: np.ndarray, expected: np.ndarray, rtol: float, atol:
 @pytest.mark.parametrize("method", ["auto", "asymptotic", "exact"])
 def test_wilcoxon(backend: str, alternative: str, use_continuity: bool, method: str) -> None:
     options = {"alternative": alternative, "use_continuity": use_continuity, "method": method}
-    u, p = run(backend, X, CODES, "wilcoxon", **options)
+    u, p = run(backend, X, CODES, "wilcoxon", p_values="asymptotic", **options)
     expected_u, expected_p = mannwhitneyu(**options)
     np.testing.assert_array_equal(u, expected_u)
     check("Wilcoxon p", p, expected_p, rtol=1e-12)
@@ -123,7 +123,8 @@ def test_wilcoxon(backend: str, alternative: str, use_continuity: bool, method: 
 def test_wilcoxon_is_exact_by_rule(backend: str) -> None:
     """Where one side has at most 8 cells and nothing is tied, and nowhere else."""
     found = {
-        m: run(backend, X, CODES, "wilcoxon", method=m)[1] for m in ("auto", "asymptotic", "exact")
+        m: run(backend, X, CODES, "wilcoxon", p_values="asymptotic", method=m)[1]
+        for m in ("auto", "asymptotic", "exact")
     }
     distinct = np.array([len(np.unique(column)) == len(column) for column in X.T])
     assert 8 < distinct.sum() < X.shape[1]
@@ -140,7 +141,7 @@ def test_wilcoxon_is_exact_for_a_small_reference_too(backend: str) -> None:
     codes = np.repeat([0, 1, 2], [6, 300, 9])
     x = rng.normal(0, 1, (len(codes), 5)) + (codes == 1)[:, None]
     x[:, 4] = np.round(x[:, 4], 1)  # ties
-    u, p = run(backend, x, codes, "wilcoxon")
+    u, p = run(backend, x, codes, "wilcoxon", p_values="asymptotic")
     expected_u, expected_p = by_scipy(stats.mannwhitneyu, x, codes)
     np.testing.assert_array_equal(u, expected_u)
     check("Wilcoxon exact p, small reference", p, expected_p, rtol=1e-12)
@@ -152,7 +153,7 @@ def test_wilcoxon_small_groups_against_thousands(backend: str) -> None:
     rng = np.random.default_rng(3)
     codes = np.repeat([0, 1, 2], [2500, 2, 4])
     x = rng.normal(0, 1, (len(codes), 4)) + 2.0 * (codes > 0)[:, None]
-    u, p = run(backend, x, codes, "wilcoxon")
+    u, p = run(backend, x, codes, "wilcoxon", p_values="asymptotic")
     expected_u, expected_p = by_scipy(stats.mannwhitneyu, x, codes)
     np.testing.assert_array_equal(u, expected_u)
     check("Wilcoxon exact p, thousands", p, expected_p, rtol=1e-12)
@@ -166,7 +167,7 @@ def test_wilcoxon_p_values_down_to_nothing(backend: str, alternative: str) -> No
     share = np.concatenate([np.linspace(0, 0.8, 15), np.linspace(0.81, 1.0, 90)])
     x = rng.normal(0, 1, (2 * n, len(share)))
     x[n:][np.arange(n)[:, None] < share * n] += 20.0
-    _, p = run(backend, x, codes, "wilcoxon", alternative=alternative)
+    _, p = run(backend, x, codes, "wilcoxon", p_values="asymptotic", alternative=alternative)
     _, expected = by_scipy(lambda a, b: stats.mannwhitneyu(a, b, alternative=alternative), x, codes)
     tiny = np.finfo(np.float64).tiny
     for low, high in [(1e-200, 1e-100), (1e-307, 1e-290), (5e-324, tiny), (-1.0, 0.0)]:

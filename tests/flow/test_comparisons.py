@@ -118,7 +118,7 @@ def test_the_cases_leave_out_rows_and_skip_strata():
 # --- each test, on both sides that the cells are on --------------------------------------------
 
 TESTS: dict[str, Any] = {
-    "wilcoxon": ({"metric": "wilcoxon"}, stats.mannwhitneyu),
+    "wilcoxon": ({"metric": "wilcoxon", "p_values": "asymptotic"}, stats.mannwhitneyu),
     "pooled": ({"metric": "t-test", "p_values": "asymptotic"}, stats.ttest_ind),
     "welch": (
         {"metric": "t-test", "variance": "welch"},

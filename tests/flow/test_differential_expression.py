@@ -59,7 +59,7 @@ def test_every_storage_gives_the_truth(how, tmp_path):
     values = logged().astype(np.float64)
     data = stored("backed csr" if how == "path" else how, values, tmp_path)
     labels = data.obs[GROUPBY].to_numpy().astype(str)
-    result = run(data.filename if how == "path" else data)
+    result = run(data.filename if how == "path" else data, p_values="asymptotic")
     close(data)
     assert result.targets.tolist() == ["A", "B", "C"]
     assert result.features.tolist() == GENES

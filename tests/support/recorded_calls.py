@@ -58,6 +58,8 @@ _TESTS: dict[str, dict[str, Any]] = {
     "anderson, continuous": {"variant": "continuous"},
     "ks": {},
 }
+#: For calls whose p-values are not to be those of a call that names no kind.
+_ASYMPTOTIC = {"p_values": "asymptotic"}
 _STRATIFIED = ("wilcoxon", "wilcoxon, normal, less", "t-test", "anderson")
 
 
@@ -98,12 +100,16 @@ def calls() -> dict[str, tuple[str, dict[str, Any]]]:
             metric = test.split(",")[0]
             if "strata" in options and test not in _STRATIFIED:
                 continue
+            asked = options | of_test | {"metric": metric}
             for kind in ("counts", "log1p") if not of_test else ("log1p",):
-                name = f"{design}; {test}; {kind}"
-                found[name] = kind, options | of_test | {"metric": metric}
-    for kind in ("integers", "scaled"):
+                found[f"{design}; {test}; {kind}"] = kind, asked | _ASYMPTOTIC
+            if not of_test:
+                found[f"{design}; {test}, default; counts"] = "counts", asked
+    for kind in ("log1p", "integers", "scaled"):
         for metric in ("wilcoxon", "t-test", "anderson", "ks"):
-            found[f"reference; {metric}; {kind}"] = kind, {"reference": "ctl", "metric": metric}
+            asked = {"reference": "ctl", "metric": metric}
+            found[f"reference; {metric}; {kind}"] = kind, asked | _ASYMPTOTIC
+            found[f"reference; {metric}, default; {kind}"] = kind, asked
     return found
 
 

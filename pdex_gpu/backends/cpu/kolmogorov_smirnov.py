@@ -28,38 +28,35 @@ def kolmogorov_smirnov(
     shape = n_groups, n_genes
     above, below = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     # Room for every entry, and for the zeros of every group.
-    room = len(entries.values) + n_genes * (n_groups + 1) if values else 0
-    cells, place, count = (np.empty(room, np.int64) for _ in range(3))
-    bounds = np.zeros((n_genes if values else 0, n_groups + 1), np.int64)
-    n_distinct = np.zeros(n_genes, np.int64)
+    room = len(entries.values) + n_genes * n_groups if values else 0
+    cells = np.empty(room, np.int32)
+    target, place, count = (np.empty(0 if contrast.pooled else room, np.int32) for _ in range(3))
+    sizes = np.zeros((n_genes if values else 0, 2), np.int64)
     _distances(
         bits, mode, entries.bounds, entries.n_cells, reference_cells(contrast),
-        contrast.one_vs_rest, contrast.pooled, above, below, n_distinct, cells, place, count,
-        bounds,
+        contrast.one_vs_rest, contrast.pooled, above, below, cells, target, place, count, sizes,
     )  # fmt: skip
     first = shape[0] - contrast.n_targets
     found = None
     if values:
-        its = bounds[:, first:] if not contrast.pooled else np.zeros_like(bounds[:, first:])
-        found = object_row(_gene_values(n_distinct, cells, place, count, its, contrast.pooled))
+        found = object_row(_gene_values(sizes, cells, target, place, count, contrast.pooled))
     return Distances(above[first:], below[first:], found)
 
 
 def _gene_values(
-    n_distinct: np.ndarray,
+    sizes: np.ndarray,
     cells: np.ndarray,
+    target: np.ndarray,
     place: np.ndarray,
     count: np.ndarray,
-    bounds: np.ndarray,
     pooled: bool,
 ) -> list[GeneValues]:
     """Divide counts by gene; they lie one gene after the other."""
     found, start, first = [], 0, 0
-    for c, n in enumerate(n_distinct.tolist()):
-        n_of_targets = int(bounds[c, -1])
+    for n, n_of_targets in sizes.tolist():
         its = slice(first, first + n_of_targets)
         found.append(
-            GeneValues(cells[start : start + n], place[its], count[its], bounds[c], pooled)
+            GeneValues(cells[start : start + n], target[its], place[its], count[its], pooled)
         )
         start, first = start + n, first + n_of_targets
     return found
@@ -67,12 +64,13 @@ def _gene_values(
 
 @jit
 def _distances(
-    bits, mode, gene_bounds, n_cells, n_reference, pool, shared, above, below, n_distinct, cells,
-    place, count, bounds,
+    bits, mode, gene_bounds, n_cells, n_reference, pool, shared, above, below, cells, target,
+    place, count, sizes,
 ):  # fmt: skip
     """Find the distances; `shared` means that a target's cells also count as the reference.
 
-    If `bounds` has any rows, list the distinct values of genes, too.
+    If `sizes` has any rows, list the distinct values of genes, too, and how many there are: of
+    the reference, and of targets.
     """
     n_groups = n_cells.size
     sorting, filled = sorting_room(gene_bounds), tables(gene_bounds, n_groups)
@@ -100,29 +98,15 @@ def _distances(
             largest[1, g] = max(largest[1, g], lag)
         above[:, c] = largest[0]
         below[:, c] = largest[1]
-        if bounds.shape[0] == 0:
+        if sizes.shape[0] == 0:
             continue
-        n_distinct[c] = n_values
         for r in range(n_values):
-            cells[start + r] = np.int64(equal[r])
+            cells[start + r] = np.int32(equal[r])
         start += n_values
+        sizes[c, 0] = n_values
         if not shared:
-            _by_group(
-                occ_code[:n_occ], occ_at, occ_cells, bounds[c], met, place[first:], count[first:]
-            )
+            for k in range(n_occ):
+                target[first + k] = occ_code[k] - 1  # group 0 is the reference
+                place[first + k], count[first + k] = occ_at[k], occ_cells[k]
             first += n_occ
-
-
-@jit
-def _by_group(code, at, cells, bounds, filled, place, count):
-    """List occurrences group by group; `filled` is working memory."""
-    bounds[:] = 0
-    for k in range(code.size):
-        bounds[code[k] + 1] += 1
-    for g in range(1, bounds.size):
-        bounds[g] += bounds[g - 1]
-    filled[:] = bounds[:-1]
-    for k in range(code.size):
-        to = filled[code[k]]
-        filled[code[k]] += 1
-        place[to], count[to] = at[k], cells[k]
+            sizes[c, 1] = n_occ

@@ -178,13 +178,8 @@ class CudaKernels:
         if not isinstance(packed, Slice):
             with self.part(packed, slice(gene, gene + 1)) as part:
                 return self.entries(part, 0)
-        stream = packed.slot.stream
-        starts = fetch_small(packed.starts, stream).reshape(-1, packed.n_genes)[:, gene]
-        bounds = starts.astype(np.int64) - int(starts[0])
-        if not bounds[-1]:
-            return GroupValues(np.zeros(0), bounds)
-        keys = packed.keys[int(starts[0]) : int(starts[-1])]
-        return GroupValues(values_of(fetch_small(keys, stream), packed.kind), bounds)
+        starts = fetch_small(packed.starts, packed.slot.stream).reshape(-1, packed.n_genes)
+        return _entries(packed, starts[:, gene])
 
     def rank_sums(
         self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast
@@ -218,11 +213,10 @@ class CudaKernels:
             found = _kolmogorov_smirnov.kolmogorov_smirnov(part, contrast)
             if not values:
                 return found
-            rows = []
-            for gene in range(part.n_genes):
-                entries = self.entries(part, gene)
-                chosen = [entries[g] for g in contrast.groups]
-                rows.append(gene_values(chosen, contrast.n_cells.tolist(), contrast))
+            starts = fetch_small(part.starts, part.slot.stream).reshape(-1, part.n_genes)
+            rows = [
+                gene_values(_entries(part, its), contrast.n_cells, contrast) for its in starts.T
+            ]
             return replace(found, values=object_row(rows))
 
     def placements(
@@ -253,3 +247,12 @@ class CudaKernels:
             return benjamini_hochberg(
                 p_value, parallel_map, n_tests=n_tests, n_smaller=n_smaller, ceiling=ceiling
             )
+
+
+def _entries(part: Slice, starts: np.ndarray) -> GroupValues:
+    """Copy the values of a gene, given where the keys of each group start."""
+    bounds = starts - starts[0]
+    if not bounds[-1]:
+        return GroupValues(np.zeros(0), bounds)
+    keys = part.keys[int(starts[0]) : int(starts[-1])]
+    return GroupValues(values_of(fetch_small(keys, part.slot.stream), part.kind), bounds)

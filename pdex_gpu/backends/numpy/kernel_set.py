@@ -285,9 +285,9 @@ def kolmogorov_smirnov(
         return Distances(above, below)
     found = []
     for j in range(genes.start, genes.stop):
-        samples = packed.samples(j)
-        chosen = [samples[g] for g in contrast.groups]
-        found.append(gene_values(chosen, [len(sample) for sample in chosen], contrast))
+        samples = entries(packed, j)
+        n_cells = np.diff(samples.bounds)[contrast.groups]
+        found.append(gene_values(samples, n_cells, contrast))
     return Distances(above, below, object_row(found))
 
 

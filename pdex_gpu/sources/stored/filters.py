@@ -99,12 +99,14 @@ class Decoder:
         """Return whether there is nothing to undo."""
         return not self._steps
 
-    def decode(self, data: bytes, skipped: int, size: int, out: np.ndarray | None) -> np.ndarray:
+    def decode(
+        self, data: bytes | memoryview, skipped: int, size: int, out: np.ndarray | None
+    ) -> np.ndarray:
         """Decode `data` to `size` bytes, into `out` if given.
 
         Parameters
         ----------
-        data : bytes
+        data : bytes or memoryview
         skipped : int
             Bit i is set if filter i was not applied to this chunk.
         size : int

@@ -27,6 +27,7 @@ from .base import Where, position, unchanged
 from .filters import Decoder, DecodingError, make_decoder
 
 _BAND = 1 << 20  # bytes read at a time if the data are not stored in chunks
+_TOGETHER = 1 << 18  # most bytes of encoded chunks that are read together, unless one is larger
 _FEW_TEXTS = 64  # read at a time if their lengths are not known beforehand
 _CHUNKS_AT_ONCE = 4096  # located together when a dataset is opened
 
@@ -407,20 +408,52 @@ class _Chunked(Hdf5Array):
 
     def _read_line(self, where: slice, out: np.ndarray) -> int:
         """Read from a dataset of one dimension, whose chunks are many and small."""
-        length = self.chunks[0]
-        n_bytes, at = 0, where.start
-        while at < where.stop:
-            index, skip = divmod(at, length)
-            stop = min(at - skip + length, where.stop)
-            target = out[at - where.start : stop - where.start]
-            inside = (slice(skip, skip + stop - at),)
-            n_bytes += self._read_chunk((index,), inside, target, stop - at == length)
-            at = stop
+        if where.stop <= where.start:
+            return 0
+        length, n_bytes = self.chunks[0], 0
+        for i, data in self._encoded(where.start // length, -(-where.stop // length)):
+            first, last = max(where.start, i * length), min(where.stop, (i + 1) * length)
+            inside = (slice(first - i * length, last - i * length),)
+            target = out[first - where.start : last - where.start]
+            n_bytes += self._read_chunk((i,), inside, target, last - first == length, data)
         return n_bytes
 
+    def _encoded(self, first: int, last: int) -> Iterator[tuple[int, memoryview | None]]:
+        """Yield the chunks ``[first, last)`` and their bytes; None if these are read by themselves.
+
+        Chunks that lie one after the other in the file are read together. Every read lets another
+        thread run Python code, which this one then waits for.
+        """
+        places = self._places[first:last].tolist()
+        file, at = self._raw_file, 0
+        while at < len(places):
+            begin = end = places[at][0]
+            stop = at
+            while stop < len(places) and places[stop][0] == end:
+                if stop > at and end + places[stop][1] - begin > _TOGETHER:
+                    break
+                end += places[stop][1]
+                stop += 1
+            data = None
+            if file is not None and stop > at + 1 and end <= file.size:
+                data = memoryview(read_at(file.fd, begin, end - begin))
+            if data is None or len(data) < end - begin:  # too short: the chunk that is gets named
+                yield from ((first + k, None) for k in range(at, stop))
+            else:
+                for k in range(at, stop):
+                    offset, n_bytes, _ = places[k]
+                    yield first + k, data[offset - begin : offset - begin + n_bytes]
+            at = stop
+
     def _read_chunk(
-        self, index: tuple[int, ...], inside: Where, out: np.ndarray, whole: bool
+        self,
+        index: tuple[int, ...],
+        inside: Where,
+        out: np.ndarray,
+        whole: bool,
+        data: bytes | memoryview | None = None,
     ) -> int:
+        """Decode a part of a chunk, reading its bytes unless given; return their number."""
         offset, n_bytes, skipped = self._places[index].tolist()
         if offset < 0:  # never written
             out[...] = self._fill_value
@@ -428,7 +461,8 @@ class _Chunked(Hdf5Array):
         in_place = whole and out.dtype == self._stored and out.flags.c_contiguous
         size = self._chunk_bytes
         flat = out.reshape(-1).view(np.uint8) if in_place else None
-        data = self._raw(index, offset, n_bytes)
+        if data is None:
+            data = self._raw(index, offset, n_bytes)
         try:
             decoded = self._decoder.decode(data, skipped, size, flat)
         except DecodingError as error:

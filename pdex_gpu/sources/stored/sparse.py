@@ -35,6 +35,7 @@ from .select_csc import SelectedCsc
 from .select_csr import SelectedRows
 
 _PIECE = 1 << 20  # approximate entries read at a time
+_CHECKED = 1 << 16  # indices checked and narrowed at a time, if their chunks are not larger
 _SAMPLES = 64
 _LOST = 16  # this many indices or more, all 0, are checked for never having been written
 _CHUNK_DECODES = 4  # how often a chunk may be decoded to keep blocks short
@@ -105,8 +106,9 @@ class SparseArrays:
     def read_indices(self, first: int, last: int, indices: np.ndarray) -> int:
         """Read the indices of the entries ``[first, last)`` and check that they are in range."""
         n_bytes = 0
-        # One chunk at a time, checked and narrowed while it is in the cache.
-        step = self.indices.chunks[0]
+        # Some chunks at a time, checked and narrowed while they are in the cache.
+        chunk = self.indices.chunks[0]
+        step = chunk * max(1, _CHECKED // chunk)
         for a in range(first - first % step, last, step):
             a, b = max(a, first), min(a + step, last)
             raw = np.empty(b - a, self.indices.dtype)
@@ -178,13 +180,19 @@ class SparseArrays:
 
     def _check(self, indices: np.ndarray, first: int) -> None:
         name, indptr = self.indices.name, self.indptr
+        if not len(indices):
+            return
         # Viewed as unsigned, negative indices are large: one pass finds them above the limit.
         unsigned = indices.view(f"u{indices.itemsize}")
         telling = indices.dtype.kind == "u" or self.limit <= np.iinfo(indices.dtype).max
-        largest = unsigned.max(initial=0)
-        if largest == 0 and len(indices) >= _LOST and self.limit > 1:
-            self._check_written(first, len(indices))
-        if not len(indices) or (telling and largest < self.limit):
+        chunk = self.indices.chunks[0]
+        starts = np.maximum(np.arange(-(first % chunk), len(indices), chunk), 0)
+        largest = np.maximum.reduceat(unsigned, starts)  # of each chunk
+        if not largest.all() and self.limit > 1:
+            lengths = np.diff(starts, append=len(indices))
+            for k in np.flatnonzero((largest == 0) & (lengths >= _LOST)).tolist():
+                self._check_written(first + int(starts[k]), int(lengths[k]))
+        if telling and largest.max() < self.limit:
             return
         try:
             check_indices(indices, indptr, self.limit, name, self.major, first, FileFormatError)

@@ -22,6 +22,11 @@ import numpy as np
 from ...utils.jit import jit
 from .gamma_tails import erfcx, log_upper_gamma
 from .hypergeometric import log_choose
+from .pooled_cells import merge
+from .tie_pattern import coarsen
+
+#: Up to this many expressing cells, p is at least the probability of the allocation seen.
+FEW_EXPRESSING = 64
 
 _MOST_STEPS = 12
 _MOST_TILT = 500.0  # of exp(theta times a term); more underflows
@@ -30,17 +35,20 @@ _LEAST_VARIANCE = 1e-12  # relative to the square of the mean
 
 
 @jit
-def _recursion(theta, cells, weight, expected, n, log_factorial, moments, room):
+def _recursion(theta, cells, n_values, weight, expected, n, log_factorial, moments, room):
     """Fill `moments` (n + 1, 4): tilted sums of A2**i by number of target cells; return log scale.
 
     Goes from the largest value down, without 0: the target cells above a value are known.
     """
-    moments[:] = 0.0
+    for i in range(_MOMENTS):
+        moments[0, i] = 0.0
     moments[0, 0] = 1.0
     scale = 0.0
     most, used = 0, 0  # target cells so far, cells so far
-    for k in range(cells.size - 1, -1, -1):
-        room[:] = 0.0
+    for k in range(n_values - 1, -1, -1):
+        for s in range(min(n, used + cells[k]) + 1):
+            for i in range(_MOMENTS):
+                room[s, i] = 0.0
         largest = 0.0
         for s in range(most + 1):
             first, last = n - s - expected[k], n - s - 0.5 * min(cells[k], n - s) - expected[k]
@@ -90,7 +98,7 @@ def _log_part(a, theta, k1, k2, k3):
 
 
 @jit
-def log_tilted(a, cells, zeros, n, log_own, log_factorial):
+def _log_tilted(a, cells, n_values, zeros, n, log_own, log_factorial):
     """Return log P(A2 >= a) for `n` target cells.
 
     Where A2 is replaced by a continuous variable, half of the probability of `a` itself is lost.
@@ -98,7 +106,7 @@ def log_tilted(a, cells, zeros, n, log_own, log_factorial):
 
     Parameters
     ----------
-    cells : int64
+    cells : int64, at least (n_values,)
         Pooled cells at each distinct value other than 0, ascending.
     zeros : int
         Pooled cells with 0.
@@ -108,13 +116,15 @@ def log_tilted(a, cells, zeros, n, log_own, log_factorial):
     log_own : float
         Log probability of the allocation seen; p is not less.
     """
-    expressed = cells.sum()
+    expressed = 0
+    for k in range(n_values):
+        expressed += cells[k]
     total = expressed + zeros
     factor = (total - 1.0) * total / (n * np.float64(total - n))
-    weight, expected = np.zeros(cells.size), np.empty(cells.size)
+    weight, expected = np.zeros(n_values), np.empty(n_values)
     before = np.float64(zeros)
     steepest = 0.0
-    for k in range(cells.size):
+    for k in range(n_values):
         b = before + 0.5 * cells[k]
         spread = b * (total - b) - 0.25 * total * cells[k]
         weight[k] = factor * cells[k] / spread if spread > 0.0 else 0.0
@@ -137,7 +147,9 @@ def log_tilted(a, cells, zeros, n, log_own, log_factorial):
     theta, low, high = min(0.4, 0.5 * limit), 0.0, limit
     scale = 0.0
     for _ in range(_MOST_STEPS):
-        scale = _recursion(theta, cells, weight, expected, n, log_factorial, moments, room)
+        scale = _recursion(
+            theta, cells, n_values, weight, expected, n, log_factorial, moments, room
+        )
         highest = -math.inf
         for x in range(least, most + 1):
             if moments[x, 0] > 0.0:
@@ -190,19 +202,62 @@ def log_tilted(a, cells, zeros, n, log_own, log_factorial):
 
 
 @jit
-def log_allocation(cells, own, zeros, n, log_factorial):
+def _log_allocation(cells, own, n_values, zeros, n, log_factorial):
     """Return the log probability of the allocation seen: the least that a p-value can be.
 
     Parameters
     ----------
-    cells, own : int64
+    cells, own : int64, at least (n_values,)
         Pooled cells and target cells at each distinct value other than 0.
     """
     found = 0.0
     total, x = zeros, 0
-    for k in range(cells.size):
+    for k in range(n_values):
         found += log_choose(cells[k], own[k], log_factorial)
         total += cells[k]
         x += own[k]
     found += log_choose(zeros, n - x, log_factorial)
     return found - log_choose(total, n, log_factorial)
+
+
+@jit
+def judge_few(
+    chosen, tilted, a2, distinct, counts, values, starts, stops, n_target, total, expressed,
+    included, log_factorial, log_p,
+):  # fmt: skip
+    """Raise log p of pairs to at least that of the allocation seen, and judge some by tilting.
+
+    Parameters
+    ----------
+    chosen : int64
+        Pairs among those that other arguments describe.
+    tilted : bool, shape (n_pairs,)
+        Which ones are judged by tilting.
+    distinct, counts, values, included
+        See :func:`.pooled_cells.merge`.
+    starts, stops, n_target, total, expressed : int64, shape (n_pairs,)
+        Where the values of the target are, its cells, pooled cells, and those that express the
+        gene.
+    log_p : float64, shape (n_pairs,)
+    """
+    most = 0
+    for i in chosen:
+        most = max(most, stops[i] - starts[i])
+    most += distinct.size
+    merged, own = np.empty(most, np.int64), np.empty(most, np.int64)
+    cells, ties = np.empty(most), np.empty(most)
+    for i in chosen:
+        n_values = merge(distinct, counts, values, starts[i], stops[i], included, merged, own)
+        zeros = total[i] - expressed[i]
+        least = _log_allocation(merged, own, n_values, zeros, n_target[i], log_factorial)
+        log_p[i] = max(log_p[i], least)
+        if tilted[i]:
+            for k in range(n_values):
+                cells[k] = merged[k]
+            n_values = coarsen(cells, ties, n_values)
+            for k in range(n_values):
+                merged[k] = np.int64(cells[k])
+            n = min(n_target[i], total[i] - n_target[i])
+            log_p[i] = _log_tilted(
+                a2[i] * (1.0 - 1e-9), merged, n_values, zeros, n, least, log_factorial
+            )

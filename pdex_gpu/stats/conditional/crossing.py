@@ -36,36 +36,36 @@ _TOGETHER = 4  # steps
 
 
 @jit
-def make_room(n, n_ends):
-    """Return working memory for samples of up to n cells, and up to n_ends ends."""
-    checks = min(n, n_ends) + 1
-    inverse = np.zeros(n + 2)
-    for c in range(1, n + 2):
-        inverse[c] = 1.0 / c
-    return (
-        np.empty(checks, np.int64), np.empty(checks, np.int64), np.empty(checks),
-        np.empty(2 * n + 3 * _TOGETHER), np.empty(2 * n + 3 * _TOGETHER),
-        np.empty(n + 2 * _TOGETHER), inverse,
-    )  # fmt: skip
+def most_steps(n):
+    """Return how many numbers each row of `paths` has for samples of up to n cells."""
+    return 2 * n + 3 * _TOGETHER
 
 
 @jit
-def log_crossing(ends, n, total, d, log_factorial, room):
+def log_crossing(
+    ends, n_ends, n, total, d, log_factorial, at, ceiling, log_h, paths, inverse
+):  # fmt: skip
     """Return the logarithm of the probability that the sample crosses at any of the ends.
 
     Parameters
     ----------
     ends : int64 array
-        Ascending; `total` itself may be left out, because nothing crosses there.
+        The first `n_ends` of them, ascending; `total` itself may be left out, because nothing
+        crosses there.
     n, total, d : int
         As above; d is positive.
     log_factorial : float64 array
         Up to `total`.
-    room : tuple of arrays
-        From `make_room`.
+    at, ceiling : int64 arrays
+    log_h : float64 array
+        Working memory for n or `n_ends` numbers, whichever is less.
+    paths : float64 array, shape (3, at least ``most_steps(n)``)
+        Working memory.
+    inverse : float64 array
+        ``1 / c`` for c from 1 to ``n + 1``.
     """
-    at, ceiling, log_h, v, new, step, inverse = room
-    n_checks = _checks(ends, n, total, d, at, ceiling)
+    v, new, step = paths[0], paths[1], paths[2]
+    n_checks = _checks(ends, n_ends, n, total, d, at, ceiling)
     if n_checks == 0:
         return -np.inf
     top = -np.inf
@@ -143,10 +143,10 @@ def log_crossing(ends, n, total, d, log_factorial, room):
 
 
 @jit
-def _checks(ends, n, total, d, at, ceiling):
+def _checks(ends, n_ends, n, total, d, at, ceiling):
     """List the ends to look at and the fewest cells that cross there; return how many."""
     n_checks, c = 0, np.int64(1)
-    for k in range(ends.size):
+    for k in range(n_ends):
         need = n * ends[k] + d
         while total * c < need:
             c += 1

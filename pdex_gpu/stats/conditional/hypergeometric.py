@@ -55,3 +55,14 @@ def mode(n, expressed, total):
     """Return the most likely x."""
     likely = math.floor((n + 1.0) * (expressed + 1.0) / (total + 2.0))
     return min(min(n, expressed), max(0, n - (total - expressed), likely))
+
+
+@jit
+def relative_tail(b, c, n, total):
+    """Return the probability that c or more of b cells are of n, relative to that of c."""
+    term, found = 1.0, 0.0
+    while c <= min(n, b) and term > 1e-4 * found:
+        found += term
+        term *= float(b - c) * (n - c) / ((c + 1.0) * (total - b - n + c + 1.0))
+        c += 1
+    return found

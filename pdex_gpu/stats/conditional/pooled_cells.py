@@ -21,11 +21,11 @@ def _place(distinct, value):
 
 
 @jit
-def _sort(values):
-    """Sort in place, by Shell's method (numba's own takes seconds to compile)."""
-    gap = values.size // 2
+def _sort(values, n):
+    """Sort the first `n` in place, by Shell's method (numba's own takes seconds to compile)."""
+    gap = n // 2
     while gap > 0:
-        for i in range(gap, values.size):
+        for i in range(gap, n):
             value = values[i]
             k = i
             while k >= gap and values[k - gap] > value:
@@ -33,62 +33,52 @@ def _sort(values):
                 k -= gap
             values[k] = value
         gap = 1 if gap == 2 else gap * 5 // 11
-    return values
 
 
 @jit
-def merge(distinct, counts, target, merged, own):
-    """Pool the values of a target with those of the reference; return how many are distinct.
+def merge(distinct, counts, values, start, stop, included, merged, own):
+    """Count the pooled cells at each distinct value; return how many distinct values there are.
 
     Parameters
     ----------
+    distinct, counts : float64 and int64, shape (n_distinct,)
+        Distinct values of the reference, or of the pool, ascending, and its cells at each.
+    values, start, stop : float64, int, int
+        Those of the target are ``values[start:stop]``, in any order.
+    included : bool
+        Whether `counts` include the cells of the target.
     merged, own : int64
         To be filled with the pooled cells and the target cells at each distinct value.
     """
-    apart = np.empty(target.size)  # values that the reference does not have
-    n_apart = 0
-    own[: distinct.size] = 0
-    for i in range(target.size):
-        at = _place(distinct, target[i])
-        if at < distinct.size and distinct[at] == target[i]:
+    apart = np.empty(stop - start)  # values that the reference does not have
+    n_apart = np.int64(0)  # as of now, so that `_sort` is compiled for one type
+    for k in range(distinct.size):
+        own[k] = 0
+    for i in range(start, stop):
+        value = values[i]
+        at = _place(distinct, value)
+        if at < distinct.size and distinct[at] == value:
             own[at] += 1
         else:
-            apart[n_apart] = target[i]
+            apart[n_apart] = value
             n_apart += 1
-    if n_apart == 0:
-        merged[: distinct.size] = counts + own[: distinct.size]
-        return distinct.size
-    rest = apart[:n_apart]
-    _sort(rest)
-    n_new = 1
-    for i in range(1, n_apart):
-        n_new += rest[i] != rest[i - 1]
+    _sort(apart, n_apart)
+    size = distinct.size
+    for i in range(n_apart):
+        if i == 0 or apart[i] != apart[i - 1]:
+            size += 1
     # From the largest down, so that `own` can be moved in place.
-    size = distinct.size + n_new
-    write, i, k = size - 1, n_apart - 1, distinct.size - 1
-    while i >= 0:
-        if k >= 0 and distinct[k] > rest[i]:
+    i, k = n_apart - 1, distinct.size - 1
+    for write in range(size - 1, -1, -1):
+        if i < 0 or (k >= 0 and distinct[k] > apart[i]):
             own[write] = own[k]
-            merged[write] = counts[k] + own[k]
+            merged[write] = counts[k] if included else counts[k] + own[k]
             k -= 1
-        else:
-            equal = 1
-            while i - equal >= 0 and rest[i - equal] == rest[i]:
-                equal += 1
-            own[write] = merged[write] = equal
-            i -= equal
-        write -= 1
-    while k >= 0:
-        merged[k] = counts[k] + own[k]
-        k -= 1
+            continue
+        own[write] = 0
+        value = apart[i]
+        while i >= 0 and apart[i] == value:
+            own[write] += 1
+            i -= 1
+        merged[write] = own[write]
     return size
-
-
-@jit
-def locate(distinct, counts, target, merged, own):
-    """Count the cells of a target at each distinct value of a pool that includes them."""
-    own[: distinct.size] = 0
-    for i in range(target.size):
-        own[_place(distinct, target[i])] += 1
-    merged[: distinct.size] = counts
-    return distinct.size

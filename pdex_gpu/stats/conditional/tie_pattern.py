@@ -30,6 +30,12 @@ _POWER_STEPS = 4
 
 
 @jit
+def room(n_values):
+    """Allocate `work` for patterns of up to `n_values` distinct values."""
+    return np.empty((5, n_values + 1))
+
+
+@jit
 def coarsen(cells, ties, n_values):
     """Merge neighbouring distinct values with few cells, in place; return how many blocks remain.
 
@@ -86,140 +92,84 @@ def constants(cells, ties, n_values, z, work, found):
         Cells of each block of distinct values other than 0, and at a single one of them.
     z : float
         Share of zeros among all cells.
-    work : float64, shape (6, at least n_values + 1)
+    work : float64, shape (5, at least n_values + 1)
     found : float64, shape (10,)
     """
     total = 0.0
     for k in range(n_values):
         total += cells[k]
     e = 1.0 - z
-    s, omega, b, weight, vector, image = work[0], work[1], work[2], work[3], work[4], work[5]
-    before = 0.0
-    sum_uu = 0.0
+    # Number 0 is the value 0; among nonzero values its weight is 0.
+    middle, weight, within, vector, image = work[0], work[1], work[2], work[3], work[4]
+    middle[0], weight[0], within[0] = 0.0, 0.0, 0.0
+    before, c1 = 0.0, 0.0
     for k in range(n_values):
         phi, tie = cells[k] / total, ties[k] / total
-        s[k] = (before + 0.5 * cells[k]) / total
+        s = (before + 0.5 * cells[k]) / total
         before += cells[k]
-        below, above = z + e * (s[k] - 0.5 * tie), e * (1.0 - s[k] - 0.5 * tie)
+        below, above = z + e * (s - 0.5 * tie), e * (1.0 - s - 0.5 * tie)
         spread = below * above + 0.25 * e * tie * (below + above)
-        omega[k] = phi / spread if spread > 0.0 else 0.0
-        u = 1.0 - s[k]
-        sum_uu += omega[k] * u * u
-        b[k] = z + e * s[k]
-        weight[k] = e * omega[k]
-    c1, c2, c3, d1, d2 = 0.0, 0.0, 0.0, 0.0, 0.0
-    before_ss, before_su = 0.0, 0.0  # over smaller values: of omega s**2, and of omega s u
-    after_uu = sum_uu
-    for k in range(n_values):
-        u, w = 1.0 - s[k], omega[k]
-        after_uu -= w * u * u
-        own = s[k] * u - _within(cells[k], ties[k]) / total
-        product = u * before_su + s[k] * max(after_uu, 0.0) + own * w * u  # GWu
-        d1 += w * u * product
-        d2 += w * product * product
-        c1 += w * (s[k] * u - 0.25 * ties[k] / total)
-        c2 += w * w * own * own + 2.0 * w * u * u * before_ss
-        c3 += (
-            (w * own) ** 3
-            + 6.0 * w * s[k] * u * before_ss * max(after_uu, 0.0)
-            + 3.0 * w * w * own * (u * u * before_ss + s[k] * s[k] * max(after_uu, 0.0))
-        )
-        before_su += w * s[k] * u
-        before_ss += w * s[k] * s[k]
-    found[C0], found[C1], found[C2], found[C3] = sum_uu, c1, c2, c3
-    found[D1], found[D2] = d1, d2
-    found[C_TOP] = _largest_among_nonzero(cells, ties, n_values, total, s, omega, vector, image, c2)
-    # Zero has the share z, the midrank z / 2 and the spread z e / 4.
-    zero_weight = 4.0 / e if z > 0.0 else 0.0
-    _whole(cells, ties, n_values, total, z, zero_weight, b, weight, vector, image, found)
-
-
-@jit
-def _within(cells, tie):
-    """Return what a block takes off the covariance, on average over its pairs of cells."""
-    return cells / 6.0 + tie / 12.0
-
-
-@jit
-def _largest_among_nonzero(cells, ties, n_values, total, s, omega, vector, image, c2):
-    """Return the largest eigenvalue of WG, by power iteration."""
-    for k in range(n_values):
-        vector[k] = s[k] * (1.0 - s[k])
-    top = 0.0
-    for _ in range(_POWER_STEPS):
-        before, after = 0.0, 0.0
-        for k in range(n_values):
-            after += omega[k] * (1.0 - s[k]) * vector[k]
-        length, quotient = 0.0, 0.0
-        for k in range(n_values):
-            u, w = 1.0 - s[k], omega[k] * vector[k]
-            after -= w * u
-            own = s[k] * u - _within(cells[k], ties[k]) / total
-            image[k] = u * before + s[k] * after + own * w
-            before += w * s[k]
-            length += w * vector[k]
-            quotient += w * image[k]
-        if not quotient > 0.0:  # a single value
-            return 0.0
-        top = quotient / length
-        for k in range(n_values):
-            vector[k] = image[k] / top
-    return min(top, math.sqrt(c2))
-
-
-@jit
-def _whole(cells, ties, n_values, total, z, zero_weight, b, weight, vector, image, found):
-    """Compute the constants that include 0, which is put after all other values in `vector`."""
-    e = 1.0 - z
-    zero_b = 0.5 * z
-    before = zero_weight * zero_b * zero_b
-    after = 0.0
-    for k in range(n_values):
-        after += weight[k] * (1.0 - b[k]) ** 2
-    t2 = z * z
-    t3 = z * z * z + 3.0 * z * zero_weight * zero_b * zero_b * after
-    for k in range(n_values):
-        above, w = 1.0 - b[k], weight[k]
-        share = w * (b[k] * above - e * _within(cells[k], ties[k]) / total)
-        after -= w * above * above
-        left = max(after, 0.0)
-        t2 += share * share + 2.0 * w * above * above * before
-        t3 += (
-            share**3
-            + 6.0 * w * b[k] * above * before * left
-            + 3.0 * share * w * (above * above * before + b[k] * b[k] * left)
-        )
-        before += w * b[k] * b[k]
-    found[T2], found[T3] = t2, t3
-    # Power iteration. It starts from the eigenvector for continuous values without zeros, with one
-    # eigenvalue that is at least three times the second.
-    for k in range(n_values):
-        vector[k] = b[k] * (1.0 - b[k])
-    vector[n_values] = zero_b * (1.0 - zero_b)
-    top = 0.0
-    for _ in range(_POWER_STEPS):
-        after = 0.0
-        for k in range(n_values):
-            after += weight[k] * (1.0 - b[k]) * vector[k]
-        zero = zero_b * after + z * vector[n_values]
-        length = zero_weight * vector[n_values] ** 2
-        quotient = zero_weight * vector[n_values] * zero
-        before = zero_weight * zero_b * vector[n_values]
-        for k in range(n_values):
-            after -= weight[k] * (1.0 - b[k]) * vector[k]
-            share = weight[k] * (b[k] * (1.0 - b[k]) - e * _within(cells[k], ties[k]) / total)
-            image[k] = (1.0 - b[k]) * before + b[k] * after + share * vector[k]
-            length += weight[k] * vector[k] ** 2
-            quotient += weight[k] * vector[k] * image[k]
-            before += weight[k] * b[k] * vector[k]
-        top = quotient / length
-        factor = 1.0 / top
-        for k in range(n_values):
-            vector[k] = image[k] * factor
-        vector[n_values] = zero * factor
-    found[T_TOP] = min(top, math.sqrt(t2))
-
-
-def room(n_values: int) -> np.ndarray:
-    """Allocate `work` for patterns of up to `n_values` distinct values."""
-    return np.empty((6, n_values + 1))
+        omega = phi / spread if spread > 0.0 else 0.0
+        c1 += omega * (s * (1.0 - s) - 0.25 * tie)
+        middle[k + 1], weight[k + 1], within[k + 1] = s, omega, phi / 6.0 + tie / 12.0
+    found[C1] = c1
+    offset, factor = 0.0, 1.0
+    for whole in range(2):
+        sum_uu, along = 0.0, 0.0  # sums of w u**2, and of w u times the vector
+        for k in range(n_values + 1):
+            s, w = offset + factor * middle[k], factor * weight[k]
+            if whole and k == 0:  # zero has the share z, the midrank z / 2 and the spread z e / 4
+                s, w, within[0] = 0.5 * z, 4.0 / e if z > 0.0 else 0.0, 0.25 * z / e
+            middle[k], weight[k] = s, w
+            within[k] *= factor
+            sum_uu += w * (1.0 - s) * (1.0 - s)
+            # Power iteration starts from the eigenvector for continuous values without zeros, with
+            # one eigenvalue that is at least three times the second.
+            vector[k] = s * (1.0 - s)
+            along += w * (1.0 - s) * vector[k]
+        t2, t3, d1, d2 = 0.0, 0.0, 0.0, 0.0
+        before_ss, before_su = 0.0, 0.0  # over smaller values: of w s**2, and of w s u
+        after_uu = sum_uu
+        for k in range(n_values + 1):
+            s, w = middle[k], weight[k]
+            u = 1.0 - s
+            own = s * u - within[k]
+            share = w * own
+            after_uu -= w * u * u
+            after = max(after_uu, 0.0)
+            product = u * before_su + s * after + share * u  # GWu
+            d1 += w * u * product
+            d2 += w * product * product
+            t2 += share * share + 2.0 * w * u * u * before_ss
+            t3 += (
+                share * share * share
+                + 6.0 * w * s * u * before_ss * after
+                + 3.0 * share * w * (u * u * before_ss + s * s * after)
+            )
+            before_su += w * s * u
+            before_ss += w * s * s
+        top = 0.0
+        for _ in range(_POWER_STEPS):
+            after, along = along, 0.0
+            before, length, quotient = 0.0, 0.0, 0.0
+            for k in range(n_values + 1):
+                s, w = middle[k], weight[k] * vector[k]
+                after -= w * (1.0 - s)
+                image[k] = (1.0 - s) * before + s * after + (s * (1.0 - s) - within[k]) * w
+                before += w * s
+                length += w * vector[k]
+                quotient += w * image[k]
+            if not quotient > 0.0:  # a single value
+                top = 0.0
+                break
+            top = quotient / length
+            for k in range(n_values + 1):
+                vector[k] = image[k] / top
+                along += weight[k] * (1.0 - middle[k]) * vector[k]
+        top = min(top, math.sqrt(t2))
+        if whole:
+            found[T2], found[T3], found[T_TOP] = t2, t3, top
+        else:
+            found[C0], found[C2], found[C3], found[C_TOP] = sum_uu, t2, t3, top
+            found[D1], found[D2] = d1, d2
+        offset, factor = z, e

@@ -27,10 +27,10 @@ from __future__ import annotations
 import math
 
 from ...utils.jit import jit
-from .hypergeometric import log_weight
+from .hypergeometric import log_weight, relative_tail
 
 _NEGLIGIBLE = 8.0  # of log h, below its largest
-_LEVELS = 128  # numbers of cells that are summed over; others are between these
+_LEVELS = 48  # numbers of cells that are summed over; others are between these
 MOST_LEVELS = _LEVELS + 2  # that working memory has to hold
 _TERMS = 6  # of an expectation
 
@@ -79,7 +79,7 @@ def log_ahead(looked_at, n, total, d, log_factorial, at, log_h):
         return top
     found = 0.0
     if at_end > -math.inf:
-        found = math.exp(at_end - top) * _relative_tail(looked_at, edge, n, total)
+        found = math.exp(at_end - top) * relative_tail(looked_at, edge, n, total)
     for k in range(n_levels):
         if log_h[k] > top - _NEGLIGIBLE:
             c = min(most, least + k * stride + stride // 2)
@@ -99,17 +99,6 @@ def _log_h(b, c, n, total, log_factorial):
     if c < 0 or c > b or c > n or b - c > total - n:
         return -math.inf
     return log_weight(c, n, b, total, log_factorial)
-
-
-@jit
-def _relative_tail(b, c, n, total):
-    """Return the probability of c or more of b cells, relative to that of c."""
-    term, found = 1.0, 0.0
-    while c <= min(n, b) and term > 1e-4 * found:
-        found += term
-        term *= float(b - c) * (n - c) / ((c + 1.0) * (total - b - n + c + 1.0))
-        c += 1
-    return found
 
 
 @jit

@@ -32,11 +32,12 @@ _LIMIT_VARIANCE = 2.0 * (math.pi**2 - 9.0) / 3.0
 class AndersonDarling(StatisticalTest):
     """The test of ``scipy.stats.anderson_ksamp([target, reference])``, normalised as in scipy.
 
-    The p-value comes from the limiting distribution of the statistic (Scholz and Stephens 1987,
-    section 5). Alternatively it is conditional on the pooled values, see
-    ``stats/conditional/anderson_darling.py``; or scipy's, interpolated in their table and so in
-    [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the p-value comes
-    from the limiting distribution of that sum (Scholz and Zhu 2019, R package kSamples).
+    The p-value is conditional on the pooled values, see
+    ``stats/conditional/anderson_darling.py``. Alternatively it comes from the limiting distribution
+    of the statistic (Scholz and Stephens 1987, section 5); or it is scipy's, interpolated in their
+    table and so in [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the
+    p-value comes from the limiting distribution of that sum (Scholz and Zhu 2019, R package
+    kSamples).
     """
 
     variant: str = option(
@@ -65,7 +66,7 @@ class AndersonDarling(StatisticalTest):
     caveats = (
         Caveat(
             "Anderson-Darling p-values are interpolated in a table from 0.001 to 0.25: smaller and "
-            "larger ones are set to these limits. p_values='asymptotic' has no such limits.",
+            "larger ones are set to these limits. Other p_values= have no such limits.",
             "warning",
             {"p_values": "interpolated"},
         ),

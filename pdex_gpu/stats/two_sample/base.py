@@ -112,8 +112,7 @@ class StatisticalTest(ABC):
         Whether the test depends only on ranks, so that scipy may be given ranks for values.
     caveats : tuple of Caveat
     options : dict
-        Options as given, for provenance; of a test that was made as an object, those that differ
-        from their defaults.
+        Options as given, for provenance; also those that were given their default.
     needs_m2 : bool
         Whether `evaluate` uses second moments.
     has_z : bool
@@ -123,7 +122,8 @@ class StatisticalTest(ABC):
     gives_u2 : bool
         Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
     p_values : str
-        How p-values are computed, one of the choices of the option if the test has it.
+        How p-values are computed, one of the choices of the option if the test has it. Options of
+        asymptotic p-values choose these.
     conditional_over_strata : bool
         Whether p-values can be conditional where comparisons are combined over strata.
     nan_policy : {"raise", "omit", "propagate"}
@@ -149,11 +149,25 @@ class StatisticalTest(ABC):
     conditional_over_strata: ClassVar[bool] = False
     nan_policy: str = "raise"
 
+    _named: tuple[str, ...] = ()
+    _asymptotic_by: str | None = None
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Note the options by name: a default that was asked for may not be replaced."""
+        made = super().__new__(cls)
+        names = tuple(getattr(cls, "__dataclass_fields__", ()))
+        object.__setattr__(made, "_named", (*names[: len(args)], *options))
+        return made
+
     def __post_init__(self) -> None:
-        values = [(option, getattr(self, option.name)) for option in options_of(self)]
-        for option, value in values:
+        found = {}
+        for option in options_of(self):
+            value = getattr(self, option.name)
             option.check(value)
-        self._record({option.name: v for option, v in values if v != option.default})
+            if option.name in self._named:
+                found[option.name] = value
+        object.__setattr__(self, "options", found)  # a test is frozen
+        self._choose_p_values()
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> Self | None:
@@ -168,8 +182,9 @@ class StatisticalTest(ABC):
         known = {name for option in declared for name in (option.name, option.scipy_name)}
         if not set(given) <= known or any(option.in_scipy(given) for option in declared):
             return None
-        made = cls(**{option.name: option.value_of(given) for option in declared})
-        made._record(given)
+        names = [o for o in declared if o.name in given or o.scipy_name in given]
+        made = cls(**{option.name: option.value_of(given) for option in names})
+        object.__setattr__(made, "options", dict(given))  # by the names that were used
         return made
 
     @classmethod
@@ -202,24 +217,24 @@ class StatisticalTest(ABC):
     def check_calibration(self) -> None:  # noqa: B027 (most tests can be calibrated)
         """Raise OptionError if the test's p-values are not meant to be uniform."""
 
-    def _record(self, options: Mapping[str, Any]) -> None:
-        """Keep the options as given, and let those of asymptotic p-values choose them."""
-        found = dict(options)
+    def _choose_p_values(self) -> None:
+        """Let options of asymptotic p-values choose these, unless conditional ones were named."""
+        if self.p_values != "conditional":
+            return
         for option in options_of(self):
-            names = [n for n in (option.name, option.scipy_name) if n is not None and n in options]
-            other = getattr(self, option.name) != option.default
-            conditional = options.get("p_values", self.p_values) == "conditional"
-            if not (option.asymptotic_only and names and other and conditional):
+            value = getattr(self, option.name)
+            if not option.asymptotic_only or value == option.default:
                 continue
-            if "p_values" in options:
-                name = names[0]
+            given = f"{option.name}={value!r}"
+            if "p_values" in self.options:
+                alias = f" (scipy: {option.scipy_name}=)" if option.scipy_name else ""
                 raise OptionError(
-                    f"{name}={options[name]!r} belongs to asymptotic p-values, but "
-                    "p_values='conditional' was given. Pass only one of them."
+                    f"{given}{alias} belongs to asymptotic p-values, but p_values='conditional' "
+                    "was given. Pass only one of them."
                 )
             object.__setattr__(self, "p_values", "asymptotic")  # a test is frozen
-            found["p_values"] = "asymptotic"
-        object.__setattr__(self, "options", found)
+            object.__setattr__(self, "_asymptotic_by", given)
+            return
 
     def p_value_kind(self, *, stratified: bool = False) -> str:
         """Return how the p-values are computed, for provenance: a choice of ``p_values``.
@@ -229,7 +244,7 @@ class StatisticalTest(ABC):
         OptionError
             If conditional p-values were asked for by name, but do not exist over strata.
         """
-        if self.p_values != "conditional" or not stratified or self.conditional_over_strata:
+        if not self._lacks_conditional(stratified):
             return self.p_values
         if "p_values" in self.options:
             raise OptionError(
@@ -237,6 +252,18 @@ class StatisticalTest(ABC):
                 "Leave it out or pass p_values='asymptotic'; or leave out strata=."
             )
         return "asymptotic"
+
+    def why_asymptotic(self, *, stratified: bool = False) -> str | None:
+        """Return why p-values are asymptotic although nobody asked for it; None if they are not."""
+        if self._asymptotic_by is not None:
+            return f"{self._asymptotic_by} belongs to these"
+        if self._lacks_conditional(stratified):
+            return "there are no conditional ones over strata"
+        return None
+
+    def _lacks_conditional(self, stratified: bool) -> bool:
+        conditional = self.p_values == "conditional"
+        return conditional and stratified and not self.conditional_over_strata
 
     def with_p_values(self, kind: str) -> Self:
         """Return the test with another kind of p-values, and the options as they were given."""

@@ -113,12 +113,12 @@ class KolmogorovSmirnov(StatisticalTest):
         sizes = np.broadcast_arrays(sides.target.n[:, 0], sides.reference.n[:, 0], above[:, 0])
         n, m = (np.ascontiguousarray(size, np.int64) for size in sizes[:2])
         side = {"two-sided": conditional.BOTH, "greater": conditional.ABOVE}
-        found = np.empty((len(above), int(admitted.sum())))
-        for k, j in enumerate(np.flatnonzero(admitted).tolist()):
-            its = values[0, j]
-            found[:, k] = conditional.log_p_values(
-                np.ascontiguousarray(above[:, j]), np.ascontiguousarray(below[:, j]), n, m,
-                its.cells, its.place, its.count, its.bounds,
+        genes = np.flatnonzero(admitted)
+        d = np.ascontiguousarray(above[:, genes].T), np.ascontiguousarray(below[:, genes].T)
+        found = np.empty((len(genes), len(n)))
+        for k, its in enumerate(values[0, genes]):
+            found[k] = conditional.log_p_values(
+                d[0][k], d[1][k], n, m, its.cells, its.target, its.place, its.count,
                 pooled=its.pooled, side=side.get(self.alternative, conditional.BELOW),
             )  # fmt: skip
-        return found
+        return found.T

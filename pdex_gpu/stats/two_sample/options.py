@@ -42,8 +42,8 @@ class StatisticOption:
     shorthands : tuple of str
         Choices that are also flags of the command line.
     asymptotic_only : bool
-        Whether values other than the default belong to asymptotic p-values: they are refused
-        together with conditional ones.
+        Whether values other than the default belong to asymptotic p-values: they choose these,
+        and are refused together with conditional ones that were named.
     """
 
     name: str
@@ -156,12 +156,12 @@ def p_values_option(
     doc: str = "",
 ) -> Any:
     """Return the option ``p_values``; `others` are kinds in addition to those of every test."""
-    kinds = ("asymptotic", "conditional", *others)
+    kinds = ("conditional", "asymptotic", *others)
     return option(
-        "asymptotic",
+        "conditional",
         words(kinds),
-        "By the limit for large samples, as in scipy; or conditional on the pooled values of both "
-        "samples, which holds for sparse genes and small groups, too." + doc,
+        "Conditional on the pooled values of both samples, which holds for sparse genes and small "
+        "groups, too; or by the limit for large samples, as in scipy." + doc,
         choices=kinds,
     )
 

@@ -38,11 +38,11 @@ _LN10 = math.log(10.0)
 class Wilcoxon(StatisticalTest):
     """The test of ``scipy.stats.mannwhitneyu(target, reference, ...)``, from U and the tie term.
 
-    P-values are scipy's, from the normal approximation with tie-corrected variance or the exact
-    distribution of U; or conditional on the number of expressing cells and on the ties
-    (``stats/conditional/wilcoxon.py``). Over strata it is van Elteren's test (1960): the
-    standardised sum of U / (N + 1) over strata of N cells. Conditional p-values then allocate cells
-    within strata (``stats/conditional/wilcoxon_strata.py``).
+    P-values are conditional on the number of expressing cells and on the ties
+    (``stats/conditional/wilcoxon.py``); or scipy's, from the normal approximation with
+    tie-corrected variance or the exact distribution of U. Over strata it is van Elteren's test
+    (1960): the standardised sum of U / (N + 1) over strata of N cells. Conditional p-values then
+    allocate cells within strata (``stats/conditional/wilcoxon_strata.py``).
     """
 
     continuity: bool = option(

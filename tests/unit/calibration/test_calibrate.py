@@ -444,7 +444,7 @@ def test_repr_and_summary():
     assert "random splits" not in lines[0]
     part = found.parts()[0]
     ratios = "observed over expected p-values"
-    assert lines[1].startswith(f"asymptotic: {ratios} {part.excess[0]:.3g} at 0.05 (few tests), ")
+    assert lines[1].startswith(f"conditional: {ratios} {part.excess[0]:.3g} at 0.05 (few tests), ")
     assert lines[2] == found.checked
     assert "independence between cells (batches, guides, clones) was not checked" in found.checked
     by_guide = run(screen(), units="guide")

@@ -210,14 +210,15 @@ def test_r_says_the_same():
     for alternative in ALTERNATIVES:
         name = alternative.replace("-", ".")
         for continuity in (True, False):
-            result, _ = run(data, reference="r", continuity=continuity, alternative=alternative)
+            options = {"continuity": continuity, "alternative": alternative}
+            result, _ = run(data, reference="r", p_values="asymptotic", **options)
             expected = [truth[g, f"wilcoxon_{name}_{str(continuity).upper()}"] for g in genes]
             # Worst seen: 3.9e-16.
             np.testing.assert_allclose(result["p_value"][0], expected, rtol=1e-12)
         for variance in ("pooled", "welch"):
             columns = ["mean_difference_low", "mean_difference_high"]
             options = {"metric": "t-test", "variance": variance, "alternative": alternative}
-            result, _ = run(data, reference="r", columns=columns, **options)
+            result, _ = run(data, reference="r", columns=columns, p_values="asymptotic", **options)
             expected = [truth[g, f"{variance}_{name}"] for g in genes]
             np.testing.assert_allclose(result["p_value"][0], expected, rtol=1e-12)
             # Always of both sides, as the confidence level says, and whatever the test.
@@ -305,7 +306,8 @@ def test_no_spread():
         "mean_difference_low",
         "mean_difference_high",
     ]
-    result, _ = run(screen(values, obs), metric="t-test", columns=names)
+    options = {"metric": "t-test", "p_values": "asymptotic"}
+    result, _ = run(screen(values, obs), columns=names, **options)
     assert result["mean_difference"].tolist() == [[2.0, 0.0]]
     assert np.isnan(result["cohens_d"]).all()
     assert np.isnan(result["hedges_g"]).all()
@@ -326,7 +328,9 @@ def test_a_rest_of_one_value_has_no_spread(backend):
     values = np.where((labels == "a")[:, None], of_a, of_rest)
     names = [*DIFFERENCE, "cohens_d"]
     options = {"comparison": "rest", "groups": ["a"], "metric": "t-test", "columns": names}
-    result, _ = run(screen(values, obs), backend=backend, is_log1p=False, **options)
+    result, _ = run(
+        screen(values, obs), backend=backend, is_log1p=False, p_values="asymptotic", **options
+    )
     np.testing.assert_array_equal(result["reference_mean"][0], of_rest)
     np.testing.assert_array_equal(result["statistic"][0], np.sign(of_a - of_rest) * np.inf)
     assert (result["p_value"] == 0).all()
@@ -361,6 +365,7 @@ def test_wilcoxon(method, tie_correction, continuity, alternative, backend):
         "tie_correction": tie_correction,
         "continuity": continuity,
         "alternative": alternative,
+        "p_values": "asymptotic",
     }
     result, _ = run(screen(values), backend=backend, columns=["z"], **given, **options)
     for t, genes in enumerate(pairs_of(values, **options)):
@@ -411,7 +416,7 @@ def test_exact_p_values_out_of_reach():
 def test_t(variance, alternative, backend):
     """scipy's; "overestimated" as scanpy's rank_genes_groups calls it, for each group."""
     values = logged()
-    options = {"variance": variance, "alternative": alternative}
+    options = {"variance": variance, "alternative": alternative, "p_values": "asymptotic"}
     result, _ = run(screen(values), metric="t-test", backend=backend, comparison="rest", **options)
     for t, genes in enumerate(pairs_of(values, comparison="rest")):
         for g, (x, y) in enumerate(genes):
@@ -522,8 +527,8 @@ def log10_tail_of_a2(x: float) -> mpmath.mpf:
 def test_log10_p(metric, backend, extreme):
     """Against 40 digits, where p-values underflow and where they do not."""
     data, target, reference = extreme
-    options = {"p_values": "asymptotic"} if metric == "ks" else {}
-    result, _ = run(data, metric=metric, backend=backend, columns=["log10_p"], **options)
+    options = {"p_values": "asymptotic", "columns": ["log10_p"]}
+    result, _ = run(data, metric=metric, backend=backend, **options)
     p, logs, statistic = (result[name][0] for name in ("p_value", "log10_p", "statistic"))
     assert (p[:2] == 0).all()
     assert (logs[:2] < -308).all()

@@ -437,6 +437,10 @@ def test_the_settings_of_a_run_are_named():
         (made(provenance=PROVENANCE | {"metric": "ks",
                                        "test_options": {"p_values": "'asymptotic'"}}),
          "note", "ties, as in sparse counts"),
+        (made(provenance=PROVENANCE | {"metric": "ks", "p_values": "conditional"}),
+         "note", "exact given ties"),
+        (made(provenance=PROVENANCE | {"metric": "anderson", "p_values": "asymptotic"}),
+         "note", "continuous values"),
         (made(target_n_cells=np.tile(np.arange(7, 13)[:, None], 40)), "warning",
          "3 comparisons have fewer than 10 target cells; P000 has the fewest, 7."),
         (made(provenance=PROVENANCE | {"negative_values": True}), "warning",
@@ -505,8 +509,8 @@ def test_the_calibration_is_judged(calibration: Calibration):
     inflated = replace(calibration, kinds=(replace(judged, n_below=n_below),))
     words = "of all tests, p ≤ 0.01 is 100 times as frequent as it should be"
     assert says(made(provenance=fits), words, calibration=inflated)
-    of_other = fits | {"p_values": "conditional"}
-    words = "used the p_values 'asymptotic', but this result used 'conditional'"
+    of_other = fits | {"p_values": "asymptotic"}
+    words = "used the p_values 'conditional', but this result used 'asymptotic'"
     assert says(made(provenance=of_other), words, calibration=calibration)
 
 

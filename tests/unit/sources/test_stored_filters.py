@@ -221,6 +221,47 @@ def test_vectors_without_filters_are_read_in_runs(file, monkeypatch, dtype, band
     assert array.chunks == (10 * max(1, band // (10 * one.dtype.itemsize)),)
 
 
+@pytest.mark.parametrize("options", ["gzip", "gzip shuffle fletcher32", "lzf"])
+@pytest.mark.parametrize("together", [1, 100, 1 << 18])
+def test_encoded_chunks_beside_each_other_are_read_together(file, monkeypatch, together, options):
+    """Also with chunks of another vector between them, out of order, and never written."""
+    monkeypatch.setattr(hdf5, "_TOGETHER", together)
+    values = numbers("i4", 203)
+    one = file.create_dataset("X", (203,), "i4", chunks=(10,), **KNOWN[options])
+    two = file.create_dataset("Y", (203,), "i4", chunks=(10,), **KNOWN[options])
+    for first in (0, 10, 20, 120, 60, 50, 40, 30, 200, 70, 80, 90, 100, 110):
+        one[first : first + 10] = values[first : first + 10]
+        if first > 60:
+            two[first : first + 10] = values[first : first + 10]
+    calls = []
+    real = hdf5.read_at
+    monkeypatch.setattr(hdf5, "read_at", lambda *a: (calls.append(a[1:]), real(*a))[1])
+    for dataset in (one, two):
+        array = assert_reads_as_h5py(dataset, "_Chunked")
+        calls.clear()
+        np.testing.assert_array_equal(whole(array), dataset[()])
+        sizes = [size for _, size in calls]
+        stored = [dataset.id.get_chunk_info(i).size for i in range(dataset.id.get_num_chunks())]
+        assert sum(sizes) == sum(stored)
+        assert all(size <= max(together, *stored) for size in sizes)
+        if together == 1:
+            assert len(sizes) == len(stored)
+        else:
+            assert len(sizes) < len(stored)
+
+
+def test_a_damaged_chunk_among_others_is_named(tmp_path):
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        dataset = file.create_dataset("X", data=numbers("i4", 203), chunks=(10,), **KNOWN["gzip"])
+        damaged = dataset.id.get_chunk_info(17)
+    with open(tmp_path / "m.h5", "r+b") as raw:
+        raw.seek(damaged.byte_offset)
+        raw.write(bytes(damaged.size))
+    says = r"chunk 17 \(entries 170 to 180\)"
+    with h5py.File(tmp_path / "m.h5") as file, pytest.raises(FileFormatError, match=says):
+        whole(open_hdf5_array(file["X"], "X"))
+
+
 def test_a_dataset_that_was_made_larger(file):
     dataset = file.create_dataset("X", data=numbers("i4", 10), chunks=(8,), maxshape=(None,))
     dataset.resize((37,))

@@ -230,4 +230,6 @@ def _options(rng: np.random.Generator, obs: pd.DataFrame, groupby: list[str]) ->
         maybe(0.3, "alternative", "less", "greater")
     if metric in ("wilcoxon", "t-test"):
         maybe(0.15, "nan_policy", "omit", "raise")
+    if metric != "anderson":
+        maybe(0.7, "p_values", "asymptotic")
     return found

@@ -13,7 +13,7 @@ from scipy import stats
 
 from pdex_gpu.stats.conditional.kolmogorov_smirnov import ABOVE, BELOW, BOTH, log_p_values
 
-NONE = np.zeros(0, np.int64)
+NONE = np.zeros(0, np.int32)
 SIDES = [BOTH, ABOVE, BELOW]
 EXACT = 0.06  # larger p-values may be those of a Brownian bridge
 
@@ -42,8 +42,8 @@ def found(classes: list[int], n: int, distances: list[int], side: int) -> np.nda
     zeros = np.zeros_like(d)
     above, below = (d, zeros) if side != BELOW else (zeros, d)
     return log_p_values(
-        above, below, zeros + n, zeros + sum(classes) - n, np.array(classes, np.int64),
-        NONE, NONE, np.zeros(len(d) + 1, np.int64), pooled=True, side=side,
+        above, below, zeros + n, zeros + sum(classes) - n, np.array(classes, np.int32),
+        NONE, NONE, NONE, pooled=True, side=side,
     )  # fmt: skip
 
 
@@ -164,10 +164,11 @@ def test_the_target_may_have_values_of_its_own(side: int) -> None:
     d = np.array(distances, np.int64)
     zeros = np.zeros_like(d)
     above, below = (d, zeros) if side != BELOW else (zeros, d)
+    targets = np.tile(np.arange(len(d)), len(place))
     logs = log_p_values(
-        above, below, zeros + n, zeros + m, np.array(reference, np.int64),
-        np.tile(np.array(place, np.int64), len(d)), np.tile(np.array(count, np.int64), len(d)),
-        np.arange(len(d) + 1) * len(place), pooled=False, side=side,
+        above, below, zeros + n, zeros + m, np.array(reference, np.int32),
+        targets.astype(np.int32), np.repeat(place, len(d)).astype(np.int32),
+        np.repeat(count, len(d)).astype(np.int32), pooled=False, side=side,
     )  # fmt: skip
     assert len(d) > 10
     np.testing.assert_array_equal(logs, found(pooled, n, distances, side))
@@ -175,7 +176,7 @@ def test_the_target_may_have_values_of_its_own(side: int) -> None:
 
 def test_nothing_to_compare() -> None:
     """No distance, no cells, one value: p is 1."""
-    cells, bounds = np.array([9], np.int64), np.zeros(4, np.int64)
+    cells = np.array([9], np.int32)
     d, n, m = np.array([0, 5, 0]), np.array([3, 0, 9]), np.array([6, 9, 0])
-    logs = log_p_values(d, d, n, m, cells, NONE, NONE, bounds, pooled=True)
+    logs = log_p_values(d, d, n, m, cells, NONE, NONE, NONE, pooled=True)
     np.testing.assert_array_equal(logs, 0.0)
