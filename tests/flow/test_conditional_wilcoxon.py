@@ -8,9 +8,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import special
+from scipy import sparse, special
 
 from pdex_gpu import differential_expression
+from pdex_gpu.errors import DataError
 
 
 def screen(seed: int = 0) -> anndata.AnnData:
@@ -69,3 +70,45 @@ def test_pools_are_judged_like_pairs() -> None:
     )
     data.obs["g"] = np.where(data.obs["g"] == "a", "a", "control")
     np.testing.assert_array_equal(rest["p_value"][0], compared(data)["p_value"][0])
+
+
+def stratified(data: anndata.AnnData, **options: Any) -> Any:
+    data.obs["batch"] = np.where(np.arange(data.n_obs) % 3, "x", "y")
+    return compared(data, strata="batch", **options)
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
+def test_z_and_logarithm_belong_to_the_p_value_over_strata(alternative: str) -> None:
+    found = stratified(screen(), alternative=alternative)
+    assert found.provenance["p_values"] == "conditional"
+    usual = stratified(screen(), alternative=alternative, p_values="asymptotic")
+    p, z = found["p_value"], found["z"]
+    np.testing.assert_allclose(10 ** found["log10_p"], p, rtol=1e-9)
+    small = usual["p_value"] < 0.2
+    assert small.sum() > 3
+    if alternative == "two-sided":
+        expected = np.sign(usual["z"]) * -special.ndtri(p / 2)
+    else:
+        expected = special.ndtri(p) * (1 if alternative == "less" else -1)
+    np.testing.assert_allclose(z[small], expected[small], rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(p[~small], usual["p_value"][~small])
+    np.testing.assert_array_equal(found["statistic"], usual["statistic"])
+    assert (p[small] != usual["p_value"][small]).all()
+    assert (p[:, 1] == 1.0).all()
+
+
+def test_strata_have_the_same_bits_however_they_are_computed() -> None:
+    found = stratified(screen())
+    for options in ({"backend": "numpy"}, {"memory": "64 MB"}, {"n_threads": 1}):
+        other = stratified(screen(), **options)
+        np.testing.assert_array_equal(found["log10_p"], other["log10_p"])
+    data = screen()
+    data.X = sparse.csc_matrix(data.X)
+    np.testing.assert_array_equal(found["log10_p"], stratified(data)["log10_p"])
+
+
+def test_negative_values_over_strata() -> None:
+    data = screen()
+    data.X[:, 5] -= 1.0
+    with pytest.raises(DataError, match="needs values that are not negative"):
+        stratified(data)

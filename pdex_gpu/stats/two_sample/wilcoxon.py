@@ -41,7 +41,8 @@ class Wilcoxon(StatisticalTest):
     P-values are conditional on the number of expressing cells and on the ties
     (``stats/conditional/wilcoxon.py``); or scipy's, from the normal approximation with
     tie-corrected variance or the exact distribution of U. Over strata it is van Elteren's test
-    (1960): the standardised sum of U / (N + 1) over strata of N cells.
+    (1960): the standardised sum of U / (N + 1) over strata of N cells. Conditional p-values then
+    allocate cells within strata (``stats/conditional/wilcoxon_strata.py``).
     """
 
     continuity: bool = option(
@@ -80,6 +81,7 @@ class Wilcoxon(StatisticalTest):
     scipy_name = "mannwhitneyu"
     has_z = True
     gives_u2 = True
+    conditional_over_strata = True
 
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
@@ -131,12 +133,15 @@ class Wilcoxon(StatisticalTest):
         exact &= admitted
         with np.errstate(divide="ignore"):  # never 0 with so few cells
             np.copyto(log_p, np.log(found.p_value), where=exact)
+        self._follow(found, log_p, u2 - n * m)
+
+    def _follow(self, found: TestResult, log_p: np.ndarray, shift: np.ndarray) -> None:
+        """Let log10 p and z follow from log p where that is not NaN; `shift` has the signs."""
         replaced = ~np.isnan(log_p)
         if found.log10_p is not None:
             found.log10_p[replaced] = log_p[replaced] / _LN10
         if found.z is not None:
-            shift = np.sign(u2 - n * m)
-            found.z[replaced] = self._deviate(log_p[replaced], shift[replaced])
+            found.z[replaced] = self._deviate(log_p[replaced], np.sign(shift[replaced]))
 
     def _deviate(self, log_p: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Return the normal deviates with these p-values; `shift` has the signs of the shifts."""
@@ -283,12 +288,12 @@ class Wilcoxon(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> TestResult:
-        """Return van Elteren's weighted sum of U, and its p-value by the normal approximation.
+        """Return van Elteren's weighted sum of U, and its p-value.
 
         A stratum has m target and n reference cells, N = m + n. The statistic is the sum of
         ``U / (N + 1)`` over strata, its expectation the sum of ``m n / 2 / (N + 1)``, and its
         variance the sum of ``m n / 12 (N + 1 - ties / (N (N - 1))) / (N + 1)^2`` (van Elteren 1960;
-        Lehmann 1975).
+        Lehmann 1975). The p-value is that of the normal approximation, or conditional.
         """
         if self.method == "exact":
             raise OptionError(
@@ -323,4 +328,19 @@ class Wilcoxon(StatisticalTest):
         np.clip(p_value, 0.0, 1.0, out=p_value)
         logarithm = self._log10(p_value, tested) if log10_p else None
         signed = np.where(variance > 0.0, deviate, 0.0) if z else None
-        return make_result(total, p_value, signed, logarithm)
+        found = make_result(total, p_value, signed, logarithm)
+        admitted = self.admits(strata[0].sides) if strata else None
+        if admitted is not None and admitted.any():
+            from ..conditional.wilcoxon_strata import judge_strata
+
+            parts = [
+                (
+                    *stratum.measured, stratum.sides.target.n, stratum.sides.reference.n,
+                    stratum.sides.target.n_expressed, stratum.sides.reference.n_expressed,
+                    stratum.rows,
+                )
+                for stratum in strata
+            ]  # fmt: skip
+            log_p = judge_strata(found.p_value, parts, admitted, self.alternative)
+            self._follow(found, log_p, excess)
+        return found
