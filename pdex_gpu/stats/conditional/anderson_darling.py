@@ -114,7 +114,9 @@ def log_p_values(
         chosen = (~shared).nonzero()[0]
         if len(chosen):
             values = values.astype(np.float64, copy=False)
-            _pair_constants(chosen, distinct, counts, values, starts, stops, expressed, total, its)
+            _pair_constants(
+                chosen, distinct, counts, values, starts, stops, expressed, total, pooled, its
+            )
     log_p = np.empty(len(judged))
     log_p_from_constants(a2, n, total, expressed, its, log_factorial, log_p)
     tilted = (total <= _FEW_IN_ALL) | (n <= _VERY_FEW) | ((n <= _FEW) & (log_p < _LOG_TINY))
@@ -204,14 +206,16 @@ def _interpolate(nodes, first, least, e, found):
 
 
 @jit
-def _pair_constants(chosen, distinct, counts, values, starts, stops, expressed, total, its):
+def _pair_constants(
+    chosen, distinct, counts, values, starts, stops, expressed, total, included, its
+):  # fmt: skip
     """Fill `its` with the constants of the pooled pattern of each chosen pair.
 
     Parameters
     ----------
     chosen : int64
         Pairs among those that other arguments describe.
-    distinct, counts, values
+    distinct, counts, values, included
         See :func:`.pooled_cells.merge`.
     starts, stops, expressed, total : int64, shape (n_pairs,)
         Where the values of the target are, pooled cells that express the gene, and pooled cells.
@@ -225,7 +229,7 @@ def _pair_constants(chosen, distinct, counts, values, starts, stops, expressed, 
     merged, own = np.empty(most, np.int64), np.empty(most, np.int64)
     cells, ties = np.empty(most), np.empty(most)
     for i in chosen:
-        n_values = merge(distinct, counts, values, starts[i], stops[i], False, merged, own)
+        n_values = merge(distinct, counts, values, starts[i], stops[i], included, merged, own)
         for k in range(n_values):
             cells[k] = merged[k]
         n_blocks = coarsen(cells, ties, n_values)
