@@ -10,7 +10,7 @@ Pairs with A2 below `LEAST` are not judged: there the limiting distribution has 
 conditional p-value could not be small.
 
 The pattern is the exact one of each pair, or of the pool. If the reference expresses the gene in
-many more cells than the target (16 times as many, or 4 times if most values are distinct, so that
+many more cells than the target (8 times as many, or 4 times if most values are distinct, so that
 the pattern hardly matters), it is the pattern of the reference: its shares at the pair's own z,
 from a table with a step of 1/2 in ``log(e / (z + 1 / (4 E)))``, interpolated by cubics in the
 logarithms of the constants.
@@ -40,7 +40,7 @@ _FEW_EXPRESSING = 64  # up to this many, p is at least the probability of the al
 _FEW_VALUES = 16  # distinct values of the reference, with which p may be exact where it is small
 _LOG_SMALL, _LOG_TINY = math.log(1e-3), math.log(1e-4)
 _SHARED_FROM = 256  # expressing reference cells from which their pattern serves pairs
-_SHARED_TIMES = 16  # and times those of the target
+_SHARED_TIMES = 8  # and times those of the target
 _SHARED_TIMES_DISTINCT = 4  # the same, where most values are distinct
 _EXACT = 2**53  # float64 holds whole numbers up to this
 _STEP = 0.5  # of the table
@@ -75,7 +75,7 @@ def log_p_values(
         Whether all samples are targets, each compared with all the others.
     """
     found = np.full(len(a2), np.nan)
-    judged = np.flatnonzero(a2 >= LEAST)
+    judged = (a2 >= LEAST).nonzero()[0]
     if not len(judged):
         return found
     values, starts, stops = _nonzero(values, starts, stops)
@@ -108,13 +108,15 @@ def log_p_values(
         shared = n_own * times <= len(common)
         if len(common) < _SHARED_FROM or len(distinct) == 1:  # which has no pattern of its own
             shared[:] = False
-        chosen = np.flatnonzero(shared)
+        chosen = shared.nonzero()[0]
         if len(chosen):
             its[chosen] = _interpolated(counts, expressed[chosen] / total[chosen])
-        chosen = np.flatnonzero(~shared)
+        chosen = (~shared).nonzero()[0]
         if len(chosen):
             values = values.astype(np.float64, copy=False)
-            _pair_constants(chosen, distinct, counts, values, starts, stops, expressed, total, its)
+            _pair_constants(
+                chosen, distinct, counts, values, starts, stops, expressed, total, pooled, its
+            )
     log_p = np.empty(len(judged))
     log_p_from_constants(a2, n, total, expressed, its, log_factorial, log_p)
     tilted = (total <= _FEW_IN_ALL) | (n <= _VERY_FEW) | ((n <= _FEW) & (log_p < _LOG_TINY))
@@ -127,8 +129,8 @@ def log_p_values(
             a2, distinct, counts, values, starts, stops, n_target, total, expressed, pooled,
             log_factorial, log_p, least,
         )  # fmt: skip
-        judge_by_allocations(np.flatnonzero(chosen), *pairs)
-        left = np.flatnonzero(tilted & ~np.isnan(least))
+        judge_by_allocations(chosen.nonzero()[0], *pairs)
+        left = (tilted & ~np.isnan(least)).nonzero()[0]
         if len(left):
             judge_by_tilting(left, *pairs)
     found[judged] = log_p
@@ -204,14 +206,16 @@ def _interpolate(nodes, first, least, e, found):
 
 
 @jit
-def _pair_constants(chosen, distinct, counts, values, starts, stops, expressed, total, its):
+def _pair_constants(
+    chosen, distinct, counts, values, starts, stops, expressed, total, included, its
+):  # fmt: skip
     """Fill `its` with the constants of the pooled pattern of each chosen pair.
 
     Parameters
     ----------
     chosen : int64
         Pairs among those that other arguments describe.
-    distinct, counts, values
+    distinct, counts, values, included
         See :func:`.pooled_cells.merge`.
     starts, stops, expressed, total : int64, shape (n_pairs,)
         Where the values of the target are, pooled cells that express the gene, and pooled cells.
@@ -225,7 +229,7 @@ def _pair_constants(chosen, distinct, counts, values, starts, stops, expressed, 
     merged, own = np.empty(most, np.int64), np.empty(most, np.int64)
     cells, ties = np.empty(most), np.empty(most)
     for i in chosen:
-        n_values = merge(distinct, counts, values, starts[i], stops[i], False, merged, own)
+        n_values = merge(distinct, counts, values, starts[i], stops[i], included, merged, own)
         for k in range(n_values):
             cells[k] = merged[k]
         n_blocks = coarsen(cells, ties, n_values)
