@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -173,6 +173,9 @@ class GeneValues:
     pooled : bool
         Whether the targets belong to the pool.
     """
+
+    #: Most bytes of all arrays for each nonzero value of a cell, and for the zeros of a group.
+    BYTES_PER_ENTRY: ClassVar[int] = 4 * 4
 
     cells: np.ndarray
     target: np.ndarray

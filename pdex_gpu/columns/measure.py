@@ -93,6 +93,11 @@ class Analysis:
         return self.test
 
     @property
+    def bytes_per_entry(self) -> int:
+        """Return the most bytes that a test measures for each nonzero value of a cell."""
+        return self._measuring.bytes_per_entry
+
+    @property
     def marks_negative(self) -> bool:
         """Return whether it must be known which genes have negative values."""
         return self.p_value_kind == "conditional" or Needs.SIGNS in self.needs

@@ -73,7 +73,14 @@ class Executor(Protocol):
         ...
 
     def plan(
-        self, source: Source, n_groups: int, sink: Sink, budget: int, parallel_map: Map
+        self,
+        source: Source,
+        n_groups: int,
+        sink: Sink,
+        budget: int,
+        parallel_map: Map,
+        *,
+        measured: int = 0,
     ) -> Plan:
         """Plan the ranges of genes that the sink lacks.
 
@@ -87,6 +94,8 @@ class Executor(Protocol):
             Bytes that this process may use.
         parallel_map : callable
             A map over which reading a sample of the file is spread.
+        measured : int
+            Bytes that the test measures for each entry.
         """
         ...
 

@@ -48,11 +48,18 @@ class LocalExecutor:
         """Keep nothing: scratch files have no name, and end with the run."""
 
     def plan(
-        self, source: Source, n_groups: int, sink: Sink, budget: int, parallel_map: Map
+        self,
+        source: Source,
+        n_groups: int,
+        sink: Sink,
+        budget: int,
+        parallel_map: Map,
+        *,
+        measured: int = 0,
     ) -> Plan:
         """Plan the ranges of genes that the sink lacks; see :meth:`.executor.Executor.plan`."""
         plan = plan_run(
-            MemoryModel.of(source, n_groups, self.kernels.packed_bytes),
+            MemoryModel.of(source, n_groups, self.kernels.packed_bytes, measured),
             self.kernels,
             self.engine,
             self.settings,

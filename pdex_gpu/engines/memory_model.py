@@ -86,17 +86,24 @@ class MemoryModel:
         See :meth:`.backends.contract.KernelSet.packed_bytes`.
     density : callable
         Returns the entries per gene, as :meth:`.sources.base.Source.density` does.
+    measured : int
+        Bytes that a test measures for each entry and for the zeros of each group; see
+        :attr:`.columns.measure.Analysis.bytes_per_entry`. They exist for slices of a range only,
+        which may hold most of its entries: all genes of a range are counted.
     """
 
     source: Source
     n_groups: int
     packed_bytes: PackedBytes
     density: Callable[[Map], np.ndarray | None]
+    measured: int = 0
 
     @classmethod
-    def of(cls, source: Source, n_groups: int, packed_bytes: PackedBytes) -> MemoryModel:
+    def of(
+        cls, source: Source, n_groups: int, packed_bytes: PackedBytes, measured: int = 0
+    ) -> MemoryModel:
         """Return the model of a matrix that is asked for its entries per gene."""
-        return cls(source, n_groups, packed_bytes, source.density)
+        return cls(source, n_groups, packed_bytes, source.density, measured)
 
     def buffers(self, budget: int) -> int:
         """Return the bytes of buffers for reading within a budget."""
@@ -113,11 +120,12 @@ class MemoryModel:
         return BYTES_PER_CELL_OF_RANGE * self.source.n_cells
 
     def genes(self, entries: np.ndarray) -> np.ndarray:
-        """Return the bytes of genes of a range, stored and packed, given their entries."""
+        """Return the bytes of stored, packed and measured genes of a range, given their entries."""
         source = self.source
         stored = 0 if source.in_memory else source.bytes_per_entry
         empty, one = (self.packed_bytes(source.n_cells, n, source.dtype) for n in (0.0, 1.0))
-        return empty + (one - empty + stored) * entries + BYTES_PER_PAIR * self.n_groups
+        per_entry = one - empty + stored + self.measured
+        return empty + per_entry * entries + (BYTES_PER_PAIR + self.measured) * self.n_groups
 
     def mean_gene(self) -> float:
         """Return the bytes of a gene with as many entries as genes have on average."""

@@ -198,7 +198,8 @@ class Counted:
     @property
     def _memory(self) -> MemoryModel:
         width = self.analysis.width(self.design)
-        return MemoryModel.of(self.source, width, self.kernels.packed_bytes)
+        measured = self.analysis.bytes_per_entry
+        return MemoryModel.of(self.source, width, self.kernels.packed_bytes, measured)
 
     def least_memory(self) -> int:
         """Return the bytes of the smallest possible plan, or of checks before it if larger."""

@@ -47,8 +47,9 @@ def run_ranges(call: Call, source: Source, sink: Sink, tracker: Tracker) -> Sour
     """
     while True:
         plan = call.executor.plan(
-            source, call.analysis.width(call.design), sink, call.budget, call.parallel_map
-        )
+            source, call.analysis.width(call.design), sink, call.budget, call.parallel_map,
+            measured=call.analysis.bytes_per_entry,
+        )  # fmt: skip
         sink.expect(plan.edges)
         _log(call, source, plan)
         try:

@@ -85,12 +85,13 @@ FILES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=6)
 @pytest.mark.parametrize(
     ("name", "budgets", "options"),
     [
         ("rows", ["60MB", "150MB", "300MB"], {}),
         ("rows", ["100MB"], {"metric": "anderson", "n_workers": 4}),
+        ("rows", ["100MB"], {"metric": "ks", "p_values": "conditional"}),
         ("columns", ["60MB"], {}),
         ("dense by rows", ["60MB"], {}),
         ("dense by columns", ["60MB"], {}),

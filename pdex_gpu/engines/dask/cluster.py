@@ -176,7 +176,14 @@ class Cluster:
             self._split = SplitFolder(parent, {} if checkpoint is None else checkpoint.identity)
 
     def plan(
-        self, source: Source, n_groups: int, sink: Sink, budget: int, parallel_map: Map
+        self,
+        source: Source,
+        n_groups: int,
+        sink: Sink,
+        budget: int,
+        parallel_map: Map,
+        *,
+        measured: int = 0,
     ) -> Plan:
         """Plan the ranges of genes that the sink lacks, in sizes that the tightest worker can hold.
 
@@ -193,7 +200,7 @@ class Cluster:
         )
         try:
             plan = make_plan(
-                MemoryModel.of(source, n_groups, self.kernels.packed_bytes),
+                MemoryModel.of(source, n_groups, self.kernels.packed_bytes, measured),
                 schedule,
                 tightest.budget // tightest.n_threads,
                 parallel_map=parallel_map,

@@ -20,6 +20,9 @@ exactly if N - n is a multiple of n, and else but for steps of a cell.
   ``(N c - n B(c) - N X + n E) / (n (E - B(c)))`` over the X for which it is not ahead at E. X - c
   is hypergeometric; the expectation is a sum where that has few terms, and else that of a normal
   X.
+
+Where c has more values than `_LEVELS`, the terms between are taken to be those of the nearest one,
+which may change p by 10 %.
 """
 
 from __future__ import annotations

@@ -299,6 +299,14 @@ class StatisticalTest(ABC):
         return False
 
     @property
+    def bytes_per_entry(self) -> int:
+        """Return the most bytes that `measure` returns for each nonzero value of a cell.
+
+        Arrays of shape (n_targets, n_genes) are not among them.
+        """
+        return 0
+
+    @property
     def refuses_nan(self) -> bool:
         """Return whether NaN is refused; infinity always is."""
         return self.nan_policy == "raise"

@@ -56,6 +56,13 @@ class KolmogorovSmirnov(StatisticalTest):
         ),
     )
 
+    @property
+    def bytes_per_entry(self) -> int:
+        """Return the most bytes of distinct values for each nonzero value of a cell."""
+        from ...backends.outputs import GeneValues
+
+        return GeneValues.BYTES_PER_ENTRY if self.p_values == "conditional" else 0
+
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
     ) -> SufficientStatistics:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from screens import as_chunk, design_of
 
+from pdex_gpu.backends.cpu import kernel_set as cpu
+from pdex_gpu.backends.outputs import GeneValues
 from pdex_gpu.backends.registry import ENGINES, load_engine
+from pdex_gpu.design.against import Against
 from pdex_gpu.engines import local
 from pdex_gpu.engines.memory_model import (
     RESULTS_PER_RANGE,
@@ -20,6 +25,7 @@ from pdex_gpu.engines.plan import Plan, Resources, Schedule, make_plan
 from pdex_gpu.errors import MemoryBudgetError
 from pdex_gpu.sinks.memory import MemorySink
 from pdex_gpu.sources.sizes import SPARE
+from pdex_gpu.stats.registry import make_test
 
 
 def matrix(**facts: Any) -> Any:
@@ -43,6 +49,41 @@ def test_a_gene_is_stored_and_packed():
     assert model(matrix()).genes(entries).tolist() == [100 + 64 * 12, 100 + 64 * 12 + 120]
     in_memory = model(matrix(in_memory=True)).genes(entries)  # stored in what was given
     assert in_memory.tolist() == [100 + 64 * 12, 100 + 64 * 12 + 40]
+
+
+def test_what_a_test_measures_is_counted():
+    entries = np.array([0.0, 10.0])
+    plain, measured = model(matrix()), replace(model(matrix()), measured=16)
+    assert (measured.genes(entries) - plain.genes(entries)).tolist() == [16 * 12, 16 * (12 + 10)]
+
+
+@pytest.mark.parametrize("against", [Against.REFERENCE, Against.REST, Against.COMPLEMENT])
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_distinct_values_take_no_more_than_is_counted(against, dtype):
+    rng, n_groups, n_genes = np.random.default_rng(0), 5, 7
+    design = design_of(np.arange(400) % n_groups, n_groups)
+    contrast = replace(design.contrasts[0], against=against)
+    if against is Against.REST:
+        contrast = replace(contrast, rows=np.arange(n_groups))
+    values = (rng.random((400, n_genes)) * 1000 * rng.integers(0, 2, (400, n_genes))).astype(dtype)
+    packed = cpu.pack(as_chunk(values, "csr-int32"), design, map)
+    found = cpu.kolmogorov_smirnov(packed, slice(0, n_genes), contrast, values=True).values[0]
+    arrays = {
+        id(array.base): array.base
+        for its in found
+        for array in (its.cells, its.target, its.place, its.count)
+    }
+    allocated = sum(array.nbytes for array in arrays.values())
+    counted = GeneValues.BYTES_PER_ENTRY * (np.count_nonzero(values) + n_groups * n_genes)
+    assert len(arrays) == 4
+    assert 0.2 * counted < allocated <= counted
+
+
+def test_a_test_says_what_it_measures():
+    test = make_test("ks", {"p_values": "conditional"})
+    assert test.bytes_per_entry == GeneValues.BYTES_PER_ENTRY == 16
+    assert make_test("ks", {"p_values": "asymptotic"}).bytes_per_entry == 0
+    assert make_test("wilcoxon", {"p_values": "conditional"}).bytes_per_entry == 0
 
 
 def test_all_genes_take_what_one_takes_on_average():

@@ -126,6 +126,26 @@ def test_p_values_far_below_underflow(pattern: list[int]) -> None:
         assert abs(log_p - size) < 0.02
 
 
+@pytest.mark.parametrize("side", [ABOVE, BELOW])
+@pytest.mark.parametrize("zeros", [0, 350])
+def test_more_numbers_of_cells_than_are_summed_over(zeros: int, side: int) -> None:
+    """Sums of distinct values skip numbers of cells where a sample has many.
+
+    Worst seen: 0.047 decades.
+    """
+    pattern, n = [zeros] * (zeros > 0) + [1] * (600 - zeros), 150
+    distances = [d for d in distances_of(pattern, n) if 6_000 < d < 25_000]
+    distances = distances[:: len(distances) // 8]
+    compared = 0
+    for d, log_p in zip(distances, found(pattern, n, distances, side), strict=True):
+        p = exact(pattern, n, d, side)
+        if 1e-12 < p < EXACT:
+            size = math.log(p.numerator) - math.log(p.denominator)
+            assert abs(log_p - size) < 0.06 * math.log(10.0)
+            compared += 1
+    assert compared >= 3
+
+
 @pytest.mark.parametrize(("n", "m"), [(5, 40), (20, 60), (50, 50), (70, 30)])
 def test_scipy_says_the_same_without_ties(n: int, m: int) -> None:
     rng = np.random.default_rng(n)
