@@ -47,8 +47,11 @@ _OVERLAP = 0.45
 #: Largest standard deviation of S for the beta distribution, as a multiple of the cube root of the
 #: number of cells, and of the fourth root of the variance of X, which must be at least 4.
 _OF_CELLS, _OF_X, _LEAST_OF_X = 1.3, 2.1, 4.0
-_REACH = 5.0  # numbers of expressing cells further away, in standard deviations, are left out
-_COARSE = 2.0  # variance of Y from which the moments of S given X do without Y
+#: Numbers of expressing cells further away, in standard deviations, are left out, and pairs of X,
+#: Y with a smaller probability, as a share of the bound of the saddlepoint.
+_REACH, _NEGLIGIBLE = 4.5, 1e-5
+#: Variances of X and Y from which the moments of S given X do without Y.
+_MANY, _COARSE = 10.0, 2.0
 _MOST_CELLS, _MOST_STEPS = 8192, 400_000
 #: Cells of the dense panel of nodes, as a multiple of those of the smaller side.
 _END = 1.15
@@ -265,7 +268,7 @@ def _log_saddlepoint_tail(found, half):
 @jit
 def _limit(strata, scores, counts, n_strata, t):
     """Write the numbers x and y of each stratum that matter, and return whether S is smooth."""
-    inside, silent, all_y = 0.0, 0.0, 0.0
+    inside, silent, all_x, all_y = 0.0, 0.0, 0.0, 0.0
     for s in range(n_strata):
         its = strata[s]
         f = its[_N] / (its[_N] + its[_M])
@@ -287,7 +290,9 @@ def _limit(strata, scores, counts, n_strata, t):
         zeros = its[_N] + its[_M] - its[_E]
         silent += zeros
         low, high = max(0.0, its[_N] - zeros), min(its[_N], its[_E])
-        reach = 1.0 + _REACH * math.sqrt(of_x * none / max(of_x + none, 1e-250))
+        of_x *= none / max(of_x + none, 1e-250)
+        all_x += of_x
+        reach = 1.0 + _REACH * math.sqrt(of_x)
         its[_X_LOW] = min(max(low, math.floor(x - reach)), high)
         its[_X_HIGH] = max(min(high, math.ceil(x + reach)), low)
         its[_Y_LOW], its[_Y_HIGH] = 0.0, 0.0
@@ -296,7 +301,7 @@ def _limit(strata, scores, counts, n_strata, t):
             reach = 1.0 + _REACH * math.sqrt(of_y)
             its[_Y_LOW] = max(0.0, math.floor(y - reach))
             its[_Y_HIGH] = min(high, its[_ABOVE], math.ceil(y + reach))
-    if all_y > _COARSE:
+    if all_x > _MANY or all_y > _COARSE:
         for s in range(n_strata):
             strata[s, _Y_LOW], strata[s, _Y_HIGH] = 0.0, 0.0
             strata[s, _SECOND] = strata[s, _FIRST]
@@ -304,10 +309,11 @@ def _limit(strata, scores, counts, n_strata, t):
 
 
 @jit
-def _combine(strata, scores, counts, n_strata, log_factorial, sums, old):
+def _combine(strata, scores, counts, n_strata, least, log_factorial, sums, old):
     """Write probabilities of X and Y and raw moments of S times these; return how many, or 0.
 
     Rows of `sums` are the probabilities and the moments; 0 where there are too many numbers.
+    Probabilities below `least` are left out.
     """
     wide, deep, n_steps = 1, 1, 0
     for s in range(n_strata):
@@ -338,11 +344,11 @@ def _combine(strata, scores, counts, n_strata, log_factorial, sums, old):
         zero = scores[s, 0] if its[_FIRST] > 0.0 else 0.0
         for x in range(int(its[_X_LOW]), int(its[_X_HIGH]) + 1):
             log_h = log_weight(x, int(n), int(e), int(total), log_factorial)
-            least, most = 0, 0
+            fewest, most = 0, 0
             if two:
-                least = max(int(its[_Y_LOW]), x - int(e - above))
+                fewest = max(int(its[_Y_LOW]), x - int(e - above))
                 most = min(int(its[_Y_HIGH]), x)
-            for y in range(least, most + 1):
+            for y in range(fewest, most + 1):
                 h, z = log_h, x
                 first = (n - x) * zero
                 if two:
@@ -351,6 +357,8 @@ def _combine(strata, scores, counts, n_strata, log_factorial, sums, old):
                     first += (x - y) * lowest
                 first = w * (first + z * centre)
                 h = math.exp(h)
+                if h < least:
+                    continue
                 k2, c3, c4 = 0.0, 0.0, 0.0
                 if 0 < z < size and variance > 0.0:
                     k2 = w * w * z * (size - z) / (size - 1.0) * variance
@@ -362,7 +370,7 @@ def _combine(strata, scores, counts, n_strata, log_factorial, sums, old):
                 move = (x - int(its[_X_LOW])) * deep + (y - int(its[_Y_LOW]) if two else 0)
                 for i in range(width * deep):
                     b0 = old[0, i]
-                    if b0 > 0.0:
+                    if b0 * h > least:
                         b1, b2, b3 = old[1, i], old[2, i], old[3, i]
                         sums[0, i + move] += h * b0
                         sums[1, i + move] += h * (b1 + b0 * first)
@@ -413,7 +421,8 @@ def _log_upper(a, half, sign, strata, scores, counts, n_strata, log_factorial, s
         smooth = _limit(strata, scores, counts, n_strata, found[0])
         n_cells = 0
         if not smooth:
-            n_cells = _combine(strata, scores, counts, n_strata, log_factorial, sums, old)
+            least = _NEGLIGIBLE * math.exp(-found[1])
+            n_cells = _combine(strata, scores, counts, n_strata, least, log_factorial, sums, old)
         if n_cells == 0:
             return _log_saddlepoint_tail(found, half) if solved else -found[1] - _LOG_2PI
     return _mean_of_tails(sums, n_cells, a, half)
