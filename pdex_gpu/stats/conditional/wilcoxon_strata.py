@@ -66,8 +66,7 @@ _REACH, _NEGLIGIBLE = 4.5, 1e-5
 #: Variances of X and Y from which the moments of S given X do without Y.
 _MANY, _COARSE = 10.0, 2.0
 _MOST_CELLS, _MOST_STEPS = 8192, 400_000
-_ROUNDING = 1e-9
-_CONSTANT = 1e-11
+_ROUNDING, _CONSTANT = 1e-9, 1e-11
 _LOG_2 = math.log(2.0)
 _LOG_2PI = math.log(2.0 * math.pi)
 
