@@ -1,7 +1,8 @@
 """Calls whose results are kept: every design, test and form of storage, on one small screen.
 
-``python recorded_calls.py record`` in `tests/support` records them anew; ``compare`` tells which
-results have other bits than those recorded. Numbers of floating point may differ in their last
+``python recorded_calls.py record`` in `tests/support` records them anew, ``record default`` only
+those with "default" in their names; ``compare`` tells which results have other bits than those
+recorded. Numbers of floating point may differ in their last
 bits from machine to machine, as do those of numpy and scipy; on one machine they must not.
 """
 
@@ -159,11 +160,13 @@ def recorded() -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
-def record() -> None:
-    """Record the results of all calls."""
+def record(text: str = "") -> None:
+    """Record the results of all calls, or of those with this text in their names."""
+    kept = {name: found for name, found in recorded().items() if text not in name} if text else {}
+    made = dict(results(RECORDED_FROM, lambda name: name not in kept))
     tables = [
         pa.table({"call": [name] * len(found["rows"]), **found})
-        for name, found in results(RECORDED_FROM)
+        for name, found in {**kept, **made}.items()
     ]
     table = pa.concat_tables(tables, promote_options="default")
     coded = table.set_column(0, "call", table["call"].combine_chunks().dictionary_encode())
@@ -180,8 +183,8 @@ def same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[
 
 
 def main() -> int:
-    if sys.argv[1:] == ["record"]:
-        record()
+    if sys.argv[1:2] == ["record"] and len(sys.argv) <= 3:
+        record(*sys.argv[2:])
         return 0
     if sys.argv[1:] != ["compare"]:
         print(__doc__)
