@@ -37,9 +37,11 @@ class TTest(StatisticalTest):
     it tests the coefficient of the target in a linear model with a fixed effect for each stratum.
 
     Conditional p-values are those of the permutation test of Student's t: all allocations of the
-    cells to the samples, within strata, are equally likely. They are fitted to four moments, see
-    `stats/conditional/t_test.py`. Values so large, so small or so nearly constant that they need
-    exact sums have Student's p-value, which is the same fit without skewness.
+    cells to the samples, within strata, are equally likely. They are fitted to four moments (see
+    `stats/conditional/t_test.py`), or computed from the pooled values where they are small and
+    moments are not enough (see `stats/conditional/t_test_values.py`; not over strata). Values so
+    large, so small or so nearly constant that they need exact sums have Student's p-value, which is
+    the fit without skewness.
     """
 
     variance: str = option(
