@@ -43,7 +43,7 @@ _MANY_EXPRESSING = 256.0  # so many cells express,
 _MANY_EXPECTED = 40.0  # and so many are expected in the smaller sample
 _LIGHT = 4.0  # or tails are no heavier: the kurtosis of nonzero values
 _NOTHING = 7.0  # terms below exp(-7) of the largest are left out
-_SMOOTH = 4.0  # variance of x from which it need not be summed up
+_SMOOTH = 16.0  # variance of x from which it need not be summed up
 _LOG_HALF = float(np.log(0.5))
 
 
