@@ -850,3 +850,18 @@ def test_options_that_make_no_sense(emulated_cuda: EmulatedCuda, options: dict[s
     with pytest.raises(OptionError, match=next(iter(options))):
         run_small("wilcoxon", **options)
     assert emulated_cuda.opened == []
+
+
+def test_conditional_t_tests_have_the_bits_of_the_cpu(emulated_cuda: EmulatedCuda) -> None:
+    """Small ones are computed from pooled values, whose order differs."""
+    groups = np.repeat(np.array(["ref", *GROUPS], object), [500, 5, 8, 20, 167])
+    shifted = np.isin(groups, GROUPS[:3])[:, None] & (np.arange(N_GENES) % 2 == 0)
+    counts = make_counts() * np.where(shifted, 4, 1)
+    for values in (counts, np.log1p(counts / 1.7)):
+        data = screen(values.astype(np.float32))
+        data.obs["group"] = groups
+        asked = {"p_values": "conditional", "columns": ["log10_p"]}
+        found = run(data, "t-test", **asked)
+        expected = run(data, "t-test", backend="cpu", **asked)
+        assert (expected["p_value"] < 1e-3).sum() > 10
+        assert_same(found, expected)

@@ -27,6 +27,8 @@ these moments (:mod:`.beta_tails`). The p-value is the mean of the tails over x:
 * p is at least ``C(N - E, n - x) / C(N, n)``, x being the number seen: the probability that just
   these expressing cells lie in the target.
 * Values must not be negative.
+
+Small p-values that four moments do not tell are computed again by :mod:`.t_test_values`.
 """
 
 from __future__ import annotations

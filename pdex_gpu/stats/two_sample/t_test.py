@@ -37,9 +37,11 @@ class TTest(StatisticalTest):
     it tests the coefficient of the target in a linear model with a fixed effect for each stratum.
 
     Conditional p-values are those of the permutation test of Student's t: all allocations of the
-    cells to the samples, within strata, are equally likely. They are fitted to four moments, see
-    `stats/conditional/t_test.py`. Values so large, so small or so nearly constant that they need
-    exact sums have Student's p-value, which is the same fit without skewness.
+    cells to the samples, within strata, are equally likely. They are fitted to four moments (see
+    `stats/conditional/t_test.py`), or computed from the pooled values where they are small and
+    moments are not enough (see `stats/conditional/t_test_values.py`; not over strata). Values so
+    large, so small or so nearly constant that they need exact sums have Student's p-value, which is
+    the fit without skewness.
     """
 
     variance: str = option(
@@ -77,7 +79,18 @@ class TTest(StatisticalTest):
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
     ) -> SufficientStatistics:
-        return ()
+        if self.p_values != "conditional":
+            return ()
+        from ..conditional.t_test_values import SampleValues
+
+        found = np.empty((1, genes.stop - genes.start), object)
+        for c in range(found.shape[1]):
+            its = kernels.entries(block, genes.start + c)
+            starts, stops = its.bounds[contrast.groups], its.bounds[contrast.groups + 1]
+            found[0, c] = SampleValues(
+                its.values, starts, stops, contrast.pooled, contrast.one_vs_rest
+            )
+        return (found,)
 
     def evaluate(
         self,
@@ -92,8 +105,11 @@ class TTest(StatisticalTest):
         if admitted is None or sides.target.m3 is None:
             return self._result(t, df, log10_p)
         from ..conditional.t_test import log_p_values
+        from ..conditional.t_test_values import refine
 
-        log_p = log_p_values(_of(sides.target), _of(sides.reference), self.alternative)
+        both = _of(sides.target), _of(sides.reference)
+        log_p = log_p_values(*both, self.alternative)
+        refine(log_p, admitted, measured[0][0], *both, self.alternative)
         return self._conditional(t, df, log_p, admitted, log10_p)
 
     def statistic(self, sides: SamplePair) -> tuple[np.ndarray, np.ndarray]:

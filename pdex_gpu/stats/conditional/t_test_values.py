@@ -1,0 +1,226 @@
+"""Small conditional p-values of the t-test from the pooled values themselves, not their moments.
+
+:mod:`.t_test` fits a tail to four moments. Where few cells of a sample express the gene or values
+have heavy tails, this is not good enough for small p-values. Those are computed again here, by the
+saddlepoint approximation of :mod:`.saddlepoint`: given the number x of expressing cells in the
+target, for the nonzero values, and added up over x; or, if x varies much or all cells express, at
+once for all values.
+
+The allocation seen has a probability of its own: that of choosing as many cells of each value as
+the target has. The p-value is at least that. If sums are not whole numbers, the approximation is
+one for continuous sums, which counts about half of it; the other half is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...utils.jit import jit
+from .hypergeometric import log_choose, log_factorials, log_weight, mode
+from .saddlepoint import log_tail_of_sum
+from .t_test import (
+    ALTERNATIVES,
+    Side,
+    arrays_of,
+    certain,
+    ends_of,
+    log_add,
+    numbers_of,
+    of_expressed,
+    pooled,
+    seen_sum,
+)
+from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
+
+_SMALL = -5.5  # logarithms of p-values below are computed again ...
+_MANY_CELLS = 12.0  # ... unless both samples have so many cells,
+_REACH = 16.0  # times these, at most, is the square of the logarithm ...
+_FURTHEST = 784.0  # ... or this: p is 1e-12,
+_MANY_EXPRESSING = 256.0  # so many cells express,
+_MANY_EXPECTED = 40.0  # and so many are expected in the smaller sample
+_LIGHT = 4.0  # or tails are no heavier: the kurtosis of nonzero values
+_NOTHING = 7.0  # terms below exp(-7) of the largest are left out
+_SMOOTH = 16.0  # variance of x from which it need not be summed up
+_LOG_HALF = float(np.log(0.5))
+
+
+@dataclass(frozen=True)
+class SampleValues:
+    """The values of a gene in each sample of a contrast.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (n,)
+        Not negative; zeros may be left out.
+    starts, stops : numpy.ndarray, shape (n_samples,), int64
+        Those of sample i are ``values[starts[i]:stops[i]]``. The first sample is what targets are
+        compared with, unless `rest`.
+    pooled : bool
+        Whether the cells that a target is compared with include its own.
+    rest : bool
+        Whether all samples are targets, each compared with all the others.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    pooled: bool
+    rest: bool
+
+
+def refine(
+    log_p: np.ndarray,
+    genes: np.ndarray,
+    values: Sequence[SampleValues],
+    target: Side,
+    reference: Side,
+    alternative: str,
+) -> None:
+    """Compute small p-values again, in place.
+
+    Parameters
+    ----------
+    log_p : numpy.ndarray, shape (T, C), float64
+        Their natural logarithms by :func:`.t_test.log_p_values`.
+    genes : numpy.ndarray, shape (C,), bool
+        The genes to be judged. Their values must not be negative.
+    values : sequence of SampleValues
+        The values of each gene.
+    target, reference, alternative
+        As for :func:`.t_test.log_p_values`.
+    """
+    sides = arrays_of(target), arrays_of(reference)
+    most = int(np.max(sides[0][0], initial=0) + np.max(sides[1][0], initial=0))
+    table = log_factorials(most)
+    for j in np.flatnonzero((log_p < _SMALL).any(axis=0) & genes).tolist():
+        its = values[j]
+        bits = np.ascontiguousarray(its.values, np.float64).view(np.int64)
+        first, n_bins = bin_range(bits)
+        _judge(
+            bits, its.starts, its.stops, its.pooled, its.rest, first, bin_edges(first, n_bins),
+            *sides, j, ALTERNATIVES[alternative], table, log_p,
+        )  # fmt: skip
+
+
+@jit
+def _judge(
+    bits, starts, stops, shared, rest, first, edges, target, reference, j, alternative,
+    log_factorial, log_p,
+):  # fmt: skip
+    n_bins = edges.size - 1
+    cells, rests, own = np.zeros((3, n_bins), np.int64)
+    values, weights = np.zeros(n_bins + 1), np.zeros(n_bins + 1)
+    offset = 0 if rest else 1
+    for i in range(starts.size if rest else 1):
+        add(bits[starts[i] : stops[i]], first, 1, cells, rests)
+    n_nodes = 0
+    for t in range(log_p.shape[0]):
+        if not log_p[t, j] < _SMALL:
+            continue
+        its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
+        n, total = its[0], its[0] + others[0]
+        expressed = its[1] + others[1]
+        of_x = n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
+        if (of_x > 0.0 and certain(log_p[t, j], of_x)) or _moments_do(its, others, log_p[t, j]):
+            continue
+        chosen = bits[starts[t + offset] : stops[t + offset]]
+        if not shared:
+            add(chosen, first, 1, cells, rests)
+        if not shared or n_nodes == 0:
+            n_nodes = to_nodes(cells, rests, edges, values[1:], weights[1:])
+        weights[0] = total - expressed
+        atom = log_ways(chosen, first, cells, own, log_factorial)
+        if not shared:
+            add(chosen, first, -1, cells, rests)
+        counts = int(n), int(expressed), int(total), int(its[1])
+        atom += log_choose(counts[2] - counts[1], counts[0] - counts[3], log_factorial)
+        atom -= log_choose(counts[2], counts[0], log_factorial)
+        centre, seen, slack, whole = seen_sum(its, others)
+        above, below = ends_of(
+            centre, centre / n * others[0], seen, slack, whole, alternative
+        )  # fmt: skip
+        found = _log_p(
+            values[: n_nodes + 1], weights[: n_nodes + 1], counts, centre + above, centre + below,
+            seen >= 0.0, whole, of_x, log_factorial,
+        )  # fmt: skip
+        if not whole:
+            found = log_add(found, atom + _LOG_HALF)
+        log_p[t, j] = min(max(found, atom), 0.0)
+
+
+@jit
+def _moments_do(target, reference, log_p):
+    """Return whether four moments are enough for the tail."""
+    n, m, expressed = target[0], reference[0], target[1] + reference[1]
+    smaller = min(n, m)
+    far = min(log_p * log_p, _FURTHEST) > _REACH * smaller
+    if smaller < _MANY_CELLS or expressed < _MANY_EXPRESSING or far:
+        return False
+    if smaller * expressed >= _MANY_EXPECTED * (n + m):
+        return True
+    return of_expressed(n + m, expressed, *pooled(target, reference))[3] <= _LIGHT
+
+
+@jit
+def _log_p(values, weights, counts, above, below, up, whole, of_x, log_factorial):
+    """Return the log of ``P(S >= above) + P(S <= below)``, of which infinite ends do not count.
+
+    The first of `values` is 0. `up` says on which side of its mean the sum seen lies.
+    """
+    n, expressed, total, x_seen = counts
+    at_once = of_x >= _SMOOTH or total == expressed
+    size = total
+    low, high, likely = n, n, n
+    if at_once:
+        first = 0 if total > expressed else 1
+    else:
+        first, size = 1, expressed
+        low, high = max(0, n - (total - expressed)), min(n, expressed)
+        likely = mode(n, expressed, total)
+    values, weights = values[first:], weights[first:]
+    whole_sum = 0.0
+    for k in range(values.size):
+        whole_sum += values[k] * weights[k]
+    guess = np.empty(2)
+    largest, added = -np.inf, 0.0
+    for side in range(2):
+        end = above if side == 0 else below
+        if abs(end) == np.inf:
+            continue
+        start = likely
+        if not at_once:
+            start = x_seen if (side == 0) == up else min(high, max(low, 2 * likely - x_seen))
+        for direction in (1, -1):
+            x = start if direction > 0 else start - 1
+            before = -np.inf
+            guess[0], guess[1] = np.nan, 0.0
+            while low <= x <= high:
+                weight = 0.0
+                if not at_once:
+                    weight = log_weight(x, n, expressed, total, log_factorial)
+                outwards = (x >= likely) == (direction > 0)
+                if outwards and weight < largest - _NOTHING:
+                    break
+                # The sum of few is small where the sum of all others is large.
+                chosen = float(x if side == 0 else size - x)
+                its_end = end if side == 0 else whole_sum - end
+                if chosen == 0.0 or chosen == size:
+                    reached = chosen * whole_sum / size >= its_end
+                    term = weight if reached else -np.inf
+                else:
+                    if np.isnan(guess[0]):
+                        guess[0] = np.log(chosen / (size - chosen))
+                    term = weight + log_tail_of_sum(values, weights, chosen, its_end, whole, guess)
+                if term > largest:
+                    added = added * np.exp(largest - term) + 1.0
+                    largest = term
+                elif term > -np.inf:
+                    added += np.exp(term - largest)
+                if term < before and term < largest - _NOTHING:
+                    break
+                before = term
+                x += direction
+    return -np.inf if added == 0.0 else largest + np.log(added)
