@@ -15,7 +15,8 @@ kernel                output                             agreement
                       ``mean_log1p (K, C) float64``
                       ``m3``, ``m4 (K, C) float64``      see tests
 `rank_sums`           ``u2 (T, C) int64``                exact
-                      ``ties (T, C) float64``            exact
+                      ``ties (T, C) float64``,           exact
+                      ``lowest (T, C, 4) int32``
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
 `kolmogorov_smirnov`  ``above, below (T, C) int64``,     exact
                       ``values (1, C) object``           exact
@@ -47,6 +48,9 @@ from ..utils.value_summary import ValueSummary
 #: pdex).
 LOG1P_EPSILON = 1e-3
 
+
+#: How many of the lowest values above zero `rank_sums` counts the cells of.
+N_LOWEST = 4
 
 #: Magnitudes between ``2**-SAFE_EXPONENT`` and ``2**SAFE_EXPONENT`` are squared and added unscaled.
 SAFE_EXPONENT = 160
@@ -184,10 +188,14 @@ class RankSums:
     ties : numpy.ndarray, shape (T, C), float64
         Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples: a whole number,
         rounded once. May be a read-only view if it is the same for all targets.
+    lowest : numpy.ndarray or None, shape (T, C, N_LOWEST), int32
+        Cells of the pooled pair at each of its lowest distinct values above zero, in ascending
+        order; 0 where there are no more values. None unless asked for. May be a read-only view.
     """
 
     u2: np.ndarray
     ties: np.ndarray
+    lowest: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -366,8 +374,13 @@ class KernelSet(Protocol):
         """
         ...
 
-    def rank_sums(self, packed: Any, genes: slice, contrast: Contrast) -> RankSums:
-        """Return the Mann-Whitney sums of the genes `genes` of the packed chunk."""
+    def rank_sums(
+        self, packed: Any, genes: slice, contrast: Contrast, *, lowest: bool = False
+    ) -> RankSums:
+        """Return the Mann-Whitney sums of the genes `genes` of the packed chunk.
+
+        If `lowest`, also how many cells of each pair have its lowest values above zero.
+        """
         ...
 
     def anderson_darling(

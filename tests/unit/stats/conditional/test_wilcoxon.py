@@ -17,6 +17,7 @@ import pytest
 from scipy import special
 
 from pdex_gpu import differential_expression
+from pdex_gpu.backends.contract import N_LOWEST
 from pdex_gpu.stats.conditional.wilcoxon import BODY, judge
 from pdex_gpu.stats.distributions.exact_u import survival
 
@@ -50,10 +51,14 @@ def conditional(
     """
     m, expressed = sum(sizes) - n, sum(sizes[1:])
     shape = 1, len(u2)
+    classes = sizes[1 : 1 + N_LOWEST]
+    lowest = np.zeros((*shape, N_LOWEST), np.int32)
+    lowest[:, :, : len(classes)] = classes
     p = asymptotic(u2, sizes, n, alternative).reshape(shape)
     log_p = judge(
-        p, u2.reshape(shape), np.full(shape, tie_term(sizes)), np.array([[n]]), np.array([[m]]),
-        np.full(shape, expressed), np.zeros(shape, np.int64), np.ones(shape, bool), alternative,
+        p, u2.reshape(shape), np.full(shape, tie_term(sizes)), lowest, np.array([[n]]),
+        np.array([[m]]), np.full(shape, expressed), np.zeros(shape, np.int64),
+        np.ones(shape, bool), alternative,
     )  # fmt: skip
     return p[0], log_p[0]
 
@@ -197,7 +202,9 @@ def test_few_silent_or_expressing_cells_are_exact() -> None:
 )  # fmt: skip
 def test_p_values_fall_with_the_distance_from_the_mean(sizes: list[int], n: int) -> None:
     centre = n * (sum(sizes) - n)
-    u2 = centre + np.arange(0, centre, max(1, centre // 4000))
+    below = np.cumsum([0, *sizes[:-1]])
+    largest = int(np.repeat(2 * below + sizes + 1, sizes)[-n:].sum()) - n * (n + 1)
+    u2 = np.arange(centre, largest, max(1, centre // 4000))
     p, log_p = conditional(u2, sizes, n)
     judged = log_p[~np.isnan(log_p)]
     assert len(judged) > 100
