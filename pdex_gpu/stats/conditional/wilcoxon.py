@@ -46,8 +46,8 @@ _IMPOSSIBLE = 30.0
 _STEP = 1.2
 #: Classes of ties are summed over where x y / E is at most, or D' more skew than this.
 _FEW, _SKEW = 8.0, 0.3
-#: More than one class is summed over where a side has at most so many cells and p is below the
-#: second number; up to two anyway where a side has at most `FEW`. Each class multiplies the time.
+#: One class is summed over. There are two if a side has at most so many cells and p is below the
+#: second number, or if a side has at most `FEW`; all classes if both. Each multiplies the time.
 _SMALL_SIDE, _DEEP = 30, 1e-4
 #: Beyond this share of the support of D', the first number is larger.
 _END, _FEW_AT_END = 0.5, 30.0
@@ -247,10 +247,9 @@ def log_p_value(u2, n, m, expressed, ties, lowest, alternative, scratch, log_fac
     small = SMALL_OF_FEW if min(n, m) <= FEW else SMALL
     if p >= small:
         return math.log(p)
-    if min(n, m) > _SMALL_SIDE:
-        last = min(last, 2)
-    elif p >= _DEEP:
-        last = min(last, 3 if min(n, m) <= FEW else 2)
+    few, deep = min(n, m) <= FEW, p < _DEEP
+    if not (few and deep):
+        last = min(last, 3 if few or (deep and min(n, m) <= _SMALL_SIDE) else 2)
     found, least = -math.inf, -math.inf
     for side in range(2 if alternative == 0 else 1):
         sign = alternative if alternative != 0 else 1 - 2 * side

@@ -165,14 +165,16 @@ TIED = [
     ([61, 34, 14, 6, 3, 2], 50), ([17, 2, 13, 6, 4, 8, 4, 3, 3], 5),
     ([15, 27, 20, 15, 18, 8, 6, 4, 3, 2, 1, 1], 20), ([1, 2, 1, 3, 1, 5, 4, 6, 7, 5, 6, 9, 10], 5),
     ([949, 37, 11, 2, 1], 5), ([781, 171, 31, 12, 1, 2, 2], 5), ([960, 31, 7, 2], 20),
-    ([0, 5, 7, 12, 5, 9, 12, 11, 14, 10, 7, 4, 4], 20),
+    ([0, 5, 7, 12, 5, 9, 12, 11, 14, 10, 7, 4, 4], 20), ([17, 27, 12, 3, 1], 20),
+    ([62, 77, 48, 12, 1], 8), ([31, 49, 35, 5], 20),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("sizes", "n"), TIED)
 def test_p_values_are_nearly_exact_with_ties_of_counts(sizes: list[int], n: int) -> None:
     found = errors(sizes, n, "two-sided")
-    assert np.median(np.abs(found)) < 0.06
+    # Worst seen in 230 patterns of real counts: 0.041, -0.23 and 0.47.
+    assert np.median(np.abs(found)) < 0.05
     assert found.min() > -0.3
     assert found.max() < 0.5
 
