@@ -5,7 +5,8 @@
 // of t^3 - t over the pooled values, grows by 3 m (m + 1) with each cell that joins m equal ones:
 // the i-th of equal target cells joins c + i. A pool contains the target's own cells, so its tie
 // term is the same for all targets. All sums are of integers, so their order does not matter.
-// Zeros, which are not stored, are added in closed form.
+// Zeros, which are not stored, are added in closed form. The cells at the lowest values above zero
+// are found by merging the first entries of both sides.
 
 #include "contrast.cuh"
 
@@ -116,6 +117,37 @@ __device__ void rank_sums_in_pool(const Key* keys, const i64* starts, const i64*
                 });
 }
 
+// Cells at each of the n_classes lowest values above zero, of a pair or (1, C) of the pool: lowest
+// (T, C, n_classes). One thread per pair. Shared memory: none.
+template <class Key>
+__device__ void lowest_classes(const Key* keys, const i64* starts, i64 n_genes, i32 kind,
+                               const Sides<Key>& sides, i32 n_classes, i32* lowest) {
+    const i64 pair = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (pair >= (sides.pooled ? 1 : sides.n_targets) * n_genes) return;
+    const i64 gene = pair % n_genes, at = sides.group(pair / n_genes) * n_genes + gene;
+    const Key zero = zero_key<Key>(kind);
+    const Key* side[2] = {sides.keys + sides.starts[gene], keys + starts[at]};
+    i32 left[2] = {static_cast<i32>(sides.ends[gene] - sides.starts[gene]),
+                   sides.pooled ? 0 : static_cast<i32>(starts[at + n_genes] - starts[at])};
+    for (int s = 0; s < 2; ++s) {
+        const i32 negatives = lower_bound(side[s], left[s], zero);
+        side[s] += negatives;
+        left[s] -= negatives;
+    }
+    for (i32 k = 0; k < n_classes; ++k) {
+        const bool first = left[0] > 0 && (left[1] == 0 || side[0][0] <= side[1][0]);
+        const Key value = first ? side[0][0] : left[1] > 0 ? side[1][0] : zero;
+        i32 cells = 0;
+        for (int s = 0; s < 2; ++s) {
+            const i32 equal = upper_bound(side[s], left[s], value);
+            side[s] += equal;
+            left[s] -= equal;
+            cells += equal;
+        }
+        lowest[pair * n_classes + k] = cells;
+    }
+}
+
 #define KERNELS(BITS)                                                                              \
     extern "C" __global__ void reference_ties_##BITS(const u##BITS* keys, const i64* starts,       \
                                                      const i64* ends, i64 cells, u64* high,        \
@@ -134,6 +166,11 @@ __device__ void rank_sums_in_pool(const Key* keys, const i64* starts, const i64*
         SIDES_PARAMETERS(BITS), i32 n_parts, i32 most_samples, i64* u2) {                          \
         rank_sums_in_pool(keys, starts, n_cells, n_genes, kind, SIDES(BITS), n_parts,              \
                           most_samples, u2);                                                       \
+    }                                                                                              \
+    extern "C" __global__ void lowest_classes_##BITS(                                              \
+        const u##BITS* keys, const i64* starts, i64 n_genes, i32 kind, SIDES_PARAMETERS(BITS),     \
+        i32 n_classes, i32* lowest) {                                                              \
+        lowest_classes(keys, starts, n_genes, kind, SIDES(BITS), n_classes, lowest);               \
     }
 
 KERNELS(32)

@@ -15,7 +15,8 @@ kernel                output                             agreement
                       ``mean_log1p (K, C) float64``
                       ``m3``, ``m4 (K, C) float64``      see tests
 `rank_sums`           ``u2 (T, C) int64``                exact
-                      ``ties (T, C) float64``            exact
+                      ``ties (T, C) float64``,           exact
+                      ``lowest (T, C, 4) int32``
 `anderson_darling`    ``a2 (T, C) float64``              rtol 1e-10
 `kolmogorov_smirnov`  ``above, below (T, C) int64``,     exact
                       ``values (1, C) object``           exact
@@ -148,8 +149,13 @@ class KernelSet(Protocol):
         """
         ...
 
-    def rank_sums(self, packed: Any, genes: slice, contrast: Contrast) -> RankSums:
-        """Return the Mann-Whitney sums of the genes `genes` of the packed chunk."""
+    def rank_sums(
+        self, packed: Any, genes: slice, contrast: Contrast, *, lowest: bool = False
+    ) -> RankSums:
+        """Return the Mann-Whitney sums of the genes `genes` of the packed chunk.
+
+        If `lowest`, also how many cells of each pair have its lowest values above zero.
+        """
         ...
 
     def anderson_darling(

@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+#: How many of the lowest values above zero `rank_sums` counts the cells of.
+N_LOWEST = 4
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -128,10 +131,14 @@ class RankSums:
     ties : numpy.ndarray, shape (T, C), float64
         Sum of ``t**3 - t`` over the distinct values of the pooled pair of samples: a whole number,
         rounded once. May be a read-only view if it is the same for all targets.
+    lowest : numpy.ndarray or None, shape (T, C, N_LOWEST), int32
+        Cells of the pooled pair at each of its lowest distinct values above zero, in ascending
+        order; 0 where there are no more values. None unless asked for. May be a read-only view.
     """
 
     u2: np.ndarray
     ties: np.ndarray
+    lowest: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

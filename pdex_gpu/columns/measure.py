@@ -136,7 +136,7 @@ class Analysis:
         if Needs.PLACEMENTS in self.needs:
             found = kernels.placements(block, genes, contrast)
             sums = found.sums
-            if test.gives_u2:
+            if test.gives_u2 and not test.needs_lowest:
                 own: SufficientStatistics = (sums.u2, sums.ties)
             else:
                 own = test.measure(kernels, block, genes, contrast)

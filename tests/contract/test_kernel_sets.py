@@ -31,6 +31,7 @@ from screens import (
     design_of,
     exact_distances,
     exact_higher_moments,
+    exact_lowest,
     exact_moments,
     exact_placements,
     exact_rank_sums,
@@ -42,7 +43,7 @@ from screens import (
 
 from pdex_gpu.backends.contract import NonFiniteError, scale_exponent
 from pdex_gpu.backends.numpy import kernel_set as reference
-from pdex_gpu.backends.outputs import GeneValues
+from pdex_gpu.backends.outputs import N_LOWEST, GeneValues
 from pdex_gpu.design.contrasts import Contrast
 from pdex_gpu.sources.base import Chunk, NotCanonicalError
 from pdex_gpu.stats.two_sample.anderson_darling import _sigma
@@ -64,6 +65,7 @@ OF_PAIRS = {
     "u2": np.int64, "ties": np.float64, "above": np.int64, "below": np.int64,
     "placed": np.float64, "placed_reference": np.float64,
     "a2": np.float64, "a2_right": np.float64, "a2_continuous": np.float64,
+    **{f"lowest_{k}": np.int32 for k in range(N_LOWEST)},
 }  # fmt: skip
 
 #: And for every (group, gene).
@@ -81,7 +83,8 @@ def said_of(
     kernels: ModuleType, block: Any, genes: slice, contrast: Contrast
 ) -> dict[str, np.ndarray]:
     """All that a kernel set says about a contrast."""
-    sums = kernels.rank_sums(block, genes, contrast)
+    sums = kernels.rank_sums(block, genes, contrast, lowest=True)
+    assert kernels.rank_sums(block, genes, contrast).lowest is None
     distances = kernels.kolmogorov_smirnov(block, genes, contrast)
     placements = kernels.placements(block, genes, contrast)
     np.testing.assert_array_equal(placements.sums.u2, sums.u2)
@@ -100,6 +103,7 @@ def said_of(
         "a2": a2["midrank"],
         "a2_right": a2["right"],
         "a2_continuous": a2["continuous"],
+        **{f"lowest_{k}": sums.lowest[:, :, k] for k in range(N_LOWEST)},
     }
     for name, array in found.items():
         assert array.shape == (contrast.n_targets, genes.stop - genes.start), name
@@ -135,7 +139,8 @@ def truth(case: Case) -> dict[str, np.ndarray]:
 def assert_conforms(found: dict[str, np.ndarray], case: Case, genes: slice | None = None) -> None:
     genes = genes or case.genes
     expected = {name: array[..., genes] for name, array in truth(case).items() if array.ndim}
-    for name in ("n_expressed", "u2", "ties", "above", "below", "placed", "placed_reference"):
+    exact = [name for name in OF_PAIRS if not name.startswith("a2")]
+    for name in ("n_expressed", *exact):
         np.testing.assert_array_equal(found[name], expected[name], name)
     x = case.values[:, genes].astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -204,6 +209,8 @@ def test_reference_counts_pairs_of_cells(case: Case) -> None:
             assert (found["above"][row, j], found["below"][row, j]) == distances
             placed = found["placed"][row, j], found["placed_reference"][row, j]
             assert placed == exact_placements(target, control)
+            lowest = [found[f"lowest_{k}"][row, j] for k in range(N_LOWEST)]
+            assert lowest == exact_lowest(target, control)
 
 
 def test_comparisons_are_of_all_kinds() -> None:

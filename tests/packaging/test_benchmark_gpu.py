@@ -226,8 +226,8 @@ def test_a_spent_budget_leaves_targets_unmeasured(tmp_path: Path) -> None:
 def _wrong_u(patch: pytest.MonkeyPatch) -> None:
     right = cuda_kernels.CudaKernels.rank_sums
 
-    def rank_sums(self: Any, *args: Any) -> Any:
-        found = right(self, *args)
+    def rank_sums(self: Any, *args: Any, **options: Any) -> Any:
+        found = right(self, *args, **options)
         found.u2[-1, 0] += 1
         return found
 

@@ -20,6 +20,7 @@ from scipy import sparse
 from pdex_gpu.backends.cuda.kernel_set import CudaKernels
 from pdex_gpu.backends.cuda.launch_config import Shapes
 from pdex_gpu.backends.cuda.probe import probe
+from pdex_gpu.backends.outputs import N_LOWEST
 from pdex_gpu.backends.registry import load_kernels
 from pdex_gpu.design.against import Against
 from pdex_gpu.design.build import make_design
@@ -366,6 +367,13 @@ def exact_rank_sums(target: np.ndarray, reference: np.ndarray) -> tuple[int, int
     u2 = sum(2 * (a > b) + (a == b) for a in t for b in r)
     pooled = t + r
     return u2, sum(n**3 - n for n in (pooled.count(v) for v in set(pooled)))
+
+
+def exact_lowest(target: np.ndarray, reference: np.ndarray) -> list[int]:
+    """Cells of a pair at each of its lowest values above zero."""
+    pooled = [v for v in target.tolist() + reference.tolist() if v > 0]
+    cells = [pooled.count(v) for v in sorted(set(pooled))[:N_LOWEST]]
+    return cells + [0] * (N_LOWEST - len(cells))
 
 
 def exact_distances(target: np.ndarray, reference: np.ndarray) -> tuple[int, int]:

@@ -10,6 +10,9 @@ Where a target is compared with the rest of a pool that contains its own cells, 
 with the others. They contribute the ``n**2`` of a sample against itself, which is subtracted; the
 ties are those of the pool.
 
+If asked for, the cells at the lowest values above zero are read from the table of pooled counts, or
+from the first of the sorted entries.
+
 Sums are exact. Tie terms outgrow int64 for pooled samples of more than about 2 million cells. From
 there on, an int64 is added to a 128-bit number before it overflows, and a tie term is rounded to
 float64 once.
@@ -20,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...design.contrasts import Contrast
-from ..outputs import RankSums
+from ..outputs import N_LOWEST, RankSums
 from .contrast_entries import longest_gene, select
 from .int128 import add_multiple, add_product, as_float
 from .jit import jit
@@ -35,7 +38,9 @@ _TABLE = 4096
 _TABLE_PER_ENTRY = 4
 
 
-def rank_sums(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> RankSums:
+def rank_sums(
+    packed: CpuPackedChunk, genes: slice, contrast: Contrast, *, lowest: bool = False
+) -> RankSums:
     """See :meth:`pdex_gpu.backends.contract.KernelSet.rank_sums`."""
     entries = select(packed, genes, contrast)
     values, bounds, n_cells = entries.values, entries.bounds, entries.n_cells
@@ -43,25 +48,30 @@ def rank_sums(packed: CpuPackedChunk, genes: slice, contrast: Contrast) -> RankS
     own_ties = not contrast.pooled  # one tie term per pair, otherwise per gene
     narrow = contrast.n_pooled <= NARROW
     u2 = np.full((contrast.n_targets, n_genes), -1, np.int64)
-    ties = np.full((contrast.n_targets if own_ties else 1, n_genes), np.nan)
+    shape = contrast.n_targets if own_ties else 1, n_genes
+    ties = np.full(shape, np.nan)
+    classes = np.zeros((*shape, N_LOWEST if lowest else 0), np.int32)
     todo = np.arange(n_genes)
     if narrow and values.dtype == np.uint16:
         sorted_instead = np.zeros(n_genes, np.bool_)
         if own_ties:
-            _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead)
+            _rank_counts(values, bounds, n_cells, u2, ties, classes, sorted_instead)
         else:
             first = contrast.first_target
-            _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead)
+            _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, classes, sorted_instead)
         todo = todo[sorted_instead]
     if len(todo):
         bits, mode = key_bits(values)
         # An entry adds less than n_pooled**2.
         step = len(bits) + 1 if narrow else max(1, MOST_GAINED // contrast.n_pooled**2)
         if contrast.one_vs_rest:
-            _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties)
+            _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties, classes)
         else:
-            _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties)
-    return RankSums(u2, np.broadcast_to(ties, u2.shape))
+            _rank_sorted(
+                bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties, classes
+            )
+    found = np.broadcast_to(classes, (*u2.shape, N_LOWEST)) if lowest else None
+    return RankSums(u2, np.broadcast_to(ties, u2.shape), found)
 
 
 @jit
@@ -73,7 +83,7 @@ def _largest(x):
 
 
 @jit
-def _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead):
+def _rank_counts(values, bounds, n_cells, u2, ties, classes, sorted_instead):
     size = 0
     twice_rank = np.empty(size, np.int64)
     pooled = np.empty(size, np.int64)
@@ -114,6 +124,7 @@ def _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead):
                 pooled[v] = n + 1
                 gained += n * (n + 1)
                 u += twice_rank[v]
+            _lowest_counts(pooled[: largest + 1], classes[g - 1, c])
             for i in range(x.size):
                 pooled[x[i]] = reference[x[i]]
             target_zeros = n_cells[g] - x.size
@@ -123,7 +134,19 @@ def _rank_counts(values, bounds, n_cells, u2, ties, sorted_instead):
 
 
 @jit
-def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead):
+def _lowest_counts(cells, classes):
+    """Fill in the numbers of cells at the lowest counts above zero, from a table of all counts."""
+    found = 0
+    for v in range(1, cells.size):
+        if found == classes.size:
+            break
+        if cells[v] > 0:
+            classes[found] = cells[v]
+            found += 1
+
+
+@jit
+def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, classes, sorted_instead):
     """Rank targets against a pool.
 
     Targets are the groups from `first` on. The pool is the groups before it, or all if there are
@@ -159,10 +182,12 @@ def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead
         ties_pool = zeros * zeros * zeros - zeros
         for v in range(1, largest + 1):
             n = (pooled[0, v] + pooled[1, v]) + (pooled[2, v] + pooled[3, v])
+            pooled[0, v] = n
             twice_rank[v] = 2 * below + n
             below += n
             ties_pool += n * n * n - n
         ties[0, c] = np.float64(ties_pool)
+        _lowest_counts(pooled[0, : largest + 1], classes[0, c])
         stop = bounds[c, first]
         for g in range(first, n_cells.size):
             start, stop = stop, bounds[c, g + 1]
@@ -174,7 +199,7 @@ def _rank_counts_pooled(values, bounds, n_cells, first, u2, ties, sorted_instead
 
 
 @jit
-def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties):
+def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, ties, classes):
     """Rank targets against group 0, or if not `own_ties`, against its cells outside the target.
 
     Unless sums are `narrow`, an int64 adds up tie terms of at most `step` entries.
@@ -201,6 +226,11 @@ def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, 
         below = _scan(packed[:n_negative], 0, narrow, step, u, gained, high, low)
         zeros = n_cells[0] - at[1]
         _scan(packed[n_negative:n], below + zeros, narrow, step, u, gained, high, low)
+        if classes.shape[2] > 0:
+            if own_ties:
+                _lowest_of_pairs(packed[n_negative:n], classes[:, c])
+            else:
+                _lowest_of_pool(packed[n_negative:n], True, classes[0, c])
         if not own_ties:
             if narrow:
                 high[0], low[0] = add_product(0, _NONE, gained[0], 3)
@@ -264,7 +294,61 @@ def _scan(packed, below, narrow, step, u, gained, high, low):
 
 
 @jit
-def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties):
+def _lowest_of_pairs(packed, classes):
+    """Fill in the cells of each pair at its lowest values; `packed` are sorted entries above zero.
+
+    No pair has more values to come once the reference has had all that are counted.
+    """
+    n_targets, n_classes = classes.shape
+    begun = np.zeros(n_targets, np.int64)  # classes of each pair
+    latest = np.full(n_targets, NOTHING)  # and the value of the last one
+    of_reference = 0
+    i = 0
+    while i < packed.size:
+        value = packed[i] >> CODE_BITS
+        if packed[i] & CODE == 0:
+            if of_reference == n_classes:
+                break
+            of_reference += 1
+            equal = 0
+            while i < packed.size and packed[i] == value << CODE_BITS:
+                equal += 1
+                i += 1
+            for t in range(n_targets):
+                if begun[t] < n_classes:
+                    classes[t, begun[t]] = equal
+                    latest[t] = value
+                    begun[t] += 1
+            continue
+        t = np.int64(packed[i] & CODE) - 1
+        if latest[t] == value:
+            classes[t, begun[t] - 1] += 1
+        elif begun[t] < n_classes:
+            classes[t, begun[t]] = 1
+            latest[t] = value
+            begun[t] += 1
+        i += 1
+
+
+@jit
+def _lowest_of_pool(packed, only_first, classes):
+    """Fill in the cells of a pool at its lowest values: of all groups, or of the first alone."""
+    begun = 0
+    latest = NOTHING
+    for i in range(packed.size):
+        if only_first and packed[i] & CODE != 0:
+            continue
+        value = packed[i] >> CODE_BITS
+        if value != latest:
+            if begun == classes.size:
+                break
+            begun += 1
+            latest = value
+        classes[begun - 1] += 1
+
+
+@jit
+def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties, classes):
     """Rank each group against all others; int64 adds up tie terms of at most `step` entries."""
     n_groups = n_cells.size
     n_pool = n_cells.sum()
@@ -285,6 +369,7 @@ def _rank_sorted_rest(bits, mode, bounds, todo, n_cells, step, u2, ties):
         tied = _scan_pool(packed[:n_negative], 0, step, starts, u, 0, _NONE)
         tied = _scan_pool(packed[n_negative:n], n_negative + zeros, step, starts, u, *tied)
         ties[0, c] = _with_zeros(*tied, zeros)
+        _lowest_of_pool(packed[n_negative:n], False, classes[0, c])
         for g in range(n_groups):
             own_zeros = n_cells[g] - (at[g + 1] - at[g])
             u2[g, c] = u[g] + own_zeros * (2 * n_negative + zeros) - n_cells[g] * n_cells[g]

@@ -176,11 +176,16 @@ class CudaKernels:
         return _entries(packed, starts[:, gene])
 
     def rank_sums(
-        self, packed: CudaPackedChunk | Slice, genes: slice, contrast: Contrast
+        self,
+        packed: CudaPackedChunk | Slice,
+        genes: slice,
+        contrast: Contrast,
+        *,
+        lowest: bool = False,
     ) -> RankSums:
         """See the contract."""
         with self.part(packed, genes) as part:
-            return _rank_sums.rank_sums(part, contrast)
+            return _rank_sums.rank_sums(part, contrast, lowest=lowest)
 
     def anderson_darling(
         self,

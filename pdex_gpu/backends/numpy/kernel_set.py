@@ -18,7 +18,7 @@ from ...utils.value_summary import ValueSummary
 from ..benjamini_hochberg import benjamini_hochberg as benjamini_hochberg
 from ..contract import LOG1P_EPSILON, NonFiniteError, scale_exponent
 from ..gene_values import gene_values, object_row
-from ..outputs import Distances, GroupValues, Moments, Placements, RankSums
+from ..outputs import N_LOWEST, Distances, GroupValues, Moments, Placements, RankSums
 
 name = "numpy"
 scales_rows = False
@@ -189,17 +189,22 @@ def entries(packed: NumpyPackedChunk, gene: int) -> GroupValues:
     return GroupValues(np.concatenate(samples), bounds.astype(np.int64))
 
 
-def rank_sums(packed: NumpyPackedChunk, genes: slice, contrast: Contrast) -> RankSums:
+def rank_sums(
+    packed: NumpyPackedChunk, genes: slice, contrast: Contrast, *, lowest: bool = False
+) -> RankSums:
     shape = (contrast.n_targets, genes.stop - genes.start)
     u2 = np.full(shape, -1, dtype=np.int64)
     ties = np.full(shape, np.nan)
+    classes = np.zeros((*shape, N_LOWEST), np.int32)
     for c, j in enumerate(range(genes.start, genes.stop)):
         for t, (target, reference) in enumerate(packed.pairs(j, contrast)):
             below, equal = _counted(target, reference)
             u2[t, c] = np.sum(2 * below + equal, dtype=np.int64)
-            counts = np.unique(np.concatenate([target, reference]), return_counts=True)[1]
+            values, counts = np.unique(np.concatenate([target, reference]), return_counts=True)
             ties[t, c] = float(sum(int(n) ** 3 - int(n) for n in counts))
-    return RankSums(u2, ties)
+            counts = counts[values > 0][:N_LOWEST]
+            classes[t, c, : len(counts)] = counts
+    return RankSums(u2, ties, classes if lowest else None)
 
 
 def _counted(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

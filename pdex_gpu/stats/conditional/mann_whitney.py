@@ -28,11 +28,13 @@ _BODY = 1.3
 #: The integral over i is split at this number over t.
 _PANEL = 8.0
 
+_STEPS = 60  # most of Newton's; about 4 are taken
+
 _HALF = math.sqrt(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
-# Four nodes and weights of Gauss and Legendre on (0, 1), by symmetry.
-_NODE_1, _NODE_2 = 0.06943184420297371, 0.33000947820757187
-_WEIGHT_1, _WEIGHT_2 = 0.17392742256872692, 0.32607257743127307
+# Four nodes and weights of Gauss and Legendre on (0, 1).
+_NODES = (0.06943184420297371, 0.33000947820757187, 0.6699905217924281, 0.9305681557970262)
+_WEIGHTS = (0.17392742256872692, 0.32607257743127307, 0.32607257743127307, 0.17392742256872692)
 
 
 @jit
@@ -80,10 +82,12 @@ def log_tail(a, x, y, spread, half, skewness):
     r = a / top
     stretch = 1.0 / math.sqrt(spread + (1.0 - spread) * r * r)
     a *= stretch
-    half *= stretch
     if min(x, y) == 1:  # uniform
         return math.log(min(max(0.5 - a / (x + y), 1e-300), 1.0))
-    z = _upper(-a, x, y, half) if a < 0.0 else _upper(a, x, y, half)
+    z = beta_deviate(abs(a), x, y)
+    near = _BODY * float(min(x, y)) ** (1.0 / 3.0)
+    if z >= near:
+        z = max(near, _saddlepoint(min(abs(a), (1.0 - 2e-9) * top), x, y, half * stretch))
     if a < 0.0:
         z = -z
     if skewness != 0.0:
@@ -103,95 +107,62 @@ def beta_deviate(a, x, y):
 
 
 @jit
-def _upper(a, x, y, half):
-    """Return z such that P(T >= a + half) is about P(Z > z) without ties, for positive a."""
-    z, k = beta_deviate(a, x, y), min(x, y)
-    near = _BODY * float(k) ** (1.0 / 3.0)
-    if z < near:
-        return z
-    pairs = float(x) * y
-    variance = pairs / 12.0 * (x + y + 1.0)
-    return max(near, _saddlepoint(min(a, (0.5 - 1e-9) * pairs), k, max(x, y), variance, half))
+def _saddlepoint(a, x, y, half):
+    """Return z such that P(T >= a + half) is about P(Z > z) without ties, for positive a.
 
-
-@jit
-def _saddlepoint(a, k, b, variance, half):
-    top = 0.5 * k * b
+    K is computed after Newton's last step, in the same loop: one call, which compiles once.
+    """
+    k, b, top = min(x, y), max(x, y), 0.5 * x * y
     r = a / top
-    t = a / (variance * (1.0 - r * r))
+    t = a / (top / 6.0 * (x + y + 1.0) * (1.0 - r * r))
     low, high = 0.0, math.inf
-    for _ in range(60):
-        k1, k2 = _slopes(t, k, b)
-        error = k1 - a
+    k0, k2, left = 0.0, 1.0, _STEPS
+    while left >= 0:
+        sums = _sums(t, k, b, left == 0)
+        if left == 0:
+            k0 = sums[0]
+            break
+        error, k2 = sums[0] - a, sums[1]
+        left -= 1
+        if abs(error) < 1e-5 * min(a, top - a):  # its effect is of the second order
+            left = 0
+        if left == 0:
+            continue
         if error > 0.0:
             high = t
         else:
             low = t
-        if abs(error) < 1e-5 * min(a, top - a):  # its effect is of the second order
-            break
         moved = t - error / k2
         if not low < moved < high:
             moved = 0.5 * (low + high) if high < math.inf else 2.0 * t
         t = moved
-    w2 = 2.0 * (t * a - _cumulant(t, k, b))
+    w = math.sqrt(2.0 * (t * a - k0))
     v = math.sinh(min(half * t, 300.0)) / half * math.sqrt(k2)
-    w = math.sqrt(w2)
     return w + math.log(v / w) / w
 
 
 @jit
-def _first_panel(t, k):
-    """Return where the integral over i is split: below, exp(-i t) still changes."""
-    return min(float(k), max(_PANEL / t, 4.0))
-
-
-@jit
-def _cumulant(t, k, b):
-    found = 0.0
-    if k <= 4:
-        for i in range(1, k + 1):
-            found += _g((b + i) * t) - _g(i * t)
-        return found
-    first = _first_panel(t, k)
-    for start, length in ((0.5, first), (0.5 + first, k - first)):
-        if length > 0.0:
-            for node, weight in (
-                (_NODE_1, _WEIGHT_1), (_NODE_2, _WEIGHT_2),
-                (1.0 - _NODE_2, _WEIGHT_2), (1.0 - _NODE_1, _WEIGHT_1),
-            ):  # fmt: skip
-                i = start + length * node
-                found += length * weight * (_g((b + i) * t) - _g(i * t))
-    return found
-
-
-@jit
-def _slopes(t, k, b):
-    """Return the first two derivatives of the cumulant generating function."""
-    k1, k2 = 0.0, 0.0
-    if k <= 4:
-        for i in range(1, k + 1):
-            one, two = _terms(t, float(i), b)
-            k1 += one
-            k2 += two
-        return k1, k2
-    first = _first_panel(t, k)
-    for start, length in ((0.5, first), (0.5 + first, k - first)):
-        if length > 0.0:
-            for node, weight in (
-                (_NODE_1, _WEIGHT_1), (_NODE_2, _WEIGHT_2),
-                (1.0 - _NODE_2, _WEIGHT_2), (1.0 - _NODE_1, _WEIGHT_1),
-            ):  # fmt: skip
-                one, two = _terms(t, start + length * node, b)
-                k1 += length * weight * one
-                k2 += length * weight * two
-    return k1, k2
-
-
-@jit
-def _terms(t, i, b):
-    upper1, upper2 = _g_slopes((b + i) * t)
-    lower1, lower2 = _g_slopes(i * t)
-    return (b + i) * upper1 - i * lower1, (b + i) * (b + i) * upper2 - i * i * lower2
+def _sums(t, k, b, itself):
+    """Return (K(t), 0) if `itself`, else the first two derivatives."""
+    one, two = 0.0, 0.0
+    first = min(float(k), max(_PANEL / t, 4.0))  # below, exp(-i t) still changes
+    for node in range(k if k <= 4 else 8):
+        i, weight = node + 1.0, 1.0
+        if k > 4:
+            start, length = (0.5, first) if node < 4 else (0.5 + first, k - first)
+            i = start + length * _NODES[node % 4]
+            weight = length * _WEIGHTS[node % 4]
+            if length <= 0.0:
+                break
+        for side in range(2):
+            j, sign = (b + i, weight) if side == 0 else (i, -weight)
+            if itself:
+                one += sign * _g(j * t)
+            else:
+                slope, curvature = _g_slopes(j * t)
+                one += sign * j * slope
+                two += sign * j * j * curvature
+    return one, two
 
 
 @jit

@@ -121,7 +121,8 @@ class StatisticalTest(ABC):
     has_log10_p : bool
         Whether the test has log10 of p-values that underflow.
     gives_u2 : bool
-        Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`.
+        Whether `measure` returns twice U and the tie term, those of `KernelSet.rank_sums`, and, if
+        `needs_lowest`, its numbers of cells at the lowest values.
     p_values : str
         How p-values are computed, one of the choices of the option if the test has it. Options of
         asymptotic p-values choose these.
@@ -263,6 +264,11 @@ class StatisticalTest(ABC):
         found = copy.copy(self)
         object.__setattr__(found, "p_values", kind)  # a test is frozen
         return found
+
+    @property
+    def needs_lowest(self) -> bool:
+        """Return whether `measure` counts the cells at the lowest values, if it `gives_u2`."""
+        return False
 
     def admits(self, sides: SamplePair) -> np.ndarray | None:
         """Return the genes whose p-values are conditional, shape (n_genes,); None for no gene.

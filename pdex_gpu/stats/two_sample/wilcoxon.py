@@ -86,8 +86,15 @@ class Wilcoxon(StatisticalTest):
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
     ) -> SufficientStatistics:
-        sums = kernels.rank_sums(block, genes, contrast)
-        return sums.u2, sums.ties
+        sums = kernels.rank_sums(block, genes, contrast, lowest=self.needs_lowest)
+        if sums.lowest is None:
+            return sums.u2, sums.ties
+        return sums.u2, sums.ties, sums.lowest
+
+    @property
+    def needs_lowest(self) -> bool:
+        """Return whether numbers of cells at the lowest values are needed."""
+        return self.p_values == "conditional"
 
     def evaluate(
         self,
@@ -97,11 +104,11 @@ class Wilcoxon(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> TestResult:
-        u2, ties = measured
+        u2, ties, *lowest = measured
         found = self.finish(u2, ties, sides.target.n, sides.reference.n, z=z, log10_p=log10_p)
         admitted = self.admits(sides)
         if admitted is not None and admitted.any():
-            self._condition(found, u2, ties, sides, admitted)
+            self._condition(found, u2, ties, lowest[0], sides, admitted)
         return found
 
     def _condition(
@@ -109,6 +116,7 @@ class Wilcoxon(StatisticalTest):
         found: TestResult,
         u2: np.ndarray,
         ties: np.ndarray,
+        lowest: np.ndarray,
         sides: SamplePair,
         admitted: np.ndarray,
     ) -> None:
@@ -121,6 +129,7 @@ class Wilcoxon(StatisticalTest):
             found.p_value,
             u2,
             ties,
+            lowest,
             n,
             m,
             sides.target.n_expressed,
@@ -306,7 +315,7 @@ class Wilcoxon(StatisticalTest):
             )
         total, excess, variance = (np.zeros((n_rows, n_genes)) for _ in range(3))
         for stratum in strata:
-            u2, ties = stratum.measured
+            u2, ties = stratum.measured[:2]
             m, k = stratum.sides.target.n, stratum.sides.reference.n
             n = m + k
             used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]

@@ -17,6 +17,7 @@ import pytest
 from scipy import special
 
 from pdex_gpu import differential_expression
+from pdex_gpu.backends.outputs import N_LOWEST
 from pdex_gpu.stats.conditional.wilcoxon import BODY, judge
 from pdex_gpu.stats.distributions.exact_u import survival
 
@@ -50,10 +51,14 @@ def conditional(
     """
     m, expressed = sum(sizes) - n, sum(sizes[1:])
     shape = 1, len(u2)
+    classes = sizes[1 : 1 + N_LOWEST]
+    lowest = np.zeros((*shape, N_LOWEST), np.int32)
+    lowest[:, :, : len(classes)] = classes
     p = asymptotic(u2, sizes, n, alternative).reshape(shape)
     log_p = judge(
-        p, u2.reshape(shape), np.full(shape, tie_term(sizes)), np.array([[n]]), np.array([[m]]),
-        np.full(shape, expressed), np.zeros(shape, np.int64), np.ones(shape, bool), alternative,
+        p, u2.reshape(shape), np.full(shape, tie_term(sizes)), lowest, np.array([[n]]),
+        np.array([[m]]), np.full(shape, expressed), np.zeros(shape, np.int64),
+        np.ones(shape, bool), alternative,
     )  # fmt: skip
     return p[0], log_p[0]
 
@@ -160,14 +165,16 @@ TIED = [
     ([61, 34, 14, 6, 3, 2], 50), ([17, 2, 13, 6, 4, 8, 4, 3, 3], 5),
     ([15, 27, 20, 15, 18, 8, 6, 4, 3, 2, 1, 1], 20), ([1, 2, 1, 3, 1, 5, 4, 6, 7, 5, 6, 9, 10], 5),
     ([949, 37, 11, 2, 1], 5), ([781, 171, 31, 12, 1, 2, 2], 5), ([960, 31, 7, 2], 20),
-    ([0, 5, 7, 12, 5, 9, 12, 11, 14, 10, 7, 4, 4], 20),
+    ([0, 5, 7, 12, 5, 9, 12, 11, 14, 10, 7, 4, 4], 20), ([17, 27, 12, 3, 1], 20),
+    ([62, 77, 48, 12, 1], 8), ([31, 49, 35, 5], 20),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("sizes", "n"), TIED)
 def test_p_values_are_nearly_exact_with_ties_of_counts(sizes: list[int], n: int) -> None:
     found = errors(sizes, n, "two-sided")
-    assert np.median(np.abs(found)) < 0.06
+    # Worst seen in 230 patterns of real counts: 0.041, -0.23 and 0.47.
+    assert np.median(np.abs(found)) < 0.05
     assert found.min() > -0.3
     assert found.max() < 0.5
 
@@ -197,7 +204,9 @@ def test_few_silent_or_expressing_cells_are_exact() -> None:
 )  # fmt: skip
 def test_p_values_fall_with_the_distance_from_the_mean(sizes: list[int], n: int) -> None:
     centre = n * (sum(sizes) - n)
-    u2 = centre + np.arange(0, centre, max(1, centre // 4000))
+    below = np.cumsum([0, *sizes[:-1]])
+    largest = int(np.repeat(2 * below + sizes + 1, sizes)[-n:].sum()) - n * (n + 1)
+    u2 = np.arange(centre, largest, max(1, centre // 4000))
     p, log_p = conditional(u2, sizes, n)
     judged = log_p[~np.isnan(log_p)]
     assert len(judged) > 100
