@@ -280,7 +280,7 @@ def _log_upper(a, half, sign, strata, scores, counts, n_strata, log_factorial, s
 
 
 @jit
-def _describe(numbers, strata, cells, shape):
+def _describe(numbers, strata, lowest, cells, shape):
     """Fill in the strata of a pair that have expressing cells, and return how many these are."""
     n_strata = 0
     for s in range(numbers.shape[0]):
@@ -290,7 +290,8 @@ def _describe(numbers, strata, cells, shape):
             continue
         silent = n + m - e
         others = numbers[s, 3] - (silent * silent * silent - silent)
-        last = describe_ties(int(n + m), int(e), others, cells, shape)
+        lowest[0] = int(numbers[s, 6])
+        last = describe_ties(int(n + m), int(e), others, lowest, cells, shape)
         its = strata[n_strata]
         its[OF_TARGET], its[OF_REFERENCE], its[EXPRESSED], its[WEIGHT] = (
             n,
@@ -307,14 +308,18 @@ def _describe(numbers, strata, cells, shape):
 
 @jit
 def _judge(numbers, alternative, log_factorial, log_p):
-    """Write the log p-values of pairs x strata x (n, m, 2 U, ties, x, expressing others)."""
+    """Write the log p-values of pairs x strata.
+
+    Numbers of a stratum: n, m, 2 U, ties, x, expressing others, cells at the lowest value.
+    """
     n_all = numbers.shape[1]
     strata = np.zeros((n_all, _FIELDS))
     scores, counts = np.zeros((n_all, NODES)), np.zeros((n_all, NODES))
     cells, shape, found = np.zeros(3, np.int64), np.zeros((3, 3)), np.zeros(4)
+    lowest = np.zeros(1, np.int32)
     sums, old = np.zeros((5, _MOST_CELLS)), np.zeros((5, _MOST_CELLS))
     for i in range(log_p.size):
-        n_strata = _describe(numbers[i], strata, cells, shape)
+        n_strata = _describe(numbers[i], strata, lowest, cells, shape)
         seen, least, half, top, bottom = 0.0, 0.0, np.inf, 0.0, 0.0
         untied, equal = True, True
         for s in range(n_strata):
@@ -361,8 +366,9 @@ def judge_strata(
         Asymptotic p-values of the same alternative.
     strata : sequence of tuple of numpy.ndarray
         Of each stratum with T targets: twice U and the sum of t^3 - t over all values, (T, C);
-        numbers of target and reference cells, (T or 1, 1); numbers of expressing target and
-        reference cells, (T, C) and (T or 1, C); the row of each target, -1 for none.
+        numbers of cells at the lowest values above zero, (T, C, 1 or more); numbers of target and
+        reference cells, (T or 1, 1); numbers of expressing target and reference cells, (T, C) and
+        (T or 1, C); the row of each target, -1 for none.
     judged : numpy.ndarray, shape (n_genes,), bool
         Other p-values stay.
     alternative : {"two-sided", "less", "greater"}
@@ -378,18 +384,18 @@ def judge_strata(
         place = np.full(len(p_value), -1, np.int64)
         place[stratum[-1][stratum[-1] >= 0]] = np.flatnonzero(stratum[-1] >= 0)
         places.append(place)
-    largest = [int(s[2].max(initial=1) + s[3].max(initial=1)) for s in strata]
+    largest = [int(s[3].max(initial=1) + s[4].max(initial=1)) for s in strata]
     table = log_factorials(max(largest, default=1))
     which = {"less": -1, "two-sided": 0, "greater": 1}[alternative]
     at, genes = np.nonzero((p_value < BODY) & judged)
     for start in range(0, len(at), _BLOCK):
         rows, columns = at[start : start + _BLOCK], genes[start : start + _BLOCK]
-        numbers = np.full((len(rows), len(strata), 6), np.nan)
-        for s, (u2, ties, n, m, of_target, of_reference, _) in enumerate(strata):
+        numbers = np.full((len(rows), len(strata), 7), np.nan)
+        for s, (u2, ties, lowest, n, m, of_target, of_reference, _) in enumerate(strata):
             t = places[s][rows]
             there = t >= 0
             t, j = t[there], columns[there]
-            for k, array in enumerate((n, m, u2, ties, of_target, of_reference)):
+            for k, array in enumerate((n, m, u2, ties, of_target, of_reference, lowest[..., 0])):
                 shared = np.minimum(t, len(array) - 1), np.minimum(j, array.shape[1] - 1)
                 numbers[there, s, k] = array[shared]
         found = np.empty(len(rows))

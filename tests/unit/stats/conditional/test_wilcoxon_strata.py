@@ -42,6 +42,11 @@ def asymptotic(u2: np.ndarray, strata: Strata, alternative: str) -> np.ndarray:
     return np.asarray(2 * p if alternative == "two-sided" else p)
 
 
+def lowest(sizes: list[int], shape: tuple[int, int]) -> np.ndarray:
+    """Cells at the lowest value above zero."""
+    return np.full((*shape, 1), sizes[1] if len(sizes) > 1 else 0, np.int32)
+
+
 def conditional(u2: np.ndarray, strata: Strata, alternative: str = "two-sided") -> np.ndarray:
     """Logarithms of p-values, NaN where they are asymptotic."""
     p = asymptotic(u2, strata, alternative)[None]
@@ -52,8 +57,8 @@ def conditional(u2: np.ndarray, strata: Strata, alternative: str = "two-sided") 
         x = min(n, expressed)
         parts.append(
             (
-                u2[None, :, s], np.full(shape, tie_term(sizes)), np.array([[n]]),
-                np.array([[total - n]]), np.full(shape, x), np.full(shape, expressed - x),
+                u2[None, :, s], np.full(shape, tie_term(sizes)), lowest(sizes, shape),
+                np.array([[n]]), np.array([[total - n]]), np.full(shape, x), np.full(shape, expressed - x),
                 np.zeros(1, np.int64),
             )
         )  # fmt: skip
@@ -198,8 +203,8 @@ def test_rows_are_found_by_their_number() -> None:
         x = min(n, expressed)
         parts.append(
             (
-                np.full((2, 1), u2[0, s]), np.full((2, 1), tie_term(sizes)), np.full((2, 1), n),
-                np.array([[total - n]]), np.full((2, 1), x), np.array([[expressed - x]]),
+                np.full((2, 1), u2[0, s]), np.full((2, 1), tie_term(sizes)), lowest(sizes, (2, 1)),
+                np.full((2, 1), n), np.array([[total - n]]), np.full((2, 1), x), np.array([[expressed - x]]),
                 np.array([[2, -1], [-1, 2]][s]),
             )
         )  # fmt: skip
