@@ -248,11 +248,11 @@ def _judge(target, reference, alternative, log_factorial, found):
     for t in range(found.shape[0]):
         for j in range(found.shape[1]):
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
-            found[t, j] = log_p_of(its, others, alternative, log_factorial)
+            found[t, j] = _log_p(its, others, alternative, log_factorial)
 
 
 @jit
-def log_p_of(target, reference, alternative, log_factorial):
+def _log_p(target, reference, alternative, log_factorial):
     n, x_seen = target[0], target[1]
     m = reference[0]
     total, expressed = n + m, x_seen + reference[1]
