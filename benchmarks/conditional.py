@@ -63,6 +63,7 @@ CASES = (
     Case("ks", 1.5, "rest"),
     Case("t-test", None),
     Case("t-test", None, "rest"),
+    Case("t-test", None, n_groups=MANY),
 )
 _TARGETS = [
     at_most(name, case.limit, " x", case.about(values))

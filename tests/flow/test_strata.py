@@ -332,6 +332,23 @@ def test_one_stratum_is_none(test, asked, backend):
         )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_row_of_one_stratum_among_others(backend):
+    """Its conditional p-values are those of the t-test without strata."""
+    obs, values = frame(), np.abs(normal())
+    only = (obs.group != "a") | (obs.batch == "b1")
+    found, _ = run(screen(values[only], obs[only]), metric="t-test", strata="batch",
+                   columns=["log10_p", "n_strata"], backend=backend)  # fmt: skip
+    assert set(found["n_strata"][:, 0].tolist()) == {1, 2}
+    of_one = obs.batch == "b1"
+    expected, _ = run(screen(values[of_one], obs[of_one]), metric="t-test",
+                      columns=["log10_p"], backend=backend)  # fmt: skip
+    rows = [result.targets.tolist().index("a") for result in (found, expected)]
+    assert expected["log10_p"][rows[1]].min() < -2.5  # is computed from values
+    for name in ("p_value", "log10_p"):
+        np.testing.assert_array_equal(found[name][rows[0]], expected[name][rows[1]])
+
+
 @given(seed=st.integers(0, 10_000), metric=st.sampled_from(["wilcoxon", "t-test", "anderson"]))
 def test_a_shift_of_a_stratum_changes_nothing(seed, metric):
     """Of its values, by a whole number; and a stratum with one side adds nothing."""

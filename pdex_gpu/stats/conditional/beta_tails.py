@@ -95,10 +95,12 @@ def _log_beta_tail(u, v, a, b):
     log_u = math.log(u) if u < 0.5 else math.log1p(-v)
     log_v = math.log(v) if v < 0.5 else math.log1p(-u)
     common = a * log_u + b * log_v + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    if v < (b + 1.0) / (a + b + 2.0):
-        return min(common - math.log(b) + math.log(_fraction(v, b, a)), 0.0)
-    below = math.exp(common - math.log(a)) * _fraction(u, a, b)
-    return math.log(max(1.0 - below, 1e-300))
+    far = v < (b + 1.0) / (a + b + 2.0)
+    x, first, second = (v, b, a) if far else (u, a, b)
+    log_part = common - math.log(first) + math.log(_fraction(x, first, second))
+    if far:
+        return min(log_part, 0.0)
+    return math.log(max(1.0 - math.exp(log_part), 1e-300))
 
 
 @jit

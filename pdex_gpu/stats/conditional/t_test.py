@@ -17,8 +17,9 @@ these moments (:mod:`.beta_tails`). The p-value is the mean of the tails over x:
 
 * Where the number of expressing cells varies much, its distribution is smooth, and S over all
   allocations of cells has a tail that the same formulas fit for all N values, zeros included. That
-  one tail is taken where ``(log10 p)^2`` is at most the variance of x, which must be 4 or more, or
-  if all cells express; it is then within 0.1 decades of the sum.
+  one tail is taken where ``(log10 p)^2 + 0.3`` is at most the variance of x, which must be 2 or
+  more, or if all cells express. Of 100,000 simulated pairs, it is then within 0.01 decades of the
+  sum for half of them, and 0.18 too small at most; below 0.05, where the variance is above 2, 0.13.
 * In the body, a cheaper rule: with z the deviation of S in standard deviations and k its kurtosis,
   both over all allocations, p is at least ``(1 - z^2)^2 / k`` (Paley and Zygmund 1932). Where that
   is above 0.05, p is that of the normal tail.
@@ -49,10 +50,11 @@ ALTERNATIVES = {"two-sided": 0, "greater": 1, "less": -1}
 _NOTHING = 7.0  # terms below exp(-7) of the largest are left out
 _SMALL = -10.0  # logarithms below this may be below the least one
 _SURE = -3.5  # standard deviations; less than this is exceeded in 12 of 13 cases, or more often
-_STEP = 0.7  # in standard deviations of a term as a function of x
+_STEP = 0.9  # in standard deviations of a term as a function of x
 _LARGE = 0.05  # a p-value certainly not below this is that of the normal tail ...
 MANY = 100.0  # ... if there are so many cells
-_SMOOTH = 4.0  # least variance of x for a single tail
+_SMOOTH = 2.0  # least variance of x for a single tail
+_LESS = 0.3  # what its p-value must leave of that: p is 0.05 at the least variance
 EQUAL = 1e-10  # relative differences below this are rounding
 _CONSTANT = 1e-12  # of the squares: nonzero values have one value
 _NEARLY_CONSTANT = 1e-6  # of the squares: higher moments of nonzero values have lost their digits
@@ -147,14 +149,14 @@ def shape_of_sum(x, size, skewness, kurtosis):
     """Return skewness and kurtosis of the sum of x of `size` values, 0 < x < size."""
     y = size - x
     product = x * y
+    apart = 0.0 if size == 2.0 else (y - x) / (size - 2.0)
+    of_sum = skewness * apart * math.sqrt((size - 1.0) / product)
     if size < 4.0:  # of one value, or of all but one
-        sign = 1.0 if x < y else -1.0
-        return (0.0 if size == 2.0 else sign * skewness), kurtosis
-    of_sum = skewness * (y - x) / (size - 2.0) * math.sqrt((size - 1.0) / product)
-    return of_sum, (size - 1.0) / (size - 2.0) / (size - 3.0) * (
-        kurtosis * (size * (size + 1.0) / product - 6.0)
-        + 3.0 * size * ((x - 1.0) / x) * ((y - 1.0) / y)
-    )
+        return of_sum, kurtosis
+    # The formula of the module, as a function of x y.
+    factor = (size - 1.0) / (size - 2.0) / (size - 3.0)
+    level = factor * (3.0 * size - 6.0 * kurtosis)
+    return of_sum, level + factor * size * (kurtosis * (size + 1.0) - 3.0 * (size - 1.0)) / product
 
 
 @jit
@@ -212,12 +214,12 @@ def log_add(a, b):
 @jit
 def both_tails(above, below, deviation, skewness, kurtosis):
     """Return the logarithm of both tails of a sum with these moments, about its mean."""
-    up, down = -np.inf, -np.inf
-    if above < np.inf:
-        up = log_tail(above / deviation, skewness, kurtosis)
-    if below > -np.inf:
-        down = log_tail(-below / deviation, -skewness, kurtosis)
-    return log_add(up, down)
+    log_p = -np.inf
+    for sign in (1.0, -1.0):  # one call, which is compiled once
+        end = sign * (above if sign > 0.0 else below)
+        if end < np.inf:
+            log_p = log_add(log_p, log_tail(end / deviation, sign * skewness, kurtosis))
+    return log_p
 
 
 @jit
@@ -232,7 +234,7 @@ def certain(log_p, of_x):
     """Return whether one tail over all allocations will do; `of_x` is the variance of x."""
     if of_x == 0.0:
         return log_p >= _SMALL
-    return of_x >= _SMOOTH and (log_p / _LN10) ** 2 <= of_x
+    return of_x >= _SMOOTH and (log_p / _LN10) ** 2 + _LESS <= of_x
 
 
 @jit
@@ -246,11 +248,11 @@ def _judge(target, reference, alternative, log_factorial, found):
     for t in range(found.shape[0]):
         for j in range(found.shape[1]):
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
-            found[t, j] = log_p_of(its, others, alternative, log_factorial)
+            found[t, j] = _log_p(its, others, alternative, log_factorial)
 
 
 @jit
-def log_p_of(target, reference, alternative, log_factorial):
+def _log_p(target, reference, alternative, log_factorial):
     n, x_seen = target[0], target[1]
     m = reference[0]
     total, expressed = n + m, x_seen + reference[1]
@@ -279,11 +281,13 @@ def log_p_of(target, reference, alternative, log_factorial):
     shape = of_expressed(total, expressed, mean, second, powers[0], powers[1])
     counts = int(n), int(expressed), int(total)
     log_p = -np.inf
-    if above < np.inf:
-        log_p = _over_x(1.0, above, share, counts, of_x, shape, log_factorial)
-    if below > -np.inf:
-        other = _over_x(-1.0, -below, share, counts, of_x, shape, log_factorial)
-        log_p = log_add(log_p, other)
+    for sign in (1.0, -1.0):
+        end = sign * (above if sign > 0.0 else below)
+        if end < np.inf:
+            slope = sign * shape[0] * of_x / (deviation * deviation)
+            likely = share * expressed + slope * end
+            other = _over_x(sign, end, likely, share, counts, of_x, shape, log_factorial)
+            log_p = log_add(log_p, other)
     least = log_least(target, reference, log_factorial)
     return min(max(log_p, least), 0.0)
 
@@ -300,21 +304,23 @@ def log_least(target, reference, log_factorial):
 
 
 @jit
-def _over_x(sign, end, share, counts, of_x, shape, log_factorial):
+def _over_x(sign, end, likely, share, counts, of_x, shape, log_factorial):
     """Return the log of the mean over x of ``P(sign (S - E S) >= end | x)``.
 
-    Terms rise to one maximum, then fall, on either side of the most likely x. Where they are wider
-    than a step of x, every so manieth is added up, which is as good (trapezoidal rule).
+    Terms rise to one maximum, then fall. The sum starts at `likely`, the mean of x among
+    allocations with a sum at `end` if both are normal. Where terms are wider than a step of x,
+    every so manieth is added up, which is as good (trapezoidal rule).
     """
     n, expressed, total = counts
     mu, variance, skewness, kurtosis = shape
     silent = total - expressed
     low, high = max(0, n - silent), min(n, expressed)
-    start = mode(n, expressed, total)
+    middle = mode(n, expressed, total)
+    start = int(min(float(high), max(float(low), math.floor(likely + 0.5))))
     step = 1
     within = 0.0
-    if variance > 0.0 and 0 < start < expressed:
-        within = start * (expressed - start) / (expressed - 1.0) * variance / (mu * mu)
+    if variance > 0.0 and 0 < middle < expressed:
+        within = middle * (expressed - middle) / (expressed - 1.0) * variance / (mu * mu)
     if within > 0.0 and of_x > 0.0:
         step = max(1, int(_STEP / math.sqrt(1.0 / within + 1.0 / of_x)))
     constant = (

@@ -31,7 +31,6 @@ from .t_test import (
     log_add,
     log_least,
     log_normal_p,
-    log_p_of,
     numbers_of,
     of_expressed,
     pooled,
@@ -172,21 +171,15 @@ def _gather(target, reference, places, genes, numbers):
 @jit
 def _convolve(numbers, added, alternative, log_factorial, log_p):
     for i in range(log_p.size):
-        n_steps, widest, least, n_strata, only = 0, 1, 0.0, 0, 0
+        n_steps, widest, least = 0, 1, 0.0
         for s in range(numbers.shape[1]):
             if not numbers[i, s, 0] >= 0.0:
                 continue
-            n_strata += 1
-            only = s
             its, others = _sides(numbers[i, s])
             low, high = _support(its, others)
             widest += high - low
             n_steps += (high - low + 1) * widest
             least += log_least(its, others, log_factorial)
-        if n_strata == 1:
-            its, others = _sides(numbers[i, only])
-            log_p[i] = log_p_of(its, others, alternative, log_factorial)
-            continue
         if n_steps <= _MOST_STEPS:
             sums = np.zeros((5, widest))
             sums[0, 0] = 1.0

@@ -40,8 +40,9 @@ _MANY_CELLS = 12.0  # ... unless both samples have so many cells,
 _REACH = 16.0  # times these, at most, is the square of the logarithm ...
 _FURTHEST = 784.0  # ... or this: p is 1e-12,
 _MANY_EXPRESSING = 256.0  # so many cells express,
-_MANY_EXPECTED = 40.0  # and so many are expected in the smaller sample
-_LIGHT = 4.0  # or tails are no heavier: the kurtosis of nonzero values
+_LIGHT = 4.0  # tails are no heavier: the kurtosis of nonzero values;
+_MANY_EXPECTED = 40.0  # or so many are expected in the smaller sample
+_EXCESS = 0.2  # and the kurtosis above 3 is at most this times its cells
 _NOTHING = 7.0  # terms below exp(-7) of the largest are left out
 _SMOOTH = 16.0  # variance of x from which it need not be summed up
 _LOG_HALF = float(np.log(0.5))
@@ -95,20 +96,42 @@ def refine(
     sides = arrays_of(target), arrays_of(reference)
     most = int(np.max(sides[0][0], initial=0) + np.max(sides[1][0], initial=0))
     table = log_factorials(most)
-    for j in np.flatnonzero((log_p < _SMALL).any(axis=0) & genes).tolist():
+    again = np.zeros(log_p.shape, bool)
+    _select(*sides, genes, log_p, again)
+    for j in np.flatnonzero(again.any(axis=0)).tolist():
         its = values[j]
         bits = np.ascontiguousarray(its.values, np.float64).view(np.int64)
         first, n_bins = bin_range(bits)
         _judge(
             bits, its.starts, its.stops, its.pooled, its.rest, first, bin_edges(first, n_bins),
-            *sides, j, ALTERNATIVES[alternative], table, log_p,
+            *sides, j, ALTERNATIVES[alternative], table, again, log_p,
         )  # fmt: skip
+
+
+@jit
+def _select(target, reference, genes, log_p, again):
+    """Mark the p-values that are computed again."""
+    for t in range(log_p.shape[0]):
+        for j in range(log_p.shape[1]):
+            if not (genes[j] and log_p[t, j] < _SMALL):
+                continue
+            its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
+            of_x = _variance_of_x(its, others)
+            sure = of_x > 0.0 and certain(log_p[t, j], of_x)
+            again[t, j] = not (sure or _moments_do(its, others, log_p[t, j]))
+
+
+@jit
+def _variance_of_x(target, reference):
+    """Return the variance of the number of expressing cells in the target."""
+    n, total, expressed = target[0], target[0] + reference[0], target[1] + reference[1]
+    return n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
 
 
 @jit
 def _judge(
     bits, starts, stops, shared, rest, first, edges, target, reference, j, alternative,
-    log_factorial, log_p,
+    log_factorial, again, log_p,
 ):  # fmt: skip
     n_bins = edges.size - 1
     cells, rests, own = np.zeros((3, n_bins), np.int64)
@@ -118,14 +141,11 @@ def _judge(
         add(bits[starts[i] : stops[i]], first, 1, cells, rests)
     n_nodes = 0
     for t in range(log_p.shape[0]):
-        if not log_p[t, j] < _SMALL:
+        if not again[t, j]:
             continue
         its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
         n, total = its[0], its[0] + others[0]
         expressed = its[1] + others[1]
-        of_x = n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
-        if (of_x > 0.0 and certain(log_p[t, j], of_x)) or _moments_do(its, others, log_p[t, j]):
-            continue
         chosen = bits[starts[t + offset] : stops[t + offset]]
         if not shared:
             add(chosen, first, 1, cells, rests)
@@ -144,7 +164,7 @@ def _judge(
         )  # fmt: skip
         found = _log_p(
             values[: n_nodes + 1], weights[: n_nodes + 1], counts, centre + above, centre + below,
-            seen >= 0.0, whole, of_x, log_factorial,
+            seen >= 0.0, whole, _variance_of_x(its, others), log_factorial,
         )  # fmt: skip
         if not whole:
             found = log_add(found, atom + _LOG_HALF)
@@ -159,9 +179,9 @@ def _moments_do(target, reference, log_p):
     far = min(log_p * log_p, _FURTHEST) > _REACH * smaller
     if smaller < _MANY_CELLS or expressed < _MANY_EXPRESSING or far:
         return False
-    if smaller * expressed >= _MANY_EXPECTED * (n + m):
-        return True
-    return of_expressed(n + m, expressed, *pooled(target, reference))[3] <= _LIGHT
+    kurtosis = of_expressed(n + m, expressed, *pooled(target, reference))[3]
+    many = smaller * expressed >= _MANY_EXPECTED * (n + m)
+    return kurtosis <= _LIGHT or (many and kurtosis - 3.0 <= _EXCESS * smaller)
 
 
 @jit

@@ -39,9 +39,9 @@ class TTest(StatisticalTest):
     Conditional p-values are those of the permutation test of Student's t: all allocations of the
     cells to the samples, within strata, are equally likely. They are fitted to four moments (see
     `stats/conditional/t_test.py`), or computed from the pooled values where they are small and
-    moments are not enough (see `stats/conditional/t_test_values.py`; not over strata). Values so
-    large, so small or so nearly constant that they need exact sums have Student's p-value, which is
-    the fit without skewness.
+    moments are not enough (see `stats/conditional/t_test_values.py`; not where a row combines
+    several strata). Values so large, so small or so nearly constant that they need exact sums have
+    Student's p-value, which is the fit without skewness.
     """
 
     variance: str = option(
@@ -104,13 +104,29 @@ class TTest(StatisticalTest):
         admitted = self.admits(sides)
         if admitted is None or sides.target.m3 is None:
             return self._result(t, df, log10_p)
+        log_p = self._log_p(measured, sides, admitted)
+        return self._conditional(t, df, log_p, admitted, log10_p)
+
+    def _log_p(
+        self,
+        measured: SufficientStatistics,
+        sides: SamplePair,
+        genes: np.ndarray,
+        targets: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return logarithms of conditional p-values, small ones of `genes` from their values.
+
+        Those of targets other than `targets`, a mask, may be left out.
+        """
         from ..conditional.t_test import log_p_values
         from ..conditional.t_test_values import refine
 
         both = _of(sides.target), _of(sides.reference)
         log_p = log_p_values(*both, self.alternative)
-        refine(log_p, admitted, measured[0][0], *both, self.alternative)
-        return self._conditional(t, df, log_p, admitted, log10_p)
+        if targets is not None:
+            log_p[~targets] = np.nan
+        refine(log_p, genes, measured[0][0], *both, self.alternative)
+        return log_p
 
     def statistic(self, sides: SamplePair) -> tuple[np.ndarray, np.ndarray]:
         """Return t and its degrees of freedom, which broadcast to (n_targets, n_genes)."""
@@ -177,8 +193,20 @@ class TTest(StatisticalTest):
             return self._result(t, df, log10_p)
         from ..conditional.t_test_strata import log_p_over_strata
 
-        parts = [(_of(s.sides.target), _of(s.sides.reference), s.rows) for s in strata]
-        log_p = log_p_over_strata(parts, n_rows, n_genes, self.alternative)
+        # Rows of one stratum have the p-values of the test without strata.
+        alone = np.bincount(np.concatenate([s.rows[s.rows >= 0] for s in strata])) == 1
+        alone = np.append(alone, np.zeros(n_rows + 1 - len(alone), bool))  # the last is row -1
+        log_p = np.full((n_rows, n_genes), np.nan)
+        if alone.sum() < n_rows:
+            parts = [
+                (_of(s.sides.target), _of(s.sides.reference), np.where(alone[s.rows], -1, s.rows))
+                for s in strata
+            ]
+            log_p = log_p_over_strata(parts, n_rows, n_genes, self.alternative)
+        for s in strata:
+            its = alone[s.rows]
+            if its.any():
+                log_p[s.rows[its]] = self._log_p(s.measured, s.sides, admitted, its)[its]
         return self._conditional(t, df, log_p, admitted, log10_p)
 
 

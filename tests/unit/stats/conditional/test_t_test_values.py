@@ -41,8 +41,8 @@ CASES = [
     ("counts", 2.0, 3.0, 20, 60, (0.25, 0.25)),
     ("logs", 3.0, 1.0, 3, 80, (0.30, 0.30)),
     ("logs", 8.0, 0.5, 5, 80, (0.30, 0.30)),
-    ("logs", 20.0, 0.5, 8, 60, (0.30, 0.30)),
-    ("logs", 1.0, 1.0, 12, 60, (0.30, 0.30)),
+    pytest.param("logs", 20.0, 0.5, 8, 60, (0.30, 0.30), marks=pytest.mark.thorough),
+    pytest.param("logs", 1.0, 1.0, 12, 60, (0.30, 0.30), marks=pytest.mark.thorough),
 ]
 
 
@@ -75,11 +75,31 @@ def test_exact_distributions(
 
 def test_the_largest_values_in_the_target_are_exact() -> None:
     rng = np.random.default_rng(2)
-    for n in (1, 2, 3, 5, 8):
+    for n in (2, 3, 5, 8):
         values = np.sort(rng.gamma(1.0, size=200) * (rng.random(200) < 0.3))[::-1]
         allocations = math.log(math.comb(200, n))
         found = log_p([values[n:], values[:n]])[0]
-        assert found == pytest.approx(-allocations, abs=0.01 if n > 1 else 2.0)
+        assert found == pytest.approx(-allocations, abs=0.01)
+
+
+def test_two_large_values_among_many() -> None:
+    """Of 280 cells, all of which express: four moments are off by up to 2.9 decades."""
+    rng = np.random.default_rng(5)
+    values = 1 + rng.poisson(2.0, 280)
+    values[:2] = 16, 20
+    exact = p_values(deviations(values, 41))
+    centre = Fraction(41 * int(values.sum()), 280)
+    errors, of_moments = [], []
+    for order in biased_orders(values, 12, rng):
+        p = exact[int(values[order[:41]].sum()) - centre]
+        if 1e-12 <= p < 0.004:
+            x, y = values[order[:41]], values[order[41:]]
+            errors.append(log_p([y, x])[0] / math.log(10.0) - math.log10(p))
+            moments = log_p_values(side(x), side(y), "two-sided")[0, 0]
+            of_moments.append(moments / math.log(10.0) - math.log10(p))
+    assert len(errors) == 3
+    assert np.max(np.abs(errors)) < 0.01  # worst seen: 0.005
+    assert min(of_moments) > 0.9
 
 
 def test_pools_and_rests_give_the_same_as_pairs() -> None:
