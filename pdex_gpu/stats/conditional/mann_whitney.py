@@ -29,7 +29,7 @@ _BODY = 1.3
 _PANEL = 8.0
 
 #: Newton's last step starts from a square of the deviate below this.
-_CLOSE = 1e-4
+_CLOSE = 1e-3
 _STEPS = 60  # most of Newton's; about 4 are taken
 
 _HALF = math.sqrt(0.5)

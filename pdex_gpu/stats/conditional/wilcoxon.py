@@ -29,7 +29,7 @@ import numpy as np
 from ...utils.jit import jit
 from .hypergeometric import log_factorials, log_weight
 from .mann_whitney import log_tail
-from .wilcoxon_body import body_p_value, overlaps
+from .wilcoxon_body import body_p_value, overlaps, skewness_of_geometric
 
 #: Pairs with a larger asymptotic p-value keep it. So do those above the second number where D is
 #: nearly continuous and no side has few cells: there the normal approximation is good to 3 %
@@ -68,7 +68,7 @@ def describe_ties(total, expressed, ties, lowest, deepest, cells, shape):
     Levels, at most `deepest` from 1 on: all cells, the expressing ones, those above the lowest
     class of ties, and so on. `ties` is the sum of t^3 - t over the values other than zero. Rows of
     `shape`: the variance as a share of the one without ties; half the distance of values of U; the
-    skewness of one cell's score.
+    skewness of one cell's score, unless `deepest` is 1.
     Returns the last level.
     """
     cells[0], cells[1] = total, expressed
@@ -88,28 +88,14 @@ def describe_ties(total, expressed, ties, lowest, deepest, cells, shape):
         shape[_SKEWNESS, level] = 0.0
         if share == 0.0 or share == 1.0:
             return level
-        shape[_SKEWNESS, level] = _skewness_of_geometric(share)
+        if deepest > 1:  # dear, and not needed where there is but one
+            shape[_SKEWNESS, level] = skewness_of_geometric(share)
         size = lowest[level - 1] if level <= lowest.size else 0
         if level == deepest or size < 2 or size >= cells[level]:
             return level
         ties -= float(size) * size * size - size
         cells[level + 1] = cells[level] - size
         level += 1
-
-
-@jit
-def _skewness_of_geometric(share):
-    """Return the skewness of midranks for classes of E (1 - q) q^k cells.
-
-    The sum of their cubes over E^3, the share of variance lost, is (1 - q)^2 / (1 + q + q^2).
-    """
-    a, b = 1.0 - share, 2.0 + share
-    q = 2.0 * a / (b + math.sqrt(b * b - 4.0 * a * a))
-    # The third moment of 2 F - 1, F the midranks over E.
-    cubed = (1.0 - q) * (1.0 - q) * (1.0 - q)
-    third = cubed * ((1.0 + q) / (1.0 - q * q * q * q) - 1.0 / (1.0 - q * q * q))
-    variance = (1.0 - share) / 3.0
-    return third / (variance * math.sqrt(variance))
 
 
 @jit

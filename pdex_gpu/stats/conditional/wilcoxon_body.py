@@ -16,9 +16,10 @@ from ...utils.jit import jit
 from .hypergeometric import log_weight, mode
 from .mann_whitney import beta_deviate, beta_shape, normal_tail
 
-#: D is continuous if its standard deviation given x is this share of the step from x to x + 1, and
-#: if skewness and kurtosis are at most these.
-_OVERLAP, _SKEW, _KURTOSIS = 0.6, 0.25, 0.15
+#: D is continuous if its standard deviation s given x is this share of the step to x + 1 (the
+#: steps then change p by about exp(-2 pi^2 s^2) / pi of the probability of one x), and if skewness
+#: and kurtosis are at most these.
+_OVERLAP, _SKEW, _KURTOSIS = 0.45, 0.25, 0.15
 #: Weights smaller than this share of the sum end it.
 _NEGLIGIBLE = 1e-4
 #: Tails given x beyond the root of so many variances are 0 or 1.
@@ -52,7 +53,7 @@ def body_p_value(d, n, m, expressed, alternative, continuous, shape, log_factori
     total = n + m
     spread = shape[0, 1]
     if continuous:
-        deviation, skewness, kurtosis = _moments(n, m, expressed, spread, shape[2, 1])
+        deviation, skewness, kurtosis = _moments(n, m, expressed, spread)
         if abs(skewness) < _SKEW and abs(kurtosis) < _KURTOSIS:
             if alternative != 0:
                 z = (alternative * d - 1.0) / deviation
@@ -67,14 +68,31 @@ def body_p_value(d, n, m, expressed, alternative, continuous, shape, log_factori
 
 
 @jit
-def _moments(n, m, expressed, spread, skewness):
+def skewness_of_geometric(share):
+    """Return the skewness of midranks for classes of E (1 - q) q^k cells.
+
+    The sum of their cubes over E^3, the share of variance lost, is (1 - q)^2 / (1 + q + q^2).
+    """
+    a, b = 1.0 - share, 2.0 + share
+    q = 2.0 * a / (b + math.sqrt(b * b - 4.0 * a * a))
+    # The third moment of 2 F - 1, F the midranks over E.
+    cubed = (1.0 - q) * (1.0 - q) * (1.0 - q)
+    third = cubed * ((1.0 + q) / (1.0 - q * q * q * q) - 1.0 / (1.0 - q * q * q))
+    variance = (1.0 - share) / 3.0
+    return third / (variance * math.sqrt(variance))
+
+
+@jit
+def _moments(n, m, expressed, spread):
     """Return the standard deviation, the skewness and the excess kurtosis of D.
 
     D is the sum of the scores of n of N cells, which are 2 rank - N - 1.
     """
     total, e, z = float(n + m), float(expressed), float(n + m - expressed)
     variance = (e * e - 1.0) / 3.0 * spread  # of scores among expressed values
-    third = e * skewness * variance * math.sqrt(variance)
+    third = 0.0
+    if 0.0 < spread < 1.0:
+        third = e * skewness_of_geometric(1.0 - spread) * variance * math.sqrt(variance)
     second, fourth = e * variance, e * 1.8 * variance * variance
     a2 = z * e * e + e * z * z + second
     a3 = e * z * z * z - z * e * e * e + 3.0 * z * second + third
