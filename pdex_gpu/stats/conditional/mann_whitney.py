@@ -28,6 +28,8 @@ _BODY = 1.3
 #: The integral over i is split at this number over t.
 _PANEL = 8.0
 
+#: Newton's last step starts from a square of the deviate below this.
+_CLOSE = 1e-3
 _STEPS = 60  # most of Newton's; about 4 are taken
 
 _HALF = math.sqrt(0.5)
@@ -84,7 +86,7 @@ def log_tail(a, x, y, spread, half, skewness):
     a *= stretch
     if min(x, y) == 1:  # uniform
         return math.log(min(max(0.5 - a / (x + y), 1e-300), 1.0))
-    z = beta_deviate(abs(a), x, y)
+    z = beta_deviate(abs(a), beta_shape(x, y))
     near = _BODY * float(min(x, y)) ** (1.0 / 3.0)
     if z >= near:
         z = max(near, _saddlepoint(min(abs(a), (1.0 - 2e-9) * top), x, y, half * stretch))
@@ -96,14 +98,25 @@ def log_tail(a, x, y, spread, half, skewness):
 
 
 @jit
-def beta_deviate(a, x, y):
-    """Return z such that P(T >= a) is about P(Z > z) for a continuous T without ties, 0 <= a."""
+def beta_shape(x, y):
+    """Return the numbers by which :func:`beta_deviate` knows x and y, each at least 1."""
     total, pairs = x + y, float(x) * y
     power = 5.0 * pairs * (total + 1.0) / (float(x) * x + float(y) * y + pairs + total) - 2.0
-    r2 = a * a / (pairs / 12.0 * (total + 1.0) * (power + 1.0))
+    square = 12.0 / (pairs * (total + 1.0) * (power + 1.0))
+    return square, -power, (8.0 * power + 1.0) / (8.0 * power + 3.0)
+
+
+@jit
+def beta_deviate(a, form):
+    """Return z such that P(T >= a) is about P(Z > z) for a continuous T without ties, 0 <= a.
+
+    `form` is that of :func:`beta_shape`.
+    """
+    square, negative, factor = form
+    r2 = a * a * square
     if r2 >= 1.0:
         return math.inf
-    return (8.0 * power + 1.0) / (8.0 * power + 3.0) * math.sqrt(-power * math.log1p(-r2))
+    return factor * math.sqrt(negative * math.log1p(-r2))
 
 
 @jit
@@ -124,10 +137,11 @@ def _saddlepoint(a, x, y, half):
             break
         error, k2 = sums[0] - a, sums[1]
         left -= 1
-        if abs(error) < 1e-5 * min(a, top - a):  # its effect is of the second order
+        if error * error < 1e-12 * k2:
             left = 0
-        if left == 0:
             continue
+        if error * error < _CLOSE * k2:  # after this step; its effect is of the second order
+            left = 0
         if error > 0.0:
             high = t
         else:

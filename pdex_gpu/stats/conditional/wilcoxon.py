@@ -29,21 +29,23 @@ import numpy as np
 from ...utils.jit import jit
 from .hypergeometric import log_factorials, log_weight
 from .mann_whitney import log_tail
-from .wilcoxon_body import body_p_value
+from .wilcoxon_body import body_p_value, overlaps, skewness_of_geometric
 
-#: Pairs with a larger asymptotic p-value keep it.
-BODY = 0.2
+#: Pairs with a larger asymptotic p-value keep it. So do those above the second number where D is
+#: nearly continuous and no side has few cells: there the normal approximation is good to 3 %
+#: without ties, and with ties as good as :mod:`.wilcoxon_body`.
+BODY, BODY_OF_CONTINUOUS = 0.2, 0.1
 #: Smaller p-values of :mod:`.wilcoxon_body` are computed by the whole sum; the second number where
 #: a side has at most so many cells.
 SMALL, SMALL_OF_FEW, FEW = 1e-3, 3e-2, 8
 
 #: Terms this far below the largest one, in logarithms, end a sum.
-_NEGLIGIBLE = 8.0
+_NEGLIGIBLE = 6.0
 #: So far below the tail on one side, in logarithms, the other side is left out.
 _IMPOSSIBLE = 30.0
 #: Sums run in steps of this share of the standard deviation of their terms. The error of the sum is
-#: exp(-2 pi^2 / 1.2^2), 1e-6 of it.
-_STEP = 1.2
+#: 2 exp(-2 pi^2 / 1.8^2), 0.5 % of it.
+_STEP = 1.8
 #: Classes of ties are summed over where x y / E is at most, or D' more skew than this.
 _FEW, _SKEW = 8.0, 0.3
 #: One class is summed over. There are two if a side has at most so many cells and p is below the
@@ -60,12 +62,13 @@ _WEIGHT, _LARGEST, _FOUND, _BEFORE = range(4)
 
 
 @jit
-def describe_ties(total, expressed, ties, lowest, cells, shape):
+def describe_ties(total, expressed, ties, lowest, deepest, cells, shape):
     """Fill in the numbers of cells of each level and what ties do to D' there.
 
-    Levels: all cells, the expressing ones, those above the lowest class of ties, and so on. `ties`
-    is the sum of t^3 - t over the values other than zero. Rows of `shape`: the variance as a share
-    of the one without ties; half the distance of values of U; the skewness of one cell's score.
+    Levels, at most `deepest` from 1 on: all cells, the expressing ones, those above the lowest
+    class of ties, and so on. `ties` is the sum of t^3 - t over the values other than zero. Rows of
+    `shape`: the variance as a share of the one without ties; half the distance of values of U; the
+    skewness of one cell's score, unless `deepest` is 1.
     Returns the last level.
     """
     cells[0], cells[1] = total, expressed
@@ -85,28 +88,14 @@ def describe_ties(total, expressed, ties, lowest, cells, shape):
         shape[_SKEWNESS, level] = 0.0
         if share == 0.0 or share == 1.0:
             return level
-        shape[_SKEWNESS, level] = _skewness_of_geometric(share)
+        if deepest > 1:  # dear, and not needed where there is but one
+            shape[_SKEWNESS, level] = skewness_of_geometric(share)
         size = lowest[level - 1] if level <= lowest.size else 0
-        if size < 2 or size >= cells[level]:
+        if level == deepest or size < 2 or size >= cells[level]:
             return level
         ties -= float(size) * size * size - size
         cells[level + 1] = cells[level] - size
         level += 1
-
-
-@jit
-def _skewness_of_geometric(share):
-    """Return the skewness of midranks for classes of E (1 - q) q^k cells.
-
-    The sum of their cubes over E^3, the share of variance lost, is (1 - q)^2 / (1 + q + q^2).
-    """
-    a, b = 1.0 - share, 2.0 + share
-    q = 2.0 * a / (b + math.sqrt(b * b - 4.0 * a * a))
-    # The third moment of 2 F - 1, F the midranks over E.
-    cubed = (1.0 - q) * (1.0 - q) * (1.0 - q)
-    third = cubed * ((1.0 + q) / (1.0 - q * q * q * q) - 1.0 / (1.0 - q * q * q))
-    variance = (1.0 - share) / 3.0
-    return third / (variance * math.sqrt(variance))
 
 
 @jit
@@ -123,7 +112,7 @@ def _plan(d, n, total, expressed, sign, spread):
     start = int(min(max(math.floor(peak + 0.5), low), high))
     if above > 0.0 and inside > 0.0:
         width = _STEP * math.sqrt(above * inside / (above + inside))
-        if width >= 2.0 and min(start - low, high - start) > 5.0 * width:
+        if width >= 2.0 and min(start - low, high - start) > 3.0 * width:
             step = int(width)
     return low, high, start, step
 
@@ -136,6 +125,10 @@ def _log_smooth(d, n, level, last, sign, cells, shape):
     if n == 0 or y == 0 or (level == last and shape[_SPREAD, level] == 0.0):
         return 0.0 if d <= 0 else -math.inf
     pairs = float(n) * y
+    if d > pairs:
+        return -math.inf
+    if d <= -pairs:
+        return 0.0
     skewness = 0.0
     if min(n, y) > 3:
         skewness = sign * shape[_SKEWNESS, level] * (y - n) / math.sqrt(pairs * total)
@@ -220,11 +213,15 @@ def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial)
 
 
 @jit
-def log_p_value(u2, n, m, expressed, ties, lowest, alternative, scratch, log_factorial):
-    """Return the logarithm of the p-value of a pair.
+def log_p_value(
+    asymptotic, u2, n, m, expressed, ties, lowest, alternative, scratch, log_factorial
+):  # fmt: skip
+    """Return the logarithm of the p-value of a pair; NaN if it keeps the asymptotic one.
 
     Parameters
     ----------
+    asymptotic : float
+        The asymptotic p-value.
     u2, n, m, expressed : int
     ties : float
         The sum of t^3 - t over all values.
@@ -242,14 +239,23 @@ def log_p_value(u2, n, m, expressed, ties, lowest, alternative, scratch, log_fac
     if expressed == 0 or (alternative == 0 and d == 0):
         return 0.0
     others = ties - (silent * silent * silent - silent)
-    last = describe_ties(total, expressed, others, lowest, cells, shape)
-    p = body_p_value(d, n, m, expressed, alternative, shape, log_factorial)
-    small = SMALL_OF_FEW if min(n, m) <= FEW else SMALL
-    if p >= small:
-        return math.log(p)
-    few, deep = min(n, m) <= FEW, p < _DEEP
-    if not (few and deep):
-        last = min(last, 3 if few or (deep and min(n, m) <= _SMALL_SIDE) else 2)
+    few = min(n, m) <= FEW
+    small = SMALL_OF_FEW if few else SMALL
+    p, last, deepest = 0.0, 0, 1
+    for _ in range(2):  # one call of a large function, which compiles once
+        last = describe_ties(total, expressed, others, lowest, deepest, cells, shape)
+        if deepest > 1:
+            break
+        continuous = overlaps(n, m, expressed, shape)
+        if continuous and not few and asymptotic >= BODY_OF_CONTINUOUS:
+            return math.nan
+        p = body_p_value(d, n, m, expressed, alternative, continuous, shape, log_factorial)
+        if p >= small:
+            return math.log(p)
+        deep = p < _DEEP
+        deepest = 3 if few or (deep and min(n, m) <= _SMALL_SIDE) else 2
+        if few and deep:
+            deepest = lowest.size + 1
     found, least = -math.inf, -math.inf
     for side in range(2 if alternative == 0 else 1):
         sign = alternative if alternative != 0 else 1 - 2 * side
@@ -282,11 +288,12 @@ def _judge(
                 continue
             expressed = of_target[t, j] + of_reference[r, j]
             found = log_p_value(
-                u2[t, j], n_t, m_t, expressed, ties[t, j], lowest[t, j], alternative, scratch,
-                log_factorial,
+                p_value[t, j], u2[t, j], n_t, m_t, expressed, ties[t, j], lowest[t, j],
+                alternative, scratch, log_factorial,
             )  # fmt: skip
-            p_value[t, j] = math.exp(found)
-            log_p[t, j] = found
+            if found == found:
+                p_value[t, j] = math.exp(found)
+                log_p[t, j] = found
 
 
 def judge(
@@ -301,7 +308,10 @@ def judge(
     judged: np.ndarray,
     alternative: str,
 ) -> np.ndarray:
-    """Replace asymptotic p-values below :data:`BODY` by conditional ones, in place.
+    """Replace asymptotic p-values by conditional ones, in place, but those that are not small.
+
+    Kept are those from :data:`BODY` on, and where D is nearly continuous from
+    :data:`BODY_OF_CONTINUOUS` on.
 
     Parameters
     ----------

@@ -14,17 +14,29 @@ import math
 
 from ...utils.jit import jit
 from .hypergeometric import log_weight, mode
-from .mann_whitney import beta_deviate, normal_tail
+from .mann_whitney import beta_deviate, beta_shape, normal_tail
 
-#: D is continuous if its standard deviation given x is this share of the step from x to x + 1, and
-#: if skewness and kurtosis are at most these.
-_OVERLAP, _SKEW, _KURTOSIS = 0.6, 0.25, 0.15
+#: D is continuous if its standard deviation s given x is this share of the step to x + 1 (the
+#: steps then change p by about exp(-2 pi^2 s^2) / pi of the probability of one x), and if skewness
+#: and kurtosis are at most these.
+_OVERLAP, _SKEW, _KURTOSIS = 0.45, 0.25, 0.15
 #: Weights smaller than this share of the sum end it.
-_NEGLIGIBLE = 1e-6
+_NEGLIGIBLE = 1e-4
+#: Tails given x beyond the root of so many variances are 0 or 1.
+_FAR = 25.0
 
 
 @jit
-def body_p_value(d, n, m, expressed, alternative, shape, log_factorial):
+def overlaps(n, m, expressed, shape):
+    """Return whether the values of D for one x overlap with those for the next."""
+    total = n + m
+    mean = n * (expressed / total)
+    inside = mean * (expressed - mean) / 3.0 * (expressed + 1.0) * shape[0, 1]
+    return inside > (_OVERLAP * total) * (_OVERLAP * total)
+
+
+@jit
+def body_p_value(d, n, m, expressed, alternative, continuous, shape, log_factorial):
     """Return the p-value of D = d, which is to be computed more precisely where it is small.
 
     Parameters
@@ -32,16 +44,16 @@ def body_p_value(d, n, m, expressed, alternative, shape, log_factorial):
     d, n, m, expressed : int
     alternative : int
         -1 less, 0 two-sided, 1 greater.
+    continuous : bool
+        What :func:`overlaps` says.
     shape : numpy.ndarray
         The ties among expressed values, by :func:`.wilcoxon.describe_ties`.
     log_factorial : numpy.ndarray, float64
     """
     total = n + m
     spread = shape[0, 1]
-    mean = n * (expressed / total)
-    inside = mean * (expressed - mean) / 3.0 * (expressed + 1.0) * spread
-    if inside > (_OVERLAP * total) * (_OVERLAP * total):
-        deviation, skewness, kurtosis = _moments(n, m, expressed, spread, shape[2, 1])
+    if continuous:
+        deviation, skewness, kurtosis = _moments(n, m, expressed, spread)
         if abs(skewness) < _SKEW and abs(kurtosis) < _KURTOSIS:
             if alternative != 0:
                 z = (alternative * d - 1.0) / deviation
@@ -56,14 +68,31 @@ def body_p_value(d, n, m, expressed, alternative, shape, log_factorial):
 
 
 @jit
-def _moments(n, m, expressed, spread, skewness):
+def skewness_of_geometric(share):
+    """Return the skewness of midranks for classes of E (1 - q) q^k cells.
+
+    The sum of their cubes over E^3, the share of variance lost, is (1 - q)^2 / (1 + q + q^2).
+    """
+    a, b = 1.0 - share, 2.0 + share
+    q = 2.0 * a / (b + math.sqrt(b * b - 4.0 * a * a))
+    # The third moment of 2 F - 1, F the midranks over E.
+    cubed = (1.0 - q) * (1.0 - q) * (1.0 - q)
+    third = cubed * ((1.0 + q) / (1.0 - q * q * q * q) - 1.0 / (1.0 - q * q * q))
+    variance = (1.0 - share) / 3.0
+    return third / (variance * math.sqrt(variance))
+
+
+@jit
+def _moments(n, m, expressed, spread):
     """Return the standard deviation, the skewness and the excess kurtosis of D.
 
     D is the sum of the scores of n of N cells, which are 2 rank - N - 1.
     """
     total, e, z = float(n + m), float(expressed), float(n + m - expressed)
     variance = (e * e - 1.0) / 3.0 * spread  # of scores among expressed values
-    third = e * skewness * variance * math.sqrt(variance)
+    third = 0.0
+    if 0.0 < spread < 1.0:
+        third = e * skewness_of_geometric(1.0 - spread) * variance * math.sqrt(variance)
     second, fourth = e * variance, e * 1.8 * variance * variance
     a2 = z * e * e + e * z * z + second
     a3 = e * z * z * z - z * e * e * e + 3.0 * z * second + third
@@ -99,25 +128,36 @@ def _summed(d, n, total, expressed, alternative, spread, half, log_factorial):
     start = mode(n, expressed, total)
     heaviest = math.exp(log_weight(start, n, expressed, total, log_factorial))
     far = abs(d) if alternative == 0 else alternative * d
+    sign = 1 if alternative == 0 else alternative
+    stretch = 1.0 / math.sqrt(spread) if spread > 0.0 else 0.0
     p = 0.0
     for way in range(2):
         x, weight = start, heaviest
-        if way == 1:
-            if x <= low:
-                break
-            weight *= x * float(silent - n + x) / ((expressed - x + 1.0) * (n - x + 1.0))
-            x -= 1
         while True:
-            centre = total * x - n * expressed
-            if alternative == 0:
-                p += weight * (
-                    _given(far - centre, x, expressed - x, spread, half)
-                    + _given(far + centre, x, expressed - x, spread, half)
-                )
-            else:
-                p += weight * _given(far - alternative * centre, x, expressed - x, spread, half)
-            if weight < _NEGLIGIBLE * p and abs(centre) > abs(far) + expressed * min(x, n):
-                break
+            if way == 0 or x < start:
+                y = expressed - x
+                reach = x * y
+                shift = 0.5 + (half - 0.5) / max(x, 1)
+                distant = _FAR / 12.0 * reach * (expressed + 1.0)
+                centre = sign * (total * x - n * expressed)
+                for side in range(2 if alternative == 0 else 1):
+                    # D' has to be at least this, given x.
+                    least = far - centre if side == 0 else far + centre
+                    if least > reach:
+                        continue
+                    if least <= -reach or stretch == 0.0:
+                        p += weight if least <= 0 else 0.0
+                        continue
+                    a = (0.5 * least - shift) * stretch
+                    if a * a > distant:
+                        p += weight if a < 0.0 else 0.0
+                    elif min(x, y) == 1:
+                        p += weight * min(max(0.5 - a / expressed, 0.0), 1.0)
+                    else:
+                        z = beta_deviate(abs(a), beta_shape(x, y))
+                        p += weight * normal_tail(z if a > 0.0 else -z)
+                if weight < _NEGLIGIBLE * p or weight < 1e-12:
+                    break
             if way == 0:
                 if x >= high:
                     break
@@ -128,21 +168,4 @@ def _summed(d, n, total, expressed, alternative, spread, half, log_factorial):
                     break
                 weight *= x * float(silent - n + x) / ((expressed - x + 1.0) * (n - x + 1.0))
                 x -= 1
-            if weight < 1e-12:
-                break
     return min(p, 1.0)
-
-
-@jit
-def _given(d, x, y, spread, half):
-    """Return P(D' >= d) for x against y expressing cells."""
-    reach = x * y
-    if d <= -reach or (d <= 0 and spread == 0.0):
-        return 1.0
-    if d > reach or spread == 0.0:
-        return 0.0
-    a = 0.5 * d - (0.5 + (half - 0.5) / x)
-    if min(x, y) == 1:
-        return min(max(0.5 - a / (math.sqrt(spread) * (x + y)), 0.0), 1.0)
-    z = beta_deviate(abs(a) / math.sqrt(spread), x, y)
-    return normal_tail(z if a > 0.0 else -z)

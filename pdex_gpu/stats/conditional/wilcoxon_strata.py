@@ -291,7 +291,7 @@ def _describe(numbers, strata, lowest, cells, shape):
         silent = n + m - e
         others = numbers[s, 3] - (silent * silent * silent - silent)
         lowest[0] = int(numbers[s, 6])
-        last = describe_ties(int(n + m), int(e), others, lowest, cells, shape)
+        last = describe_ties(int(n + m), int(e), others, lowest, lowest.size + 1, cells, shape)
         its = strata[n_strata]
         its[OF_TARGET], its[OF_REFERENCE], its[EXPRESSED], its[WEIGHT] = (
             n,
