@@ -27,7 +27,7 @@ from .anderson_darling_exact import judge_by_allocations
 from .anderson_darling_mixture import log_p_from_constants
 from .anderson_darling_tilted import judge_by_tilting
 from .hypergeometric import log_factorials
-from .pooled_cells import count_runs, merge
+from .pooled_cells import count_runs, count_small, merge
 from .tie_pattern import N_CONSTANTS, coarsen, constants, room
 
 #: Pairs with a smaller A2 are not judged.
@@ -75,8 +75,7 @@ def log_p_values(
         Whether all samples are targets, each compared with all the others.
     """
     found = np.full(len(a2), np.nan)
-    judged = (a2 >= LEAST).nonzero()[0]
-    if not len(judged):
+    if not len(values):
         return found
     values, starts, stops = _nonzero(values, starts, stops)
     if not rest:
@@ -86,50 +85,28 @@ def log_p_values(
     else:
         common = np.concatenate([values[a:b] for a, b in zip(starts, stops, strict=True)])
     distinct, counts = _distinct(common)
-    first = 0 if rest else 1
-    a2, n_target = a2[judged], np.asarray(n_cells[first:], np.int64)[judged]
-    starts, stops = starts[first:][judged], stops[first:][judged]
-    n_own = stops - starts
-    added = 0 if pooled else 1  # times the cells of a target
-    total = int(n_cells.sum() if rest else n_cells[0]) + added * n_target
-    expressed = len(common) + added * n_own
-    n = np.minimum(n_target, total - n_target)
-    log_factorial = log_factorials(int(total.max()))
-
-    its = np.empty((len(judged), N_CONSTANTS))
-    if pooled:
-        pattern, ties = counts.astype(np.float64), np.empty(len(counts))
-        n_blocks = coarsen(pattern, ties, len(pattern))
-        share = 1.0 - expressed[0] / total[0]
-        constants(pattern, ties, n_blocks, share, room(n_blocks), its[0])
-        its[1:] = its[0]
-    else:
-        times = _SHARED_TIMES_DISTINCT if 2 * len(distinct) > len(common) else _SHARED_TIMES
-        shared = n_own * times <= len(common)
-        if len(common) < _SHARED_FROM or len(distinct) == 1:  # which has no pattern of its own
-            shared[:] = False
-        chosen = shared.nonzero()[0]
-        if len(chosen):
-            its[chosen] = _interpolated(counts, expressed[chosen] / total[chosen])
-        chosen = (~shared).nonzero()[0]
-        if len(chosen):
-            values = values.astype(np.float64, copy=False)
-            _pair_constants(
-                chosen, distinct, counts, values, starts, stops, expressed, total, pooled, its
-            )
+    judged, a2, starts, stops, n_target, n, total, expressed, its, apart = _pairs(
+        a2, starts, stops, n_cells, counts, len(common), pooled, rest
+    )
+    if not len(judged):
+        return found
+    if len(apart):
+        values = values.astype(np.float64, copy=False)
+        _pair_constants(
+            apart, distinct, counts, values, starts, stops, expressed, total, pooled, its
+        )
+    log_factorial = log_factorials(int(n_cells.sum()))
     log_p = np.empty(len(judged))
     log_p_from_constants(a2, n, total, expressed, its, log_factorial, log_p)
-    tilted = (total <= _FEW_IN_ALL) | (n <= _VERY_FEW) | ((n <= _FEW) & (log_p < _LOG_TINY))
-    few_values = len(distinct) <= _FEW_VALUES
-    chosen = tilted | (expressed <= _FEW_EXPRESSING) | (few_values & (log_p < _LOG_SMALL))
-    if chosen.any():
+    chosen, tilted = _uncertain(n, total, expressed, len(distinct), log_p)
+    if len(chosen):
         values = values.astype(np.float64, copy=False)
         least = np.full(len(judged), np.nan)
         pairs = (
             a2, distinct, counts, values, starts, stops, n_target, total, expressed, pooled,
             log_factorial, log_p, least,
         )  # fmt: skip
-        judge_by_allocations(chosen.nonzero()[0], *pairs)
+        judge_by_allocations(chosen, *pairs)
         left = (tilted & ~np.isnan(least)).nonzero()[0]
         if len(left):
             judge_by_tilting(left, *pairs)
@@ -141,57 +118,158 @@ def _nonzero(
     values: np.ndarray, starts: np.ndarray, stops: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leave out zeros, and replace whole numbers that float64 does not hold by their ranks."""
-    if len(values) and values.min() <= 0:
+    if values.min() <= 0:
         there = values != 0
         before = np.concatenate([[0], np.cumsum(there)])
         values, starts, stops = values[there], before[starts], before[stops]
-    if values.dtype.kind in "iu" and len(values) and int(values.max()) > _EXACT:
+    whole = values.dtype.kind in "iu" and values.dtype.itemsize == 8
+    if whole and len(values) and int(values.max()) > _EXACT:
         values = np.unique(values, return_inverse=True)[1] + 1
     return values, starts, stops
 
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct values as float64, ascending, and how many cells have each."""
+    distinct, counts = np.empty(len(values)), np.empty(len(values), np.int64)
+    if not len(values):
+        return distinct, counts
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        counts = np.bincount(values)
-        found = np.flatnonzero(counts)
-        return found.astype(np.float64), counts[found]
-    distinct = np.sort(values).astype(np.float64, copy=False)
-    counts = np.empty(len(values), np.int64)
-    n_distinct = count_runs(distinct, counts)
+        n_distinct = count_small(values, int(values.max()), distinct, counts)
+    else:
+        n_distinct = count_runs(np.sort(values), distinct, counts)
     return distinct[:n_distinct], counts[:n_distinct]
 
 
-def _interpolated(counts: np.ndarray, e: np.ndarray) -> np.ndarray:
-    """Return the constants of the pattern of the reference at ``z = 1 - e`` of each pair."""
-    least = 0.25 / int(counts.sum())
-    pattern, ties = counts.astype(np.float64), np.empty(len(counts))
-    n_blocks = coarsen(pattern, ties, len(pattern))
-    work = room(n_blocks)
-    last = math.floor(-math.log(least) / _STEP)  # here z is still positive
-    low, high = (math.log(x / (1.0 - x + least)) / _STEP for x in (e.min(), e.max()))
-    first = min(math.floor(low) - 1, last - 3)
-    nodes = np.empty((max(min(math.floor(high) + 2, last) - first + 1, 4), N_CONSTANTS))
-    for j in range(len(nodes)):
-        odds = math.exp((first + j) * _STEP)
-        z = max((1.0 - odds * least) / (1.0 + odds), 0.0)
-        constants(pattern, ties, n_blocks, z, work, nodes[j])
-    found = np.empty((len(e), N_CONSTANTS))
-    _interpolate(nodes, first, least, e, found)
-    return found
+@jit
+def _pairs(a2, starts, stops, n_cells, counts, n_common, pooled, rest):
+    """Describe the pairs of a gene that are judged, as far as they share a pattern.
+
+    Parameters
+    ----------
+    a2, starts, stops, n_cells, pooled, rest
+        See :func:`log_p_values`.
+    counts : int64
+        Cells at each distinct value of the reference, or of the pool.
+    n_common : int
+        Their sum.
+
+    Returns
+    -------
+    judged : numpy.ndarray, shape (n_pairs,), int64
+        Targets.
+    a2, starts, stops, n_target, n, total, expressed : numpy.ndarray, shape (n_pairs,)
+        Of each pair: where the values of the target are, its cells, those of the smaller sample,
+        pooled cells, and how many of these express the gene.
+    its : numpy.ndarray, shape (n_pairs, 10), float64
+        Constants of :mod:`.tie_pattern`, but not of the pairs `apart`.
+    apart : numpy.ndarray, int64
+        Pairs whose own pattern counts.
+    """
+    first = 0 if rest else 1
+    n_pairs = 0
+    for i in range(a2.size):
+        n_pairs += a2[i] >= LEAST
+    judged, statistic = np.empty(n_pairs, np.int64), np.empty(n_pairs)
+    # Of each pair: start and stop, target cells, those of the smaller sample, pooled, expressing.
+    sizes = np.empty((6, n_pairs), np.int64)
+    apart, n_apart = np.empty(n_pairs, np.int64), 0
+    everything = 0
+    for i in range(n_cells.size if rest else 1):
+        everything += n_cells[i]
+    times = _SHARED_TIMES_DISTINCT if 2 * counts.size > n_common else _SHARED_TIMES
+    if n_common < _SHARED_FROM or counts.size == 1:  # which has no pattern of its own
+        times = 0
+    lowest, highest = math.inf, 0.0  # of the shares of expressing cells, if not `apart`
+    k = 0
+    for i in range(a2.size):
+        if not a2[i] >= LEAST:
+            continue
+        start, stop, n_target = starts[first + i], stops[first + i], n_cells[first + i]
+        total, expressed = everything, n_common
+        if not pooled:
+            total, expressed = everything + n_target, n_common + stop - start
+        judged[k], statistic[k] = i, a2[i]
+        sizes[0, k], sizes[1, k], sizes[2, k] = start, stop, n_target
+        sizes[3, k], sizes[4, k], sizes[5, k] = min(n_target, total - n_target), total, expressed
+        if not pooled and (times == 0 or (stop - start) * times > n_common):
+            apart[n_apart] = k
+            n_apart += 1
+        else:
+            lowest = min(lowest, expressed / total)
+            highest = max(highest, expressed / total)
+        k += 1
+    its = np.empty((n_pairs, N_CONSTANTS))
+    if n_apart < n_pairs:
+        pattern, ties = np.empty(counts.size), np.empty(counts.size)
+        for i in range(counts.size):
+            pattern[i] = counts[i]
+        n_blocks = coarsen(pattern, ties, counts.size)
+        work = room(n_blocks)
+        least = 0.25 / n_common
+        last = math.floor(-math.log(least) / _STEP)  # here z is still positive
+        below, n_nodes = 0, 1
+        if not pooled:
+            low = math.floor(math.log(lowest / (1.0 - lowest + least)) / _STEP)
+            high = math.floor(math.log(highest / (1.0 - highest + least)) / _STEP)
+            below = min(low - 1, last - 3)
+            n_nodes = max(min(high + 2, last) - below + 1, 4)
+        nodes = np.empty((n_nodes, N_CONSTANTS))
+        for j in range(n_nodes):
+            if pooled:
+                z = 1.0 - lowest
+            else:
+                odds = math.exp((below + j) * _STEP)
+                z = max((1.0 - odds * least) / (1.0 + odds), 0.0)
+            constants(pattern, ties, n_blocks, z, work, nodes[j])
+        if pooled:
+            its[:] = nodes[0]
+        else:
+            _interpolate(nodes, below, least, sizes[5], sizes[4], apart[:n_apart], its)
+    return (
+        judged, statistic, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], its,
+        apart[:n_apart],
+    )  # fmt: skip
 
 
 @jit
-def _interpolate(nodes, first, least, e, found):
+def _uncertain(n, total, expressed, n_distinct, log_p):
+    """Return the pairs whose p-value may be exact or is bounded, and which to tilt if it is not.
+
+    Returns
+    -------
+    chosen : numpy.ndarray, int64
+    tilted : numpy.ndarray, shape (n_pairs,), bool
+    """
+    chosen, n_chosen = np.empty(n.size, np.int64), 0
+    tilted = np.empty(n.size, np.bool_)
+    for i in range(n.size):
+        tilted[i] = (
+            total[i] <= _FEW_IN_ALL or n[i] <= _VERY_FEW or (n[i] <= _FEW and log_p[i] < _LOG_TINY)
+        )
+        few_values = n_distinct <= _FEW_VALUES and log_p[i] < _LOG_SMALL
+        if tilted[i] or few_values or expressed[i] <= _FEW_EXPRESSING:
+            chosen[n_chosen] = i
+            n_chosen += 1
+    return chosen[:n_chosen], tilted
+
+
+@jit
+def _interpolate(nodes, first, least, expressed, total, apart, found):
     """Fill `found` by cubics in the logarithms of constants, of which `nodes` has a table.
 
-    Row j of the table is for ``log(e / (1 - e + least)) = (first + j) / 2``.
+    Row j of the table is for ``log(e / (1 - e + least)) = (first + j) / 2``. Pairs that are `apart`
+    are left out.
     """
     for j in range(nodes.shape[0]):
         for k in range(N_CONSTANTS):
             nodes[j, k] = math.log(nodes[j, k])
-    for i in range(e.size):
-        place = math.log(e[i] / (1.0 - e[i] + least)) / _STEP - first
+    left_out = 0
+    for i in range(total.size):
+        if left_out < apart.size and apart[left_out] == i:
+            left_out += 1
+            continue
+        e = expressed[i] / total[i]
+        place = math.log(e / (1.0 - e + least)) / _STEP - first
         low = max(0, min(np.int64(place) - 1, nodes.shape[0] - 4))
         y = place - low
         w0 = -(y - 1.0) * (y - 2.0) * (y - 3.0) / 6.0

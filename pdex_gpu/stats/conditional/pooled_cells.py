@@ -8,16 +8,36 @@ from ...utils.jit import jit
 
 
 @jit
-def count_runs(ordered, counts):
-    """Move the distinct values of a sorted array to its front, count each, and return how many."""
-    found, start = 0, 0
-    for i in range(1, ordered.size + 1):
-        value = ordered[start]
-        if i == ordered.size or ordered[i] != value:
-            ordered[found] = value
-            counts[found] = i - start
+def count_runs(ordered, distinct, counts):
+    """Count the cells at each distinct value of a sorted array; return how many values there are.
+
+    `distinct` and `counts` are as long as the array, which is not empty.
+    """
+    found = np.int64(0)
+    for i in range(ordered.size):  # without branches, which cannot be foreseen
+        found += i > 0 and ordered[i] != ordered[i - 1]
+        distinct[found] = ordered[i]
+        counts[found] = i + 1
+    for k in range(found, 0, -1):
+        counts[k] -= counts[k - 1]
+    return found + 1
+
+
+@jit
+def count_small(values, most, distinct, counts):
+    """Count the cells at each distinct value of small whole numbers, as :func:`count_runs`.
+
+    None is above `most`. Neighbours, which are often equal, are counted apart: this is faster.
+    """
+    cells = np.zeros((most + 1, 4), np.int32)
+    for i in range(values.size):
+        cells[values[i], i & 3] += 1
+    found = 0
+    for value in range(most + 1):
+        its = cells[value, 0] + cells[value, 1] + cells[value, 2] + cells[value, 3]
+        if its > 0:
+            distinct[found], counts[found] = value, its
             found += 1
-            start = i
     return found
 
 

@@ -104,17 +104,18 @@ class AndersonDarling(StatisticalTest):
         """
         from ..conditional.anderson_darling import LEAST, log_p_values
 
+        a2 = np.ascontiguousarray(a2.T)
         found = np.full(a2.shape, np.nan)
-        for c in np.flatnonzero((a2 >= LEAST).any(axis=0)).tolist():
+        for c in np.flatnonzero((a2 >= LEAST).any(axis=1)).tolist():
             values = kernels.entries(block, genes.start + c)
             starts, stops = values.bounds[contrast.groups], values.bounds[contrast.groups + 1]
             # Where NaN is left out, the values are those of all cells that have one.
             n_cells = contrast.n_cells if self.refuses_nan else stops - starts
-            found[:, c] = log_p_values(
-                values.values, starts, stops, n_cells, a2[:, c],
+            found[c] = log_p_values(
+                values.values, starts, stops, n_cells, a2[c],
                 pooled=contrast.pooled, rest=contrast.one_vs_rest,
             )  # fmt: skip
-        return found
+        return found.T
 
     def evaluate(
         self,

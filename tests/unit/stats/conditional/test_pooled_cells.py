@@ -5,15 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pdex_gpu.stats.conditional.pooled_cells import count_runs, merge
+from pdex_gpu.stats.conditional.pooled_cells import count_runs, count_small, merge
 
 
-@pytest.mark.parametrize("values", [[], [2.0], [3.0, 3.0], [1.0, 1.0, 2.0, 5.0, 5.0, 5.0]])
-def test_runs_are_counted(values: list[float]) -> None:
-    ordered, counts = np.array(values), np.empty(len(values), np.int64)
-    n_distinct = count_runs(ordered, counts)
-    expected = np.unique(np.array(values), return_counts=True)
-    np.testing.assert_array_equal(ordered[:n_distinct], expected[0])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8"])
+@pytest.mark.parametrize(
+    "values", [[2], [3, 3], [1, 1, 2, 5, 5, 5], [7, 1, 7, 7, 7, 7, 2, 7, 7, 2]]
+)
+def test_distinct_values_are_counted(values: list[int], dtype: str) -> None:
+    given = np.array(values, dtype)
+    distinct, counts = np.empty(len(values)), np.empty(len(values), np.int64)
+    if given.dtype.kind == "u":
+        n_distinct = count_small(given, max(values), distinct, counts)
+    else:
+        n_distinct = count_runs(np.sort(given), distinct, counts)
+    expected = np.unique(given, return_counts=True)
+    np.testing.assert_array_equal(distinct[:n_distinct], expected[0])
     np.testing.assert_array_equal(counts[:n_distinct], expected[1])
 
 
