@@ -58,8 +58,8 @@ def conditional(u2: np.ndarray, strata: Strata, alternative: str = "two-sided") 
         parts.append(
             (
                 u2[None, :, s], np.full(shape, tie_term(sizes)), lowest(sizes, shape),
-                np.array([[n]]), np.array([[total - n]]), np.full(shape, x), np.full(shape, expressed - x),
-                np.zeros(1, np.int64),
+                np.array([[n]]), np.array([[total - n]]), np.full(shape, x),
+                np.full(shape, expressed - x), np.zeros(1, np.int64),
             )
         )  # fmt: skip
     log_p = judge_strata(p, parts, np.ones(len(u2), bool), alternative)[0]
@@ -204,8 +204,8 @@ def test_rows_are_found_by_their_number() -> None:
         parts.append(
             (
                 np.full((2, 1), u2[0, s]), np.full((2, 1), tie_term(sizes)), lowest(sizes, (2, 1)),
-                np.full((2, 1), n), np.array([[total - n]]), np.full((2, 1), x), np.array([[expressed - x]]),
-                np.array([[2, -1], [-1, 2]][s]),
+                np.full((2, 1), n), np.array([[total - n]]), np.full((2, 1), x),
+                np.array([[expressed - x]]), np.array([[2, -1], [-1, 2]][s]),
             )
         )  # fmt: skip
     log_p = judge_strata(p, parts, np.ones(1, bool), "two-sided")
