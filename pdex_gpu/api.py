@@ -247,8 +247,8 @@ def differential_expression(
         sparse genes and small groups, too, or by the limit for large samples, as in scipy
         (Anderson-Darling also ``"interpolated"``: scipy's table). Options of the asymptotic
         formula (``method``, ``continuity=False``, ``tie_correction=False``, ``variance`` other
-        than pooled, ``variant`` other than midrank), strata where the test has none, and genes
-        with negative values have asymptotic ones; provenance and a log line say so. And
+        than pooled, ``variant`` other than midrank) and genes with negative values have asymptotic
+        ones; provenance and a log line say so. And
         ``nan_policy="raise"|"omit"|"propagate"``: NaN is refused (infinity always is); or left
         out, as if the cell did not exist at that gene, in all columns and filters; or the means
         and statistics that involve it are NaN, and p is 1. Other options, named as in scipy, run

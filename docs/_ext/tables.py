@@ -86,12 +86,10 @@ def tests(which: str) -> str:
 
     if which == "strata":
         forms = [
-            (code(metric), test.stratified_form or "no stratified form",
-             ("asymptotic", "conditional")[test.conditional_over_strata] if test.stratified_form
-             else "")
+            (code(metric), test.stratified_form or "no stratified form")
             for metric, test in METRICS.items()
-        ]  # fmt: skip
-        return markdown(("metric", "test", "p-values by default"), forms)
+        ]
+        return markdown(("metric", "test"), forms)
     rows = []
     for option in all_options():
         owners = [code(m) for m, t in METRICS.items() if option.name in map(_name, options_of(t))]

@@ -205,8 +205,7 @@ def _calibrate(
 ) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    stratified = settings.comparison.strata is not None
-    kinds = [test.p_value_kind(stratified=stratified) for test in tests]
+    kinds = [test.p_values for test in tests]
     with open_matrix(data, settings, settings.comparison.group_column) as dataset:
         real = real_groups(dataset, settings, plan.units)
         splits: list[Split] = []

@@ -40,7 +40,7 @@ class Analysis:
     level : float
         Level of confidence intervals.
     p_value_kind : str
-        How p-values are computed; see `StatisticalTest.p_value_kind`.
+        How p-values are computed; see `StatisticalTest.p_values`.
     others : dict of str to StatisticalTest
         Tests that judge the same measurements, by the fields that store their p-values.
     """
@@ -57,10 +57,10 @@ class Analysis:
     p_value_kind: str = "asymptotic"
     others: dict[str, StatisticalTest] = field(default_factory=dict)
 
-    def judged_also(self, tests: Sequence[StatisticalTest], *, stratified: bool) -> Analysis:
+    def judged_also(self, tests: Sequence[StatisticalTest]) -> Analysis:
         """Return the analysis with the p-values of other tests that measure what its own does."""
         others = {f"p_value {k}": test for k, test in enumerate(tests, 1)}
-        kinds = [test.p_value_kind(stratified=stratified) for test in tests]
+        kinds = [test.p_values for test in tests]
         columns = (significance.p_value_of(test, name) for name, test in others.items())
         return replace(
             self,
@@ -69,10 +69,10 @@ class Analysis:
             others=others,
         )
 
-    def of_other(self, name: str, *, stratified: bool) -> Analysis:
+    def of_other(self, name: str) -> Analysis:
         """Return the analysis as if one of `others` were its test."""
         test = self.others[name]
-        return replace(self, test=test, p_value_kind=test.p_value_kind(stratified=stratified))
+        return replace(self, test=test, p_value_kind=test.p_values)
 
     @property
     def centred(self) -> bool:
@@ -340,9 +340,6 @@ def make_analysis(
     """
     if stratified:
         test.evaluate_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
-    kind = test.p_value_kind(stratified=stratified)
-    if kind != test.p_values:
-        test = test.with_p_values(kind)
     columns = registry.extra_columns(asked, _lacking(test, stratified))
     needs = registry.needs_of(columns)
     in_counts = Needs.COUNT_MEANS in needs or count_means or not exp_post_agg
@@ -354,7 +351,7 @@ def make_analysis(
         expm1=in_counts and is_log1p is not False,
         log1p=Needs.LOG_MEANS in needs and is_log1p is not True,
         level=level,
-        p_value_kind=kind,
+        p_value_kind=test.p_values,
     )
 
 

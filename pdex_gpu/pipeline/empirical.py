@@ -87,10 +87,10 @@ def empirical_null(
     mock = call.mock
     if mock is None:
         return None
-    test, stratified = call.analysis.test, call.design.stratified
+    test = call.analysis.test
     analysis = analysis_of(call.settings.changed(columns=()), test)
     others = call.analysis.others
-    analysis = analysis.judged_also(list(others.values()), stratified=stratified)
+    analysis = analysis.judged_also(list(others.values()))
     filters = replace(call.filters, own_gene=None)
     names = ("p_value", *others)
     cells, design = mock.draw()

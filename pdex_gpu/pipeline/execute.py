@@ -84,15 +84,14 @@ def _compare(
         if isinstance(settings.comparison.groups, Iterator):  # workers iterate over it again
             settings = settings.changed(groups=tuple(settings.comparison.groups))
         analysis = analysis_of(settings, test)
-        stratified = settings.comparison.strata is not None
-        why = test.why_asymptotic(stratified=stratified)
+        why = test.why_asymptotic()
         if why is not None:
             logger.warning(
                 "p-values of metric=%r are asymptotic: %s. To choose them, pass "
                 "p_values='asymptotic' (--p-values asymptotic)", test.metric, why,
             )  # fmt: skip
         if others:
-            analysis = analysis.judged_also(others, stratified=stratified)
+            analysis = analysis.judged_also(others)
         with open_screen(data, settings) as dataset:
             executor.prepare(data, dataset, settings, test)
             _warn_of_repeated_genes(dataset)

@@ -45,7 +45,7 @@ def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
         )
     found = [(call, finished.columns)]
     for name in call.analysis.others:
-        other = call.analysis.of_other(name, stratified=design.stratified)
+        other = call.analysis.of_other(name)
         columns = judged_again(
             finished,
             sink.arrays[name],

@@ -35,9 +35,10 @@ class AndersonDarling(StatisticalTest):
     The p-value is conditional on the pooled values, see
     ``stats/conditional/anderson_darling.py``. Alternatively it comes from the limiting distribution
     of the statistic (Scholz and Stephens 1987, section 5); or it is scipy's, interpolated in their
-    table and so in [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2, and the
-    p-value comes from the limiting distribution of that sum (Scholz and Zhu 2019, R package
-    kSamples).
+    table and so in [0.001, 0.25]. Over strata, the statistic is the normalised sum of A2 (Scholz
+    and Zhu 2019, R package kSamples). Conditional p-values then allocate cells within strata
+    (``stats/conditional/anderson_darling_strata.py``); others come from the limiting distribution
+    of that sum.
     """
 
     variant: str = option(
@@ -93,29 +94,19 @@ class AndersonDarling(StatisticalTest):
         a2 = kernels.anderson_darling(block, genes, contrast, variant=self.variant)
         if self.p_values != "conditional":
             return (a2,)
-        return a2, self._log_conditional(a2, kernels, block, genes, contrast)
+        from ..conditional.anderson_darling_strata import GeneSamples
 
-    def _log_conditional(
-        self, a2: np.ndarray, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast
-    ) -> np.ndarray:
-        """Return log p of each (target, gene), NaN where the limiting distribution is to be used.
-
-        This needs the values themselves, as do kernels, because the ties of a pair decide.
-        """
-        from ..conditional.anderson_darling import LEAST, log_p_values
-
-        a2 = np.ascontiguousarray(a2.T)
-        found = np.full(a2.shape, np.nan)
-        for c in np.flatnonzero((a2 >= LEAST).any(axis=1)).tolist():
-            values = kernels.entries(block, genes.start + c)
-            starts, stops = values.bounds[contrast.groups], values.bounds[contrast.groups + 1]
+        # The values themselves, because the ties of a pair decide.
+        samples = np.empty((1, a2.shape[1]), object)
+        for c in range(a2.shape[1]):
+            its = kernels.entries(block, genes.start + c)
+            starts, stops = its.bounds[contrast.groups], its.bounds[contrast.groups + 1]
             # Where NaN is left out, the values are those of all cells that have one.
             n_cells = contrast.n_cells if self.refuses_nan else stops - starts
-            found[c] = log_p_values(
-                values.values, starts, stops, n_cells, a2[c],
-                pooled=contrast.pooled, rest=contrast.one_vs_rest,
-            )  # fmt: skip
-        return found.T
+            samples[0, c] = GeneSamples(
+                its.values, starts, stops, n_cells, contrast.pooled, contrast.one_vs_rest
+            )
+        return a2, samples
 
     def evaluate(
         self,
@@ -125,16 +116,28 @@ class AndersonDarling(StatisticalTest):
         z: bool = False,
         log10_p: bool = False,
     ) -> TestResult:
-        a2, *conditional = measured
+        a2, *samples = measured
         result = self.finish(a2, sides.target.n, sides.reference.n, log10_p=log10_p)
         admitted = self.admits(sides)
         if admitted is None:
             return result
-        judged = ~np.isnan(conditional[0]) & admitted
-        logarithm = conditional[0][judged]
-        result.p_value[judged] = np.exp(logarithm)
+        from ..conditional.anderson_darling import LEAST, log_p_values
+
+        log_p = np.full(a2.shape, np.nan)
+        for c in np.flatnonzero((a2 >= LEAST).any(axis=0) & admitted).tolist():
+            its = samples[0][0, c]
+            log_p[:, c] = log_p_values(
+                its.values, its.starts, its.stops, its.n_cells, np.ascontiguousarray(a2[:, c]),
+                pooled=its.pooled, rest=its.rest,
+            )  # fmt: skip
+        return self._replaced(result, log_p)
+
+    def _replaced(self, result: TestResult, log_p: np.ndarray) -> TestResult:
+        """Replace p-values where log p is not NaN, in place."""
+        judged = ~np.isnan(log_p)
+        result.p_value[judged] = np.exp(log_p[judged])
         if result.log10_p is not None:
-            result.log10_p[judged] = logarithm / math.log(10.0)
+            result.log10_p[judged] = log_p[judged] / math.log(10.0)
         return result
 
     def finish(
@@ -188,17 +191,27 @@ class AndersonDarling(StatisticalTest):
             )
         total, variance = np.zeros((n_rows, n_genes)), np.zeros((n_rows, n_genes))
         n_strata = np.zeros((n_rows, n_genes), np.int64)
+        parts = []
         for stratum in strata:
-            a2 = stratum.measured[0]
-            sigma = _sigmas(stratum.sides.target.n, stratum.sides.reference.n)
-            there = ~np.isnan(a2) & ~np.isnan(sigma)
+            n, m = stratum.sides.target.n, stratum.sides.reference.n
+            sigma = _sigmas(n, m)
+            a2 = np.where(np.isnan(sigma), np.nan, stratum.measured[0])
+            there = ~np.isnan(a2)
             used, rows = stratum.rows >= 0, stratum.rows[stratum.rows >= 0]
             total[rows] += np.where(there, a2 - 1.0, 0.0)[used]
             variance[rows] += np.where(there, sigma * sigma, 0.0)[used]
             n_strata[rows] += there[used]
+            if self.p_values == "conditional":
+                parts.append((a2, stratum.measured[1][0], n, m, stratum.rows))
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = total / np.sqrt(variance)
-        return self._in_the_limit(statistic, np.maximum(n_strata, 1), log10_p)
+        result = self._in_the_limit(statistic, np.maximum(n_strata, 1), log10_p)
+        admitted = self.admits(strata[0].sides) if strata else None
+        if admitted is None or not admitted.any():
+            return result
+        from ..conditional.anderson_darling_strata import judge_strata
+
+        return self._replaced(result, judge_strata((n_rows, n_genes), parts, admitted))
 
 
 def _interpolated(statistic: np.ndarray) -> np.ndarray:

@@ -126,8 +126,6 @@ class StatisticalTest(ABC):
     p_values : str
         How p-values are computed, one of the choices of the option if the test has it. Options of
         asymptotic p-values choose these.
-    conditional_over_strata : bool
-        Whether p-values can be conditional where comparisons are combined over strata.
     nan_policy : {"raise", "omit", "propagate"}
         Treatment of NaN: raise an error, leave the cell out for that gene, or do not test the
         comparisons that involve it.
@@ -148,7 +146,6 @@ class StatisticalTest(ABC):
     has_log10_p: bool = True
     gives_u2: ClassVar[bool] = False
     p_values: str = "asymptotic"
-    conditional_over_strata: ClassVar[bool] = False
     nan_policy: str = "raise"
 
     _asymptotic_by: str | None = None
@@ -230,34 +227,9 @@ class StatisticalTest(ABC):
             object.__setattr__(self, "_asymptotic_by", given)
             return
 
-    def p_value_kind(self, *, stratified: bool = False) -> str:
-        """Return how the p-values are computed, for provenance: a choice of ``p_values``.
-
-        Raises
-        ------
-        OptionError
-            If conditional p-values were asked for by name, but do not exist over strata.
-        """
-        if not self._lacks_conditional(stratified):
-            return str(self.p_values)
-        if "p_values" in self.options:
-            raise OptionError(
-                f"p_values='conditional' does not exist for metric={self.metric!r} over strata. "
-                "Leave it out or pass p_values='asymptotic'; or leave out strata=."
-            )
-        return "asymptotic"
-
-    def why_asymptotic(self, *, stratified: bool = False) -> str | None:
+    def why_asymptotic(self) -> str | None:
         """Return why p-values are asymptotic although nobody asked for it; None if they are not."""
-        if self._asymptotic_by is not None:
-            return f"{self._asymptotic_by} belongs to these"
-        if self._lacks_conditional(stratified):
-            return "there are no conditional ones over strata"
-        return None
-
-    def _lacks_conditional(self, stratified: bool) -> bool:
-        conditional = self.p_values == "conditional"
-        return conditional and stratified and not self.conditional_over_strata
+        return None if self._asymptotic_by is None else f"{self._asymptotic_by} belongs to these"
 
     def with_p_values(self, kind: str) -> Self:
         """Return the test with another kind of p-values, and the options as they were given."""

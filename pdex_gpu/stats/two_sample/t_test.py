@@ -69,7 +69,6 @@ class TTest(StatisticalTest):
     scipy_name = "ttest_ind"
     uses_ranks = False
     needs_m2 = True
-    conditional_over_strata = True
 
     @property
     def needs_higher(self) -> bool:

@@ -81,7 +81,6 @@ class Wilcoxon(StatisticalTest):
     scipy_name = "mannwhitneyu"
     has_z = True
     gives_u2 = True
-    conditional_over_strata = True
 
     def measure(
         self, kernels: KernelSet, block: Any, genes: slice, contrast: Contrast

@@ -35,7 +35,6 @@ class Kinds(TTest):
     p_values: str = option("conditional", "kind", choices=("conditional", "asymptotic"))
 
     metric = "kinds"
-    conditional_over_strata = True
 
     def evaluate(self, *args: Any, **options: Any) -> TestResult:
         return self._of_kind(super().evaluate(*args, **options))
@@ -211,7 +210,7 @@ def test_workers_can_be_sent_the_kinds():
 
     options = {"is_log1p": False, "exp_post_agg": True, "stratified": False, "expressed": False}
     alone = make_analysis(Kinds("pooled"), (), count_means=False, level=0.95, **options)
-    analysis = alone.judged_also([Kinds(p_values="asymptotic")], stratified=False)
+    analysis = alone.judged_also([Kinds(p_values="asymptotic")])
     again = pickle.loads(pickle.dumps(analysis))
     assert [c.name for c in again.stored] == [*(c.name for c in alone.stored), "p_value 1"]
-    assert again.of_other("p_value 1", stratified=False).p_value_kind == "asymptotic"
+    assert again.of_other("p_value 1").p_value_kind == "asymptotic"
