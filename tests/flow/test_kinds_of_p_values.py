@@ -45,9 +45,10 @@ ASYMPTOTIC = {"p_values": "asymptotic"}
 
 
 def screen(shift: float = 0.0) -> anndata.AnnData:
-    """Counts of 6 genes in 60 cells; `shift` is added to those of gene 2."""
+    """Counts of 6 genes in 60 cells, one of them larger in "a"; `shift` is added to gene 2."""
     rng = np.random.default_rng(0)
     values = rng.poisson(0.7, (60, 6)).astype(np.float64)
+    values[:12, 4] += 1
     values[:, 2] += shift
     group = ["a"] * 12 + ["b"] * 9 + ["control"] * 39
     names = [str(i) for i in range(60)]
