@@ -293,12 +293,8 @@ def _describe(numbers, strata, lowest, cells, shape):
         lowest[0] = int(numbers[s, 6])
         last = describe_ties(int(n + m), int(e), others, lowest, lowest.size + 1, cells, shape)
         its = strata[n_strata]
-        its[OF_TARGET], its[OF_REFERENCE], its[EXPRESSED], its[WEIGHT] = (
-            n,
-            m,
-            e,
-            1.0 / (n + m + 1.0),
-        )
+        its[OF_TARGET], its[OF_REFERENCE], its[EXPRESSED] = n, m, e
+        its[WEIGHT] = 1.0 / (n + m + 1.0)
         its[_U2], its[_X] = numbers[s, 2], numbers[s, 4]
         its[ABOVE], its[SPREAD], its[SPREAD_OF_ALL] = cells[last], shape[0, last], shape[0, 1]
         its[_HALF] = its[WEIGHT] * (1.0 + (2.0 * shape[1, last] - 1.0) / n)
