@@ -72,21 +72,29 @@ def _are_few(cells, n_values, zeros, n):
 
 
 @jit
-def _log_exact(a, cells, n_values, zeros, n, log_factorial):
-    """Return log P(A2 >= a) from all allocations, which are listed from the largest value down."""
-    weight, expected = np.empty(n_values), np.empty(n_values)
-    zero_weight = terms(cells, n_values, zeros, n, weight, expected)
-    # At value k: target cells there, and sums over it and larger values.
+def start_of_allocations(cells, n_values, zeros):
+    """Return what :func:`next_allocation` keeps.
+
+    At value k: target cells there; sums over it and larger values of target cells, of terms of A2
+    and of logarithms of ways; and pooled cells at smaller values.
+    """
     own, used = np.full(n_values + 1, -1), np.zeros(n_values + 1, np.int64)
     a2, log_ways = np.zeros(n_values + 1), np.zeros(n_values + 1)
-    room = np.empty(n_values + 1, np.int64)  # cells at smaller values
+    room = np.empty(n_values + 1, np.int64)
     room[0] = zeros
     for k in range(n_values):
         room[k + 1] = room[k] + cells[k]
-    total = room[n_values]
-    mean = np.float64(n) * (total - zeros) / total
-    sum_of_parts, highest = 0.0, -math.inf
-    k = n_values - 1
+    return own, used, a2, log_ways, room
+
+
+@jit
+def next_allocation(
+    k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial
+):
+    """Go on to the next allocation of n cells, listed from the largest value down.
+
+    Start at ``k = n_values - 1``, and go on with what was returned: 0, or `n_values` at the end.
+    """
     while k < n_values:
         own[k] += 1
         t, left = own[k], n - used[k + 1]
@@ -100,11 +108,30 @@ def _log_exact(a, cells, n_values, zeros, n, log_factorial):
         used[k] = used[k + 1] + t
         a2[k] = a2[k + 1] + weight[k] * deviation * deviation
         log_ways[k] = log_ways[k + 1] + log_choose(cells[k], t, log_factorial)
-        if k > 0:
-            k -= 1
-            continue
+        if k == 0:
+            return 0
+        k -= 1
+    return n_values
+
+
+@jit
+def _log_exact(a, cells, n_values, zeros, n, log_factorial):
+    """Return log P(A2 >= a) from all allocations, which are listed from the largest value down."""
+    weight, expected = np.empty(n_values), np.empty(n_values)
+    zero_weight = terms(cells, n_values, zeros, n, weight, expected)
+    own, used, a2, log_ways, room = start_of_allocations(cells, n_values, zeros)
+    total = room[n_values]
+    mean = np.float64(n) * (total - zeros) / total
+    sum_of_parts, highest = 0.0, -math.inf
+    k = n_values - 1
+    while True:
+        k = next_allocation(
+            k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial
+        )
+        if k == n_values:
+            break
         if a2[0] + zero_weight * (used[0] - mean) ** 2 >= a:
-            part = log_ways[0] + log_choose(zeros, left - t, log_factorial)
+            part = log_ways[0] + log_choose(zeros, n - used[0], log_factorial)
             if part > highest:
                 sum_of_parts = sum_of_parts * math.exp(highest - part) + 1.0
                 highest = part

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ...utils.jit import jit
+from .anderson_darling_exact import next_allocation, start_of_allocations
 from .anderson_darling_mixture import _bridge, _cumulants
 from .anderson_darling_tilted import _recursion
 from .hypergeometric import log_choose, log_weight
@@ -75,36 +76,20 @@ def list_allocations(
 
     0 where they are too many. The arguments are those of :func:`.anderson_darling_exact.terms`.
     """
-    # At value k, from the largest down: target cells there, and sums over it and larger values.
-    own, used = np.full(n_values + 1, -1), np.zeros(n_values + 1, np.int64)
-    a2, log_ways = np.zeros(n_values + 1), np.zeros(n_values + 1)
-    below = np.empty(n_values + 1, np.int64)  # cells at smaller values
-    below[0] = zeros
-    for k in range(n_values):
-        below[k + 1] = below[k] + cells[k]
-    total = below[n_values]
+    own, used, a2, log_ways, room = start_of_allocations(cells, n_values, zeros)
+    total = room[n_values]
     all_ways = log_choose(total, n, log_factorial)
     mean = np.float64(n) * (total - zeros) / total
     found, k = 0, n_values - 1
-    while k < n_values:
-        own[k] += 1
-        t, left = own[k], n - used[k + 1]
-        if t > min(cells[k], left):
-            own[k] = -1
-            k += 1
-            continue
-        if left - t > below[k]:
-            continue
-        deviation = left - 0.5 * t - expected[k]
-        used[k] = used[k + 1] + t
-        a2[k] = a2[k + 1] + weight[k] * deviation * deviation
-        log_ways[k] = log_ways[k + 1] + log_choose(cells[k], t, log_factorial)
-        if k > 0:
-            k -= 1
-            continue
+    while True:
+        k = next_allocation(
+            k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial
+        )
+        if k == n_values:
+            break
         if found == NODES:
             return 0
-        nodes[found, LOG_H] = log_ways[0] + log_choose(zeros, left - t, log_factorial) - all_ways
+        nodes[found, LOG_H] = log_ways[0] + log_choose(zeros, n - used[0], log_factorial) - all_ways
         nodes[found, K1] = min(a, a2[0] + zero_weight * (used[0] - mean) ** 2)
         nodes[found, K2], nodes[found, K3], nodes[found, TOP] = 0.0, 0.0, 0.0
         found += 1

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from ...utils.jit import jit
 from .anderson_darling import LEAST, _distinct, _nonzero
 from .anderson_darling_exact import _log_allocation, terms
 from .anderson_darling_nodes import NODES, has_mirror, list_allocations, list_nodes, tilt_cells
+from .gene_samples import GeneSamples
 from .hypergeometric import log_factorials
 from .pooled_cells import merge
 from .tie_pattern import N_CONSTANTS, coarsen, constants, room
@@ -47,33 +47,6 @@ _MOST_TILT = 500.0  # of exp(theta times a term); more underflows
 _MOST, _MOST_OF_ONE = 256, 40  # components of all strata so far, and of the next
 _FEW_VALUES = 45  # distinct values of a stratum whose allocations may be few
 _NEAR = 0.3  # standard deviations from the tilted mean to a
-
-
-@dataclass(frozen=True)
-class GeneSamples:
-    """The values of a gene in each sample of a contrast.
-
-    Attributes
-    ----------
-    values : numpy.ndarray, shape (n,)
-        Not negative; zeros may be left out.
-    starts, stops : numpy.ndarray, shape (n_samples,), int64
-        Those of sample i are ``values[starts[i]:stops[i]]``. The first sample is what targets are
-        compared with, unless `rest`.
-    n_cells : numpy.ndarray, shape (n_samples,), int64
-        Number of cells of each sample.
-    pooled : bool
-        Whether the cells that a target is compared with include its own.
-    rest : bool
-        Whether all samples are targets, each compared with all the others.
-    """
-
-    values: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    n_cells: np.ndarray
-    pooled: bool
-    rest: bool
 
 
 #: A2 of each (target, gene), NaN where the stratum does not count; the samples of each gene;

@@ -14,11 +14,11 @@ one for continuous sums, which counts about half of it; the other half is added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...utils.jit import jit
+from .gene_samples import GeneSamples
 from .hypergeometric import log_choose, log_factorials, log_weight, mode
 from .saddlepoint import log_tail_of_sum
 from .t_test import (
@@ -48,34 +48,10 @@ _SMOOTH = 16.0  # variance of x from which it need not be summed up
 _LOG_HALF = float(np.log(0.5))
 
 
-@dataclass(frozen=True)
-class SampleValues:
-    """The values of a gene in each sample of a contrast.
-
-    Attributes
-    ----------
-    values : numpy.ndarray, shape (n,)
-        Not negative; zeros may be left out.
-    starts, stops : numpy.ndarray, shape (n_samples,), int64
-        Those of sample i are ``values[starts[i]:stops[i]]``. The first sample is what targets are
-        compared with, unless `rest`.
-    pooled : bool
-        Whether the cells that a target is compared with include its own.
-    rest : bool
-        Whether all samples are targets, each compared with all the others.
-    """
-
-    values: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    pooled: bool
-    rest: bool
-
-
 def refine(
     log_p: np.ndarray,
     genes: np.ndarray,
-    values: Sequence[SampleValues],
+    values: Sequence[GeneSamples],
     target: Side,
     reference: Side,
     alternative: str,
@@ -88,7 +64,7 @@ def refine(
         Their natural logarithms by :func:`.t_test.log_p_values`.
     genes : numpy.ndarray, shape (C,), bool
         The genes to be judged. Their values must not be negative.
-    values : sequence of SampleValues
+    values : sequence of GeneSamples
         The values of each gene.
     target, reference, alternative
         As for :func:`.t_test.log_p_values`.

@@ -94,19 +94,9 @@ class AndersonDarling(StatisticalTest):
         a2 = kernels.anderson_darling(block, genes, contrast, variant=self.variant)
         if self.p_values != "conditional":
             return (a2,)
-        from ..conditional.anderson_darling_strata import GeneSamples
+        from .gene_samples import gene_samples
 
-        # The values themselves, because the ties of a pair decide.
-        samples = np.empty((1, a2.shape[1]), object)
-        for c in range(a2.shape[1]):
-            its = kernels.entries(block, genes.start + c)
-            starts, stops = its.bounds[contrast.groups], its.bounds[contrast.groups + 1]
-            # Where NaN is left out, the values are those of all cells that have one.
-            n_cells = contrast.n_cells if self.refuses_nan else stops - starts
-            samples[0, c] = GeneSamples(
-                its.values, starts, stops, n_cells, contrast.pooled, contrast.one_vs_rest
-            )
-        return a2, samples
+        return a2, gene_samples(kernels, block, genes, contrast, refuses_nan=self.refuses_nan)
 
     def evaluate(
         self,

@@ -80,16 +80,9 @@ class TTest(StatisticalTest):
     ) -> SufficientStatistics:
         if self.p_values != "conditional":
             return ()
-        from ..conditional.t_test_values import SampleValues
+        from .gene_samples import gene_samples
 
-        found = np.empty((1, genes.stop - genes.start), object)
-        for c in range(found.shape[1]):
-            its = kernels.entries(block, genes.start + c)
-            starts, stops = its.bounds[contrast.groups], its.bounds[contrast.groups + 1]
-            found[0, c] = SampleValues(
-                its.values, starts, stops, contrast.pooled, contrast.one_vs_rest
-            )
-        return (found,)
+        return (gene_samples(kernels, block, genes, contrast, refuses_nan=self.refuses_nan),)
 
     def evaluate(
         self,

@@ -16,7 +16,8 @@ from test_wilcoxon import controls
 
 from pdex_gpu import differential_expression
 from pdex_gpu.stats.conditional.anderson_darling import LEAST
-from pdex_gpu.stats.conditional.anderson_darling_strata import GeneSamples, judge_strata
+from pdex_gpu.stats.conditional.anderson_darling_strata import judge_strata
+from pdex_gpu.stats.conditional.gene_samples import GeneSamples
 
 
 def samples(target: np.ndarray, other: np.ndarray) -> GeneSamples:

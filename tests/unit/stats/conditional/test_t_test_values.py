@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from permutations_of_sums import biased_orders, deviations, p_values, side
 
+from pdex_gpu.stats.conditional.gene_samples import GeneSamples
 from pdex_gpu.stats.conditional.t_test import log_p_values
-from pdex_gpu.stats.conditional.t_test_values import SampleValues, refine
+from pdex_gpu.stats.conditional.t_test_values import refine
 
 
 def log_p(samples: list[np.ndarray], *, pooled: bool = False, rest: bool = False) -> np.ndarray:
@@ -25,7 +26,9 @@ def log_p(samples: list[np.ndarray], *, pooled: bool = False, rest: bool = False
         others = [np.concatenate([s for s in samples if s is not t]) for t in targets]
         held = [np.concatenate(samples), *targets]
     ends = np.cumsum([0, *(len(sample) for sample in held)])
-    its = SampleValues(np.concatenate(held), ends[:-1], ends[1:], pooled or rest, rest)
+    its = GeneSamples(
+        np.concatenate(held), ends[:-1], ends[1:], np.diff(ends), pooled or rest, rest
+    )
     target = [np.vstack(arrays) for arrays in zip(*map(side, targets), strict=True)]
     other = [np.vstack(arrays) for arrays in zip(*map(side, others), strict=True)]
     found = log_p_values(target, other, "two-sided")
