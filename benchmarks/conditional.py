@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--rounds must be at least 1")
     files = ensure(QUICK if args.quick else FULL)
     record = ConditionalRecord(
-        {"rounds": args.rounds, "threads": args.threads, "screen": files.parameters.name},
+        {"rounds": args.rounds, "threads": args.threads, "screen": asdict(files.parameters)},
         full_size=not args.quick,
     )
     for case in CASES:
