@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-null-rates bench-gpu clean
+.PHONY: help demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-conditional bench-null-rates bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,7 @@ help:
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
 	@echo "make bench-scaling (benchmarks/scaling.py), make bench-raw-counts (benchmarks/raw_counts.py),"
-	@echo "make bench-null-rates (benchmarks/null_rates.py)"
+	@echo "make bench-conditional (benchmarks/conditional.py), make bench-null-rates (benchmarks/null_rates.py)"
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(PROBE)' >/dev/null 2>&1; then \
@@ -174,6 +174,9 @@ bench-scaling: $(VENV)/.test
 
 bench-raw-counts: $(VENV)/.test
 	$(BIN)/python benchmarks/raw_counts.py
+
+bench-conditional: $(VENV)/.test
+	$(BIN)/python benchmarks/conditional.py
 
 bench-null-rates: $(VENV)/.test
 	$(BIN)/python benchmarks/null_rates.py

@@ -44,7 +44,8 @@ SIZES = (5, 20, 100, 500)
 EDGES = (0.1, 1.0)
 CLASSES = ("below 0.1", "0.1 to 1", "1 or more")
 FEWEST_TESTS = 100_000  # a rate is judged from so many tests on
-FEWEST_GROUPS = 500  # genes of a group are not independent, so tests alone are not enough
+FEWEST_GROUPS = 500  # genes of a group are not independent, so tests alone are not enough;
+LARGEST_ERROR = 0.1  # nor are groups: the standard error of the excess at 1e-3 tells
 STRONG = 1e-4  # FDR of strong hits
 
 _TARGETS = [
@@ -98,9 +99,14 @@ class Counts:
         self.n_hits = np.concatenate([self.n_hits, hits])
 
     def enough(self, n_tests: int) -> bool:
-        """Return whether all classes that occur have so many tests, and there are enough groups."""
+        """Return whether all classes that occur have so many tests, and rates are known well."""
         tests = self.n_tests.sum(axis=0)
-        return bool((tests[tests > 0] >= n_tests).all()) and len(self.n_hits) >= FEWEST_GROUPS
+        error = self.error[tests > 0, LEVELS.index(1e-3)]
+        return bool(
+            (tests[tests > 0] >= n_tests).all()
+            and len(self.n_hits) >= FEWEST_GROUPS
+            and (error <= LARGEST_ERROR).all()
+        )
 
     @property
     def excess(self) -> np.ndarray:
@@ -272,7 +278,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"not in {FOLDER}: {', '.join(missing)}. PDEX_GPU_TEST_DATA names its parent.")
     splits = 1 if args.quick else args.splits
     record = NullRecord(
-        {"screens": args.screens, "tests": args.tests, "groups": FEWEST_GROUPS, "splits": splits,
+        {"screens": args.screens, "tests": args.tests, "groups": FEWEST_GROUPS,
+         "error": LARGEST_ERROR, "splits": splits,
          "sizes": SIZES, "levels": LEVELS, "classes": CLASSES},
         full_size=not args.quick,
     )  # fmt: skip
