@@ -205,7 +205,7 @@ def _calibrate(
 ) -> Calibration:
     plan.check()
     alpha = float(plan.alpha)
-    kinds = [test.p_values for test in tests]
+    kinds = [str(test.p_values) for test in tests]
     with open_matrix(data, settings, settings.comparison.group_column) as dataset:
         real = real_groups(dataset, settings, plan.units)
         splits: list[Split] = []

@@ -256,6 +256,8 @@ def test_log_values_of_any_float() -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_scaled_counts_beyond_16_bits(metric: str) -> None:
     """Ranks know no scale: from a table of counts to a sort of 64-bit integers."""
-    expected = run(screen(sparse.csr_matrix(COUNTS)), metric)
-    found = run(screen(sparse.csr_matrix(COUNTS * 2**40)), metric)
+    # The next possible sum is 1 away from that of whole numbers, whatever their scale.
+    options = {"p_values": "asymptotic"} if metric == "t-test" else {}
+    expected = run(screen(sparse.csr_matrix(COUNTS)), metric, **options)
+    found = run(screen(sparse.csr_matrix(COUNTS * 2**40)), metric, **options)
     assert_same(found, expected, ("statistic", "p_value", "fdr", "fold_change", "percent_change"))

@@ -43,12 +43,12 @@ def refused(call, **options) -> str:
         ({"use_continuty": True}, "Did you mean 'use_continuity' or 'continuity'?"),
         ({"variance": "welch"}, "Option 'variance' belongs to metric='t-test'."),
         ({"p_values": "exact"}, "Unknown value for p_values: 'exact'"),
-        ({"p_values": "interpolated"}, "Available (2): 'asymptotic', 'conditional'"),
+        ({"p_values": "interpolated"}, "Available (2): 'conditional', 'asymptotic'"),
         ({"p_values": "conditional", "continuity": False}, "belongs to asymptotic p-values"),
         ({"p_values": "conditional", "method": "exact"}, "belongs to asymptotic p-values"),
         (
             {"metric": "t-test", "p_values": "conditional", "variance": "welch"},
-            "variance='welch' belongs to asymptotic p-values",
+            "variance='welch' (scipy: equal_var=) belongs to asymptotic p-values",
         ),
         ({"varience": "welch"}, "Did you mean 'variance' (of metric='t-test')"),
         (
