@@ -36,7 +36,7 @@ class Sizes:
     cells: int = 40_000
     genes: int = 2_000
     perturbations: int = 300
-    little: str = "450MB"
+    little: str = "400MB"
     files: int = 20
     file_cells: int = 15_000
     file_genes: int = 1_000
@@ -46,7 +46,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(4_000, 300, 20, "450MB", 4, 1_000, 200, "1GB", 1_000, 500)
+QUICK = Sizes(4_000, 300, 20, "400MB", 4, 1_000, 200, "1GB", 1_000, 500)
 
 
 def one_screen(sizes: Sizes) -> tuple[Path, Path]:
