@@ -107,7 +107,7 @@ def found() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", CASES)
 def test_p_values_against_all_allocations(name: str, found: dict[str, np.ndarray]) -> None:
     assert len(found[name]) > 20
-    # Worst seen: 0.23 too small, 0.13 too large, and a median of 0.04.
+    # Worst seen, with other limits of merging: 0.24 too small, 0.15 too large, a median of 0.039.
     assert found[name].min() >= -0.3
     assert found[name].max() <= 0.5
     assert np.median(np.abs(found[name])) <= 0.05
