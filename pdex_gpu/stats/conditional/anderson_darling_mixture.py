@@ -59,12 +59,8 @@ def log_p_from_constants(a2, n, total, expressed, its, log_factorial, found):
 
 
 @jit
-def _log_mixture(a, n, total, expressed, its, log_factorial):
-    """Sum over the number of expressing cells among the n.
-
-    The sum goes outwards from the most likely x, in steps of a part of the standard deviation of x:
-    h(x) P(A2 >= a | x) is so smooth that every `step`-th term stands for as many.
-    """
+def scaled_constants(n, total, expressed, its):
+    """Return gamma and the constants of the cumulants of A2 given x: c0 to c3, d1, d2."""
     size, pairs = np.float64(total), np.float64(n) * (total - n)
     silent = total - expressed
     gamma = (size - 1.0) / pairs * (expressed / size)
@@ -73,6 +69,18 @@ def _log_mixture(a, n, total, expressed, its, log_factorial):
         c0 += (size - 1.0) * size / (pairs * expressed)
     c1, c2, c3 = gamma * its[C1], gamma**2 * its[C2], gamma**3 * its[C3]
     d1, d2 = gamma**2 * its[D1], gamma**3 * its[D2]
+    return gamma, c0, c1, c2, c3, d1, d2
+
+
+@jit
+def _log_mixture(a, n, total, expressed, its, log_factorial):
+    """Sum over the number of expressing cells among the n.
+
+    The sum goes outwards from the most likely x, in steps of a part of the standard deviation of x:
+    h(x) P(A2 >= a | x) is so smooth that every `step`-th term stands for as many.
+    """
+    gamma, c0, c1, c2, c3, d1, d2 = scaled_constants(n, total, expressed, its)
+    size, silent = np.float64(total), total - expressed
     mean = np.float64(n) * expressed / total
     deviation = math.sqrt(mean * (silent / size) * ((size - n) / (size - 1.0)))
     # P rises from next to 0 to next to 1 within a standard deviation of A2 given x.

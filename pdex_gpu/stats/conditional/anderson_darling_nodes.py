@@ -11,10 +11,10 @@ import numpy as np
 
 from ...utils.jit import jit
 from .anderson_darling_exact import next_allocation, start_of_allocations
-from .anderson_darling_mixture import _bridge, _cumulants
+from .anderson_darling_mixture import _bridge, _cumulants, scaled_constants
 from .anderson_darling_tilted import _recursion
 from .hypergeometric import log_choose, log_weight
-from .tie_pattern import C0, C1, C2, C3, C_TOP, D1, D2
+from .tie_pattern import C_TOP
 from .tilted_mixtures import K1, K2, K3, LEAST_VARIANCE, LOG_H, TOP
 
 NODES = 1024  # of a stratum at most
@@ -27,14 +27,8 @@ def list_nodes(a, n, total, expressed, its, log_factorial, nodes):
 
     Steps of x are short relative to its standard deviation, and to that of A2 given x.
     """
-    size, pairs = np.float64(total), np.float64(n) * (total - n)
-    silent = total - expressed
-    gamma = (size - 1.0) / pairs * (expressed / size)
-    c0 = gamma * its[C0]
-    if silent > 0:
-        c0 += (size - 1.0) * size / (pairs * expressed)
-    c1, c2, c3 = gamma * its[C1], gamma**2 * its[C2], gamma**3 * its[C3]
-    d1, d2 = gamma**2 * its[D1], gamma**3 * its[D2]
+    gamma, c0, c1, c2, c3, d1, d2 = scaled_constants(n, total, expressed, its)
+    size, silent = np.float64(total), total - expressed
     mean = np.float64(n) * expressed / total
     low, high = max(0, n - silent), min(n, expressed)
     step = 1
