@@ -11,10 +11,8 @@ from ..utils.parallel import pool_map
 from .base import Job, RangeSource, run_range
 from .plan import Resources, Schedule
 
-# One range is read from a file while another is computed, so several are wanted: of this many bytes
-# of values. Counts in memory that are scaled are cut, too: touching fresh memory for all their
-# float64 at once takes longer than a second pass over the rows.
-_BYTES_PER_RANGE = 160_000_000
+# One range is read from a file while another is computed, so several are wanted: this many.
+_ENTRIES_PER_RANGE = 50_000_000
 _MOST_RANGES = 64
 
 
@@ -23,13 +21,12 @@ def schedule(source: Source, kernels: KernelSet, resources: Resources) -> Schedu
     one_at_a_time = source.in_memory or resources.processors == 1
     # A source that is read whole has been read before the first range starts.
     by_range = not (source.in_memory or source.read_whole)
-    n_bytes = source.nnz * source.dtype.itemsize
     return Schedule(
         n_workers=resources.n_workers or (1 if one_at_a_time else 2),
         n_threads=resources.n_threads,
         processors=resources.processors,
         gene_chunk_size=resources.gene_chunk_size,
-        at_least=min(_MOST_RANGES, n_bytes // _BYTES_PER_RANGE) if by_range else 1,
+        at_least=min(_MOST_RANGES, source.nnz // _ENTRIES_PER_RANGE) if by_range else 1,
     )
 
 
