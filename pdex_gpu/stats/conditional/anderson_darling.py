@@ -79,7 +79,7 @@ def log_p_values(
     found = np.full(len(a2), np.nan)
     if not len(values):
         return found
-    has_zeros, everything = _overview(values, n_cells)
+    has_zeros, in_a_row, everything = _overview(values, starts, stops, n_cells)
     if has_zeros:
         there = values != 0
         before = np.concatenate([[0], np.cumsum(there)])
@@ -87,7 +87,7 @@ def log_p_values(
     values = _exact(values)
     if not rest:
         common = values[starts[0] : stops[0]]
-    elif stops[-1] - starts[0] == (stops - starts).sum():
+    elif in_a_row:
         common = values[starts[0] : stops[-1]]
     else:
         common = np.concatenate([values[a:b] for a, b in zip(starts, stops, strict=True)])
@@ -103,14 +103,15 @@ def log_p_values(
 
 
 @jit
-def _overview(values, n_cells):
-    """Return whether there are zeros among the values, and the number of cells."""
-    zeros, cells = 0, 0
+def _overview(values, starts, stops, n_cells):
+    """Return whether values are 0, whether samples follow each other, and the number of cells."""
+    has_zeros, in_a_row, n_all = False, True, 0
     for i in range(values.size):
-        zeros += values[i] == 0
+        has_zeros |= values[i] == 0  # vectorised, as a sum would not be
     for i in range(n_cells.size):
-        cells += n_cells[i]
-    return zeros > 0, cells
+        in_a_row &= i == 0 or starts[i] == stops[i - 1]
+        n_all += n_cells[i]
+    return has_zeros, in_a_row, n_all
 
 
 def _exact(values: np.ndarray) -> np.ndarray:
