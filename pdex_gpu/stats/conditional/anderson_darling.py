@@ -79,12 +79,8 @@ def log_p_values(
     found = np.full(len(a2), np.nan)
     if not len(values):
         return found
-    has_zeros, in_a_row, everything = _overview(values, starts, stops, n_cells)
-    if has_zeros:
-        there = values != 0
-        before = np.concatenate([[0], np.cumsum(there)])
-        values, starts, stops = values[there], before[starts], before[stops]
-    values = _exact(values)
+    values, starts, stops = _nonzero(values, starts, stops)
+    in_a_row, everything = _overview(starts, stops, n_cells)
     if not rest:
         common = values[starts[0] : stops[0]]
     elif in_a_row:
@@ -102,24 +98,36 @@ def log_p_values(
     return found
 
 
-@jit
-def _overview(values, starts, stops, n_cells):
-    """Return whether values are 0, whether samples follow each other, and the number of cells."""
-    has_zeros, in_a_row, n_all = False, True, 0
-    for i in range(values.size):
-        has_zeros |= values[i] == 0  # vectorised, as a sum would not be
-    for i in range(n_cells.size):
-        in_a_row &= i == 0 or starts[i] == stops[i - 1]
-        n_all += n_cells[i]
-    return has_zeros, in_a_row, n_all
-
-
-def _exact(values: np.ndarray) -> np.ndarray:
-    """Replace whole numbers that float64 does not hold by their ranks."""
+def _nonzero(
+    values: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leave out zeros, and replace whole numbers that float64 does not hold by their ranks."""
+    if _has_zeros(values):
+        there = values != 0
+        before = np.concatenate([[0], np.cumsum(there)])
+        values, starts, stops = values[there], before[starts], before[stops]
     whole = values.dtype.kind in "iu" and values.dtype.itemsize == 8
     if whole and len(values) and int(values.max()) > _EXACT:
         values = np.unique(values, return_inverse=True)[1] + 1
-    return values
+    return values, starts, stops
+
+
+@jit
+def _has_zeros(values):
+    found = False
+    for i in range(values.size):
+        found |= values[i] == 0  # vectorised, as a sum would not be
+    return found
+
+
+@jit
+def _overview(starts, stops, n_cells):
+    """Return whether samples follow each other, and the number of all cells."""
+    in_a_row, n_all = True, 0
+    for i in range(n_cells.size):
+        in_a_row &= i == 0 or starts[i] == stops[i - 1]
+        n_all += n_cells[i]
+    return in_a_row, n_all
 
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

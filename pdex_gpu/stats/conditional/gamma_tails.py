@@ -11,10 +11,10 @@ import math
 from ...utils.jit import jit
 
 _LARGE_SHAPE = 2e4  # above: uniform asymptotic expansion
-_LEAST_SKEWNESS = 1e-3  # smaller ones are indistinguishable from it
+_LARGEST_SHAPE = 4e6  # larger ones, of a skewness below 1e-3, are indistinguishable from it
 _RIGHT_FROM = 3.0  # above: continued fraction of erfcx
 _FRACTION = 20  # its terms: relative error 2e-13
-NOTHING = -45.0  # logarithm of what disappears next to 1, and of a sum of thousands of them
+NOTHING = -32.0  # logarithm of a share of p that is left out: 1e-14
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -98,14 +98,17 @@ def log_tail_from(a, k1, k2, k3, least):
     """Return :func:`log_tail`, or -inf where it is below `least`, as far as is known at once.
 
     Chernoff's bound ``(x / shape)**shape exp(shape - x)`` of both tails of a gamma distribution
-    tells. Where it makes the lower tail less than what float64 can take from 1, 0 is returned.
+    tells. Where it makes the lower tail negligible, 0 is returned.
     """
     if k2 <= 1e-14 * k1 * k1:
         return 0.0 if a <= k1 * (1.0 + 1e-9) else -math.inf
-    spread = math.sqrt(k2)
-    skewness = max(k3 / (k2 * spread), _LEAST_SKEWNESS)
-    shape = 4.0 / (skewness * skewness)
-    x = shape + 2.0 * (a - k1) / (skewness * spread)
+    ratio = k2 / k3
+    shape = 4.0 * k2 * ratio * ratio
+    if shape < _LARGEST_SHAPE:
+        x = shape + 2.0 * (a - k1) * ratio
+    else:  # or no skewness at all
+        shape = _LARGEST_SHAPE
+        x = shape + (a - k1) * math.sqrt(shape / k2)
     if x > 0.0 and least > -math.inf:
         bound = shape - x + shape * math.log(x / shape)
         if x < shape:
