@@ -44,6 +44,8 @@ _SHARED_TIMES = 8  # and times those of the target
 _SHARED_TIMES_DISTINCT = 4  # the same, where most values are distinct
 _EXACT = 2**53  # float64 holds whole numbers up to this
 _STEP = 0.5  # of the table
+# What is known of each pair: see :func:`_pairs`.
+_START, _STOP, _TARGET, _SMALLER, _TOTAL, _EXPRESSED = range(6)
 
 
 def log_p_values(
@@ -78,39 +80,21 @@ def log_p_values(
     if not len(values):
         return found
     values, starts, stops = _nonzero(values, starts, stops)
+    in_a_row, everything = _overview(starts, stops, n_cells)
     if not rest:
         common = values[starts[0] : stops[0]]
-    elif stops[-1] - starts[0] == (stops - starts).sum():
+    elif in_a_row:
         common = values[starts[0] : stops[-1]]
     else:
         common = np.concatenate([values[a:b] for a, b in zip(starts, stops, strict=True)])
     distinct, counts = _distinct(common)
-    judged, a2, starts, stops, n_target, n, total, expressed, its, apart = _pairs(
-        a2, starts, stops, n_cells, counts, len(common), pooled, rest
+    log_factorial = log_factorials(everything)
+    *pairs, needed = _judge_by_constants(
+        a2, starts, stops, n_cells, counts, len(common), pooled, rest, log_factorial, found
     )
-    if not len(judged):
-        return found
-    if len(apart):
-        values = values.astype(np.float64, copy=False)
-        _pair_constants(
-            apart, distinct, counts, values, starts, stops, expressed, total, pooled, its
-        )
-    log_factorial = log_factorials(int(n_cells.sum()))
-    log_p = np.empty(len(judged))
-    log_p_from_constants(a2, n, total, expressed, its, log_factorial, log_p)
-    chosen, tilted = _uncertain(n, total, expressed, len(distinct), log_p)
-    if len(chosen):
-        values = values.astype(np.float64, copy=False)
-        least = np.full(len(judged), np.nan)
-        pairs = (
-            a2, distinct, counts, values, starts, stops, n_target, total, expressed, pooled,
-            log_factorial, log_p, least,
-        )  # fmt: skip
-        judge_by_allocations(chosen, *pairs)
-        left = (tilted & ~np.isnan(least)).nonzero()[0]
-        if len(left):
-            judge_by_tilting(left, *pairs)
-    found[judged] = log_p
+    if len(needed):
+        own = _collect(needed, values, pairs[2])
+        _judge_by_values(needed, *pairs, distinct, counts, own, pooled, log_factorial, found)
     return found
 
 
@@ -118,7 +102,7 @@ def _nonzero(
     values: np.ndarray, starts: np.ndarray, stops: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leave out zeros, and replace whole numbers that float64 does not hold by their ranks."""
-    if values.min() <= 0:
+    if _has_zeros(values):
         there = values != 0
         before = np.concatenate([[0], np.cumsum(there)])
         values, starts, stops = values[there], before[starts], before[stops]
@@ -128,16 +112,141 @@ def _nonzero(
     return values, starts, stops
 
 
+@jit
+def _has_zeros(values):
+    found = False
+    for i in range(values.size):
+        found |= values[i] == 0  # vectorised, as a sum would not be
+    return found
+
+
+@jit
+def _overview(starts, stops, n_cells):
+    """Return whether samples follow each other, and the number of all cells."""
+    in_a_row, n_all = True, 0
+    for i in range(n_cells.size):
+        in_a_row &= i == 0 or starts[i] == stops[i - 1]
+        n_all += n_cells[i]
+    return in_a_row, n_all
+
+
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct values as float64, ascending, and how many cells have each."""
-    distinct, counts = np.empty(len(values)), np.empty(len(values), np.int64)
-    if not len(values):
-        return distinct, counts
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        n_distinct = count_small(values, int(values.max()), distinct, counts)
-    else:
-        n_distinct = count_runs(np.sort(values), distinct, counts)
+        return _runs_of_small(values)
+    return _runs(np.sort(values))
+
+
+@jit
+def _runs_of_small(values):
+    most = values.dtype.type(0)
+    for i in range(values.size):
+        most = max(most, values[i])
+    distinct, counts = np.empty(most + 1), np.empty(most + 1, np.int64)
+    n_distinct = count_small(values, most, distinct, counts)
     return distinct[:n_distinct], counts[:n_distinct]
+
+
+@jit
+def _runs(ordered):
+    distinct, counts = np.empty(ordered.size), np.empty(ordered.size, np.int64)
+    n_distinct = count_runs(ordered, distinct, counts) if ordered.size else 0
+    return distinct[:n_distinct], counts[:n_distinct]
+
+
+@jit
+def _judge_by_constants(
+    a2, starts, stops, n_cells, counts, n_common, pooled, rest, log_factorial, found
+):
+    """Fill `found` with log p of the pairs of a gene that share a pattern.
+
+    Arguments and results are those of :func:`_pairs`, but for these.
+
+    Returns
+    -------
+    log_p : numpy.ndarray, shape (n_pairs,), float64
+        What `found` has, by pair.
+    needed : numpy.ndarray, int64
+        Pairs that must be judged by their values, too.
+    """
+    judged, statistic, sizes, its, n_shared = _pairs(
+        a2, starts, stops, n_cells, counts, n_common, pooled, rest
+    )
+    log_p = np.empty(judged.size)
+    _from_constants(0, n_shared, statistic, sizes, its, log_factorial, log_p)
+    for i in range(n_shared):
+        found[judged[i]] = log_p[i]
+    chosen, _ = _uncertain(sizes[:, :n_shared], counts.size, log_p)
+    needed = np.empty(chosen.size + judged.size - n_shared, np.int64)
+    needed[: chosen.size] = chosen
+    for i in range(n_shared, judged.size):
+        needed[chosen.size + i - n_shared] = i
+    return judged, statistic, sizes, its, n_shared, log_p, needed
+
+
+@jit
+def _judge_by_values(
+    needed, judged, a2, sizes, its, n_shared, log_p, distinct, counts, values, pooled,
+    log_factorial, found,
+):  # fmt: skip
+    """Replace log p of the pairs that :func:`_judge_by_constants` returns as needed.
+
+    Parameters
+    ----------
+    distinct, counts : float64 and int64
+        Distinct values of the reference, or of the pool, ascending, and its cells at each.
+    values : float64
+        Where `sizes` has them, those of the targets that are needed.
+    """
+    starts, stops, n_target = sizes[_START], sizes[_STOP], sizes[_TARGET]
+    total, expressed = sizes[_TOTAL], sizes[_EXPRESSED]
+    if n_shared < judged.size:
+        apart = np.arange(n_shared, judged.size)
+        _pair_constants(
+            apart, distinct, counts, values, starts, stops, expressed, total, pooled, its
+        )
+        _from_constants(n_shared, judged.size, a2, sizes, its, log_factorial, log_p)
+    chosen, tilted = _uncertain(sizes, distinct.size, log_p)
+    if chosen.size > 0:
+        least = np.full(judged.size, np.nan)
+        judge_by_allocations(
+            chosen, a2, distinct, counts, values, starts, stops, n_target, total, expressed, pooled,
+            log_factorial, log_p, least,
+        )  # fmt: skip
+        left = (tilted & ~np.isnan(least)).nonzero()[0]
+        if left.size > 0:
+            judge_by_tilting(
+                left, a2, distinct, counts, values, starts, stops, n_target, total, expressed,
+                pooled, log_factorial, log_p, least,
+            )  # fmt: skip
+    for i in needed:
+        found[judged[i]] = log_p[i]
+
+
+@jit
+def _from_constants(first, last, a2, sizes, its, log_factorial, log_p):
+    """Fill in log p of the pairs from `first` on, before `last`."""
+    log_p_from_constants(
+        a2[first:last], sizes[_SMALLER][first:last], sizes[_TOTAL][first:last],
+        sizes[_EXPRESSED][first:last], its[first:last], log_factorial, log_p[first:last],
+    )  # fmt: skip
+
+
+@jit
+def _collect(pairs, values, sizes):
+    """Return the values of these targets as float64; `sizes` then tells where they are."""
+    n_values = 0
+    for i in pairs:
+        n_values += sizes[_STOP, i] - sizes[_START, i]
+    found, at = np.empty(n_values), 0
+    for i in pairs:
+        start, stop = sizes[_START, i], sizes[_STOP, i]
+        sizes[_START, i] = at
+        for k in range(start, stop):
+            found[at] = values[k]
+            at += 1
+        sizes[_STOP, i] = at
+    return found
 
 
 @jit
@@ -156,31 +265,30 @@ def _pairs(a2, starts, stops, n_cells, counts, n_common, pooled, rest):
     Returns
     -------
     judged : numpy.ndarray, shape (n_pairs,), int64
-        Targets.
-    a2, starts, stops, n_target, n, total, expressed : numpy.ndarray, shape (n_pairs,)
-        Of each pair: where the values of the target are, its cells, those of the smaller sample,
-        pooled cells, and how many of these express the gene.
+        Targets. Those whose own pattern counts are the last ones.
+    a2 : numpy.ndarray, shape (n_pairs,), float64
+    sizes : numpy.ndarray, shape (6, n_pairs), int64
+        Of each pair: start and stop of the values of the target, its cells, those of the smaller
+        sample, pooled cells, and how many of these express the gene.
     its : numpy.ndarray, shape (n_pairs, 10), float64
-        Constants of :mod:`.tie_pattern`, but not of the pairs `apart`.
-    apart : numpy.ndarray, int64
-        Pairs whose own pattern counts.
+        Constants of :mod:`.tie_pattern` of pairs that share a pattern.
+    n_shared : int
+        How many these are.
     """
     first = 0 if rest else 1
     n_pairs = 0
     for i in range(a2.size):
         n_pairs += a2[i] >= LEAST
     judged, statistic = np.empty(n_pairs, np.int64), np.empty(n_pairs)
-    # Of each pair: start and stop, target cells, those of the smaller sample, pooled, expressing.
     sizes = np.empty((6, n_pairs), np.int64)
-    apart, n_apart = np.empty(n_pairs, np.int64), 0
     everything = 0
     for i in range(n_cells.size if rest else 1):
         everything += n_cells[i]
     times = _SHARED_TIMES_DISTINCT if 2 * counts.size > n_common else _SHARED_TIMES
     if n_common < _SHARED_FROM or counts.size == 1:  # which has no pattern of its own
         times = 0
-    lowest, highest = math.inf, 0.0  # of the shares of expressing cells, if not `apart`
-    k = 0
+    lowest, highest = math.inf, 0.0  # of the shares of expressing cells, with a shared pattern
+    n_shared, end = 0, n_pairs
     for i in range(a2.size):
         if not a2[i] >= LEAST:
             continue
@@ -188,18 +296,20 @@ def _pairs(a2, starts, stops, n_cells, counts, n_common, pooled, rest):
         total, expressed = everything, n_common
         if not pooled:
             total, expressed = everything + n_target, n_common + stop - start
-        judged[k], statistic[k] = i, a2[i]
-        sizes[0, k], sizes[1, k], sizes[2, k] = start, stop, n_target
-        sizes[3, k], sizes[4, k], sizes[5, k] = min(n_target, total - n_target), total, expressed
         if not pooled and (times == 0 or (stop - start) * times > n_common):
-            apart[n_apart] = k
-            n_apart += 1
+            end -= 1
+            k = end
         else:
+            k = n_shared
+            n_shared += 1
             lowest = min(lowest, expressed / total)
             highest = max(highest, expressed / total)
-        k += 1
+        judged[k], statistic[k] = i, a2[i]
+        sizes[_START, k], sizes[_STOP, k], sizes[_TARGET, k] = start, stop, n_target
+        sizes[_SMALLER, k] = min(n_target, total - n_target)
+        sizes[_TOTAL, k], sizes[_EXPRESSED, k] = total, expressed
     its = np.empty((n_pairs, N_CONSTANTS))
-    if n_apart < n_pairs:
+    if n_shared > 0:
         pattern, ties = np.empty(counts.size), np.empty(counts.size)
         for i in range(counts.size):
             pattern[i] = counts[i]
@@ -224,15 +334,14 @@ def _pairs(a2, starts, stops, n_cells, counts, n_common, pooled, rest):
         if pooled:
             its[:] = nodes[0]
         else:
-            _interpolate(nodes, below, least, sizes[5], sizes[4], apart[:n_apart], its)
-    return (
-        judged, statistic, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], its,
-        apart[:n_apart],
-    )  # fmt: skip
+            shared = slice(n_shared)
+            expressed, total = sizes[_EXPRESSED][shared], sizes[_TOTAL][shared]
+            _interpolate(nodes, below, least, expressed, total, its)
+    return judged, statistic, sizes, its, n_shared
 
 
 @jit
-def _uncertain(n, total, expressed, n_distinct, log_p):
+def _uncertain(sizes, n_distinct, log_p):
     """Return the pairs whose p-value may be exact or is bounded, and which to tilt if it is not.
 
     Returns
@@ -240,34 +349,33 @@ def _uncertain(n, total, expressed, n_distinct, log_p):
     chosen : numpy.ndarray, int64
     tilted : numpy.ndarray, shape (n_pairs,), bool
     """
-    chosen, n_chosen = np.empty(n.size, np.int64), 0
-    tilted = np.empty(n.size, np.bool_)
-    for i in range(n.size):
+    n_pairs = sizes.shape[1]
+    chosen, n_chosen = np.empty(n_pairs, np.int64), 0
+    tilted = np.empty(n_pairs, np.bool_)
+    for i in range(n_pairs):
+        n = sizes[_SMALLER, i]
         tilted[i] = (
-            total[i] <= _FEW_IN_ALL or n[i] <= _VERY_FEW or (n[i] <= _FEW and log_p[i] < _LOG_TINY)
+            sizes[_TOTAL, i] <= _FEW_IN_ALL
+            or n <= _VERY_FEW
+            or (n <= _FEW and log_p[i] < _LOG_TINY)
         )
         few_values = n_distinct <= _FEW_VALUES and log_p[i] < _LOG_SMALL
-        if tilted[i] or few_values or expressed[i] <= _FEW_EXPRESSING:
+        if tilted[i] or few_values or sizes[_EXPRESSED, i] <= _FEW_EXPRESSING:
             chosen[n_chosen] = i
             n_chosen += 1
     return chosen[:n_chosen], tilted
 
 
 @jit
-def _interpolate(nodes, first, least, expressed, total, apart, found):
+def _interpolate(nodes, first, least, expressed, total, found):
     """Fill `found` by cubics in the logarithms of constants, of which `nodes` has a table.
 
-    Row j of the table is for ``log(e / (1 - e + least)) = (first + j) / 2``. Pairs that are `apart`
-    are left out.
+    Row j of the table is for ``log(e / (1 - e + least)) = (first + j) / 2``.
     """
     for j in range(nodes.shape[0]):
         for k in range(N_CONSTANTS):
             nodes[j, k] = math.log(nodes[j, k])
-    left_out = 0
     for i in range(total.size):
-        if left_out < apart.size and apart[left_out] == i:
-            left_out += 1
-            continue
         e = expressed[i] / total[i]
         place = math.log(e / (1.0 - e + least)) / _STEP - first
         low = max(0, min(np.int64(place) - 1, nodes.shape[0] - 4))

@@ -15,6 +15,7 @@ from .hypergeometric import log_choose
 from .pooled_cells import merge
 
 _MOST = 16_384.0  # allocations that are listed
+_NOTHING = -50.0  # logarithm of what disappears next to 1, as often as that
 
 
 @jit
@@ -68,7 +69,9 @@ def _are_few(cells, n_values, zeros, n):
             upto[s + 1] = upto[s] + ways[s]
         for s in range(n + 1):
             ways[s] = upto[s + 1] - upto[max(0, s - cells[k])]
-    return ways[n] <= _MOST
+        if ways[n] > _MOST:
+            return False
+    return True
 
 
 @jit
@@ -89,11 +92,12 @@ def start_of_allocations(cells, n_values, zeros):
 
 @jit
 def next_allocation(
-    k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial
+    k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial, least
 ):
     """Go on to the next allocation of n cells, listed from the largest value down.
 
     Start at ``k = n_values - 1``, and go on with what was returned: 0, or `n_values` at the end.
+    Allocations of which the logarithm of the number of ways is below `least` may be left out.
     """
     while k < n_values:
         own[k] += 1
@@ -104,10 +108,16 @@ def next_allocation(
             continue
         if left - t > room[k]:
             continue
-        deviation = left - 0.5 * t - expected[k]
         used[k] = used[k + 1] + t
-        a2[k] = a2[k + 1] + weight[k] * deviation * deviation
         log_ways[k] = log_ways[k + 1] + log_choose(cells[k], t, log_factorial)
+        # With all allocations of the other cells, which are log-concave in t.
+        if log_ways[k] + log_choose(room[k], left - t, log_factorial) < least:
+            if t * room[k + 1] > left * cells[k]:  # the mean
+                own[k] = -1
+                k += 1
+            continue
+        deviation = left - 0.5 * t - expected[k]
+        a2[k] = a2[k + 1] + weight[k] * deviation * deviation
         if k == 0:
             return 0
         k -= 1
@@ -115,19 +125,25 @@ def next_allocation(
 
 
 @jit
-def _log_exact(a, cells, n_values, zeros, n, log_factorial):
-    """Return log P(A2 >= a) from all allocations, which are listed from the largest value down."""
+def _log_exact(a, cells, n_values, zeros, n, seen, log_factorial):
+    """Return log P(A2 >= a) from all allocations, which are listed from the largest value down.
+
+    `seen` is the log probability of one of those with ``A2 >= a``. Others that disappear next to it
+    are left out.
+    """
     weight, expected = np.empty(n_values), np.empty(n_values)
     zero_weight = terms(cells, n_values, zeros, n, weight, expected)
     own, used, a2, log_ways, room = start_of_allocations(cells, n_values, zeros)
     total = room[n_values]
+    all_ways = log_choose(total, n, log_factorial)
     mean = np.float64(n) * (total - zeros) / total
     sum_of_parts, highest = 0.0, -math.inf
     k = n_values - 1
     while True:
         k = next_allocation(
-            k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial
-        )
+            k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial,
+            seen + all_ways + _NOTHING,
+        )  # fmt: skip
         if k == n_values:
             break
         if a2[0] + zero_weight * (used[0] - mean) ** 2 >= a:
@@ -139,7 +155,7 @@ def _log_exact(a, cells, n_values, zeros, n, log_factorial):
                 sum_of_parts += math.exp(part - highest)
     if sum_of_parts == 0.0:
         return -math.inf
-    return highest + math.log(sum_of_parts) - log_choose(total, n, log_factorial)
+    return highest + math.log(sum_of_parts) - all_ways
 
 
 @jit
@@ -195,6 +211,7 @@ def judge_by_allocations(
         least[i] = seen
         log_p[i] = max(log_p[i], seen)
         if _are_few(merged, n_values, zeros, n):
-            exact = _log_exact(a2[i] * (1.0 - 1e-9), merged, n_values, zeros, n, log_factorial)
+            a = a2[i] * (1.0 - 1e-9)
+            exact = _log_exact(a, merged, n_values, zeros, n, seen, log_factorial)
             log_p[i] = min(max(exact, seen), 0.0)
             least[i] = math.nan

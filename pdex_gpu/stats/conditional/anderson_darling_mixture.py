@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from ...utils.jit import jit
-from .gamma_tails import log_correction, log_tail
+from .gamma_tails import NOTHING, log_correction, log_tail, log_tail_from
 from .hypergeometric import log_weight, mode
 from .tie_pattern import C0, C1, C2, C3, C_TOP, D1, D2, T2, T3, T_TOP
 
@@ -89,24 +89,35 @@ def _log_mixture(a, n, total, expressed, its, log_factorial):
     step = max(1, np.int64(min(_OF_X * deviation, _OF_A2 * width)))
     least, most = max(0, n - silent), min(n, expressed)
     middle = np.int64(mode(n, expressed, total))
-    k1, k2, k3 = _cumulants(np.float64(middle), mean, expressed, c0, c1, c2, c3, d1, d2)
-    at_middle = log_tail(a, k1, k2, k3)
     log_h = log_weight(middle, n, expressed, total, log_factorial)
-    highest, at = log_h + at_middle, middle  # the highest part of the sum, and its x
+    k1, k2, k3 = _cumulants(np.float64(middle), mean, expressed, c0, c1, c2, c3, d1, d2)
+    highest, at = log_h + log_tail(a, k1, k2, k3), middle  # the highest part, and its x
     sum_of_parts = 1.0 if highest > -math.inf else 0.0
+    # What the sum is at least: its parts next to where the mean of A2 given x is a.
+    floor = highest
+    off = math.sqrt(max(a - _bridge(mean, expressed) * c1, 0.0) / c0) / step
+    for direction in range(2):
+        sign = 1 - 2 * direction
+        n_steps = (most - middle if sign > 0 else middle - least) // step
+        x = middle + sign * step * (np.int64(off) if off < n_steps else n_steps)
+        k1, k2, k3 = _cumulants(np.float64(x), mean, expressed, c0, c1, c2, c3, d1, d2)
+        log_h = log_weight(x, n, expressed, total, log_factorial)
+        floor = max(floor, log_h + log_tail(a, k1, k2, k3))
     for direction in range(2):
         sign = 1 - 2 * direction
         x = middle + sign * step
         while least <= x <= most:
-            k1, k2, k3 = _cumulants(np.float64(x), mean, expressed, c0, c1, c2, c3, d1, d2)
             log_h = log_weight(x, n, expressed, total, log_factorial)
-            part = log_h + log_tail(a, k1, k2, k3)
+            if log_h < floor + NOTHING:
+                break
+            k1, k2, k3 = _cumulants(np.float64(x), mean, expressed, c0, c1, c2, c3, d1, d2)
+            part = log_h + log_tail_from(a, k1, k2, k3, floor + NOTHING - log_h)
             if part > highest:
                 sum_of_parts = sum_of_parts * math.exp(highest - part) + 1.0
                 highest, at = part, x
             elif part > -math.inf:
                 sum_of_parts += math.exp(part - highest)
-            if sum_of_parts > 0.0 and log_h < highest + math.log(sum_of_parts) - _NEGLIGIBLE:
+            if log_h < highest and log_h < highest + math.log(sum_of_parts) - _NEGLIGIBLE:
                 break  # and all beyond, as P is at most 1
             x += sign * step
     if sum_of_parts == 0.0:  # rounding: A2 is the largest possible

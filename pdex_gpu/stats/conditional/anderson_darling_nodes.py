@@ -77,8 +77,9 @@ def list_allocations(
     found, k = 0, n_values - 1
     while True:
         k = next_allocation(
-            k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial
-        )
+            k, cells, n_values, n, weight, expected, own, used, a2, log_ways, room, log_factorial,
+            -math.inf,
+        )  # fmt: skip
         if k == n_values:
             break
         if found == NODES:

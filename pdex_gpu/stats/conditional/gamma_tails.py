@@ -11,9 +11,10 @@ import math
 from ...utils.jit import jit
 
 _LARGE_SHAPE = 2e4  # above: uniform asymptotic expansion
-_LEAST_SKEWNESS = 1e-3  # smaller ones are indistinguishable from it
+_LARGEST_SHAPE = 4e6  # larger ones, of a skewness below 1e-3, are indistinguishable from it
 _RIGHT_FROM = 3.0  # above: continued fraction of erfcx
 _FRACTION = 20  # its terms: relative error 2e-13
+NOTHING = -32.0  # logarithm of a share of p that is left out: 1e-14
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -49,21 +50,21 @@ def log_upper_gamma(shape, x):
             term *= x / k
             total += term
         return math.log1p(-min(total * math.exp(log_density), 1.0))
-    # Lentz's algorithm; no denominator vanishes where x > shape + 1
+    # Numerators and denominators of two successive fractions; none vanishes where x > shape + 1
     b = x + 1.0 - shape
-    c = 1e300
-    d = 1.0 / b
-    fraction = d
+    above, below, next_above, next_below = 0.0, 1.0, 1.0, b
     for i in range(1, 20_000):
-        a = -i * (i - shape)
+        a = i * (shape - i)
         b += 2.0
-        d = 1.0 / (a * d + b)
-        c = b + a / c
-        change = c * d
-        fraction *= change
-        if abs(change - 1.0) < 1e-11:
+        above, next_above = next_above, b * next_above + a * above
+        below, next_below = next_below, b * next_below + a * below
+        before, now = above * next_below, next_above * below
+        if abs(now - before) < 1e-11 * abs(before):
             break
-    return log_density + math.log(fraction)
+        if abs(next_below) > 1e100:
+            above, next_above = above * 1e-100, next_above * 1e-100
+            below, next_below = below * 1e-100, next_below * 1e-100
+    return log_density + math.log(next_above / next_below)
 
 
 @jit
@@ -89,12 +90,33 @@ def log_tail(a, k1, k2, k3):
 
     Without variance, all of it is at `k1`.
     """
+    return log_tail_from(a, k1, k2, k3, -math.inf)
+
+
+@jit
+def log_tail_from(a, k1, k2, k3, least):
+    """Return :func:`log_tail`, or -inf where it is below `least`, as far as is known at once.
+
+    Chernoff's bound ``(x / shape)**shape exp(shape - x)`` of both tails of a gamma distribution
+    tells. Where it makes the lower tail negligible, 0 is returned.
+    """
     if k2 <= 1e-14 * k1 * k1:
         return 0.0 if a <= k1 * (1.0 + 1e-9) else -math.inf
-    spread = math.sqrt(k2)
-    skewness = max(k3 / (k2 * spread), _LEAST_SKEWNESS)
-    shape = 4.0 / (skewness * skewness)
-    return log_upper_gamma(shape, shape + 2.0 * (a - k1) / (skewness * spread))
+    ratio = k2 / k3
+    shape = 4.0 * k2 * ratio * ratio
+    if shape < _LARGEST_SHAPE:
+        x = shape + 2.0 * (a - k1) * ratio
+    else:  # or no skewness at all
+        shape = _LARGEST_SHAPE
+        x = shape + (a - k1) * math.sqrt(shape / k2)
+    if x > 0.0 and least > -math.inf:
+        bound = shape - x + shape * math.log(x / shape)
+        if x < shape:
+            if bound < NOTHING:
+                return 0.0
+        elif bound < least:
+            return -math.inf
+    return log_upper_gamma(shape, x)
 
 
 @jit

@@ -113,14 +113,15 @@ class AndersonDarling(StatisticalTest):
             return result
         from ..conditional.anderson_darling import LEAST, log_p_values
 
-        log_p = np.full(a2.shape, np.nan)
+        by_gene = np.ascontiguousarray(a2.T)
+        log_p = np.full(by_gene.shape, np.nan)
         for c in np.flatnonzero((a2 >= LEAST).any(axis=0) & admitted).tolist():
             its = samples[0][0, c]
-            log_p[:, c] = log_p_values(
-                its.values, its.starts, its.stops, its.n_cells, np.ascontiguousarray(a2[:, c]),
+            log_p[c] = log_p_values(
+                its.values, its.starts, its.stops, its.n_cells, by_gene[c],
                 pooled=its.pooled, rest=its.rest,
             )  # fmt: skip
-        return self._replaced(result, log_p)
+        return self._replaced(result, np.ascontiguousarray(log_p.T))
 
     def _replaced(self, result: TestResult, log_p: np.ndarray) -> TestResult:
         """Replace p-values where log p is not NaN, in place."""

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from pdex_gpu.stats.conditional.gamma_tails import erfcx, log_correction, log_tail, log_upper_gamma
+from pdex_gpu.stats.conditional.gamma_tails import (
+    NOTHING,
+    erfcx,
+    log_correction,
+    log_tail,
+    log_tail_from,
+    log_upper_gamma,
+)
 
 
 @pytest.mark.parametrize("shape", [0.01, 0.3, 1.0, 7.5, 120.0, 3000.0, 19_999.0, 20_001.0, 4e6])
@@ -47,6 +54,24 @@ def test_pearson_iii_against_scipy(k1: float, k2: float, k3: float) -> None:
 def test_without_variance_all_is_at_one_value() -> None:
     assert log_tail(2.0, 2.0, 0.0, 0.0) == 0.0
     assert log_tail(2.1, 2.0, 0.0, 0.0) == -math.inf
+
+
+def test_only_negligible_tails_are_left_out() -> None:
+    seen = {"left out": 0, "certain": 0, "kept": 0}
+    for k1, k2, k3 in [(1.0, 0.58, 1.04), (3.0, 4.0, 1.0), (0.2, 0.02, 0.1), (5.0, 2.0, 0.0)]:
+        for a in k1 + math.sqrt(k2) * np.linspace(-12.0, 40.0, 105):
+            whole, found = log_tail(a, k1, k2, k3), log_tail_from(a, k1, k2, k3, -20.0)
+            if found == -math.inf:
+                assert whole < -20.0
+                seen["left out"] += 1
+            elif found == 0.0:
+                assert whole >= -math.exp(NOTHING)
+                seen["certain"] += 1
+            else:
+                assert found == whole
+                assert found > -26.0  # the bound is at most 4 too large; worst: -23.9
+                seen["kept"] += 1
+    assert min(seen.values()) > 20
 
 
 def test_the_largest_weight_decides_the_far_tail() -> None:
