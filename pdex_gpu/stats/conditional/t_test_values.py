@@ -181,6 +181,7 @@ def _log_p(values, weights, counts, above, below, up, whole, of_x, log_factorial
     for k in range(values.size):
         whole_sum += values[k] * weights[k]
     guess = np.empty(2)
+    chosen, firsts, lasts = np.empty(1), np.zeros(1, np.int64), np.full(1, values.size)
     largest, added = -np.inf, 0.0
     for side in range(2):
         end = above if side == 0 else below
@@ -201,15 +202,18 @@ def _log_p(values, weights, counts, above, below, up, whole, of_x, log_factorial
                 if outwards and weight < largest - _NOTHING:
                     break
                 # The sum of few is small where the sum of all others is large.
-                chosen = float(x if side == 0 else size - x)
+                drawn = float(x if side == 0 else size - x)
                 its_end = end if side == 0 else whole_sum - end
-                if chosen == 0.0 or chosen == size:
-                    reached = chosen * whole_sum / size >= its_end
+                if drawn == 0.0 or drawn == size:
+                    reached = drawn * whole_sum / size >= its_end
                     term = weight if reached else -np.inf
                 else:
                     if np.isnan(guess[0]):
-                        guess[0] = np.log(chosen / (size - chosen))
-                    term = weight + log_tail_of_sum(values, weights, chosen, its_end, whole, guess)
+                        guess[0] = np.log(drawn / (size - drawn))
+                    chosen[0] = drawn
+                    term = weight + log_tail_of_sum(
+                        values, weights, firsts, lasts, chosen, its_end, whole, guess
+                    )
                 if term > largest:
                     added = added * np.exp(largest - term) + 1.0
                     largest = term
