@@ -35,7 +35,7 @@ from .t_test import (
 )
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
-_SMALL = -5.5  # logarithms of p-values below are computed again ...
+SMALL = -5.5  # logarithms of p-values below are computed again ...
 _MANY_CELLS = 12.0  # ... unless both samples have so many cells,
 _REACH = 16.0  # times these, at most, is the square of the logarithm ...
 _FURTHEST = 784.0  # ... or this: p is 1e-12,
@@ -45,7 +45,7 @@ _MANY_EXPECTED = 40.0  # or so many are expected in the smaller sample
 _EXCESS = 0.2  # and the kurtosis above 3 is at most this times its cells
 _NOTHING = 7.0  # terms below exp(-7) of the largest are left out
 _SMOOTH = 16.0  # variance of x from which it need not be summed up
-_LOG_HALF = float(np.log(0.5))
+LOG_HALF = float(np.log(0.5))
 
 
 def refine(
@@ -89,16 +89,16 @@ def _select(target, reference, genes, log_p, again):
     """Mark the p-values that are computed again."""
     for t in range(log_p.shape[0]):
         for j in range(log_p.shape[1]):
-            if not (genes[j] and log_p[t, j] < _SMALL):
+            if not (genes[j] and log_p[t, j] < SMALL):
                 continue
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
-            of_x = _variance_of_x(its, others)
+            of_x = variance_of_x(its, others)
             sure = of_x > 0.0 and certain(log_p[t, j], of_x)
-            again[t, j] = not (sure or _moments_do(its, others, log_p[t, j]))
+            again[t, j] = not (sure or moments_do(its, others, log_p[t, j]))
 
 
 @jit
-def _variance_of_x(target, reference):
+def variance_of_x(target, reference):
     """Return the variance of the number of expressing cells in the target."""
     n, total, expressed = target[0], target[0] + reference[0], target[1] + reference[1]
     return n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
@@ -140,15 +140,15 @@ def _judge(
         )  # fmt: skip
         found = _log_p(
             values[: n_nodes + 1], weights[: n_nodes + 1], counts, centre + above, centre + below,
-            seen >= 0.0, whole, _variance_of_x(its, others), log_factorial,
+            seen >= 0.0, whole, variance_of_x(its, others), log_factorial,
         )  # fmt: skip
         if not whole:
-            found = log_add(found, atom + _LOG_HALF)
+            found = log_add(found, atom + LOG_HALF)
         log_p[t, j] = min(max(found, atom), 0.0)
 
 
 @jit
-def _moments_do(target, reference, log_p):
+def moments_do(target, reference, log_p):
     """Return whether four moments are enough for the tail."""
     n, m, expressed = target[0], reference[0], target[1] + reference[1]
     smaller = min(n, m)

@@ -1,0 +1,333 @@
+"""Small conditional p-values of the t-test over strata, from the pooled values.
+
+As :mod:`.t_test_values` for one stratum, where :mod:`.t_test_strata` fits a tail to four moments:
+sums of cells drawn within strata have the saddlepoint approximation of :mod:`.saddlepoint`.
+
+The number of expressing cells that a stratum gives to the target puts the sum into bands, one mean
+of the nonzero values apart. Where the sum varies enough within bands to fill the gaps, all values of
+all strata, zeros included, are taken at once. Otherwise p is a mean over the numbers of expressing
+cells of the strata with such gaps: the saddlepoint for all values says which are likely given the
+sum seen, and the tail given each is that of their nonzero values and of the other strata.
+
+p is at least the probability of the allocation seen, a product over strata. If sums are not whole
+numbers, half of it is added, which the approximation leaves out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...utils.jit import jit
+from .gene_samples import GeneSamples
+from .hypergeometric import log_choose, log_factorials, log_weight
+from .saddlepoint import log_tail_of_sum
+from .t_test import ALTERNATIVES, Side, arrays_of, certain, ends_of, log_add, seen_sum
+from .t_test_strata import gather, places_of, sides_of
+from .t_test_values import LOG_HALF, SMALL, moments_do, variance_of_x
+from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
+
+#: Target and reference as for :func:`.t_test.log_p_values`, the row of each target, -1 for none,
+#: and the values of each gene.
+StratumOfValues = tuple[Side, Side, np.ndarray, Sequence[GeneSamples]]
+
+_BLOCK = 4096  # pairs whose strata are gathered at once
+_FILLED = 0.2  # variance within bands, as a share of their squared distance, that fills the gaps
+_OF_WHOLE = 0.25  # what whole numbers, one apart, add to that variance
+_UNLIKELY = 10.0  # numbers of expressing cells this much less likely, as a logarithm, do not count
+_NOTHING = 7.0  # nor terms below exp(-7) of the largest
+_MOST_TERMS = 4000
+_TINY, _ROUNDING = 1e-9, 1e-12
+
+# Of a stratum: its cells, the expressing ones, those drawn, and the index of the value 0.
+_CELLS, _EXPRESSED, _DRAWN, _AT = range(4)
+
+
+def refine_over_strata(
+    log_p: np.ndarray, genes: np.ndarray, strata: Sequence[StratumOfValues], alternative: str
+) -> None:
+    """Compute small p-values again, in place.
+
+    Parameters
+    ----------
+    log_p : numpy.ndarray, shape (n_rows, n_genes), float64
+        Their natural logarithms by :func:`.t_test_strata.log_p_over_strata`.
+    genes : numpy.ndarray, shape (n_genes,), bool
+        The genes to be judged. Their values must not be negative.
+    strata : sequence of StratumOfValues
+    alternative : {"two-sided", "less", "greater"}
+    """
+    sides = [(arrays_of(target), arrays_of(other)) for target, other, *_ in strata]
+    places = places_of([rows for _, _, rows, _ in strata], len(log_p))
+    most = 0
+    for target, reference in sides:
+        most = max(most, int(np.max(target[0], initial=0) + np.max(reference[0], initial=0)))
+    table = log_factorials(most)
+    samples = [its for *_, its in strata]
+    small = (log_p < SMALL) & genes
+    for j in np.flatnonzero(small.any(axis=0)).tolist():
+        rows = np.flatnonzero(small[:, j])
+        for start in range(0, len(rows), _BLOCK):
+            some = rows[start : start + _BLOCK]
+            numbers = np.full((len(some), len(strata), 12), np.nan)
+            for s, (target, reference) in enumerate(sides):
+                gather(target, reference, places[s, some], np.full(len(some), j), numbers[:, s])
+            found = log_p[some, j]
+            again = np.zeros(len(some), bool)
+            _select(numbers, found, again)
+            if again.any():
+                values = _values_of([its[j] for its in samples])
+                chosen = found[again]
+                _judge(
+                    *values, places[:, some[again]].T.copy(), numbers[again],
+                    ALTERNATIVES[alternative], table, chosen,
+                )  # fmt: skip
+                log_p[some[again], j] = chosen
+
+
+def _values_of(samples: Sequence[GeneSamples]) -> tuple[np.ndarray, ...]:
+    """Return the first arguments of :func:`_judge`, which describe the values of a gene."""
+    bits = np.concatenate([np.asarray(its.values, np.float64) for its in samples]).view(np.int64)
+    offsets = np.cumsum([0, *(len(its.values) for its in samples)])
+    starts, stops = (
+        np.concatenate([ends + offset for ends, offset in zip(of, offsets, strict=False)])
+        for of in ([its.starts for its in samples], [its.stops for its in samples])
+    )
+    firsts = np.cumsum([0, *(len(its.starts) for its in samples)])
+    shared = np.array([its.pooled for its in samples])
+    rest = np.array([its.rest for its in samples])
+    first, n_bins = bin_range(bits)
+    return bits, starts, stops, firsts, shared, rest, np.array(first), bin_edges(first, n_bins)
+
+
+@jit
+def _select(numbers, log_p, again):
+    """Mark the p-values that are computed again."""
+    for i in range(log_p.size):
+        of_x, enough = 0.0, True
+        for s in range(numbers.shape[1]):
+            its, others = sides_of(numbers[i, s])
+            if its[1] + others[1] > 0.0:  # not NaN
+                of_x += variance_of_x(its, others)
+                enough = enough and moments_do(its, others, log_p[i])
+        again[i] = not (enough or (of_x > 0.0 and certain(log_p[i], of_x)))
+
+
+@jit
+def _judge(
+    bits, starts, stops, firsts, shared, rest, first_bin, edges, targets, numbers, alternative,
+    log_factorial, log_p,
+):  # fmt: skip
+    """Write the log p-values of pairs x strata of one gene.
+
+    Sample k of stratum s is ``bits[starts[i]:stops[i]]`` with ``i = firsts[s] + k``; `targets` has
+    the number of each target among the targets of its stratum.
+    """
+    n_pairs, n_strata = targets.shape
+    n_bins, first = edges.size - 1, first_bin.item()
+    pool = np.zeros((2, n_strata, n_bins), np.int64)  # cells and the sums of their further digits
+    own = np.zeros(n_bins, np.int64)
+    values, weights = np.zeros((2, n_strata * (n_bins + 1)))
+    counts = np.zeros((4, n_strata), np.int64)
+    n_nodes = np.zeros(n_strata, np.int64)
+    for s in range(n_strata):
+        for i in range(firsts[s], firsts[s + 1] if rest[s] else firsts[s] + 1):
+            add(bits[starts[i] : stops[i]], first, 1, pool[0, s], pool[1, s])
+    for i in range(n_pairs):
+        atom, centre, others_centre, seen, slack, whole = 0.0, 0.0, 0.0, 0.0, 0.0, True
+        at = 0
+        for s in range(n_strata):
+            its, others = sides_of(numbers[i, s])
+            counts[:, s] = 0
+            n_nodes[s] = 0
+            if not its[1] + others[1] > 0.0:
+                continue
+            k = firsts[s] + targets[i, s] + (0 if rest[s] else 1)
+            chosen = bits[starts[k] : stops[k]]
+            cells, rests = pool[0, s], pool[1, s]
+            if not shared[s]:
+                add(chosen, first, 1, cells, rests)
+            total, expressed, n = its[0] + others[0], its[1] + others[1], its[0]
+            n_nodes[s] = to_nodes(cells, rests, edges, values[at + 1 :], weights[at + 1 :])
+            values[at], weights[at] = 0.0, total - expressed
+            atom += log_ways(chosen, first, cells, own, log_factorial)
+            if not shared[s]:
+                add(chosen, first, -1, cells, rests)
+            atom += log_choose(int(total - expressed), int(n - its[1]), log_factorial)
+            atom -= log_choose(int(total), int(n), log_factorial)
+            counts[_CELLS, s], counts[_EXPRESSED, s] = int(total), int(expressed)
+            counts[_DRAWN, s], counts[_AT, s] = int(n), at
+            at += n_nodes[s] + 1
+            c, d, e, w = seen_sum(its, others)
+            centre, seen, slack, whole = centre + c, seen + d, slack + e, whole and w
+            others_centre += c / n * others[0]
+        above, below = ends_of(centre, others_centre, seen, slack, whole, alternative)
+        found = -np.inf
+        for side in range(2):
+            end = above if side == 0 else below
+            if abs(end) == np.inf:
+                continue
+            end += centre
+            if side == 1:  # the sum of few is small where the sum of all others is large
+                end = centre + others_centre - end
+                for s in range(n_strata):
+                    counts[_DRAWN, s] = counts[_CELLS, s] - counts[_DRAWN, s]
+            one = _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial)
+            found = log_add(found, one)
+        if not whole:
+            found = log_add(found, atom + LOG_HALF)
+        log_p[i] = min(max(found, atom), 0.0)
+
+
+@jit
+def _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial):
+    """Return ``log P(S >= end)`` of the sum of the cells drawn within strata."""
+    n_strata = n_nodes.size
+    firsts, lasts = np.zeros(n_strata, np.int64), np.zeros(n_strata, np.int64)
+    drawn, start = np.zeros(n_strata), np.zeros(n_strata + 1)
+    most = 0
+    for s in range(n_strata):
+        total, expressed, at = counts[_CELLS, s], counts[_EXPRESSED, s], counts[_AT, s]
+        first, last = at if total > expressed else at + 1, at + n_nodes[s] + 1
+        drawn[s] = counts[_DRAWN, s]
+        most = max(most, min(counts[_DRAWN, s], expressed))
+        if last - first == 1:  # one value
+            end -= drawn[s] * values[first]
+        elif last > first:
+            firsts[s], lasts[s] = first, last
+            start[s] = math.log(drawn[s] / (total - drawn[s]))
+    log_p = log_tail_of_sum(values, weights, firsts, lasts, drawn, end, whole, start)
+    if log_p == -np.inf or log_p == 0.0:
+        return log_p
+    low, high = np.zeros(n_strata, np.int64), np.full(n_strata, -1)
+    log_h, likely = np.empty((n_strata, most + 1)), np.empty((n_strata, most + 1))
+    few = _list_x(
+        values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, low, high,
+        log_h, likely,
+    )  # fmt: skip
+    if not few:
+        return log_p
+    return _mean_over_x(
+        values, weights, firsts, lasts, drawn, counts, end, whole, start, low, high, log_h, likely
+    )
+
+
+@jit
+def _list_x(
+    values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, low, high, log_h,
+    likely,
+):  # fmt: skip
+    """List the numbers x of expressing cells of strata with gaps; return whether they serve.
+
+    Of those from `low` to `high`, which is -1 for other strata, `log_h` has the logarithms of
+    probabilities, and `likely` what these are given the sum, up to a constant.
+    """
+    n_strata = drawn.size
+    b = start[n_strata]
+    inside, gaps, expected = _OF_WHOLE if whole else 0.0, np.zeros(n_strata), np.zeros(n_strata)
+    for s in range(n_strata):
+        s0, s1, s2 = 0.0, 0.0, 0.0
+        mean = 0.0
+        for k in range(firsts[s], lasts[s]):
+            mean += weights[k] * values[k] / counts[_CELLS, s]
+        for k in range(firsts[s], lasts[s]):
+            p = 1.0 / (1.0 + math.exp(-start[s] - b * (values[k] - mean)))
+            if values[k] == 0.0:
+                expected[s] = drawn[s] - weights[k] * p
+                continue
+            v = weights[k] * p * (1.0 - p)
+            s0 += v
+            s1 += v * values[k]
+            s2 += v * values[k] * values[k]
+        if s0 > 0.0:
+            inside += s2 - s1 * s1 / s0
+            if values[firsts[s]] == 0.0:
+                gaps[s] = s1 / s0
+    n_terms = 1.0
+    for s in range(n_strata):
+        if not gaps[s] * gaps[s] * _FILLED > inside:
+            continue
+        total, expressed, n = counts[_CELLS, s], counts[_EXPRESSED, s], counts[_DRAWN, s]
+        silent, x = total - expressed, expected[s]
+        odds = math.log(max(x, _TINY) * max(silent - n + x, _TINY))
+        odds -= math.log(max(expressed - x, _TINY) * max(n - x, _TINY))
+        largest = -np.inf
+        fewest, most = max(0, n - silent), min(n, expressed)
+        for i in range(fewest, most + 1):
+            log_h[s, i] = log_weight(i, n, expressed, total, log_factorial)
+            likely[s, i] = log_h[s, i] + i * odds
+            largest = max(largest, likely[s, i])
+        for i in range(fewest, most + 1):
+            likely[s, i] -= largest
+        while likely[s, fewest] < -_UNLIKELY:
+            fewest += 1
+        while likely[s, most] < -_UNLIKELY:
+            most -= 1
+        low[s], high[s] = fewest, most
+        n_terms *= most - fewest + 1.0
+    return 1.0 < n_terms <= _MOST_TERMS
+
+
+@jit
+def _mean_over_x(
+    values, weights, firsts, lasts, drawn, counts, end, whole, start, low, high, log_h, likely
+):  # fmt: skip
+    """Return the log of the mean of the tail over the numbers of expressing cells."""
+    n_strata = drawn.size
+    firsts, lasts, drawn, x = firsts.copy(), lasts.copy(), drawn.copy(), low.copy()
+    own, guess = firsts.copy(), start.copy()
+    b = start[n_strata]
+    for s in range(n_strata):
+        if high[s] >= 0:  # the mean of the nonzero values takes the place of that of all
+            own[s] += 1
+            mean = 0.0
+            for k in range(firsts[s] + 1, lasts[s]):
+                mean += weights[k] * values[k]
+            total, expressed = counts[_CELLS, s], counts[_EXPRESSED, s]
+            start[s] += b * (mean / expressed - mean / total)
+    log_p = -np.inf
+    while True:
+        weight, share, rest = 0.0, 0.0, end
+        n_smooth = 0
+        for s in range(n_strata):
+            if high[s] < 0:
+                n_smooth += lasts[s] > firsts[s]
+                continue
+            weight += log_h[s, x[s]]
+            share += likely[s, x[s]]
+        if share >= -_UNLIKELY and weight >= log_p - _NOTHING:
+            for s in range(n_strata):
+                if high[s] < 0:
+                    continue
+                firsts[s] = own[s]
+                drawn[s] = x[s]
+                one_value = lasts[s] - own[s] == 1
+                if x[s] == 0 or x[s] == counts[_EXPRESSED, s] or one_value:
+                    firsts[s] = lasts[s]
+                    sum_of_all = 0.0
+                    for k in range(own[s], lasts[s]):
+                        sum_of_all += weights[k] * values[k]
+                    rest -= sum_of_all * x[s] / counts[_EXPRESSED, s]
+                else:
+                    n_smooth += 1
+            if n_smooth == 0:
+                term = weight if rest <= _ROUNDING * abs(end) else -np.inf
+            else:
+                guess[:] = start
+                term = weight + log_tail_of_sum(
+                    values, weights, firsts, lasts, drawn, rest, whole, guess
+                )
+            if term > -np.inf:
+                log_p = log_add(log_p, term)
+        s = 0
+        while s < n_strata:
+            if high[s] >= 0:
+                x[s] += 1
+                if x[s] <= high[s]:
+                    break
+                x[s] = low[s]
+            s += 1
+        if s == n_strata:
+            return log_p
