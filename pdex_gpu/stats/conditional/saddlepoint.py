@@ -10,8 +10,8 @@ expected, and ::
 
 D being the determinant of the covariance of number and sum, ``P(S >= s)`` is the tail of the normal
 distribution at ``w + log(u / w) / w`` (Robinson, Ann. Probab. 10, 1982; Skovgaard, J. Appl. Probab.
-24, 1987; Booth and Butler, Biometrika 77, 1990). For whole numbers s is moved by 1/2, and
-``2 sinh(b / 2)`` takes the place of b in u.
+24, 1987; Booth and Butler, Biometrika 77, 1990). If sums are multiples of 2 h, s is moved by h,
+and ``sinh(h b) / h`` takes the place of b in u.
 
 Where cells are drawn within strata, b is common to them and each has an a of its own. With s0, s1
 and s2 the variance of number, covariance and variance of the sum of a stratum, D is the product of
@@ -40,7 +40,7 @@ _S0, _SLOPE, _MISSING = range(3)
 
 
 @jit
-def log_tail_of_sum(values, weights, firsts, lasts, chosen, end, whole, start):
+def log_tail_of_sum(values, weights, firsts, lasts, chosen, end, half, start):
     """Return ``log P(S >= end)`` of the sum of cells that are drawn within strata.
 
     Parameters
@@ -51,9 +51,9 @@ def log_tail_of_sum(values, weights, firsts, lasts, chosen, end, whole, start):
         Those of stratum s are ``values[firsts[s]:lasts[s]]``; strata without any do not count.
     chosen : numpy.ndarray, shape (n_strata,), float64
         Cells drawn, at least one and not all.
-    end : float64
-    whole : bool
-        Whether sums are whole numbers and `end` lies half way between two.
+    end, half : float64
+        Half the distance of possible sums, where these are multiples of a number and `end` lies
+        half way between two; 0 where sums are continuous.
     start : numpy.ndarray, shape (n_strata + 1,), float64
         a of each stratum, for values less their mean, and b, to start from; those found take their
         place.
@@ -147,7 +147,7 @@ def log_tail_of_sum(values, weights, firsts, lasts, chosen, end, whole, start):
     w = math.copysign(math.sqrt(2.0 * max(exponent, 0.0)), b)
     if abs(w) < _NEAR:
         return log_normal_tail(w)
-    rate = 2.0 * math.sinh(0.5 * b) if whole else b
+    rate = math.sinh(half * b) / half if half > 0.0 else b
     moved = rate * rate * max(curvature, 0.0)
     if w > 1.0:
         moved = max(moved, _LEAST)

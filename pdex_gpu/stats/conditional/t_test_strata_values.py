@@ -36,9 +36,9 @@ StratumOfValues = tuple[Side, Side, np.ndarray, Sequence[GeneSamples]]
 _BLOCK = 4096  # pairs whose strata are gathered at once
 _FILLED = 0.2  # variance within bands, as a share of their squared distance, that fills the gaps
 _OF_WHOLE = 0.25  # what whole numbers, one apart, add to that variance
-_UNLIKELY = 10.0  # numbers of expressing cells this much less likely, as a logarithm, do not count
+_UNLIKELY = 8.0  # numbers of expressing cells this much less likely, as a logarithm, do not count
 _NOTHING = 7.0  # nor terms below exp(-7) of the largest
-_MOST_TERMS = 4000
+_MOST_TERMS = 20_000
 _TINY, _ROUNDING = 1e-9, 1e-12
 
 # Of a stratum: its cells, the expressing ones, those drawn, and the index of the value 0.
@@ -198,19 +198,23 @@ def _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial):
         elif last > first:
             firsts[s], lasts[s] = first, last
             start[s] = math.log(drawn[s] / (total - drawn[s]))
-    log_p = log_tail_of_sum(values, weights, firsts, lasts, drawn, end, whole, start)
+    half = 0.5 if whole else 0.0
+    log_p = log_tail_of_sum(values, weights, firsts, lasts, drawn, end, half, start)
     if log_p == -np.inf or log_p == 0.0:
         return log_p
     low, high = np.zeros(n_strata, np.int64), np.full(n_strata, -1)
     log_h, likely = np.empty((n_strata, most + 1)), np.empty((n_strata, most + 1))
-    few = _list_x(
+    n_terms, gap = _list_x(
         values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, low, high,
         log_h, likely,
     )  # fmt: skip
-    if not few:
+    if n_terms > _MOST_TERMS:  # as if the bands lay on a lattice
+        half = 0.5 * gap
+        return log_tail_of_sum(values, weights, firsts, lasts, drawn, end - half, half, start)
+    if n_terms == 1.0:
         return log_p
     return _mean_over_x(
-        values, weights, firsts, lasts, drawn, counts, end, whole, start, low, high, log_h, likely
+        values, weights, firsts, lasts, drawn, counts, end, half, start, low, high, log_h, likely
     )
 
 
@@ -219,10 +223,11 @@ def _list_x(
     values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, low, high, log_h,
     likely,
 ):  # fmt: skip
-    """List the numbers x of expressing cells of strata with gaps; return whether they serve.
+    """List the numbers x of expressing cells of strata with gaps.
 
     Of those from `low` to `high`, which is -1 for other strata, `log_h` has the logarithms of
-    probabilities, and `likely` what these are given the sum, up to a constant.
+    probabilities, and `likely` what these are given the sum, up to a constant. Returns how many
+    combinations there are, and the smallest distance of bands.
     """
     n_strata = drawn.size
     b = start[n_strata]
@@ -245,7 +250,7 @@ def _list_x(
             inside += s2 - s1 * s1 / s0
             if values[firsts[s]] == 0.0:
                 gaps[s] = s1 / s0
-    n_terms = 1.0
+    n_terms, smallest = 1.0, np.inf
     for s in range(n_strata):
         if not gaps[s] * gaps[s] * _FILLED > inside:
             continue
@@ -266,13 +271,14 @@ def _list_x(
         while likely[s, most] < -_UNLIKELY:
             most -= 1
         low[s], high[s] = fewest, most
+        smallest = min(smallest, gaps[s])
         n_terms *= most - fewest + 1.0
-    return 1.0 < n_terms <= _MOST_TERMS
+    return n_terms, smallest
 
 
 @jit
 def _mean_over_x(
-    values, weights, firsts, lasts, drawn, counts, end, whole, start, low, high, log_h, likely
+    values, weights, firsts, lasts, drawn, counts, end, half, start, low, high, log_h, likely
 ):  # fmt: skip
     """Return the log of the mean of the tail over the numbers of expressing cells."""
     n_strata = drawn.size
@@ -317,7 +323,7 @@ def _mean_over_x(
             else:
                 guess[:] = start
                 term = weight + log_tail_of_sum(
-                    values, weights, firsts, lasts, drawn, rest, whole, guess
+                    values, weights, firsts, lasts, drawn, rest, half, guess
                 )
             if term > -np.inf:
                 log_p = log_add(log_p, term)

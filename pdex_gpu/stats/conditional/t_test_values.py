@@ -177,6 +177,7 @@ def _log_p(values, weights, counts, above, below, up, whole, of_x, log_factorial
         low, high = max(0, n - (total - expressed)), min(n, expressed)
         likely = mode(n, expressed, total)
     values, weights = values[first:], weights[first:]
+    half = 0.5 if whole else 0.0
     whole_sum = 0.0
     for k in range(values.size):
         whole_sum += values[k] * weights[k]
@@ -212,7 +213,7 @@ def _log_p(values, weights, counts, above, below, up, whole, of_x, log_factorial
                         guess[0] = np.log(drawn / (size - drawn))
                     chosen[0] = drawn
                     term = weight + log_tail_of_sum(
-                        values, weights, firsts, lasts, chosen, its_end, whole, guess
+                        values, weights, firsts, lasts, chosen, its_end, half, guess
                     )
                 if term > largest:
                     added = added * np.exp(largest - term) + 1.0
