@@ -26,13 +26,14 @@ from .hypergeometric import log_choose, log_factorials, log_weight
 from .saddlepoint import log_tail_of_sum
 from .t_test import ALTERNATIVES, Side, arrays_of, certain, ends_of, log_add, seen_sum
 from .t_test_strata import gather, places_of, sides_of
-from .t_test_values import LOG_HALF, SMALL, moments_do, variance_of_x
+from .t_test_values import LOG_HALF, moments_do, variance_of_x
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
 #: Target and reference as for :func:`.t_test.log_p_values`, the row of each target, -1 for none,
 #: and the values of each gene.
 StratumOfValues = tuple[Side, Side, np.ndarray, Sequence[GeneSamples]]
 
+_SMALL = -3.0  # logarithms of p-values below are computed again
 _BLOCK = 4096  # pairs whose strata are gathered at once
 _FILLED = 0.2  # variance within bands, as a share of their squared distance, that fills the gaps
 _OF_WHOLE = 0.25  # what whole numbers, one apart, add to that variance
@@ -66,7 +67,7 @@ def refine_over_strata(
         most = max(most, int(np.max(target[0], initial=0) + np.max(reference[0], initial=0)))
     table = log_factorials(most)
     samples = [its for *_, its in strata]
-    small = (log_p < SMALL) & genes
+    small = (log_p < _SMALL) & genes
     for j in np.flatnonzero(small.any(axis=0)).tolist():
         rows = np.flatnonzero(small[:, j])
         for start in range(0, len(rows), _BLOCK):

@@ -35,7 +35,7 @@ from .t_test import (
 )
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
-SMALL = -5.5  # logarithms of p-values below are computed again ...
+_SMALL = -5.5  # logarithms of p-values below are computed again ...
 _MANY_CELLS = 12.0  # ... unless both samples have so many cells,
 _REACH = 16.0  # times these, at most, is the square of the logarithm ...
 _FURTHEST = 784.0  # ... or this: p is 1e-12,
@@ -89,7 +89,7 @@ def _select(target, reference, genes, log_p, again):
     """Mark the p-values that are computed again."""
     for t in range(log_p.shape[0]):
         for j in range(log_p.shape[1]):
-            if not (genes[j] and log_p[t, j] < SMALL):
+            if not (genes[j] and log_p[t, j] < _SMALL):
                 continue
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
             of_x = variance_of_x(its, others)
