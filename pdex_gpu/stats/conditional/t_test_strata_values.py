@@ -29,10 +29,6 @@ from .t_test_strata import gather, places_of, sides_of
 from .t_test_values import LOG_HALF, moments_do, variance_of_x
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
-#: Target and reference as for :func:`.t_test.log_p_values`, the row of each target, -1 for none,
-#: and the values of each gene.
-StratumOfValues = tuple[Side, Side, np.ndarray, Sequence[GeneSamples]]
-
 _SMALL = -3.0  # logarithms of p-values below are computed again
 _BLOCK = 4096  # pairs whose strata are gathered at once
 _FILLED = 0.2  # variance within bands, as a share of their squared distance, that fills the gaps
@@ -47,7 +43,11 @@ _CELLS, _EXPRESSED, _DRAWN, _AT = range(4)
 
 
 def refine_over_strata(
-    log_p: np.ndarray, genes: np.ndarray, strata: Sequence[StratumOfValues], alternative: str
+    log_p: np.ndarray,
+    genes: np.ndarray,
+    strata: Sequence[tuple[Side, Side, np.ndarray]],
+    values: Sequence[Sequence[GeneSamples]],
+    alternative: str,
 ) -> None:
     """Compute small p-values again, in place.
 
@@ -57,16 +57,17 @@ def refine_over_strata(
         Their natural logarithms by :func:`.t_test_strata.log_p_over_strata`.
     genes : numpy.ndarray, shape (n_genes,), bool
         The genes to be judged. Their values must not be negative.
-    strata : sequence of StratumOfValues
-    alternative : {"two-sided", "less", "greater"}
+    strata, alternative
+        As for that function.
+    values : sequence of sequence of GeneSamples
+        The values of each gene, in each stratum.
     """
-    sides = [(arrays_of(target), arrays_of(other)) for target, other, *_ in strata]
-    places = places_of([rows for _, _, rows, _ in strata], len(log_p))
+    sides = [(arrays_of(target), arrays_of(other)) for target, other, _ in strata]
+    places = places_of([rows for *_, rows in strata], len(log_p))
     most = 0
     for target, reference in sides:
         most = max(most, int(np.max(target[0], initial=0) + np.max(reference[0], initial=0)))
     table = log_factorials(most)
-    samples = [its for *_, its in strata]
     small = (log_p < _SMALL) & genes
     for j in np.flatnonzero(small.any(axis=0)).tolist():
         rows = np.flatnonzero(small[:, j])
@@ -79,10 +80,9 @@ def refine_over_strata(
             again = np.zeros(len(some), bool)
             _select(numbers, found, again)
             if again.any():
-                values = _values_of([its[j] for its in samples])
                 chosen = found[again]
                 _judge(
-                    *values, places[:, some[again]].T.copy(), numbers[again],
+                    *_values_of([its[j] for its in values]), places[:, some[again]].T.copy(), numbers[again],
                     ALTERNATIVES[alternative], table, chosen,
                 )  # fmt: skip
                 log_p[some[again], j] = chosen
