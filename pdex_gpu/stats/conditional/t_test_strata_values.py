@@ -38,8 +38,8 @@ _NOTHING = 7.0  # nor terms below exp(-7) of the largest
 _MOST_TERMS = 20_000
 _TINY, _ROUNDING = 1e-9, 1e-12
 
-# Of a stratum: its cells, the expressing ones, those drawn, and the index of the value 0.
-_CELLS, _EXPRESSED, _DRAWN, _AT = range(4)
+# Of a stratum: its cells, those drawn, and the index of the value 0.
+_CELLS, _DRAWN, _AT = range(3)
 
 
 def refine_over_strata(
@@ -131,7 +131,7 @@ def _judge(
     pool = np.zeros((2, n_strata, n_bins), np.int64)  # cells and the sums of their further digits
     own = np.zeros(n_bins, np.int64)
     values, weights = np.zeros((2, n_strata * (n_bins + 1)))
-    counts = np.zeros((4, n_strata), np.int64)
+    counts = np.zeros((3, n_strata), np.int64)
     n_nodes = np.zeros(n_strata, np.int64)
     for s in range(n_strata):
         for i in range(firsts[s], firsts[s + 1] if rest[s] else firsts[s] + 1):
@@ -158,8 +158,7 @@ def _judge(
                 add(chosen, first, -1, cells, rests)
             atom += log_choose(int(total - expressed), int(n - its[1]), log_factorial)
             atom -= log_choose(int(total), int(n), log_factorial)
-            counts[_CELLS, s], counts[_EXPRESSED, s] = int(total), int(expressed)
-            counts[_DRAWN, s], counts[_AT, s] = int(n), at
+            counts[_CELLS, s], counts[_DRAWN, s], counts[_AT, s] = int(total), int(n), at
             at += n_nodes[s] + 1
             c, d, e, w = seen_sum(its, others)
             centre, seen, slack, whole = centre + c, seen + d, slack + e, whole and w
@@ -190,24 +189,24 @@ def _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial):
     drawn, start = np.zeros(n_strata), np.zeros(n_strata + 1)
     most = 0
     for s in range(n_strata):
-        total, expressed, at = counts[_CELLS, s], counts[_EXPRESSED, s], counts[_AT, s]
-        first, last = at if total > expressed else at + 1, at + n_nodes[s] + 1
+        total, at = counts[_CELLS, s], counts[_AT, s]
+        first, last = at if weights[at] > 0.0 else at + 1, at + n_nodes[s] + 1
         drawn[s] = counts[_DRAWN, s]
-        most = max(most, min(counts[_DRAWN, s], expressed))
+        most = max(most, counts[_DRAWN, s])
         if last - first == 1:  # one value
             end -= drawn[s] * values[first]
-        elif last > first:
+        elif n_nodes[s] > 0:
             firsts[s], lasts[s] = first, last
             start[s] = math.log(drawn[s] / (total - drawn[s]))
     half = 0.5 if whole else 0.0
     log_p = log_tail_of_sum(values, weights, firsts, lasts, drawn, end, half, start)
     if log_p == -np.inf or log_p == 0.0:
         return log_p
-    low, high = np.zeros(n_strata, np.int64), np.full(n_strata, -1)
+    splits, low, high = np.zeros((3, n_strata), np.int64)
     log_h, likely = np.empty((n_strata, most + 1)), np.empty((n_strata, most + 1))
-    n_terms, gap = _list_x(
-        values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, low, high,
-        log_h, likely,
+    n_terms, gap = _split(
+        values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, splits, low,
+        high, log_h, likely,
     )  # fmt: skip
     if n_terms > _MOST_TERMS:  # as if the bands lay on a lattice
         half = 0.5 * gap
@@ -215,54 +214,66 @@ def _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial):
     if n_terms == 1.0:
         return log_p
     return _mean_over_x(
-        values, weights, firsts, lasts, drawn, counts, end, half, start, low, high, log_h, likely
+        values, weights, firsts, lasts, drawn, end, half, start, splits, low, high, log_h, likely
     )
 
 
 @jit
-def _list_x(
-    values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, low, high, log_h,
-    likely,
+def _split(
+    values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, splits, low, high,
+    log_h, likely,
 ):  # fmt: skip
-    """List the numbers x of expressing cells of strata with gaps.
+    """Split the values of strata where this leaves gaps, and list the numbers x of larger ones.
 
-    Of those from `low` to `high`, which is -1 for other strata, `log_h` has the logarithms of
-    probabilities, and `likely` what these are given the sum, up to a constant. Returns how many
-    combinations there are, and the smallest distance of bands.
+    The split of a stratum, 0 for none, is where the variance given x is smallest at the
+    saddlepoint `start`. Of x from `low` to `high`, `log_h` has the logarithms of probabilities, and
+    `likely` what these are given the sum, up to a constant. Returns how many combinations there
+    are, and the smallest distance of bands.
     """
     n_strata = drawn.size
     b = start[n_strata]
     inside, gaps, expected = _OF_WHOLE if whole else 0.0, np.zeros(n_strata), np.zeros(n_strata)
     for s in range(n_strata):
-        s0, s1, s2 = 0.0, 0.0, 0.0
-        mean = 0.0
+        mean, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
         for k in range(firsts[s], lasts[s]):
             mean += weights[k] * values[k] / counts[_CELLS, s]
-        for k in range(firsts[s], lasts[s]):
-            p = 1.0 / (1.0 + math.exp(-start[s] - b * (values[k] - mean)))
-            if values[k] == 0.0:
-                expected[s] = drawn[s] - weights[k] * p
-                continue
-            v = weights[k] * p * (1.0 - p)
-            s0 += v
-            s1 += v * values[k]
-            s2 += v * values[k] * values[k]
+        below = np.zeros(3)
+        largest = 0.0
+        for again in range(2):
+            below[:] = 0.0
+            for k in range(firsts[s], lasts[s]):
+                if again == 1 and k > firsts[s] and below[0] > 0.0 and s0 > below[0]:
+                    gap = (s1 - below[1]) / (s0 - below[0]) - below[1] / below[0]
+                    between = gap * gap * below[0] * (s0 - below[0]) / s0
+                    if between > largest:
+                        largest, gaps[s], splits[s] = between, gap, k
+                        expected[s] = drawn[s] - below[2]
+                p = 1.0 / (1.0 + math.exp(-start[s] - b * (values[k] - mean)))
+                v = weights[k] * p * (1.0 - p)
+                below[0] += v
+                below[1] += v * values[k]
+                below[2] += weights[k] * p
+                if again == 0:
+                    s2 += v * values[k] * values[k]
+            s0, s1 = below[0], below[1]
         if s0 > 0.0:
-            inside += s2 - s1 * s1 / s0
-            if values[firsts[s]] == 0.0:
-                gaps[s] = s1 / s0
+            inside += max(s2 - s1 * s1 / s0 - largest, 0.0)
     n_terms, smallest = 1.0, np.inf
     for s in range(n_strata):
         if not gaps[s] * gaps[s] * _FILLED > inside:
+            splits[s] = 0
             continue
-        total, expressed, n = counts[_CELLS, s], counts[_EXPRESSED, s], counts[_DRAWN, s]
-        silent, x = total - expressed, expected[s]
-        odds = math.log(max(x, _TINY) * max(silent - n + x, _TINY))
-        odds -= math.log(max(expressed - x, _TINY) * max(n - x, _TINY))
+        larger = 0.0
+        for k in range(splits[s], lasts[s]):
+            larger += weights[k]
+        total, others, n = counts[_CELLS, s], int(larger), counts[_DRAWN, s]
+        smaller, x = total - others, expected[s]
+        odds = math.log(max(x, _TINY) * max(smaller - n + x, _TINY))
+        odds -= math.log(max(others - x, _TINY) * max(n - x, _TINY))
         largest = -np.inf
-        fewest, most = max(0, n - silent), min(n, expressed)
+        fewest, most = max(0, n - smaller), min(n, others)
         for i in range(fewest, most + 1):
-            log_h[s, i] = log_weight(i, n, expressed, total, log_factorial)
+            log_h[s, i] = log_weight(i, n, others, total, log_factorial)
             likely[s, i] = log_h[s, i] + i * odds
             largest = max(largest, likely[s, i])
         for i in range(fewest, most + 1):
@@ -279,58 +290,59 @@ def _list_x(
 
 @jit
 def _mean_over_x(
-    values, weights, firsts, lasts, drawn, counts, end, half, start, low, high, log_h, likely
-):  # fmt: skip
-    """Return the log of the mean of the tail over the numbers of expressing cells."""
+    values, weights, firsts, lasts, drawn, end, half, start, splits, low, high, log_h, likely
+):
+    """Return the log of the mean of the tail over the numbers x of split strata."""
     n_strata = drawn.size
-    firsts, lasts, drawn, x = firsts.copy(), lasts.copy(), drawn.copy(), low.copy()
-    own, guess = firsts.copy(), start.copy()
-    b = start[n_strata]
+    # Strata, or their smaller values; then their larger ones.
+    froms, tos = np.zeros((2, 2 * n_strata), np.int64)
+    taken, first_guess = np.zeros(2 * n_strata), np.zeros(2 * n_strata + 1)
+    cells, sums = np.zeros((2, 2 * n_strata))
     for s in range(n_strata):
-        if high[s] >= 0:  # the mean of the nonzero values takes the place of that of all
-            own[s] += 1
-            mean = 0.0
-            for k in range(firsts[s] + 1, lasts[s]):
-                mean += weights[k] * values[k]
-            total, expressed = counts[_CELLS, s], counts[_EXPRESSED, s]
-            start[s] += b * (mean / expressed - mean / total)
+        cut = splits[s] if splits[s] > 0 else lasts[s]
+        for k in range(firsts[s], lasts[s]):
+            g = s if k < cut else n_strata + s
+            cells[g] += weights[k]
+            sums[g] += weights[k] * values[k]
+        froms[s], tos[s] = firsts[s], cut
+        taken[s], first_guess[s] = drawn[s], start[s]
+        for g in (s, n_strata + s):
+            if splits[s] > 0:
+                mean = (sums[s] + sums[n_strata + s]) / (cells[s] + cells[n_strata + s])
+                first_guess[g] = start[s] + start[n_strata] * (sums[g] / cells[g] - mean)
+    first_guess[2 * n_strata] = start[n_strata]
+    guess, x = first_guess.copy(), low.copy()
     log_p = -np.inf
     while True:
         weight, share, rest = 0.0, 0.0, end
-        n_smooth = 0
         for s in range(n_strata):
-            if high[s] < 0:
-                n_smooth += lasts[s] > firsts[s]
-                continue
-            weight += log_h[s, x[s]]
-            share += likely[s, x[s]]
+            if splits[s] > 0:
+                weight += log_h[s, x[s]]
+                share += likely[s, x[s]]
         if share >= -_UNLIKELY and weight >= log_p - _NOTHING:
+            varies = False
             for s in range(n_strata):
-                if high[s] < 0:
-                    continue
-                firsts[s] = own[s]
-                drawn[s] = x[s]
-                one_value = lasts[s] - own[s] == 1
-                if x[s] == 0 or x[s] == counts[_EXPRESSED, s] or one_value:
-                    firsts[s] = lasts[s]
-                    sum_of_all = 0.0
-                    for k in range(own[s], lasts[s]):
-                        sum_of_all += weights[k] * values[k]
-                    rest -= sum_of_all * x[s] / counts[_EXPRESSED, s]
-                else:
-                    n_smooth += 1
-            if n_smooth == 0:
-                term = weight if rest <= _ROUNDING * abs(end) else -np.inf
-            else:
-                guess[:] = start
+                for g in (s, n_strata + s):
+                    if splits[s] > 0:
+                        froms[g] = firsts[s] if g == s else splits[s]
+                        tos[g] = splits[s] if g == s else lasts[s]
+                        taken[g] = drawn[s] - x[s] if g == s else x[s]
+                        if taken[g] == 0.0 or taken[g] == cells[g] or tos[g] - froms[g] == 1:
+                            tos[g] = froms[g]
+                            rest -= sums[g] * taken[g] / cells[g]
+                    varies = varies or tos[g] > froms[g]
+            if varies:
+                guess[:] = first_guess
                 term = weight + log_tail_of_sum(
-                    values, weights, firsts, lasts, drawn, rest, half, guess
+                    values, weights, froms, tos, taken, rest, half, guess
                 )
+            else:
+                term = weight if rest <= _ROUNDING * abs(end) else -np.inf
             if term > -np.inf:
                 log_p = log_add(log_p, term)
         s = 0
         while s < n_strata:
-            if high[s] >= 0:
+            if splits[s] > 0:
                 x[s] += 1
                 if x[s] <= high[s]:
                     break
