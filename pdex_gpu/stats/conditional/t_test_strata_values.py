@@ -35,11 +35,16 @@ _FILLED = 0.2  # variance within bands, as a share of their squared distance, th
 _OF_WHOLE = 0.25  # what whole numbers, one apart, add to that variance
 _UNLIKELY = 8.0  # numbers of expressing cells this much less likely, as a logarithm, do not count
 _NOTHING = 7.0  # nor terms below exp(-7) of the largest
-_MOST_TERMS = 20_000
+_MOST_CASES = 20_000
+_ROOM = 1024  # cases still to be added up
+_MORE = 12  # groups, at most, that strata are divided into further
 _TINY, _ROUNDING = 1e-9, 1e-12
 
 # Of a stratum: its cells, those drawn, and the index of the value 0.
 _CELLS, _DRAWN, _AT = range(3)
+# Of a case: the logarithm of its probability, what the sum of its groups must reach, b to start
+# from, and the number of groups.
+_LOG_H, _REST, _TILT, _GROUPS = range(4)
 
 
 def refine_over_strata(
@@ -133,6 +138,8 @@ def _judge(
     values, weights = np.zeros((2, n_strata * (n_bins + 1)))
     counts = np.zeros((3, n_strata), np.int64)
     n_nodes = np.zeros(n_strata, np.int64)
+    ranges = np.empty((_ROOM, 2, n_strata + _MORE), np.int64)
+    drawn, rests = np.empty((_ROOM, 2, n_strata + _MORE)), np.empty((_ROOM, 4))
     for s in range(n_strata):
         for i in range(firsts[s], firsts[s + 1] if rest[s] else firsts[s] + 1):
             add(bits[starts[i] : stops[i]], first, 1, pool[0, s], pool[1, s])
@@ -147,15 +154,15 @@ def _judge(
                 continue
             k = firsts[s] + targets[i, s] + (0 if rest[s] else 1)
             chosen = bits[starts[k] : stops[k]]
-            cells, rests = pool[0, s], pool[1, s]
+            cells, digits = pool[0, s], pool[1, s]
             if not shared[s]:
-                add(chosen, first, 1, cells, rests)
+                add(chosen, first, 1, cells, digits)
             total, expressed, n = its[0] + others[0], its[1] + others[1], its[0]
-            n_nodes[s] = to_nodes(cells, rests, edges, values[at + 1 :], weights[at + 1 :])
+            n_nodes[s] = to_nodes(cells, digits, edges, values[at + 1 :], weights[at + 1 :])
             values[at], weights[at] = 0.0, total - expressed
             atom += log_ways(chosen, first, cells, own, log_factorial)
             if not shared[s]:
-                add(chosen, first, -1, cells, rests)
+                add(chosen, first, -1, cells, digits)
             atom += log_choose(int(total - expressed), int(n - its[1]), log_factorial)
             atom -= log_choose(int(total), int(n), log_factorial)
             counts[_CELLS, s], counts[_DRAWN, s], counts[_AT, s] = int(total), int(n), at
@@ -174,7 +181,9 @@ def _judge(
                 end = centre + others_centre - end
                 for s in range(n_strata):
                     counts[_DRAWN, s] = counts[_CELLS, s] - counts[_DRAWN, s]
-            one = _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial)
+            one = _log_tail(
+                values, weights, n_nodes, counts, end, whole, log_factorial, ranges, drawn, rests
+            )
             found = log_add(found, one)
         if not whole:
             found = log_add(found, atom + LOG_HALF)
@@ -182,171 +191,202 @@ def _judge(
 
 
 @jit
-def _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial):
-    """Return ``log P(S >= end)`` of the sum of the cells drawn within strata."""
-    n_strata = n_nodes.size
-    firsts, lasts = np.zeros(n_strata, np.int64), np.zeros(n_strata, np.int64)
-    drawn, start = np.zeros(n_strata), np.zeros(n_strata + 1)
-    most = 0
-    for s in range(n_strata):
-        total, at = counts[_CELLS, s], counts[_AT, s]
-        first, last = at if weights[at] > 0.0 else at + 1, at + n_nodes[s] + 1
-        drawn[s] = counts[_DRAWN, s]
-        most = max(most, counts[_DRAWN, s])
-        if last - first == 1:  # one value
-            end -= drawn[s] * values[first]
-        elif n_nodes[s] > 0:
-            firsts[s], lasts[s] = first, last
-            start[s] = math.log(drawn[s] / (total - drawn[s]))
-    half = 0.5 if whole else 0.0
-    log_p = log_tail_of_sum(values, weights, firsts, lasts, drawn, end, half, start)
-    if log_p == -np.inf or log_p == 0.0:
-        return log_p
-    splits, low, high = np.zeros((3, n_strata), np.int64)
-    log_h, likely = np.empty((n_strata, most + 1)), np.empty((n_strata, most + 1))
-    n_terms, gap = _split(
-        values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, splits, low,
-        high, log_h, likely,
-    )  # fmt: skip
-    if n_terms > _MOST_TERMS:  # as if the bands lay on a lattice
-        half = 0.5 * gap
-        return log_tail_of_sum(values, weights, firsts, lasts, drawn, end - half, half, start)
-    if n_terms == 1.0:
-        return log_p
-    return _mean_over_x(
-        values, weights, firsts, lasts, drawn, end, half, start, splits, low, high, log_h, likely
-    )
+def _log_tail(values, weights, n_nodes, counts, end, whole, log_factorial, ranges, numbers, rests):
+    """Return ``log P(S >= end)`` of the sum of the cells drawn within strata.
 
-
-@jit
-def _split(
-    values, weights, firsts, lasts, drawn, counts, whole, start, log_factorial, splits, low, high,
-    log_h, likely,
-):  # fmt: skip
-    """Split the values of strata where this leaves gaps, and list the numbers x of larger ones.
-
-    The split of a stratum, 0 for none, is where the variance given x is smallest at the
-    saddlepoint `start`. Of x from `low` to `high`, `log_h` has the logarithms of probabilities, and
-    `likely` what these are given the sum, up to a constant. Returns how many combinations there
-    are, and the smallest distance of bands.
+    `ranges`, `numbers` and `rests` hold the cases still to be added up: the values of each group,
+    the cells drawn from it and its a; the log of the probability of the case, what remains of the
+    end, b and the number of groups.
     """
-    n_strata = drawn.size
-    b = start[n_strata]
-    inside, gaps, expected = _OF_WHOLE if whole else 0.0, np.zeros(n_strata), np.zeros(n_strata)
-    for s in range(n_strata):
-        mean, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
-        for k in range(firsts[s], lasts[s]):
-            mean += weights[k] * values[k] / counts[_CELLS, s]
-        below = np.zeros(3)
-        largest = 0.0
-        for again in range(2):
-            below[:] = 0.0
-            for k in range(firsts[s], lasts[s]):
-                if again == 1 and k > firsts[s] and below[0] > 0.0 and s0 > below[0]:
-                    gap = (s1 - below[1]) / (s0 - below[0]) - below[1] / below[0]
-                    between = gap * gap * below[0] * (s0 - below[0]) / s0
-                    if between > largest:
-                        largest, gaps[s], splits[s] = between, gap, k
-                        expected[s] = drawn[s] - below[2]
-                p = 1.0 / (1.0 + math.exp(-start[s] - b * (values[k] - mean)))
-                v = weights[k] * p * (1.0 - p)
-                below[0] += v
-                below[1] += v * values[k]
-                below[2] += weights[k] * p
-                if again == 0:
-                    s2 += v * values[k] * values[k]
-            s0, s1 = below[0], below[1]
-        if s0 > 0.0:
-            inside += max(s2 - s1 * s1 / s0 - largest, 0.0)
-    n_terms, smallest = 1.0, np.inf
-    for s in range(n_strata):
-        if not gaps[s] * gaps[s] * _FILLED > inside:
-            splits[s] = 0
+    most_groups = ranges.shape[2]
+    froms, tos = np.empty((2, most_groups), np.int64)
+    taken, guess = np.empty(most_groups), np.empty(most_groups + 1)
+    half = 0.5 if whole else 0.0
+    filled = _OF_WHOLE if whole else 0.0
+    rest = end
+    for s in range(n_nodes.size):
+        total, at = counts[_CELLS, s], counts[_AT, s]
+        drawn = float(counts[_DRAWN, s])
+        first, last = at if weights[at] > 0.0 else at + 1, at + n_nodes[s] + 1
+        ranges[0, 0, s], ranges[0, 1, s], numbers[0, 0, s] = 0, 0, drawn
+        if last - first == 1:  # one value
+            rest -= drawn * values[first]
+        elif n_nodes[s] > 0:
+            ranges[0, 0, s], ranges[0, 1, s] = first, last
+            numbers[0, 1, s] = math.log(drawn / (total - drawn))
+    rests[0, _LOG_H], rests[0, _REST], rests[0, _TILT] = 0.0, rest, 0.0
+    rests[0, _GROUPS] = n_nodes.size
+    log_p, size, n_cases = -np.inf, 1, 0
+    while size > 0:
+        size -= 1
+        n_cases += 1
+        log_h, rest, n = rests[size, _LOG_H], rests[size, _REST], int(rests[size, _GROUPS])
+        if log_h < log_p - _NOTHING:
             continue
-        larger = 0.0
-        for k in range(splits[s], lasts[s]):
-            larger += weights[k]
-        total, others, n = counts[_CELLS, s], int(larger), counts[_DRAWN, s]
-        smaller, x = total - others, expected[s]
-        odds = math.log(max(x, _TINY) * max(smaller - n + x, _TINY))
-        odds -= math.log(max(others - x, _TINY) * max(n - x, _TINY))
-        largest = -np.inf
-        fewest, most = max(0, n - smaller), min(n, others)
-        for i in range(fewest, most + 1):
-            log_h[s, i] = log_weight(i, n, others, total, log_factorial)
-            likely[s, i] = log_h[s, i] + i * odds
-            largest = max(largest, likely[s, i])
-        for i in range(fewest, most + 1):
-            likely[s, i] -= largest
-        while likely[s, fewest] < -_UNLIKELY:
-            fewest += 1
-        while likely[s, most] < -_UNLIKELY:
-            most -= 1
-        low[s], high[s] = fewest, most
-        smallest = min(smallest, gaps[s])
-        n_terms *= most - fewest + 1.0
-    return n_terms, smallest
+        varies = False
+        for g in range(n):
+            froms[g], tos[g] = ranges[size, 0, g], ranges[size, 1, g]
+            taken[g], guess[g] = numbers[size, 0, g], numbers[size, 1, g]
+            varies = varies or froms[g] < tos[g]
+        guess[n] = rests[size, _TILT]
+        if not varies:
+            if rest <= _ROUNDING * abs(end):
+                log_p = log_add(log_p, log_h)
+            continue
+        tail = log_tail_of_sum(
+            values, weights, froms[:n], tos[:n], taken[:n], rest, half, guess[: n + 1]
+        )
+        if tail == -np.inf:
+            tail = LOG_HALF + _log_largest(
+                values, weights, froms[:n], tos[:n], taken, rest, log_factorial
+            )
+        if log_h + tail < log_p - _UNLIKELY:
+            continue
+        group, cut, gap = -1, 0, 0.0
+        if -np.inf < tail < 0.0 and n < most_groups:
+            group, cut, gap = _widest_gap(values, weights, froms, tos, guess, n, filled)
+        if group >= 0:
+            more = 0
+            if n_cases < _MOST_CASES:
+                more = _divide(
+                    values, weights, froms, tos, taken, guess, n, group, cut, log_h, rest,
+                    log_factorial, ranges, numbers, rests, size,
+                )  # fmt: skip
+            if more > 0:
+                size += more
+                continue
+            # As if the bands lay on a lattice.
+            wide = 0.5 * gap
+            tail = log_tail_of_sum(
+                values, weights, froms[:n], tos[:n], taken[:n], rest - wide, wide, guess[: n + 1]
+            )
+        log_p = log_add(log_p, log_h + tail)
+    return log_p
 
 
 @jit
-def _mean_over_x(
-    values, weights, firsts, lasts, drawn, end, half, start, splits, low, high, log_h, likely
-):
-    """Return the log of the mean of the tail over the numbers x of split strata."""
-    n_strata = drawn.size
-    # Strata, or their smaller values; then their larger ones.
-    froms, tos = np.zeros((2, 2 * n_strata), np.int64)
-    taken, first_guess = np.zeros(2 * n_strata), np.zeros(2 * n_strata + 1)
-    cells, sums = np.zeros((2, 2 * n_strata))
-    for s in range(n_strata):
-        cut = splits[s] if splits[s] > 0 else lasts[s]
-        for k in range(firsts[s], lasts[s]):
-            g = s if k < cut else n_strata + s
-            cells[g] += weights[k]
-            sums[g] += weights[k] * values[k]
-        froms[s], tos[s] = firsts[s], cut
-        taken[s], first_guess[s] = drawn[s], start[s]
-        for g in (s, n_strata + s):
-            if splits[s] > 0:
-                mean = (sums[s] + sums[n_strata + s]) / (cells[s] + cells[n_strata + s])
-                first_guess[g] = start[s] + start[n_strata] * (sums[g] / cells[g] - mean)
-    first_guess[2 * n_strata] = start[n_strata]
-    guess, x = first_guess.copy(), low.copy()
-    log_p = -np.inf
-    while True:
-        weight, share, rest = 0.0, 0.0, end
-        for s in range(n_strata):
-            if splits[s] > 0:
-                weight += log_h[s, x[s]]
-                share += likely[s, x[s]]
-        if share >= -_UNLIKELY and weight >= log_p - _NOTHING:
-            varies = False
-            for s in range(n_strata):
-                for g in (s, n_strata + s):
-                    if splits[s] > 0:
-                        froms[g] = firsts[s] if g == s else splits[s]
-                        tos[g] = splits[s] if g == s else lasts[s]
-                        taken[g] = drawn[s] - x[s] if g == s else x[s]
-                        if taken[g] == 0.0 or taken[g] == cells[g] or tos[g] - froms[g] == 1:
-                            tos[g] = froms[g]
-                            rest -= sums[g] * taken[g] / cells[g]
-                    varies = varies or tos[g] > froms[g]
-            if varies:
-                guess[:] = first_guess
-                term = weight + log_tail_of_sum(
-                    values, weights, froms, tos, taken, rest, half, guess
-                )
-            else:
-                term = weight if rest <= _ROUNDING * abs(end) else -np.inf
-            if term > -np.inf:
-                log_p = log_add(log_p, term)
-        s = 0
-        while s < n_strata:
-            if splits[s] > 0:
-                x[s] += 1
-                if x[s] <= high[s]:
-                    break
-                x[s] = low[s]
-            s += 1
-        if s == n_strata:
-            return log_p
+def _log_largest(values, weights, froms, tos, taken, end, log_factorial):
+    """Return the log of the probability of the largest sum, -infinity if it is below `end`."""
+    log_p = 0.0
+    for g in range(froms.size):
+        left, cells = int(taken[g]), 0
+        drawn = left
+        for k in range(tos[g] - 1, froms[g] - 1, -1):
+            its = int(weights[k])
+            cells += its
+            number = min(left, its)
+            left -= number
+            end -= number * values[k]
+            log_p += log_choose(its, number, log_factorial)
+        if cells > 0:
+            log_p -= log_choose(cells, drawn, log_factorial)
+    return log_p if end <= 0.0 else -np.inf
+
+
+@jit
+def _widest_gap(values, weights, froms, tos, guess, n, inside):
+    """Return a group whose values leave gaps in the sum, where to divide it, and the distance.
+
+    Each group has a best place to divide it: where the variance of the sum given the number of its
+    larger values is smallest, for cells drawn as at the saddlepoint. `inside` and these variances
+    together fill the gaps; the group is -1 if they do.
+    """
+    widest, group, cut = 0.0, -1, 0
+    for g in range(n):
+        first, last = froms[g], tos[g]
+        if last - first < 2:
+            continue
+        cells, mean = 0.0, 0.0
+        for k in range(first, last):
+            cells += weights[k]
+            mean += weights[k] * values[k]
+        mean /= cells
+        s0, s1, s2 = 0.0, 0.0, 0.0
+        v = np.empty(last - first)
+        for k in range(first, last):
+            p = 1.0 / (1.0 + math.exp(-guess[g] - guess[n] * (values[k] - mean)))
+            its = weights[k] * p * (1.0 - p)
+            v[k - first] = its
+            s0 += its
+            s1 += its * values[k]
+            s2 += its * values[k] * values[k]
+        below, sum_below, most, gap, at = 0.0, 0.0, 0.0, 0.0, 0
+        for k in range(first + 1, last):
+            below += v[k - 1 - first]
+            sum_below += v[k - 1 - first] * values[k - 1]
+            above = s0 - below
+            if below > 0.0 and above > 0.0:
+                apart = (s1 - sum_below) / above - sum_below / below
+                between = apart * apart * below * above / s0
+                if between > most:
+                    most, gap, at = between, apart, k
+        if most > 0.0:
+            inside += max(s2 - s1 * s1 / s0 - most, 0.0)
+            if gap > widest:
+                widest, group, cut = gap, g, at
+    if widest * widest * _FILLED > inside:
+        return group, cut, widest
+    return -1, 0, 0.0
+
+
+@jit
+def _divide(
+    values, weights, froms, tos, taken, guess, n, group, cut, log_h, rest, log_factorial, ranges,
+    numbers, rests, size,
+):  # fmt: skip
+    """List a case for each likely number x of larger values, the likeliest last.
+
+    Returns how many there are, 0 if there is no room for them.
+    """
+    cells, sums, expected = np.zeros(2), np.zeros(2), 0.0
+    for k in range(froms[group], tos[group]):
+        part = int(k >= cut)
+        cells[part] += weights[k]
+        sums[part] += weights[k] * values[k]
+    mean = (sums[0] + sums[1]) / (cells[0] + cells[1])
+    for k in range(cut, tos[group]):
+        logit = guess[group] + guess[n] * (values[k] - mean)
+        expected += weights[k] / (1.0 + math.exp(-logit))
+    smaller, larger, drawn = int(cells[0]), int(cells[1]), int(taken[group])
+    odds = math.log(max(expected, _TINY) * max(smaller - drawn + expected, _TINY))
+    odds -= math.log(max(larger - expected, _TINY) * max(drawn - expected, _TINY))
+    low, high = max(0, drawn - smaller), min(drawn, larger)
+    own = np.empty(high - low + 1)
+    largest = -np.inf
+    for x in range(low, high + 1):
+        own[x - low] = log_weight(x, drawn, larger, smaller + larger, log_factorial)
+        largest = max(largest, own[x - low] + x * odds)
+    fewest = low
+    while own[low - fewest] + low * odds < largest - _UNLIKELY:
+        low += 1
+    while own[high - fewest] + high * odds < largest - _UNLIKELY:
+        high -= 1
+    if size + high - low + 1 > rests.shape[0]:
+        return 0
+    first_size = size
+    while low <= high:
+        x = high
+        if own[low - fewest] + low * odds < own[high - fewest] + high * odds:
+            x = low
+            low += 1
+        else:
+            high -= 1
+        rests[size, _LOG_H], rests[size, _TILT] = log_h + own[x - fewest], guess[n]
+        rests[size, _GROUPS] = n + 1
+        left = rest
+        for g in range(n):
+            ranges[size, 0, g], ranges[size, 1, g] = froms[g], tos[g]
+            numbers[size, 0, g], numbers[size, 1, g] = taken[g], guess[g]
+        for part in range(2):
+            g = group if part == 0 else n
+            number = float(drawn - x if part == 0 else x)
+            first, last = (froms[group], cut) if part == 0 else (cut, tos[group])
+            if number == 0.0 or number == cells[part] or last - first == 1:
+                left -= sums[part] * number / cells[part]
+                first = last
+            ranges[size, 0, g], ranges[size, 1, g] = first, last
+            numbers[size, 0, g] = number
+            numbers[size, 1, g] = guess[group] + guess[n] * (sums[part] / cells[part] - mean)
+        rests[size, _REST] = left
+        size += 1
+    return size - first_size
