@@ -348,8 +348,10 @@ def _divide(
         logit = guess[group] + guess[n] * (values[k] - mean)
         expected += weights[k] / (1.0 + math.exp(-logit))
     smaller, larger, drawn = int(cells[0]), int(cells[1]), int(taken[group])
-    odds = math.log(max(expected, _TINY) * max(smaller - drawn + expected, _TINY))
-    odds -= math.log(max(larger - expected, _TINY) * max(drawn - expected, _TINY))
+    odds = 0.0
+    if guess[n] > 0.0:  # otherwise what is likely is so whatever the sum
+        odds += math.log(max(expected, _TINY) * max(smaller - drawn + expected, _TINY))
+        odds -= math.log(max(larger - expected, _TINY) * max(drawn - expected, _TINY))
     low, high = max(0, drawn - smaller), min(drawn, larger)
     own = np.empty(high - low + 1)
     largest = -np.inf
