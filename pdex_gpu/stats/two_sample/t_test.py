@@ -39,8 +39,9 @@ class TTest(StatisticalTest):
     Conditional p-values are those of the permutation test of Student's t: all allocations of the
     cells to the samples, within strata, are equally likely. They are fitted to four moments (see
     `stats/conditional/t_test.py`), or computed from the pooled values where they are small and
-    moments are not enough (see `stats/conditional/t_test_values.py`). Values so large, so small or so nearly constant that they need exact sums have
-    Student's p-value, which is the fit without skewness.
+    moments are not enough (see `stats/conditional/t_test_values.py`). Values so large, so small or
+    so nearly constant that they need exact sums have Student's p-value, which is the fit without
+    skewness.
     """
 
     variance: str = option(
