@@ -17,12 +17,22 @@ from ...utils.jit import jit
 from .drawn_sums import log_tail, room
 from .gene_samples import GeneSamples
 from .hypergeometric import log_choose, log_factorials
-from .t_test import ALTERNATIVES, Side, arrays_of, certain, ends_of, log_add, seen_sum
-from .t_test_strata import gather, places_of, sides_of
-from .t_test_values import LOG_HALF, moments_do, variance_of_x
+from .t_test import (
+    ALTERNATIVES,
+    Side,
+    arrays_of,
+    certain,
+    ends_of,
+    log_add,
+    seen_sum,
+    variance_of_x,
+)
+from .t_test_strata import cumulants, gather, places_of, sides_of
+from .t_test_values import LOG_HALF, SMALL, moments_do
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
-_SMALL = -3.0  # logarithms of p-values below are computed again
+_LARGEST = -3.0  # logarithms of p-values below are computed again ...
+_PEAKED = 0.5  # ... if S has a larger fourth cumulant than this times its squared variance
 _BLOCK = 4096  # pairs whose strata are gathered at once
 
 
@@ -52,7 +62,7 @@ def refine_over_strata(
     for target, reference in sides:
         most = max(most, int(np.max(target[0], initial=0) + np.max(reference[0], initial=0)))
     table = log_factorials(most)
-    small = (log_p < _SMALL) & genes
+    small = (log_p < _LARGEST) & genes
     for j in np.flatnonzero(small.any(axis=0)).tolist():
         rows = np.flatnonzero(small[:, j])
         for start in range(0, len(rows), _BLOCK):
@@ -91,12 +101,16 @@ def _values_of(samples: Sequence[GeneSamples]) -> tuple[np.ndarray, ...]:
 def _select(numbers, log_p, again):
     """Mark the p-values that are computed again."""
     for i in range(log_p.size):
-        of_x, enough = 0.0, True
+        of_x, enough, variance, fourth = 0.0, True, 0.0, 0.0
         for s in range(numbers.shape[1]):
             its, others = sides_of(numbers[i, s])
             if its[1] + others[1] > 0.0:  # not NaN
                 of_x += variance_of_x(its, others)
+                k2, _, k4 = cumulants(its, others)
+                variance += k2
+                fourth += k4
                 enough = enough and moments_do(its, others, log_p[i])
+        enough = enough or (log_p[i] >= SMALL and fourth <= _PEAKED * variance * variance)
         again[i] = not (enough or (of_x > 0.0 and certain(log_p[i], of_x)))
 
 

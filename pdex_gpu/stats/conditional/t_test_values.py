@@ -30,10 +30,11 @@ from .t_test import (
     of_expressed,
     pooled,
     seen_sum,
+    variance_of_x,
 )
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
-_SMALL = -5.5  # logarithms of p-values below are computed again ...
+SMALL = -5.5  # logarithms of p-values below are computed again ...
 _MANY_CELLS = 12.0  # ... unless both samples have so many cells,
 _REACH = 16.0  # times these, at most, is the square of the logarithm ...
 _FURTHEST = 784.0  # ... or this: p is 1e-12,
@@ -85,19 +86,12 @@ def _select(target, reference, genes, log_p, again):
     """Mark the p-values that are computed again."""
     for t in range(log_p.shape[0]):
         for j in range(log_p.shape[1]):
-            if not (genes[j] and log_p[t, j] < _SMALL):
+            if not (genes[j] and log_p[t, j] < SMALL):
                 continue
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
             of_x = variance_of_x(its, others)
             sure = of_x > 0.0 and certain(log_p[t, j], of_x)
             again[t, j] = not (sure or moments_do(its, others, log_p[t, j]))
-
-
-@jit
-def variance_of_x(target, reference):
-    """Return the variance of the number of expressing cells in the target."""
-    n, total, expressed = target[0], target[0] + reference[0], target[1] + reference[1]
-    return n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
 
 
 @jit
