@@ -32,7 +32,7 @@ from .t_test_values import LOG_HALF, SMALL, moments_do
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
 _LARGEST = -3.0  # logarithms of p-values below are computed again ...
-_PEAKED = 0.5  # ... if S has a larger fourth cumulant than this times its squared variance
+_FLAT, _PEAKED = -0.2, 0.5  # fourth cumulant of S, standardised: moments serve till SMALL
 _BLOCK = 4096  # pairs whose strata are gathered at once
 
 
@@ -110,8 +110,9 @@ def _select(numbers, log_p, again):
                 variance += k2
                 fourth += k4
                 enough = enough and moments_do(its, others, log_p[i])
-        enough = enough or (log_p[i] >= SMALL and fourth <= _PEAKED * variance * variance)
-        again[i] = not (enough or (of_x > 0.0 and certain(log_p[i], of_x)))
+        if _FLAT <= fourth / (variance * variance) <= _PEAKED:
+            enough = enough or log_p[i] >= SMALL or (of_x > 0.0 and certain(log_p[i], of_x))
+        again[i] = not enough
 
 
 @jit
