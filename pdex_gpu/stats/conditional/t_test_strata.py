@@ -119,27 +119,19 @@ def _add(target, reference, rows, added):
             added[_SLACK, row, j] += slack
             if not whole:
                 added[_BROKEN, row, j] += 1.0
-            k2, k3, k4 = cumulants(its, others)
-            added[_K2, row, j] += k2  # perhaps 0 or NaN
-            if k2 > 0.0:
-                added[_OF_X, row, j] += variance_of_x(its, others)
-                added[_K3, row, j] += k3
-                added[_K4, row, j] += k4
-
-
-@jit
-def cumulants(target, reference):
-    """Return the second to fourth cumulant of the sum of a stratum."""
-    _, second, third, fourth = pooled(target, reference)
-    if not second > 0.0:
-        return second, 0.0, 0.0
-    n, size = target[0], target[0] + reference[0]
-    variance = second / size
-    skewness = third / size / (variance * math.sqrt(variance))
-    kurtosis = fourth / size / (variance * variance)
-    skewness, kurtosis = shape_of_sum(n, size, skewness, kurtosis)
-    k2 = n * reference[0] / (size - 1.0) * variance
-    return k2, skewness * k2 * math.sqrt(k2), (kurtosis - 3.0) * k2 * k2
+            _, second, third, fourth = pooled(its, others)
+            if not second > 0.0:
+                added[_K2, row, j] += second  # 0, or NaN
+                continue
+            added[_OF_X, row, j] += variance_of_x(its, others)
+            variance = second / size
+            skewness = third / size / (variance * math.sqrt(variance))
+            kurtosis = fourth / size / (variance * variance)
+            skewness, kurtosis = shape_of_sum(n, size, skewness, kurtosis)
+            k2 = n * m / (size - 1.0) * variance
+            added[_K2, row, j] += k2
+            added[_K3, row, j] += skewness * k2 * math.sqrt(k2)
+            added[_K4, row, j] += (kurtosis - 3.0) * k2 * k2
 
 
 @jit

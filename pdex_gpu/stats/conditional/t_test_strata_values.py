@@ -24,15 +24,16 @@ from .t_test import (
     certain,
     ends_of,
     log_add,
+    pooled,
     seen_sum,
     variance_of_x,
 )
-from .t_test_strata import cumulants, gather, places_of, sides_of
+from .t_test_strata import gather, places_of, sides_of
 from .t_test_values import LOG_HALF, SMALL, moments_do
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
 _LARGEST = -3.0  # logarithms of p-values below are computed again ...
-_FLAT, _PEAKED = -0.2, 0.5  # fourth cumulant of S, standardised: moments serve till SMALL
+_HEAVY = 0.3  # ... unless S has a smaller fourth cumulant than this, in squared variances
 _BLOCK = 4096  # pairs whose strata are gathered at once
 
 
@@ -99,18 +100,24 @@ def _values_of(samples: Sequence[GeneSamples]) -> tuple[np.ndarray, ...]:
 
 @jit
 def _select(numbers, log_p, again):
-    """Mark the p-values that are computed again."""
+    """Mark the p-values that are computed again.
+
+    The fourth cumulant of S is small, too, if a sample has most of the large values, or if those of
+    strata cancel; what counts is the one that few target cells would give.
+    """
     for i in range(log_p.size):
-        of_x, enough, variance, fourth = 0.0, True, 0.0, 0.0
+        of_x, variance, heavy, enough = 0.0, 0.0, 0.0, True
         for s in range(numbers.shape[1]):
             its, others = sides_of(numbers[i, s])
-            if its[1] + others[1] > 0.0:  # not NaN
+            _, second, _, fourth = pooled(its, others)
+            if second > 0.0:  # not NaN
                 of_x += variance_of_x(its, others)
-                k2, _, k4 = cumulants(its, others)
-                variance += k2
-                fourth += k4
-                enough = enough and moments_do(its, others, log_p[i])
-        if _FLAT <= fourth / (variance * variance) <= _PEAKED:
+                size = its[0] + others[0]
+                cells = its[0] * others[0] / size
+                variance += cells * second / size
+                heavy += cells * max(fourth / size - 3.0 * (second / size) ** 2, 0.0)
+                enough = enough and moments_do(its, others, log_p[i], 0.0)
+        if heavy <= _HEAVY * variance * variance:
             enough = enough or log_p[i] >= SMALL or (of_x > 0.0 and certain(log_p[i], of_x))
         again[i] = not enough
 

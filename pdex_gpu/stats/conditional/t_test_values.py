@@ -91,7 +91,7 @@ def _select(target, reference, genes, log_p, again):
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
             of_x = variance_of_x(its, others)
             sure = of_x > 0.0 and certain(log_p[t, j], of_x)
-            again[t, j] = not (sure or moments_do(its, others, log_p[t, j]))
+            again[t, j] = not (sure or moments_do(its, others, log_p[t, j], _EXCESS))
 
 
 @jit
@@ -147,8 +147,12 @@ def _judge(
 
 
 @jit
-def moments_do(target, reference, log_p):
-    """Return whether four moments are enough for the tail."""
+def moments_do(target, reference, log_p, excess):
+    """Return whether four moments are enough for the tail.
+
+    `excess` is what the kurtosis above 3 may be, as a share of the smaller sample's cells, where
+    many of them express.
+    """
     n, m, expressed = target[0], reference[0], target[1] + reference[1]
     smaller = min(n, m)
     far = min(log_p * log_p, _FURTHEST) > _REACH * smaller
@@ -156,4 +160,4 @@ def moments_do(target, reference, log_p):
         return False
     kurtosis = of_expressed(n + m, expressed, *pooled(target, reference))[3]
     many = smaller * expressed >= _MANY_EXPECTED * (n + m)
-    return kurtosis <= _LIGHT or (many and kurtosis - 3.0 <= _EXCESS * smaller)
+    return kurtosis <= _LIGHT or (many and kurtosis - 3.0 <= excess * smaller)
