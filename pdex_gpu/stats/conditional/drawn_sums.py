@@ -30,7 +30,7 @@ _MOST_CASES = 20_000
 _ROOM = 1024  # cases still to be added up
 _MORE = 12  # groups, at most, that strata are divided into further
 _TINY, _ROUNDING = 1e-9, 1e-12
-_LOG_HALF = math.log(0.5)
+_NEAR = 1e-8  # relative: sums this near `end` lie there
 
 # Of a case: the logarithm of its probability, what the sum of its groups must reach, b to start
 # from, and the number of groups.
@@ -58,11 +58,16 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
         Cells drawn, at least one and not all.
     end : float64
     whole : bool
-        Whether sums are whole numbers and `end` lies half way between two. Otherwise half of the
-        probability of sums at `end` is left out, if there are many different ones.
+        Whether sums are whole numbers and `end` lies half way between two.
     log_factorial : numpy.ndarray
     work : tuple of numpy.ndarray
         Of :func:`room`.
+
+    Returns
+    -------
+    log_p, log_at_end : float64
+        The second one is the part of it that is known to lie at `end`. Of other allocations with
+        that sum, if it is not whole, half of the probability is left out.
     """
     # The cases still to be added up: the values of each group; the cells drawn and a of each.
     ranges, numbers, rests = work
@@ -85,7 +90,7 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
             numbers[0, 1, s] = math.log(drawn[s] / (total - drawn[s]))
     rests[0, _LOG_H], rests[0, _REST], rests[0, _TILT] = 0.0, rest, 0.0
     rests[0, _GROUPS] = drawn.size
-    log_p, size, n_cases = -np.inf, 1, 0
+    log_p, log_at_end, size, n_cases = -np.inf, -np.inf, 1, 0
     while size > 0:
         size -= 1
         n_cases += 1
@@ -101,18 +106,24 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
         if not varies:
             if rest <= _ROUNDING * abs(end):
                 log_p = log_add(log_p, log_h)
+                if rest >= -_NEAR * abs(end):
+                    log_at_end = log_add(log_at_end, log_h)
             continue
         tail = log_tail_of_sum(
             values, weights, froms[:n], tos[:n], taken[:n], rest, half, guess[: n + 1]
         )
         if tail == -np.inf:
-            tail = _LOG_HALF + _log_largest(
-                values, weights, froms[:n], tos[:n], taken, rest, log_factorial
-            )
+            tail = _log_largest(
+                values, weights, froms[:n], tos[:n], taken, rest, _ROUNDING * abs(end),
+                log_factorial,
+            )  # fmt: skip
+            log_p = log_add(log_p, log_h + tail)
+            log_at_end = log_add(log_at_end, log_h + tail)
+            continue
         if log_h + tail < log_p - _UNLIKELY:
             continue
         group, cut, gap = -1, 0, 0.0
-        if -np.inf < tail < 0.0 and n < most_groups:
+        if tail < 0.0 and n < most_groups:
             group, cut, gap = _widest_gap(values, weights, froms, tos, guess, n, filled)
         if group >= 0:
             more = 0
@@ -130,11 +141,11 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
                 values, weights, froms[:n], tos[:n], taken[:n], rest - wide, wide, guess[: n + 1]
             )
         log_p = log_add(log_p, log_h + tail)
-    return log_p
+    return log_p, log_at_end
 
 
 @jit
-def _log_largest(values, weights, froms, tos, taken, end, log_factorial):
+def _log_largest(values, weights, froms, tos, taken, end, rounding, log_factorial):
     """Return the log of the probability of the largest sum, -infinity if it is below `end`."""
     log_p = 0.0
     for g in range(froms.size):
@@ -149,7 +160,7 @@ def _log_largest(values, weights, froms, tos, taken, end, log_factorial):
             log_p += log_choose(its, number, log_factorial)
         if cells > 0:
             log_p -= log_choose(cells, drawn, log_factorial)
-    return log_p if end <= 0.0 else -np.inf
+    return log_p if end <= rounding else -np.inf
 
 
 @jit

@@ -4,7 +4,7 @@ As :mod:`.t_test_values` for one stratum, where :mod:`.t_test_strata` fits a tai
 sums of cells drawn within strata have the tail of :mod:`.drawn_sums`.
 
 p is at least the probability of the allocation seen, a product over strata. If sums are not whole
-numbers, half of it is added, which the approximation leaves out.
+numbers, half of it is added where the approximation leaves it out.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
 _LARGEST = -3.0  # logarithms of p-values below are computed again ...
 _HEAVY = 0.3  # ... unless S has a smaller fourth cumulant than this, in squared variances
+_ROUNDING = 1e-6  # of logarithms
 _BLOCK = 4096  # pairs whose strata are gathered at once
 
 
@@ -171,7 +172,7 @@ def _judge(
             centre, seen, slack, whole = centre + c, seen + d, slack + e, whole and w
             others_centre += c / n * others[0]
         above, below = ends_of(centre, others_centre, seen, slack, whole, alternative)
-        found = -np.inf
+        found, at_end = -np.inf, -np.inf
         for side in range(2):
             end = above if side == 0 else below
             if abs(end) == np.inf:
@@ -180,8 +181,10 @@ def _judge(
             if side == 1:  # the sum of few is small where the sum of all others is large
                 end = centre + others_centre - end
                 drawn[:] = sizes - drawn
-            one = log_tail(values, weights, begins, ends, drawn, end, whole, log_factorial, work)
-            found = log_add(found, one)
-        if not whole:
+            one, at = log_tail(
+                values, weights, begins, ends, drawn, end, whole, log_factorial, work
+            )
+            found, at_end = log_add(found, one), log_add(at_end, at)
+        if not whole and at_end < atom - _ROUNDING:
             found = log_add(found, atom + LOG_HALF)
         log_p[i] = min(max(found, atom), 0.0)

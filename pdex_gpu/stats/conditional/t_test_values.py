@@ -42,6 +42,7 @@ _MANY_EXPRESSING = 256.0  # so many cells express,
 _LIGHT = 4.0  # tails are no heavier: the kurtosis of nonzero values;
 _MANY_EXPECTED = 40.0  # or so many are expected in the smaller sample
 _EXCESS = 0.2  # and the kurtosis above 3 is at most this times its cells
+_ROUNDING = 1e-6  # of logarithms
 LOG_HALF = float(np.log(0.5))
 
 
@@ -128,7 +129,7 @@ def _judge(
         above, below = ends_of(
             centre, centre / n * others[0], seen, slack, whole, alternative
         )  # fmt: skip
-        found = -np.inf
+        found, at_end = -np.inf, -np.inf
         firsts[0], lasts[0] = 0 if total > expressed else 1, n_nodes + 1
         for side in range(2):
             end = above if side == 0 else below
@@ -139,9 +140,11 @@ def _judge(
             if side == 1:  # the sum of few is small where the sum of all others is large
                 end = centre / n * total - end
                 drawn[0] = total - n
-            one = log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, work)
-            found = log_add(found, one)
-        if not whole:
+            one, at = log_tail(
+                values, weights, firsts, lasts, drawn, end, whole, log_factorial, work
+            )
+            found, at_end = log_add(found, one), log_add(at_end, at)
+        if not whole and at_end < atom - _ROUNDING:
             found = log_add(found, atom + LOG_HALF)
         log_p[t, j] = min(max(found, atom), 0.0)
 

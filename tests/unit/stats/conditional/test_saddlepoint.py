@@ -15,9 +15,7 @@ def tail(values: np.ndarray, chosen: int, end: float, whole: bool) -> float:
     return tail_over_strata([values], [chosen], end, whole)
 
 
-def tail_over_strata(
-    strata: list[np.ndarray], chosen: list[int], end: float, whole: bool
-) -> float:
+def tail_over_strata(strata: list[np.ndarray], chosen: list[int], end: float, whole: bool) -> float:
     found = [np.unique(values, return_counts=True) for values in strata]
     distinct, counts = (np.concatenate(part).astype(float) for part in zip(*found, strict=True))
     ends = np.cumsum([0, *(len(its) for its, _ in found)])
