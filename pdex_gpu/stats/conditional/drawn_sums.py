@@ -23,7 +23,6 @@ from .saddlepoint import log_tail_of_sum
 from .t_test import log_add
 
 _FILLED = 0.2  # variance within bands, as a share of their squared distance, that fills the gaps
-_OF_WHOLE = 0.25  # what whole numbers, one apart, add to that variance
 _UNLIKELY = 8.0  # numbers of cells this much less likely, as a logarithm, do not count
 _NOTHING = 7.0  # nor terms below exp(-7) of the largest
 _MOST_CASES = 20_000
@@ -45,7 +44,7 @@ def room(n_strata):
 
 
 @jit
-def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, work):
+def log_tail(values, weights, firsts, lasts, drawn, end, half, log_factorial, work):
     """Return ``log P(S >= end)`` of the sum of the cells drawn within strata.
 
     Parameters
@@ -56,9 +55,9 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
         Those of stratum s are ``values[firsts[s]:lasts[s]]``; strata without any do not count.
     drawn : numpy.ndarray, shape (n_strata,), float64
         Cells drawn, at least one and not all.
-    end : float64
-    whole : bool
-        Whether sums are whole numbers and `end` lies half way between two.
+    end, half : float64
+        The smallest sum that counts, and half the distance of possible sums, 0 if these are not
+        multiples of a number.
     log_factorial : numpy.ndarray
     work : tuple of numpy.ndarray
         Of :func:`room`.
@@ -67,15 +66,14 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
     -------
     log_p, log_at_end : float64
         The second one is the part of it that is known to lie at `end`. Of other allocations with
-        that sum, if it is not whole, half of the probability is left out.
+        that sum, if `half` is 0, half of the probability is left out.
     """
     # The cases still to be added up: the values of each group; the cells drawn and a of each.
     ranges, numbers, rests = work
     most_groups = ranges.shape[2]
     froms, tos = np.empty((2, most_groups), np.int64)
     taken, guess = np.empty(most_groups), np.empty(most_groups + 1)
-    half = 0.5 if whole else 0.0
-    filled = _OF_WHOLE if whole else 0.0
+    filled = half * half  # by multiples of 2 `half`, as a variance
     rest = end
     for s in range(drawn.size):
         first, last = firsts[s], lasts[s]
@@ -110,7 +108,7 @@ def log_tail(values, weights, firsts, lasts, drawn, end, whole, log_factorial, w
                     log_at_end = log_add(log_at_end, log_h)
             continue
         tail = log_tail_of_sum(
-            values, weights, froms[:n], tos[:n], taken[:n], rest, half, guess[: n + 1]
+            values, weights, froms[:n], tos[:n], taken[:n], rest - half, half, guess[: n + 1]
         )
         if tail == -np.inf:
             tail = _log_largest(

@@ -172,7 +172,7 @@ def _judge(
             centre, seen, slack, whole = centre + c, seen + d, slack + e, whole and w
             others_centre += c / n * others[0]
         above, below = ends_of(centre, others_centre, seen, slack, whole, alternative)
-        found, at_end = -np.inf, -np.inf
+        found, at_end, half = -np.inf, -np.inf, 0.5 if whole else 0.0
         for side in range(2):
             end = above if side == 0 else below
             if abs(end) == np.inf:
@@ -182,7 +182,7 @@ def _judge(
                 end = centre + others_centre - end
                 drawn[:] = sizes - drawn
             one, at = log_tail(
-                values, weights, begins, ends, drawn, end, whole, log_factorial, work
+                values, weights, begins, ends, drawn, end + half, half, log_factorial, work
             )
             found, at_end = log_add(found, one), log_add(at_end, at)
         if not whole and at_end < atom - _ROUNDING:

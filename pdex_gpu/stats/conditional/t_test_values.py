@@ -129,7 +129,7 @@ def _judge(
         above, below = ends_of(
             centre, centre / n * others[0], seen, slack, whole, alternative
         )  # fmt: skip
-        found, at_end = -np.inf, -np.inf
+        found, at_end, half = -np.inf, -np.inf, 0.5 if whole else 0.0
         firsts[0], lasts[0] = 0 if total > expressed else 1, n_nodes + 1
         for side in range(2):
             end = above if side == 0 else below
@@ -141,7 +141,7 @@ def _judge(
                 end = centre / n * total - end
                 drawn[0] = total - n
             one, at = log_tail(
-                values, weights, firsts, lasts, drawn, end, whole, log_factorial, work
+                values, weights, firsts, lasts, drawn, end + half, half, log_factorial, work
             )
             found, at_end = log_add(found, one), log_add(at_end, at)
         if not whole and at_end < atom - _ROUNDING:
