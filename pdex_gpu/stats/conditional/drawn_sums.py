@@ -44,7 +44,7 @@ def room(n_strata):
 
 
 @jit
-def log_tail(values, weights, firsts, lasts, drawn, end, half, log_factorial, work):
+def log_tail(values, weights, firsts, lasts, drawn, end, half, filled, log_factorial, work):
     """Return ``log P(S >= end)`` of the sum of the cells drawn within strata.
 
     Parameters
@@ -56,8 +56,11 @@ def log_tail(values, weights, firsts, lasts, drawn, end, half, log_factorial, wo
     drawn : numpy.ndarray, shape (n_strata,), float64
         Cells drawn, at least one and not all.
     end, half : float64
-        The smallest sum that counts, and half the distance of possible sums, 0 if these are not
-        multiples of a number.
+        The smallest sum that counts, and half the distance of possible sums, 0 if these are
+        continuous.
+    filled : float64
+        What the distance of possible sums adds to the variance within bands: the square of `half`
+        where sums are multiples of a number.
     log_factorial : numpy.ndarray
     work : tuple of numpy.ndarray
         Of :func:`room`.
@@ -73,7 +76,6 @@ def log_tail(values, weights, firsts, lasts, drawn, end, half, log_factorial, wo
     most_groups = ranges.shape[2]
     froms, tos = np.empty((2, most_groups), np.int64)
     taken, guess = np.empty(most_groups), np.empty(most_groups + 1)
-    filled = half * half  # by multiples of 2 `half`, as a variance
     rest = end
     for s in range(drawn.size):
         first, last = firsts[s], lasts[s]

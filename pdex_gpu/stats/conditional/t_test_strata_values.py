@@ -182,7 +182,16 @@ def _judge(
                 end = centre + others_centre - end
                 drawn[:] = sizes - drawn
             one, at = log_tail(
-                values, weights, begins, ends, drawn, end + half, half, log_factorial, work
+                values,
+                weights,
+                begins,
+                ends,
+                drawn,
+                end + half,
+                half,
+                half * half,
+                log_factorial,
+                work,
             )
             found, at_end = log_add(found, one), log_add(at_end, at)
         if not whole and at_end < atom - _ROUNDING:

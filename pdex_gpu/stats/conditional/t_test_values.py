@@ -141,7 +141,16 @@ def _judge(
                 end = centre / n * total - end
                 drawn[0] = total - n
             one, at = log_tail(
-                values, weights, firsts, lasts, drawn, end + half, half, log_factorial, work
+                values,
+                weights,
+                firsts,
+                lasts,
+                drawn,
+                end + half,
+                half,
+                half * half,
+                log_factorial,
+                work,
             )
             found, at_end = log_add(found, one), log_add(at_end, at)
         if not whole and at_end < atom - _ROUNDING:

@@ -324,8 +324,8 @@ def _list_strata(numbers, classes, begins, ends):
 
 
 @jit
-def _judge(numbers, alternative, log_factorial, log_p):
-    """Write the log p-values of pairs x strata.
+def _judge(numbers, alternative, log_factorial, log_asymptotic, log_p):
+    """Write the log p-values of pairs x strata, of which the asymptotic ones are known.
 
     Numbers of a stratum: n, m, 2 U, ties, x, expressing others, cells at the lowest values.
     """
@@ -372,7 +372,7 @@ def _judge(numbers, alternative, log_factorial, log_p):
             one = _log_upper(
                 a, step, sign, strata, scores, counts, n_strata, log_factorial, sums, old, found
             )
-            if one < _SMALL and few <= _FEW:
+            if few <= _FEW and min(one, log_asymptotic[i]) < _SMALL:
                 if not listed:
                     _list_strata(numbers[i], classes, begins, ends)
                     listed = True
@@ -384,7 +384,7 @@ def _judge(numbers, alternative, log_factorial, log_p):
                         middle += drawn[s]
                 one, _ = log_tail(
                     classes[0], classes[1], begins, ends, drawn, middle + a * (1.0 - _ROUNDING),
-                    step, log_factorial, work,
+                    step, step * step if equal else 0.0, log_factorial, work,
                 )  # fmt: skip
             log_p[i] = log_add(log_p[i], one)
         log_p[i] = min(max(log_p[i], least), 0.0)
@@ -436,7 +436,9 @@ def judge_strata(
                 shared = np.minimum(t, len(array) - 1), np.minimum(j, array.shape[1] - 1)
                 numbers[there, s, k] = array[shared]
         found = np.empty(len(rows))
-        _judge(numbers, which, table, found)
+        with np.errstate(divide="ignore"):
+            log_asymptotic = np.log(p_value[rows, columns])
+        _judge(numbers, which, table, log_asymptotic, found)
         log_p[rows, columns] = found
         p_value[rows, columns] = np.exp(found)
     return log_p
