@@ -238,6 +238,13 @@ def certain(log_p, of_x):
 
 
 @jit
+def variance_of_x(target, reference):
+    """Return the variance of the number of expressing cells in the target."""
+    n, total, expressed = target[0], target[0] + reference[0], target[1] + reference[1]
+    return n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
+
+
+@jit
 def log_normal_p(z):
     """Return the logarithm of the two-sided p-value of a normal deviate near 0."""
     return math.log(math.erfc(abs(z) * _SQRT_HALF))

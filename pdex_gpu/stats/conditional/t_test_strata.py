@@ -37,6 +37,7 @@ from .t_test import (
     seen_sum,
     shape_of_sum,
     surely_large,
+    variance_of_x,
 )
 
 _BLOCK = 4096  # pairs whose strata are gathered at once
@@ -79,18 +80,25 @@ def log_p_over_strata(
     _of_cumulants(added, which, found, unsure)
     at, genes = np.nonzero(unsure)
     table = log_factorials(most)
+    places = places_of([rows for *_, rows in sides], n_rows)
     for start in range(0, len(at), _BLOCK):
         block = slice(start, start + _BLOCK)
         numbers = np.full((len(at[block]), len(sides), 12), np.nan)
-        for s, (target, reference, rows) in enumerate(sides):
-            place = np.full(n_rows, -1, np.int64)
-            place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-            _gather(target, reference, place[at[block]], genes[block], numbers[:, s])
+        for s, (target, reference, _) in enumerate(sides):
+            gather(target, reference, places[s, at[block]], genes[block], numbers[:, s])
         some = added[:, at[block], genes[block]]
         log_p = found[at[block], genes[block]]
         _convolve(numbers, np.ascontiguousarray(some), which, table, log_p)
         found[at[block], genes[block]] = log_p
     return found
+
+
+def places_of(rows: Sequence[np.ndarray], n_rows: int) -> np.ndarray:
+    """Return which target of each stratum a row has, -1 for none, shape (n_strata, n_rows)."""
+    places = np.full((len(rows), n_rows), -1, np.int64)
+    for place, its in zip(places, rows, strict=True):
+        place[its[its >= 0]] = np.flatnonzero(its >= 0)
+    return places
 
 
 @jit
@@ -115,8 +123,7 @@ def _add(target, reference, rows, added):
             if not second > 0.0:
                 added[_K2, row, j] += second  # 0, or NaN
                 continue
-            share = (its[1] + others[1]) / size
-            added[_OF_X, row, j] += n * m / (size - 1.0) * share * (1.0 - share)
+            added[_OF_X, row, j] += variance_of_x(its, others)
             variance = second / size
             skewness = third / size / (variance * math.sqrt(variance))
             kurtosis = fourth / size / (variance * variance)
@@ -157,7 +164,7 @@ def _of_cumulants(added, alternative, found, unsure):
 
 
 @jit
-def _gather(target, reference, places, genes, numbers):
+def gather(target, reference, places, genes, numbers):
     """Write the numbers of the stratum of each pair; they stay NaN where it has none."""
     for i in range(places.size):
         if places[i] >= 0:
@@ -175,7 +182,7 @@ def _convolve(numbers, added, alternative, log_factorial, log_p):
         for s in range(numbers.shape[1]):
             if not numbers[i, s, 0] >= 0.0:
                 continue
-            its, others = _sides(numbers[i, s])
+            its, others = sides_of(numbers[i, s])
             low, high = _support(its, others)
             widest += high - low
             n_steps += (high - low + 1) * widest
@@ -186,7 +193,7 @@ def _convolve(numbers, added, alternative, log_factorial, log_p):
             width = 1
             for s in range(numbers.shape[1]):
                 if numbers[i, s, 0] >= 0.0:
-                    its, others = _sides(numbers[i, s])
+                    its, others = sides_of(numbers[i, s])
                     width = _combine(its, others, log_factorial, sums, width)
             above, below = _ends(added[:, i], alternative)
             log_p[i] = _mean_of_tails(sums, above, below)
@@ -194,7 +201,7 @@ def _convolve(numbers, added, alternative, log_factorial, log_p):
 
 
 @jit
-def _sides(values):
+def sides_of(values):
     return (
         (values[0], values[1], values[2], values[3], values[4], values[5]),
         (values[6], values[7], values[8], values[9], values[10], values[11]),

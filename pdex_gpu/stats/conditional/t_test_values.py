@@ -1,10 +1,8 @@
 """Small conditional p-values of the t-test from the pooled values themselves, not their moments.
 
 :mod:`.t_test` fits a tail to four moments. Where few cells of a sample express the gene or values
-have heavy tails, this is not good enough for small p-values. Those are computed again here, by the
-saddlepoint approximation of :mod:`.saddlepoint`: given the number x of expressing cells in the
-target, for the nonzero values, and added up over x; or, if x varies much or all cells express, at
-once for all values.
+have heavy tails, this is not good enough for small p-values. Those are computed again here, from
+the pooled values: the tail of :mod:`.drawn_sums`, for one stratum.
 
 The allocation seen has a probability of its own: that of choosing as many cells of each value as
 the target has. The p-value is at least that. If sums are not whole numbers, the approximation is
@@ -18,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...utils.jit import jit
+from .drawn_sums import log_tail, room
 from .gene_samples import GeneSamples
-from .hypergeometric import log_choose, log_factorials, log_weight, mode
-from .saddlepoint import log_tail_of_sum
+from .hypergeometric import log_choose, log_factorials
 from .t_test import (
     ALTERNATIVES,
     Side,
@@ -32,10 +30,11 @@ from .t_test import (
     of_expressed,
     pooled,
     seen_sum,
+    variance_of_x,
 )
 from .value_bins import add, bin_edges, bin_range, log_ways, to_nodes
 
-_SMALL = -5.5  # logarithms of p-values below are computed again ...
+SMALL = -5.5  # logarithms of p-values below are computed again ...
 _MANY_CELLS = 12.0  # ... unless both samples have so many cells,
 _REACH = 16.0  # times these, at most, is the square of the logarithm ...
 _FURTHEST = 784.0  # ... or this: p is 1e-12,
@@ -43,9 +42,8 @@ _MANY_EXPRESSING = 256.0  # so many cells express,
 _LIGHT = 4.0  # tails are no heavier: the kurtosis of nonzero values;
 _MANY_EXPECTED = 40.0  # or so many are expected in the smaller sample
 _EXCESS = 0.2  # and the kurtosis above 3 is at most this times its cells
-_NOTHING = 7.0  # terms below exp(-7) of the largest are left out
-_SMOOTH = 16.0  # variance of x from which it need not be summed up
-_LOG_HALF = float(np.log(0.5))
+_ROUNDING = 1e-6  # of logarithms
+LOG_HALF = float(np.log(0.5))
 
 
 def refine(
@@ -89,19 +87,12 @@ def _select(target, reference, genes, log_p, again):
     """Mark the p-values that are computed again."""
     for t in range(log_p.shape[0]):
         for j in range(log_p.shape[1]):
-            if not (genes[j] and log_p[t, j] < _SMALL):
+            if not (genes[j] and log_p[t, j] < SMALL):
                 continue
             its, others = numbers_of(target, t, j), numbers_of(reference, t, j)
-            of_x = _variance_of_x(its, others)
+            of_x = variance_of_x(its, others)
             sure = of_x > 0.0 and certain(log_p[t, j], of_x)
-            again[t, j] = not (sure or _moments_do(its, others, log_p[t, j]))
-
-
-@jit
-def _variance_of_x(target, reference):
-    """Return the variance of the number of expressing cells in the target."""
-    n, total, expressed = target[0], target[0] + reference[0], target[1] + reference[1]
-    return n * (total - n) / (total - 1.0) * (expressed / total) * (1.0 - expressed / total)
+            again[t, j] = not (sure or moments_do(its, others, log_p[t, j], _EXCESS))
 
 
 @jit
@@ -112,6 +103,7 @@ def _judge(
     n_bins = edges.size - 1
     cells, rests, own = np.zeros((3, n_bins), np.int64)
     values, weights = np.zeros(n_bins + 1), np.zeros(n_bins + 1)
+    firsts, lasts, drawn, work = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1), room(1)
     offset = 0 if rest else 1
     for i in range(starts.size if rest else 1):
         add(bits[starts[i] : stops[i]], first, 1, cells, rests)
@@ -131,25 +123,48 @@ def _judge(
         atom = log_ways(chosen, first, cells, own, log_factorial)
         if not shared:
             add(chosen, first, -1, cells, rests)
-        counts = int(n), int(expressed), int(total), int(its[1])
-        atom += log_choose(counts[2] - counts[1], counts[0] - counts[3], log_factorial)
-        atom -= log_choose(counts[2], counts[0], log_factorial)
+        atom += log_choose(int(total - expressed), int(n - its[1]), log_factorial)
+        atom -= log_choose(int(total), int(n), log_factorial)
         centre, seen, slack, whole = seen_sum(its, others)
         above, below = ends_of(
             centre, centre / n * others[0], seen, slack, whole, alternative
         )  # fmt: skip
-        found = _log_p(
-            values[: n_nodes + 1], weights[: n_nodes + 1], counts, centre + above, centre + below,
-            seen >= 0.0, whole, _variance_of_x(its, others), log_factorial,
-        )  # fmt: skip
-        if not whole:
-            found = log_add(found, atom + _LOG_HALF)
+        found, at_end, half = -np.inf, -np.inf, 0.5 if whole else 0.0
+        firsts[0], lasts[0] = 0 if total > expressed else 1, n_nodes + 1
+        for side in range(2):
+            end = above if side == 0 else below
+            if abs(end) == np.inf:
+                continue
+            end += centre
+            drawn[0] = n
+            if side == 1:  # the sum of few is small where the sum of all others is large
+                end = centre / n * total - end
+                drawn[0] = total - n
+            one, at = log_tail(
+                values,
+                weights,
+                firsts,
+                lasts,
+                drawn,
+                end + half,
+                half,
+                half * half,
+                log_factorial,
+                work,
+            )
+            found, at_end = log_add(found, one), log_add(at_end, at)
+        if not whole and at_end < atom - _ROUNDING:
+            found = log_add(found, atom + LOG_HALF)
         log_p[t, j] = min(max(found, atom), 0.0)
 
 
 @jit
-def _moments_do(target, reference, log_p):
-    """Return whether four moments are enough for the tail."""
+def moments_do(target, reference, log_p, excess):
+    """Return whether four moments are enough for the tail.
+
+    `excess` is what the kurtosis above 3 may be, as a share of the smaller sample's cells, where
+    many of them express.
+    """
     n, m, expressed = target[0], reference[0], target[1] + reference[1]
     smaller = min(n, m)
     far = min(log_p * log_p, _FURTHEST) > _REACH * smaller
@@ -157,66 +172,4 @@ def _moments_do(target, reference, log_p):
         return False
     kurtosis = of_expressed(n + m, expressed, *pooled(target, reference))[3]
     many = smaller * expressed >= _MANY_EXPECTED * (n + m)
-    return kurtosis <= _LIGHT or (many and kurtosis - 3.0 <= _EXCESS * smaller)
-
-
-@jit
-def _log_p(values, weights, counts, above, below, up, whole, of_x, log_factorial):
-    """Return the log of ``P(S >= above) + P(S <= below)``, of which infinite ends do not count.
-
-    The first of `values` is 0. `up` says on which side of its mean the sum seen lies.
-    """
-    n, expressed, total, x_seen = counts
-    at_once = of_x >= _SMOOTH or total == expressed
-    size = total
-    low, high, likely = n, n, n
-    if at_once:
-        first = 0 if total > expressed else 1
-    else:
-        first, size = 1, expressed
-        low, high = max(0, n - (total - expressed)), min(n, expressed)
-        likely = mode(n, expressed, total)
-    values, weights = values[first:], weights[first:]
-    whole_sum = 0.0
-    for k in range(values.size):
-        whole_sum += values[k] * weights[k]
-    guess = np.empty(2)
-    largest, added = -np.inf, 0.0
-    for side in range(2):
-        end = above if side == 0 else below
-        if abs(end) == np.inf:
-            continue
-        start = likely
-        if not at_once:
-            start = x_seen if (side == 0) == up else min(high, max(low, 2 * likely - x_seen))
-        for direction in (1, -1):
-            x = start if direction > 0 else start - 1
-            before = -np.inf
-            guess[0], guess[1] = np.nan, 0.0
-            while low <= x <= high:
-                weight = 0.0
-                if not at_once:
-                    weight = log_weight(x, n, expressed, total, log_factorial)
-                outwards = (x >= likely) == (direction > 0)
-                if outwards and weight < largest - _NOTHING:
-                    break
-                # The sum of few is small where the sum of all others is large.
-                chosen = float(x if side == 0 else size - x)
-                its_end = end if side == 0 else whole_sum - end
-                if chosen == 0.0 or chosen == size:
-                    reached = chosen * whole_sum / size >= its_end
-                    term = weight if reached else -np.inf
-                else:
-                    if np.isnan(guess[0]):
-                        guess[0] = np.log(chosen / (size - chosen))
-                    term = weight + log_tail_of_sum(values, weights, chosen, its_end, whole, guess)
-                if term > largest:
-                    added = added * np.exp(largest - term) + 1.0
-                    largest = term
-                elif term > -np.inf:
-                    added += np.exp(term - largest)
-                if term < before and term < largest - _NOTHING:
-                    break
-                before = term
-                x += direction
-    return -np.inf if added == 0.0 else largest + np.log(added)
+    return kurtosis <= _LIGHT or (many and kurtosis - 3.0 <= excess * smaller)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...utils.jit import jit
-from .beta_tails import log_tail
+from .beta_tails import log_tail as log_beta_tail
 from .drawn_scores import (
     ABOVE,
     EXPRESSED,
@@ -45,7 +45,9 @@ from .drawn_scores import (
     represent,
     solve,
 )  # fmt: skip
+from .drawn_sums import log_tail, room
 from .hypergeometric import log_choose, log_factorials, log_weight
+from .score_classes import MOST_CLASSES, list_classes
 from .t_test import log_add, shape_of_sum
 from .wilcoxon import BODY, describe_ties
 
@@ -53,6 +55,9 @@ from .wilcoxon import BODY, describe_ties
 #: expressing cells of both, and the row of each target, -1 for none.
 StratumOfRanks = Sequence[np.ndarray]
 
+#: Logarithms of p-values below come from classes of ties, if the smaller sides have no more cells.
+_SMALL, _FEW = -3.0, 200.0
+_LOWEST = 4  # classes of ties above zero that are known
 _BLOCK = 4096  # pairs whose strata are gathered at once
 #: S is smooth if its standard deviation given the numbers of expressing cells is this share of the
 #: distance of bands: they then change the density by at most 4 %.
@@ -75,6 +80,7 @@ _X_LOW, _X_HIGH, _Y_LOW, _Y_HIGH = range(N_FIELDS, N_FIELDS + 4)
 # Twice U, expressing target cells, and half the distance of values of the stratum's part of S.
 _U2, _X, _HALF = range(N_FIELDS + 4, N_FIELDS + 7)
 _FIELDS = N_FIELDS + 7
+_CLASSES = 6  # where the sizes of the lowest classes of ties start
 
 
 @jit
@@ -255,7 +261,7 @@ def _mean_of_tails(sums, n_cells, a, half):
             c3 = r3 - mean * (3.0 * r2 - 2.0 * square)
             c4 = r4 - 4.0 * mean * r3 + square * (6.0 * r2 - 3.0 * square)
             end = (a - min(half, deviation) - mean) / deviation
-            term = log_tail(end, c3 / (variance * deviation), c4 / (variance * variance))
+            term = log_beta_tail(end, c3 / (variance * deviation), c4 / (variance * variance))
         if term > -np.inf:
             log_p = log_add(log_p, math.log(p) + term)
     return min(log_p, 0.0)
@@ -290,7 +296,7 @@ def _describe(numbers, strata, lowest, cells, shape):
             continue
         silent = n + m - e
         others = numbers[s, 3] - (silent * silent * silent - silent)
-        lowest[0] = int(numbers[s, 6])
+        lowest[0] = int(numbers[s, _CLASSES])
         last = describe_ties(int(n + m), int(e), others, lowest, lowest.size + 1, cells, shape)
         its = strata[n_strata]
         its[OF_TARGET], its[OF_REFERENCE], its[EXPRESSED] = n, m, e
@@ -303,10 +309,25 @@ def _describe(numbers, strata, lowest, cells, shape):
 
 
 @jit
-def _judge(numbers, alternative, log_factorial, log_p):
-    """Write the log p-values of pairs x strata.
+def _list_strata(numbers, classes, begins, ends):
+    """List the scores of all strata, and their cells, to the rows of `classes`."""
+    at = 0
+    for s in range(numbers.shape[0]):
+        n, m = numbers[s, 0], numbers[s, 1]
+        e = numbers[s, 4] + numbers[s, 5]
+        begins[s] = ends[s] = at
+        if n > 0.0 and m > 0.0 and e > 0.0:
+            at += list_classes(
+                n + m, e, numbers[s, 3], numbers[s, _CLASSES:], classes[0, at:], classes[1, at:]
+            )
+            ends[s] = at
 
-    Numbers of a stratum: n, m, 2 U, ties, x, expressing others, cells at the lowest value.
+
+@jit
+def _judge(numbers, alternative, log_factorial, log_asymptotic, log_p):
+    """Write the log p-values of pairs x strata, of which the asymptotic ones are known.
+
+    Numbers of a stratum: n, m, 2 U, ties, x, expressing others, cells at the lowest values.
     """
     n_all = numbers.shape[1]
     strata = np.zeros((n_all, _FIELDS))
@@ -314,10 +335,13 @@ def _judge(numbers, alternative, log_factorial, log_p):
     cells, shape, found = np.zeros(3, np.int64), np.zeros((3, 3)), np.zeros(4)
     lowest = np.zeros(1, np.int32)
     sums, old = np.zeros((5, _MOST_CELLS)), np.zeros((5, _MOST_CELLS))
+    classes, work = np.empty((2, n_all * MOST_CLASSES)), room(n_all)
+    begins, ends = np.zeros((2, n_all), np.int64)
+    drawn = np.zeros(n_all)
     for i in range(log_p.size):
         n_strata = _describe(numbers[i], strata, lowest, cells, shape)
         seen, least, half, top, bottom = 0.0, 0.0, np.inf, 0.0, 0.0
-        untied, equal = True, True
+        untied, equal, few, listed = True, True, 0.0, False
         for s in range(n_strata):
             its = strata[s]
             n, m, e, w = its[OF_TARGET], its[OF_REFERENCE], its[EXPRESSED], its[WEIGHT]
@@ -325,6 +349,7 @@ def _judge(numbers, alternative, log_factorial, log_p):
             top += w * m * min(n, e)
             bottom += w * n * min(m, e)
             half = min(half, its[_HALF])
+            few += min(n, m)
             least += log_choose(int(n + m - e), int(n - its[_X]), log_factorial)
             least -= log_choose(int(n + m), int(n), log_factorial)
             untied = untied and n + m == e and its[SPREAD] == 1.0
@@ -347,6 +372,20 @@ def _judge(numbers, alternative, log_factorial, log_p):
             one = _log_upper(
                 a, step, sign, strata, scores, counts, n_strata, log_factorial, sums, old, found
             )
+            if few <= _FEW and min(one, log_asymptotic[i]) < _SMALL:
+                if not listed:
+                    _list_strata(numbers[i], classes, begins, ends)
+                    listed = True
+                middle = 0.0
+                for s in range(n_all):
+                    n, m = numbers[i, s, 0], numbers[i, s, 1]
+                    drawn[s] = n if sign > 0.0 else m
+                    if ends[s] > begins[s]:
+                        middle += drawn[s]
+                one, _ = log_tail(
+                    classes[0], classes[1], begins, ends, drawn, middle + a * (1.0 - _ROUNDING),
+                    step, step * step if equal else 0.0, log_factorial, work,
+                )  # fmt: skip
             log_p[i] = log_add(log_p[i], one)
         log_p[i] = min(max(log_p[i], least), 0.0)
 
@@ -386,16 +425,20 @@ def judge_strata(
     at, genes = np.nonzero((p_value < BODY) & judged)
     for start in range(0, len(at), _BLOCK):
         rows, columns = at[start : start + _BLOCK], genes[start : start + _BLOCK]
-        numbers = np.full((len(rows), len(strata), 7), np.nan)
+        numbers = np.full((len(rows), len(strata), _CLASSES + _LOWEST), np.nan)
         for s, (u2, ties, lowest, n, m, of_target, of_reference, _) in enumerate(strata):
             t = places[s][rows]
             there = t >= 0
             t, j = t[there], columns[there]
-            for k, array in enumerate((n, m, u2, ties, of_target, of_reference, lowest[..., 0])):
+            numbers[there, s, _CLASSES:] = 0.0
+            known = [lowest[..., k] for k in range(min(_LOWEST, lowest.shape[-1]))]
+            for k, array in enumerate((n, m, u2, ties, of_target, of_reference, *known)):
                 shared = np.minimum(t, len(array) - 1), np.minimum(j, array.shape[1] - 1)
                 numbers[there, s, k] = array[shared]
         found = np.empty(len(rows))
-        _judge(numbers, which, table, found)
+        with np.errstate(divide="ignore"):
+            log_asymptotic = np.log(p_value[rows, columns])
+        _judge(numbers, which, table, log_asymptotic, found)
         log_p[rows, columns] = found
         p_value[rows, columns] = np.exp(found)
     return log_p

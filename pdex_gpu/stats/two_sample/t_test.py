@@ -39,9 +39,9 @@ class TTest(StatisticalTest):
     Conditional p-values are those of the permutation test of Student's t: all allocations of the
     cells to the samples, within strata, are equally likely. They are fitted to four moments (see
     `stats/conditional/t_test.py`), or computed from the pooled values where they are small and
-    moments are not enough (see `stats/conditional/t_test_values.py`; not where a row combines
-    several strata). Values so large, so small or so nearly constant that they need exact sums have
-    Student's p-value, which is the fit without skewness.
+    moments are not enough (see `stats/conditional/t_test_values.py`). Values so large, so small or
+    so nearly constant that they need exact sums have Student's p-value, which is the fit without
+    skewness.
     """
 
     variance: str = option(
@@ -184,6 +184,7 @@ class TTest(StatisticalTest):
         if admitted is None or any(stratum.sides.target.m3 is None for stratum in strata):
             return self._result(t, df, log10_p)
         from ..conditional.t_test_strata import log_p_over_strata
+        from ..conditional.t_test_strata_values import refine_over_strata
 
         # Rows of one stratum have the p-values of the test without strata.
         alone = np.bincount(np.concatenate([s.rows[s.rows >= 0] for s in strata])) == 1
@@ -195,6 +196,8 @@ class TTest(StatisticalTest):
                 for s in strata
             ]
             log_p = log_p_over_strata(parts, n_rows, n_genes, self.alternative)
+            values = [s.measured[0][0] for s in strata]
+            refine_over_strata(log_p, admitted, parts, values, self.alternative)
         for s in strata:
             its = alone[s.rows]
             if its.any():

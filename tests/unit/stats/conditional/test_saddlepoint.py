@@ -12,13 +12,18 @@ from pdex_gpu.stats.conditional.saddlepoint import log_tail_of_sum
 
 
 def tail(values: np.ndarray, chosen: int, end: float, whole: bool) -> float:
-    distinct, counts = np.unique(values, return_counts=True)
-    start = np.array([math.log(chosen / (len(values) - chosen)), 0.0])
-    return float(
-        log_tail_of_sum(
-            distinct.astype(float), counts.astype(float), float(chosen), end, whole, start
-        )
-    )
+    return tail_over_strata([values], [chosen], end, whole)
+
+
+def tail_over_strata(strata: list[np.ndarray], chosen: list[int], end: float, whole: bool) -> float:
+    found = [np.unique(values, return_counts=True) for values in strata]
+    distinct, counts = (np.concatenate(part).astype(float) for part in zip(*found, strict=True))
+    ends = np.cumsum([0, *(len(its) for its, _ in found)])
+    drawn = np.array(chosen, float)
+    shares = drawn / [len(values) for values in strata]
+    start = np.append(np.log(shares / (1.0 - shares)), 0.0)
+    half = 0.5 if whole else 0.0
+    return float(log_tail_of_sum(distinct, counts, ends[:-1], ends[1:], drawn, end, half, start))
 
 
 @pytest.mark.parametrize(("n", "worst"), [(3, 0.1), (5, 0.1), (10, 0.05), (90, 0.05)])

@@ -20,6 +20,7 @@ from test_wilcoxon import (
 )
 
 from pdex_gpu import differential_expression
+from pdex_gpu.backends.outputs import N_LOWEST
 from pdex_gpu.stats.conditional.wilcoxon import BODY
 from pdex_gpu.stats.conditional.wilcoxon_strata import judge_strata
 
@@ -43,8 +44,9 @@ def asymptotic(u2: np.ndarray, strata: Strata, alternative: str) -> np.ndarray:
 
 
 def lowest(sizes: list[int], shape: tuple[int, int]) -> np.ndarray:
-    """Cells at the lowest value above zero."""
-    return np.full((*shape, 1), sizes[1] if len(sizes) > 1 else 0, np.int32)
+    """Cells at the lowest values above zero."""
+    known = [*sizes[1:], *[0] * N_LOWEST][:N_LOWEST]
+    return np.broadcast_to(np.array(known, np.int32), (*shape, N_LOWEST))
 
 
 def conditional(u2: np.ndarray, strata: Strata, alternative: str = "two-sided") -> np.ndarray:
@@ -53,8 +55,9 @@ def conditional(u2: np.ndarray, strata: Strata, alternative: str = "two-sided") 
     parts = []
     for s, (sizes, n) in enumerate(strata):
         total, expressed, shape = sum(sizes), sum(sizes[1:]), (1, len(u2))
-        # The expressing cells of the target only serve the least p-value; as many as there can be.
-        x = min(n, expressed)
+        # The expressing cells of the target only serve the least p-value: as few ways as can be.
+        silent = total - expressed
+        x = min(min(n, expressed), max(0, n - silent), key=lambda x: math.comb(silent, n - x))
         parts.append(
             (
                 u2[None, :, s], np.full(shape, tie_term(sizes)), lowest(sizes, shape),
