@@ -43,8 +43,6 @@ SMALL, SMALL_OF_FEW, FEW = 1e-3, 3e-2, 8
 
 #: Terms this far below the largest one, in logarithms, end a sum.
 _NEGLIGIBLE = 6.0
-#: So far below the tail on one side, in logarithms, the other side is left out.
-_IMPOSSIBLE = 30.0
 #: Sums run in steps of this share of the standard deviation of their terms. The error of the sum is
 #: 2 exp(-2 pi^2 / 1.8^2), 0.5 % of it.
 _STEP = 1.8
@@ -118,8 +116,17 @@ def describe_ties(total, expressed, ties, lowest, deepest, cells, shape):
 
 
 @jit
+def _reaches(d, x, n, total, expressed, sign):
+    """Return whether ``sign D >= d`` is possible, given x: D' is at most x (E - x)."""
+    return d - sign * (total * x - n * expressed) <= x * (expressed - x)
+
+
+@jit
 def _plan(d, n, total, expressed, sign, spread):
-    """Return the range of x, where a sum over it starts, near its largest term, and the step."""
+    """Return the range of x, where a sum over it starts, near its largest term, and the step.
+
+    The range is empty if no x will do: `high` is below `low`.
+    """
     low, high = max(0, n - (total - expressed)), min(n, expressed)
     mean = n * (expressed / total)
     above = mean * (1.0 - expressed / total) * (total - n) / (total - 1.0)  # variance of x
@@ -133,6 +140,18 @@ def _plan(d, n, total, expressed, sign, spread):
         width = _STEP * math.sqrt(above * inside / (above + inside))
         if width >= 2.0 and min(start - low, high - start) > 3.0 * width:
             step = int(width)
+    if step == 1 and not _reaches(d, start, n, total, expressed, sign):
+        # The more extreme x is, the farther D reaches. Start at the first x that will do.
+        short, far = start, high if sign > 0 else low
+        if not _reaches(d, far, n, total, expressed, sign):
+            return 0, -1, 0, 1
+        while abs(far - short) > 1:
+            x = (far + short) // 2
+            if _reaches(d, x, n, total, expressed, sign):
+                far = x
+            else:
+                short = x
+        start = far
     return low, high, start, step
 
 
@@ -160,7 +179,7 @@ def _log_smooth(d, n, level, last, sign, cells, shape):
 
 
 @jit
-def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial):
+def log_upper(d, n, last, sign, cells, shape, whole, sums, log_factorial):
     """Return ``log P(sign D >= d)`` for n of all cells.
 
     A term of a level's sum may need the sum of the next level. A stack holds the sums begun,
@@ -169,8 +188,6 @@ def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial)
     Parameters
     ----------
     d, n, last, sign : int
-    least : float
-        The sum may end early if its largest term is below.
     cells, shape : numpy.ndarray
         As :func:`describe_ties` left them.
     whole, sums : numpy.ndarray, shape (7, L + 2), int64; shape (4, L + 2), float64
@@ -201,8 +218,6 @@ def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial)
                     sums[_LARGEST, level] = term
                 elif term > -math.inf:
                     sums[_FOUND, level] += math.exp(term - largest)
-                if level == 0 and -math.inf < term < least:  # near the peak already
-                    return term
                 if term > -math.inf:
                     ends = term <= sums[_BEFORE, level] and term < largest - _NEGLIGIBLE
                 else:  # nor can D be reached from less extreme x
@@ -259,17 +274,16 @@ def _log_small(
     if few and deep:
         deepest = lowest.size + 1
     last = describe_ties(n + m, expressed, ties, lowest, deepest, cells, shape)
-    found, least = -math.inf, -math.inf
+    found = -math.inf
     for side in range(2 if alternative == 0 else 1):
         sign = alternative if alternative != 0 else 1 - 2 * side
         one = log_upper(
-            abs(d) if alternative == 0 else sign * d, n, last, sign, least, cells, shape, whole,
-            sums, log_factorial,
+            abs(d) if alternative == 0 else sign * d, n, last, sign, cells, shape, whole, sums,
+            log_factorial,
         )  # fmt: skip
         upper = max(found, one)
         if upper > -math.inf:
             found = min(0.0, upper + math.log1p(math.exp(min(found, one) - upper)))
-        least = found - _IMPOSSIBLE
     return found
 
 
