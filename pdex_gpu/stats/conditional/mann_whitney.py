@@ -32,6 +32,13 @@ _PANEL = 8.0
 _CLOSE = 1e-3
 _STEPS = 60  # most of Newton's; about 4 are taken
 
+#: G and its derivatives are a series below this.
+_SMALL = 0.3
+
+_12TH, _20TH, _24TH, _42ND, _60TH, _63RD, _120TH = (
+    1.0 / 12.0, 1.0 / 20.0, 1.0 / 24.0, 1.0 / 42.0, 1.0 / 60.0, 1.0 / 63.0, 1.0 / 120.0
+)  # fmt: skip
+_5_OF_126 = 5.0 / 126.0
 _HALF = math.sqrt(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 # Four nodes and weights of Gauss and Legendre on (0, 1).
@@ -168,34 +175,48 @@ def _sums(t, k, b, itself):
             weight = length * _WEIGHTS[node % 4]
             if length <= 0.0:
                 break
-        for side in range(2):
-            j, sign = (b + i, weight) if side == 0 else (i, -weight)
-            if itself:
-                one += sign * _g(j * t)
-            else:
-                slope, curvature = _g_slopes(j * t)
-                one += sign * j * slope
-                two += sign * j * j * curvature
+        j = b + i
+        if itself:
+            one += weight * _rise(i * t, j * t)
+        else:
+            slope, curvature = _slopes(j * t)
+            one += weight * j * slope
+            two += weight * j * j * curvature
+            slope, curvature = _slopes(i * t)
+            one -= weight * i * slope
+            two -= weight * i * i * curvature
     return one, two
 
 
 @jit
-def _g(u):
-    """Return ``log(sinh(u / 2) / (u / 2))``."""
-    if u < 0.3:
-        u2 = u * u
-        return u2 / 24.0 * (1.0 - u2 / 120.0 * (1.0 - u2 * (2.0 / 126.0)))
-    return 0.5 * u + math.log(-math.expm1(-u) / u)
+def _rise(u, v):
+    """Return G(v) - G(u), u < v, by one logarithm."""
+    if v < _SMALL:
+        return _series(v) - _series(u)
+    ratio = (1.0 - math.exp(-v)) / v
+    if u < _SMALL:
+        return 0.5 * v + math.log(ratio) - _series(u)
+    return 0.5 * (v - u) + math.log(ratio * u / (1.0 - math.exp(-u)))
 
 
 @jit
-def _g_slopes(u):
-    if u < 0.3:
+def _series(u):
+    """Return G(u) = log(sinh(u / 2) / (u / 2)) for u below `_SMALL`."""
+    u2 = u * u
+    return u2 * _24TH * (1.0 - u2 * _120TH * (1.0 - u2 * _63RD))
+
+
+@jit
+def _slopes(u):
+    """Return the first two derivatives of G, by one division."""
+    if u < _SMALL:
         u2 = u * u
         return (
-            u / 12.0 * (1.0 - u2 / 60.0 * (1.0 - u2 / 42.0)),
-            (1.0 - u2 / 20.0 * (1.0 - u2 * (5.0 / 126.0))) / 12.0,
+            u * _12TH * (1.0 - u2 * _60TH * (1.0 - u2 * _42ND)),
+            _12TH * (1.0 - u2 * _20TH * (1.0 - u2 * _5_OF_126)),
         )
     e = math.exp(-u)
     rest = 1.0 - e
-    return 0.5 * (1.0 + e) / rest - 1.0 / u, 1.0 / (u * u) - e / (rest * rest)
+    both = 1.0 / (u * rest)
+    of_u, of_rest = both * rest, both * u
+    return 0.5 * (1.0 + e) * of_rest - of_u, of_u * of_u - e * of_rest * of_rest
