@@ -30,8 +30,11 @@ from ...utils.jit import jit
 from .hypergeometric import log_factorials, log_weight
 from .mann_whitney import log_tail
 from .wilcoxon_body import (
-    continuous_p_value, overlaps, skewness_of_geometric, summed_p_value,
-)  # fmt: skip
+    continuous_p_value,
+    overlaps,
+    skewness_of_geometric,
+    summed_p_value,
+)
 
 #: Pairs with a larger asymptotic p-value keep it. So do those above the second number where D is
 #: nearly continuous and no side has few cells: there the normal approximation is good to 3 %
@@ -53,6 +56,8 @@ _FEW, _SKEW = 8.0, 0.3
 _SMALL_SIDE, _DEEP = 30, 1e-4
 #: Beyond this share of the support of D', the first number is larger.
 _END, _FEW_AT_END = 0.5, 30.0
+
+_NO_LOGARITHMS = np.empty((0, 0))
 
 # Rows of the table of ties.
 _SPREAD, _HALF, _SKEWNESS = 0, 1, 2
@@ -350,7 +355,8 @@ def judge(
     of_reference: np.ndarray,
     judged: np.ndarray,
     alternative: str,
-) -> np.ndarray:
+    log_p: np.ndarray | None = None,
+) -> None:
     """Replace asymptotic p-values by conditional ones, in place, but those that are not small.
 
     Kept are those from :data:`BODY` on, and where D is nearly continuous from
@@ -372,20 +378,15 @@ def judge(
         Other p-values stay.
     alternative : {"two-sided", "less", "greater"}
         P(abs(D) >= abs(d)), P(U <= u) or P(U >= u).
-
-    Returns
-    -------
-    numpy.ndarray, shape (T, C), float64
-        Natural logarithms of the p-values that were replaced; NaN elsewhere.
+    log_p : numpy.ndarray, shape (T, C), float64, optional
+        Where p-values are replaced, their natural logarithms are written here.
     """
     sizes = [np.ascontiguousarray(size[:, 0], np.int64) for size in (n, m)]
-    log_p = np.full(p_value.shape, np.nan)
     cells = [np.ascontiguousarray(side, np.int64) for side in (of_target, of_reference)]
     _judge(
-        p_value, log_p, np.ascontiguousarray(u2), np.ascontiguousarray(ties),
-        np.ascontiguousarray(lowest), *sizes,
-        *cells, np.ascontiguousarray(judged),
+        p_value, _NO_LOGARITHMS if log_p is None else log_p, np.ascontiguousarray(u2),
+        np.ascontiguousarray(ties), np.ascontiguousarray(lowest), *sizes, *cells,
+        np.ascontiguousarray(judged),
         {"less": -1, "two-sided": 0, "greater": 1}[alternative],
         log_factorials(int(sizes[0].max(initial=1) + sizes[1].max(initial=1))),
     )  # fmt: skip
-    return log_p
