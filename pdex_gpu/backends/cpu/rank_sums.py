@@ -212,6 +212,8 @@ def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, 
     u = np.empty(n_groups, np.int64)
     gained = np.empty(n_groups, np.int64)
     high, low = np.zeros(n_groups, np.int64), np.zeros(n_groups, np.uint64)
+    begun, latest = np.empty(n_groups, np.int64), np.empty(n_groups, np.uint64)
+    among = np.empty(n_groups, np.int64)
     for c in todo:
         at = bounds[c] - bounds[c, 0]
         n = at[n_groups]
@@ -228,7 +230,7 @@ def _rank_sorted(bits, mode, bounds, todo, n_cells, own_ties, narrow, step, u2, 
         _scan(packed[n_negative:n], below + zeros, narrow, step, u, gained, high, low)
         if classes.shape[2] > 0:
             if own_ties:
-                _lowest_of_pairs(packed[n_negative:n], classes[:, c])
+                _lowest_of_pairs(packed[n_negative:n], begun, latest, among, classes[:, c])
             else:
                 _lowest_of_pool(packed[n_negative:n], True, classes[0, c])
         if not own_ties:
@@ -294,33 +296,54 @@ def _scan(packed, below, narrow, step, u, gained, high, low):
 
 
 @jit
-def _lowest_of_pairs(packed, classes):
+def _lowest_of_pairs(packed, begun, latest, among, classes):
     """Fill in the cells of each pair at its lowest values; `packed` are sorted entries above zero.
 
-    No pair has more values to come once the reference has had all that are counted.
+    No pair has more values to come once the reference has had all that are counted. Most targets
+    have no entry until then: their classes are those of the reference. The classes of the others,
+    which are `among` these entries, must be 0 before.
+
+    `begun`, `latest` and `among` are scratch, with an element per target: how many classes it has
+    (-1 for the reference's), the value of the last one, and the targets that have an entry.
     """
     n_targets, n_classes = classes.shape
-    begun = np.zeros(n_targets, np.int64)  # classes of each pair
-    latest = np.full(n_targets, NOTHING)  # and the value of the last one
-    of_reference = 0
-    i = 0
-    while i < packed.size:
+    of_reference = np.zeros(n_classes, np.int32)
+    begun[:] = -1
+    found, n_among, end = 0, 0, 0
+    value = NOTHING
+    while end < packed.size:
+        t = np.int64(packed[end] & CODE) - 1
+        if t < 0:
+            if packed[end] >> CODE_BITS != value:
+                if found == n_classes:
+                    break
+                found += 1
+                value = packed[end] >> CODE_BITS
+            of_reference[found - 1] += 1
+        elif begun[t] < 0:
+            begun[t] = 0
+            latest[t] = NOTHING
+            among[n_among] = t
+            n_among += 1
+        end += 1
+    for t in range(n_targets):
+        if begun[t] < 0:
+            for k in range(n_classes):
+                classes[t, k] = of_reference[k]
+    found, i = 0, 0
+    while i < end:
         value = packed[i] >> CODE_BITS
-        if packed[i] & CODE == 0:
-            if of_reference == n_classes:
-                break
-            of_reference += 1
-            equal = 0
-            while i < packed.size and packed[i] == value << CODE_BITS:
-                equal += 1
-                i += 1
-            for t in range(n_targets):
+        t = np.int64(packed[i] & CODE) - 1
+        if t < 0:
+            for q in range(n_among):
+                t = among[q]
                 if begun[t] < n_classes:
-                    classes[t, begun[t]] = equal
+                    classes[t, begun[t]] = of_reference[found]
                     latest[t] = value
                     begun[t] += 1
+            i += of_reference[found]
+            found += 1
             continue
-        t = np.int64(packed[i] & CODE) - 1
         if latest[t] == value:
             classes[t, begun[t] - 1] += 1
         elif begun[t] < n_classes:

@@ -32,6 +32,13 @@ _PANEL = 8.0
 _CLOSE = 1e-3
 _STEPS = 60  # most of Newton's; about 4 are taken
 
+#: G and its derivatives are a series below this.
+_SMALL = 0.3
+
+_12TH, _20TH, _24TH, _42ND, _60TH, _63RD, _120TH = (
+    1.0 / 12.0, 1.0 / 20.0, 1.0 / 24.0, 1.0 / 42.0, 1.0 / 60.0, 1.0 / 63.0, 1.0 / 120.0
+)  # fmt: skip
+_5_OF_126 = 5.0 / 126.0
 _HALF = math.sqrt(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 # Four nodes and weights of Gauss and Legendre on (0, 1).
@@ -87,9 +94,10 @@ def log_tail(a, x, y, spread, half, skewness):
     if min(x, y) == 1:  # uniform
         return math.log(min(max(0.5 - a / (x + y), 1e-300), 1.0))
     z = beta_deviate(abs(a), beta_shape(x, y))
-    near = _BODY * float(min(x, y)) ** (1.0 / 3.0)
-    if z >= near:
-        z = max(near, _saddlepoint(min(abs(a), (1.0 - 2e-9) * top), x, y, half * stretch))
+    fewer = float(min(x, y))
+    if z * z * z >= _BODY * _BODY * _BODY * fewer:
+        found = _saddlepoint(min(abs(a), (1.0 - 2e-9) * top), x, y, half * stretch)
+        z = max(_BODY * fewer ** (1.0 / 3.0), found)
     if a < 0.0:
         z = -z
     if skewness != 0.0:
@@ -159,6 +167,7 @@ def _saddlepoint(a, x, y, half):
 def _sums(t, k, b, itself):
     """Return (K(t), 0) if `itself`, else the first two derivatives."""
     one, two = 0.0, 0.0
+    decay = math.exp(-b * t)
     first = min(float(k), max(_PANEL / t, 4.0))  # below, exp(-i t) still changes
     for node in range(k if k <= 4 else 8):
         i, weight = node + 1.0, 1.0
@@ -168,34 +177,49 @@ def _sums(t, k, b, itself):
             weight = length * _WEIGHTS[node % 4]
             if length <= 0.0:
                 break
-        for side in range(2):
-            j, sign = (b + i, weight) if side == 0 else (i, -weight)
-            if itself:
-                one += sign * _g(j * t)
-            else:
-                slope, curvature = _g_slopes(j * t)
-                one += sign * j * slope
-                two += sign * j * j * curvature
+        j = b + i
+        u, v = i * t, j * t
+        e = math.exp(-u)  # and exp(-v) is this times `decay`
+        if itself:
+            one += weight * _rise(u, v, e, e * decay)
+        else:
+            slope, curvature = _slopes(v, e * decay)
+            one += weight * j * slope
+            two += weight * j * j * curvature
+            slope, curvature = _slopes(u, e)
+            one -= weight * i * slope
+            two -= weight * i * i * curvature
     return one, two
 
 
 @jit
-def _g(u):
-    """Return ``log(sinh(u / 2) / (u / 2))``."""
-    if u < 0.3:
-        u2 = u * u
-        return u2 / 24.0 * (1.0 - u2 / 120.0 * (1.0 - u2 * (2.0 / 126.0)))
-    return 0.5 * u + math.log(-math.expm1(-u) / u)
+def _rise(u, v, eu, ev):
+    """Return G(v) - G(u), u < v, by one logarithm, given exp(-u) and exp(-v)."""
+    if v < _SMALL:
+        return _series(v) - _series(u)
+    ratio = (1.0 - ev) / v
+    if u < _SMALL:
+        return 0.5 * v + math.log(ratio) - _series(u)
+    return 0.5 * (v - u) + math.log(ratio * u / (1.0 - eu))
 
 
 @jit
-def _g_slopes(u):
-    if u < 0.3:
+def _series(u):
+    """Return G(u) = log(sinh(u / 2) / (u / 2)) for u below `_SMALL`."""
+    u2 = u * u
+    return u2 * _24TH * (1.0 - u2 * _120TH * (1.0 - u2 * _63RD))
+
+
+@jit
+def _slopes(u, e):
+    """Return the first two derivatives of G, given ``e = exp(-u)``, by one division."""
+    if u < _SMALL:
         u2 = u * u
         return (
-            u / 12.0 * (1.0 - u2 / 60.0 * (1.0 - u2 / 42.0)),
-            (1.0 - u2 / 20.0 * (1.0 - u2 * (5.0 / 126.0))) / 12.0,
+            u * _12TH * (1.0 - u2 * _60TH * (1.0 - u2 * _42ND)),
+            _12TH * (1.0 - u2 * _20TH * (1.0 - u2 * _5_OF_126)),
         )
-    e = math.exp(-u)
     rest = 1.0 - e
-    return 0.5 * (1.0 + e) / rest - 1.0 / u, 1.0 / (u * u) - e / (rest * rest)
+    both = 1.0 / (u * rest)
+    of_u, of_rest = both * rest, both * u
+    return 0.5 * (1.0 + e) * of_rest - of_u, of_u * of_u - e * of_rest * of_rest

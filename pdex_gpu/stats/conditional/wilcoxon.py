@@ -29,7 +29,12 @@ import numpy as np
 from ...utils.jit import jit
 from .hypergeometric import log_factorials, log_weight
 from .mann_whitney import log_tail
-from .wilcoxon_body import body_p_value, overlaps, skewness_of_geometric
+from .wilcoxon_body import (
+    continuous_p_value,
+    overlaps,
+    skewness_of_geometric,
+    summed_p_value,
+)
 
 #: Pairs with a larger asymptotic p-value keep it. So do those above the second number where D is
 #: nearly continuous and no side has few cells: there the normal approximation is good to 3 %
@@ -41,8 +46,6 @@ SMALL, SMALL_OF_FEW, FEW = 1e-3, 3e-2, 8
 
 #: Terms this far below the largest one, in logarithms, end a sum.
 _NEGLIGIBLE = 6.0
-#: So far below the tail on one side, in logarithms, the other side is left out.
-_IMPOSSIBLE = 30.0
 #: Sums run in steps of this share of the standard deviation of their terms. The error of the sum is
 #: 2 exp(-2 pi^2 / 1.8^2), 0.5 % of it.
 _STEP = 1.8
@@ -54,11 +57,37 @@ _SMALL_SIDE, _DEEP = 30, 1e-4
 #: Beyond this share of the support of D', the first number is larger.
 _END, _FEW_AT_END = 0.5, 30.0
 
+_NO_LOGARITHMS = np.empty((0, 0))
+
 # Rows of the table of ties.
 _SPREAD, _HALF, _SKEWNESS = 0, 1, 2
 # Rows of the stack of sums: whole numbers, then the others.
 _D, _N, _X, _STEP_OF, _START, _LOW, _HIGH = range(7)
 _WEIGHT, _LARGEST, _FOUND, _BEFORE = range(4)
+
+
+@jit
+def _above_zero(ties, expressed, lowest):
+    """Return the tie term of the expressing cells without what is but rounding."""
+    known, above = 0.0, expressed
+    for t in lowest:
+        known += float(t) * t * t - t
+        above -= t
+    # Where all classes are known, what is left is rounding.
+    return known + (max(ties - known, 0.0) if above > 1 else 0.0)
+
+
+@jit
+def _share(ties, cells):
+    """Return the share of the variance of D' that ties take."""
+    cube = cells * cells * cells - cells
+    return min(max(ties / cube, 0.0), 1.0) if cube > 0.0 else 0.0
+
+
+@jit
+def _half_distance(share, cells):
+    """Return half the distance of values of U."""
+    return 0.25 + 0.25 * math.sqrt(1.0 + share * cells * cells)
 
 
 @jit
@@ -68,28 +97,21 @@ def describe_ties(total, expressed, ties, lowest, deepest, cells, shape):
     Levels, at most `deepest` from 1 on: all cells, the expressing ones, those above the lowest
     class of ties, and so on. `ties` is the sum of t^3 - t over the values other than zero. Rows of
     `shape`: the variance as a share of the one without ties; half the distance of values of U; the
-    skewness of one cell's score, unless `deepest` is 1.
+    skewness of one cell's score.
     Returns the last level.
     """
     cells[0], cells[1] = total, expressed
-    known, above = 0.0, expressed
-    for t in lowest:
-        known += float(t) * t * t - t
-        above -= t
-    # Where all classes are known, what is left is rounding.
-    ties = known + (max(ties - known, 0.0) if above > 1 else 0.0)
+    ties = _above_zero(ties, expressed, lowest)
     level = 1
     while True:
         e = float(cells[level])
-        cube = e * e * e - e
-        share = min(max(ties / cube, 0.0), 1.0) if cube > 0.0 else 0.0
+        share = _share(ties, e)
         shape[_SPREAD, level] = 1.0 - share
-        shape[_HALF, level] = 0.25 + 0.25 * math.sqrt(1.0 + share * e * e)
+        shape[_HALF, level] = _half_distance(share, e)
         shape[_SKEWNESS, level] = 0.0
         if share == 0.0 or share == 1.0:
             return level
-        if deepest > 1:  # dear, and not needed where there is but one
-            shape[_SKEWNESS, level] = skewness_of_geometric(share)
+        shape[_SKEWNESS, level] = skewness_of_geometric(share)
         size = lowest[level - 1] if level <= lowest.size else 0
         if level == deepest or size < 2 or size >= cells[level]:
             return level
@@ -99,8 +121,17 @@ def describe_ties(total, expressed, ties, lowest, deepest, cells, shape):
 
 
 @jit
+def _reaches(d, x, n, total, expressed, sign):
+    """Return whether ``sign D >= d`` is possible, given x: D' is at most x (E - x)."""
+    return d - sign * (total * x - n * expressed) <= x * (expressed - x)
+
+
+@jit
 def _plan(d, n, total, expressed, sign, spread):
-    """Return the range of x, where a sum over it starts, near its largest term, and the step."""
+    """Return the range of x, where a sum over it starts, near its largest term, and the step.
+
+    The range is empty if no x will do: `high` is below `low`.
+    """
     low, high = max(0, n - (total - expressed)), min(n, expressed)
     mean = n * (expressed / total)
     above = mean * (1.0 - expressed / total) * (total - n) / (total - 1.0)  # variance of x
@@ -114,6 +145,18 @@ def _plan(d, n, total, expressed, sign, spread):
         width = _STEP * math.sqrt(above * inside / (above + inside))
         if width >= 2.0 and min(start - low, high - start) > 3.0 * width:
             step = int(width)
+    if step == 1 and not _reaches(d, start, n, total, expressed, sign):
+        # The more extreme x is, the farther D reaches. Start at the first x that will do.
+        short, far = start, high if sign > 0 else low
+        if not _reaches(d, far, n, total, expressed, sign):
+            return 0, -1, 0, 1
+        while abs(far - short) > 1:
+            x = (far + short) // 2
+            if _reaches(d, x, n, total, expressed, sign):
+                far = x
+            else:
+                short = x
+        start = far
     return low, high, start, step
 
 
@@ -141,7 +184,7 @@ def _log_smooth(d, n, level, last, sign, cells, shape):
 
 
 @jit
-def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial):
+def log_upper(d, n, last, sign, cells, shape, whole, sums, log_factorial):
     """Return ``log P(sign D >= d)`` for n of all cells.
 
     A term of a level's sum may need the sum of the next level. A stack holds the sums begun,
@@ -150,8 +193,6 @@ def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial)
     Parameters
     ----------
     d, n, last, sign : int
-    least : float
-        The sum may end early if its largest term is below.
     cells, shape : numpy.ndarray
         As :func:`describe_ties` left them.
     whole, sums : numpy.ndarray, shape (7, L + 2), int64; shape (4, L + 2), float64
@@ -182,9 +223,10 @@ def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial)
                     sums[_LARGEST, level] = term
                 elif term > -math.inf:
                     sums[_FOUND, level] += math.exp(term - largest)
-                if level == 0 and -math.inf < term < least:  # near the peak already
-                    return term
-                ends = term <= sums[_BEFORE, level] and -math.inf < term < largest - _NEGLIGIBLE
+                if term > -math.inf:
+                    ends = term <= sums[_BEFORE, level] and term < largest - _NEGLIGIBLE
+                else:  # nor can D be reached from less extreme x
+                    ends = sign * whole[_STEP_OF, level] < 0
                 sums[_BEFORE, level] = term
                 whole[_X, level] += whole[_STEP_OF, level]
             x, step = whole[_X, level], whole[_STEP_OF, level]
@@ -213,61 +255,41 @@ def log_upper(d, n, last, sign, least, cells, shape, whole, sums, log_factorial)
 
 
 @jit
-def log_p_value(
-    asymptotic, u2, n, m, expressed, ties, lowest, alternative, scratch, log_factorial
+def _log_small(
+    p, d, n, m, expressed, ties, lowest, alternative, cells, shape, whole, sums, log_factorial
 ):  # fmt: skip
-    """Return the logarithm of the p-value of a pair; NaN if it keeps the asymptotic one.
+    """Return the logarithm of a small p-value, which is about `p`, by the whole sum.
 
     Parameters
     ----------
-    asymptotic : float
-        The asymptotic p-value.
-    u2, n, m, expressed : int
+    p : float
+    d, n, m, expressed : int
     ties : float
-        The sum of t^3 - t over all values.
+        The sum of t^3 - t over the values other than zero.
     lowest : numpy.ndarray, shape (L,), int32
         Numbers of cells at the lowest values above zero; 0 where there are no more.
     alternative : int
         -1 less, 0 two-sided, 1 greater.
-    scratch : tuple of numpy.ndarray
-        `cells`, `shape`, `whole` and `sums`; see :func:`log_upper`.
+    cells, shape, whole, sums : numpy.ndarray
+        Scratch; see :func:`log_upper`.
     log_factorial : numpy.ndarray, float64
     """
-    cells, shape, whole, sums = scratch
-    total, d = n + m, u2 - n * m
-    silent = float(total - expressed)
-    if expressed == 0 or (alternative == 0 and d == 0):
-        return 0.0
-    others = ties - (silent * silent * silent - silent)
-    few = min(n, m) <= FEW
-    small = SMALL_OF_FEW if few else SMALL
-    p, last, deepest = 0.0, 0, 1
-    for _ in range(2):  # one call of a large function, which compiles once
-        last = describe_ties(total, expressed, others, lowest, deepest, cells, shape)
-        if deepest > 1:
-            break
-        continuous = overlaps(n, m, expressed, shape)
-        if continuous and not few and asymptotic >= BODY_OF_CONTINUOUS:
-            return math.nan
-        p = body_p_value(d, n, m, expressed, alternative, continuous, shape, log_factorial)
-        if p >= small:
-            return math.log(p)
-        deep = p < _DEEP
-        deepest = 3 if few or (deep and min(n, m) <= _SMALL_SIDE) else 2
-        if few and deep:
-            deepest = lowest.size + 1
-    found, least = -math.inf, -math.inf
+    few, deep = min(n, m) <= FEW, p < _DEEP
+    deepest = 3 if few or (deep and min(n, m) <= _SMALL_SIDE) else 2
+    if few and deep:
+        deepest = lowest.size + 1
+    last = describe_ties(n + m, expressed, ties, lowest, deepest, cells, shape)
+    found = -math.inf
     for side in range(2 if alternative == 0 else 1):
         sign = alternative if alternative != 0 else 1 - 2 * side
         one = log_upper(
-            abs(d) if alternative == 0 else sign * d, n, last, sign, least, cells, shape, whole,
-            sums, log_factorial,
+            abs(d) if alternative == 0 else sign * d, n, last, sign, cells, shape, whole, sums,
+            log_factorial,
         )  # fmt: skip
         upper = max(found, one)
         if upper > -math.inf:
             found = min(0.0, upper + math.log1p(math.exp(min(found, one) - upper)))
-        least = found - _IMPOSSIBLE
-    return min(found, math.log(small))  # so that p falls as abs(d) grows
+    return found
 
 
 @jit
@@ -275,25 +297,51 @@ def _judge(
     p_value, log_p, u2, ties, lowest, n, m, of_target, of_reference, judged, alternative,
     log_factorial,
 ):  # fmt: skip
+    # Arrays go into no function but for the few small p-values: numba counts references to them.
     n_levels = lowest.shape[2] + 2
-    scratch = (
-        np.zeros(n_levels, np.int64), np.zeros((3, n_levels)),
-        np.zeros((7, n_levels), np.int64), np.zeros((4, n_levels)),
-    )  # fmt: skip
+    cells, shape = np.zeros(n_levels, np.int64), np.zeros((3, n_levels))
+    whole, sums = np.zeros((7, n_levels), np.int64), np.zeros((4, n_levels))
+    classes = np.zeros(lowest.shape[2], np.int64)
     for t in range(p_value.shape[0]):
         n_t, m_t = n[t if len(n) > 1 else 0], m[t if len(m) > 1 else 0]
+        few = min(n_t, m_t) <= FEW
+        small = SMALL_OF_FEW if few else SMALL
         r = t if len(of_reference) > 1 else 0
         for j in range(p_value.shape[1]):
             if not judged[t if len(judged) > 1 else 0, j] or not p_value[t, j] < BODY:
                 continue
             expressed = of_target[t, j] + of_reference[r, j]
-            found = log_p_value(
-                p_value[t, j], u2[t, j], n_t, m_t, expressed, ties[t, j], lowest[t, j],
-                alternative, scratch, log_factorial,
-            )  # fmt: skip
-            if found == found:
-                p_value[t, j] = math.exp(found)
-                log_p[t, j] = found
+            d = u2[t, j] - n_t * m_t
+            p = 1.0
+            if expressed > 0 and (alternative != 0 or d != 0):
+                for k in range(classes.size):
+                    classes[k] = lowest[t, j, k]
+                silent = float(n_t + m_t - expressed)
+                others = ties[t, j] - (silent * silent * silent - silent)
+                share = _share(_above_zero(others, expressed, classes), float(expressed))
+                p = math.nan
+                if overlaps(n_t, m_t, expressed, 1.0 - share):
+                    if not few and p_value[t, j] >= BODY_OF_CONTINUOUS:
+                        continue
+                    p = continuous_p_value(d, n_t, m_t, expressed, alternative, 1.0 - share)
+                if p != p:
+                    p = summed_p_value(
+                        d, n_t, m_t, expressed, alternative, 1.0 - share,
+                        _half_distance(share, float(expressed)), log_factorial,
+                    )  # fmt: skip
+                if not p >= small:
+                    found = _log_small(
+                        p, d, n_t, m_t, expressed, others, classes, alternative, cells, shape,
+                        whole, sums, log_factorial,
+                    )  # fmt: skip
+                    found = min(found, math.log(small))  # so that p falls as abs(d) grows
+                    p_value[t, j] = math.exp(found)
+                    if log_p.size > 0:
+                        log_p[t, j] = found
+                    continue
+            p_value[t, j] = p
+            if log_p.size > 0:
+                log_p[t, j] = math.log(p)
 
 
 def judge(
@@ -307,7 +355,8 @@ def judge(
     of_reference: np.ndarray,
     judged: np.ndarray,
     alternative: str,
-) -> np.ndarray:
+    log_p: np.ndarray | None = None,
+) -> None:
     """Replace asymptotic p-values by conditional ones, in place, but those that are not small.
 
     Kept are those from :data:`BODY` on, and where D is nearly continuous from
@@ -329,20 +378,15 @@ def judge(
         Other p-values stay.
     alternative : {"two-sided", "less", "greater"}
         P(abs(D) >= abs(d)), P(U <= u) or P(U >= u).
-
-    Returns
-    -------
-    numpy.ndarray, shape (T, C), float64
-        Natural logarithms of the p-values that were replaced; NaN elsewhere.
+    log_p : numpy.ndarray, shape (T, C), float64, optional
+        Where p-values are replaced, their natural logarithms are written here.
     """
     sizes = [np.ascontiguousarray(size[:, 0], np.int64) for size in (n, m)]
-    log_p = np.full(p_value.shape, np.nan)
     cells = [np.ascontiguousarray(side, np.int64) for side in (of_target, of_reference)]
     _judge(
-        p_value, log_p, np.ascontiguousarray(u2), np.ascontiguousarray(ties),
-        np.ascontiguousarray(lowest), *sizes,
-        *cells, np.ascontiguousarray(judged),
+        p_value, _NO_LOGARITHMS if log_p is None else log_p, np.ascontiguousarray(u2),
+        np.ascontiguousarray(ties), np.ascontiguousarray(lowest), *sizes, *cells,
+        np.ascontiguousarray(judged),
         {"less": -1, "two-sided": 0, "greater": 1}[alternative],
         log_factorials(int(sizes[0].max(initial=1) + sizes[1].max(initial=1))),
     )  # fmt: skip
-    return log_p

@@ -27,44 +27,38 @@ _FAR = 25.0
 
 
 @jit
-def overlaps(n, m, expressed, shape):
+def overlaps(n, m, expressed, spread):
     """Return whether the values of D for one x overlap with those for the next."""
     total = n + m
     mean = n * (expressed / total)
-    inside = mean * (expressed - mean) / 3.0 * (expressed + 1.0) * shape[0, 1]
+    inside = mean * (expressed - mean) / 3.0 * (expressed + 1.0) * spread
     return inside > (_OVERLAP * total) * (_OVERLAP * total)
 
 
 @jit
-def body_p_value(d, n, m, expressed, alternative, continuous, shape, log_factorial):
-    """Return the p-value of D = d, which is to be computed more precisely where it is small.
+def continuous_p_value(d, n, m, expressed, alternative, spread):
+    """Return the p-value of D = d where values of D overlap; NaN where D is too skew for that.
 
     Parameters
     ----------
     d, n, m, expressed : int
     alternative : int
         -1 less, 0 two-sided, 1 greater.
-    continuous : bool
-        What :func:`overlaps` says.
-    shape : numpy.ndarray
-        The ties among expressed values, by :func:`.wilcoxon.describe_ties`.
-    log_factorial : numpy.ndarray, float64
+    spread : float
+        The variance of D' as a share of the one without ties.
     """
-    total = n + m
-    spread = shape[0, 1]
-    if continuous:
-        deviation, skewness, kurtosis = _moments(n, m, expressed, spread)
-        if abs(skewness) < _SKEW and abs(kurtosis) < _KURTOSIS:
-            if alternative != 0:
-                z = (alternative * d - 1.0) / deviation
-                return normal_tail(_expanded(z, alternative * skewness, kurtosis))
-            z = (abs(d) - 1.0) / deviation
-            return min(
-                1.0,
-                normal_tail(_expanded(z, skewness, kurtosis))
-                + normal_tail(_expanded(z, -skewness, kurtosis)),
-            )
-    return _summed(d, n, total, expressed, alternative, spread, shape[1, 1], log_factorial)
+    deviation, skewness, kurtosis = _moments(n, m, expressed, spread)
+    if not (abs(skewness) < _SKEW and abs(kurtosis) < _KURTOSIS):
+        return math.nan
+    if alternative != 0:
+        z = (alternative * d - 1.0) / deviation
+        return normal_tail(_expanded(z, alternative * skewness, kurtosis))
+    z = (abs(d) - 1.0) / deviation
+    return min(
+        1.0,
+        normal_tail(_expanded(z, skewness, kurtosis))
+        + normal_tail(_expanded(z, -skewness, kurtosis)),
+    )
 
 
 @jit
@@ -122,7 +116,19 @@ def _expanded(z, skewness, kurtosis):
 
 
 @jit
-def _summed(d, n, total, expressed, alternative, spread, half, log_factorial):
+def summed_p_value(d, n, m, expressed, alternative, spread, half, log_factorial):
+    """Return the p-value of D = d by the sum over x.
+
+    Parameters
+    ----------
+    d, n, m, expressed : int
+    alternative : int
+        -1 less, 0 two-sided, 1 greater.
+    spread, half : float
+        The variance of D' as a share of the one without ties, and half the distance of values of U.
+    log_factorial : numpy.ndarray, float64
+    """
+    total = n + m
     silent = total - expressed
     low, high = max(0, n - silent), min(n, expressed)
     start = mode(n, expressed, total)

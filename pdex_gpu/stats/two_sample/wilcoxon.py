@@ -124,7 +124,10 @@ class Wilcoxon(StatisticalTest):
 
         n, m = sides.target.n, sides.reference.n
         exact = ((n <= AUTO_EXACT) | (m <= AUTO_EXACT)) & (ties == 0)
-        log_p = judge(
+        log_p = None
+        if found.log10_p is not None or found.z is not None:
+            log_p = np.full(found.p_value.shape, np.nan)
+        judge(
             found.p_value,
             u2,
             ties,
@@ -135,8 +138,9 @@ class Wilcoxon(StatisticalTest):
             sides.reference.n_expressed,
             admitted & ~exact,
             self.alternative,
+            log_p,
         )
-        if found.log10_p is None and found.z is None:
+        if log_p is None:
             return
         exact &= admitted
         with np.errstate(divide="ignore"):  # never 0 with so few cells

@@ -55,10 +55,11 @@ def conditional(
     lowest = np.zeros((*shape, N_LOWEST), np.int32)
     lowest[:, :, : len(classes)] = classes
     p = asymptotic(u2, sizes, n, alternative).reshape(shape)
-    log_p = judge(
+    log_p = np.full(shape, np.nan)
+    judge(
         p, u2.reshape(shape), np.full(shape, tie_term(sizes)), lowest, np.array([[n]]),
         np.array([[m]]), np.full(shape, expressed), np.zeros(shape, np.int64),
-        np.ones(shape, bool), alternative,
+        np.ones(shape, bool), alternative, log_p,
     )  # fmt: skip
     return p[0], log_p[0]
 
