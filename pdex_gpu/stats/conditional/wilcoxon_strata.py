@@ -14,6 +14,9 @@ D is the sum of scores of n cells drawn without replacement, see :mod:`.drawn_sc
   of S given X and Y are combined stratum by stratum; numbers that the saddlepoint makes unlikely
   are left out.
 
+* Small p-values where strata have few cells: the tail of :mod:`.drawn_sums` of the scores of
+  :mod:`.score_classes`, which know four classes of ties above zero.
+
 p is at least the probability that just the expressing cells seen lie in the targets.
 """
 
@@ -55,8 +58,8 @@ from .wilcoxon import BODY, describe_ties
 #: expressing cells of both, and the row of each target, -1 for none.
 StratumOfRanks = Sequence[np.ndarray]
 
-#: Logarithms of p-values below come from classes of ties, if the smaller sides have no more cells.
-_SMALL, _FEW = -3.0, 200.0
+#: Logarithms of p-values below come from classes of ties, if strata have no more cells together.
+_SMALL, _FEW = -3.0, 300.0
 _LOWEST = 4  # classes of ties above zero that are known
 _BLOCK = 4096  # pairs whose strata are gathered at once
 #: S is smooth if its standard deviation given the numbers of expressing cells is this share of the
@@ -349,7 +352,7 @@ def _judge(numbers, alternative, log_factorial, log_asymptotic, log_p):
             top += w * m * min(n, e)
             bottom += w * n * min(m, e)
             half = min(half, its[_HALF])
-            few += min(n, m)
+            few += n + m
             least += log_choose(int(n + m - e), int(n - its[_X]), log_factorial)
             least -= log_choose(int(n + m), int(n), log_factorial)
             untied = untied and n + m == e and its[SPREAD] == 1.0

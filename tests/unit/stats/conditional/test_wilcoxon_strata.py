@@ -115,6 +115,7 @@ UNTIED: list[Strata] = [
     [([30, *[1] * 30], 2), ([30, *[1] * 20], 2)],
     [([0, *[1] * 60], 2), ([20, *[1] * 30], 2)],
     [([60, *[1] * 20], 15), ([50, *[1] * 15], 15)],
+    [([34, *[1] * 16], 3), ([3, *[1] * 24], 12)],
 ]
 
 
@@ -122,10 +123,10 @@ UNTIED: list[Strata] = [
 def test_p_values_without_ties(strata: Strata) -> None:
     found = np.concatenate([errors(strata, alternative) for alternative in ALTERNATIVES])
     assert len(found) > 50
-    # Worst seen: 0.027, -0.24 and 0.22, next to the largest value of S.
-    assert np.median(np.abs(found)) < 0.035
-    assert found.min() > -0.3
-    assert found.max() < 0.3
+    # Worst seen: 0.024, -0.07 and 0.22, next to the largest value of S.
+    assert np.median(np.abs(found)) < 0.03
+    assert found.min() > -0.1
+    assert found.max() < 0.25
 
 
 TIED: list[Strata] = [
@@ -137,16 +138,20 @@ TIED: list[Strata] = [
     [([949, 37, 11, 2, 1], 5), ([781, 80, 15, 3], 5)],
     [([45, 12, 3], 5), ([57, 3], 5), ([50, 9, 2], 6)],
     [([50, 20], 6), ([40, 18], 6)],
+    [([9, 7, 3, 2, 1], 8), ([22, 6, 2], 9)],
+    [([7, 1, 1, 18], 3), ([6, 1, 2, 1, 45], 5), ([5, 2, 2, 1, 7], 5)],
+    [([8, 1, 1, 3, 9], 10), ([3, 3, 1, 36], 2)],
+    [([11, 35, 2], 8), ([10, 23, 3], 4)],
 ]
 
 
 @pytest.mark.parametrize("strata", TIED, ids=str)
 def test_p_values_with_ties_of_counts(strata: Strata) -> None:
     found = errors(strata, "two-sided")
-    # Worst seen: 0.032, -0.10 and 0.29.
-    assert np.median(np.abs(found)) < 0.05
-    assert found.min() > -0.3
-    assert found.max() < 0.4
+    # Worst seen: 0.021, -0.33 and 0.28; the former with 46 to 48 cells at three values.
+    assert np.median(np.abs(found)) < 0.03
+    assert found.min() > -0.35
+    assert found.max() < 0.3
 
 
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
@@ -158,7 +163,7 @@ def test_one_stratum_has_the_p_values_of_the_plain_test(sizes: list[int], altern
     found = log_p[kept] / math.log(10.0) - np.log10(expected[kept])
     assert len(found) > 20 or (sizes, alternative) == ([95, 18, 5, 2], "less")
     assert np.median(np.abs(found)) < 0.02
-    assert -0.3 < found.min() <= found.max() < 0.1  # -0.21 and 0.02 seen
+    assert -0.3 < found.min() <= found.max() < 0.1  # -0.20 and 0.02 seen
 
 
 def test_strata_without_expressing_cells_change_nothing() -> None:
