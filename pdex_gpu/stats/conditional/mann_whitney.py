@@ -94,10 +94,9 @@ def log_tail(a, x, y, spread, half, skewness):
     if min(x, y) == 1:  # uniform
         return math.log(min(max(0.5 - a / (x + y), 1e-300), 1.0))
     z = beta_deviate(abs(a), beta_shape(x, y))
-    fewer = float(min(x, y))
-    if z * z * z >= _BODY * _BODY * _BODY * fewer:
-        found = _saddlepoint(min(abs(a), (1.0 - 2e-9) * top), x, y, half * stretch)
-        z = max(_BODY * fewer ** (1.0 / 3.0), found)
+    near = _BODY * float(min(x, y)) ** (1.0 / 3.0)
+    if z >= near:
+        z = max(near, _saddlepoint(min(abs(a), (1.0 - 2e-9) * top), x, y, half * stretch))
     if a < 0.0:
         z = -z
     if skewness != 0.0:
@@ -167,7 +166,6 @@ def _saddlepoint(a, x, y, half):
 def _sums(t, k, b, itself):
     """Return (K(t), 0) if `itself`, else the first two derivatives."""
     one, two = 0.0, 0.0
-    decay = math.exp(-b * t)
     first = min(float(k), max(_PANEL / t, 4.0))  # below, exp(-i t) still changes
     for node in range(k if k <= 4 else 8):
         i, weight = node + 1.0, 1.0
@@ -178,29 +176,27 @@ def _sums(t, k, b, itself):
             if length <= 0.0:
                 break
         j = b + i
-        u, v = i * t, j * t
-        e = math.exp(-u)  # and exp(-v) is this times `decay`
         if itself:
-            one += weight * _rise(u, v, e, e * decay)
+            one += weight * _rise(i * t, j * t)
         else:
-            slope, curvature = _slopes(v, e * decay)
+            slope, curvature = _slopes(j * t)
             one += weight * j * slope
             two += weight * j * j * curvature
-            slope, curvature = _slopes(u, e)
+            slope, curvature = _slopes(i * t)
             one -= weight * i * slope
             two -= weight * i * i * curvature
     return one, two
 
 
 @jit
-def _rise(u, v, eu, ev):
-    """Return G(v) - G(u), u < v, by one logarithm, given exp(-u) and exp(-v)."""
+def _rise(u, v):
+    """Return G(v) - G(u), u < v, by one logarithm."""
     if v < _SMALL:
         return _series(v) - _series(u)
-    ratio = (1.0 - ev) / v
+    ratio = (1.0 - math.exp(-v)) / v
     if u < _SMALL:
         return 0.5 * v + math.log(ratio) - _series(u)
-    return 0.5 * (v - u) + math.log(ratio * u / (1.0 - eu))
+    return 0.5 * (v - u) + math.log(ratio * u / (1.0 - math.exp(-u)))
 
 
 @jit
@@ -211,14 +207,15 @@ def _series(u):
 
 
 @jit
-def _slopes(u, e):
-    """Return the first two derivatives of G, given ``e = exp(-u)``, by one division."""
+def _slopes(u):
+    """Return the first two derivatives of G, by one division."""
     if u < _SMALL:
         u2 = u * u
         return (
             u * _12TH * (1.0 - u2 * _60TH * (1.0 - u2 * _42ND)),
             _12TH * (1.0 - u2 * _20TH * (1.0 - u2 * _5_OF_126)),
         )
+    e = math.exp(-u)
     rest = 1.0 - e
     both = 1.0 / (u * rest)
     of_u, of_rest = both * rest, both * u

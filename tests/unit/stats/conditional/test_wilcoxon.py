@@ -231,6 +231,16 @@ def test_target_and_reference_can_change_places(sizes: list[int], n: int) -> Non
         np.testing.assert_allclose(log_swapped[both], log_p[both], rtol=0.2, atol=0.05)
 
 
+def test_both_sides_count_where_they_are_equally_likely() -> None:
+    """The sum for the other side starts among numbers of cells that cannot reach it."""
+    n, expressed = 2000, 164
+    sizes = [2 * n - expressed, *[1] * expressed]
+    u2 = n * n + np.arange(150_000, 300_000, 10_000)
+    _, both = conditional(u2, sizes, n)
+    _, one = conditional(u2, sizes, n, "greater")
+    np.testing.assert_allclose(both, one + math.log(2.0), rtol=0, atol=1e-9)  # 1.6e-12 seen
+
+
 def test_p_values_far_below_underflow() -> None:
     """The target has the largest values: one of the allocations without ties, on either side."""
     n, m = 1000, 1000
