@@ -220,6 +220,7 @@ def test_the_same_seed_gives_the_same_order():
 # --- faults of kernels --------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     ("kernel", "source"), [("missing_barrier", np.arange(256)[::-1]), ("missing_syncwarp", None)]
 )
@@ -605,6 +606,7 @@ def test_toys_compile_without_warnings():
 # --- sanitizers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_sanitizers_see_overruns_and_undefined_behaviour():
     variables = build.sanitizer_environment()
     if variables is None:

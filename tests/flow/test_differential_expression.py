@@ -254,6 +254,7 @@ def test_the_progress_bar_goes_to_stderr_and_reaches_the_end(capfd, monkeypatch)
     assert len(made) == 1
 
 
+@pytest.mark.thorough
 def test_importing_and_running_configure_no_logging():
     script = """
 import logging, sys

@@ -148,6 +148,7 @@ def test_any_engine(options: dict[str, Any]):
     assert_same_bits(compared(**options), compared())
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("scope", ["all", "target", "gene"])
 @pytest.mark.parametrize("filters", [{}, {"min_fraction": 0.6}, {"min_cpm": 9e4}], ids=repr)
 @pytest.mark.parametrize("pieces", [1 << 18, 5])

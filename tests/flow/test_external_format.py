@@ -228,6 +228,7 @@ def test_pseudobulk(folder, adata, method):
     assert found.var_names.equals(wanted.var_names)
 
 
+@pytest.mark.sampled(every=3)
 def test_estimate(folder, adata):
     found, wanted = (
         pdex_gpu.estimate(data, GROUPBY, reference=REFERENCE) for data in (folder, adata)

@@ -260,7 +260,7 @@ def test_categories_without_a_cell_are_no_groups():
 BAD_CELL, BAD_GENE = 31, 5
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @every_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -530,6 +530,7 @@ def scipy_pair(metric: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]
     return float(found.statistic), 1.0 if np.isnan(found.pvalue) else float(found.pvalue)
 
 
+@pytest.mark.sampled(every=5)
 @every_backend
 @pytest.mark.parametrize("metric", SCIPY)
 @pytest.mark.parametrize("n_reference", [1, 2, 20])
@@ -577,6 +578,7 @@ def test_welch_cannot_judge_one_cell(backend):
     assert (result["fdr"] == 1.0).all()
 
 
+@pytest.mark.sampled(every=5)
 @every_backend
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("metric", METRICS)

@@ -122,6 +122,7 @@ def test_the_way_work_is_spread(
     assert_same(found, expected[metric])
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("backend", ["cpu"], indirect=True, scope="module")
 @pytest.mark.parametrize("storage", ["csr", "C"])
 def test_worker_processes(expected: dict[str, DEResult], storage: str) -> None:

@@ -65,6 +65,7 @@ def van_elteren(
     return statistic, excess / variance**0.5 if variance > 0 else 0.0
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("tie_correction", [True, False])
@@ -167,6 +168,7 @@ def fixed_effect(row: Row, gene: np.ndarray) -> tuple[float, float, float, int]:
     return solution[0], error, variance**0.5, df
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("asked", ASKED)
@@ -302,6 +304,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("test", PLAIN)

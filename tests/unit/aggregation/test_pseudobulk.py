@@ -311,6 +311,7 @@ def files(wide: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return paths
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [*STORED, "zarr"])
 def test_files_by_ranges(

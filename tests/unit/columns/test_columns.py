@@ -249,6 +249,7 @@ def test_the_interval_of_auroc_covers():
 # --- moments -------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variance", ["pooled", "welch", None])
 @pytest.mark.parametrize("asked", ASKED)
@@ -347,6 +348,7 @@ def judged(p: float) -> float:
     return 1.0 if math.isnan(p) else p
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("continuity", [True, False])
@@ -469,6 +471,7 @@ def test_anderson(variant, p_values, backend):
                 assert p < 0.0025 if expected.pvalue < 0.1 else p > 0.22
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("asked", ASKED)

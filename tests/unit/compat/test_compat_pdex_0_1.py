@@ -229,6 +229,7 @@ def main():
 '''
 
 
+@pytest.mark.thorough
 def test_the_usage_example_of_pdexs_readme_runs_with_only_the_import_changed(tmp_path):
     path = tmp_path / "usage.py"
     path.write_text(
@@ -386,6 +387,7 @@ def test_chunks_are_as_large_as_asked_for_and_not_larger(plans, tmp_path):
     adata.file.close()
 
 
+@pytest.mark.thorough
 def test_worker_processes_are_real():
     adata = screen(sparse.csr_matrix(logged()))
     assert_same_bits(run(adata, num_workers=2), run(adata))

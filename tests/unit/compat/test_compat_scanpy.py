@@ -268,6 +268,7 @@ def assert_same(one, other):
             pd.testing.assert_frame_equal(one[frame], other[frame])
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("matrix", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
 @pytest.mark.parametrize("what", ["X", "raw", "layer", "masked", "raw masked"])
 def test_where_the_matrix_is_does_not_matter(truth, matrix, what, tmp_path):

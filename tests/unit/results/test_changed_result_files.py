@@ -279,6 +279,7 @@ METADATA = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("change", METADATA)
 def test_changed_metadata(change: str, tmp_path: Path):
     path = tmp_path / "r.parquet"

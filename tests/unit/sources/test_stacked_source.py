@@ -84,6 +84,7 @@ def stacked(
     return StackedSource(parts, n_genes, n_all, dtype), np.vstack(expected)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("forms", [*itertools.product(FORMS, FORMS)], ids="-".join)
 def test_every_pair_of_forms(files: Files, forms: tuple[str, str]) -> None:
     for genes in ((EVERY, EVERY), (EVERY, TURNED)):

@@ -108,7 +108,7 @@ def test_every_layout_and_format_gives_the_matrix_back(tmp_path, layout, form, b
     np.testing.assert_array_equal(read_back(source, edges, budget), values)
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("dtype", [*DTYPES, "f2", ">f4", ">i2"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", ["2", "3"])
@@ -196,7 +196,7 @@ def test_several_threads_read_at_once(tmp_path):
         np.testing.assert_array_equal(read_back(source, edges, TINY), values)
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.sampled(every=13)
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("form", FORMATS)
 def test_labels_and_names(tmp_path, column, form):

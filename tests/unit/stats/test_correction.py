@@ -76,6 +76,7 @@ def families(kept: np.ndarray, scope: str) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("filtered", FILTERS)
 @pytest.mark.parametrize("method", METHODS)
