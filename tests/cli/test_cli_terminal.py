@@ -338,6 +338,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("interrupted", [False, True], ids=["done", "interrupted"])
 def test_a_run_on_a_terminal(screen_file: Path, tmp_path: Path, interrupted: bool):
     argv = ["run", str(screen_file), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]

@@ -73,6 +73,7 @@ extern "C" __global__ void spills(const float* in, float* out) {
 """
 
 
+@pytest.mark.sampled(every=3)
 @ALL
 def test_spills_are_seen(architecture: str):
     (tight,) = nvrtc.compile_text(SPILLS, architecture, "--maxrregcount=32").functions

@@ -142,6 +142,7 @@ def test_the_command_line_tells_of_guide_calls(outs, tmp_path, capsys):
     assert "--guide-calls FILE, a table of Cell Ranger" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("multiplicity", ["low", "high"])
 @pytest.mark.parametrize("form", [HDF5, FOLDER])
 def test_dask_workers_open_the_same_files(form, multiplicity, outs, monkeypatch):

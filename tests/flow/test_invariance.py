@@ -177,6 +177,7 @@ def test_storage_in_memory(expected: dict[str, DEResult], storage: str, metric: 
     assert_same(found, expected[metric])
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("storage", ["CSR", "CSC", "dense"])
 def test_storage_in_a_file(expected: dict[str, DEResult], storage: str, tmp_path: Path) -> None:
     matrix = {"CSR": sparse.csr_matrix, "CSC": sparse.csc_matrix, "dense": np.asarray}[storage](
@@ -203,6 +204,7 @@ def test_a_view_is_what_a_copy_is() -> None:
     assert_same(run(view, "t-test"), run(view.copy(), "t-test"))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("values", ["counts", "log1p"])
 def test_the_order_of_the_cells(metric: str, values: str) -> None:

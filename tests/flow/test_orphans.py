@@ -80,6 +80,7 @@ def reach(process: subprocess.Popen[str], moment: str) -> None:
         wait_until(lambda: len(workers(process.pid)) >= n, "workers are started")
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
@@ -125,6 +126,7 @@ def test_shared_memory_has_no_name(tmp_path: Path):
         assert [name for name in names if not name.endswith(" (deleted)")] == []
 
 
+@pytest.mark.thorough
 def test_ctrl_c_of_the_parent_alone_ends_the_workers_at_once(tmp_path: Path):
     with started(tmp_path) as process:
         reach(process, "computing")
@@ -146,6 +148,7 @@ def test_ctrl_c_of_all_is_told_by_the_parent_alone(tmp_path: Path):
         wait_until(lambda: not living(process.pid), "all processes have ended")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "moment", ["computing", pytest.param("all started", marks=pytest.mark.slow)]
 )
@@ -213,6 +216,7 @@ class Unsendable(Exception):
         raise TypeError("stays here")
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("how", "says"),
     [
@@ -257,6 +261,7 @@ def segment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         made.close()
 
 
+@pytest.mark.sampled(every=3)
 def test_memory_is_shared(segment: shared_segments.Segment):
     segment.buffer[:1000] = bytes([3]) * 1000
     assert dict(worker_processes.results(2, total, segment, [0, 1, 2])) == {

@@ -94,6 +94,7 @@ def test_hits_of_many_are_a_curve():
     assert columns[2] == ["down", *map(str, down[strongest])]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("level", [0, 1, 30])
 def test_list_of_the_strongest_covers_no_curve(level: int):
     """Also where all perturbations have as many hits."""

@@ -74,7 +74,7 @@ def file(tmp_path):
         yield opened
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.DuplicateGeneWarning")

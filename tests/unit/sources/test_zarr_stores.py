@@ -244,7 +244,7 @@ def test_what_anndata_left_in_a_store(tmp_path):
         assert not dataset.source.in_memory
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("form", FORMATS)
 def test_results_are_those_in_memory(tmp_path, how, form):
