@@ -361,6 +361,7 @@ def test_a_run_on_a_terminal(screen_file: Path, tmp_path: Path, interrupted: boo
     assert "Traceback" not in terminal.text
 
 
+@pytest.mark.thorough
 def test_json_on_a_terminal_is_alone(screen_file: Path, tmp_path: Path):
     argv = ["run", str(screen_file), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]
     text = run_on_terminal(*argv, "--json")

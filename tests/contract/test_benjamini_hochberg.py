@@ -358,6 +358,7 @@ def test_adjust_stays_within_its_budget(in_file: bool, tmp_path: Path) -> None:
     assert len(watched.sizes) > 10
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("n", [100_000, 1 << 20, 3 << 20])
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
 def test_what_a_p_value_takes(name: str, n: int) -> None:

@@ -402,7 +402,7 @@ def test_every_layout_gives_the_same_bits(
         assert found[name].tobytes() == array.tobytes(), name
 
 
-@pytest.mark.sampled(every=2)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", ["float32", "uint16", "int64"])
 def test_genes_alone_and_side_by_side_give_the_same_bits(kernels: ModuleType, dtype: str) -> None:
     case = make_case(SIZES, gene_kinds(dtype), dtype, seed=15, comparison="everything")
@@ -417,6 +417,7 @@ def test_genes_alone_and_side_by_side_give_the_same_bits(kernels: ModuleType, dt
             assert joined.tobytes() == np.ascontiguousarray(array).tobytes(), name
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("layout", ["C", "csr-int32", "csc-int32"])
 def test_more_cells_than_one_task_packs(kernels: ModuleType, layout: str) -> None:
     case = make_case([1500, 1, 900, 2200], ["counts", "normal", "zeros"], "float32", seed=4)
@@ -701,6 +702,7 @@ def test_tie_terms_in_128_bits(kernels: ModuleType, case: Case) -> None:
         assert_conforms(outputs(kernels, as_chunk(case.values, "csr-int32"), case), case)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("comparison", ["reference", "rest"])
 def test_many_distinct_values(kernels: ModuleType, comparison: str) -> None:
     """A2 of targets within a large pool is a small difference of large sums."""

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 ALL = pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 
 
-@pytest.mark.sampled(every=7)
+@pytest.mark.sampled(every=11)
 @ALL
 @pytest.mark.parametrize("name", sources.names())
 def test_source(name: str, architecture: str, record_property: Callable[[str, object], None]):

@@ -98,7 +98,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_every_design_agrees_with_the_reference_and_the_cpu(

@@ -581,6 +581,7 @@ def test_kernels_are_found_after_the_preprocessor():
     ]
 
 
+@pytest.mark.thorough
 def test_builds_are_kept_and_shared(tmp_path, monkeypatch):
     monkeypatch.setenv(build.FOLDER, str(tmp_path))
     source = 'extern "C" __global__ void nothing() { int unused; }'
@@ -598,6 +599,7 @@ def test_builds_are_kept_and_shared(tmp_path, monkeypatch):
         build.library("empty", "int x;")
 
 
+@pytest.mark.thorough
 def test_toys_compile_without_warnings():
     for source in ("right", "wrong", "overruns"):
         assert build.warnings(opened().library(source).path) == ""

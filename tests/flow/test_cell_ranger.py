@@ -181,6 +181,7 @@ def test_another_table_of_calls_is_another_run(outs, tmp_path):
         run(outs / HDF5, **options | {"guide_calls": moved})
 
 
+@pytest.mark.thorough
 def test_calibrate_and_estimate_know_guide_calls(outs, labelled):
     given = {"normalize": 1e4, "backend": "cpu", **of_calls(outs)}
     with pytest.warns(MissingLabelWarning, match=LEFT_OUT):

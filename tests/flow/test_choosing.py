@@ -302,6 +302,7 @@ def test_workers_do_not_need_the_file_of_names(
     adjusted(found, of_genes(run(adata_in_memory()), POSITIONS))
 
 
+@pytest.mark.thorough
 def test_other_calls(tmp_path: Path) -> None:
     path = annotated(STORAGE["h5ad csr"](counts(), tmp_path))
     adata = adata_in_memory()

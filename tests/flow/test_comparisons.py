@@ -523,7 +523,7 @@ def logged() -> np.ndarray:
     return np.log1p(values / (1 + values.sum(axis=1, keepdims=True)) * 300).astype(np.float32)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize(
     ("design", "metric"), [(d, m) for d in DESIGNS for m in METRICS if (d, m) != ("strata", "ks")]
 )

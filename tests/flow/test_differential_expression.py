@@ -400,6 +400,7 @@ def messy(matrix):
     return matrix
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("how", [*MEMORY, "messy csr", "messy csc", "view of csr"])
 def test_the_matrix_is_not_modified(how, metric):

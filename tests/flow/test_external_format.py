@@ -185,6 +185,7 @@ def same(found: Any, wanted: Any) -> None:
     pd.testing.assert_frame_equal(found.to_pandas(), wanted.to_pandas(), check_exact=True)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("options", [
     {}, {"metric": "t-test", "layer": "halved", "is_log1p": False},
     {"gene_chunk_size": 7, "n_threads": 2},

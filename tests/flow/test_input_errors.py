@@ -286,6 +286,7 @@ def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, backend, tmp_path)
         adata.file.close()
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("machine", "options"),
@@ -322,6 +323,7 @@ def test_nonfinite_values_in_a_layer_say_so():
     assert text.startswith("layer 'raw' is inf"), text
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", MEMORY)
 @every_backend
 def test_cells_of_no_group_may_hold_anything(how, backend, tmp_path):
@@ -478,6 +480,7 @@ def test_duplicate_gene_names_are_counted_and_named():
     np.testing.assert_array_equal(result["p_value"], expected["p_value"])
 
 
+@pytest.mark.sampled(every=5)
 @with_and_without_a_device
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
 @pytest.mark.parametrize("categorical", [False, True])

@@ -98,7 +98,7 @@ def test_the_screen_has_something_to_differ_in(expected: dict[str, DEResult]) ->
     assert any(reduce(add, gene) != reduce(add, gene[::-1]) for gene in values)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize(
     "options",
     [

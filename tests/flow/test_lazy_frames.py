@@ -105,7 +105,7 @@ def run(data: Any, groupby: str | None = "g", **options: Any) -> Any:
     return differential_expression(data, groupby, **given)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.filterwarnings("ignore")
 def test_every_call(lazy):
     plain = screen()

@@ -117,6 +117,7 @@ def test_workers_end_though_a_fork_of_their_parent_lives(tmp_path: Path):
         assert len(living(process.pid)) >= 1  # the fork
 
 
+@pytest.mark.thorough
 def test_shared_memory_has_no_name(tmp_path: Path):
     """So that none is left if all processes are killed at once."""
     with started(tmp_path) as process:
@@ -171,6 +172,7 @@ def double(argument: int, item: int) -> int:
     return argument * item
 
 
+@pytest.mark.thorough
 def test_every_item_has_its_answer():
     found = dict(worker_processes.results(3, double, 10, range(17)))
     assert found == {item: 10 * item for item in range(17)}

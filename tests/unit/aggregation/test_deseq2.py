@@ -49,7 +49,7 @@ def adata() -> ad.AnnData:
     return screen()[:, :30].copy()
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("name", CALLS)
 def test_as_pdex(name: str):
     """The columns, rows and numbers of pdex 0.1.28, on other versions of numpy and pandas.
@@ -113,7 +113,7 @@ def by_hand(adata: ad.AnnData, x: np.ndarray, groups: list[str]) -> pd.DataFrame
     return pd.concat(tables)
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("how", ["memory", "csr file", "csc file", "zarr", "backed", "layer"])
 def test_where_data_come_from(adata: ad.AnnData, how: str, tmp_path: Path):
     """Exactly pydeseq2's numbers, wherever the counts are."""
@@ -191,6 +191,7 @@ def test_labels_that_are_numbers(adata: ad.AnnData):
     assert found["reference"].tolist() == [0] * adata.n_vars
 
 
+@pytest.mark.thorough
 def test_groups_unknown_twice_and_the_reference(adata: ad.AnnData):
     expected = pseudobulk_dex(adata, GROUPBY, groups=["TP53"])
     with pytest.warns(UnknownGroupWarning, match="'target_gene' and left out: 'TP35'") as caught:
@@ -400,7 +401,7 @@ def test_a_covariate(adata: ad.AnnData):
     np.testing.assert_array_equal(found.iloc[:, -2:], np.stack([donors, donors**2], axis=1))
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", ["int", "nullable", "dates", "categories"])
 def test_the_table_has_labels_of_their_type(adata: ad.AnnData, kind: str):
     """The numbers of text, to the bit, and "0" finds 0."""

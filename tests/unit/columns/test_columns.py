@@ -412,6 +412,7 @@ def test_exact_p_values_out_of_reach():
     assert "Use method='auto'" in message
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("variance", ["pooled", "welch", "overestimated"])
@@ -436,6 +437,7 @@ def test_t(variance, alternative, backend):
             np.testing.assert_allclose(result["p_value"][t, g], expected.pvalue, rtol=1e-12)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("p_values", ["interpolated", "asymptotic"])
 @pytest.mark.parametrize("variant", ["midrank", "right", "continuous"])

@@ -278,6 +278,7 @@ def test_every_mode_in_memory_gives_the_same_bits(how, options, metric, expected
     )
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     "options",
     [
@@ -496,6 +497,7 @@ def test_options_of_the_compiled_kernels(metric, options, scipy_options, matrix,
     assert_pairs(frame, expected, rtol=1e-9 if metric != "wilcoxon" else 1e-12)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("metric", "options"), SLOW, ids=str)
 def test_other_options_run_through_scipy_and_one_line_says_so(metric, options, caplog):
     supported(metric, options)

@@ -80,6 +80,7 @@ KEYS = list(dict.fromkeys(tuple(k.split("/")[:3]) for k in np.load(TRUTH) if "/"
 # --- against scanpy's answers ---------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(("name", "method", "base"), KEYS)
 def test_the_numbers_are_scanpys(truth, name, method, base):
     adata = screen(truth)

@@ -180,6 +180,7 @@ def test_a_dense_matrix_is_shared_once(how, segments, tmp_path):
     assert list(segments) == [counts().nbytes]
 
 
+@pytest.mark.thorough
 def test_workers_are_spawned(monkeypatch):
     """A forked worker would inherit the kernels that are broken here."""
 

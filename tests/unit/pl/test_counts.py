@@ -138,6 +138,7 @@ def test_hits_follow_fdr_and_filters():
 # --- p-values --------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_histogram_of_p_values(seed: int, n_bins: int):
     p = np.random.default_rng(seed).random((3, 50)) ** 2

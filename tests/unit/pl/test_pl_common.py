@@ -57,6 +57,7 @@ def texts(ax: Any) -> list[str]:
     return [text for text in found if text]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", PICTURES)
 def test_draws_on_new_or_given_axes(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("a window was shown"))
@@ -263,6 +264,7 @@ def test_odd_names(name: str):
             assert not text.get_usetex()
 
 
+@pytest.mark.thorough
 @given(st.text(max_size=300), st.integers(5, 60))
 def test_shown_names(name: str, limit: int):
     text = shown(name, limit)

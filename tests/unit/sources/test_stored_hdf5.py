@@ -187,6 +187,7 @@ def chunk_bytes(dataset):
     return [at for offset, size in found for at in range(offset, offset + size)]
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("budget", [TINY, AMPLE, 700])
 @pytest.mark.parametrize("edges", EDGES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -499,6 +500,7 @@ FILTERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.thorough
 @given(
     which=st.integers(0, 3),
     layout=st.sampled_from(LAYOUTS),

@@ -94,6 +94,7 @@ def test_results_are_those_in_memory(tmp_path, how, rows):
     adata.file.close()
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", ["anderson", "t-test"])
 @pytest.mark.parametrize("how", BACKED)
 def test_other_tests_and_engines(tmp_path, how, metric):
