@@ -342,6 +342,7 @@ def test_quoted_messages_stand_in_the_code(tables):
     assert n_quoted > 40
 
 
+@pytest.mark.thorough
 def test_all_messages_are_listed(tables, site):
     text = (site / "troubleshooting.html").read_text("utf-8")
     plain = re.sub(r"<[^>]+>", "", text).replace("&#39;", "'").replace("&quot;", '"')
