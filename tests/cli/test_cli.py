@@ -173,6 +173,7 @@ def test_module_is_the_command(screen: Path, tmp_path: Path):
     assert header(out, "\t")[0] == "target"
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("quiet", [False, True], ids=["shown", "quiet"])
 def test_summary_on_a_terminal(screen: Path, tmp_path: Path, quiet: bool):
@@ -433,6 +434,7 @@ def test_no_half_written_file(run, tmp_path: Path, monkeypatch, existing: bool):
     assert leftovers(tmp_path) == ["de.csv"]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "code"),

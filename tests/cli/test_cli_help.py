@@ -40,6 +40,7 @@ def shown(command: list[str], capsys, monkeypatch, columns: int = 80) -> str:
     return out
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("columns", [80, 60, 40, 20])
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
 def test_help_fits(command: list[str], columns: int, capsys, monkeypatch):
@@ -195,6 +196,7 @@ def complete(words: str, shell: str = "bash") -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

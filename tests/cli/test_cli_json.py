@@ -216,6 +216,7 @@ def test_after_two_dashes_a_flag_is_a_name(tmp_path: Path, capsys):
     assert err.startswith("pdex-gpu: error: ")
 
 
+@pytest.mark.thorough
 def test_warnings_stay_off_stdout(screen: Path, tmp_path: Path):
     import anndata
 

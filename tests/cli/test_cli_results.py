@@ -128,6 +128,7 @@ def test_top_is_quiet(odd: Path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("said", [True, None])
 def test_top_shows_differences_where_there_are_no_ratios(said: bool | None, tmp_path: Path, capsys):
     path = tmp_path / "negative.parquet"
@@ -276,6 +277,7 @@ def test_no_results(
 # plot
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_a_figure_of_each_format(results: Path, tmp_path: Path, capsys, suffix: str):
     out = tmp_path / f"hits{suffix.upper()}"
@@ -285,6 +287,7 @@ def test_a_figure_of_each_format(results: Path, tmp_path: Path, capsys, suffix: 
     assert out.read_bytes().startswith(begins)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", plot_command.KINDS)
 def test_every_kind_draws(results: Path, tmp_path: Path, capsys, kind: str):
     import matplotlib.pyplot as plt
@@ -300,6 +303,7 @@ def test_every_kind_draws(results: Path, tmp_path: Path, capsys, kind: str):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("argv", "function", "args", "keywords"),
     [

@@ -338,6 +338,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("interrupted", [False, True], ids=["done", "interrupted"])
 def test_a_run_on_a_terminal(screen_file: Path, tmp_path: Path, interrupted: bool):
     argv = ["run", str(screen_file), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]
@@ -360,6 +361,7 @@ def test_a_run_on_a_terminal(screen_file: Path, tmp_path: Path, interrupted: boo
     assert "Traceback" not in terminal.text
 
 
+@pytest.mark.thorough
 def test_json_on_a_terminal_is_alone(screen_file: Path, tmp_path: Path):
     argv = ["run", str(screen_file), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv")]
     text = run_on_terminal(*argv, "--json")

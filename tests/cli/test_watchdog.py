@@ -71,6 +71,7 @@ def message(path: Path) -> str:
     )
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_file_on_which_hdf5_loops(
     sound: Path, tmp_path: Path, loop: Callable[[bytearray], None]

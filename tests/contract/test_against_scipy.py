@@ -108,6 +108,7 @@ def check(what: str, found: np.ndarray, expected: np.ndarray, rtol: float, atol:
 # --- Wilcoxon --------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
 @pytest.mark.parametrize("use_continuity", [True, False])
 @pytest.mark.parametrize("method", ["auto", "asymptotic", "exact"])
@@ -159,6 +160,7 @@ def test_wilcoxon_small_groups_against_thousands(backend: str) -> None:
     check("Wilcoxon exact p, thousands", p, expected_p, rtol=1e-12)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("alternative", ["two-sided", "greater"])
 def test_wilcoxon_p_values_down_to_nothing(backend: str, alternative: str) -> None:
     rng = np.random.default_rng(4)
@@ -178,6 +180,7 @@ def test_wilcoxon_p_values_down_to_nothing(backend: str, alternative: str) -> No
 # --- t ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("equal_var", [True, False])
 @pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
 def test_t(backend: str, equal_var: bool, alternative: str) -> None:
@@ -229,6 +232,7 @@ def test_anderson(backend: str) -> None:
 # --- pairs that cannot be judged -------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3])
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test", "anderson"])
 def test_a_constant_gene(backend: str, metric: str, value: float) -> None:

@@ -63,6 +63,7 @@ def test_small_and_tied(kernels: ModuleType, p_value: list[float]) -> None:
     check(kernels, np.array(p_value))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", ["uniform", "tiny", "tied", "clustered", "mixed"])
 def test_many(kernels: ModuleType, kind: str) -> None:
     rng = np.random.default_rng(1)
@@ -256,6 +257,7 @@ def awkward(n: int) -> np.ndarray:
     return np.where(rng.random(n) < 0.01, -0.0, p)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("capacity", [300_000, 299_999, 60_000, 20_000, 2_500])
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
 def test_adjust_many(name: str, capacity: int) -> None:
@@ -333,6 +335,7 @@ def test_adjust_files(
     assert (tmp_path / "fdr").read_bytes() == found.tobytes()
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("in_file", [False, True])
 def test_adjust_stays_within_its_budget(in_file: bool, tmp_path: Path) -> None:
     n, budget = 3_000_000, 8 << 20
@@ -355,6 +358,7 @@ def test_adjust_stays_within_its_budget(in_file: bool, tmp_path: Path) -> None:
     assert len(watched.sizes) > 10
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("n", [100_000, 1 << 20, 3 << 20])
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
 def test_what_a_p_value_takes(name: str, n: int) -> None:

@@ -355,6 +355,7 @@ def test_a_device_gives_the_bits_of_the_cpu(kernels: ModuleType, case: Case) -> 
     assert_bits_of_the_cpu(kernels, case)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("comparison", COMPARISONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_device_gives_the_bits_of_the_cpu_with_many_cells(
@@ -366,6 +367,7 @@ def test_a_device_gives_the_bits_of_the_cpu_with_many_cells(
     )
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("layout", ["C", "csr-int32"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(kernels: ModuleType, dtype: str, layout: str) -> None:
@@ -385,7 +387,7 @@ def test_64_bit_integers_lose_no_bit(kernels: ModuleType, dtype: str, kind: str)
     assert (found["u2"][0, 0], found["ties"][0, 0]) == exact_rank_sums(target, control)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("gene_start", [0, 3])
 def test_every_layout_gives_the_same_bits(
@@ -400,6 +402,7 @@ def test_every_layout_gives_the_same_bits(
         assert found[name].tobytes() == array.tobytes(), name
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", ["float32", "uint16", "int64"])
 def test_genes_alone_and_side_by_side_give_the_same_bits(kernels: ModuleType, dtype: str) -> None:
     case = make_case(SIZES, gene_kinds(dtype), dtype, seed=15, comparison="everything")
@@ -414,6 +417,7 @@ def test_genes_alone_and_side_by_side_give_the_same_bits(kernels: ModuleType, dt
             assert joined.tobytes() == np.ascontiguousarray(array).tobytes(), name
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("layout", ["C", "csr-int32", "csc-int32"])
 def test_more_cells_than_one_task_packs(kernels: ModuleType, layout: str) -> None:
     case = make_case([1500, 1, 900, 2200], ["counts", "normal", "zeros"], "float32", seed=4)
@@ -500,6 +504,7 @@ def test_values_whose_squares_are_no_float64_are_scaled(
 # --- zeros -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("layout", ["csr", "csc"])
 @pytest.mark.parametrize("kind", ["counts", "tied halves", "zeros", "few values"])
 def test_explicit_zeros_are_zeros(kernels: ModuleType, layout: str, kind: str) -> None:
@@ -517,6 +522,7 @@ def test_explicit_zeros_are_zeros(kernels: ModuleType, layout: str, kind: str) -
     assert_conforms(plain, case)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_entry_at_all(kernels: ModuleType, layout: str) -> None:
     case = make_case(SIZES, ["zeros"] * 3, "float32", seed=8, comparison="everything")
@@ -547,7 +553,7 @@ def test_fractional_is_what_pdex_calls_log_transformed(
     assert block.summary.fractional is fractional
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("layout", ["C", "F", "csr-int32", "csc-int32"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_smallest_and_largest_value_of_the_cells_that_take_part(
@@ -696,6 +702,7 @@ def test_tie_terms_in_128_bits(kernels: ModuleType, case: Case) -> None:
         assert_conforms(outputs(kernels, as_chunk(case.values, "csr-int32"), case), case)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("comparison", ["reference", "rest"])
 def test_many_distinct_values(kernels: ModuleType, comparison: str) -> None:
     """A2 of targets within a large pool is a small difference of large sums."""

@@ -250,7 +250,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(("design", "matrix"), CASES)
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_numbers_are_those_of_exact_arithmetic(design, matrix):

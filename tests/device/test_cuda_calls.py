@@ -300,7 +300,7 @@ def test_calls_from_several_threads(plain: Plain, emulated_cuda: EmulatedCuda) -
 # --- little memory ---------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(every=7)
+@pytest.mark.sampled(every=13)
 @pytest.mark.parametrize("n_workers", [1, 2])
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 @pytest.mark.parametrize("metric", METRICS)
@@ -356,7 +356,7 @@ def uneven() -> np.ndarray:
     return values
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.thorough
 @pytest.mark.parametrize("storage", ["csr", "csc"])
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_ranges_are_halved_where_memory_is_little(
@@ -632,6 +632,7 @@ def test_counts_and_indices_travel_narrow(emulated_cuda: EmulatedCuda) -> None:
     assert COUNTS.size <= dense < COUNTS.size + 8 * N_CELLS + 3000
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("dtype", "late"),
     [("float64", 256), ("float64", 65_536), ("float64", 0.5), ("float64", -1), ("int64", 256),

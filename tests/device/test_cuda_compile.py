@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 ALL = pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 
 
-@pytest.mark.sampled(every=7)
+@pytest.mark.sampled(every=11)
 @ALL
 @pytest.mark.parametrize("name", sources.names())
 def test_source(name: str, architecture: str, record_property: Callable[[str, object], None]):
@@ -73,6 +73,7 @@ extern "C" __global__ void spills(const float* in, float* out) {
 """
 
 
+@pytest.mark.sampled(every=3)
 @ALL
 def test_spills_are_seen(architecture: str):
     (tight,) = nvrtc.compile_text(SPILLS, architecture, "--maxrregcount=32").functions

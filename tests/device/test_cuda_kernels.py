@@ -284,6 +284,7 @@ def test_more_targets_than_a_block_takes(shapes: str) -> None:
     assert_agree(found, outputs(kernel_set, as_chunk(values, "C"), design, 2))
 
 
+@pytest.mark.thorough
 def test_tie_terms_beyond_64_bits() -> None:
     """Of entries, of zeros, and of both samples; exact until the last rounding to float64."""
     n_ref, n_target, n_zeros = 1_400_000, 1_300_000, 100_000

@@ -72,6 +72,7 @@ def test_agrees_with_the_reference(on_device: Any, dtype: str, metric: str) -> N
     assert found.provenance["backend"] == "cuda"
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_same_bits_however_it_is_stored_and_cut(on_device: Any, metric: str) -> None:
     values = make_values("float32")
@@ -97,7 +98,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_every_design_agrees_with_the_reference_and_the_cpu(

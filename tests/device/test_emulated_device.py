@@ -220,6 +220,7 @@ def test_the_same_seed_gives_the_same_order():
 # --- faults of kernels --------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     ("kernel", "source"), [("missing_barrier", np.arange(256)[::-1]), ("missing_syncwarp", None)]
 )
@@ -580,6 +581,7 @@ def test_kernels_are_found_after_the_preprocessor():
     ]
 
 
+@pytest.mark.thorough
 def test_builds_are_kept_and_shared(tmp_path, monkeypatch):
     monkeypatch.setenv(build.FOLDER, str(tmp_path))
     source = 'extern "C" __global__ void nothing() { int unused; }'
@@ -597,6 +599,7 @@ def test_builds_are_kept_and_shared(tmp_path, monkeypatch):
         build.library("empty", "int x;")
 
 
+@pytest.mark.thorough
 def test_toys_compile_without_warnings():
     for source in ("right", "wrong", "overruns"):
         assert build.warnings(opened().library(source).path) == ""
@@ -605,6 +608,7 @@ def test_toys_compile_without_warnings():
 # --- sanitizers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_sanitizers_see_overruns_and_undefined_behaviour():
     variables = build.sanitizer_environment()
     if variables is None:

@@ -136,6 +136,7 @@ def _local(page: str, link: str) -> tuple[str, str]:
     return "/".join(parts), unquote(anchor)
 
 
+@pytest.mark.thorough
 def test_there_are_the_pages(pages):
     wanted = [
         "index", "quickstart", "from_raw_data", "install", "docker", "backends", "numbers",
@@ -149,6 +150,7 @@ def test_there_are_the_pages(pages):
         assert f"notebooks/{notebook.stem}.html" in pages
 
 
+@pytest.mark.thorough
 def test_every_page_is_one_click_from_every_other(pages):
     for name, page in pages.items():
         if name in _ASIDE:
@@ -157,6 +159,7 @@ def test_every_page_is_one_click_from_every_other(pages):
         assert set(pages) <= reached, name
 
 
+@pytest.mark.thorough
 def test_no_link_is_dead(site, pages):
     n_links = 0
     for name, page in pages.items():
@@ -171,6 +174,7 @@ def test_no_link_is_dead(site, pages):
     assert n_links > 1000
 
 
+@pytest.mark.thorough
 def test_nothing_is_fetched_to_read_it(site, pages):
     for name, page in pages.items():
         for link in page.loaded:
@@ -183,6 +187,7 @@ def test_nothing_is_fetched_to_read_it(site, pages):
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", path.read_text("utf-8")), path
 
 
+@pytest.mark.thorough
 def test_formulas_are_drawn(site):
     text = (site / "numbers.html").read_text("utf-8")
     assert text.count("<math") > 60
@@ -191,6 +196,7 @@ def test_formulas_are_drawn(site):
     assert "merror" not in text
 
 
+@pytest.mark.thorough
 def test_every_public_name_is_in_the_reference(site):
     inventory = _inventory(site / "objects.inv")
     wanted = {f"pdex_gpu.{name}" for name in pdex_gpu.__all__} - {"pdex_gpu.__version__"}
@@ -222,6 +228,7 @@ def _inventory(path: Path) -> dict[str, str]:
 # --- what tables say ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_every_column_has_its_line(tables, site):
     without = {c.name for c in (*schema.COLUMNS, *schema.EXTRA_COLUMNS) if not c.formula}
     assert without == {*schema.LABELS, "p_value", "statistic", "fdr", "n_strata"}
@@ -244,6 +251,7 @@ def test_sources_named_beside_formulas_are_listed(tables):
         assert len(lines) == 1, (surname, year)
 
 
+@pytest.mark.thorough
 def test_records_are_shown(tables, site):
     text = (site / "records.html").read_text("utf-8")
     found = tables.records()
@@ -334,6 +342,7 @@ def test_quoted_messages_stand_in_the_code(tables):
     assert n_quoted > 40
 
 
+@pytest.mark.thorough
 def test_all_messages_are_listed(tables, site):
     text = (site / "troubleshooting.html").read_text("utf-8")
     plain = re.sub(r"<[^>]+>", "", text).replace("&#39;", "'").replace("&quot;", '"')

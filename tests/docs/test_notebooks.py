@@ -39,7 +39,7 @@ def test_all_are_known():
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(NAMES)
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=6)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_and_gives_what_it_shows(name: str, tmp_path: Path, monkeypatch: Any):
     root = str(NOTEBOOKS.parents[1])

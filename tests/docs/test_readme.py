@@ -83,6 +83,7 @@ def run_shell(text: str) -> None:
     os.chdir(where)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydeseq2, on few cells
 def test_the_examples_run_as_they_stand(folder: Path):
     pyplot = pytest.importorskip("matplotlib.pyplot")

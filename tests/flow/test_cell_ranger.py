@@ -142,6 +142,7 @@ def test_the_command_line_tells_of_guide_calls(outs, tmp_path, capsys):
     assert "--guide-calls FILE, a table of Cell Ranger" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("multiplicity", ["low", "high"])
 @pytest.mark.parametrize("form", [HDF5, FOLDER])
 def test_dask_workers_open_the_same_files(form, multiplicity, outs, monkeypatch):
@@ -180,6 +181,7 @@ def test_another_table_of_calls_is_another_run(outs, tmp_path):
         run(outs / HDF5, **options | {"guide_calls": moved})
 
 
+@pytest.mark.thorough
 def test_calibrate_and_estimate_know_guide_calls(outs, labelled):
     given = {"normalize": 1e4, "backend": "cpu", **of_calls(outs)}
     with pytest.warns(MissingLabelWarning, match=LEFT_OUT):

@@ -94,6 +94,7 @@ def test_a_failure_in_any_range(tmp_path, monkeypatch, whole, suffix, n_done):
     assert result.path == out
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("engine", ["threads", "shared_memory"])
 def test_a_failure_in_any_engine(tmp_path, whole, engine):
     out = tmp_path / "de.parquet"
@@ -379,6 +380,7 @@ def undisturbed(path: Path, folder: Path, engine: str) -> bytes:
     return (folder / "de.parquet").read_bytes()
 
 
+@pytest.mark.thorough
 @posix
 @pytest.mark.parametrize(
     "steps",

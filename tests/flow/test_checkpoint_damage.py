@@ -138,6 +138,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], int]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damaged_ranges_alone_are_computed_again(out, expected, monkeypatch, caplog, kind):
     damage, n_damaged = DAMAGES[kind]

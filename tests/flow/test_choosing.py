@@ -122,7 +122,7 @@ def adjusted(one: DEResult, expected: dict[str, np.ndarray]) -> None:
             np.testing.assert_array_equal(one[name], values, err_msg=name)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_form_of_storage(storage: str, tmp_path: Path) -> None:
     path = STORAGE[storage](counts(), tmp_path)
@@ -176,6 +176,7 @@ def test_a_column_comes_before_a_file(
     assert run(adata, genes="./chosen").features.tolist() == ["gene0"]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix])
 @pytest.mark.parametrize("in_file", [False, True])
 def test_entries_in_any_order(kind: Any, in_file: bool, tmp_path: Path) -> None:
@@ -234,6 +235,7 @@ def test_views_guides_strata_and_levels(tmp_path: Path) -> None:
     backed.file.close()
 
 
+@pytest.mark.thorough
 def test_threads_and_processes() -> None:
     threads = {"engine": "threads", "n_workers": 3, "n_threads": 2, "gene_chunk_size": 1}
     for kind in (sparse.csr_matrix, sparse.csc_matrix, np.asarray):
@@ -265,7 +267,7 @@ def client() -> Iterator[Any]:
         yield found
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     "storage", ["h5ad csr", "h5ad csc", "zarr csr", "memory csr", "memory csc", "dask rows csr"]
 )
@@ -300,6 +302,7 @@ def test_workers_do_not_need_the_file_of_names(
     adjusted(found, of_genes(run(adata_in_memory()), POSITIONS))
 
 
+@pytest.mark.thorough
 def test_other_calls(tmp_path: Path) -> None:
     path = annotated(STORAGE["h5ad csr"](counts(), tmp_path))
     adata = adata_in_memory()
@@ -439,6 +442,7 @@ WRONG: list[tuple[dict[str, Any], type[PdexGpuError], str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("options", "kind", "message"), WRONG)
 def test_what_cannot_be_chosen(
     options: dict[str, Any], kind: type[PdexGpuError], message: str, tmp_path: Path

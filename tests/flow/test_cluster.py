@@ -173,7 +173,7 @@ def test_what_a_call_asks_for(client: Any, files: Any, storage: str, options: di
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("options", [{}, {"groups": ["C", "A"]}, {"gene_chunk_size": 2}], ids=str)
 @pytest.mark.parametrize(
     "storage",
@@ -460,6 +460,7 @@ def test_split_rows_are_taken_up(client: Any, files: Any, tmp_path: Path):
     assert not checkpoint_folder(out).exists()
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("damage", ["a byte", "cut", "zeros", "a link"])
 def test_split_rows_that_were_damaged(client: Any, files: Any, tmp_path: Path, damage: str):
     """They are read again, with one warning; the table is that of an undisturbed run."""
@@ -985,6 +986,7 @@ def test_an_unknown_column(client: Any, files: Any):
         )
 
 
+@pytest.mark.thorough
 def test_dask_is_not_imported_otherwise():
     import subprocess
     import sys

@@ -85,7 +85,7 @@ def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         adata.file.close()
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("join_obs", ["inner", None])
 def test_the_same_bits_as_of_one_object(parts: Any, kind: str, join_obs: Any) -> None:

@@ -86,7 +86,7 @@ def assert_numbers(result: pdex_gpu.DEResult, rows: list[brute_force.Row]) -> No
                 assert result["statistic"][t, g] == u[0][0]
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("asked", ASKED)
@@ -135,6 +135,7 @@ TESTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("asked", ["each, among themselves", "rest", "perturbed", "pairs"])
 @pytest.mark.parametrize("test", TESTS)
@@ -315,6 +316,7 @@ def test_any_labels(labels, seed, asked, layout, backend):
 # --- what is left out --------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("layout", ["plain", "within type", "strata", "strata within type"])
 @pytest.mark.parametrize("asked", ["reference", "all against all", "rest", "pairs"])
 @pytest.mark.parametrize("min_cells", [4, 8])
@@ -521,7 +523,7 @@ def logged() -> np.ndarray:
     return np.log1p(values / (1 + values.sum(axis=1, keepdims=True)) * 300).astype(np.float32)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize(
     ("design", "metric"), [(d, m) for d in DESIGNS for m in METRICS if (d, m) != ("strata", "ks")]
 )
@@ -567,6 +569,7 @@ def test_the_same_bits_however_it_runs(design, metric, tmp_path):
             np.testing.assert_array_equal(table[name].to_numpy().view(np.int64), bits, name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("design", "metric"),
     [

@@ -415,6 +415,7 @@ def test_no_permission_whoever_asks(copy, monkeypatch):
         run(path)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("memory", ["100", "1GB"])
 @pytest.mark.parametrize(("layout", "name"), EACH_DATASET)
 def test_a_file_that_is_refused_gives_no_table(copy, tmp_path, capsys, layout, name, memory):

@@ -254,6 +254,7 @@ def test_the_progress_bar_goes_to_stderr_and_reaches_the_end(capfd, monkeypatch)
     assert len(made) == 1
 
 
+@pytest.mark.thorough
 def test_importing_and_running_configure_no_logging():
     script = """
 import logging, sys
@@ -399,6 +400,7 @@ def messy(matrix):
     return matrix
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("how", [*MEMORY, "messy csr", "messy csc", "view of csr"])
 def test_the_matrix_is_not_modified(how, metric):

@@ -96,6 +96,7 @@ def by_hand(adata: ad.AnnData, scope: str, **options: Any) -> tuple[np.ndarray, 
     return real["p_value"], fdr
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("scope", ["all", "target", "gene"])
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test"])
 def test_by_hand(scope: str, metric: str):
@@ -127,6 +128,7 @@ def test_provenance_and_log(caplog: pytest.LogCaptureFixture):
 # --- the same bits ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", [*MEMORY, "backed csr", "backed C"])
 def test_any_storage(how: str, tmp_path: Path):
     assert_same_bits(compared(stored(how, logged(), tmp_path)), compared())
@@ -148,6 +150,7 @@ def test_any_engine(options: dict[str, Any]):
     assert_same_bits(compared(**options), compared())
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("scope", ["all", "target", "gene"])
 @pytest.mark.parametrize("filters", [{}, {"min_fraction": 0.6}, {"min_cpm": 9e4}], ids=repr)
 @pytest.mark.parametrize("pieces", [1 << 18, 5])
@@ -248,6 +251,7 @@ def larger(seed: int = 0) -> ad.AnnData:
     return adata
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -295,6 +299,7 @@ def test_refused(options: dict[str, Any], message: str, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_too_little_memory_for_the_null(tmp_path: Path):
     wide = ad.AnnData(sparse.csr_matrix((60, 400_000), dtype=np.float32))
     wide.obs[GROUPBY] = np.repeat(["ctl", "A"], [50, 10])

@@ -107,6 +107,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 METRICS = ["wilcoxon", "t-test", "anderson", "ks"]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("layout", "metric"), [(x, m) for x in LAYOUTS for m in METRICS if (x, m) != ("strata", "ks")]
 )

@@ -185,6 +185,7 @@ def same(found: Any, wanted: Any) -> None:
     pd.testing.assert_frame_equal(found.to_pandas(), wanted.to_pandas(), check_exact=True)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("options", [
     {}, {"metric": "t-test", "layer": "halved", "is_log1p": False},
     {"gene_chunk_size": 7, "n_threads": 2},
@@ -228,6 +229,7 @@ def test_pseudobulk(folder, adata, method):
     assert found.var_names.equals(wanted.var_names)
 
 
+@pytest.mark.sampled(every=3)
 def test_estimate(folder, adata):
     found, wanted = (
         pdex_gpu.estimate(data, GROUPBY, reference=REFERENCE) for data in (folder, adata)

@@ -59,7 +59,7 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return np.ldexp(values, EXPONENTS)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("options", TESTS, ids=lambda options: "-".join(options.values()))
 @pytest.mark.parametrize("design", DESIGNS)

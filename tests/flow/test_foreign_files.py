@@ -407,7 +407,7 @@ def check(found: dict[str, Any], truth: dict[str, Any] | None, before: dict[str,
             assert isinstance(value, PdexGpuError) or same(value, before[name]), name
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES)
 def test_as_anndata_reads_it(case, written, before, tmp_path):
@@ -445,7 +445,7 @@ OTHERS: dict[str, Callable[[h5py.File, str], Any]] = {
 VALUES = [5, b"x", np.array([1, 2]), np.array([b"a", b"b"]), h5py.Empty("f4"), np.nan, "none", None]
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=4)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_in_a_file_no_other_error_comes_out(seed, written, tmp_path):
@@ -487,6 +487,7 @@ CALLS: dict[str, Callable[[str], Any]] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("call", CALLS)
 def test_every_call(call, tmp_path):
@@ -650,7 +651,7 @@ ZARR = {
 }
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", ZARR)
 def test_zarr_as_anndata_reads_it(case, stored, before, tmp_path):

@@ -29,7 +29,7 @@ def answer(data: ad.AnnData, **asked: Any) -> pd.DataFrame:
     return differential_expression(data, **asked).to_pandas()
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("indptr", ["i8", ">i4", "f8", "u8"])
 @pytest.mark.parametrize("indices", ["u1", "i8", ">i4", "u8", "f2", "f4", ">f8"])

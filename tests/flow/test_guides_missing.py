@@ -116,13 +116,14 @@ def test_against_scipy(comparison, backend):
     assert_right(result, comparison)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", [*KINDS, *IN_MEMORY])
 def test_every_type_in_memory(kind):
     make = {**KINDS, **IN_MEMORY}[kind]
     assert_same_bits(run(screen(make())), run(screen(KINDS["boolean"]())))
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_type_in_files(kind, tmp_path):
     adata = screen(KINDS[kind]())
@@ -229,7 +230,7 @@ COLUMNS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_missing_labels_are_left_out_wherever_they_are_stored(column, tmp_path):
     from pdex_gpu import pseudobulk

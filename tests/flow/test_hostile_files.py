@@ -16,7 +16,7 @@ from hostile.verdict import RIGHT
 pytest.importorskip("zarr", "3")
 
 #: Cases of `make test`; they come before those of `make test-all`.
-QUICK = 10
+QUICK = 5
 ALL = int(os.environ.get("PDEX_GPU_HOSTILE_FILES", "400"))
 
 

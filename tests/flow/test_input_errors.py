@@ -260,7 +260,7 @@ def test_categories_without_a_cell_are_no_groups():
 BAD_CELL, BAD_GENE = 31, 5
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @every_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -286,6 +286,7 @@ def test_nonfinite_values_name_cell_and_gene(how, bad, dtype, backend, tmp_path)
         adata.file.close()
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("machine", "options"),
@@ -322,6 +323,7 @@ def test_nonfinite_values_in_a_layer_say_so():
     assert text.startswith("layer 'raw' is inf"), text
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", MEMORY)
 @every_backend
 def test_cells_of_no_group_may_hold_anything(how, backend, tmp_path):
@@ -478,6 +480,7 @@ def test_duplicate_gene_names_are_counted_and_named():
     np.testing.assert_array_equal(result["p_value"], expected["p_value"])
 
 
+@pytest.mark.sampled(every=5)
 @with_and_without_a_device
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=repr)
 @pytest.mark.parametrize("categorical", [False, True])
@@ -530,6 +533,7 @@ def scipy_pair(metric: str, x: np.ndarray, y: np.ndarray) -> tuple[float, float]
     return float(found.statistic), 1.0 if np.isnan(found.pvalue) else float(found.pvalue)
 
 
+@pytest.mark.sampled(every=5)
 @every_backend
 @pytest.mark.parametrize("metric", SCIPY)
 @pytest.mark.parametrize("n_reference", [1, 2, 20])
@@ -577,6 +581,7 @@ def test_welch_cannot_judge_one_cell(backend):
     assert (result["fdr"] == 1.0).all()
 
 
+@pytest.mark.sampled(every=5)
 @every_backend
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("metric", METRICS)

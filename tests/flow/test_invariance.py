@@ -98,7 +98,7 @@ def test_the_screen_has_something_to_differ_in(expected: dict[str, DEResult]) ->
     assert any(reduce(add, gene) != reduce(add, gene[::-1]) for gene in values)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize(
     "options",
     [
@@ -122,6 +122,7 @@ def test_the_way_work_is_spread(
     assert_same(found, expected[metric])
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("backend", ["cpu"], indirect=True, scope="module")
 @pytest.mark.parametrize("storage", ["csr", "C"])
 def test_worker_processes(expected: dict[str, DEResult], storage: str) -> None:
@@ -176,6 +177,7 @@ def test_storage_in_memory(expected: dict[str, DEResult], storage: str, metric: 
     assert_same(found, expected[metric])
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("storage", ["CSR", "CSC", "dense"])
 def test_storage_in_a_file(expected: dict[str, DEResult], storage: str, tmp_path: Path) -> None:
     matrix = {"CSR": sparse.csr_matrix, "CSC": sparse.csc_matrix, "dense": np.asarray}[storage](
@@ -202,6 +204,7 @@ def test_a_view_is_what_a_copy_is() -> None:
     assert_same(run(view, "t-test"), run(view.copy(), "t-test"))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("values", ["counts", "log1p"])
 def test_the_order_of_the_cells(metric: str, values: str) -> None:

@@ -105,7 +105,7 @@ def run(data: Any, groupby: str | None = "g", **options: Any) -> Any:
     return differential_expression(data, groupby, **given)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.filterwarnings("ignore")
 def test_every_call(lazy):
     plain = screen()
@@ -144,6 +144,7 @@ def test_every_call(lazy):
     pd.testing.assert_frame_equal(*frames)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("how", LAZY[1:])
 def test_rank_genes_groups(how, tmp_path):
@@ -156,6 +157,7 @@ def test_rank_genes_groups(how, tmp_path):
     pd.testing.assert_frame_equal(found["pts"], want["pts"], check_names=False)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("how", LAZY[1:])
 def test_what_is_chosen_and_normalised(how, tmp_path):
@@ -173,6 +175,7 @@ def test_what_is_chosen_and_normalised(how, tmp_path):
         assert_same_bits(found, want)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", LAZY[1:])
 def test_views(how, tmp_path):
     adata = read_lazily(how, tmp_path)
@@ -237,6 +240,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_mudata_is_told_with_its_modalities(call, tmp_path):
     says = r"a MuData object with the modalities 'rna', 'protein'.*data\.mod\['rna'\]"

@@ -107,7 +107,7 @@ def check(plates: Plates, join: str = "inner", metrics: list[str] = METRICS, **m
             assert_same_bits(found, expected)
 
 
-@pytest.mark.sampled(every=2)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("forms", ["csr csr csr", "csc csc", "dense dense", "csc dense", "csr csc"])
 def test_all_tests_on_every_layout(plates: Plates, forms: str) -> None:
     for form in forms.split():
@@ -115,7 +115,7 @@ def test_all_tests_on_every_layout(plates: Plates, forms: str) -> None:
     check(plates)
 
 
-@pytest.mark.sampled(every=2)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     "forms", ["csr zarr,csc", "dense zarr,dense", "csc zarr,csc", "csr zarr,csr", "dense,csr"]
 )
@@ -155,7 +155,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield found
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("forms", ["csr csr csr", "csc csc", "csr csc"])
 def test_workers_of_a_cluster(plates: Plates, forms: str, client: Any) -> None:
     for form in forms.split():
@@ -171,6 +171,7 @@ def test_workers_of_a_cluster(plates: Plates, forms: str, client: Any) -> None:
     assert_same_bits(by_plate, run(plates.paths, batch="plate", strata="plate"))
 
 
+@pytest.mark.sampled(every=2)
 @needs_compiler
 @pytest.mark.parametrize("forms", ["csr csr", "csc dense"])
 def test_an_emulated_device(plates: Plates, forms: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +268,7 @@ def test_names_of_cells_may_repeat(plates: Plates, caplog: pytest.LogCaptureFixt
 # --- normalising ----------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("forms", ["csr csr", "csc csc", "dense dense", "csr csc"])
 @pytest.mark.parametrize("target", [1e4, "median"])
 def test_totals_are_those_of_all_genes_of_a_file(plates: Plates, forms: str, target: Any) -> None:

@@ -58,7 +58,7 @@ def one_gene(j: int) -> Any:
     return screen(values()[there][:, [j]], frame()[there])
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("options", TESTS, ids=str)
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.SkippedWarning")
@@ -178,6 +178,7 @@ def test_guides_that_overlap(comparison):
             )
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("filtered", [{"min_fraction": 0.515}, {"min_cpm": 120_000.0}], ids=str)
 @pytest.mark.parametrize("design", ["reference", "rest", "strata", "levels"])
 def test_filters_count_the_cells_with_a_value(design, filtered, tmp_path):

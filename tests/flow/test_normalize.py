@@ -57,7 +57,7 @@ def in_float32(values: np.ndarray = COUNTS) -> np.ndarray:
     return values.astype(np.float32)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("storage", STORAGE)
 def test_every_form_of_storage(storage: str, tmp_path: Path) -> None:
     data = STORAGE[storage](in_float32(), tmp_path)
@@ -70,7 +70,7 @@ def test_every_form_of_storage(storage: str, tmp_path: Path) -> None:
         assert_same_bits(found, run(screen(by_median), metric, is_log1p=True))
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("storage", ["h5ad csr", "h5ad csc", "memory csr", "h5ad dense rows"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "uint64", "float64", "bool"])
 def test_every_dtype(storage: str, dtype: str, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_whole_matrix_in_one_range(storage: str, tmp_path: Path) -> None:
         assert_same_bits(found, run(screen(normalised(target=sum_of)), is_log1p=True))
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.thorough
 @pytest.mark.parametrize("matrix", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
 def test_engines(matrix: Any) -> None:
     expected = run(screen(normalised()), is_log1p=True)
@@ -122,7 +122,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield found
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     "storage", ["h5ad csr", "h5ad csc", "h5ad dense rows", "zarr csr", "memory csr", "backed csr"]
 )

@@ -80,6 +80,7 @@ def reach(process: subprocess.Popen[str], moment: str) -> None:
         wait_until(lambda: len(workers(process.pid)) >= n, "workers are started")
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
@@ -116,6 +117,7 @@ def test_workers_end_though_a_fork_of_their_parent_lives(tmp_path: Path):
         assert len(living(process.pid)) >= 1  # the fork
 
 
+@pytest.mark.thorough
 def test_shared_memory_has_no_name(tmp_path: Path):
     """So that none is left if all processes are killed at once."""
     with started(tmp_path) as process:
@@ -125,6 +127,7 @@ def test_shared_memory_has_no_name(tmp_path: Path):
         assert [name for name in names if not name.endswith(" (deleted)")] == []
 
 
+@pytest.mark.thorough
 def test_ctrl_c_of_the_parent_alone_ends_the_workers_at_once(tmp_path: Path):
     with started(tmp_path) as process:
         reach(process, "computing")
@@ -146,6 +149,7 @@ def test_ctrl_c_of_all_is_told_by_the_parent_alone(tmp_path: Path):
         wait_until(lambda: not living(process.pid), "all processes have ended")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "moment", ["computing", pytest.param("all started", marks=pytest.mark.slow)]
 )
@@ -168,6 +172,7 @@ def double(argument: int, item: int) -> int:
     return argument * item
 
 
+@pytest.mark.thorough
 def test_every_item_has_its_answer():
     found = dict(worker_processes.results(3, double, 10, range(17)))
     assert found == {item: 10 * item for item in range(17)}
@@ -213,6 +218,7 @@ class Unsendable(Exception):
         raise TypeError("stays here")
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("how", "says"),
     [
@@ -257,6 +263,7 @@ def segment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         made.close()
 
 
+@pytest.mark.sampled(every=3)
 def test_memory_is_shared(segment: shared_segments.Segment):
     segment.buffer[:1000] = bytes([3]) * 1000
     assert dict(worker_processes.results(2, total, segment, [0, 1, 2])) == {

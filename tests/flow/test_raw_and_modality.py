@@ -131,6 +131,7 @@ def test_raw_without_values(tmp_path):
         run(path, raw=True)
 
 
+@pytest.mark.thorough
 def test_raw_is_normalised_and_sent_to_workers(tmp_path):
     path = tmp_path / "x.h5ad"
     with_raw().write_h5ad(path)
@@ -215,6 +216,7 @@ def test_a_modality_with_its_own_labels(data):
     assert_same_bits(run(data, modality="rna"), run(found["rna"]))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("name", ["rna", "protein"])
 def test_a_modality_with_labels_of_the_mudata(data, name):
     obs, found = modalities()
@@ -269,6 +271,7 @@ def test_an_anndata_has_no_modalities(tmp_path):
             run(data, modality="rna")
 
 
+@pytest.mark.thorough
 def test_a_modality_by_the_command_line_and_on_workers(tmp_path):
     path = written(tmp_path / "x.h5mu", *modalities())
     out = tmp_path / "r.csv"

@@ -65,6 +65,7 @@ def van_elteren(
     return statistic, excess / variance**0.5 if variance > 0 else 0.0
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("tie_correction", [True, False])
@@ -167,6 +168,7 @@ def fixed_effect(row: Row, gene: np.ndarray) -> tuple[float, float, float, int]:
     return solution[0], error, variance**0.5, df
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("asked", ASKED)
@@ -206,6 +208,7 @@ def test_the_t_test_is_a_linear_model(asked, alternative, backend):
             np.testing.assert_allclose(result["p_value"][t, g], p, rtol=1e-12)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", ["wilcoxon", "anderson"])
 @pytest.mark.parametrize("asked", ASKED)
 def test_the_mean_difference_alone(asked, metric):
@@ -254,6 +257,7 @@ def simulated() -> np.ndarray:
     return found + 1 / 41 + (2 * rest) ** 0.5 * rng.standard_normal(found.shape)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("asked", ["reference", "rest", "within"])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # scipy's, on interpolated p-values
@@ -302,6 +306,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("test", PLAIN)
@@ -349,6 +354,7 @@ def test_a_row_of_one_stratum_among_others(backend):
         np.testing.assert_array_equal(found[name][rows[0]], expected[name][rows[1]])
 
 
+@pytest.mark.thorough
 @given(seed=st.integers(0, 10_000), metric=st.sampled_from(["wilcoxon", "t-test", "anderson"]))
 def test_a_shift_of_a_stratum_changes_nothing(seed, metric):
     """Of its values, by a whole number; and a stratum with one side adds nothing."""

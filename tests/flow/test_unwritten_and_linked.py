@@ -105,6 +105,7 @@ def test_one_chunk_that_was_never_written(path, name, options):
         data.file.close()
 
 
+@pytest.mark.thorough
 def test_what_was_never_written_may_be_zeros(path, screen):
     """A dense matrix of which only rows with counts were written."""
     values = screen.layers["dense"].copy()
@@ -422,12 +423,14 @@ def chunk(store: Path, name: str) -> Path:
     return min(p for p in files if p.name != "zarr.json" and not p.name.startswith(".z"))
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("name", [*NODES[:-1], "obs/group/categories", "var/_index"])
 def test_a_chunk_that_is_not_there(store, name):
     chunk(store, name).unlink()
     refused(store, rf"{name} of .*screen\.zarr.* missing|{name}: chunk 0")
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", NODES[:-1])
 def test_a_chunk_that_is_not_in_a_zip_file(store, name):
     chunk(store, name).unlink()
@@ -468,6 +471,7 @@ def test_a_folder_where_a_chunk_belongs(store):
     refused(store, "is a folder instead of a file")
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", ["X/data", "obs/group/codes", "layers/dense"])
 def test_links_out_of_a_store(store, name, tmp_path):
     want = run(store, **layer_of(name))

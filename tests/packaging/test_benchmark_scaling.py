@@ -97,6 +97,7 @@ def test_the_factor_is_of_those_fitted_alone():
     assert made.content["rates"]["rank"] == 0.0
 
 
+@pytest.mark.thorough
 def test_the_record(record):
     assert set(record["tasks"]) == {"500x60x5-memory", "500x60x5-file"}
     for name, task in record["tasks"].items():

@@ -49,6 +49,7 @@ def test_variance_is_negative_binomial():
     np.testing.assert_allclose(estimate, dispersion, rtol=0.10)
 
 
+@pytest.mark.thorough
 def test_library_sizes_and_gene_means_are_log_normal():
     screen = simulate_screen(
         3_000, 3_000, 2, mean_umi=20_000, gene_sigma=0.8, library_sigma=0.35, dispersion=0.05,

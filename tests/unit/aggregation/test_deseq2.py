@@ -49,7 +49,7 @@ def adata() -> ad.AnnData:
     return screen()[:, :30].copy()
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("name", CALLS)
 def test_as_pdex(name: str):
     """The columns, rows and numbers of pdex 0.1.28, on other versions of numpy and pandas.
@@ -113,8 +113,7 @@ def by_hand(adata: ad.AnnData, x: np.ndarray, groups: list[str]) -> pd.DataFrame
     return pd.concat(tables)
 
 
-@pytest.mark.sampled(every=3)
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("how", ["memory", "csr file", "csc file", "zarr", "backed", "layer"])
 def test_where_data_come_from(adata: ad.AnnData, how: str, tmp_path: Path):
     """Exactly pydeseq2's numbers, wherever the counts are."""
@@ -144,6 +143,7 @@ def test_where_data_come_from(adata: ad.AnnData, how: str, tmp_path: Path):
     np.testing.assert_array_equal(found[NUMBERS].to_numpy(), expected[NUMBERS].to_numpy())
 
 
+@pytest.mark.thorough
 def test_sums_beyond_float32(adata: ad.AnnData):
     """float32 counts whose sums float32 cannot hold."""
     adata.X = adata.X.copy()
@@ -180,6 +180,7 @@ def test_polars(adata: ad.AnnData):
     assert found["target"].to_list() == expected["target"].tolist()
 
 
+@pytest.mark.thorough
 def test_labels_that_are_numbers(adata: ad.AnnData):
     """As text they are found, too."""
     adata.obs["level"] = (adata.obs["target_gene"] != "non-targeting").astype(int)
@@ -190,6 +191,7 @@ def test_labels_that_are_numbers(adata: ad.AnnData):
     assert found["reference"].tolist() == [0] * adata.n_vars
 
 
+@pytest.mark.thorough
 def test_groups_unknown_twice_and_the_reference(adata: ad.AnnData):
     expected = pseudobulk_dex(adata, GROUPBY, groups=["TP53"])
     with pytest.warns(UnknownGroupWarning, match="'target_gene' and left out: 'TP35'") as caught:
@@ -198,6 +200,7 @@ def test_groups_unknown_twice_and_the_reference(adata: ad.AnnData):
     pd.testing.assert_frame_equal(found, expected)
 
 
+@pytest.mark.thorough
 def test_cells_without_a_label(adata: ad.AnnData):
     """A target that loses all of its cells is no target any more."""
     adata.obs["donor"] = adata.obs["donor"].astype(object)
@@ -354,6 +357,7 @@ def test_labels_are_categories(adata: ad.AnnData, column: str, design: str | Non
     assert_alike(model(data, design=design), model(adata), labels)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("column", GROUPBY)
 def test_names_of_columns(adata: ad.AnnData, column: str, name: str):
@@ -397,8 +401,7 @@ def test_a_covariate(adata: ad.AnnData):
     np.testing.assert_array_equal(found.iloc[:, -2:], np.stack([donors, donors**2], axis=1))
 
 
-@pytest.mark.sampled(every=3)
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", ["int", "nullable", "dates", "categories"])
 def test_the_table_has_labels_of_their_type(adata: ad.AnnData, kind: str):
     """The numbers of text, to the bit, and "0" finds 0."""
@@ -427,6 +430,7 @@ def test_groups_of_bool(adata: ad.AnnData):
     assert not found["reference"].any()
 
 
+@pytest.mark.thorough
 def test_genes_and_samples_of_one_name(adata: ad.AnnData):
     expected = pseudobulk_dex(adata, GROUPBY, groups=["MYC"])
     adata.obs["a"] = adata.obs["donor"].map({"d1": "x-b.y", "d2": "x"}).fillna("w")

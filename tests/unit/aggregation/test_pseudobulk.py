@@ -150,6 +150,7 @@ def test_as_pandas(
     pd.testing.assert_frame_equal(bulk.var, adata.var)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_bits_depend_on_neither_ranges_nor_layout(
@@ -311,6 +312,7 @@ def files(wide: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return paths
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [*STORED, "zarr"])
 def test_files_by_ranges(

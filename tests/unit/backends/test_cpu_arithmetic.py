@@ -123,6 +123,7 @@ def transformed(function: object, x: np.ndarray) -> np.ndarray:
     return out
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("low", "high"),
     [(-1e-6, 1e-6), (-0.36, -0.33), (0.33, 0.36), (-2, 2), (-50, 0), (0, 12), (0, 709.78)],

@@ -545,6 +545,7 @@ def test_same_on_every_backend():
     pd.testing.assert_frame_equal(one, other, rtol=1e-9)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", ["dense", "csr", "open", "backed", "csc", "view"])
 def test_file_as_memory(kind: str, tmp_path: Path):
     adata = screen()

@@ -249,6 +249,7 @@ def test_the_interval_of_auroc_covers():
 # --- moments -------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("variance", ["pooled", "welch", None])
 @pytest.mark.parametrize("asked", ASKED)
@@ -347,6 +348,7 @@ def judged(p: float) -> float:
     return 1.0 if math.isnan(p) else p
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("continuity", [True, False])
@@ -410,6 +412,7 @@ def test_exact_p_values_out_of_reach():
     assert "Use method='auto'" in message
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("variance", ["pooled", "welch", "overestimated"])
@@ -434,6 +437,7 @@ def test_t(variance, alternative, backend):
             np.testing.assert_allclose(result["p_value"][t, g], expected.pvalue, rtol=1e-12)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("p_values", ["interpolated", "asymptotic"])
 @pytest.mark.parametrize("variant", ["midrank", "right", "continuous"])
@@ -469,6 +473,7 @@ def test_anderson(variant, p_values, backend):
                 assert p < 0.0025 if expected.pvalue < 0.1 else p > 0.22
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
 @pytest.mark.parametrize("asked", ASKED)

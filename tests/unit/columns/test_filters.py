@@ -90,7 +90,7 @@ def passes(
     return found
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("scale", ["counts", "logs"])
 @pytest.mark.parametrize("filtered", FILTERS)
 @pytest.mark.parametrize("design", DESIGNS)
@@ -142,7 +142,7 @@ def test_what_is_kept(design, filtered, scale, caplog):
     assert table["fdr"].notna().all()
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("filtered", [*FILTERS, "none"])
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.SkippedWarning")

@@ -45,7 +45,7 @@ def undefined(n: int, m: int, df: int) -> dict[str, bool]:
     return dict.fromkeys(INTERVALS, min(n, m) < 2) | {"cohens_d": df < 1, "hedges_g": df < 2}
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("options", TESTS, ids=str)
 @pytest.mark.parametrize("comparison", ["reference", "rest", "levels"])
@@ -74,6 +74,7 @@ def test_columns_of_small_groups(comparison, options, backend):
         assert np.isnan(low).all() or (result["auroc_high"] <= 1).all()
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("n_strata", [1, 2])
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test"])
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -229,6 +229,7 @@ def main():
 '''
 
 
+@pytest.mark.thorough
 def test_the_usage_example_of_pdexs_readme_runs_with_only_the_import_changed(tmp_path):
     path = tmp_path / "usage.py"
     path.write_text(
@@ -277,6 +278,7 @@ def test_every_mode_in_memory_gives_the_same_bits(how, options, metric, expected
     )
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     "options",
     [
@@ -386,6 +388,7 @@ def test_chunks_are_as_large_as_asked_for_and_not_larger(plans, tmp_path):
     adata.file.close()
 
 
+@pytest.mark.thorough
 def test_worker_processes_are_real():
     adata = screen(sparse.csr_matrix(logged()))
     assert_same_bits(run(adata, num_workers=2), run(adata))
@@ -494,6 +497,7 @@ def test_options_of_the_compiled_kernels(metric, options, scipy_options, matrix,
     assert_pairs(frame, expected, rtol=1e-9 if metric != "wilcoxon" else 1e-12)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("metric", "options"), SLOW, ids=str)
 def test_other_options_run_through_scipy_and_one_line_says_so(metric, options, caplog):
     supported(metric, options)

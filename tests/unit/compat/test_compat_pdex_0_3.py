@@ -86,6 +86,7 @@ def run(adata, mode="ref", **options):
 # --- against pdex's answers -----------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("form", [sparse.csr_matrix, np.asarray])
 @pytest.mark.parametrize("name", CALLS)
 def test_the_numbers_are_pdexs(truth, name, form):

@@ -80,6 +80,7 @@ KEYS = list(dict.fromkeys(tuple(k.split("/")[:3]) for k in np.load(TRUTH) if "/"
 # --- against scanpy's answers ---------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(("name", "method", "base"), KEYS)
 def test_the_numbers_are_scanpys(truth, name, method, base):
     adata = screen(truth)
@@ -268,6 +269,7 @@ def assert_same(one, other):
             pd.testing.assert_frame_equal(one[frame], other[frame])
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("matrix", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
 @pytest.mark.parametrize("what", ["X", "raw", "layer", "masked", "raw masked"])
 def test_where_the_matrix_is_does_not_matter(truth, matrix, what, tmp_path):

@@ -97,7 +97,6 @@ def run(data, *, engine="shared_memory", n_workers=1, **options):
 
 
 @pytest.mark.sampled(every=3)
-@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("how", MEMORY)
 def test_same_bits_as_threads(how, tmp_path, segments):
     adata = stored(how, logged(), tmp_path)
@@ -108,7 +107,7 @@ def test_same_bits_as_threads(how, tmp_path, segments):
     assert segments
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
@@ -123,8 +122,7 @@ def test_same_bits_for_every_metric_and_kernel_set(options):
     assert_same_bits(run(adata, **options), run(adata, engine="threads", **options))
 
 
-@pytest.mark.sampled(every=3)
-@pytest.mark.sampled(every=3)
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["strided", "view", "int64", "bool"])
 def test_same_bits_of_unusual_matrices(kind):
     values = counts()
@@ -162,6 +160,7 @@ def test_unsorted_and_repeated_indices_are_made_canonical(caplog, segments):
 # --- what is shared -------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix])
 def test_a_sparse_matrix_is_shared_as_it_is(kind, segments):
     values = np.zeros((300, 200), np.float32)
@@ -174,12 +173,14 @@ def test_a_sparse_matrix_is_shared_as_it_is(kind, segments):
     assert expected < values.nbytes / 10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["C", "F"])
 def test_a_dense_matrix_is_shared_once(how, segments, tmp_path):
     run(stored(how, counts(), tmp_path), backend="numpy")
     assert list(segments) == [counts().nbytes]
 
 
+@pytest.mark.thorough
 def test_workers_are_spawned(monkeypatch):
     """A forked worker would inherit the kernels that are broken here."""
 
@@ -233,7 +234,7 @@ def test_every_error_survives_the_way_from_a_dask_worker(kind):
     assert repr(copy.__cause__) == "ValueError('a cause')"
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.thorough
 @pytest.mark.parametrize("bad", [np.nan, -np.inf], ids=str)
 @pytest.mark.parametrize("backend", ["cpu", "numpy"])
 def test_a_nonfinite_value_found_in_a_worker(bad, backend):
@@ -343,6 +344,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path}
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
 def test_a_shared_memory_mount_that_is_really_too_small(tmp_path):
     """In a mount namespace of its own, where /dev/shm is 64 KiB.
@@ -383,6 +385,7 @@ def test_a_shared_memory_mount_that_is_really_too_small(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+@pytest.mark.thorough
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     path = tmp_path / "script.py"
     path.write_text(script("call()\n"))
@@ -397,6 +400,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     assert "leaked" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_script_with_a_main_guard_runs_and_leaves_nothing(tmp_path):
     path = tmp_path / "script.py"
     path.write_text(script("if __name__ == '__main__':\n    assert call().n_rows == 150\n"))
@@ -407,6 +411,7 @@ def test_a_script_with_a_main_guard_runs_and_leaves_nothing(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.thorough
 def test_the_matrix_of_the_user_is_left_alone(tmp_path):
     adata = screen(sparse.csr_matrix(counts()))
     parts = (adata.X.data, adata.X.indices, adata.X.indptr)

@@ -109,6 +109,7 @@ class _Label(str):
         raise TypeError("stays here")
 
 
+@pytest.mark.thorough
 def test_labels_are_not_sent_to_workers():
     adata = screen()
     adata.obs["own"] = [_Label(label) for label in adata.obs[GROUPBY]]
@@ -139,6 +140,7 @@ _CALL = textwrap.dedent(
 )
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(
     ("backend", "says"),
     [
@@ -155,6 +157,7 @@ def test_compiling_turned_off(backend, says, monkeypatch):
     assert done.stdout.endswith("numpy\n") == (backend == "auto")
 
 
+@pytest.mark.thorough
 def test_a_compiler_that_cannot_be_imported(monkeypatch):
     broken = f"import sys; sys.modules['numba'] = None\n{_CALL}"
     done = run(broken, "-c", broken, "cpu")
@@ -195,6 +198,7 @@ def use(kernel: Path, cache: str) -> str:
     return done.stdout
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("place", ["/proc/nowhere", "file/below", "not/there/yet"])
 def test_a_place_for_kernels_that_is_none(kernel, place):
     (kernel / "file").write_text("")
@@ -221,6 +225,7 @@ def test_kernels_that_are_damaged_are_compiled_again(kernel):
 _SHELL = 'exec "$0" -m pdex_gpu '
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("words", ["backends >&-", "backends 2>&-", "backends --json >&- 2>&-"])
 def test_a_command_with_a_closed_stream(words):
     done = subprocess.run(

@@ -54,6 +54,7 @@ SCREENS = {
 # --- the same table -------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("metric", ["wilcoxon", "t-test", "anderson"])
 @pytest.mark.parametrize(
     "options",
@@ -91,6 +92,7 @@ def test_parquet_is_that_of_the_result_in_memory(tmp_path, blocks, metric, optio
     assert written == {k: v for k, v in expected.provenance.items() if k != "seconds"}
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("kind", SCREENS)
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".CSV"])
 def test_text_is_that_of_the_result_in_memory(tmp_path, blocks, kind, suffix):

@@ -94,6 +94,7 @@ def test_hits_of_many_are_a_curve():
     assert columns[2] == ["down", *map(str, down[strongest])]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("level", [0, 1, 30])
 def test_list_of_the_strongest_covers_no_curve(level: int):
     """Also where all perturbations have as many hits."""
@@ -137,6 +138,7 @@ def test_hits_follow_fdr_and_filters():
 # --- p-values --------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_histogram_of_p_values(seed: int, n_bins: int):
     p = np.random.default_rng(seed).random((3, 50)) ** 2

@@ -57,6 +57,7 @@ def texts(ax: Any) -> list[str]:
     return [text for text in found if text]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", PICTURES)
 def test_draws_on_new_or_given_axes(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("a window was shown"))
@@ -73,6 +74,7 @@ def test_draws_on_new_or_given_axes(name: str, monkeypatch: pytest.MonkeyPatch):
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", PICTURES)
 def test_file_as_memory(name: str, tmp_path: Path):
     kept = np.random.default_rng(1).random((6, 20)) < 0.7
@@ -87,6 +89,7 @@ def test_file_as_memory(name: str, tmp_path: Path):
     np.testing.assert_array_equal(images[0], images[1])  # names are in the same places, too
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", ["volcano", "hits", "heatmap"])
 def test_works_in_subfigures(name: str):
     figure = plt.figure(figsize=(20, 6), layout="constrained")
@@ -182,6 +185,7 @@ def test_unknown_names_have_close_matches(draw: Callable[[Any], Any]):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize(("n_targets", "n_genes"), [(0, 20), (6, 0), (0, 0)])
 def test_empty_results(name: str, n_targets: int, n_genes: int):
@@ -200,6 +204,7 @@ def test_empty_results(name: str, n_targets: int, n_genes: int):
         assert any(word in written for word in ("has no", "There are no", "No perturbation"))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", PICTURES)
 def test_nan_everywhere(name: str):
     ax = PICTURES[name](small(columns=constant(np.nan, 6, 20)))
@@ -216,6 +221,7 @@ def test_nan_everywhere(name: str):
     assert not ax.images
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("name", PICTURES)
 def test_one_value_everywhere(name: str, value: float):
@@ -226,6 +232,7 @@ def test_one_value_everywhere(name: str, value: float):
         assert low != high
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", PICTURES)
 def test_odd_names(name: str):
     """None is read as markup, none warns (warnings are errors here), none breaks a line."""
@@ -257,6 +264,7 @@ def test_odd_names(name: str):
             assert not text.get_usetex()
 
 
+@pytest.mark.thorough
 @given(st.text(max_size=300), st.integers(5, 60))
 def test_shown_names(name: str, limit: int):
     text = shown(name, limit)

@@ -100,6 +100,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     ("scope", "line", "what"),
     [
@@ -133,6 +134,7 @@ def test_line_above_a_comparison_without_hits():
     assert ax.get_ylim()[1] > 20.0
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("method", ["benjamini-hochberg", "bonferroni", "benjamini-yekutieli"])
 @pytest.mark.parametrize("scope", ["all", "target"])
 def test_line_parts_hits_from_others(method: str, scope: str):
@@ -162,6 +164,7 @@ def negative(n: int = 2, n_genes: int = 6, **more: Any) -> Any:
     return result(n, n_genes, columns=columns, **more)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("provenance", [{}, {"negative_values": True}])
 @pytest.mark.parametrize("stored", [False, True])
 def test_mean_differences_where_values_are_negative(
@@ -308,6 +311,7 @@ def test_equal_p_values_are_told_apart_by_the_change():
     assert {text.get_text() for text in ax.texts} == {"GENE00001", "GENE00002"}
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("n_labels", "least"), [(10, 7), (40, 22)])  # as seen in 8 seeds
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("draw", [pl.volcano, pl.ma])

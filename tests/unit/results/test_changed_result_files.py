@@ -217,7 +217,7 @@ def all_rows(path: Path) -> None:
         opened.row(t, opened.columns)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("row_group_size", [13, 10**6])
 def test_changed_by_another_program(change: str, row_group_size: int, path: Path):
@@ -279,6 +279,7 @@ METADATA = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("change", METADATA)
 def test_changed_metadata(change: str, tmp_path: Path):
     path = tmp_path / "r.parquet"

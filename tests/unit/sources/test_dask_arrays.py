@@ -343,6 +343,7 @@ def test_values_that_are_not_finite():
         differential_expression(screen(blocks(values, (10, 4))), GROUPBY, reference=REFERENCE)
 
 
+@pytest.mark.thorough
 def test_dask_is_not_imported_for_other_arrays():
     code = (
         "import sys, numpy as np, pandas as pd, anndata\n"

@@ -198,6 +198,7 @@ for path in paths:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="others count the peak in other units")
 def test_files_that_declare_too_much(sound: Path, tmp_path: Path) -> None:
     paths = [make(case, sound, tmp_path) for case in FILES]

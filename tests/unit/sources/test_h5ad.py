@@ -52,6 +52,7 @@ def test_columns_in_memory(column):
         assert dataset.description == "AnnData in memory, X"
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_columns_of_a_file(path, column):
     with open_dataset(str(path), column) as dataset:
@@ -67,6 +68,7 @@ def test_columns_of_a_file(path, column):
             assert_labels(dataset.labels, column)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("column", COLUMNS)
 def test_columns_of_a_backed_anndata(path, column):
     adata = anndata.read_h5ad(path, backed="r")

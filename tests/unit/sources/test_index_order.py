@@ -132,6 +132,7 @@ def run(data: Any, **options: Any) -> Any:
     return differential_expression(data, GROUPBY, reference=REFERENCE, progress=False, **options)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("options", [{}, {"gene_chunk_size": 2}], ids=["whole", "ranges"])
 @pytest.mark.parametrize("repeated", [False, True], ids=["shuffled", "repeated"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,6 +45,7 @@ def read(source: Any) -> np.ndarray:
     return values[0]
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("cells", CELLS)
 @pytest.mark.parametrize("genes", GENES)

@@ -54,6 +54,7 @@ def test_open_files(path):
             assert dataset.description == f"{type(file).__name__}, X"
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
 @pytest.mark.parametrize("how", MEMORY)
 def test_results_are_those_in_memory(tmp_path, how, compression):
@@ -139,6 +140,7 @@ def numbers(node):
     return isinstance(node, h5py.Dataset) and node.ndim and node.dtype.kind in "iuf" and node.size
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("name", FILTERS)
 def test_files_with_a_filter(tmp_path, name, how):
@@ -163,7 +165,7 @@ def test_a_file_that_anndata_compressed_with_zstd(tmp_path):
     assert_same_bits(found, expected)
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_process_that_has_not_imported_hdf5plugin(tmp_path, name):
     path = compress(screen(sparse.csr_matrix(logged())), tmp_path / "a.h5ad", name)

@@ -201,6 +201,7 @@ differential_expression(sys.argv[1], "group", reference="ref", progress=False, m
 """
 
 
+@pytest.mark.sampled(every=3)
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_the_process_ends(screen, number):

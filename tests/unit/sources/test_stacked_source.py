@@ -84,6 +84,7 @@ def stacked(
     return StackedSource(parts, n_genes, n_all, dtype), np.vstack(expected)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("forms", [*itertools.product(FORMS, FORMS)], ids="-".join)
 def test_every_pair_of_forms(files: Files, forms: tuple[str, str]) -> None:
     for genes in ((EVERY, EVERY), (EVERY, TURNED)):
@@ -94,6 +95,7 @@ def test_every_pair_of_forms(files: Files, forms: tuple[str, str]) -> None:
         assert source.nnz >= np.count_nonzero(expected)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("second", ["csr", "csc", "columns"])
 @pytest.mark.parametrize("first", FORMS)
 def test_genes_that_a_matrix_lacks_or_has_alone(files: Files, first: str, second: str) -> None:

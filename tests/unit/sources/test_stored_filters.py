@@ -97,6 +97,7 @@ def assert_reads_as_h5py(dataset: h5py.Dataset, kind: str, parts: int = 12) -> H
     return array
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", KNOWN)
 def test_filters_that_are_known(file, options, dtype):

@@ -100,6 +100,7 @@ def scratch(tmp_path, monkeypatch):
 GZIP = {"chunks": True, "compression": "gzip"}
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("edges", EDGES, ids=str)
 @pytest.mark.parametrize("budget", [TINY, AMPLE])
 @pytest.mark.parametrize("options", [{}, GZIP], ids=["plain", "gzip"])
@@ -115,6 +116,7 @@ def test_every_layout_gives_the_matrix_back(file, scratch, layout, options, budg
     assert len(scratch) == (source.read_whole and budget == TINY)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("budget", [TINY, AMPLE])
 @pytest.mark.parametrize("dtype", [*DTYPES, "f2", ">f4", ">i2"])
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -185,6 +187,7 @@ def chunk_bytes(dataset):
     return [at for offset, size in found for at in range(offset, offset + size)]
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("budget", [TINY, AMPLE, 700])
 @pytest.mark.parametrize("edges", EDGES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -209,6 +212,7 @@ def test_every_byte_is_read_once(file, bytes_read, layout, budget, edges):
     assert sum(told) == source.n_bytes or layout == "csc"
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("length", [1, 7, 64])
 def test_blocks_share_no_more_than_the_chunk_between_them(file, bytes_read, monkeypatch, length):
     monkeypatch.setattr(store, "_SMALLEST_BLOCK", length)
@@ -496,6 +500,7 @@ FILTERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.thorough
 @given(
     which=st.integers(0, 3),
     layout=st.sampled_from(LAYOUTS),

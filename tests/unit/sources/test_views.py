@@ -74,7 +74,7 @@ def file(tmp_path):
         yield opened
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.DuplicateGeneWarning")
@@ -94,6 +94,7 @@ def test_results_are_those_in_memory(tmp_path, how, rows):
     adata.file.close()
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("metric", ["anderson", "t-test"])
 @pytest.mark.parametrize("how", BACKED)
 def test_other_tests_and_engines(tmp_path, how, metric):

@@ -108,7 +108,7 @@ def test_every_layout_and_format_gives_the_matrix_back(tmp_path, layout, form, b
     np.testing.assert_array_equal(read_back(source, edges, budget), values)
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("dtype", [*DTYPES, "f2", ">f4", ">i2"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", ["2", "3"])
@@ -126,6 +126,7 @@ def test_every_dtype_comes_back_native(tmp_path, layout, dtype, form):
     np.testing.assert_array_equal(read, values)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("index_dtype", ["i4", "i8", "u2", "u8"])
 @pytest.mark.parametrize("layout", ["csr", "csc"])
 def test_every_index_dtype(tmp_path, layout, index_dtype):
@@ -151,6 +152,7 @@ def test_any_chunks_and_pieces(tmp_path, monkeypatch, chunks, piece):
             np.testing.assert_array_equal(read_back(source, [0, 3, N_GENES], budget), example())
 
 
+@pytest.mark.thorough
 def test_what_is_decoded_at_a_time_is_bounded(tmp_path, monkeypatch):
     values = np.arange(400.0 * 300).reshape(400, 300)
     node = write(tmp_path / "a.zarr", values, "dense", "3 sharded", (10, 10))
@@ -175,6 +177,7 @@ def test_what_is_decoded_at_a_time_is_bounded(tmp_path, monkeypatch):
     assert sum(sizes) == 11 * 8
 
 
+@pytest.mark.thorough
 def test_several_threads_read_at_once(tmp_path):
     values = np.random.default_rng(0).random((300, 40))
     for layout in LAYOUTS:
@@ -196,7 +199,7 @@ def test_several_threads_read_at_once(tmp_path):
         np.testing.assert_array_equal(read_back(source, edges, TINY), values)
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.sampled(every=13)
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("form", FORMATS)
 def test_labels_and_names(tmp_path, column, form):
@@ -244,7 +247,7 @@ def test_what_anndata_left_in_a_store(tmp_path):
         assert not dataset.source.in_memory
 
 
-@pytest.mark.sampled(every=5)
+@pytest.mark.sampled(every=11)
 @pytest.mark.parametrize("how", MEMORY)
 @pytest.mark.parametrize("form", FORMATS)
 def test_results_are_those_in_memory(tmp_path, how, form):
@@ -375,6 +378,7 @@ def test_zarr_is_not_installed(tmp_path, monkeypatch):
             error=MissingDependencyError)  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_reading_a_store_imports_neither_anndata_nor_h5py(tmp_path):
     path = save(labelled(), tmp_path / "a.zarr", "3")
     code = (

@@ -191,6 +191,7 @@ def test_random_sums() -> None:
         assert abs((z > x).mean() - p) < 4 * math.sqrt(p * (1 - p) / n), x
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 16, 50, 100, 1000])
 def test_the_rule_has_converged(m: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as fine and four times as many terms change nothing.

@@ -76,6 +76,7 @@ def families(kept: np.ndarray, scope: str) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("filtered", FILTERS)
 @pytest.mark.parametrize("method", METHODS)
@@ -102,7 +103,7 @@ def test_every_method_and_scope(scope, method, filtered, backend):
         np.testing.assert_allclose(fdr, expected, rtol=1e-14, err_msg=design)
 
 
-@pytest.mark.sampled(every=3)
+@pytest.mark.sampled(every=7)
 @pytest.mark.parametrize("filtered", FILTERS)
 @pytest.mark.parametrize(("method", "scope"), list(itertools.product(METHODS, SCOPES)))
 @pytest.mark.filterwarnings("ignore::pdex_gpu.errors.SkippedWarning")

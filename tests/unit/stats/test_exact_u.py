@@ -26,6 +26,7 @@ def test_enumeration(m: int, n: int) -> None:
     np.testing.assert_array_equal(survival(m, n), expected)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(("m", "n"), [(3, 8), (8, 8), (1, 40), (7, 60), (12, 15), (20, 20)])
 def test_scipy(m: int, n: int) -> None:
     """Samples with every possible U, through the public function."""

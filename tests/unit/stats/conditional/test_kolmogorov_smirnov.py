@@ -92,6 +92,7 @@ PATTERNS = {
 }
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("n", [1, 3, 8, 20, 30, 45, 58])
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -113,6 +114,7 @@ def test_small_p_values_are_exact(pattern: str, n: int, side: int) -> None:
         assert math.log10(p) + error >= math.log10(EXACT)
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("pattern", [[1500, 300, 150, 70, 20, 5], [700] + [1] * 500])
 def test_p_values_far_below_underflow(pattern: list[int]) -> None:
     n, total = 200, sum(pattern)
@@ -126,6 +128,7 @@ def test_p_values_far_below_underflow(pattern: list[int]) -> None:
         assert abs(log_p - size) < 0.02
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("side", [ABOVE, BELOW])
 @pytest.mark.parametrize("zeros", [0, 350])
 def test_more_numbers_of_cells_than_are_summed_over(zeros: int, side: int) -> None:

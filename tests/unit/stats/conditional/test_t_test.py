@@ -78,6 +78,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("kind", "mean", "dispersion", "n", "m", "worst"), CASES)
 def test_exact_distributions(
     kind: str, mean: float, dispersion: float, n: int, m: int, worst: tuple[float, float, float]

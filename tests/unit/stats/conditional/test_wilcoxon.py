@@ -150,6 +150,7 @@ UNTIED = [
 ]
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(("n", "m", "expressed"), UNTIED)
 def test_p_values_are_exact_without_ties(n: int, m: int, expressed: int) -> None:
     sizes = [n + m - expressed, *[1] * expressed]
@@ -173,6 +174,7 @@ TIED = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(("sizes", "n"), TIED)
 def test_p_values_are_nearly_exact_with_ties_of_counts(sizes: list[int], n: int) -> None:
     found = errors(sizes, n, "two-sided")

@@ -119,6 +119,7 @@ UNTIED: list[Strata] = [
 ]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("strata", UNTIED, ids=str)
 def test_p_values_without_ties(strata: Strata) -> None:
     found = np.concatenate([errors(strata, alternative) for alternative in ALTERNATIVES])
