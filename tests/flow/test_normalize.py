@@ -255,7 +255,7 @@ def test_cells_without_counts_stay_0_and_are_counted() -> None:
             assert_same_bits(run(adata, normalize=1e4), expected)
 
 
-@pytest.mark.sampled(every=4)
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("storage", ["h5ad csr", "h5ad csc", "memory csr", "memory csc",
                                      "memory dense", "h5ad dense"])  # fmt: skip
 @pytest.mark.parametrize(

@@ -299,9 +299,9 @@ def _scan(packed, below, narrow, step, u, gained, high, low):
 def _lowest_of_pairs(packed, begun, latest, among, classes):
     """Fill in the cells of each pair at its lowest values; `packed` are sorted entries above zero.
 
-    No pair has more values to come once the reference has had all that are counted. Most targets
-    have no entry until then: their classes are those of the reference. The classes of the others,
-    which are `among` these entries, must be 0 before.
+    Entries after the reference's last counted value cannot change a pair's lowest classes. Most
+    targets have no entry before it: their classes are those of the reference. The classes of the
+    others, which are `among` these entries, must be 0 before.
 
     `begun`, `latest` and `among` are scratch, with an element per target: how many classes it has
     (-1 for the reference's), the value of the last one, and the targets that have an entry.

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import pickle
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,7 @@ _BLOCK = 1 << 24  # maximum entries in a block of rows
 _SMALLEST_BLOCK = 1 << 16
 _BLOCKS_PER_SLOT = 4
 _SHARE_FOR_BLOCKS = 0.5
+_PATIENCE = 5.0  # seconds, with tasks that cannot be cancelled
 
 
 @dataclass(frozen=True)
@@ -261,8 +263,16 @@ class Cluster:
                 self._test(job, work, futures)
         finally:
             futures.cancel()
-            with suppress(Exception):  # the scheduler, or a worker, may be gone
-                self.client.run(close_run, work.token, on_error="ignore")
+            self._close(work.token)
+
+    def _close(self, token: str) -> None:
+        """End a run on all workers; wait a little for running tasks, which may write files."""
+        until = time.monotonic() + _PATIENCE
+        with suppress(Exception):  # the scheduler, or a worker, may be gone
+            while any(self.client.run(close_run, token, on_error="ignore").values()):
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.05)
 
     def _split_files(self, source: Source) -> SplitFiles | None:
         if not source.read_whole:

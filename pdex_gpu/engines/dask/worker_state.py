@@ -249,10 +249,15 @@ def using(work: Work, sent: Sent | None) -> Iterator[OpenRun]:
             _close_if_done(entry)
 
 
-def close_run(token: str) -> None:
+def close_run(token: str) -> int:
     """End a run on this worker, and close its data once no task uses them.
 
     The client calls this on every worker when the run ends.
+
+    Returns
+    -------
+    int
+        Number of tasks of the run that are still running; no further one will start.
     """
     with _lock:
         entry = _entries.setdefault(token, _Entry())
@@ -261,6 +266,7 @@ def close_run(token: str) -> None:
         ended = [name for name, found in _entries.items() if found.ended and found.run is None]
         for name in ended[:-_MOST_ENDED]:
             del _entries[name]
+        return entry.users
 
 
 def _close_if_done(entry: _Entry) -> None:

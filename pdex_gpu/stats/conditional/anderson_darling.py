@@ -160,7 +160,7 @@ def _judge_by_constants(
 ):
     """Fill `found` with log p of the pairs of a gene that share a pattern.
 
-    Arguments and results are those of :func:`_pairs`, but for these.
+    Other arguments and results are those of :func:`_pairs`.
 
     Returns
     -------

@@ -7,8 +7,8 @@ values: given how many of its cells come from either, which is hypergeometric, t
 their own. The tail is the mean over that number of tails in which the bands have gone, and each of
 them may be divided again.
 
-Whether there are gaps is judged at the saddlepoint: the distance of bands is that of the means of
-both parts, the variance within them is that given the numbers drawn from the parts of all strata.
+Gaps are judged at the saddlepoint. The distance of bands is the difference of the means of both
+parts; the width of a band is the variance of the sum given the numbers drawn from the parts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .saddlepoint import log_tail_of_sum
 from .t_test import log_add
 
 _FILLED = 0.2  # variance within bands, as a share of their squared distance, that fills the gaps
-_UNLIKELY = 8.0  # numbers of cells this much less likely, as a logarithm, do not count
-_NOTHING = 7.0  # nor terms below exp(-7) of the largest
+_UNLIKELY = 8.0  # cases that add less than exp(-8) of the sum so far are not divided
+_NOTHING = 7.0  # cases less likely than exp(-7) of the sum so far do not count
 _MOST_CASES = 20_000
 _ROOM = 1024  # cases still to be added up
 _MORE = 12  # groups, at most, that strata are divided into further
@@ -68,8 +68,8 @@ def log_tail(values, weights, firsts, lasts, drawn, end, half, filled, log_facto
     Returns
     -------
     log_p, log_at_end : float64
-        The second one is the part of it that is known to lie at `end`. Of other allocations with
-        that sum, if `half` is 0, half of the probability is left out.
+        The second one is the part of it from sums known to equal `end`. If `half` is 0, other sums
+        equal to `end` are counted with half their probability.
     """
     # The cases still to be added up: the values of each group; the cells drawn and a of each.
     ranges, numbers, rests = work
@@ -120,14 +120,12 @@ def log_tail(values, weights, firsts, lasts, drawn, end, half, filled, log_facto
             log_p = log_add(log_p, log_h + tail)
             log_at_end = log_add(log_at_end, log_h + tail)
             continue
-        if log_h + tail < log_p - _UNLIKELY:
-            continue
         group, cut, gap = -1, 0, 0.0
-        if tail < 0.0 and n < most_groups:
+        if tail < 0.0 and log_h + tail >= log_p - _UNLIKELY:  # others are many, but not divided
             group, cut, gap = _widest_gap(values, weights, froms, tos, guess, n, filled)
         if group >= 0:
             more = 0
-            if n_cases < _MOST_CASES:
+            if n_cases < _MOST_CASES and n < most_groups:
                 more = _divide(
                     values, weights, froms, tos, taken, guess, n, group, cut, log_h, rest,
                     log_factorial, ranges, numbers, rests, size,

@@ -95,14 +95,14 @@ def log_tail(a, k1, k2, k3):
 
 @jit
 def log_tail_from(a, k1, k2, k3, least):
-    """Return :func:`log_tail`, or -inf where it is below `least`, as far as is known at once.
+    """Return :func:`log_tail`, or -inf if Chernoff's bound shows that it is below `least`.
 
-    Chernoff's bound ``(x / shape)**shape exp(shape - x)`` of both tails of a gamma distribution
-    tells. Where it makes the lower tail negligible, 0 is returned.
+    The bound of both tails of a gamma distribution is ``(x / shape)**shape exp(shape - x)``. 0 is
+    returned if the lower tail is negligible by it.
     """
     if k2 <= 1e-14 * k1 * k1:
         return 0.0 if a <= k1 * (1.0 + 1e-9) else -math.inf
-    ratio = k2 / k3
+    ratio = k2 / max(k3, 0.0)
     shape = 4.0 * k2 * ratio * ratio
     if shape < _LARGEST_SHAPE:
         x = shape + 2.0 * (a - k1) * ratio

@@ -52,8 +52,8 @@ def log_tail_of_sum(values, weights, firsts, lasts, chosen, end, half, start):
     chosen : numpy.ndarray, shape (n_strata,), float64
         Cells drawn, at least one and not all.
     end, half : float64
-        Half the distance of possible sums, where these are multiples of a number and `end` lies
-        half way between two; 0 where sums are continuous.
+        The sum to be reached; and half the distance of possible sums, where these are multiples of
+        a number and `end` lies half way between two, or 0 where sums are continuous.
     start : numpy.ndarray, shape (n_strata + 1,), float64
         a of each stratum, for values less their mean, and b, to start from; those found take their
         place.

@@ -2,8 +2,8 @@
 
 What is known of the ties of a gene: the cells without expression, those at the lowest values above
 zero, and the sum of t^3 - t over all classes. Cells above are taken to lie in classes of one size,
-which has that sum; if no value or a single one is left, this is exact. Far from the ends, classes
-are merged.
+which gives that sum; if no value or a single one is left, this is exact. Far from the ends, classes
+are then merged, to save time: their ties hardly matter there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 
 from ...utils.jit import jit
 
-#: Most classes of a stratum of up to 10**9 cells.
+#: Most classes of a stratum, if it has up to 10**9 cells.
 MOST_CLASSES = 640
 _MERGED = 12  # classes have at most this part of the cells on either side, if larger than given
 _ROUNDING = 1e-9
@@ -52,11 +52,12 @@ def list_classes(total, expressed, ties, lowest, scores, cells):
     upto = 0.0
     while below < total:
         upto += size
-        end = max(math.floor(upto + 0.5), below - first + 1.0)
-        merged = math.floor(min(below - first, total - below) / _MERGED)
-        end = min(first + max(end, below - first + merged), total)
+        plain = max(math.floor(upto + 0.5), below - first + 1.0)
+        merged = below - first + math.floor(min(below - first, total - below) / _MERGED)
+        if merged > plain:
+            plain = upto = merged
+        end = min(first + plain, total)
         its = end - below
-        upto = max(upto, end - first) if size == 1.0 else upto
         scores[kept], cells[kept] = (2.0 * below + its + 1.0) / (total + 1.0), its
         kept += 1
         below = end

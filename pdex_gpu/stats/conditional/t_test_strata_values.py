@@ -103,8 +103,8 @@ def _values_of(samples: Sequence[GeneSamples]) -> tuple[np.ndarray, ...]:
 def _select(numbers, log_p, again):
     """Mark the p-values that are computed again.
 
-    The fourth cumulant of S is small, too, if a sample has most of the large values, or if those of
-    strata cancel; what counts is the one that few target cells would give.
+    The fourth cumulant of S is also small if one sample has most large values, or if strata cancel;
+    `heavy` therefore is that of a small target.
     """
     for i in range(log_p.size):
         of_x, variance, heavy, enough = 0.0, 0.0, 0.0, True

@@ -68,7 +68,7 @@ _WEIGHT, _LARGEST, _FOUND, _BEFORE = range(4)
 
 @jit
 def _above_zero(ties, expressed, lowest):
-    """Return the tie term of the expressing cells without what is but rounding."""
+    """Return the tie term of the expressing cells, without rounding errors."""
     known, above = 0.0, expressed
     for t in lowest:
         known += float(t) * t * t - t
@@ -297,7 +297,7 @@ def _judge(
     p_value, log_p, u2, ties, lowest, n, m, of_target, of_reference, judged, alternative,
     log_factorial,
 ):  # fmt: skip
-    # Arrays go into no function but for the few small p-values: numba counts references to them.
+    # No views of arrays are made here, except for small p-values: numba counts references to them.
     n_levels = lowest.shape[2] + 2
     cells, shape = np.zeros(n_levels, np.int64), np.zeros((3, n_levels))
     whole, sums = np.zeros((7, n_levels), np.int64), np.zeros((4, n_levels))

@@ -1,1 +1,0 @@
-for i in wilcoxon_counts wilcoxon_log1p wilcoxon_rest_counts wilcoxon_2000_groups_counts wilcoxon_2000_groups_log1p; do for r in 1 2 3; do for t in /tmp/hA/old /work/w/hA; do cd $t; echo -n "$t "; PYTHONPATH=$t /work/main/.venv/bin/python /tmp/hA/judgeonly.py $i 8; done; done; done
