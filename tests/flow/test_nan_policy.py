@@ -87,7 +87,7 @@ def test_every_column_is_that_of_the_cells_with_a_value(design, options):
             for name in set(result.columns) - {"fdr"}:
                 found = result[name][t, j]
                 if key in place:
-                    # The sums of kernel sets differ by rounding. Worst seen: p of Anderson-Darling over
+                    # Sums of kernel sets differ by rounding. Worst seen: p of Anderson-Darling over
                     # strata 1.4e-6, as terms of its mixtures lie on a grid; log10 p near 0 1.1e-11.
                     grid = design == "strata" and options.get("metric") == "anderson"
                     np.testing.assert_allclose(
