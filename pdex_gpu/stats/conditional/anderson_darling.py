@@ -30,8 +30,9 @@ from .hypergeometric import log_factorials
 from .pooled_cells import count_runs, count_small, merge
 from .tie_pattern import N_CONSTANTS, coarsen, constants, room
 
-#: Pairs with a smaller A2 are not judged.
-LEAST = 1.5
+#: Pairs with a smaller A2 are not judged. It lies below 1.5, which small samples reach exactly, so
+#: that rounding does not decide.
+LEAST = 1.5 - 1e-9
 
 _FEW = 20  # cells of the smaller sample that are tilted where p is small
 _VERY_FEW = 3  # that are always tilted
