@@ -1,6 +1,7 @@
-# make demo   simulate a screen, run differential expression on it, show the strongest hits
-# make check  lint, types, import layers and the quick tests: while you work, two minutes
-# make test   lint and test: before you send a change, six minutes
+# make install  pdex-gpu with its plots, in .venv
+# make demo     simulate a screen, run differential expression on it, show the strongest hits
+# make check    lint, types, import layers and the quick tests: while you work, two minutes
+# make test     lint and test: before you send a change, six minutes
 #
 # All need Python 3.11 to 3.14 and pip, and make their own environment in .venv.
 # Choose an interpreter with PYTHON: make test PYTHON=python3.12
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-conditional bench-null-rates bench-gpu clean
+.PHONY: help install demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-conditional bench-null-rates bench-gpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +23,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,6p
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,7p
 	@echo "also: make lint, make docs, make test-all, make test-thorough, make test-hostile, make test-peers, make test-cupy,"
 	@echo "make test-images, make test-slow, make test-gpu,"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
@@ -45,17 +46,19 @@ $(BIN)/python:
 		"$(PYTHON)" -m venv --without-pip $(VENV); \
 		"$(PYTHON)" -m pip --python $(BIN)/python install --quiet pip; }
 
-$(VENV)/.demo: pyproject.toml $(BIN)/python
+$(VENV)/.installed: pyproject.toml $(BIN)/python
 	@echo "Installing pdex_gpu ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[plot]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(BIN)/python
 	@echo "Installing pdex_gpu and its test tools ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.installed
 
-demo: $(VENV)/.demo
+install: $(VENV)/.installed
+
+demo: $(VENV)/.installed
 	@$(BIN)/pdex-gpu demo
 
 lint: $(VENV)/.test
@@ -148,9 +151,10 @@ test-cupy: $(CUPY)/.done
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
-# Execute the example notebooks and keep what they show.
+# Execute the example notebooks, draw the gallery, and keep what they show.
 notebooks: $(VENV)/.test
 	$(BIN)/python docs/notebooks/execute.py
+	$(BIN)/python docs/draw_gallery.py
 
 # The site, in docs/_build/html.
 docs: $(VENV)/.test

@@ -58,6 +58,7 @@ html_theme = "sphinx_book_theme"
 html_title = f"pdex_gpu {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["messages.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_domain_indices = False

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .compat.scanpy import rank_genes_groups
     from .estimation.estimate import Estimate, estimate
     from .request.engines import Dask
-    from .results.file import ResultFile, open_result
+    from .results.file import ResultFile
     from .results.memory import DEResult
+    from .results.opening import open_result
     from .stats.two_sample.anderson_darling import AndersonDarling
     from .stats.two_sample.kolmogorov_smirnov import KolmogorovSmirnov
     from .stats.two_sample.t_test import TTest
@@ -48,7 +49,7 @@ _WHERE = {
     "calibrate": "calibration.run",
     "differential_expression": "api",
     "estimate": "estimation.estimate",
-    "open_result": "results.file",
+    "open_result": "results.opening",
     "parallel_differential_expression": "compat.pdex_0_1",
     "pdex": "compat.pdex_0_3",
     "pl": "pl",

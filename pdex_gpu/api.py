@@ -152,6 +152,11 @@ def differential_expression(
         Genes to test, and to correct p-values over: their names, a boolean column of var, or a
         text file with one name per line. A name that is both a column and a file is the column.
         Results have the genes in the order of the matrix.
+    gene_symbols : str, optional
+        Column of var with the symbols of genes. The result has them in addition to the names in
+        var, as ``symbols`` and as the column symbol of tables. Figures and reports show them,
+        and `genes`, `on_target` and the calls of a result understand them. A gene without a
+        symbol has its name.
     cells : str, optional
         Cells to keep: a boolean column of obs, or ``"column=value"`` for the cells with this label
         (compared as text). All others do not count anywhere, not even in a median of totals.
@@ -272,7 +277,7 @@ def differential_expression(
     >>> result = differential_expression(adata, "target_gene", normalize=1e4, progress=False)
     >>> result["fold_change"].shape
     (4, 60)
-    >>> [row["feature"] for row in result.top("GENE00031", 2)]
+    >>> result.top("GENE00031", 2)["feature"].tolist()
     ['GENE00044', 'GENE00031']
 
     Each group against all other cells, with a further column:

@@ -25,6 +25,8 @@ SHOWN_LETTERS = 200
 
 _WITH_SIZES = 6  # groups listed with their number of cells
 
+_MISSPELT = 3  # missing names for which close ones are looked up, which takes time
+
 # Names of control cells in lower case: words of a label, and the starts of labels.
 _CONTROL_WORDS = frozenset(
     {
@@ -164,7 +166,7 @@ class DuplicateGeneWarning(UserWarning):
 
 
 class MissingLabelWarning(UserWarning):
-    """Cells without a label are left out."""
+    """Labels are missing: such cells are left out, and such genes keep their identifiers."""
 
 
 class TextEncodingWarning(UserWarning):
@@ -235,6 +237,32 @@ def unknown(kind: str, asked: object, available: Sequence[object]) -> str:
     """Describe a name that does not exist: close matches, then the names that do exist."""
     names = [_text(a) for a in available]
     return f"{_unknown(kind, asked, names)} Available ({len(names)}): {listing(names)}."
+
+
+def unknown_genes(
+    missing: Sequence[str], n_names: int, known: Sequence[str], n_genes: int, what: str, where: str
+) -> str:
+    """Describe names of a list that are no genes: how many, close matches, the genes there are.
+
+    Parameters
+    ----------
+    missing : sequence of str
+        The names that are not there.
+    n_names : int
+        All names of the list.
+    known : sequence of str
+        Names and symbols of the genes that are there.
+    n_genes : int
+    what, where : str
+        The list, and what was searched: ``"genes="``, ``"the matrix"``.
+    """
+    text = f"{len(missing)} of {n_names} names in {what} are not in {where}: {listing(missing)}."
+    for name in missing[:_MISSPELT]:
+        close = close_matches(name, known)
+        if close:
+            text += f" Instead of {name!r}, did you mean {' or '.join(map(shown, close))}?"
+    place = where[0].upper() + where[1:]
+    return f"{text} {place} has {n_genes:,} genes: {listing(known, limit=3)}."
 
 
 def unknown_label(kind: str, asked: object, sizes: Mapping[Any, int], *, control: bool) -> str:

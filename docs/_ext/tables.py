@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,14 @@ def comparisons() -> str:
 
 
 def columns(which: str) -> str:
-    """The columns of results, ``"always"`` or ``"extra"``: meaning, NaN, formula, source."""
+    """The columns of results, ``"default"`` or ``"extra"``: meaning, NaN, formula, source."""
     from pdex_gpu.results import schema
 
+    unasked = [*schema.COLUMNS, *(column for column in schema.EXTRA_COLUMNS if column.default)]
     rows = []
-    for column in schema.COLUMNS if which == "always" else schema.EXTRA_COLUMNS:
+    for column in (*schema.COLUMNS, *schema.EXTRA_COLUMNS):
+        if (column in unasked) != (which == "default"):
+            continue
         name = code(column.name) + ("" if column.dtype == "float64" else f" {column.dtype}")
         nan = "" if column.missing == "never" else f"; NaN {column.missing}"
         formula = f"${column.formula}$" if column.formula else ""
@@ -336,17 +340,50 @@ def _assigned(name: ast.Name, tree: ast.Module) -> str:
     return GAP if last is None or isinstance(last, ast.Name) else template(last, tree)
 
 
+#: What messages are about, and the classes of these.
+TOPICS = {
+    "Options, columns and names": (
+        "OptionError", "UnknownOptionError", "ColumnError", "GeneError", "LayerError",
+    ),
+    "Groups and comparisons": (
+        "LabelError", "MissingLabelWarning", "UnknownGroupWarning", "SkippedWarning",
+    ),
+    "Values of the matrix": (
+        "DataError", "ScaleWarning", "UnsupportedDataError", "DuplicateGeneWarning",
+    ),
+    "Files that are read": (
+        "MissingFileError", "UnreadableFileError", "FileFormatError", "TextEncodingWarning",
+    ),
+    "Outputs and checkpoints": (
+        "OutputError", "ScratchError", "CheckpointError", "DamagedCheckpointWarning",
+        "CoverageError",
+    ),
+    "Memory": ("MemoryBudgetError", "SharedMemoryError", "LowMemoryError"),
+    "Backends, devices and packages": (
+        "BackendError", "KernelError", "DeviceMemoryError", "DeviceLostError",
+        "MissingDependencyError",
+    ),
+    "Clusters and workers": ("ClusterError", "WorkerError"),
+}  # fmt: skip
+
+
 def troubles() -> str:
-    """Return what to do about the most frequent messages, class by class."""
+    """Return what to do about the most frequent messages, by topic; each opens on a click."""
     found = load("troubles")
     parts = []
-    for kind, entries in found.items():
-        parts.append(f"### {kind}")
-        parts.append(f"{{py:class}}`~pdex_gpu.errors.{kind}`: {_summary(kind)}")
-        for entry in entries:
-            parts.append(f"> {code(entry['message'])}")
-            parts.append(f"{entry['cause']} **{entry['do']}**")
+    for topic, kinds in TOPICS.items():
+        parts.append(f"### {topic}")
+        for kind in kinds:
+            about = f"{{py:class}}`~pdex_gpu.errors.{kind}`: {_summary(kind)}"
+            for entry in found[kind]:
+                advice = f"{entry['cause']} **{entry['do']}**"
+                parts += _folded(f"<code>{escape(entry['message'])}</code>", advice, about)
     return "\n\n".join(parts)
+
+
+def _folded(summary: str, *paragraphs: str) -> list[str]:
+    """Parts of a page behind a line of HTML that opens them."""
+    return [f'<details class="message"><summary>{summary}</summary>', *paragraphs, "</details>"]
 
 
 def _summary(kind: str) -> str:
@@ -357,13 +394,14 @@ def _summary(kind: str) -> str:
 
 
 def message_lists() -> str:
-    """Every message, class by class."""
-    parts, last = [], ""
+    """Every message, class by class; each class opens on a click."""
+    by_kind: dict[str, list[str]] = {}
     for message in messages():
-        if message.kind != last:
-            parts.append(f"### {message.kind}: all messages")
-            last = message.kind
-        parts.append(f"- {code(' '.join(message.text.split()))}")
+        by_kind.setdefault(message.kind, []).append(" ".join(message.text.split()))
+    parts = []
+    for kind, texts in by_kind.items():
+        listed = "\n".join(f"- {code(text)}" for text in texts)
+        parts += _folded(f"{kind}: {len(texts)}", listed)
     return "\n\n".join(parts)
 
 

@@ -170,7 +170,7 @@ def _settings(groupby: Any, options: Mapping[str, Any]) -> Settings:
         {"groupby": groupby, **options}, Entry("calibrate", (*_OWN_OPTIONS, *known))
     )
     extra_columns(settings.columns.columns, {})
-    return settings.changed(columns=_COLUMNS)
+    return settings.changed(columns=_COLUMNS, default_columns=False)
 
 
 def _has_one_reference(comparison: object) -> bool:

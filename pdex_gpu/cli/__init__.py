@@ -146,9 +146,26 @@ def _usage_text(error: Any) -> str:
     path = PROGRAM if context is None else context.command_path
     text = " ".join(error.format_message().split()).removesuffix(".")
     option = getattr(error, "option_name", None)
-    if option and context is not None and "Did you mean" not in text:
-        text = f"{text}.{_others_with(option)}".removesuffix(".")
+    if option and context is not None and hasattr(error, "possibilities"):  # it does not exist
+        text = f"{error.message}.{_meant(option, context)}{_others_with(option)}"
+        text = text.removesuffix(".")
     return f"{text}{'' if text.endswith('?') else '.'} See: {path} --help"
+
+
+def _meant(option: str, context: Any) -> str:
+    """Return a text that names the options that begin like this one, or are spelt like it."""
+    names = {
+        name.lstrip("-"): name
+        for param in context.command.get_params(context)
+        for name in (*param.opts, *param.secondary_opts)
+        if name.startswith("--") and not param.hidden
+    }
+    asked = option.lstrip("-")
+    if len(asked) < 2:
+        return ""
+    begun = [name for name in names if name.startswith(asked)]
+    found = [names[name] for name in (begun or errors.close_matches(asked, list(names)))[:3]]
+    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 def _others_with(option: str) -> str:

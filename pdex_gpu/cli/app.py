@@ -69,7 +69,12 @@ def make_app(only: str | None = None) -> Any:
     only : str, optional
         The command that will be called; the others are only listed, as they take time to import.
     """
-    app = typer.Typer(cls=HelpfulGroup, help=_HELP, epilog=_EXAMPLES + EXIT_CODES)
+    app = typer.Typer(
+        cls=HelpfulGroup,
+        help=_HELP,
+        epilog=_EXAMPLES + EXIT_CODES,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback()(_program)
     for name, summary in COMMANDS.items():
         if only in (None, name):

@@ -18,7 +18,8 @@ class Kind:
     Attributes
     ----------
     annotation : type
-        What Typer sees; a list may be given several times.
+        What Typer sees. A list may be given several times, and each text may list several names;
+        see :func:`.parsers.names`.
     parser : callable, optional
         Parses each text.
     convert : callable, optional
@@ -37,21 +38,36 @@ _YES_NO = {"auto": None, "yes": True, "no": False}
 
 
 def _one_or_list(texts: Sequence[str]) -> Any:
-    return texts[0] if len(texts) == 1 else list(texts)
+    found = parsers.names(texts)
+    return found[0] if len(found) == 1 else found
 
 
-def _complete_columns(incomplete: str) -> list[str]:
+def _columns() -> Sequence[str]:
     from ..results.schema import EXTRA
 
-    done, comma, begun = incomplete.rpartition(",")
-    return [done + comma + name for name in ("all", *EXTRA) if name.startswith(begun)]
+    return ("all", *EXTRA)
+
+
+def completer(
+    choices: Callable[[], Sequence[str]], *, several: bool = False
+) -> Callable[[str], list[str]]:
+    """Return a function that completes one of a few words, those that `choices` returns then.
+
+    With `several`, it completes the last word of a list.
+    """
+
+    def complete(incomplete: str) -> list[str]:
+        done, comma, begun = incomplete.rpartition(",") if several else ("", "", incomplete)
+        return [done + comma + name for name in choices() if name.startswith(begun)]
+
+    return complete
 
 
 _KINDS = {
     "text": Kind(str),
     "one or several": Kind(list[str], convert=_one_or_list),
-    "several": Kind(list[str], convert=list),
-    "columns": Kind(list[str], convert=parsers.split, complete=_complete_columns),
+    "several": Kind(list[str], convert=parsers.names),
+    "columns": Kind(list[str], convert=parsers.names, complete=completer(_columns, several=True)),
     "pairs": Kind(list[str], convert=parsers.pairs),
     "path": Kind(Path),
     "count": Kind(int, parsers.at_least_one),
@@ -60,7 +76,7 @@ _KINDS = {
     "number or none": Kind(Any, parsers.number_or_none_text, parsers.number_or_none),
     "number or name": Kind(str, convert=parsers.number_or_name),
     "size": Kind(int, parsers.memory_size),
-    "devices": Kind(Any, parsers.devices),
+    "devices": Kind(list[str], parsers.devices_text, parsers.devices),
     "yes or no": Kind(str, parsers.one_of(lambda: tuple(_YES_NO)), _YES_NO.__getitem__),
 }
 
@@ -69,19 +85,7 @@ def kind_of(option: Description) -> Kind:
     """Return the kind of an option that takes a value."""
     if option.choices is None:
         return _KINDS[option.kind]
-    several = option.kind == "choices"
-    return Kind(
-        list[str] if several else str,
-        parsers.one_of(option.choices),
-        list if several else None,
-        completer(option.choices),
-    )
-
-
-def completer(choices: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
-    """Return a function that completes one of a few words, those that `choices` returns then."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in choices() if name.startswith(incomplete)]
-
-    return complete
+    if option.kind == "choices":
+        complete = completer(option.choices, several=True)
+        return Kind(list[str], parsers.some_of(option.choices), parsers.names, complete)
+    return Kind(str, parsers.one_of(option.choices), complete=completer(option.choices))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..errors import ColumnError, LabelError
 from ..sources.formats import short_names
 from ..utils.options import description, keywords
 from . import parsers
@@ -26,6 +28,9 @@ TEST, ROWS, RUN, OUTPUT, SHOW = (
     "Output",
     "Messages",
 )
+
+
+_LISTS_OF_NAMES = ("one or several", "several")
 
 
 def option(names: str, metavar: str, help: str, panel: str, **more: Any) -> Any:
@@ -95,13 +100,34 @@ def takes(
         @functools.wraps(command)
         def wrapper(**given: Any) -> None:
             options = {name: given.pop(name) for name in taken}
-            command(**given, options=_of_library(taken, options))
+            with _explained_lists(taken, options):
+                command(**given, options=_of_library(taken, options))
 
         wrapper.__signature__ = shown.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
         return wrapper
 
     return decorate
+
+
+@contextmanager
+def _explained_lists(taken: Mapping[str, Field[Any]], given: Mapping[str, Any]) -> Iterator[None]:
+    """Tell how a name that contains commas is passed, if one was perhaps taken for a list."""
+    try:
+        yield
+    except (ColumnError, LabelError) as error:
+        for name, field in taken.items():
+            if description(field).kind not in _LISTS_OF_NAMES:
+                continue
+            listing = next(filter(parsers.lists_by_comma, given[name] or ()), None)
+            if listing is not None:
+                option = f"--{name.replace('_', '-')}"
+                error.add_note(
+                    f"{option} {listing} lists several names, as commas separate names. If it is "
+                    f"one, put it in double quotes inside single ones: {option} '\"{listing}\"'"
+                )
+                break
+        raise
 
 
 def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:

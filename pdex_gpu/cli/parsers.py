@@ -6,15 +6,44 @@ import csv
 import math
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from ..errors import MissingFileError, OptionError, listing, unknown
 from ..utils.atomic_files import mode_of
 from ..utils.formats import PROGRAM as PROGRAM
+
+# A name in a list: quoted, up to the next comma or the end of the text, or as it is.
+_LISTED = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)')
+
+
+def names(texts: Iterable[str] | None) -> list[str]:
+    """Split texts into the names that they list.
+
+    Commas separate names, and blanks around them do not count. A name in double quotes is taken as
+    it is, with commas and blanks; two double quotes in it stand for one.
+    """
+    return [name for text in texts or () for name in _names_in(text)]
+
+
+def _names_in(text: str) -> Iterator[str]:
+    at = 0
+    while at < len(text):
+        found = _LISTED.match(text, at)
+        assert found is not None  # the second form matches anything, up to a comma
+        quoted, plain = found.groups()
+        if quoted is not None:
+            yield quoted.replace('""', '"')
+        elif plain.strip():
+            yield plain.strip()
+        at = found.end()
+
+
+def lists_by_comma(text: str) -> bool:
+    """Return whether a text lists several names."""
+    return len(names([text])) > 1
 
 
 def one_of(choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
@@ -28,6 +57,18 @@ def one_of(choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
     return parse
 
 
+def some_of(choices: Callable[[], Sequence[str]]) -> Callable[[str], str]:
+    """Return a parser that checks a list of words, each one of those that `choices` returns."""
+    word = one_of(choices)
+
+    def parse(text: str) -> str:
+        for one in names([text]):
+            word(one)
+        return text
+
+    return parse
+
+
 def number(text: str | float) -> float:
     """Parse a finite number."""
     try:
@@ -36,6 +77,14 @@ def number(text: str | float) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise typer.BadParameter(f"{text!r} is not a number")
+    return value
+
+
+def number_at_least_zero(text: str | float) -> float:
+    """Parse a number that is not negative."""
+    value = number(text)
+    if value < 0.0:
+        raise typer.BadParameter(f"{text!r} is below 0")
     return value
 
 
@@ -112,24 +161,29 @@ def device_number(text: str | int) -> int:
     return int(text)
 
 
-def devices(text: Any) -> int | list[int] | str:
-    """Parse the number of a device, several numbers separated by commas, or ``all``."""
-    if text == "all":
+def devices(texts: Iterable[str]) -> int | list[int] | str:
+    """Parse lists of numbers of devices, or ``all``, that :func:`devices_text` has checked."""
+    found = names(texts)
+    if "all" in found:
         return "all"
-    words = str(text).split(",")
-    if not all(word.strip().isdecimal() for word in words):
+    return int(found[0]) if len(found) == 1 else [int(word) for word in found]
+
+
+def devices_text(text: str) -> str:
+    """Check a list of numbers of devices, or ``all``, and return it."""
+    words = names([text])
+    if text != "all" and not (words and all(word.isdecimal() for word in words)):
         raise typer.BadParameter(
             f"{text!r} is not a device number, a comma-separated list of them, or all; nvidia-smi "
             "lists them, starting at 0"
         )
-    numbers = [int(word) for word in words]
-    return numbers[0] if len(numbers) == 1 else numbers
+    return text
 
 
 def architectures(texts: Iterable[str]) -> list[str]:
     """Parse ``sm_90``, ``90`` or ``9.0`` into ``sm_90``; a text may list several, with commas."""
     found = []
-    for text in split(texts):
+    for text in names(texts):
         match = re.fullmatch(r"(?:sm_)?(\d{1,2})\.?(\d)", text)
         if not match:
             raise OptionError(
@@ -139,19 +193,14 @@ def architectures(texts: Iterable[str]) -> list[str]:
     return found
 
 
-def split(texts: Iterable[str] | None) -> list[str]:
-    """Split texts that may list several words, separated by commas."""
-    return [word.strip() for text in texts or () for word in text.split(",") if word.strip()]
-
-
 def pairs(texts: Iterable[str] | None) -> list[tuple[str, str]] | None:
     """Parse pairs of targets and references from ``TARGET:REFERENCE`` or from tables in files.
 
     Parameters
     ----------
     texts : iterable of str, optional
-        A text that ends in ``.csv`` or ``.tsv`` names a table with the columns target and
-        reference.
+        Lists, see :func:`names`. What ends in ``.csv`` or ``.tsv`` is a table with the columns
+        target and reference.
 
     Raises
     ------
@@ -163,7 +212,7 @@ def pairs(texts: Iterable[str] | None) -> list[tuple[str, str]] | None:
     if not texts:
         return None
     found: list[tuple[str, str]] = []
-    for text in texts:
+    for text in names(texts):
         if text.lower().endswith((".csv", ".tsv")):
             found += _read_pairs(Path(text))
         elif text.count(":") == 1 and all(text.split(":")):

@@ -117,7 +117,10 @@ class Column:
     source : str
         Where the formula is from, in Markdown.
     always : bool
-        Whether every result has the column; others are added with ``columns=``.
+        Whether every result has the column.
+    default : bool
+        Whether a result has the column unless a drop-in for another package makes it. All others
+        are added with ``columns=``.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Column:
     formula: str = ""
     source: str = ""
     always: bool = False
+    default: bool = False
 
     @property
     def meaning(self) -> str:

@@ -39,6 +39,7 @@ COLUMNS = (
         "cells of the target",
         make=GeneByGene(_target, _target, undefined=None, of_design=True),
         formula="n",
+        default=True,
     ),
     Column(
         "reference_n_cells",
@@ -46,6 +47,7 @@ COLUMNS = (
         "cells of the reference",
         make=GeneByGene(_reference, _reference, undefined=None, of_reference=True, of_design=True),
         formula="m",
+        default=True,
     ),
     Column(
         "n_strata",

@@ -97,6 +97,7 @@ COLUMNS = (
         make=AtEnd(_log2, ("fold_change",), counts_only=True),
         formula=r"\log_2(\bar x_t / \bar x_r)",
         source="pdex 0.1.28's ratio",
+        default=True,
     ),
     Column(
         "log2_fold_change_scanpy",

@@ -321,6 +321,7 @@ def make_analysis(
     test: StatisticalTest,
     asked: str | Iterable[str],
     *,
+    default: bool = False,
     is_log1p: bool | None,
     exp_post_agg: bool,
     stratified: bool,
@@ -331,7 +332,8 @@ def make_analysis(
     """Determine what must be computed for the requested columns.
 
     `is_log1p` is None if it depends on the data. ``asked="all"`` stands for all columns that
-    exist for the test. `expressed` stores numbers of expressing cells in any case.
+    exist for the test; `default` says whether those of :data:`.registry.DEFAULT` are in any case.
+    `expressed` stores numbers of expressing cells in any case.
 
     Raises
     ------
@@ -340,7 +342,7 @@ def make_analysis(
     """
     if stratified:
         test.evaluate_strata((), 0, 0)  # raises, with the reason, if there is no stratified form
-    columns = registry.extra_columns(asked, _lacking(test, stratified))
+    columns = registry.extra_columns(asked, _lacking(test, stratified), default=default)
     needs = registry.needs_of(columns)
     in_counts = Needs.COUNT_MEANS in needs or count_means or not exp_post_agg
     return Analysis(

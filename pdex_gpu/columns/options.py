@@ -14,7 +14,11 @@ from ..utils.options import internal, option
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """The columns of a result; see :func:`pdex_gpu.differential_expression`."""
+    """The columns of a result; see :func:`pdex_gpu.differential_expression`.
+
+    `default_columns` says whether results have the columns of
+    :data:`pdex_gpu.columns.registry.DEFAULT` without being asked; those of drop-ins do not.
+    """
 
     TITLE: ClassVar = "Columns, correction, filters"
 
@@ -30,6 +34,7 @@ class ColumnOptions:
     clip_value: float | None = option(
         20.0, "fold change if a mean is 0; or none [20]", "number or none", "X"
     )
+    default_columns: bool = internal(True)
 
     def __post_init__(self) -> None:
         check_fraction("confidence", self.confidence)

@@ -39,6 +39,9 @@ _integers = {name for name, column in _extra.items() if column.dtype == "int64"}
 #: Columns of every result.
 ALWAYS = tuple(column for column in _declared if column.always)
 
+#: Names of the columns that results have in addition, unless a drop-in makes them.
+DEFAULT = tuple(column.name for column in _declared if column.default)
+
 LABELS = tuple(column.name for column in ALWAYS if column.dtype == "label")
 VALUES = tuple(column.name for column in ALWAYS if column.dtype != "label")
 
@@ -74,10 +77,11 @@ def register(*columns: Column) -> None:
             )
         if column.dtype not in _DTYPES:
             raise OptionError(unknown(f"dtype of column {column.name!r}:", column.dtype, _DTYPES))
-        if column.always or not isinstance(column.make, GeneByGene | AtEnd):
+        unasked = column.always or column.default
+        if unasked or not isinstance(column.make, GeneByGene | AtEnd):
             raise OptionError(
                 f"Column {column.name!r} must be made by GeneByGene or AtEnd, and cannot be in "
-                "every result (always=True)."
+                "results that did not ask for it (always=True, default=True)."
             )
         for name in column.make.reads if isinstance(column.make, AtEnd) else ():
             if name not in _extra and name not in VALUES:
@@ -121,8 +125,10 @@ def centre_of(name: str) -> float | None:
     return find(name).centre if name in _always or name in _extra else None
 
 
-def extra_columns(asked: str | Iterable[str], lacking: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the further columns asked for, in schema order.
+def extra_columns(
+    asked: str | Iterable[str], lacking: Mapping[str, str], *, default: bool = True
+) -> tuple[str, ...]:
+    """Return the further columns of a result, in schema order.
 
     Parameters
     ----------
@@ -130,6 +136,8 @@ def extra_columns(asked: str | Iterable[str], lacking: Mapping[str, str]) -> tup
         ``"all"`` stands for all columns that are not lacking.
     lacking : mapping
         Columns that the test does not have, and the reason as the end of a sentence.
+    default : bool
+        Whether those of :data:`DEFAULT` are among them, as far as they are not lacking.
 
     Raises
     ------
@@ -144,4 +152,6 @@ def extra_columns(asked: str | Iterable[str], lacking: Mapping[str, str]) -> tup
             raise OptionError(unknown("column", name, tuple(EXTRA)))
         if name in lacking:
             raise OptionError(f"Column {name!r} {lacking[name]}")
+    if default:
+        names = [*names, *(name for name in DEFAULT if name not in lacking)]
     return tuple(name for name in EXTRA if name in names)

@@ -54,7 +54,7 @@ COLUMNS = (
         "float64",
         "p-value of the test; 1 where the test is undefined",
         make=GeneByGene(_p_value, _p_value, undefined=1.0),
-        source="[the test](#tests)",
+        source="[the test](formulas.md#tests)",
         always=True,
     ),
     Column(
@@ -63,14 +63,14 @@ COLUMNS = (
         _meaning_of_statistic,
         "where the test is undefined",
         make=GeneByGene(_statistic, _statistic),
-        source="[the test](#tests)",
+        source="[the test](formulas.md#tests)",
         always=True,
     ),
     Column(
         "fdr",
         "float64",
         "adjusted p-value; by default Benjamini-Hochberg over all rows",
-        source="[correction](#correction)",
+        source="[correction](formulas.md#correction)",
         always=True,
     ),
     Column(

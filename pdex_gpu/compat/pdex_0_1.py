@@ -169,6 +169,7 @@ def parallel_differential_expression(
             Entry(
                 PDEX_ENTRY, tuple(inspect.signature(parallel_differential_expression).parameters)
             ),
+            default_columns=False,
             n_processes=processes,
             test_options=options,
         ),

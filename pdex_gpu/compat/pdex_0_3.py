@@ -208,6 +208,7 @@ def pdex(
                     "normalize": normalize,
                 },
                 Entry("pdex", takes_nan_policy=False),
+                default_columns=False,
                 filter_sides="either",  # filters as pdex's, to give the same numbers
                 test_options={"method": "asymptotic", "p_values": "asymptotic"},
             ),

@@ -202,6 +202,7 @@ def rank_genes_groups(
                 "is_log1p": True,  # scanpy's fold changes assume this
             },
             Entry(SCANPY_ENTRY, takes_nan_policy=False),
+            default_columns=False,
             test_options=_test_options(method, tie_correct),
         )
         dataset = replace(dataset, labels=_labels(column_in_memory(adata.obs, groupby)))

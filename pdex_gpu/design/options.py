@@ -27,14 +27,12 @@ class ComparisonOptions:
     TITLE: ClassVar = "Compare"
 
     groupby: str | Sequence[str] | None = option(
-        None, "obs column of groups; repeat: compare within levels", "one or several", "COL"
+        None, "groups; and columns to compare within", "one or several", "COLS"
     )
     reference: object = option(
-        NON_TARGETING, "reference [non-targeting]; repeat to pool several", "one or several"
+        NON_TARGETING, "reference [non-targeting]; several are pooled", "one or several", "NAMES"
     )
-    groups: Iterable[object] | None = option(
-        None, "test only this group; repeat for more", "several"
-    )
+    groups: Iterable[object] | None = option(None, "test only these groups", "several", "NAMES")
     comparison: str | Comparison = option(
         "reference",
         lambda: ", ".join(comparison_names()),

@@ -22,6 +22,7 @@ def own_genes(
     groups: Labels,
     genes_of_cells: Labels,
     genes: np.ndarray,
+    symbols: np.ndarray | None,
     design: Design,
     group_column: str,
     gene_column: str,
@@ -32,7 +33,8 @@ def own_genes(
     ----------
     groups, genes_of_cells : Labels
         Group of each cell, and the gene it targets.
-    genes : numpy.ndarray, shape (n_genes,), object
+    genes, symbols : numpy.ndarray, shape (n_genes,), object
+        Identifiers, and the symbols by which `genes_of_cells` may name genes, too.
     design : Design
     group_column, gene_column : str
         For messages.
@@ -50,7 +52,7 @@ def own_genes(
             f"Group {str(several[0])!r} of column {group_column!r} has several genes in "
             f"{gene_column!r}: {listing(named[several[0]])}. On-target tests need exactly one."
         )
-    position = positions(genes)
+    position = positions(genes, symbols)
     own = {t: position.get(named[t][0], -1) if t in named else -1 for t in targets}
     absent = [
         f"{target} ({named[target][0] if target in named else 'no gene'})"
@@ -109,7 +111,7 @@ def own_genes_of(result: Result) -> np.ndarray:
 
     It is -1 where there is no such gene, or where its row is not in the result. In a result of
     ``on_target=``, the own gene is the one that the target was tested at. In any other result, it
-    is the first gene with the target's name.
+    is the first gene with the target's name, as its identifier or else as its symbol.
     """
     named = result.provenance.get(OWN_GENES)
     every = np.arange(len(result.targets))
@@ -120,16 +122,22 @@ def own_genes_of(result: Result) -> np.ndarray:
         return np.where(result.kept.any(axis=1), result.kept.argmax(axis=1), -1).astype(np.int64)
     else:
         wanted = map(str, result.targets)
-    position = positions(result.features)
+    position = positions(result.features, result.symbols)
     own = np.array([position.get(name, -1) for name in wanted], np.int64)
     if result.kept is not None:
         own[~result.kept[every, own]] = -1
     return own
 
 
-def positions(genes: Iterable[object]) -> dict[object, int]:
-    """Return the position of each gene name, the first one where a name repeats."""
+def positions(
+    genes: Iterable[object], symbols: Iterable[object] | None = None
+) -> dict[object, int]:
+    """Return the position of each gene name, the first one where a name repeats.
+
+    A symbol that is no identifier of another gene is a name, too.
+    """
     found: dict[object, int] = {}
-    for g, name in enumerate(genes):
-        found.setdefault(str(name), g)
+    for names in (genes, () if symbols is None else symbols):
+        for g, name in enumerate(names):
+            found.setdefault(str(name), g)
     return found

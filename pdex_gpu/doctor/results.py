@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import FileFormatError, OptionError, listing, shown
-from ..results.file import ResultFile, open_result
+from ..results.file import ResultFile, open_parquet
 from ..sources.formats import FORMATS
 from ..utils.atomic_files import is_folder
 from ..utils.formats import PROGRAM
@@ -42,7 +42,7 @@ def examine(path: Path) -> list[Check]:
         )
     topic = str(path)
     try:
-        result = open_result(path)
+        result = open_parquet(path)
         wrong = result.verify()
         has_digests = result.has_digests
     except FileFormatError as error:

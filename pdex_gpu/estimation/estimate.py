@@ -61,6 +61,8 @@ class Estimate:
         Nonzeros as a share of cells x genes; assumed for a dense matrix.
     n_groups : int
         Groups of cells that are packed, references included.
+    n_targets : int
+        Groups that are tested: perturbations.
     n_comparisons : int
         Comparisons: rows of the result per gene.
     n_rows : int
@@ -109,6 +111,7 @@ class Estimate:
     n_stored: int
     density: float
     n_groups: int
+    n_targets: int
     n_comparisons: int
     n_rows: int
     way: str
@@ -274,6 +277,7 @@ def _count(
         n_stored=int(source.nnz),
         density=counted.n_nonzero / (source.n_cells * source.n_genes),
         n_groups=design.n_groups,
+        n_targets=len(set(design.targets.tolist())),
         n_comparisons=design.n_rows,
         n_rows=counted.n_rows,
         way=counted.way(shown),

@@ -88,7 +88,7 @@ def empirical_null(
     if mock is None:
         return None
     test = call.analysis.test
-    analysis = analysis_of(call.settings.changed(columns=()), test)
+    analysis = analysis_of(call.settings.changed(columns=(), default_columns=False), test)
     others = call.analysis.others
     analysis = analysis.judged_also(list(others.values()))
     filters = replace(call.filters, own_gene=None)

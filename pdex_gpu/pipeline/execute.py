@@ -150,6 +150,7 @@ def _own_genes(dataset: Dataset, settings: Settings, design: Design) -> np.ndarr
         dataset.labels,
         dataset.column(settings.comparison.on_target),
         dataset.genes,
+        dataset.symbols,
         design,
         settings.comparison.group_column,
         settings.comparison.on_target,

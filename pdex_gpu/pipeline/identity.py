@@ -44,6 +44,7 @@ def run_identity(
         "labels of the cells": _hash(_labels(design), design.codes),
         "groups that are compared": _hash(_contrasts(design), *_arrays(design)),
         "names of the genes": _hash(map(str, dataset.genes)),
+        "symbols": None if dataset.symbols is None else _hash(map(str, dataset.symbols)),
         **{f"data, {name}": value for name, value in dataset.source.identity().items()},
     }
 

@@ -64,6 +64,7 @@ def into_memory(call: Call) -> tuple[list[DEResult], ValueScale]:
             its.provenance(values, finished.removed, facts_of(empirical)),
             within=call.within,
             kept=finished.kept,
+            symbols=call.dataset.symbols,
         )
         for its, columns in found
     ]

@@ -85,6 +85,7 @@ def into_file(call: Call, out: Path) -> tuple[ResultFile, ValueScale]:
         columns=call.analysis.columns,
         within=call.within,
         kept=written.kept,
+        symbols=dataset.symbols,
         n_hits=n_hits,
     )
     return result, written.values
@@ -156,6 +157,7 @@ def _fill_file(
             columns=call.analysis.columns,
             within=call.within,
             kept=found.kept,
+            symbols=dataset.symbols,
             spreadsheet_safe=settings.table.spreadsheet_safe,
         )
         n_kept = n_rows if found.kept is None else int(np.count_nonzero(found.kept))

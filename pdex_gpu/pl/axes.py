@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from ..errors import MissingDependencyError
+from ..results.plot_values import count
 from ..utils.install_hints import how_to_install
 
-# Okabe and Ito 2008, "Color Universal Design": distinguishable with any kind of colour vision.
-UP = "#D55E00"  # vermillion
-DOWN = "#0072B2"  # blue
-NEUTRAL = "0.68"
-LINE = "0.35"
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a figure.
+
+    Attributes
+    ----------
+    up, down : str
+        Okabe and Ito 2008, "Color Universal Design": distinguishable with any colour vision.
+    neutral, line : str
+        Greys of things without an effect, and of lines and remarks.
+    is_dark : bool
+        Whether the background is dark.
+    """
+
+    up: str
+    down: str
+    neutral: str
+    line: str
+    is_dark: bool
+
+
+_ON_LIGHT = Palette("#D55E00", "#0072B2", "0.68", "0.35", False)  # vermillion, blue
+_ON_DARK = Palette("#E69F00", "#56B4E9", "0.42", "0.65", True)  # orange, sky blue
 
 #: The most characters shown of a name, in labels of points or bars and in titles.
 LABEL_LENGTH = 24
@@ -43,6 +64,17 @@ def axes_or_new(ax: Any, figsize: tuple[float, float] | None = None) -> Any:
     if ax is not None:
         return ax
     return pyplot().subplots(figsize=figsize, layout="constrained")[1]
+
+
+def palette(ax: Any) -> Palette:
+    """Return the colours that stand out from the background of the axes."""
+    from matplotlib.colors import to_rgb
+
+    face = ax.get_facecolor()
+    if face[3] == 0.0:
+        face = ax.figure.get_facecolor()
+    red, green, blue = to_rgb(face)
+    return _ON_DARK if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else _ON_LIGHT
 
 
 def shown(name: object, limit: int = LABEL_LENGTH) -> str:
@@ -109,12 +141,20 @@ def title(ax: Any, text: str) -> None:
     literal(ax.set_title(text))
 
 
-def legend_above(ax: Any, text: str) -> None:
-    """Put the legend between the axes and their title, clear of the data, in rows that fit."""
+def legend_above(
+    ax: Any, text: str, handles: list[Any] | None = None, what: str | None = None
+) -> None:
+    """Put the legend between the axes and their title, clear of the data, in rows that fit.
+
+    By default it has what is drawn with a label; `what` is its heading.
+    """
     width = ax.get_window_extent().width
-    n = len(ax.get_legend_handles_labels()[1])
-    for columns in range(n, 0, -1):
+    shown_handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    for columns in range(len(shown_handles), 0, -1):
         legend = ax.legend(
+            handles=shown_handles,
+            title=what,
+            title_fontsize="small",
             loc="lower center",
             bbox_to_anchor=(0.5, 1.0),
             ncols=columns,
@@ -128,7 +168,7 @@ def legend_above(ax: Any, text: str) -> None:
         if legend.get_window_extent().width <= 1.1 * width:
             break
     for handle in legend.legend_handles:
-        if hasattr(handle, "set_sizes"):  # points are drawn too small for a legend
+        if handles is None and hasattr(handle, "set_sizes"):  # points are drawn too small
             handle.set_sizes([24.0])
     height = legend.get_window_extent().height * 72.0 / ax.figure.dpi
     literal(ax.set_title(text, pad=height + 5.0))
@@ -143,7 +183,7 @@ def explain_empty(ax: Any, why: str) -> None:
         transform=ax.transAxes,
         ha="center",
         va="center",
-        color=LINE,
+        color=palette(ax).line,
         wrap=True,
         **LITERAL,
     )
@@ -182,3 +222,24 @@ def thousands(value: float, _position: object = None) -> str:
 def despine(ax: Any) -> None:
     """Hide the upper and right side of the frame."""
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def name_both(ax: Any, rows: list[str], genes: list[object]) -> None:
+    """Write names along both axes, or their number if they would be too small to read."""
+    ax.tick_params(length=0)
+    parts = (
+        (ax.xaxis, [shown(name) for name in genes], count(len(genes), "gene")),
+        (ax.yaxis, [shown(name) for name in rows], count(len(rows), "perturbation")),
+    )
+    ax.tick_params(axis="x", rotation=90)
+    # Names take up room: the first pass fits them to the cells, the second to the room left.
+    for again in (False, True):
+        if again:
+            lay_out(ax)
+        for (axis, names, number), points in zip(parts, extent_in_points(ax), strict=True):
+            size = fitting_size(points, len(names))
+            if size is None:
+                axis.set_ticks([])
+                axis.set_label_text(f"{number} (too many to label)")
+            else:
+                axis.set_ticks(range(len(names)), labels=names, fontsize=size, **LITERAL)

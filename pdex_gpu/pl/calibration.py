@@ -12,14 +12,14 @@ from ..utils.checks import kind as kind_of
 from ..utils.formats import number_text
 from ..utils.keywords import known_keywords
 from .arguments import check_axes
-from .axes import DOWN, LINE, UP, axes_or_new, despine, explain_empty
+from .axes import axes_or_new, despine, explain_empty, palette
 
 if TYPE_CHECKING:
     from ..calibration.parts import Part
     from ..calibration.result import Calibration
 
-# Of kinds of p-values; "bluish green" and "reddish purple" of Okabe and Ito.
-_COLORS = (DOWN, UP, "#009E73", "#CC79A7")
+# Of further kinds of p-values; "bluish green" and "reddish purple" of Okabe and Ito.
+_MORE_COLORS = ("#009E73", "#CC79A7")
 _MARKERS = ("o", "s", "D", "^")
 _SMALLEST_RATIO = 0.05
 _GAP = 0.6  # between rows of different parts, in rows
@@ -67,10 +67,10 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     ends = _SMALLEST_RATIO, min(1.3 * largest, 1e4)
     ax.set_xscale("log")
     ax.set_xlim(*ends)
-    ax.axvline(1.0, color=LINE, linewidth=1.0)
+    ax.axvline(1.0, color=palette(ax).line, linewidth=1.0)
     rows = np.arange(len(parts)) + _GAP * (np.arange(len(parts)) // n_kinds)
     for row, part in zip(rows, parts, strict=True):
-        _draw(ax, row, part, _color(calibration, part.kind), ends)
+        _draw(ax, row, part, _color(ax, calibration, part.kind), ends)
     ax.set_ylim(rows[-1] + 0.8, -0.8)
     middle = rows.reshape(-1, n_kinds).mean(axis=1)
     ax.set_yticks(middle, [part.title for part in parts[::n_kinds]])
@@ -84,7 +84,7 @@ def calibration(calibration: Calibration, ax: Any = None) -> Any:
     )  # fmt: skip
     for row, part in zip(rows, parts, strict=True):
         text = number_text(part.false_positives_per_group, ".3g")
-        color = _color(calibration, part.kind) if n_kinds > 1 else None
+        color = _color(ax, calibration, part.kind) if n_kinds > 1 else None
         ax.annotate(text, (1.02, row), fontsize="small", color=color, **right)
     _legend_below(ax, calibration)
     return ax
@@ -104,9 +104,10 @@ def _draw(ax: Any, row: float, part: Part, color: str, ends: tuple[float, float]
         ax.plot(shown, row, beyond, color=color, markerfacecolor=face, markersize=6, clip_on=False)
 
 
-def _color(calibration: Calibration, kind: str) -> str:
+def _color(ax: Any, calibration: Calibration, kind: str) -> str:
     names = [judged.kind for judged in calibration.kinds]
-    return _COLORS[names.index(kind) % len(_COLORS)]
+    colors = (palette(ax).down, palette(ax).up, *_MORE_COLORS)
+    return colors[names.index(kind) % len(colors)]
 
 
 def _legend_below(ax: Any, calibration: Calibration) -> None:
@@ -114,10 +115,10 @@ def _legend_below(ax: Any, calibration: Calibration) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
 
-    handles = list(_levels())
+    handles = list(_levels(ax))
     if len(calibration.kinds) > 1:
         blanks = [Line2D([], [], linestyle="", label=" ") for _ in handles]
-        kinds = [*_kinds(calibration), *blanks][: len(handles)]
+        kinds = [*_kinds(ax, calibration), *blanks][: len(handles)]
         handles = [one for pair in zip(handles, kinds, strict=True) for one in pair]  # by column
     ax.legend(
         handles=handles,
@@ -133,22 +134,23 @@ def _legend_below(ax: Any, calibration: Calibration) -> None:
     )
 
 
-def _levels() -> Iterator[Any]:
+def _levels(ax: Any) -> Iterator[Any]:
     from matplotlib.lines import Line2D
 
     from ..calibration.distributions import LEVELS
 
+    line = palette(ax).line
     for marker, level in zip(_MARKERS, LEVELS, strict=True):
-        yield Line2D([], [], marker=marker, linestyle="", color=LINE, label=f"p ≤ {level:g}")
-    yield Line2D([], [], marker="o", linestyle="", color=LINE, markerfacecolor="none",
+        yield Line2D([], [], marker=marker, linestyle="", color=line, label=f"p ≤ {level:g}")
+    yield Line2D([], [], marker="o", linestyle="", color=line, markerfacecolor="none",
                  label="< 10 expected")  # fmt: skip
 
 
-def _kinds(calibration: Calibration) -> Iterator[Any]:
+def _kinds(ax: Any, calibration: Calibration) -> Iterator[Any]:
     from matplotlib.lines import Line2D
 
     for judged in calibration.kinds:
-        color = _color(calibration, judged.kind)
+        color = _color(ax, calibration, judged.kind)
         yield Line2D([], [], marker="s", linestyle="", color=color, label=judged.kind)
 
 
@@ -194,7 +196,7 @@ def calibration_qq(calibration: Calibration, ax: Any = None) -> Any:
     band = "95 % band of uniform p-values"
     ax.fill_between(expected, low, high, color="0.5", alpha=0.3, linewidth=0.0, label=band)
     ends = [0.0, float(expected[0])]
-    ax.plot(ends, ends, color=LINE, linewidth=1.0)
+    ax.plot(ends, ends, color=palette(ax).line, linewidth=1.0)
     inflations = []
     for judged in calibration.kinds:
         found, inflation = judged.quantiles, number_text(judged.total.inflation, ".3g")
@@ -202,7 +204,7 @@ def calibration_qq(calibration: Calibration, ax: Any = None) -> Any:
         label = f"{judged.kind}, {inflations[-1]}"
         if len(calibration.kinds) == 1:
             label = f"{found.n_tests:,} tests"
-        color = _color(calibration, judged.kind)
+        color = _color(ax, calibration, judged.kind)
         ax.plot(found.expected, found.observed, ".", color=color, markersize=5, label=label)
     ax.set_title(f"{title}: {inflations[0]}" if len(inflations) == 1 else title)
     ax.legend(loc="upper left", frameon=False)
@@ -241,12 +243,12 @@ def calibration_histogram(calibration: Calibration, ax: Any = None) -> Any:
             counts,
             np.linspace(0.0, 1.0, len(counts) + 1),
             fill=not several,
-            color=_color(calibration, judged.kind),
+            color=_color(ax, calibration, judged.kind),
             alpha=None if several else 0.75,
             linewidth=2.0,
             label=judged.kind,
         )
-    ax.axhline(counts.sum() / len(counts), color=LINE, linewidth=1.0)
+    ax.axhline(counts.sum() / len(counts), color=palette(ax).line, linewidth=1.0)
     ax.set_xlim(0.0, 1.0)
     ax.set_ylim(bottom=0.0)
     ax.set_xlabel("p-value")

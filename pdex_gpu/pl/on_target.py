@@ -14,16 +14,15 @@ from ..results.plot_values import count
 from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import (
-    DOWN,
-    LINE,
     LITERAL,
-    UP,
+    Palette,
     axes_or_new,
     despine,
     explain_empty,
     extent_in_points,
     fitting_size,
     legend_above,
+    palette,
     shown,
     title,
 )
@@ -73,7 +72,7 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
         explain_empty(ax, "No perturbation has an own gene to draw.")
         return ax
     size = fitting_size(extent_in_points(ax)[1], len(remaining.values))
-    _Drawing(ax, remaining, _edge(remaining), fdr, size).draw(found)
+    _Drawing(ax, remaining, _edge(remaining), fdr, size, palette(ax)).draw(found)
     legend_above(ax, text)
     return ax
 
@@ -160,6 +159,7 @@ class _Drawing:
     edge: float | None
     fdr: float
     size: float | None
+    colours: Palette
 
     def draw(self, result: Result) -> None:
         ax, n, unchanged = self.ax, len(self.remaining.values), self.remaining.unchanged
@@ -167,15 +167,15 @@ class _Drawing:
             self._scale()
         self._axis.set_label_text(self._label())
         if self.size is None:
-            ax.axhline(unchanged, color=LINE, linewidth=1.0, zorder=1)
+            ax.axhline(unchanged, color=self.colours.line, linewidth=1.0, zorder=1)
             if self.remaining.is_ratio:
                 ax.set_xscale("log")
             ax.set_xlabel("mean of the gene in the reference")
             self._points(self.remaining.mean, self._places, "v", 14.0)
             return
         rank = np.arange(n)
-        ax.hlines(rank, self._places, unchanged, color=LINE, linewidth=0.8, zorder=1)
-        ax.axvline(unchanged, color=LINE, linewidth=1.0, zorder=1)
+        ax.hlines(rank, self._places, unchanged, color=self.colours.line, linewidth=0.8, zorder=1)
+        ax.axvline(unchanged, color=self.colours.line, linewidth=1.0, zorder=1)
         names = [shown(result.name(t)) for t in self.remaining.comparison]
         ax.set_yticks(rank, labels=names, fontsize=self.size, **LITERAL)
         ax.tick_params(axis="y", length=0)
@@ -208,9 +208,9 @@ class _Drawing:
         )
         cut = f"FDR ≤ {self.fdr:g}"
         for which, face, line, label, order in (
-            (less, DOWN, DOWN, f"less, {cut}", 3),
+            (less, self.colours.down, self.colours.down, f"less, {cut}", 3),
             (~less & ~more, "none", "0.5", "other", 2),
-            (more, UP, UP, f"more, {cut}", 3),
+            (more, self.colours.up, self.colours.up, f"more, {cut}", 3),
         ):
             for places, marker in ((which & ~zero, "o"), (which & zero, zero_marker)):
                 if marker != "o" and not places.any():

@@ -13,7 +13,7 @@ from ..results.plot_values import count
 from ..utils.checks import check_count
 from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes
-from .axes import DOWN, LINE, axes_or_new, despine, explain_empty, legend_above, thousands, title
+from .axes import axes_or_new, despine, explain_empty, legend_above, palette, thousands, title
 from .volcano_ma import comparison
 
 _COLUMNS = ("p_value", "statistic", "target_mean", "reference_mean")
@@ -96,9 +96,13 @@ def p_values(
         explain_empty(ax, "There are no p-values to draw.")
         return ax
     edges = np.linspace(0.0, 1.0, n_bins + 1)
-    ax.stairs(counts, edges, fill=True, color=DOWN, alpha=0.75, label=count(n, "test"))
+    ax.stairs(counts, edges, fill=True, color=palette(ax).down, alpha=0.75, label=count(n, "test"))
     pi0 = min(1.0, n_above / ((1.0 - _LAMBDA) * n))
-    ax.axhline(n / n_bins, color=LINE, label=f"uniform: {thousands(round(n / n_bins, 1))} per bin")
+    ax.axhline(
+        n / n_bins,
+        color=palette(ax).line,
+        label=f"uniform: {thousands(round(n / n_bins, 1))} per bin",
+    )
     ax.axhline(
         pi0 * n / n_bins,
         color=rcParams["text.color"],

@@ -1,4 +1,4 @@
-"""A result as a page for the browser: one file, offline, with search, volcano plots and tables.
+"""A result as a page for the browser: one file, offline, with search, cut-offs, plots and tables.
 
 `write_report` collects what the page shows (`payload`), encodes it as text (`encode`, `row_codes`),
 adds what is known about the run (`provenance_table`, `definitions`, `notes`, `calibration`) and

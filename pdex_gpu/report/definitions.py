@@ -8,6 +8,7 @@ from typing import Any
 from ..results.effect import Effect
 from ..stats.options import EMPIRICAL
 from ..stats.registry import METRICS
+from .nouns import noun_of
 from .payload import FEWEST_ROWS, MOST_ROWS
 from .provenance_table import worded
 
@@ -40,9 +41,10 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
         statistic = METRICS[metric].statistic_meaning
     if provenance.get("strata") is not None:
         statistic = "combined over strata"
-    own = "the gene that a perturbation is named after, if the matrix has it."
+    noun = noun_of(provenance)
+    own = f"the gene that a {noun.one} is named after, if the matrix has it."
     if provenance.get("on_target") is not None:
-        own = f"the gene that column {provenance.get('on_target')!r} gives for a perturbation."
+        own = f"the gene that column {provenance.get('on_target')!r} gives for a {noun.one}."
     clip = provenance.get("clip_value")
     clipped = (
         "there is no value" if clip is None else f"the ratio is clipped to 1/{clip:g} or {clip:g}"
@@ -54,25 +56,29 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
     if effect.is_ratio:
         change = (
             "log2 fold change",
-            "log2 of the mean of the perturbation over that of the reference; where a mean is 0, "
+            f"log2 of the mean of the {noun.one} over that of the reference; where a mean is 0, "
             f"{clipped}.",
         )
         mean = f"the mean of the cells' values, on the count scale ({scale})."
     else:
         change = (
             "Mean difference",
-            "the mean of the perturbation minus that of the reference. Some values are negative "
+            f"the mean of the {noun.one} minus that of the reference. Some values are negative "
             "here, so ratios of means are meaningless.",
         )
         mean = "the mean of the cells' values, as stored."
     return [
-        ("Hit", f"a pair of perturbation and gene with an FDR of {fdr:g} or less."),
+        (
+            "Hit",
+            f"a pair of {noun.one} and gene with an FDR of {fdr:g} or less, unless the cut-offs on "
+            "the page say otherwise.",
+        ),
         ("FDR", f"{adjusted} over {scope} (threshold here: {worded(fdr)})."),
         ("Mean", mean),
         change,
         (
             "Up, down",
-            "the mean of the perturbation is larger or smaller than that of the reference.",
+            f"the mean of the {noun.one} is larger or smaller than that of the reference.",
         ),
         ("p-value", f"of the {test_name(provenance)}. It is 1 where the test is undefined."),
         ("Statistic", f"{statistic}."),
@@ -82,9 +88,10 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
         ),
         (
             "Contents of this page",
-            f"every hit (at most {MOST_ROWS:,}, the strongest of each perturbation), at least the "
-            f"{FEWEST_ROWS} strongest rows of each perturbation, and all other rows as counts in "
-            "bins, drawn in grey in volcano plots. The results file has every row.",
+            f"every row with an FDR of {fdr:g} or less (at most {MOST_ROWS:,}, the strongest of "
+            f"each {noun.one}), at least the {FEWEST_ROWS} strongest rows of each {noun.one}, and "
+            "all other rows as counts in bins, drawn in grey in volcano plots. The results file "
+            "has every row.",
         ),
         (
             "Precision",
@@ -93,7 +100,8 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
         ),
         (
             "CSV files",
-            "only the rows on this page, with all stored digits; p_value and fdr have the digits "
+            "only the rows on this page, with all stored digits. Other rows, their p-values and "
+            "FDR are in the results file. p_value and fdr have the digits "
             "that their logarithms give, down to far below 1e-308. A cell without a number is "
             "empty. A label that a spreadsheet would read as a formula starts with an apostrophe.",
         ),

@@ -16,6 +16,7 @@ from ..results.base import Result
 from ..results.plot_values import count
 from ..stats.registry import METRICS
 from .encode import label
+from .nouns import noun_of
 from .payload import ReportData
 
 #: Fewer cells per side than this are pointed out.
@@ -55,7 +56,7 @@ def _of_rows(result: Result, data: ReportData) -> Iterator[Note]:
     if not n_rows:
         yield Note("warning", "The result has no rows, so there is nothing to show.")
         return
-    totals = data.totals
+    totals, noun = data.totals, noun_of(result.provenance)
     if totals.missing:
         yield Note(
             "warning",
@@ -75,7 +76,7 @@ def _of_rows(result: Result, data: ReportData) -> Iterator[Note]:
         yield Note(
             "warning",
             f"{count(n, 'hit')} are more than a page can hold: it has the {most:,} strongest of "
-            f"each perturbation, and {data.n_left_out:,} are left out. Counts include all hits, "
+            f"each {noun.one}, and {data.n_left_out:,} are left out. Counts include all hits, "
             "and the results file has all of them.",
         )
     if totals.missing < n_rows and not data.comparisons.hits.any():
@@ -87,7 +88,7 @@ def _of_rows(result: Result, data: ReportData) -> Iterator[Note]:
             if isinstance(n, int) and n:
                 yield Note(
                     "note",
-                    f"The filter {label(name)} removed {n:,} pairs of perturbation and gene "
+                    f"The filter {label(name)} removed {n:,} pairs of {noun.one} and gene "
                     f"({100 * n / n_pairs:.1f} %). They are not shown, and were not part of the "
                     "correction.",
                 )
@@ -208,7 +209,7 @@ def _of_design(result: Result, data: ReportData) -> Iterator[Note]:
         yield Note(
             "note",
             "All comparisons share one reference, so their errors are not independent: anything "
-            "unusual about its cells affects every perturbation.",
+            f"unusual about its cells affects every {noun_of(result.provenance).one}.",
         )
     undrawn = int(data.comparisons.undrawn.sum()) - data.totals.missing
     if undrawn > 0:

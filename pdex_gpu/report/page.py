@@ -16,16 +16,26 @@ from .encode import Packed, json_text
 SCRIPTS = (
     "decode.js",
     "rows.js",
+    "hits.js",
     "format.js",
     "dom.js",
     "canvas.js",
     "charts.js",
+    "picture_files.js",
     "table.js",
     "search.js",
+    "cutoffs.js",
+    "send.js",
     "views.js",
+    "lists.js",
+    "pair.js",
+    "heatmap.js",
     "overview.js",
     "main.js",
 )
+
+#: Where the page can send a form, by a click; ``send.js`` has the address.
+FORMS = "https://maayanlab.cloud/Enrichr/"
 
 
 def page(meta: Mapping[str, Any], arrays: Mapping[str, Packed]) -> str:
@@ -52,16 +62,25 @@ def page(meta: Mapping[str, Any], arrays: Mapping[str, Packed]) -> str:
         "meta": json_text(meta),
         "arrays": "\n".join(_element(name, packed) for name, packed in arrays.items()),
         "script": script,
+        **{name: html.escape(noun) for name, noun in _nouns(meta).items()},
     }
     # Replace in one pass, because a title may look like a placeholder.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("report.html"))
 
 
+def _nouns(meta: Mapping[str, Any]) -> dict[str, str]:
+    one = str(meta["noun"]["one"])
+    return {"one": one, "One": one.capitalize(), "many": str(meta["noun"]["many"])}
+
+
 def _policy(style: str, script: str) -> str:
-    """Return a content security policy: this style and script, downloads, and nothing else."""
+    """Return a content security policy: this style and script, downloads, and nothing else.
+
+    A form, which is sent only by a click, may go to `FORMS`.
+    """
     return (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action {FORMS}"
     )
 
 

@@ -18,6 +18,7 @@ from .calibration import calibration_part
 from .definitions import definitions, test_name
 from .encode import Packed, coded, label, pack, whole
 from .notes import notes
+from .nouns import noun_of
 from .payload import ReportData
 from .provenance_table import settings
 from .row_codes import encode_rows
@@ -38,11 +39,14 @@ def document(
     arrays = {
         **encode_rows(data.rows, len(result.features), data.effect),
         **_comparisons(data),
+        **_row_cells(data),
         "gene_hits_up": whole(data.genes.up),
         "gene_hits_down": whole(data.genes.down),
         "gene_hits_level": whole(data.genes.level),
         "gene_rows": whole(data.genes.rows),
         "gene_undrawn": whole(data.genes.undrawn),
+        "map_genes": whole(data.effect_map.genes),
+        "map_sizes": pack(data.effect_map.sizes.ravel(), "f4"),
         **_background("behind", data.background),
         **_background("behind_gene", data.gene_background),
     }
@@ -53,7 +57,7 @@ def document(
     for name, texts in labels.items():
         values[name], codes = coded(texts)
         arrays[f"label_{name}"] = whole(codes)
-    totals = data.totals
+    totals, noun = data.totals, noun_of(result.provenance)
     n_judged = int(totals.histogram.sum())
     meta = {
         "title": label(title) if title else "Differential expression",
@@ -64,7 +68,9 @@ def document(
         "labels": values,
         "within": None if result.within is None else label(level_text(result.within[0])),
         "several_references": len(values["reference"]) > 1,
-        "features": [label(name) for name in result.features],
+        "noun": asdict(noun),
+        "features": [label(name) for name in result.gene_names],
+        **_identifiers(result),
         "n_rows": int(data.comparisons.rows.sum()),
         "n_hits": int(data.comparisons.hits.sum()),
         "left_out": data.n_left_out,
@@ -97,8 +103,28 @@ def _comparisons(data: ReportData) -> dict[str, Packed]:
         "own_gene": pack(own.gene, "i4"),
         "own_size": pack(_single(own.size), "f4"),
         "own_hit": pack(own.hit, "u1"),
+        "own_log10_fdr": pack(_single(own.log10_fdr), "f4"),
     }
     return found | {f"cells_{side}": whole(cells) for side, cells in data.n_cells.items()}
+
+
+def _row_cells(data: ReportData) -> dict[str, Packed]:
+    """Encode the cells of each row as how many fewer they are than in the comparison: mostly 0."""
+    sizes = np.diff(data.rows.ends, prepend=0)
+    return {
+        f"row_fewer_{side}": whole(np.repeat(data.n_cells[side], sizes) - cells)
+        for side, cells in data.rows.n_cells.items()
+    }
+
+
+def _identifiers(result: Result) -> dict[str, list[str] | None]:
+    """Return the names in var and the symbols of genes, where there are symbols."""
+    if result.symbols is None:
+        return {"identifiers": None, "symbols": None}
+    return {
+        "identifiers": [label(name) for name in result.features],
+        "symbols": [label(name) for name in result.symbols],
+    }
 
 
 def _background(name: str, background: Background) -> dict[str, Packed]:
@@ -118,11 +144,10 @@ def _single(values: np.ndarray) -> np.ndarray:
 def _summary(result: Result, data: ReportData) -> str:
     """Summarize the result in a line or two."""
     hits = data.comparisons.hits
-    n_targets = len({str(target) for target in result.targets})
-    if len(result.targets) == n_targets:
-        what = count(n_targets, "perturbation")
-    else:
-        what = f"{len(result.targets):,} comparisons of {count(n_targets, 'perturbation')}"
+    n_targets, noun = len({str(target) for target in result.targets}), noun_of(result.provenance)
+    what = count(n_targets, noun.one, noun.many)
+    if len(result.targets) != n_targets:
+        what = f"{len(result.targets):,} comparisons of {what}"
     against = "several references"
     if result.reference is not None:
         against = str(result.reference)

@@ -21,6 +21,9 @@ MOST_ROWS = 1_000_000
 #: The fewest rows listed per comparison, hits or not.
 FEWEST_ROWS = 20
 
+#: The most genes of the heat map: those that are hits in the most comparisons.
+MAP_GENES = 40
+
 #: Bins of effects and of p-values behind the volcano plot of a comparison, and of a gene.
 BINS = (48, 32)
 GENE_BINS = (24, 16)
@@ -49,12 +52,15 @@ class Rows:
         Position among the features.
     values : dict of str to numpy.ndarray, shape (n,), float32
         Columns by the names in `VALUES`.
+    n_cells : dict of str to numpy.ndarray, shape (n,), int64
+        Numbers of cells of ``"target"`` and of ``"reference"``, if the result has them.
     """
 
     ends: np.ndarray
     n_hits: np.ndarray
     gene: np.ndarray
     values: dict[str, np.ndarray]
+    n_cells: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -124,11 +130,30 @@ class OwnGenes:
     size : numpy.ndarray, shape (n_comparisons,), float64
         The effect on it around 0, as in :meth:`.Effect.sizes`; NaN if there is none.
     hit : numpy.ndarray, shape (n_comparisons,), bool
+    log10_fdr : numpy.ndarray, shape (n_comparisons,), float64
+        Its log10; NaN if there is none.
     """
 
     gene: np.ndarray
     size: np.ndarray
     hit: np.ndarray
+    log10_fdr: np.ndarray
+
+
+@dataclass(frozen=True)
+class EffectMap:
+    """The effects of all comparisons on the genes that are hits in the most of them.
+
+    Attributes
+    ----------
+    genes : numpy.ndarray, shape (k,), int64
+        Positions among the features, the gene with the most hits first; at most `MAP_GENES`.
+    sizes : numpy.ndarray, shape (n_comparisons, k), float32
+        Effects around 0, as in :meth:`.Effect.sizes`; NaN where the result has no row.
+    """
+
+    genes: np.ndarray
+    sizes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -147,8 +172,10 @@ class ReportData:
     background, gene_background : Background
         Rows that are not among `rows`, by comparison and by gene.
     own : OwnGenes
+    effect_map : EffectMap
     n_cells : dict of str to numpy.ndarray, shape (n_comparisons,), int64
-        Numbers of cells of ``"target"`` and of ``"reference"``, if the result has them.
+        The largest numbers of cells of ``"target"`` and of ``"reference"`` in any row, if the
+        result has them.
     """
 
     fdr: float
@@ -160,6 +187,7 @@ class ReportData:
     background: Background
     gene_background: Background
     own: OwnGenes
+    effect_map: EffectMap
     n_cells: dict[str, np.ndarray]
 
     @property
@@ -185,8 +213,10 @@ def collect(result: Result, fdr: float, most: int = MOST_ROWS) -> ReportData:
         Every row that can be drawn is either among its rows or counted in a background.
     """
     effect = effect_of(result)
-    n_hits, ranges = _survey(result, effect, fdr, most)
-    return _Collector(result, effect, fdr, share(n_hits, most), ranges).collect()
+    n_hits, gene_hits, ranges = _survey(result, effect, fdr, most)
+    ranked = np.argsort(-gene_hits, kind="stable")[:MAP_GENES]
+    mapped = ranked[gene_hits[ranked] > 0]
+    return _Collector(result, effect, fdr, share(n_hits, most), ranges, mapped).collect()
 
 
 def share(wanted: np.ndarray, most: int) -> int:
@@ -208,18 +238,21 @@ def share(wanted: np.ndarray, most: int) -> int:
     return low
 
 
-def _survey(result: Result, effect: Effect, fdr: float, most: int) -> tuple[np.ndarray, Ranges]:
-    """Count the hits of each comparison, and find the ranges of the volcano plots of genes."""
-    n_hits = np.zeros(len(result.targets), np.int64)
+def _survey(
+    result: Result, effect: Effect, fdr: float, most: int
+) -> tuple[np.ndarray, np.ndarray, Ranges]:
+    """Count the hits of comparisons and of genes; find the ranges of the volcano plots of genes."""
+    n_hits, gene_hits = (np.zeros(len(of), np.int64) for of in (result.targets, result.features))
     others, everything = Ranges(len(result.features)), Ranges(len(result.features))
     for part, values in result.blocks(["fdr", *effect.reads, *p_columns(result)]):
         hit = values["fdr"] <= fdr
         n_hits[part] = np.count_nonzero(hit, axis=1)
+        gene_hits += np.count_nonzero(hit, axis=0)
         x, y, drawn = _places(values, effect)
         others.widen(x, y, drawn & ~hit)
         everything.widen(x, y, drawn)
     # If hits are left out, the backgrounds count them, so the ranges must include them.
-    return n_hits, others if int(n_hits.sum()) <= most else everything
+    return n_hits, gene_hits, others if int(n_hits.sum()) <= most else everything
 
 
 def _places(
@@ -239,7 +272,13 @@ class _Collector:
     """The second pass over the result, which chooses rows and counts the rest."""
 
     def __init__(
-        self, result: Result, effect: Effect, fdr: float, quota: int, ranges: Ranges
+        self,
+        result: Result,
+        effect: Effect,
+        fdr: float,
+        quota: int,
+        ranges: Ranges,
+        mapped: np.ndarray,
     ) -> None:
         n, n_genes = len(result.targets), len(result.features)
         self._result, self._effect, self._fdr, self._quota = result, effect, fdr, quota
@@ -251,12 +290,16 @@ class _Collector:
         self._row_values: dict[str, list[np.ndarray]] = {name: [] for name in VALUES}
         self._behind: list[Background] = []
         self._behind_genes = np.zeros((n_genes, GENE_BINS[0] * GENE_BINS[1]), np.uint32)
-        self._own = OwnGenes(own_genes_of(result), np.full(n, np.nan), np.zeros(n, bool))
+        self._own = OwnGenes(
+            own_genes_of(result), np.full(n, np.nan), np.zeros(n, bool), np.full(n, np.nan)
+        )
+        self._map = EffectMap(mapped, np.full((n, len(mapped)), np.nan, np.float32))
         self._n_cells = {
             side: np.zeros(n, np.int64)
             for side in ("target", "reference")
             if f"{side}_n_cells" in result.columns
         }
+        self._row_cells: dict[str, list[np.ndarray]] = {side: [] for side in self._n_cells}
 
     def collect(self) -> ReportData:
         result = self._result
@@ -272,6 +315,7 @@ class _Collector:
             self._n_hits,
             _joined(self._row_genes, np.int64),
             {name: _joined(parts, np.float32) for name, parts in self._row_values.items()},
+            {side: _joined(parts, np.int64) for side, parts in self._row_cells.items()},
         )
         return ReportData(
             self._fdr,
@@ -283,6 +327,7 @@ class _Collector:
             Background.joined(self._behind, BINS),
             Background.of(self._behind_genes, self._gene_ranges.limits(), GENE_BINS),
             self._own,
+            self._map,
             self._n_cells,
         )
 
@@ -292,6 +337,9 @@ class _Collector:
         self._count(part, values, present, hit, y)
         x, height, drawn = _places(values, self._effect)
         self._undrawn(part, present & ~drawn)
+        of = self._map.genes
+        with np.errstate(over="ignore"):
+            self._map.sizes[part] = np.where(present[:, of], x[:, of], np.nan)
         listed = self._choose(part, values, hit, present & ~np.isnan(y), x, y)
         rest = present & drawn & ~listed
         ranges = Ranges(len(rest))
@@ -333,6 +381,8 @@ class _Collector:
             {name: values[name][t, g] for name in self._effect.reads}
         )
         own.hit[part.start + t] = hit[t, g]
+        with np.errstate(divide="ignore"):
+            own.log10_fdr[part.start + t] = np.log10(values["fdr"][t, g])
 
         totals, p = self._totals, values["p_value"]
         judged = present & ~np.isnan(p)
@@ -379,6 +429,8 @@ class _Collector:
             genes.append(chosen)
         place = _joined(rows, np.int64), _joined(genes, np.int64)
         self._row_genes.append(place[1])
+        for side, cells in self._row_cells.items():
+            cells.append(values[f"{side}_n_cells"][place])
         with np.errstate(divide="ignore", over="ignore"):  # 1e300 is infinite in single precision
             taken = {name: values[name][place] for name in (*_MEANS, "statistic")}
             taken["effect"] = self._effect.values(values)[place]

@@ -23,6 +23,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "batch": "Column of files",
             "cells": "Cells chosen by",
             "genes": "Genes chosen by",
+            "gene_symbols": "Symbols of genes from",
             "n_cells": "Cells",
             "allow": "Accepted though not in the file",
             "n_genes": "Genes",
@@ -76,6 +77,7 @@ _GROUPS: tuple[tuple[str, dict[str, str]], ...] = (
             "pseudocount": "Pseudocount",
             "confidence": "Confidence level",
             "columns": "Extra columns",
+            "default_columns": "Default columns",
         },
     ),
     (

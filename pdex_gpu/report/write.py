@@ -33,7 +33,8 @@ def write_report(
     """Write a report for the browser: one HTML file that opens offline.
 
     It carries the hits (at most 1,000,000, the strongest of each comparison), at least the 20
-    strongest rows of each comparison, and all other rows as counts in bins. A result in a file is
+    strongest rows of each comparison, and all other rows as counts in bins. In the page, readers
+    can choose a smaller FDR and a least effect. A result in a file is
     read in blocks, never as a whole.
 
     Parameters
@@ -47,7 +48,8 @@ def write_report(
     title : str, optional
         Title of the page, by default "Differential expression".
     fdr : float
-        Rows with an adjusted p-value at or below this are hits.
+        Rows with an adjusted p-value at or below this are hits, and cut-offs in the page go up to
+        it.
     force : bool
         Replace an existing file.
 

@@ -12,6 +12,7 @@ def analysis_of(settings: Settings, test: StatisticalTest) -> Analysis:
     return make_analysis(
         test,
         settings.columns.columns,
+        default=settings.columns.default_columns,
         is_log1p=settings.columns.is_log1p,
         exp_post_agg=settings.columns.exp_post_agg,
         stratified=settings.comparison.strata is not None,

@@ -20,9 +20,9 @@ from ..errors import (
     MissingFileError,
     OptionError,
     UnsupportedDataError,
-    close_matches,
     listing,
     shown,
+    unknown_genes,
     unknown_label,
     warn,
 )
@@ -34,8 +34,6 @@ from ..sources.whole_numbers import for_scipy
 from .names_in_files import names_in_file
 
 logger = logging.getLogger("pdex_gpu")
-
-_MISSPELT = 3  # missing names for which close ones are looked up, which takes time
 
 
 def with_cells(dataset: Dataset, options: DataOptions) -> Dataset:
@@ -108,6 +106,7 @@ def keep_genes(dataset: Dataset, genes: np.ndarray) -> Dataset:
         dataset,
         source=select(source, np.arange(source.n_cells), genes),
         genes=dataset.genes[genes],
+        symbols=None if dataset.symbols is None else dataset.symbols[genes],
         var=var,
         var_column=lambda name: _rows_of(dataset.var_column(name), genes),
     )
@@ -217,13 +216,13 @@ def _check_rows(found: int, n_rows: int, name: str) -> None:
 def _chosen_genes(dataset: Dataset, asked: Any) -> np.ndarray:
     """Return the positions of the genes that are kept, ascending."""
     if isinstance(asked, tuple):
-        return _positions(dataset.genes, asked, "genes=")
+        return _positions(dataset, asked, "genes=")
     labels = _column_of_var(dataset, asked)
     if labels is None:
         path = os.fspath(asked)
         if not os.path.exists(path):
             _raise_neither(dataset, asked)
-        return _positions(dataset.genes, names_in_file(path), f"the file {shown(path)} (genes=)")
+        return _positions(dataset, names_in_file(path), f"the file {shown(path)} (genes=)")
     if os.path.isfile(asked):
         logger.info(
             "genes=%r: there are a column of var and a file of this name; the column is used "
@@ -261,8 +260,8 @@ def _raise_neither(dataset: Dataset, asked: Any) -> NoReturn:
     raise AssertionError("there is no such column")
 
 
-def _positions(genes: np.ndarray, names: Sequence[str], what: str) -> np.ndarray:
-    """Return the positions of genes, given by their names, ascending."""
+def _positions(dataset: Dataset, names: Sequence[str], what: str) -> np.ndarray:
+    """Return the positions of genes, given by their names or symbols, ascending."""
     places: dict[str, list[int]] = {name: [] for name in names}
     if len(places) < len(names):
         seen: set[str] = set()
@@ -272,12 +271,17 @@ def _positions(genes: np.ndarray, names: Sequence[str], what: str) -> np.ndarray
             "gene is tested once.",
             DuplicateGeneWarning,
         )
-    for place, gene in enumerate(genes.tolist()):
+    genes = dataset.genes.tolist()
+    symbols = genes if dataset.symbols is None else dataset.symbols.tolist()
+    for place, (gene, symbol) in enumerate(zip(genes, symbols, strict=True)):
         if gene in places:
             places[gene].append(place)
+        if symbol in places and symbol != gene:
+            places[symbol].append(place)
     missing = [name for name, found in places.items() if not found]
     if missing:
-        raise GeneError(_missing(missing, len(places), genes.tolist(), what))
+        known = list(dict.fromkeys([*symbols, *genes]))
+        raise GeneError(unknown_genes(missing, len(places), known, len(genes), what, "the matrix"))
     several = [name for name, found in places.items() if len(found) > 1]
     if several:
         raise GeneError(
@@ -285,16 +289,7 @@ def _positions(genes: np.ndarray, names: Sequence[str], what: str) -> np.ndarray
             f"matrix: {listing(several)}. Make names unique (adata.var_names_make_unique()), or "
             "choose genes with a boolean column of var."
         )
-    return np.sort(np.array([found[0] for found in places.values()], np.int64))
-
-
-def _missing(missing: list[str], n_names: int, genes: list[str], what: str) -> str:
-    text = f"{len(missing)} of {n_names} names in {what} are not in the matrix: {listing(missing)}."
-    for name in missing[:_MISSPELT]:
-        close = close_matches(name, genes)
-        if close:
-            text += f" Instead of {name!r}, did you mean {' or '.join(map(shown, close))}?"
-    return f"{text} The matrix has {len(genes):,} genes: {listing(genes, limit=3)}."
+    return np.unique(np.array([found[0] for found in places.values()], np.int64))
 
 
 # --- boolean columns ------------------------------------------------------------------------------

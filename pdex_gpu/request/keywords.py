@@ -52,6 +52,7 @@ class Options(StatisticKeywords, total=False):
     raw: bool
     modality: str | None
     genes: str | os.PathLike[str] | Sequence[str] | None
+    gene_symbols: str | None
     cells: str | None
     normalize: float | str | None
     log1p: bool | None

@@ -18,6 +18,7 @@ from ..sources.open import open_dataset
 from ..sources.options import DataOptions
 from ..sources.sizes import within
 from .choosing import with_cells, with_genes
+from .gene_symbols import symbols_of
 from .guide_calls import with_guide_calls
 from .guides import read_guides, with_guides
 from .normalize import normalised
@@ -57,6 +58,7 @@ def _ready(dataset: Dataset, options: DataOptions, by_guides: ComparisonOptions 
     if by_guides is not None:  # before cells are left out: a table has the barcodes of all
         dataset = with_guide_calls(dataset, by_guides)
     dataset = normalised(with_cells(dataset, options), options)
+    dataset = replace(dataset, symbols=symbols_of(dataset, options.gene_symbols))
     return replace(with_genes(dataset, options), ready=True)
 
 

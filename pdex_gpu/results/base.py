@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,25 @@ import numpy as np
 
 from ..design.lone_surrogates import writable, writable_labels, writable_within
 from ..design.naming import Within, level_columns, level_text, quoted
-from ..errors import LabelError, OptionError, shown, unknown
-from ..utils.checks import check_count, check_label, described, is_array, is_whole, names_of
+from ..errors import LabelError, OptionError, listing, shown, unknown, unknown_genes
+from ..utils.checks import (
+    check_count,
+    check_label,
+    described,
+    is_array,
+    is_whole,
+    listed,
+    names_of,
+)
 from ..utils.keywords import known_keywords
 from ..utils.resolve import resolve
-from .effect import effect_of, strongest_first
+from .html import html_of
 from .schema import COLUMNS, VALUES
+from .strongest import strongest
 
 if TYPE_CHECKING:
+    import pandas
+
     from ..calibration.result import Calibration
 
 # Largest number of values in a block of a result.
@@ -36,6 +48,8 @@ class Result(ABC):
         Labels of the groups compared, and of the groups they are compared with.
     features : numpy.ndarray, shape (n_genes,), object
         Gene names. In these and all labels, lone surrogates are escaped: ``"TP53\\udcff"``.
+    symbols : numpy.ndarray or None, shape (n_genes,), object
+        Symbols of the genes, where the call had ``gene_symbols=``; a gene without one has its name.
     columns : tuple of str
         Names of the columns of values.
     within : tuple of (str or tuple of str) and numpy.ndarray, or None
@@ -57,11 +71,13 @@ class Result(ABC):
         provenance: Mapping[str, Any],
         within: Within | None,
         kept: np.ndarray | None,
+        symbols: np.ndarray | None,
     ) -> None:
-        _check_parts(targets, references, features, provenance, within, kept)
+        _check_parts(targets, references, features, provenance, within, kept, symbols)
         self.targets = writable_labels(targets)
         self.references = writable_labels(references)
         self.features = writable_labels(features)
+        self.symbols = None if symbols is None else writable_labels(symbols)
         self.columns = columns
         self.within = writable_within(within)
         self.kept = kept
@@ -131,20 +147,99 @@ class Result(ABC):
             )
         return int(matching[0])
 
+    @cached_property
+    def gene_names(self) -> np.ndarray:
+        """Return the names by which genes are shown, shape (n_genes,), object.
+
+        They are the symbols, if there are any. A symbol of several genes is followed by the
+        identifier: ``"TBCE (ENSG00000284770)"``.
+        """
+        if self.symbols is None:
+            return self.features
+        symbols = list(map(str, self.symbols))
+        times = Counter(symbols)
+        names = np.empty(len(symbols), object)
+        for g, (symbol, feature) in enumerate(zip(symbols, self.features, strict=True)):
+            alone = times[symbol] == 1 or symbol == str(feature)
+            names[g] = symbol if alone else f"{symbol} ({feature})"
+        return names
+
     @known_keywords
     def find_feature(self, name: object) -> int:
         """Return the position of a gene in `features`, the first one where its name repeats.
 
+        Parameters
+        ----------
+        name : object
+            Its name, or its symbol if it has one, or its name in :attr:`gene_names`.
+
         Raises
         ------
         LabelError
-            If there is no such gene. The message names similar genes.
+            If there is no such gene, or several have the symbol. The message names similar genes.
         """
         check_label("name", name)
         found = np.flatnonzero(_equal(self.features, name))
-        if not len(found):
-            raise LabelError(unknown("gene", name, self.features.tolist()))
-        return int(found[0])
+        if len(found):
+            return int(found[0])
+        if self.symbols is not None:
+            found = np.flatnonzero(_equal(self.gene_names, name))
+            if len(found):
+                return int(found[0])
+            found = np.flatnonzero(_equal(self.symbols, name))
+            if len(found):
+                raise LabelError(
+                    f"{len(found)} genes have the symbol {str(name)!r}: "
+                    f"{listing(self.features[found].tolist())}. Pass one of these names."
+                )
+        raise LabelError(unknown("gene", name, self._known_names))
+
+    @known_keywords
+    def find_features(self, names: Iterable[object]) -> np.ndarray:
+        """Return the positions of several genes, each once, in the order of their names.
+
+        Parameters
+        ----------
+        names : iterable of object, or str
+            Names as in :meth:`find_feature`; a text is a single name.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n,), int64
+
+        Raises
+        ------
+        LabelError
+            If some are no genes of the result, or several genes have the symbol. The message
+            counts the names that are missing, and names similar genes.
+        OptionError
+            If `names` is not a list of names.
+        """
+        try:
+            asked = [names] if isinstance(names, str) else listed(names)
+        except TypeError as error:
+            raise OptionError(f"{shown(names)} must be a list of names.") from error
+        for name in asked:
+            check_label("name", name)
+        texts = list(dict.fromkeys(str(writable(name)) for name in asked))
+        there = {*map(str, self._known_names), *map(str, self._symbols_or_none)}
+        missing = [text for text in texts if text not in there]
+        if missing and len(texts) > 1:
+            known = list(map(str, self._known_names))
+            n = len(self.features)
+            raise LabelError(
+                unknown_genes(missing, len(texts), known, n, "the list of genes", "the result")
+            )
+        places = dict.fromkeys(self.find_feature(name) for name in asked)
+        return np.array(list(places), np.int64)
+
+    @property
+    def _known_names(self) -> list[object]:
+        return list(dict.fromkeys([*self.gene_names.tolist(), *self.features.tolist()]))
+
+    @property
+    def _symbols_or_none(self) -> list[object]:
+        return [] if self.symbols is None else self.symbols.tolist()
 
     @known_keywords
     def name(self, t: int) -> str:
@@ -207,37 +302,33 @@ class Result(ABC):
     @known_keywords
     def top(
         self, target: object, n: int = 10, *, reference: object = None, within: object = None
-    ) -> list[dict[str, Any]]:
-        """Return the `n` genes of `target` with the smallest p-values, as rows.
+    ) -> pandas.DataFrame:
+        """Return the `n` genes of `target` with the smallest p-values.
 
         Ties in p are broken by `log10_p` where the result has it, then by the larger effect, then
-        by matrix order. The effect is the log2 of `fold_change`. If the matrix has negative values,
-        there are no ratios: the effect is then ``target_mean - reference_mean``, and rows have it
-        as ``"mean_difference"``. If `target` was compared more than once, `reference` and `within`
-        choose the comparison.
+        by matrix order. If `target` was compared more than once, `reference` and `within` choose
+        the comparison.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Labels; ``log2_fold_change``, or ``mean_difference`` if the matrix has negative values
+            and thus no ratios; p-value, FDR, means and numbers of cells; all other columns.
 
         Raises
         ------
         LabelError
             If `target` was not compared, or more than once.
         """
+        import pandas as pd
+
         check_count("n", n, least=0, may_be_none=False)
         t = self.find(target, reference=reference, within=within)
-        effect = effect_of(self)
-        values = self.row(t, self.columns)
-        p_keys = [values[name] for name in ("p_value", "log10_p") if name in values]
-        order = strongest_first(tuple(p_keys), effect.sizes(values))
-        if self.kept is not None:
-            order = order[self.kept[t, order]]
-        labels = {"target": self.targets[t], "reference": self.references[t]}
-        labels |= {name: levels[t] for name, levels in level_columns(self.within).items()}
-        shown = values if effect.is_ratio else {effect.column: effect.values(values)} | values
-        return [
-            labels
-            | {"feature": self.features[g]}
-            | {name: column[g].item() for name, column in shown.items()}
-            for g in order[:n]
-        ]
+        return pd.DataFrame(strongest(self, t, n))
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show."""
+        return html_of(self)
 
     @known_keywords
     def report(
@@ -344,6 +435,7 @@ def _check_parts(
     provenance: object,
     within: object,
     kept: object,
+    symbols: object,
 ) -> None:
     """Raise OptionError unless these parts make a result."""
     n = len(targets) if isinstance(targets, np.ndarray) and targets.ndim == 1 else None
@@ -363,6 +455,8 @@ def _check_parts(
         if not all(isinstance(name, str) for name in names):
             raise OptionError(f"within={shown(within)} must be the name of a column and labels.")
         parts.append(("within", pair[1], n))
+    if symbols is not None:
+        parts.append(("symbols", symbols, len(features)))  # type: ignore[arg-type]
     for name, labels, wanted in parts:
         if not is_array(labels, (wanted,)):
             raise OptionError(

@@ -41,7 +41,10 @@ def to_anndata(result: DEResult) -> anndata.AnnData:
         }
     return ad.AnnData(
         obs=pd.DataFrame(obs, index=pd.Index(_names(result))),
-        var=pd.DataFrame(index=pd.Index(list(map(str, result.features)))),
+        var=pd.DataFrame(
+            {} if result.symbols is None else {"symbol": list(map(str, result.symbols))},
+            index=pd.Index(list(map(str, result.features))),
+        ),
         layers=layers,
         uns={"pdex_gpu": json.dumps(result.provenance, default=str)},
     )
@@ -56,6 +59,41 @@ def to_wide(result: DEResult, column: str) -> pandas.DataFrame:
         index=pd.Index(_names(result), name="target"),
         columns=pd.Index(list(map(str, result.features)), name="feature"),
     )
+
+
+#: The columns of pertpy's tables that are columns of a result, by pertpy's names.
+PERTPY = {
+    "p_value": "p_value",
+    "statistic": "statistic",
+    "log_fc": "log2_fold_change",
+    "adj_p_value": "fdr",
+}
+
+
+def to_pertpy(result: DEResult) -> pandas.DataFrame:
+    """See :meth:`.results.memory.DEResult.to_pertpy`."""
+    import pandas as pd
+
+    if PERTPY["log_fc"] not in result.columns:
+        raise OptionError(
+            "This result has no log2_fold_change, which pertpy's tables need. Pass "
+            "columns=['log2_fold_change'] to the call that made it."
+        )
+    kept = np.ones((len(result.targets), len(result.features)), bool)
+    t, g = np.nonzero(kept if result.kept is None else result.kept)
+    columns = {name: result[own][t, g] for name, own in PERTPY.items()}
+    order = np.lexsort((g, columns["p_value"], t))  # NaN last
+    names = _names(result)
+    genes = np.array(list(map(str, result.features)), dtype=object)
+    frame = {
+        "variable": genes[g[order]],
+        **{name: values[order] for name, values in columns.items()},
+        "contrast": pd.Categorical.from_codes(t[order], categories=pd.Index(names)),
+    }
+    if result.symbols is not None:
+        symbols = np.array(list(map(str, result.symbols)), dtype=object)
+        frame["symbol"] = symbols[g[order]]
+    return pd.DataFrame(frame)
 
 
 def ranking(result: DEResult, t: int, by: str) -> pandas.Series:

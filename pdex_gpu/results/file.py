@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from .memory import DEResult
 from .reader import Expected, RowReader
 from .row_index import find_rows
 from .schema import INTEGERS, VALUES
+from .text_file import SEPARATORS
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -43,7 +43,7 @@ class ResultFile(Result):
     Attributes
     ----------
     path : pathlib.Path
-    targets, references, features, columns, within, kept
+    targets, references, features, symbols, columns, within, kept
         See :class:`.results.base.Result`. In a file that was opened, labels are text.
     provenance : dict
         Backend and the reason for it, device, engine, versions, options: as in the file's
@@ -64,11 +64,12 @@ class ResultFile(Result):
         columns: tuple[str, ...] = (),
         within: Within | None = None,
         kept: np.ndarray | None = None,
+        symbols: np.ndarray | None = None,
         n_hits: np.ndarray | None = None,
     ) -> None:
         further = names_of("columns", columns, "columns", "('auroc',)")
         super().__init__(
-            targets, references, features, (*VALUES, *further), provenance, within, kept
+            targets, references, features, (*VALUES, *further), provenance, within, kept, symbols
         )
         self.path = check_path("path", path)
         self.n_hits = n_hits
@@ -133,6 +134,7 @@ class ResultFile(Result):
             self.provenance,
             within=self.within,
             kept=self.kept,
+            symbols=self.symbols,
         )
 
     @known_keywords
@@ -192,9 +194,11 @@ class ResultFile(Result):
                 f"replaced. {_RUN_AGAIN}"
             )
         levels = level_columns(self.within)
-        of_file = footer.labels | {"feature": footer.features}
+        of_file = footer.labels | footer.gene_labels
         own = {"target": self.targets, "reference": self.references, **levels}
         own["feature"] = self.features
+        if self.symbols is not None:
+            own["symbol"] = self.symbols
         if of_file != {name: list(map(str, labels)) for name, labels in own.items()} or (
             footer.columns != self.columns[len(VALUES) :]
         ):
@@ -204,18 +208,8 @@ class ResultFile(Result):
             )
 
 
-@known_keywords
-def open_result(path: str | os.PathLike[str]) -> ResultFile:
+def open_parquet(path: Path) -> ResultFile:
     """Open a result that was written as Parquet, reading its labels but not its values.
-
-    Parameters
-    ----------
-    path : str or path-like
-        A file written by :meth:`DEResult.to_parquet`, ``out=`` or ``pdex-gpu run``.
-
-    Returns
-    -------
-    ResultFile
 
     Raises
     ------
@@ -225,25 +219,10 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
         If it is a folder, or text.
     FileFormatError
         If it is damaged, is not a result of this package, or was written by a newer version.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> from pdex_gpu import differential_expression, open_result
-    >>> from pdex_gpu.simulate import simulate_screen
-    >>> adata = simulate_screen(1200, 60, 4, seed=1).to_anndata()
-    >>> path = os.path.join(tempfile.mkdtemp(), "results.parquet")
-    >>> differential_expression(adata, "target_gene", progress=False).to_parquet(path)
-    >>> stored = open_result(path)
-    >>> stored.find("GENE00042"), stored.find_feature("GENE00003")
-    (1, 3)
-    >>> stored.row(1, ["fold_change"])["fold_change"][3].round(2).item()
-    0.87
     """
-    path = check_path("path", path)
     shown = repr(str(path))
     if is_there(path, "The results file").is_dir():
-        raise OptionError(f"{shown} is a folder. Pass the .parquet file of a result in it.")
+        raise OptionError(f"{shown} is a folder. Pass the file of a result in it.")
     _check_suffix(path)
     stamp = _stamp(path)
     with _opened(path, _NOT_PARQUET, _NAME_ONE) as file:
@@ -259,6 +238,7 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
             columns=footer.columns,
             within=combined_levels(levels),
             kept=kept,
+            symbols=None if footer.symbols is None else as_labels(footer.symbols),
         )
         expected = Expected(footer, kept)
         if kept is None:
@@ -268,10 +248,10 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile:
 
 
 def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if path.suffix.lower() in SEPARATORS:
         raise OptionError(
-            f"{str(path)!r} is a text file, but only Parquet files can be loaded. Read it with "
-            "pandas.read_csv, or write to a .parquet file."
+            f"{str(path)!r} is text, which cannot be read in parts. Read it with open_result(), "
+            "or write to a .parquet file."
         )
 
 

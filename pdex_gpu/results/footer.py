@@ -16,7 +16,7 @@ from ..utils.install_hints import UPDATE
 from ..utils.resources import available_memory
 from .digests import ALGORITHM, Digests, metadata_digest, parse_digests
 from .schema import EXTRA, INTEGERS, LABELS, SCHEMA_VERSION, VALUES
-from .table import DIGESTS_KEY, LAYOUT_KEY, METADATA_KEY
+from .table import DIGESTS_KEY, LAYOUT_KEY, METADATA_KEY, OF_GENES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,6 +42,8 @@ class Footer:
     Attributes
     ----------
     targets, references, features : list of str
+    symbols : list of str or None
+        Symbols of `features`.
     levels : dict of str to list of str
         The columns of levels, with one level per comparison.
     filtered : bool
@@ -58,6 +60,7 @@ class Footer:
     targets: list[str]
     references: list[str]
     features: list[str]
+    symbols: list[str] | None
     levels: dict[str, list[str]]
     filtered: bool
     columns: tuple[str, ...]
@@ -69,6 +72,12 @@ class Footer:
     def labels(self) -> dict[str, list[str]]:
         """Return the labels of each comparison, by column."""
         return {"target": self.targets, "reference": self.references, **self.levels}
+
+    @property
+    def gene_labels(self) -> dict[str, list[str]]:
+        """Return the labels of each gene, by column."""
+        symbols = {} if self.symbols is None else {"symbol": self.symbols}
+        return {"feature": self.features, **symbols}
 
 
 def changed(shown: str, what: str) -> FileFormatError:
@@ -148,16 +157,22 @@ class _Reader:
             self._texts(name, self._layout.get(name))
             for name in ("targets", "references", "features")
         )
+        symbols = None
+        if "symbols" in self._layout:
+            symbols = self._texts("symbols", self._layout["symbols"])
+            if len(symbols) != len(features):
+                self._refuse("the list of symbols in its metadata is damaged")
         levels = self._levels(self._layout.get("within"), len(targets))
         filtered = self._layout.get("filtered")
         if len(references) != len(targets) or not isinstance(filtered, bool):
             self._refuse("its metadata are incomplete")
         digests = self._digests(len(targets))
-        columns = self._columns(levels, digests)
+        of_genes = ["feature", *([] if symbols is None else ["symbol"])]
+        columns = self._columns([*levels, *of_genes], digests)
         n_rows = self._rows(len(targets) * len(features), filtered)
         found = Footer(
-            targets, references, features, levels, filtered, columns, self._provenance, digests,
-            n_rows,
+            targets, references, features, symbols, levels, filtered, columns, self._provenance,
+            digests, n_rows,
         )  # fmt: skip
         self._check_sizes(found)
         return found
@@ -183,7 +198,7 @@ class _Reader:
         if not isinstance(labels, list):
             self._refuse("the list of levels in its metadata is damaged")
         lists = [self._texts("levels", of_column) for of_column in labels]
-        known = {*LABELS, *VALUES, *EXTRA}
+        known = {*LABELS, *OF_GENES, *VALUES, *EXTRA}
         if (
             len(lists) != len(names)
             or len(set(names)) != len(names)
@@ -207,13 +222,13 @@ class _Reader:
             self._refuse("its metadata were changed")
         return digests
 
-    def _columns(self, levels: Mapping[str, object], digests: Digests | None) -> tuple[str, ...]:
+    def _columns(self, labels: list[str], digests: Digests | None) -> tuple[str, ...]:
         """Return the further columns of values; check that all columns exist with their types."""
         import pyarrow as pa
 
         schema = self._file.schema_arrow
         text = pa.dictionary(pa.int32(), pa.string())
-        types = dict.fromkeys(("target", "reference", *levels, "feature"), text)
+        types = dict.fromkeys(("target", "reference", *labels), text)
         types |= dict.fromkeys(VALUES, pa.float64())
         further = {
             name: pa.int64() if name in INTEGERS else pa.float64()
@@ -266,7 +281,7 @@ class _Reader:
         Row groups are checked as a whole, because asking pyarrow about a single column of a
         damaged file can end the process.
         """
-        labels = [*footer.labels.values(), footer.features]
+        labels = [*footer.labels.values(), *footer.gene_labels.values()]
         longest = sum(max(map(len, texts), default=0) for texts in labels)
         listed = sum(len(text) for texts in labels for text in texts)
         found = self._file.metadata

@@ -40,7 +40,7 @@ class DEResult(Result):
 
     Attributes
     ----------
-    targets, references, features, columns, within, kept
+    targets, references, features, symbols, columns, within, kept
         See :class:`.results.base.Result`.
     provenance : dict
         Backend and the reason for it, device, engine, versions, options, seconds.
@@ -77,6 +77,7 @@ class DEResult(Result):
         *,
         within: Within | None = None,
         kept: np.ndarray | None = None,
+        symbols: np.ndarray | None = None,
     ) -> None:
         given = listing(columns) if isinstance(columns, Mapping) else shown(columns)
         known = (
@@ -85,7 +86,7 @@ class DEResult(Result):
         )
         if not isinstance(columns, Mapping) or set(columns) != set(known):
             raise OptionError(f"columns must be {VALUES}, then any of {tuple(EXTRA)}, got {given}.")
-        super().__init__(targets, references, features, known, provenance, within, kept)
+        super().__init__(targets, references, features, known, provenance, within, kept, symbols)
         shape = (len(targets), len(features))
         for name, values in columns.items():
             wanted = np.dtype(np.int64 if name in INTEGERS else np.float64)
@@ -190,6 +191,33 @@ class DEResult(Result):
         return to_wide(self, column)
 
     @known_keywords
+    def to_pertpy(self) -> pandas.DataFrame:
+        """Return a data frame with the columns of pertpy's tests, for its plots.
+
+        The names are those of pertpy 1.0.3 (read on 2026-12-01): `variable`, `p_value`, `log_fc`
+        and `adj_p_value` of all its methods, and `contrast` of its linear models, by which
+        ``plot_multicomparison_fc`` tells comparisons apart. Values are this result's own; pertpy's
+        simple tests adjust p-values over all comparisons and take the fold change of the values
+        as they are.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (n_rows, 6 or 7)
+            Sorted by p-value within each comparison, comparisons in the order of the result.
+            `variable` is the gene's name in var; `p_value`, `statistic`, `log_fc` (our
+            `log2_fold_change`) and `adj_p_value` (`fdr`) are float64; `contrast` is :meth:`name`,
+            categorical. `symbol` follows if the result has `symbols`.
+
+        Raises
+        ------
+        OptionError
+            If the result has no `log2_fold_change`.
+        """
+        from .export import to_pertpy
+
+        return to_pertpy(self)
+
+    @known_keywords
     def ranking(
         self,
         target: object,
@@ -281,5 +309,6 @@ class DEResult(Result):
             columns=self.columns[len(VALUES) :],
             within=self.within,
             kept=self.kept,
+            symbols=self.symbols,
             spreadsheet_safe=spreadsheet_safe,
         )

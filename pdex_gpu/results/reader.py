@@ -12,7 +12,7 @@ from .digests import chunk_values, digest
 from .footer import ADVICE, Footer, changed
 from .row_index import OTHER_ROWS, OtherRowsError, decoded
 from .schema import INTEGERS
-from .table import block_size, encoded
+from .table import OF_GENES, block_size, encoded
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,7 +45,7 @@ class Expected:
         self.step = block_size(self.n_genes)
         if self.digests is not None:
             self.step = self.digests.comparisons
-        names = {**footer.labels, "feature": footer.features}
+        names = {**footer.labels, **footer.gene_labels}
         self.codes = {name: encoded(labels) for name, labels in names.items()}
         sizes = np.full(self.n_comparisons, self.n_genes, np.int64)
         if kept is not None:
@@ -151,7 +151,7 @@ class RowReader:
         kept, n_genes = self.expected.kept, self.expected.n_genes
         for name, (codes, labels) in self.expected.codes.items():
             shape = comparisons.stop - comparisons.start, n_genes
-            wanted = codes[None, :] if name == "feature" else codes[comparisons, None]
+            wanted = codes[None, :] if name in OF_GENES else codes[comparisons, None]
             wanted = np.broadcast_to(wanted, shape)
             if kept is not None:
                 wanted = wanted[kept[comparisons]]

@@ -41,7 +41,7 @@ def check_level_names(names: Iterable[str]) -> None:
     Names that differ only in case are different names, as in pandas, polars and Arrow.
     """
     for name in names:
-        if name in LABELS or name in VALUES or name in EXTRA:
+        if name == "symbol" or name in LABELS or name in VALUES or name in EXTRA:
             raise OptionError(
                 f"groupby= asks for comparisons within the levels of {name!r}, but the result "
                 f"already has a column {name!r}. Rename the column of obs: "

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ROWS_PER_GROUP = 1 << 20
 # Values encoded at a time: with pyarrow's 1,024, writing takes a sixth longer.
 _BATCH = 1 << 16
+#: Columns of labels that describe genes; others describe comparisons.
+OF_GENES = ("feature", "symbol")
 METADATA_KEY = b"pdex_gpu"
 #: Schema version and labels of every comparison and gene, including those without a row.
 LAYOUT_KEY = b"pdex_gpu.layout"
@@ -58,6 +60,8 @@ class Table:
         Further columns of labels, as :attr:`.results.base.Result.within`.
     kept : numpy.ndarray, optional, shape (n_rows, n_genes), bool
         Whether the table has each row; all by default.
+    symbols : numpy.ndarray, optional, shape (n_genes,), object
+        Symbols of the genes: a column of labels after `feature`.
     spreadsheet_safe : bool
         Whether labels and column names are written so that a spreadsheet does not run them.
     """
@@ -72,6 +76,7 @@ class Table:
         columns: tuple[str, ...] = (),
         within: Within | None = None,
         kept: np.ndarray | None = None,
+        symbols: np.ndarray | None = None,
         spreadsheet_safe: bool = False,
     ) -> None:
         self._written = no_formula if spreadsheet_safe else str
@@ -85,6 +90,8 @@ class Table:
         by_row = {"target": targets, "reference": references, **levels}
         coded = {name: encoded(labels) for name, labels in by_row.items()}
         coded["feature"] = encoded(features)
+        if symbols is not None:
+            coded["symbol"] = encoded(writable_labels(symbols))
         self._codes = {name: codes for name, (codes, _) in coded.items()}
         self._categories = {name: categories for name, (_, categories) in coded.items()}
         self._layout = {
@@ -95,6 +102,8 @@ class Table:
             "features": list(map(str, features)),
             "filtered": kept is not None,
         }
+        if symbols is not None:
+            self._layout["symbols"] = list(map(str, symbols))
         self._metadata = {
             METADATA_KEY: json.dumps(provenance, default=str),
             LAYOUT_KEY: json.dumps(self._layout),
@@ -110,7 +119,7 @@ class Table:
         n_targets = targets.stop - targets.start
         found = {}
         for name, codes in self._codes.items():
-            if name == "feature":
+            if name in OF_GENES:
                 of_rows = np.tile(codes, n_targets)
             else:
                 of_rows = np.repeat(codes[targets], self._n_genes)

@@ -77,6 +77,8 @@ class Dataset:
         How the counts of `source` are normalised, if they are.
     guide_counts : callable, optional
         Reads the UMIs of the guides that the data themselves count; None if they count none.
+    symbols : numpy.ndarray, shape (n_genes,), object, optional
+        Symbols of `genes` as str, if the call asks for them.
     ready : bool
         Whether the options of a call that choose cells and genes, and normalise, were applied.
     """
@@ -99,6 +101,7 @@ class Dataset:
     all_genes: np.ndarray | None = None
     scaling: Scaling | None = None
     guide_counts: Callable[[], GuideCounts | None] | None = None
+    symbols: np.ndarray | None = None
     ready: bool = False
 
     def all_cell_names(self) -> np.ndarray:

@@ -37,6 +37,9 @@ class DataOptions:
     genes: str | os.PathLike[str] | Sequence[str] | None = option(
         None, "test these: boolean column of var, or a file", metavar="COL|FILE"
     )
+    gene_symbols: str | None = option(
+        None, "column of var with the symbols of genes", "text", "COL"
+    )
     cells: str | None = option(
         None, "keep these: boolean column of obs, or COL=VALUE", metavar="COL"
     )
@@ -72,6 +75,7 @@ class DataOptions:
         if self.batch == "":
             raise OptionError("batch='' must name a new column of obs, such as batch='plate'.")
         check_allow(self.allow)
+        check_text("gene_symbols", self.gene_symbols, may_be_none=True, what="a column of var")
         check_text("cells", self.cells, may_be_none=True, what="a column of obs, or 'column=value'")
         self._check_genes()
         self._check_normalisation()

@@ -95,6 +95,9 @@ def test_formats_hold_the_same_table(run, tmp_path: Path, expected: pd.DataFrame
         "p_value",
         "statistic",
         "fdr",
+        "target_n_cells",
+        "reference_n_cells",
+        "log2_fold_change",
     ]
     assert len(table) == N_PERTURBATIONS * 40
     for name in table.columns:

@@ -113,46 +113,72 @@ def test_options(argv, expected, given):
 
 
 def shown(capsys, *argv: object, code: int = Exit.OK) -> tuple[dict[str, str], list[str]]:
-    """The table, and the lines after it."""
+    """The tables, and the lines after them; without their titles and rules."""
     assert main(["estimate", *map(str, argv)]) == code
-    out, err = capsys.readouterr()
-    assert err == ""
+    out, _ = capsys.readouterr()
     table, rest = {}, []
-    for line in out.splitlines()[2:]:
-        match = re.fullmatch(r"( *\S.*?)  +(\S.*)", line)
+    for line in out.splitlines():
+        match = re.fullmatch(r" *(\S.*?)  +(\S.*)", line)
         if line.startswith(("assumed  ", "problem  ")):
             rest.append(line)
-        else:
-            table[match[1].strip()] = match[2]
+        elif match is not None and not line.startswith("-"):
+            table[match[1]] = match[2]
     return table, rest
 
 
 def test_text(screen, capsys, tmp_path):
-    table, rest = shown(
-        capsys, screen, "--groupby", GROUPBY, "-o", tmp_path / "de.parquet", "--no-timing",
-        "--is-log1p", "no",
-    )  # fmt: skip
-    found = pdex_gpu.estimate(
-        screen, GROUPBY, out=tmp_path / "de.parquet", timing=False, is_log1p=False
-    )
+    """First what a biologist asks, without a word of the model."""
+    out = tmp_path / "de.parquet"
+    argv = [screen, "--groupby", GROUPBY, "-o", out, "--no-timing", "--is-log1p", "no"]
+    found = pdex_gpu.estimate(screen, GROUPBY, out=out, timing=False, is_log1p=False)
+    table, rest = shown(capsys, *argv)
+    disk = estimate.size_text(found.output_bytes + found.checkpoint_bytes)
+    used, allowed = map(estimate.size_text, (found.memory_used, found.memory_allowed))
+    assert table == {
+        "cells": "400",
+        "genes": "30",
+        "perturbations": "4",
+        "p-values": "120",
+        "time": "not estimated",
+        "memory": f"about {used} of {allowed} allowed",
+        "disk": f"up to {disk}",
+        "fits": "yes",
+    }
     assert rest == []
-    assert table["cells x genes"] == "400 x 30"
+
+
+def test_comparisons_are_told_where_they_are_not_the_perturbations(capsys, tmp_path):
+    path = tmp_path / "screen.h5ad"
+    simulate_screen(400, 30, 4, mean_umi=60, seed=5, annotated=True).write_h5ad(path)
+    table, _ = shown(capsys, path, "--groupby", f"{GROUPBY},batch", "--no-timing")
+    assert (table["perturbations"], table["disk"]) == ("4", "none")
+    assert int(table["comparisons"]) * 30 == int(table["p-values"].replace(",", "")) > 120
+
+
+def test_verbose_adds_the_terms_of_the_model(screen, capsys, tmp_path):
+    out = tmp_path / "de.parquet"
+    found = pdex_gpu.estimate(screen, GROUPBY, out=out, timing=False)
+    argv = [screen, "--groupby", GROUPBY, "-o", out, "--no-timing"]
+    short, _ = shown(capsys, *argv)
+    table, rest = shown(capsys, *argv, "--verbose")
+    assert list(table)[: len(short)] == list(short)
+    assert table["matrix"] == found.matrix
     assert table["nonzeros"] == f"{found.n_stored:,} ({found.density:.1%})"
-    assert (table["groups"], table["comparisons"]) == ("5", "4")
-    assert table["result rows"] == "120"
+    assert table["groups"] == "5"
     assert (table["read"], table["ranges of genes"]) == ("front to back once", "1")
     assert table["scratch"] == "none"
+    assert table["least memory"] == estimate.size_text(found.memory_needed)
     assert table["result file"].endswith(" during the run")
     assert table["run by"].startswith("cpu, threads, ")
-    assert "time" not in table
+    assert any(line.startswith("assumed  values have fractions (X is not read)") for line in rest)
 
 
 def test_text_with_seconds(screen, capsys, quick):
-    table, rest = shown(capsys, screen, "--groupby", GROUPBY, "--dask-workers", 3)
+    table, _ = shown(capsys, screen, "--groupby", GROUPBY, "--dask-workers", 3, "-v")
     assert table["run by"] == "cpu, dask, 3 workers with 1 thread"
-    assert "memory needed per worker" in table
-    assert {"opening", "reading, decoding", "sorting, ranking, p-values", "time"} <= set(table)
-    assert any(line.startswith("assumed  values have fractions (X is not read)") for line in rest)
+    assert "memory per worker" in table
+    assert {"opening", "reading, decoding", "sorting, ranking, p-values"} <= set(table)
+    assert re.fullmatch(r"about \S+ s", table["time"])
 
 
 def test_quiet(screen, capsys):
@@ -209,7 +235,8 @@ def test_too_little_memory_ends_with_5(screen, capsys, monkeypatch):
     found = document(capsys, *argv, code=Exit.MEMORY)
     assert found["lacks"] == ["memory"]
     assert found["seconds"] is None
-    _, rest = shown(capsys, *argv, code=Exit.MEMORY)
+    table, rest = shown(capsys, *argv, code=Exit.MEMORY)
+    assert table["fits"] == "no: too little memory"
     assert rest[-1] == f"problem  {found['problems'][0]}"
 
 

@@ -95,6 +95,12 @@ def test_examples_can_be_parsed(command: list[str], capsys, monkeypatch):
             app.commands[name].make_context(name, arguments, parent=parent)
 
 
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
+def test_h_is_short_for_help(command: list[str], capsys, monkeypatch):
+    assert main([*command, "-h"]) == Exit.OK
+    assert capsys.readouterr().out == shown(command, capsys, monkeypatch)
+
+
 def test_no_arguments_show_the_help(capsys):
     assert main([]) == Exit.USAGE
     assert "Commands" in capsys.readouterr().out
@@ -104,7 +110,13 @@ def test_no_arguments_show_the_help(capsys):
     ("argv", "says"),
     [
         (["rum"], "No such command 'rum'. Did you mean 'run'?"),
-        (["run", "--grouby", "x"], "--groupby"),
+        (["run", "--grouby", "x"], "No such option: --grouby. Did you mean --groupby or --groups?"),
+        (["run", "--group-by", "x"], "Did you mean --groupby?"),
+        (["run", "--ref", "x"], "Did you mean --reference?"),
+        (["run", "--fdr", "x"], "Did you mean --fdr-method or --fdr-scope? 'top' and 'plot' and"),
+        (["run", "--REFERENCE=x"], "Did you mean --reference?"),
+        (["run", "--qqqqqq"], "No such option: --qqqqqq. See"),
+        (["run", "-x"], "No such option: -x. See"),
         (["top", "r.parquet"], "Missing argument 'TARGET'"),
         (["top", "r.parquet", "A", "B"], "unexpected extra argument"),
         (["top", "r.parquet", "A", "-n", "x"], "'x' is not a whole number of at least 1"),
@@ -204,6 +216,7 @@ def complete(words: str, shell: str = "bash") -> list[str]:
         ("pdex-gpu run --metric w", ["wilcoxon"]),
         ("pdex-gpu run --fdr-method b", [name for name in FDR_METHODS if name[0] == "b"]),
         ("pdex-gpu run --columns auroc,log10", ["auroc,log10_p"]),
+        ("pdex-gpu run --allow external,unw", ["external,unwritten"]),
         ("pdex-gpu plot v", ["volcano"]),
         ("pdex-gpu top --fd", ["--fdr"]),
     ],
@@ -242,6 +255,6 @@ def test_options_of_one_name_mean_the_same_in_all_commands_that_compare():
     )  # fmt: skip
     # These say a little more, or less, where nothing is run.
     differing = {name for name in run.keys() & plan.keys() if run[name] != plan[name]}
-    assert differing == {"--output", "-o"}
+    assert differing == {"--output", "-o", "--verbose", "-v"}
     assert "--dask-workers" not in run
     assert set(plan) - set(run) == {"--dask-workers", "--density", "--no-timing"}

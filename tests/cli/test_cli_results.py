@@ -81,14 +81,16 @@ def test_top_is_what_the_library_says(results: Path, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0] == f"{target} against non-targeting, wilcoxon"
-    rows = result.top(target, 4)
-    assert [line.split()[0] for line in lines[3:]] == [row["feature"] for row in rows]
-    for line, row in zip(lines[3:], rows, strict=True):
-        shown = [float(text) for text in line.split()[1:]]
-        names = ("target_mean", "reference_mean", "fold_change", "p_value", "fdr")
-        # Three digits after the point, or three in all.
-        np.testing.assert_allclose(shown, [row[n] for n in names], rtol=5e-3, atol=5.1e-4)
+    top = result.top(target, 4)
+    sizes = top.loc[0, ["target_n_cells", "reference_n_cells"]]
+    assert lines[0] == (
+        f"{target} ({sizes.iloc[0]} cells) against non-targeting ({sizes.iloc[1]} cells), wilcoxon"
+    )
+    assert [line.split()[0] for line in lines[3:]] == top["feature"].tolist()
+    names = ["log2_fold_change", "p_value", "fdr", "target_mean", "reference_mean"]
+    shown = [[float(text) for text in line.split()[1:]] for line in lines[3:]]
+    # Two or three digits after the point, or three in all.
+    np.testing.assert_allclose(shown, top[names], rtol=5e-3, atol=5.1e-3)
 
 
 def test_top_as_json(odd: Path, capsys):
@@ -145,7 +147,7 @@ def test_top_shows_differences_where_there_are_no_ratios(said: bool | None, tmp_
     assert "mean difference" in out
     assert "fold change" not in out
     rows = [line.split() for line in out.splitlines()[3:]]
-    assert [(row[0], row[3]) for row in rows] == [("x", "-1.250"), ("y", "0.750")]
+    assert [row[:2] for row in rows] == [["x", "-1.25"], ["y", "0.75"]]
     assert main(["top", str(path), "A", "--json"]) == Exit.OK
     document = json.loads(capsys.readouterr().out)
     assert document["effect"] == "mean_difference"
@@ -316,11 +318,29 @@ def test_every_kind_draws(results: Path, tmp_path: Path, capsys, kind: str):
             {"reference": "NT", "within": "T", "fdr": 0.1, "n_labels": 0},
         ),
         (["ma", "--target", "A", "--labels", "3"], "ma", ["A"], {"n_labels": 3}),
+        (
+            ["volcano", "--target", "A", "--feature", "x", "--feature", "y",
+             "--min-log2-fold-change", "1", "--color", "up=red", "--color", "down=#0000ff"],
+            "volcano",
+            ["A"],
+            {"genes": ["x", "y"], "min_log2_fold_change": 1.0,
+             "colors": {"up": "red", "down": "#0000ff"}},
+        ),
+        (["heatmap", "--best-per", "3"], "heatmap", [], {"best_per": 3}),
+        (
+            ["dotplot", "--target", "A", "--feature", "x", "--fdr", "0.1"],
+            "dotplot",
+            [],
+            {"targets": ["A"], "features": ["x"], "fdr": 0.1},
+        ),
+        (["dotplot", "-n", "9"], "dotplot", [], {"n_features": 9}),
+        (["overlap", "-n", "5"], "overlap", [], {"n_targets": 5}),
+        (["overlap", "--target", "A", "--target", "B"], "overlap", [], {"targets": ["A", "B"]}),
         (["p-values"], "p_values", [], {}),
         (["p-values", "--target", "A", "--within", "T"], "p_values", ["A"], {"within": "T"}),
         (["hits", "--fdr", "0.2", "-n", "7"], "hits", [], {"fdr": 0.2, "n": 7}),
         (
-            ["heatmap", "--target", "A", "--target", "B", "--feature", "x", "-n", "5"],
+            ["heatmap", "--target", "A,B", "--feature", "x", "-n", "5"],
             "heatmap",
             [],
             {"targets": ["A", "B"], "features": ["x"], "n_features": 5},
@@ -355,10 +375,22 @@ def test_options_reach_the_figure(
         (["volcano", "r.parquet", "-o", "x.png"], "--target NAME"),
         (
             ["volcano", "r.parquet", "--target", "A", "--target", "B", "-o", "x.png"],
-            "several times",
+            "names several",
         ),
         (["hits", "r.parquet", "--target", "A", "-o", "x.png"], "--target is not valid for hits"),
-        (["hits", "r.parquet", "--feature", "A", "-o", "x.png"], "it is only for heatmap"),
+        (["hits", "r.parquet", "--feature", "A", "-o", "x.png"], "it is only for volcano, ma"),
+        (
+            ["hits", "r.parquet", "--best-per", "2", "-o", "x.png"],
+            "--best-per is not valid for hits",
+        ),
+        (
+            ["volcano", "r.parquet", "--target", "A", "--color", "red", "-o", "x.png"],
+            "pass PART=COLOR",
+        ),
+        (
+            ["ma", "r.parquet", "--target", "A", "--min-log2-fold-change", "-1", "-o", "x.png"],
+            "'-1' is below 0",
+        ),
         (
             ["volcano", "r.parquet", "--target", "A", "-n", "3", "-o", "x.png"],
             "-n is not valid for volcano",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import strategies as st
 
 import pdex_gpu
 from pdex_gpu import errors
@@ -60,8 +62,18 @@ def test_what_is_left_out_has_the_default_of_the_library(given):
     [
         (["--groupby", "h"], "groupby", ["g", "h"]),
         (["--reference", "NT"], "reference", "NT"),
-        (["--reference", "N,T", "--reference", "C"], "reference", ["N,T", "C"]),
-        (["--groups", "A,B"], "groups", ["A,B"]),
+        (["--groupby", "h,i"], "groupby", ["g", "h", "i"]),
+        (["--reference", '"N,T"', "--reference", "C"], "reference", ["N,T", "C"]),
+        (["--reference", '"N,T"'], "reference", "N,T"),
+        (["--reference", "N,T"], "reference", ["N", "T"]),
+        (["--groups", "A"], "groups", ["A"]),
+        (["--groups", "A,B", "--groups", "C"], "groups", ["A", "B", "C"]),
+        (["--pairs", 'A:B,"C,D:B"'], "pairs", [("A", "B"), ("C,D", "B")]),
+        (["--allow", "external,unwritten"], "allow", ["external", "unwritten"]),
+        (["--device", "0,2"], "device", [0, 2]),
+        (["--device", "0", "--device", "2"], "device", [0, 2]),
+        (["--device", "1"], "device", 1),
+        (["--device", "all"], "device", "all"),
         (["--comparison", "rest"], "comparison", "rest"),
         (["--pairs", "A:B", "--pairs", "C:B"], "pairs", [("A", "B"), ("C", "B")]),
         (["--pairs", "A:B"], "comparison", "pairs"),
@@ -122,12 +134,63 @@ def test_guides_take_the_place_of_groupby(given):
         (["--groupby", "g", "--clip-value", "0"], "above 0"),
         (["--groupby", "g", "--confidence", "nan"], "'nan' is not a number"),
         (["--groupby", "g", "--fdr-scope", "genes"], "'gene'"),
+        (["--groupby", "g", "--allow", "external,unwriten"], "Did you mean 'unwritten'?"),
+        (["--groupby", "g", "--device", "0,x"], "'0,x' is not a device number"),
     ],
     ids=str,
 )
 def test_usage(argv: list[str], says: str, capsys):
     assert main(["run", "screen.h5ad", *argv, "-o", "de.csv"]) == Exit.USAGE
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], []),
+        (["A"], ["A"]),
+        (["A,B", "C"], ["A", "B", "C"]),
+        ([" A , B C ,"], ["A", "B C"]),
+        (['"A,B"'], ["A,B"]),
+        (['"A,B" , C,"D"'], ["A,B", "C", "D"]),
+        (['" A "'], [" A "]),
+        (['"the ""best"", so far"'], ['the "best", so far']),
+        (['""'], [""]),
+        (["", " , "], []),
+        (['5" probe,B'], ['5" probe', "B"]),
+        (['"A" (n=2),B'], ['"A" (n=2)', "B"]),  # quotes around part of a name belong to it
+        (['"A,B'], ['"A', "B"]),
+        (["\"[('DMSO', 0.0, 'uM')]\""], ["[('DMSO', 0.0, 'uM')]"]),
+        (['"A\nB,C",D'], ["A\nB,C", "D"]),
+    ],
+    ids=str,
+)
+def test_lists_of_names(texts: list[str], expected: list[str]):
+    assert parsers.names(texts) == expected
+
+
+@hypothesis.given(st.lists(st.text()))
+def test_any_names_can_be_listed(names: list[str]):
+    """In double quotes, every name is taken as it is, whatever it holds."""
+    assert parsers.names([",".join('"' + name.replace('"', '""') + '"' for name in names)]) == names
+
+
+def test_a_name_with_commas_is_explained(tmp_path: Path, capsys):
+    path = tmp_path / "screen.h5ad"
+    screen = simulate_screen(60, 8, 2, seed=1).to_anndata()
+    screen.obs[GROUPBY] = screen.obs[GROUPBY].astype(str).replace(REFERENCE, "2,4-D")
+    screen.write_h5ad(path)
+    call = ["run", str(path), "--groupby", GROUPBY, "-o", str(tmp_path / "de.csv"),
+            "--backend", "numpy", "--reference"]  # fmt: skip
+    assert main([*call, "2,4-D"]) == Exit.INPUT
+    err = capsys.readouterr().err
+    assert (
+        "--reference 2,4-D lists several names, as commas separate names. If it is one, put it in "
+        "double quotes inside single ones: --reference '\"2,4-D\"'" in err
+    )
+    assert main([*call, '"2,4-D"']) == Exit.OK
+    assert main([*call, "5-D", "--force"]) == Exit.INPUT
+    assert "lists several" not in capsys.readouterr().err
 
 
 def test_tables_of_pairs(tmp_path: Path):

@@ -48,8 +48,9 @@ def text_of(path: Path) -> str:
 
 def blocks(text: str) -> list[str]:
     """Fenced blocks, lines that go on being joined."""
-    fenced = re.findall(r"^ *(?:```|%%bash)[^\n]*\n(.*?)(?:^ *```|\n\n|\Z)", text, re.M | re.S)
-    return [re.sub(r"\\\n\s*", " ", block) for block in fenced]
+    found = re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.M | re.S)
+    found += re.findall(r"^ *%%bash[^\n]*\n(.*?)(?:\n\n|\Z)", text, re.M | re.S)
+    return [re.sub(r"\\\n\s*", " ", block) for block in found]
 
 
 def shown(path: Path) -> list[tuple[str, bool]]:

@@ -139,11 +139,12 @@ def _local(page: str, link: str) -> tuple[str, str]:
 @pytest.mark.thorough
 def test_there_are_the_pages(pages):
     wanted = [
-        "index", "quickstart", "from_raw_data", "install", "docker", "backends", "numbers",
-        "comparisons", "interoperability", "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy",
-        "moving/illico", "performance", "scaling", "records", "benchmarking", "troubleshooting",
-        "architecture",
-        "kernels", "reading", "contributing", "changes", "api/index", "genindex", "search",
+        "index", "quickstart", "gallery", "from_raw_data", "files", "command_line", "install",
+        "docker", "backends", "numbers", "formulas", "comparisons", "interoperability",
+        "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
+        "performance", "scaling", "records", "benchmarking",
+        "troubleshooting", "architecture", "kernels", "reading", "lab_notes", "contributing",
+        "changes", "api/index", "genindex", "search",
     ]  # fmt: skip
     assert {f"{name}.html" for name in wanted} <= set(pages)
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):
@@ -189,7 +190,7 @@ def test_nothing_is_fetched_to_read_it(site, pages):
 
 @pytest.mark.thorough
 def test_formulas_are_drawn(site):
-    text = (site / "numbers.html").read_text("utf-8")
+    text = "".join((site / f"{n}.html").read_text("utf-8") for n in ("numbers", "formulas"))
     assert text.count("<math") > 60
     math = "".join(re.findall(r"<math.*?</math>", text, re.DOTALL))
     assert "\\" not in math.replace("\\\\", "")  # a command that the converter does not know
@@ -238,7 +239,7 @@ def test_every_column_has_its_line(tables, site):
 
 
 def test_sources_named_beside_formulas_are_listed(tables):
-    listed = (DOCS / "numbers.md").read_text("utf-8").split("## Sources")[1]
+    listed = (DOCS / "formulas.md").read_text("utf-8").split("## Sources")[1]
     years = {
         (surname, year)
         for column in (*schema.COLUMNS, *schema.EXTRA_COLUMNS)
@@ -325,6 +326,7 @@ def test_a_record_says_what_is_in_it(tables):
 def test_every_class_has_a_message_and_advice(tables):
     kinds = set(_classes(errors)) - {"PdexGpuError"}
     assert set(tables.load("troubles")) == kinds
+    assert sorted(sum(tables.TOPICS.values(), ())) == sorted(kinds)
 
 
 def test_quoted_messages_stand_in_the_code(tables):
@@ -358,9 +360,34 @@ def test_messages_are_read_from_the_code_as_they_are_raised(tables):
     found = {m.text for m in tables.messages() if m.kind == "OptionError"}
     with pytest.raises(errors.OptionError) as caught:
         pdex_gpu.open_result(DOCS)
-    pattern = next(t for t in found if t.endswith("Pass the .parquet file of a result in it."))
+    pattern = next(t for t in found if t.endswith("Pass the file of a result in it."))
     assert re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), str(caught.value))
     assert "Unknown metric '…'. Did you mean '…'? Available (…): …." in found
+
+
+def test_the_gallery_shows_every_figure():
+    text = (DOCS / "gallery.md").read_text("utf-8")
+    shown = re.findall(
+        r"^## (\w+)\n+```python\n(?:[^`]*\n)?pl\.\1\(.*?^```\n+!\[.+\]\(images/gallery/\1\.png\)$",
+        text, re.MULTILINE | re.DOTALL,
+    )  # fmt: skip
+    assert sorted(shown) == sorted(pdex_gpu.pl.__all__)
+    assert {path.stem for path in (DOCS / "images" / "gallery").iterdir()} == set(shown)
+
+
+def _above_the_fold(page: Path) -> str:
+    """The first lines of a page; its code and lines of text take most of the space."""
+    return "\n".join(page.read_text("utf-8").splitlines()[:26])
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*DOCS.glob("*.md"), *DOCS.glob("moving/*.md")]), ids=lambda path: path.stem
+)
+def test_pages_begin_with_a_table_or_a_picture(page):
+    text = _above_the_fold(page)
+    drawn = ("|", "![", "```{generated}", "```text")
+    elsewhere = page.stem in ("benchmarking", "changes", "contributing", "docker")
+    assert elsewhere or any(line.startswith(drawn) for line in text.splitlines())
 
 
 # --- prose ----------------------------------------------------------------------------------

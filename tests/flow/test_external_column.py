@@ -17,7 +17,7 @@ from brute_force import BACKENDS, counts, frame, rows_of, run, screen
 
 import pdex_gpu
 from pdex_gpu.cli import main
-from pdex_gpu.cli.kinds import _complete_columns
+from pdex_gpu.cli.kinds import _KINDS
 from pdex_gpu.columns import registry
 from pdex_gpu.columns.at_end import EndValues
 from pdex_gpu.columns.base import AtEnd, Column, GeneByGene, Needs
@@ -225,7 +225,7 @@ def test_schema_and_documentation() -> None:
 
 
 def test_command_line(tmp_path: Path) -> None:
-    assert _complete_columns("auroc,pct") == ["auroc,pct_difference"]
+    assert _KINDS["columns"].complete("auroc,pct") == ["auroc,pct_difference"]
     data, out = tmp_path / "screen.h5ad", tmp_path / "de.parquet"
     screen().write_h5ad(data)
     argv = ["run", data, "--groupby", "group", "--reference", "ctrl", "-o", out,

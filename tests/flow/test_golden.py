@@ -197,7 +197,7 @@ def test_the_interferon_response_needs_its_pathway(
         assert result["fold_change"][t, j] < 0.4, gene
         assert result["fdr"][t, j] < 1e-30, gene
     # Nothing else is hit so clearly.
-    top = [row["feature"] for row in result.top(target, 6)]
+    top = result.top(target, 6)["feature"]
     assert set(INTERFERON) <= set(top)
 
 
@@ -206,7 +206,7 @@ def test_a_knock_down_takes_its_own_gene(screens: Callable[[str], anndata.AnnDat
     adata = screens(name)
     result = compare(adata, name, adata.X, "wilcoxon")
     assert result.provenance["is_log1p"] is False
-    row = result.top("TMSB4X", 1)[0]
+    row = result.top("TMSB4X", 1).iloc[0]
     assert row["feature"] == "TMSB4X"
     assert row["reference_mean"] == pytest.approx(126.5, abs=0.05)
     assert row["target_mean"] == pytest.approx(4.0, abs=0.05)

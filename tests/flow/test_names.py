@@ -109,7 +109,7 @@ def unlike(result: Any) -> None:
         assert result.find("B", within=level) == 2 * k + 1
         assert result.find("B", within=list(level)) == 2 * k + 1
         assert result.find("B", within=level_text(level)) == 2 * k + 1
-        row = result.top("B", 1, within=level)[0]
+        row = result.top("B", 1, within=level).iloc[0]
         assert (row["first"], row["second"]) == level
     assert len(set(map(result.name, range(8)))) == 8
 

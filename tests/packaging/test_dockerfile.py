@@ -47,6 +47,7 @@ def test_compose_asks_for_a_gpu_and_shared_memory_and_has_no_token():
         service = services[name]
         assert service["shm_size"] == "16gb"
         assert service["build"]["target"] == target
+        assert service["image"] == f"ghcr.io/pdex-gpu/pdex-gpu:{target}"
         assert service["volumes"] == ["${DATA:?export DATA, the folder of your data}:/data"]
         device = service["deploy"]["resources"]["reservations"]["devices"][0]
         assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}

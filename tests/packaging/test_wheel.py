@@ -1,9 +1,13 @@
-"""The wheel holds what an installed package needs, and nothing else."""
+"""The wheel and the sdist hold what an installed package needs, and nothing else."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -67,9 +71,69 @@ def test_metadata(wheel: zipfile.ZipFile):
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 
+MINORS = (11, 12, 13, 14)
+
+
+def interpreter(minor: int) -> str | None:
+    """A Python 3.minor of this machine: one of pyenv's, whose names on the path may be stubs."""
+    installed = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+    return str(installed[-1]) if installed else shutil.which(f"python3.{minor}")
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_every_python_takes_the_wheel(minor: int, wheel: zipfile.ZipFile, tmp_path: Path):
+    """It compiles the sources and reads the metadata; the workflow of releases runs the demo."""
+    python = interpreter(minor)
+    if python is None:
+        pytest.skip(f"there is no Python 3.{minor} here")
+    wheel.extractall(tmp_path)
+    script = (
+        "import compileall, importlib.metadata as m, sys; "
+        "print(m.version('pdex-gpu'), sys.version_info[1], "
+        "compileall.compile_dir('pdex_gpu', quiet=1))"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-W", "error", "-c", script], capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert (done.stdout.split(), done.stderr) == ([pdex_gpu.__version__, str(minor), "True"], "")
+
+
+def test_the_sdist_is_small_and_makes_the_same_wheel(wheel: zipfile.ZipFile, tmp_path: Path):
+    builder = pytest.importorskip("hatchling.builders.sdist").SdistBuilder(str(ROOT))
+    (path,) = builder.build(directory=str(tmp_path), versions=["standard"])
+    assert Path(path).stat().st_size < 2_000_000
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
+    top = {entry.name for entry in folder.iterdir()}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "PKG-INFO"} <= top
+    assert not {"tests", "docs", "benchmarks"} & top
+    of_wheels = pytest.importorskip("hatchling.builders.wheel").WheelBuilder(str(folder))
+    (made,) = of_wheels.build(directory=str(tmp_path / "made"), versions=["standard"])
+    with zipfile.ZipFile(made) as again:
+        assert {n: again.read(n) for n in again.namelist()} == {
+            n: wheel.read(n) for n in wheel.namelist()
+        }
+
+
+def test_metadata_for_an_index():
+    """Links, and classifiers in order; the table of PyPI is checked when a release is built."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    links = project["urls"]
+    assert set(links) == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+    assert all(link.startswith(links["Source"]) for link in links.values())
+    classifiers = project["classifiers"]
+    assert len(set(classifiers)) == len(classifiers)
+    assert [int(c.rpartition(".")[2]) for c in classifiers if ":: 3." in c] == list(MINORS)
+    for topic in ("Operating System", "Topic", "Intended Audience", "Development Status"):
+        assert any(c.startswith(f"{topic} :: ") for c in classifiers)
+    assert not any(c.startswith("License ::") for c in classifiers)  # PEP 639: `license` says it
+
+
 def test_the_same_versions_of_python_everywhere():
     import re
-    import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     first, beyond = map(int, re.findall(r"3\.(\d+)", project["requires-python"]))

@@ -59,6 +59,8 @@ def test_every_python_that_is_supported_is_tested():
     named = [re.fullmatch(r".*Python :: (3\.\d+)", line) for line in project["classifiers"]]
     supported = [found[1] for found in named if found]
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == supported
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    assert release["jobs"]["smoke"]["strategy"]["matrix"]["python"] == supported
 
 
 def test_changes_of_strangers_do_not_reach_our_runner():

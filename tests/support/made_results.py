@@ -130,6 +130,7 @@ class Streamed(Result):
             PROVENANCE,
             None,
             None,
+            None,
         )
         self._hits = hits
 

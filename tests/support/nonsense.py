@@ -524,6 +524,8 @@ def _methods(owner: type, of: str) -> Iterator[Target]:
                     found[given] = _ARGUMENTS[given]
             if function.__name__ == "find_feature":
                 found["name"] = "g1"
+            if function.__name__ == "find_features":
+                found["names"] = ["g1"]
             if function.__name__ == "from_json":
                 found["path"] = world.folder / "calibration.json"
             return found

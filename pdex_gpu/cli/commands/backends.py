@@ -33,7 +33,7 @@ Device = Annotated[
 ]
 Arch = Annotated[
     list[str] | None,
-    o.option("--arch", "ARCH", "with --compile: for this architecture, such as sm_90", o.RUN),
+    o.option("--arch", "ARCHS", "with --compile: for these, such as sm_90", o.RUN),
 ]
 
 

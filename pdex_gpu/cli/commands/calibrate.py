@@ -29,7 +29,7 @@ examples:
   {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT --units guide \\
       --repeats 5 --plot calibration.png -o calibration.json
   {PROGRAM} calibrate screen.h5ad --groupby gene --reference NT \\
-      --p-values conditional --p-values asymptotic
+      --p-values conditional,asymptotic
   {PROGRAM} report results.parquet --calibration calibration.json -o report.html
 
 Control cells are split into mock perturbations, so every hit is false.
@@ -53,7 +53,7 @@ Alpha = Annotated[
 ]
 PValues = Annotated[
     list[str] | None,
-    o.option("--p-values", "KIND", "kind of p-values; repeat it to compare kinds", o.TEST),
+    o.option("--p-values", "KINDS", "kind of p-values, or several to compare", o.TEST),
 ]
 Output = Annotated[
     Path | None,
@@ -100,8 +100,9 @@ def command(
     """Calibrate the p-values of a screen on its control cells."""
     started = time.perf_counter()
     need_groups(options, guides=False)
-    if p_values:
-        options["p_values"] = p_values[0] if len(p_values) == 1 else p_values
+    kinds_of_p = parsers.names(p_values)
+    if kinds_of_p:
+        options["p_values"] = kinds_of_p[0] if len(kinds_of_p) == 1 else kinds_of_p
     force = options.pop("force", False)
     if output is not None:
         check_new_file(output, (".json",), force=force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +45,11 @@ Density = Annotated[
 ]  # fmt: skip
 NoTiming = Annotated[bool, o.flag("--no-timing", "skip the speed test; no time estimate", o.RUN)]
 
+Verbose = Annotated[bool, o.flag("--verbose -v", "show the model; log each step to stderr", o.SHOW)]
+
+# What may run out, in words.
+_ROOM = {"memory": "memory", "scratch": "room for scratch files", "output": "room for the output"}
+
 _PHASES = {
     "start": "opening",
     "reading": "reading, decoding",
@@ -63,7 +69,7 @@ def command(
     no_timing: NoTiming = False,
     output: Output = None,
     quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    verbose: Verbose = False,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -83,7 +89,7 @@ def command(
     if json:
         write_json(_document(found))
     elif not quiet:
-        _show(found)
+        _show(found, verbose=verbose)
     if found.problems:
         raise typer.Exit(Exit.MEMORY if "memory" in found.lacks else Exit.DISK)
 
@@ -96,56 +102,66 @@ def _document(found: Estimate) -> dict[str, Any]:
     return document
 
 
-def _show(found: Estimate) -> None:
+def _show(found: Estimate, *, verbose: bool) -> None:
     show_table(["estimate", ""], list(_rows(found)), right="lr")
-    for text in found.assumptions:
-        show_line(Cell("assumed  ", "yellow"), printable(text))
+    if verbose:
+        show_table(["of the model", ""], list(_model_rows(found)), right="lr")
+        for text in found.assumptions:
+            show_line(Cell("assumed  ", "yellow"), printable(text))
     for text in found.problems:
         show_line(Cell("problem  ", "bold red"), printable(text))
 
 
-def _rows(found: Estimate) -> list[list[str | Cell]]:
+def _rows(found: Estimate) -> Iterator[list[str | Cell]]:
+    """Yield what a biologist asks: how large, how long, how much memory, and whether it fits."""
     from ...estimation.estimate import size_text as size
 
-    n_cells, n_genes = found.n_cells, found.n_genes
-    rows: list[list[str | Cell]] = [
-        ["matrix", printable(found.matrix)],
-        ["cells x genes", f"{n_cells:,} x {n_genes:,}"],
-        ["nonzeros", f"{found.density * n_cells * n_genes:,.0f} ({found.density:.1%})"],
-        ["groups", f"{found.n_groups:,}"],
-        ["comparisons", f"{found.n_comparisons:,}"],
-        ["result rows", f"{found.n_rows:,}"],
-        ["read", found.way],
-        ["ranges of genes", f"{found.n_ranges:,}"],
-    ]
+    yield ["cells", f"{found.n_cells:,}"]
+    yield ["genes", f"{found.n_genes:,}"]
+    yield ["perturbations", f"{found.n_targets:,}"]
+    if found.n_comparisons != found.n_targets:
+        yield ["comparisons", f"{found.n_comparisons:,}"]
+    yield ["p-values", f"{found.n_rows:,}"]
+    time = "not estimated" if found.seconds is None else f"about {_duration(found.seconds)}"
+    yield ["time", Cell(time, "bold")]
+    each = "" if found.workers is None else " per worker"
+    needed = found.memory_used or found.memory_needed
+    yield [f"memory{each}", f"about {size(needed)} of {size(found.memory_allowed)} allowed"]
+    disk = found.scratch_bytes[1] + found.output_bytes + found.checkpoint_bytes
+    yield ["disk", f"up to {size(disk)}" if disk else "none"]
+    if found.lacks:
+        yield ["fits", Cell(f"no: too little {' and '.join(map(_ROOM.__getitem__, found.lacks))}",
+                            "bold red")]  # fmt: skip
+    else:
+        yield ["fits", Cell("yes", "green")]
+
+
+def _model_rows(found: Estimate) -> Iterator[list[str | Cell]]:
+    """Yield the terms of the model that the estimate is made of."""
+    from ...estimation.estimate import size_text as size
+
+    n_nonzero = found.density * found.n_cells * found.n_genes
+    yield ["matrix", printable(found.matrix)]
+    yield ["nonzeros", f"{n_nonzero:,.0f} ({found.density:.1%})"]
+    yield ["groups", f"{found.n_groups:,}"]
+    yield ["read", found.way]
+    yield ["ranges of genes", f"{found.n_ranges:,}"]
     if found.file_bytes:
-        decoded = f"{size(found.file_bytes)}, decoded {size(found.decoded_bytes)}"
-        rows.append(["to read", decoded])
+        yield ["to read", f"{size(found.file_bytes)}, decoded {size(found.decoded_bytes)}"]
     least, most = found.scratch_bytes
-    rows += [
-        ["scratch", f"{size(least)} to {size(most)}" if most else "none"],
-        ["result in memory", size(found.result_bytes)],
-    ]
+    yield ["scratch", f"{size(least)} to {size(most)}" if most else "none"]
+    yield ["result in memory", size(found.result_bytes)]
     if found.output_bytes:
         file = f"{size(found.output_bytes)}, plus {size(found.checkpoint_bytes)} during the run"
-        rows.append(["result file", file])
-    each = "" if found.workers is None else " per worker"
-    rows += [
-        [f"memory needed{each}", size(found.memory_needed)],
-        [f"memory allowed{each}", size(found.memory_allowed)],
-    ]
-    if found.memory_used:
-        rows.append([f"memory used{each}", f"about {size(found.memory_used)}"])
+        yield ["result file", file]
+    yield ["least memory", size(found.memory_needed)]
     who = f"{found.n_threads} threads" if found.n_threads > 1 else "1 thread"
     if found.workers is not None:
         who = f"{found.workers:,} workers with {who}"
-    rows.append(["run by", f"{found.backend}, {found.engine}, {who}"])
+    yield ["run by", f"{found.backend}, {found.engine}, {who}"]
     for phase, seconds in found.phases.items():
         if seconds:
-            rows.append([f"  {_PHASES[phase]}", _duration(seconds)])
-    if found.seconds is not None:
-        rows.append(["time", Cell(_duration(found.seconds), "bold")])
-    return rows
+            yield [_PHASES[phase], _duration(seconds)]
 
 
 def _duration(seconds: float) -> str:

@@ -18,10 +18,10 @@ EXAMPLES = f"""\
 examples:
   {PROGRAM} run screen.h5ad --groupby gene --reference NT -o results.parquet
   {PROGRAM} run screen.h5ad --groupby gene --reference NT \\
-      --groups STAT1 --groups IRF1 --metric t-test --welch -o results.tsv
-  {PROGRAM} run screen.h5ad --groupby gene --groupby cell_type \\
+      --groups STAT1,IRF1 --metric t-test --welch -o results.tsv
+  {PROGRAM} run screen.h5ad --groupby gene,cell_type \\
       --strata batch --columns auroc,log10_p -o results.parquet
-  {PROGRAM} run screen.h5ad --groupby gene --pairs STAT1:NT --pairs IRF1:STAT1 \\
+  {PROGRAM} run screen.h5ad --groupby gene --pairs STAT1:NT,IRF1:STAT1 \\
       -o pairs.csv
   {PROGRAM} run big.h5ad --groupby gene --memory 8GB --scratch /local \\
       -o results.parquet

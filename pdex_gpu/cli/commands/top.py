@@ -25,6 +25,7 @@ examples:
 """
 
 _WHICH = "Which"
+_SIZES = ("target_n_cells", "reference_n_cells")
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="perturbation to show")]
 Number = Annotated[int, o.option("-n", "N", "number of rows", _WHICH, parser=parsers.at_least_one)]
@@ -57,11 +58,13 @@ def command(
     from ... import open_result
     from ...design.naming import level_text
     from ...results.effect import effect_of
+    from ...results.strongest import strongest
 
     result = open_result(results)
     effect = effect_of(result)
     t = result.find(target, reference=reference, within=within)
-    rows = result.top(target, n, reference=reference, within=within)
+    columns = {name: column.tolist() for name, column in strongest(result, t, n).items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     level = None if result.within is None else level_text(result.within[1][t])
     if json:
         write_json(
@@ -70,7 +73,7 @@ def command(
                 "reference": str(result.references[t]),
                 "within": level,
                 "metric": result.provenance.get("metric"),
-                "effect": effect.column,
+                "effect": effect.scaled_column,
                 "rows": rows,
             }
         )
@@ -78,16 +81,23 @@ def command(
     if quiet:
         return
     where = "" if level is None else f" in {printable(level)}"
+    cells = [f" ({columns[name][0]:,} cells)" if columns.get(name) else "" for name in _SIZES]
     show_line(
         Cell(printable(result.targets[t]), "bold"),
-        f" against {printable(result.references[t])}{where}, "
+        f"{cells[0]} against {printable(result.references[t])}{cells[1]}{where}, "
         f"{result.provenance.get('metric') or 'unknown test'}",
     )
     if not rows:
         show_line("No genes are left: the filters removed all of them.")
         return
-    shown = effect.column.replace("_", " ")
-    header = ["feature", "target mean", "reference mean", shown, "p", "FDR"]
+    header = [
+        "symbol" if "symbol" in columns else "feature",
+        effect.text,
+        "p",
+        "FDR",
+        "target mean",
+        "reference mean",
+    ]
     show_table(header, [_cells(row, effect, fdr) for row in rows], right="lrrrrr")
 
 
@@ -97,12 +107,12 @@ def _cells(row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cel
     hit = row["fdr"] <= fdr
     colour = {1: "red", -1: "blue"}.get(int(direction(row)), "") if hit else ""
     return [
-        Cell(printable(row["feature"]), "bold" if hit else ""),
-        number_text(row["target_mean"], ".3f"),
-        number_text(row["reference_mean"], ".3f"),
-        Cell(number_text(row[effect.column], ".3f"), colour),
+        Cell(printable(row.get("symbol", row["feature"])), "bold" if hit else ""),
+        Cell(number_text(row[effect.scaled_column], ".2f"), colour),
         p_value_text(row["p_value"], row.get("log10_p")),
         number_text(row["fdr"], ".2e"),
+        number_text(row["target_mean"], ".3f"),
+        number_text(row["reference_mean"], ".3f"),
     ]
 
 

@@ -15,8 +15,10 @@ function colours() {
 class Chart {
   // height: pixels, or a function of the width. label: what a reader who does not see it is told.
   // draw(pen) paints, and may return marks: [{x, y, text, go}] for the pointer.
-  constructor({ height, label, draw }) {
+  // file: parts of the name under which it is saved.
+  constructor({ height, label, draw, file = ["chart"] }) {
     this.height = height;
+    this.file = file;
     this.paint = draw;
     this.marks = [];
     this.canvas = h("canvas", { role: "img", "aria-label": label });
@@ -33,6 +35,13 @@ class Chart {
     pictures.add(this);
   }
 
+  // What it shows has changed.
+  update(label) {
+    this.canvas.setAttribute("aria-label", label);
+    this.tip.hidden = true;
+    this.draw(true);
+  }
+
   remove() {
     this.observer.disconnect();
     pictures.delete(this);
@@ -42,7 +51,7 @@ class Chart {
     const width = Math.floor(this.element.clientWidth);
     const scale = window.devicePixelRatio || 1;
     if (!width || (!always && width === this.width && scale === this.scale)) return;
-    const height = typeof this.height === "function" ? this.height(width) : this.height;
+    const height = this.heightAt(width);
     Object.assign(this, { width, scale });
     this.canvas.width = Math.round(width * scale);
     this.canvas.height = Math.round(height * scale);
@@ -51,6 +60,10 @@ class Chart {
     ctx.setTransform(scale, 0, 0, scale, 0, 0);
     ctx.font = FONT;
     this.marks = this.paint({ ctx, width, height, colours: colours() }) || [];
+  }
+
+  heightAt(width) {
+    return typeof this.height === "function" ? this.height(width) : this.height;
   }
 
   nearest(event) {

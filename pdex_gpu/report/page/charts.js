@@ -1,17 +1,19 @@
-// The pictures: volcano, hits of perturbations, histogram of p-values, QQ plot.
+// The pictures: volcano, hits of comparisons, histogram of p-values, QQ plot.
 
 // -log10 of the smallest number above 0: where p-values of 0 stand.
 const EDGE = 323.3;
 const NAMED = 12;
 
-// points: [{x, y, zero, direction, hit, name, text, go}], the strongest first.
+// shown: {points, least}, read whenever it is drawn. points: [{x, y, zero, direction, hit, name, text,
+// go}], the strongest first; least: the smallest effect of a hit.
 // behind: a grid of the rows that are not listed, or null.
-function volcano({ points, behind, xTitle, label }) {
-  const drawn = points.filter((p) => Number.isFinite(p.x) && !Number.isNaN(p.y));
+function volcano({ shown, behind, xTitle, label, file }) {
   return new Chart({
     label,
+    file,
     height: (width) => Math.round(Math.min(460, Math.max(300, width * 0.9))),
     draw(pen) {
+      const drawn = shown.points.filter((p) => Number.isFinite(p.x) && !Number.isNaN(p.y));
       if (!drawn.length && !behind) {
         inWords(pen, `Nothing to draw: no p-values or no ${xTitle}s.`);
         return [];
@@ -36,7 +38,10 @@ function volcano({ points, behind, xTitle, label }) {
       });
       const { ctx, colours: c } = pen;
       ctx.strokeStyle = c.grey;
-      stroke(ctx, [[plane.x(0), plane.top], [plane.x(0), plane.bottom]], [3, 4]);
+      const lines = shown.least ? [-shown.least, shown.least] : [0];
+      for (const x of lines.map(plane.x).filter((x) => x >= plane.left && x <= plane.right)) {
+        stroke(ctx, [[x, plane.top], [x, plane.bottom]], [3, 4]);
+      }
       if (behind) drawBehind(ctx, plane, behind, c);
       const marks = drawn.map((p) => ({ ...p, x: plane.x(p.x), y: plane.y(p.y) }));
       for (let i = marks.length - 1; i >= 0; i--) drawPoint(ctx, marks[i], c);
@@ -92,20 +97,22 @@ function drawPoint(ctx, { x, y, hit, direction, zero }, c) {
 
 const MOST_BARS = 40;
 
-// items: [{name, up, down, level, go}], most hits first.
-function hitChart(items, label) {
-  return items.length <= MOST_BARS ? hitBars(items, label) : hitCurve(items, label);
+// shown: {items: [{name, up, down, level, go}]}, most hits first, read whenever it is drawn.
+function hitChart(shown, label, noun) {
+  return shown.items.length <= MOST_BARS ? hitBars(shown, label) : hitCurve(shown, label, noun);
 }
 
 const hitText = (item) => `${item.name}\n${grouped(item.up)} up, ${grouped(item.down)} down`
   + (item.level ? `, ${grouped(item.level)} neither` : "");
 
-function hitBars(items, label) {
+function hitBars(shown, label) {
   const step = 19;
   return new Chart({
     label,
-    height: items.length * step + 52,
+    file: ["hits"],
+    height: shown.items.length * step + 52,
     draw(pen) {
+      const { items } = shown;
       const { ctx, width, height, colours: c } = pen;
       const names = items.map((item) => cut(item.name, width < 500 ? 14 : 30));
       const left = Math.ceil(Math.max(...names.map((n) => ctx.measureText(n).width))) + 10;
@@ -145,24 +152,26 @@ function hitBars(items, label) {
   });
 }
 
-function hitCurve(items, label) {
+function hitCurve(shown, label, noun) {
   return new Chart({
     label,
+    file: ["hits"],
     height: 300,
     draw(pen) {
+      const { items } = shown;
       const { ctx, colours: c } = pen;
       const top = items.reduce((most, item) => Math.max(most, item.up), 1);
       const low = items.reduce((most, item) => Math.max(most, item.down), 1);
       const plane = axes(pen, {
         x: [0, items.length],
         y: [-low * 1.05, top * 1.05],
-        xTitle: "perturbations, by number of hits",
+        xTitle: `${noun.many}, by number of hits`,
         yTitle: "hits (up above, down below)",
         yText: (v) => tickText(Math.abs(v)),
       });
       const width = plane.x(1) - plane.x(0);
       const columns = Math.max(1, Math.ceil(1 / width));
-      // Where several perturbations share a column of pixels, their mean is shown.
+      // Where several comparisons share a column of pixels, their mean is shown.
       for (const [kind, way] of [["up", 1], ["down", -1]]) {
         ctx.fillStyle = c[kind];
         ctx.beginPath();

@@ -29,6 +29,13 @@ function hashOf(kind, name, n) {
   return `#${kind}=${encodeURIComponent(name)}${n > 1 ? `&nth=${n}` : ""}`;
 }
 
+// items: of a list, each an array of children; empty ones are left out.
+function setItems(element, items) {
+  element.replaceChildren(...items.filter(Boolean).map((item) => h("li", {}, ...item)));
+}
+
 function list(className, items) {
-  return h("ul", { class: className }, ...items.filter(Boolean).map((item) => h("li", {}, ...item)));
+  const element = h("ul", { class: className });
+  setItems(element, items);
+  return element;
 }

@@ -6,6 +6,8 @@ const grouped = (n) => n.toLocaleString("en-US");
 
 const counted = (n, one, many) => `${grouped(n)} ${n === 1 ? one : many || `${one}s`}`;
 
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 const sign = (text) => text.replace("-", "−");
 
 const shownName = (name) => (name.trim() === "" ? "(no name)" : name);
@@ -74,17 +76,23 @@ function quoted(value) {
   return `"${formula ? "'" : ""}${text.replaceAll('"', '""')}"`;
 }
 
-function csv(header, rows) {
-  return [header.map(quoted).join(","), ...rows.map((row) => row.join(","))].join("\n") + "\n";
+// columns: [{name, value(row)}]. In parts, because a text can be too long for a browser.
+function csvBlob(columns, rows) {
+  const parts = [`${columns.map((column) => quoted(column.name)).join(",")}\n`];
+  for (let start = 0; start < rows.length; start += 10000) {
+    const lines = rows.slice(start, start + 10000).map((row) => columns.map((column) => column.value(row)).join(","));
+    parts.push(`${lines.join("\n")}\n`);
+  }
+  return new Blob(parts, { type: "text/csv;charset=utf-8" });
 }
 
-function fileName(...parts) {
+function fileName(parts, suffix) {
   const text = parts.join("-").normalize("NFKD").replace(/[^A-Za-z0-9._-]+/g, "_");
-  return `${text.replace(/^[._-]+/, "").slice(0, 80) || "table"}.csv`;
+  return `${text.replace(/^[._-]+/, "").slice(0, 80) || "table"}.${suffix}`;
 }
 
-function download(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+function download(name, blob) {
+  const url = URL.createObjectURL(blob);
   const link = h("a", { href: url, download: name, hidden: true });
   document.body.append(link);
   link.click();

@@ -1,21 +1,25 @@
-// What does not change: summary, warnings, hits, p-values, calibration, settings, definitions.
+// Around the view: summary, warnings, hits, p-values, calibration, settings, definitions.
 
 function fillHeader(report) {
-  const { meta, arrays: a } = report;
+  const { meta } = report;
   byId("summary").textContent = meta.summary;
-  let withHits = 0;
-  for (let t = 0; t < report.nComparisons; t++) withHits += report.hits(t) > 0;
-  const sum = (values) => values.reduce((total, n) => total + n, 0);
+  fillTiles(report);
+  byId("footer").textContent = `Made by pdex_gpu ${meta.version}. Everything is in this file; nothing is downloaded.`;
+}
+
+function fillTiles(report) {
+  const { meta, cutoffs } = report;
+  const { up, down, hits, withHits } = totals(report);
+  const effect = cutoffs.size ? `, |${report.effect.axis}| ≥ ${cutoffs.size}` : "";
   const tiles = [
     [grouped(report.nComparisons), report.nComparisons === 1 ? "comparison" : "comparisons"],
     [grouped(report.genes.length), report.genes.length === 1 ? "gene" : "genes"],
     [grouped(meta.n_rows), "rows"],
-    [grouped(meta.n_hits), `hits, FDR ≤ ${meta.fdr}`],
-    [`${grouped(sum(a.hits_up))} / ${grouped(sum(a.hits_down))}`, "up / down"],
+    [grouped(hits), `hits, FDR ≤ ${cutoffs.fdr}${effect}`],
+    [`${grouped(up)} / ${grouped(down)}`, "up / down"],
     [grouped(withHits), "comparisons with hits"],
   ];
   byId("tiles").replaceChildren(...tiles.map(([n, text]) => h("div", {}, h("dt", {}, text), h("dd", {}, n))));
-  byId("footer").textContent = `Made by pdex_gpu ${meta.version}. Everything is in this file; nothing is downloaded.`;
 }
 
 function fillNotes({ meta }) {
@@ -25,83 +29,120 @@ function fillNotes({ meta }) {
   )));
 }
 
-// The row of the strongest hit of each comparison; -1 without.
-function strongestHits(report) {
-  const { rows, arrays: a } = report;
-  return Array.from({ length: report.nComparisons }, (_, t) => {
-    const start = report.start(t);
-    let best = -1;
-    for (let i = start; i < start + a.row_hits[t]; i++) {
-      if (best < 0 || rows.log10P[i] < rows.log10P[best]) best = i;
-    }
-    return best;
-  });
+// Comparisons, most hits first.
+function mostHits(report) {
+  const order = report.names.map((_, t) => t);
+  return order.sort((a, b) => report.hits(b) - report.hits(a) || a - b);
 }
 
-function fillHits(report, order, go, geneGo) {
-  const { arrays: a, meta } = report;
-  const body = byId("hits-body");
-  if (!report.nComparisons) {
-    body.replaceChildren(h("p", {}, "The result has no comparisons."));
-    return;
+// Hits per comparison, as a picture and as a table.
+class Hits {
+  constructor(report, go, geneGo) {
+    Object.assign(this, { report, go, geneGo, shown: { items: [] } });
+    const body = byId("hits-body");
+    if (!report.nComparisons) {
+      this.update = () => {};
+      body.replaceChildren(h("p", {}, "The result has no comparisons."));
+      return;
+    }
+    const order = mostHits(report);
+    this.fillItems(order);
+    this.chart = hitChart(this.shown, this.label(), report.noun);
+    this.table = new Table({
+      caption: `Hits per ${report.noun.one}`, columns: this.columns(), rows: order, sorted: 1, descending: true,
+      file: ["hits"], empty: "No comparisons.",
+    });
+    const some = order.length <= MOST_BARS;
+    const own = report.arrays.own_gene.some((g) => g >= 0);
+    body.replaceChildren(
+      this.chart.element,
+      some ? "" : list("legend", [[h("span", { class: "up" }, "▲ up")], [h("span", { class: "down" }, "▼ down")],
+        ["hover over the chart for names; click to show one"]]),
+      pictureButtons(this.chart, "chart"),
+      h("div", { class: "tools" }, h("span", { class: "grow hint" }, own ? "* own gene is a hit" : ""),
+        this.table.saveButton("Save table as CSV", () => this.table.rows), this.rowsButton()),
+      this.table.element,
+    );
   }
-  const items = order.map((t) => ({
-    name: shownName(report.names[t]), up: a.hits_up[t], down: a.hits_down[t], level: a.hits_level[t], go: go[t],
-  }));
-  const best = strongestHits(report);
-  const label = `Hits of ${counted(items.length, "comparison")}, up and down. Most hits: `
-    + `${items.slice(0, 5).map((item) => `${item.name} with ${grouped(item.up)} up and ${grouped(item.down)} down`).join("; ")}. The table lists all.`;
-  const chart = hitChart(items, label);
-  const number = (title, values, name, more = {}) => ({
-    title, key: (t) => values[t], cell: (t) => grouped(values[t]), first: true,
-    files: [{ name, value: (t) => String(values[t]) }], ...more,
-  });
-  const total = Array.from({ length: report.nComparisons }, (_, t) => report.hits(t));
-  const labels = [{ name: "target", value: (t) => quoted(report.labelOf("target", t)) },
-    { name: "reference", value: (t) => quoted(report.labelOf("reference", t)) }];
-  if (meta.within !== null) labels.push({ name: meta.within, value: (t) => quoted(report.labelOf("within", t)) });
-  const strong = (t) => (best[t] < 0 ? "" : report.genes[report.rows.gene[best[t]]]);
-  const columns = [
-    {
-      title: "Perturbation", text: true, header: true, key: (t) => report.names[t],
-      cell: (t) => h("a", { href: go[t] }, nameOf(report.names[t])), files: labels,
-    },
-    number("Hits", total, "hits"),
-    number("Up", a.hits_up, "up"),
-    number("Down", a.hits_down, "down"),
-    {
-      title: "Strongest hit", text: true, key: (t) => strong(t) || "\uffff",
-      cell: (t) => (best[t] < 0 ? MISSING : h("a", { href: geneGo[report.rows.gene[best[t]]] }, nameOf(strong(t)))),
-      files: [{ name: "strongest_hit", value: (t) => quoted(strong(t)) }],
-    },
-    number("Genes tested", a.rows, "rows"),
-    ...meta.n_cells.slice().reverse().map((side) => number(
-      side === "target" ? "Cells" : "Reference cells", a[`cells_${side}`], `${side}_n_cells`,
-    )),
-  ];
-  if (a.own_gene.some((g) => g >= 0)) {
+
+  update() {
+    const order = mostHits(this.report);
+    this.fillItems(order);
+    this.chart.update(this.label());
+    this.table.replaceRows(order);
+  }
+
+  // Saves the rows of all comparisons that the page has.
+  rowsButton() {
+    const { report } = this;
+    const all = report.rows.n === report.meta.n_rows;
+    const file = all ? ["rows"] : [`${report.rows.n}-of-${report.meta.n_rows}-rows`];
+    const save = () => {
+      const columns = filed(rowColumns(report, comparisonColumn(report, this.go)));
+      download(fileName(file, "csv"), csvBlob(columns, Array.from({ length: report.rows.n }, (_, i) => i)));
+    };
+    const text = `Save ${all ? "all" : "the"} ${counted(report.rows.n, "row")} of this page as CSV`;
+    return h("button", { type: "button", onclick: save, title: all ? null : `The results file has all ${grouped(report.meta.n_rows)}.` }, text);
+  }
+
+  fillItems(order) {
+    const { up, down, level, names } = this.report;
+    this.shown.items = order.map((t) => ({
+      name: shownName(names[t]), up: up[t], down: down[t], level: level[t], go: this.go[t],
+    }));
+  }
+
+  label() {
+    const { items } = this.shown;
+    const most = items.slice(0, 5).map((item) => `${item.name} with ${grouped(item.up)} up and ${grouped(item.down)} down`);
+    return `Hits of ${counted(items.length, "comparison")}, up and down. Most hits: ${most.join("; ")}. The table lists all.`;
+  }
+
+  columns() {
+    const { report, go, geneGo } = this;
+    const { arrays: a, meta } = report;
+    const number = (title, value, name) => ({
+      title, key: value, cell: (t) => grouped(value(t)), first: true,
+      files: [{ name, value: (t) => String(value(t)) }],
+    });
+    const labels = [{ name: "target", value: (t) => quoted(report.labelOf("target", t)) },
+      { name: "reference", value: (t) => quoted(report.labelOf("reference", t)) }];
+    if (meta.within !== null) labels.push({ name: meta.within, value: (t) => quoted(report.labelOf("within", t)) });
+    const gene = (t) => report.rows.gene[report.best[t]];
+    const strong = (t) => (report.best[t] < 0 ? "" : report.genes[gene(t)]);
+    const columns = [
+      {
+        title: capital(report.noun.one), text: true, header: true, key: (t) => report.names[t],
+        cell: (t) => h("a", { href: go[t] }, nameOf(report.names[t])), files: labels,
+      },
+      number("Hits", (t) => report.hits(t), "hits"),
+      number("Up", (t) => report.up[t], "up"),
+      number("Down", (t) => report.down[t], "down"),
+      {
+        title: "Strongest hit", text: true, key: (t) => strong(t) || "\uffff",
+        cell: (t) => (report.best[t] < 0 ? MISSING : h("a", { href: geneGo[gene(t)] }, nameOf(strong(t)))),
+        files: [{ name: "strongest_hit", value: (t) => quoted(strong(t)) }],
+      },
+      number("Genes tested", (t) => a.rows[t], "rows"),
+      ...meta.n_cells.slice().reverse().map((side) => number(
+        side === "target" ? "Cells" : "Reference cells", (t) => a[`cells_${side}`][t], `${side}_n_cells`,
+      )),
+    ];
+    return a.own_gene.some((g) => g >= 0) ? [...columns, this.ownColumn()] : columns;
+  }
+
+  ownColumn() {
+    const { report } = this;
+    const { arrays: a } = report;
     const own = (t) => a.own_size[t];
-    columns.push({
-      title: `Own gene ${report.effect.inner}`, hint: `${report.effect.axis} of the perturbation's own gene`, key: own,
-      cell: (t) => (a.own_gene[t] < 0 ? MISSING : `${report.effect.text(own(t))}${a.own_hit[t] ? " *" : ""}`),
+    return {
+      title: `Own gene ${report.effect.inner}`, hint: `${report.effect.axis} of the own gene of the ${report.noun.one}`, key: own,
+      cell: (t) => (a.own_gene[t] < 0 ? MISSING : `${report.effect.text(own(t))}${report.ownHit[t] ? " *" : ""}`),
       files: [{ name: "own_gene", value: (t) => quoted(a.own_gene[t] < 0 ? "" : report.genes[a.own_gene[t]]) },
         { name: `own_gene_${report.effect.column}`, value: (t) => (a.own_gene[t] < 0 ? "" : exact(own(t))) },
-        { name: "own_gene_hit", value: (t) => (a.own_hit[t] ? "true" : "false") }],
-    });
+        { name: "own_gene_hit", value: (t) => (report.ownHit[t] ? "true" : "false") }],
+    };
   }
-  const table = new Table({
-    caption: "Hits per perturbation", columns, rows: order, sorted: 1, descending: true,
-    file: ["hits"], empty: "No comparisons.",
-  });
-  const some = items.length <= MOST_BARS;
-  body.replaceChildren(
-    chart.element,
-    some ? "" : list("legend", [[h("span", { class: "up" }, "▲ up")], [h("span", { class: "down" }, "▼ down")],
-      ["hover over the chart for names; click to show one"]]),
-    h("div", { class: "tools" }, h("span", { class: "grow hint" }, a.own_gene.some((g) => g >= 0) ? "* own gene is a hit" : ""),
-      table.saveButton("Save table as CSV", () => table.rows)),
-    table.element,
-  );
 }
 
 function fillPValues({ meta }) {

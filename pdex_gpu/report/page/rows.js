@@ -11,6 +11,7 @@ function decodeRows(arrays, nGenes, isRatio) {
     g = (g + steps[i]) % nGenes;
     gene[i] = g;
   }
+  const cells = (side) => arrays[`row_fewer_${side}`] || null;
   // Reference means are steps from the row before of the same gene.
   const reference = new Uint32Array(n);
   const last = new Uint32Array(nGenes);
@@ -39,6 +40,7 @@ function decodeRows(arrays, nGenes, isRatio) {
     log10P: arrays.row_log10_p,
     log10Fdr: arrays.row_log10_fdr,
     statistic: arrays.row_statistic,
+    fewer: { target: cells("target"), reference: cells("reference") },
   };
 }
 
@@ -51,8 +53,21 @@ class Report {
     this.nComparisons = arrays.row_ends.length;
     this.effect = effectText(meta.effect);
     this.names = Array.from({ length: this.nComparisons }, (_, t) => this.name(t));
+    this.noun = meta.noun;
     this.fillOwners();
     this.byGene = null;
+    this.setCutoffs(meta.fdr, 0);
+  }
+
+  // Judges anew which rows are hits; see hits.js for what that gives.
+  setCutoffs(fdr, size) {
+    this.cutoffs = { fdr, size };
+    Object.assign(this, judged(this, fdr, size));
+  }
+
+  // At the cut-offs of the file, where hits that are not on the page are counted, too.
+  get atDefault() {
+    return this.cutoffs.fdr === this.meta.fdr && this.cutoffs.size === 0;
   }
 
   labelOf(kind, t) {
@@ -68,27 +83,38 @@ class Report {
   }
 
   hits(t) {
-    return this.arrays.hits_up[t] + this.arrays.hits_down[t] + this.arrays.hits_level[t];
+    return this.up[t] + this.down[t] + this.level[t];
   }
 
   geneHits(g) {
-    const { gene_hits_up: up, gene_hits_down: down, gene_hits_level: level } = this.arrays;
-    return up[g] + down[g] + level[g];
+    return this.geneUp[g] + this.geneDown[g] + this.geneLevel[g];
   }
 
   start(t) {
     return t ? this.arrays.row_ends[t - 1] : 0;
   }
 
-  // Of each row: its comparison, and whether it is a hit. Hits come first in a comparison.
+  // The comparison of each row.
   fillOwners() {
     this.comparison = new Uint32Array(this.rows.n);
-    this.hit = new Uint8Array(this.rows.n);
     for (let t = 0; t < this.nComparisons; t++) {
-      const start = this.start(t);
-      this.comparison.fill(t, start, this.arrays.row_ends[t]);
-      this.hit.fill(1, start, start + this.arrays.row_hits[t]);
+      this.comparison.fill(t, this.start(t), this.arrays.row_ends[t]);
     }
+  }
+
+  // Numbers of cells of a row: NaN if the result does not have them.
+  cells(side, i) {
+    const fewer = this.rows.fewer[side];
+    return fewer ? this.arrays[`cells_${side}`][this.comparison[i]] - fewer[i] : NaN;
+  }
+
+  // What other tools know the gene by.
+  symbol(g) {
+    return this.meta.symbols ? this.meta.symbols[g] : this.genes[g];
+  }
+
+  identifier(g) {
+    return this.meta.identifiers ? this.meta.identifiers[g] : this.genes[g];
   }
 
   rowsOfComparison(t) {
@@ -116,6 +142,14 @@ class Report {
   size(i) {
     const value = this.rows.effect[i];
     return this.meta.effect.is_ratio ? Math.log2(value) : value;
+  }
+
+  // The effect in a comparison on a gene whose row, if any, is i: also where only the heat map has it.
+  sizeIn(t, g, i) {
+    if (i >= 0) return this.size(i);
+    const { map_genes: genes, map_sizes: sizes } = this.arrays;
+    const k = genes.indexOf(g);
+    return k < 0 ? NaN : sizes[t * genes.length + k];
   }
 
   // 1 up, -1 down, 0 neither.

@@ -1,12 +1,14 @@
-// Finding a perturbation or a gene by a part of its name, and names close to one that is not there.
+// Finding a comparison or a gene by a part of its name or identifier, and names close to one that is
+// not there.
 
 const MOST_OPTIONS = 12;
 
 class Names {
-  // entries: [{kind, name, size, go}]
+  // entries: [{kind, name, identifier or null, size, go}]
   constructor(entries) {
     this.entries = entries;
     this.lower = entries.map((entry) => entry.name.toLowerCase());
+    this.identifiers = entries.map((entry) => (entry.identifier || "").toLowerCase());
   }
 
   // Names that hold the text: the same, then those that begin with it, then the rest.
@@ -14,22 +16,25 @@ class Names {
     const asked = text.trim().toLowerCase();
     const ranks = [[], [], []];
     for (let i = 0; i < this.lower.length && ranks[0].length < most; i++) {
-      const at = this.lower[i].indexOf(asked);
-      if (at < 0) continue;
-      const rank = at > 0 ? 2 : this.lower[i].length > asked.length ? 1 : 0;
+      const rank = Math.min(rankOf(this.lower[i], asked), rankOf(this.identifiers[i], asked));
+      if (rank === Infinity) continue;
       if (ranks[rank].length < most) ranks[rank].push(this.entries[i]);
     }
     return ranks.flat().slice(0, most);
   }
 
   // Names within few letters of the text, the closest first.
-  close(text, most = 5) {
+  close(text, most = 5, test = () => true) {
     const asked = text.trim().toLowerCase().slice(0, 60);
     const limit = Math.max(1, Math.floor(asked.length * 0.4));
     const found = [];
+    const within = (name) => (
+      Math.abs(name.length - asked.length) > limit ? Infinity : distance(asked, name, limit)
+    );
     this.lower.forEach((name, i) => {
-      if (Math.abs(name.length - asked.length) > limit) return;
-      const far = distance(asked, name, limit);
+      if (!test(this.entries[i])) return;
+      const identifier = this.identifiers[i];
+      const far = Math.min(within(name), identifier ? within(identifier) : Infinity);
       if (far <= limit) found.push([far, i]);
     });
     found.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
@@ -37,21 +42,48 @@ class Names {
   }
 }
 
-// Letters to insert, remove or replace; above the limit, any number above it.
+// 0 the same, 1 begins with what is asked, 2 holds it; Infinity does not.
+function rankOf(name, asked) {
+  const at = name.indexOf(asked);
+  if (at < 0) return Infinity;
+  return at > 0 ? 2 : name.length > asked.length ? 1 : 0;
+}
+
+// Letters to insert, remove or replace, and neighbours to swap (optimal string alignment); above the
+// limit, any number above it. Rows are kept between calls: thousands of names are compared at a time.
+let [earlierRow, beforeRow, thisRow] = [0, 1, 2].map(() => new Uint16Array(64));
+
 function distance(a, b, limit) {
-  let before = Array.from({ length: b.length + 1 }, (_, j) => j);
+  const n = b.length;
+  if (n >= thisRow.length) [earlierRow, beforeRow, thisRow] = [0, 1, 2].map(() => new Uint16Array(2 * n + 1));
+  let [earlier, before, row] = [earlierRow, beforeRow, thisRow];
+  let leastBefore = 0;
+  for (let j = 0; j <= n; j++) before[j] = j;
   for (let i = 1; i <= a.length; i++) {
-    const row = [i];
+    const letter = a.charCodeAt(i - 1);
+    const lastLetter = i > 1 ? a.charCodeAt(i - 2) : -1;
+    row[0] = i;
     let least = i;
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = before[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      row[j] = Math.min(replaced, before[j] + 1, row[j - 1] + 1);
-      if (row[j] < least) least = row[j];
+    for (let j = 1; j <= n; j++) {
+      const other = b.charCodeAt(j - 1);
+      let far = before[j - 1] + (letter === other ? 0 : 1);
+      if (before[j] + 1 < far) far = before[j] + 1;
+      if (row[j - 1] + 1 < far) far = row[j - 1] + 1;
+      if (j > 1 && lastLetter === other && letter === b.charCodeAt(j - 2) && earlier[j - 2] + 1 < far) {
+        far = earlier[j - 2] + 1;
+      }
+      row[j] = far;
+      if (far < least) least = far;
     }
-    if (least > limit) return limit + 1;
+    // A swap reaches back two rows.
+    if (least > limit && leastBefore >= limit) return limit + 1;
+    leastBefore = least;
+    const spare = earlier;
+    earlier = before;
     before = row;
+    row = spare;
   }
-  return before[b.length];
+  return before[n];
 }
 
 // The combobox: arrow keys choose, Enter shows, Escape closes and then clears.
@@ -89,7 +121,9 @@ class Search {
         onpointerdown: (event) => event.preventDefault(),
         onclick: () => this.choose(k),
       },
-      nameOf(entry.name), h("span", { class: "kind" }, entry.kind), h("span", { class: "size" }, entry.size()),
+      nameOf(entry.name),
+      h("span", { class: "kind" }, entry.kind, entry.identifier ? ` ${cut(entry.identifier, 30)}` : null),
+      h("span", { class: "size" }, entry.size()),
     ));
     this.box.replaceChildren(
       ...(note ? [h("li", { class: "note", role: "presentation" }, note)] : []), ...options,

@@ -2,7 +2,10 @@
 
 const PAGE = 25;
 
-// columns: [{title, key(i) to sort by, cell(i) text or node, csv(i), text: true, first: largest
+// The columns of files of a table's columns.
+const filed = (columns) => columns.flatMap((column) => column.files || []);
+
+// columns: [{title, key(i) to sort by, cell(i) text or node, files: [{name, value(i)}], text: true, first: largest
 //            first, header: names the row}]
 class Table {
   constructor({ caption, columns, rows, sorted, descending = false, file, empty, page = PAGE }) {
@@ -41,8 +44,14 @@ class Table {
   }
 
   setRows(rows) {
-    this.rows = rows.slice();
     this.page = 0;
+    this.replaceRows(rows);
+  }
+
+  // Other rows, or rows that say something else now: the page stays, if there is one.
+  replaceRows(rows) {
+    this.rows = rows.slice();
+    this.page = Math.max(0, Math.min(this.page, Math.ceil(rows.length / this.size) - 1));
     this.sort();
   }
 
@@ -106,15 +115,10 @@ class Table {
       ? `Rows ${grouped(start + 1)} to ${grouped(end)} of ${grouped(this.rows.length)}` : "";
   }
 
-  csv(rows) {
-    const columns = this.columns.flatMap((column) => column.files || []);
-    return csv(columns.map((c) => c.name), rows.map((row) => columns.map((c) => c.value(row))));
-  }
-
   // more: what the file's name says beside the table's.
   saveButton(text, rows, more = []) {
     return h(
-      "button", { type: "button", onclick: () => download(fileName(...this.file, ...more), this.csv(rows())) },
+      "button", { type: "button", onclick: () => download(fileName([...this.file, ...more], "csv"), csvBlob(filed(this.columns), rows())) },
       text,
     );
   }

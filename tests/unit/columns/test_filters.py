@@ -162,8 +162,8 @@ def test_files_have_the_same_rows(design, filtered, tmp_path):
         assert loaded.kept is None
     else:
         np.testing.assert_array_equal(loaded.kept, expected.kept)
-        assert loaded.top("a", reference=expected.references[expected.targets == "a"][0],
-                          within=None if expected.within is None else "T")  # fmt: skip
+        assert len(loaded.top("a", reference=expected.references[expected.targets == "a"][0],
+                              within=None if expected.within is None else "T"))  # fmt: skip
     for name in expected.columns:
         if name in INTEGERS and expected.kept is not None:
             found = loaded[name][expected.kept], expected[name][expected.kept]

@@ -131,25 +131,26 @@ def test_a_matrix_in_memory(screen):
 
 
 @pytest.mark.parametrize(
-    ("options", "n_groups", "n_comparisons"),
+    ("options", "n_groups", "n_targets", "n_comparisons"),
     [
-        ({}, 6, 5),
-        ({"comparison": "rest"}, 6, 6),
-        ({"comparison": "rest", "columns": "auroc"}, 6, 6),
-        ({"strata": "batch"}, 18, 5),
-        ({"groupby": [GROUPBY, "batch"]}, 18, 15),
-        ({"min_cells": 10**4}, None, None),
+        ({}, 6, 5, 5),
+        ({"comparison": "rest"}, 6, 6, 6),
+        ({"comparison": "rest", "columns": "auroc"}, 6, 6, 6),
+        ({"strata": "batch"}, 18, 5, 5),
+        ({"groupby": [GROUPBY, "batch"]}, 18, 5, 15),
+        ({"min_cells": 10**4}, None, None, None),
     ],
     ids=str,
 )
-def test_designs(options, n_groups, n_comparisons, files):
+def test_designs(options, n_groups, n_targets, n_comparisons, files):
     groupby = options.pop("groupby", GROUPBY)
     if n_groups is None:
         with pytest.raises(errors.LabelError, match="min_cells=10000"):
             counted(files["csr-gzip"], groupby, **options)
         return
     found = counted(files["csr-gzip"], groupby, **options)
-    assert (found.n_groups, found.n_comparisons) == (n_groups, n_comparisons)
+    assert (found.n_groups, found.n_targets) == (n_groups, n_targets)
+    assert found.n_comparisons == n_comparisons
     assert found.n_rows == n_comparisons * N_GENES
 
 

@@ -54,13 +54,13 @@ def apart(labels: list[Any]) -> bool:
 def test_hits_are_bars_of_few():
     ax = pl.hits(counted([1, 5, 0, 2], [2, 4, 0, 7]))
     down, up = (c for c in ax.containers if isinstance(c, BarContainer))
-    assert names(ax) == ["GENE00001", "GENE00003", "GENE00000", "GENE00002"]  # 9, 9, 3, 0
-    assert [bar.get_width() for bar in up] == [5, 2, 1, 0]
-    assert [bar.get_width() for bar in down] == [-4, -7, -2, 0]
+    assert names(ax) == ["GENE00001", "GENE00003", "GENE00000"]  # 9, 9, 3; the other has none
+    assert [bar.get_width() for bar in up] == [5, 2, 1]
+    assert [bar.get_width() for bar in down] == [-4, -7, -2]
     first, *_, last = (bar.get_y() for bar in up)
     assert first < last
     assert ax.yaxis_inverted()  # the first is on top
-    assert [text.get_text() for text in ax.texts] == ["4", "7", "2", "", "5", "2", "1", ""]
+    assert [text.get_text() for text in ax.texts] == ["4", "7", "2", "5", "2", "1"]
     assert ax.get_title() == "3 of 4 perturbations with hits"
 
 
@@ -80,6 +80,9 @@ def test_hits_of_many_are_a_curve():
     up, down = rng.integers(0, 20, 2_000), rng.integers(0, 20, 2_000)
     ax = pl.hits(counted(up.tolist(), down.tolist()))
     order = np.lexsort((np.arange(2_000), -(up + down)))
+    order = order[(up + down)[order] > 0]
+    assert len(order) < 2_000
+    assert ax.get_xlim() == (0.5, len(order) + 0.5)
     above, below, both = (patch.get_data().values for patch in ax.patches[:3])
     np.testing.assert_array_equal(above, up[order])
     np.testing.assert_array_equal(below, -down[order])
@@ -92,10 +95,15 @@ def test_hits_of_many_are_a_curve():
     assert columns[0] == ["strongest", *(f"GENE{t:05d}" for t in strongest)]
     assert columns[1] == ["up", *map(str, up[strongest])]
     assert columns[2] == ["down", *map(str, down[strongest])]
+    ax.figure.canvas.draw()
+    frame = box.get_window_extent()
+    curve = np.column_stack([np.arange(1, len(order) + 1), (up + down)[order]])
+    for x, y in ax.transData.transform(curve):
+        assert x < frame.x0 or y < frame.y0
 
 
 @pytest.mark.sampled(every=3)
-@pytest.mark.parametrize("level", [0, 1, 30])
+@pytest.mark.parametrize("level", [1, 5, 30])
 def test_list_of_the_strongest_covers_no_curve(level: int):
     """Also where all perturbations have as many hits."""
     ax = pl.hits(counted([level] * 1_999 + [0], [level] * 1_999 + [30]))
@@ -121,8 +129,8 @@ def test_hits_without_direction_are_said():
     assert "(1 hit with equal means, not drawn)" in ax.get_xlabel()
     assert ax.get_title() == "1 of 2 perturbations with hits"
     down, up = ax.containers[:2]
-    assert [bar.get_width() for bar in up] == [1, 0]
-    assert [bar.get_width() for bar in down] == [-1, 0]
+    assert [bar.get_width() for bar in up] == [1]
+    assert [bar.get_width() for bar in down] == [-1]
 
 
 def test_hits_follow_fdr_and_filters():
@@ -133,6 +141,44 @@ def test_hits_follow_fdr_and_filters():
     _, up = pl.hits(found).containers[:2]
     assert [bar.get_width() for bar in up] == [2, 1]
     assert pl.hits(plain, fdr=0.049).get_title() == "0 of 2 perturbations with hits"
+
+
+def test_bars_fill_a_figure_of_their_height():
+    for n, height in ((1, 2.4), (5, 2.4), (25, 6.4), (60, 13.4)):
+        ax = pl.hits(counted([3] * n, [2] * n))
+        assert ax.figure.get_size_inches()[1] == pytest.approx(height)
+        assert len(names(ax)) == n
+    ax = pl.hits(counted([3] * 61, [2] * 61))
+    assert ax.figure.get_size_inches()[1] == pytest.approx(plt.rcParams["figure.figsize"][1])
+
+
+def test_few_hits_among_many():
+    """The curve of the usual long tail takes up the picture: half of the ranks are above a third
+    of its height."""
+    rng = np.random.default_rng(6)
+    up = np.minimum(rng.lognormal(0.5, 1.2, 2_000).astype(int), 60)
+    ax = pl.hits(counted(up.tolist(), [0] * 2_000))
+    total = np.sort(up[up > 0])[::-1]
+    middle, top, zero = ax.transData.transform([[0, total[len(total) // 2]], [0, total[0]], [0, 0]])
+    assert (middle - zero)[1] > 0.2 * (top - zero)[1]
+    assert [tick for tick in ax.get_yticks() if tick >= 0] == [0, 1, 2, 5, 10, 20, 50]
+    ax.figure.canvas.draw()
+    assert apart([label for label in ax.get_yticklabels() if label.get_window_extent().y0 > 0])
+
+
+def test_no_hits_say_why():
+    def says(found: Any, **options: Any) -> str:
+        ax = pl.hits(found, **options)
+        (text,) = ax.texts
+        return text.get_text()
+
+    plain = counted([2, 0], [1, 0])
+    why = "No hits: no FDR is ≤ 0.01; the smallest of 120 tests is 0.05."
+    assert says(plain, fdr=0.01) == why
+    plain["target_mean"][:] = 1.0
+    assert says(plain) == "3 hits with equal means: neither up nor down."
+    nothing = result(2, 60, kept=np.full((2, 60), False))
+    assert says(nothing) == "No hits: no gene has an adjusted p-value."
 
 
 # --- p-values --------------------------------------------------------------------------------

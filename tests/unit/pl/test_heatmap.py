@@ -158,6 +158,20 @@ def test_targets_and_features_asked_for():
     assert (rows(ax), genes(ax)) == (["GENE00007"], ["GENE00002"])
 
 
+def test_best_genes_of_each():
+    fdr = np.ones((3, 6))
+    fdr[0, [1, 2, 3]], fdr[1, [2, 4]] = [0.03, 0.01, 0.02], [0.04, 0.01]
+    found = result(3, 6, columns={"fdr": fdr, "p_value": fdr / 2})
+    ax = pl.heatmap(found, best_per=2)
+    assert set(number(genes(ax))) == {2, 3, 4}  # 2 is of both, the third has none
+    assert ax.get_title() == "the 2 best hits of each perturbation: 3 genes, FDR ≤ 0.05 (marked)"
+    assert set(number(genes(pl.heatmap(found, best_per=1)))) == {2, 4}
+    assert set(number(genes(pl.heatmap(found, best_per=1, targets=["GENE00001"])))) == {4}
+    ax = pl.heatmap(found, best_per=1, fdr=1e-3)
+    assert set(number(genes(ax))) == {0, 2, 4}  # without hits: the smallest p-values, the first of
+    assert ax.get_title() == "no FDR ≤ 0.001; the 3 genes with the smallest p-values"
+
+
 def test_without_hits_the_smallest_p_values_decide():
     found = result(columns={"fdr": np.ones((25, 60))})
     ax = pl.heatmap(found, n_features=5)

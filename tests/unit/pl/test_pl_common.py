@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pl_results import ODD_NAMES, constant, objects, result
 
 from pdex_gpu import DEResult, pl
 from pdex_gpu.errors import FileFormatError, LabelError, MissingDependencyError, OptionError
-from pdex_gpu.pl.axes import shown
+from pdex_gpu.pl.axes import palette, shown
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -36,6 +37,8 @@ PICTURES: dict[str, Callable[..., Any]] = {
     "p_values_of_target": lambda r, **kw: pl.p_values(r, "GENE00000", **kw),
     "hits": pl.hits,
     "heatmap": pl.heatmap,
+    "dotplot": pl.dotplot,
+    "overlap": pl.overlap,
     "on_target": pl.on_target,
 }
 #: Letters that the usual font has.
@@ -90,7 +93,7 @@ def test_file_as_memory(name: str, tmp_path: Path):
 
 
 @pytest.mark.sampled(every=3)
-@pytest.mark.parametrize("name", ["volcano", "hits", "heatmap"])
+@pytest.mark.parametrize("name", ["volcano", "hits", "heatmap", "dotplot", "overlap"])
 def test_works_in_subfigures(name: str):
     figure = plt.figure(figsize=(20, 6), layout="constrained")
     left, right = figure.subfigures(1, 2)
@@ -154,6 +157,22 @@ def test_bad_fdr(name: str, fdr: Any):
         (lambda r: pl.hits(r, n=0), "n=0"),
         (lambda r: pl.hits(r, n=True), "n=True"),
         (lambda r: pl.heatmap(r, n_features=0), "n_features=0"),
+        (lambda r: pl.heatmap(r, best_per=0), "best_per=0"),
+        (lambda r: pl.heatmap(r, best_per=1, n_features=2), "n_features= and best_per= choose"),
+        (lambda r: pl.dotplot(r, features="GENE00000", best_per=2), "features= and best_per="),
+        (lambda r: pl.dotplot(r, targets=["GENE00000"], n_targets=2), "targets= and n_targets="),
+        (lambda r: pl.dotplot(r, n_targets=0), "n_targets=0"),
+        (lambda r: pl.overlap(r, n_targets=0), "n_targets=0"),
+        (lambda r: pl.overlap(r, n_combinations=0), "n_combinations=0"),
+        (lambda r: pl.volcano(r, "GENE00000", min_log2_fold_change=-1), "must be at least 0"),
+        (lambda r: pl.ma(r, "GENE00000", min_log2_fold_change="1"), "='1' must be a number"),
+        (lambda r: pl.volcano(r, "GENE00000", genes=3), "3 must be a list of names"),
+        (lambda r: pl.volcano(r, "GENE00000", colors="red"), "must be a dict"),
+        (lambda r: pl.volcano(r, "GENE00000", colors={"upp": "red"}), "Did you mean 'up'"),
+        (
+            lambda r: pl.volcano(r, "GENE00000", colors={"up": "rde"}),
+            "'rde' of 'up' is not a color",
+        ),
         (lambda r: pl.heatmap(r, value="log2_fold_chang"), "'log2_fold_change'"),
         (lambda r: pl.heatmap(r, value=3), "Unknown column '3'"),
         (lambda r: pl.heatmap(r, targets=3), "3 must be a list of names"),
@@ -177,10 +196,15 @@ def test_bad_options(draw: Callable[[Any], Any], says: str):
         lambda r: pl.p_values(r, "GENE0000"),
         lambda r: pl.heatmap(r, targets=["GENE00001", "GENE0000"]),
         lambda r: pl.heatmap(r, features=["GENE00001", "GENE0000"]),
+        lambda r: pl.heatmap(r, features=["GENE0000"]),
+        lambda r: pl.dotplot(r, targets=["GENE0000"]),
+        lambda r: pl.dotplot(r, features=["GENE00001", "GENE0000"]),
+        lambda r: pl.overlap(r, targets=["GENE0000"]),
+        lambda r: pl.volcano(r, "GENE00000", genes=["GENE0000"]),
     ],
 )
 def test_unknown_names_have_close_matches(draw: Callable[[Any], Any]):
-    with pytest.raises(LabelError, match=r"Did you mean 'GENE000\d\d'"):
+    with pytest.raises(LabelError, match=r"[Dd]id you mean 'GENE000\d\d'"):
         draw(small())
     assert plt.get_fignums() == []
 
@@ -201,7 +225,9 @@ def test_empty_results(name: str, n_targets: int, n_genes: int):
     if name == "hits" and n_targets:
         assert "0 of 6 perturbations with hits" in written
     else:
-        assert any(word in written for word in ("has no", "There are no", "No perturbation"))
+        assert any(
+            word in written for word in ("has no", "There are no", "No perturbation", "No hits")
+        )
 
 
 @pytest.mark.sampled(every=3)
@@ -214,6 +240,8 @@ def test_nan_everywhere(name: str):
         "ma": "There are no values to draw for 20 genes.",
         "hits": "0 of 6 perturbations with hits",
         "heatmap": "The result has no genes with a p-value to draw.",
+        "dotplot": "The result has no genes with a p-value to draw.",
+        "overlap": "No hits: no gene has an adjusted p-value.",
         "on_target": "No perturbation has an own gene to draw.",
     }.get(name, "There are no p-values to draw.")
     assert says in texts(ax)
@@ -246,10 +274,11 @@ def test_odd_names(name: str):
         "volcano": lambda r: pl.volcano(r, ODD_NAMES[5], n_labels=n),
         "ma": lambda r: pl.ma(r, ODD_NAMES[5], n_labels=n),
         "p_values_of_target": lambda r: pl.p_values(r, ODD_NAMES[5]),
+        "overlap": lambda r: pl.overlap(r, n_targets=n),
     }.get(name, PICTURES[name])
     ax = draw(odd)
     ax.figure.canvas.draw()
-    written = texts(ax)
+    written = [re.sub(r"  \d+$", "", text) for text in texts(ax)]  # hits of rows of an overlap
     if name == "p_values":
         return
     if name in ("volcano", "ma", "p_values_of_target"):
@@ -314,10 +343,38 @@ def test_import_is_light():
 
 def test_public_names():
     assert set(pl.__all__) == {
-        "calibration", "calibration_histogram", "calibration_qq", "heatmap", "hits", "ma",
-        "on_target", "p_values", "volcano",
+        "calibration", "calibration_histogram", "calibration_qq", "dotplot", "heatmap", "hits",
+        "ma", "on_target", "overlap", "p_values", "volcano",
     }  # fmt: skip
     assert all(callable(getattr(pl, name)) for name in pl.__all__)
+
+
+def test_unknown_genes_are_counted():
+    """In one error: how many, which, what they could be, and what there is."""
+    with pytest.raises(LabelError) as error:
+        pl.volcano(small(), "GENE00000", genes=["GENE00001", "GENE0003", "gene00004", "ACTB"])
+    assert str(error.value) == (
+        "3 of 4 names in the list of genes are not in the result: 'GENE0003', 'gene00004', 'ACTB'. "
+        "Instead of 'GENE0003', did you mean 'GENE00013' or 'GENE00003' or 'GENE00019'? Instead of "
+        "'gene00004', did you mean 'GENE00004'? The result has 20 genes: 'GENE00000', 'GENE00001', "
+        "'GENE00002' ... and 17 more."
+    )
+
+
+def test_completion_offers_plots_alone():
+    assert dir(pl) == sorted(pl.__all__)
+
+
+def test_colours_stand_out_from_the_background():
+    """Of the axes, or of the figure where those are transparent."""
+    blues = set()
+    for face, behind in (("white", "black"), ("black", "white"), ("none", "#222222")):
+        ax = plt.subplots(facecolor=behind)[1]
+        ax.set_facecolor(face)
+        blues.add((face, palette(ax).down))
+        pl.hits(small(), ax=ax)
+        assert matplotlib.colors.to_hex(ax.patches[0].get_facecolor()) == palette(ax).down.lower()
+    assert blues == {("white", "#0072B2"), ("black", "#56B4E9"), ("none", "#56B4E9")}
 
 
 def test_several_comparisons_of_a_target():

@@ -10,6 +10,7 @@ import pytest
 from pl_results import result
 
 from pdex_gpu import differential_expression, open_result, pl
+from pdex_gpu.errors import LabelError, OptionError
 from pdex_gpu.simulate import simulate_screen
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -186,8 +187,8 @@ def test_mean_differences_where_values_are_negative(
     assert {axes.get_ylabel() for axes in ax.figure.axes} >= {"mean difference"}
     assert sorted(ax.images[0].get_array()[0].tolist()) == [-6, -4, -2, 1, 3, 5]
     rows = found.top(TARGET, 6)
-    assert [row["mean_difference"] for row in rows] == [-6, 5, -4, 3, -2, 1]
-    assert [row["feature"][-1] for row in rows] == list("543210")
+    assert rows["mean_difference"].tolist() == [-6, 5, -4, 3, -2, 1]
+    assert [name[-1] for name in rows["feature"]] == list("543210")
     ax = pl.on_target(found)
     assert ax.get_xlabel() == "mean difference (median -0.5)"
     assert ax.get_xscale() == "linear"
@@ -197,7 +198,7 @@ def test_ratios_where_no_value_is_negative():
     """No row has a ratio, and yet the log2 fold change is what is asked for."""
     ax = pl.volcano(negative(provenance={"negative_values": False}), TARGET)
     assert ax.get_xlabel().startswith("$\\log_2$ fold change")
-    assert "mean_difference" not in negative(provenance={"negative_values": False}).top(TARGET)[0]
+    assert "mean_difference" not in negative(provenance={"negative_values": False}).top(TARGET)
     some = negative()
     some["fold_change"][1, 5] = 2.0
     assert pl.volcano(some, TARGET).get_xlabel().startswith("$\\log_2$ fold change")
@@ -289,7 +290,11 @@ def test_filtered_genes_are_not_drawn(draw: Any):
 def test_nothing_significant(draw: Any):
     ax = draw(result(1, 60, columns={"fdr": np.ones((1, 60))}), TARGET)
     assert {name: len(where) for name, where in points(ax).items() if len(where)} == {OTHER: 60}
-    assert not ax.texts
+    why = "No hits: no FDR is ≤ 0.05; the smallest of 60 tests is 1."
+    assert [text.get_text() for text in ax.texts] == [why]
+    ax.figure.canvas.draw()
+    box = ax.texts[0].get_window_extent()
+    assert not [y for x, y in ax.transData.transform(points(ax)[OTHER]) if y > box.y0]
 
 
 def test_names_are_those_of_the_smallest_p_values():
@@ -316,7 +321,7 @@ def test_equal_p_values_are_told_apart_by_the_change():
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("draw", [pl.volcano, pl.ma])
 def test_names_cover_nothing(draw: Any, seed: int, n_labels: int, least: int):
-    """None lies on another, on a coloured point, or beyond the figure; most find room."""
+    """None lies on another, on a point, or beyond the figure; most find room."""
     ax = draw(result(1, 2_000, seed=seed), TARGET, n_labels=n_labels)
     ax.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in ax.texts]
@@ -326,8 +331,7 @@ def test_names_cover_nothing(draw: Any, seed: int, n_labels: int, least: int):
         assert not any(box.overlaps(other) for other in boxes[:k])
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1
-    hits = np.concatenate([found for name, found in points(ax).items() if name != OTHER])
-    for x, y in ax.transData.transform(hits):
+    for x, y in ax.transData.transform(np.concatenate(list(points(ax).values()))):
         assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for box in boxes)
 
 
@@ -359,3 +363,89 @@ def test_legend_lies_between_axes_and_title():
         assert frame.y1 <= legend_box.y0 + 2
         assert legend_box.y1 <= title.y0 + 2
         assert title.y1 <= ax.figure.bbox.y1
+
+
+# --- chosen genes, cut-offs and colours
+
+
+CHOICE = one(
+    target_mean=[8, 1, 4, 2, 0], reference_mean=[1, 2, 2, 1.9, 0],
+    fold_change=[8, 0.5, 2, 2 / 1.9, np.nan], p_value=[1e-8, 1e-4, 1e-3, 1e-5, np.nan],
+    fdr=[1e-7, 1e-3, 1e-2, 1e-4, np.nan],
+)  # fmt: skip
+
+
+def written(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize("draw", [pl.volcano, pl.ma])
+def test_chosen_genes_are_ringed_and_named(draw: Any):
+    """Hits or not; and no others, unless these are asked for."""
+    names = list("ABCDE")
+    found = result(1, 5, columns=CHOICE, features=names)
+    ax = draw(found, TARGET, genes=["C", "B", "C"], fdr=1e-5)
+    assert written(ax) == ["C", "B"]
+    (rings,) = (cloud for cloud in ax.collections if cloud.get_gid() == "chosen")
+    places = {"volcano": [[1, 3], [-1, 4]], "ma": [[3, 1], [1.5, -1]]}[draw.__name__]
+    np.testing.assert_allclose(rings.get_offsets(), places)
+    assert written(draw(found, TARGET, genes="D", n_labels=2)) == ["D", "A"]
+    assert set(written(draw(found, TARGET, genes=[], n_labels=2))) == {"A", "D"}
+
+
+def test_chosen_genes_without_a_point_are_said():
+    ax = pl.volcano(result(1, 5, columns=CHOICE, features=list("ABCDE")), TARGET, genes=["E", "A"])
+    assert written(ax) == ["A"]
+    assert ax.get_xlabel().endswith("\n(chosen, not drawn: E)")
+    found = result(1, 5, columns=CHOICE, features=[*"ABCD", "$x_"])
+    ax = pl.volcano(found, TARGET, genes=["$x_", "A"])
+    assert ax.get_xlabel().endswith("\n(chosen, not drawn: \\$x_)")
+    ax.figure.canvas.draw()  # not as a formula
+
+
+def test_chosen_genes_are_named_without_room():
+    """All of 60 in a small figure, where hits would lose their names."""
+    found = result(1, 60, features=[f"a long name of gene {g}" for g in range(60)])
+    few, all_of_them = ({}, {"genes": found.features})
+    for how, n in ((few | {"n_labels": 60, "fdr": 1.0}, 60), (all_of_them, 60)):
+        _, ax = plt.subplots(figsize=(3.0, 3.0), layout="constrained")
+        pl.volcano(found, TARGET, ax=ax, **how)
+        assert (len(written(ax)) == n) == (how == all_of_them)
+
+
+def test_symbols_of_chosen_genes():
+    symbols = np.array(["IRF1", "GBP2", "TBCE", "TBCE", "MYC"], object)
+    found = result(1, 5, columns=CHOICE, features=[f"ENSG{g}" for g in range(5)], symbols=symbols)
+    ax = pl.volcano(found, TARGET, genes=["GBP2", "ENSG0", "TBCE (ENSG3)"])
+    assert set(written(ax)) == {"GBP2", "IRF1", "TBCE (ENSG3)"}
+    with pytest.raises(LabelError, match="2 genes have the symbol 'TBCE'"):
+        pl.volcano(found, TARGET, genes=["GBP2", "TBCE"])
+
+
+@pytest.mark.parametrize("draw", [pl.volcano, pl.ma])
+def test_hits_need_both_cut_offs(draw: Any):
+    found = result(1, 5, columns=CHOICE)
+    ax = draw(found, TARGET, min_log2_fold_change=1, n_labels=0)
+    assert {name: len(where) for name, where in points(ax).items()} == {UP: 2, DOWN: 1, OTHER: 1}
+    cuts = [line for line in ax.lines if line.get_linestyle() == ":"]
+    at = [(line.get_xdata() if draw is pl.volcano else line.get_ydata())[0] for line in cuts]
+    assert at == [-1.0, 1.0]  # and a size equal to the limit is a hit
+    assert legend(ax)[:3] == ["down: 1", "other: 1", "up: 2"]
+    assert legend(ax)[-1] == "hits: FDR ≤ 0.05, |$\\log_2$ FC| ≥ 1"
+    ax = draw(found, TARGET, min_log2_fold_change=1.1, fdr=1e-2)
+    assert {name: len(where) for name, where in points(ax).items()} == {UP: 1, DOWN: 0, OTHER: 3}
+    assert written(ax) == ["GENE00000"]  # hits alone are named
+    ax = draw(found, TARGET, min_log2_fold_change=5)
+    assert written(ax) == ["No hits: 4 genes have FDR ≤ 0.05, but none |$\\log_2$ FC| ≥ 5."]
+
+
+def test_fold_changes_where_there_are_none():
+    with pytest.raises(OptionError, match=r"min_log2_fold_change=1 does not go with this result"):
+        pl.volcano(negative(), TARGET, min_log2_fold_change=1)
+    assert plt.get_fignums() == []
+
+
+def test_chosen_colours():
+    found = result(1, 5, columns=CHOICE)
+    ax = pl.volcano(found, TARGET, colors={"up": "green", "other": "#112233"}, fdr=1e-3)
+    assert set(points(ax)) == {"#008000", DOWN, "#112233"}

@@ -25,11 +25,13 @@ from pdex_gpu.report.bins import Background, Ranges, in_bins
 from pdex_gpu.report.definitions import definitions
 from pdex_gpu.report.encode import coded, json_text, label, pack, unpack, whole
 from pdex_gpu.report.notes import notes
+from pdex_gpu.report.page_data import document
 from pdex_gpu.report.payload import collect, share
 from pdex_gpu.report.provenance_table import settings, worded
 from pdex_gpu.report.row_codes import decode_rows, encode_rows
 from pdex_gpu.results import base
 from pdex_gpu.results.effect import DIFFERENCE, RATIO
+from pdex_gpu.results.memory import DEResult
 from pdex_gpu.results.plot_values import LARGEST
 from pdex_gpu.simulate import simulate_screen
 from pdex_gpu.utils.formats import number_text
@@ -118,7 +120,7 @@ def test_rows_come_back_to_the_bit(data: st.DataObject):
     n_genes = data.draw(st.integers(1, 5))
     gene = data.draw(arrays(np.int64, 12, elements=st.integers(0, n_genes - 1)))
     values = {name: data.draw(_FLOATS).view(np.float32) for name in payload.VALUES}
-    rows = payload.Rows(np.array([12]), np.array([0]), gene, values)
+    rows = payload.Rows(np.array([12]), np.array([0]), gene, values, {})
     effect = data.draw(st.sampled_from([RATIO, DIFFERENCE]))
     found_gene, found = decode_rows(encode_rows(rows, n_genes, effect), n_genes, effect)
     np.testing.assert_array_equal(found_gene, gene)
@@ -129,7 +131,7 @@ def test_rows_come_back_to_the_bit(data: st.DataObject):
 def test_a_ratio_that_is_not_a_number_counts_as_zero():
     values = {name: np.zeros(1, np.float32) for name in payload.VALUES}
     values["effect"] = np.ones(1, np.float32)
-    rows = payload.Rows(np.array([1]), np.array([0]), np.array([0]), values)
+    rows = payload.Rows(np.array([1]), np.array([0]), np.array([0]), values, {})
     steps = unpack(encode_rows(rows, 1, RATIO)["row_effect"])
     assert steps.tolist() == [2 * 0x3F800000]  # as the page has it, whatever the bits of 0 / 0
 
@@ -532,7 +534,16 @@ def test_the_page_fetches_nothing_and_runs_only_its_own(tmp_path: Path):
     for part in (style[1], scripts[0]):
         digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy[1]
-    assert not re.search(r"https?://|\bsrc=|innerHTML|insertAdjacent|\beval\(|@import|url\(", text)
+    assert policy[1].endswith("form-action https://maayanlab.cloud/Enrichr/")
+    assert not re.search(r"\bsrc=|innerHTML|insertAdjacent|\beval\(|@import|url\(", text)
+    # Where a click can lead, and the name of a format; nothing of the page loads from there.
+    assert set(re.findall(r"https?://[^\s\"'`;$?<]*", text)) == {
+        "https://maayanlab.cloud/Enrichr/",
+        "https://maayanlab.cloud/Enrichr/enrich",
+        "https://string-db.org/cgi/network",
+        "http://www.w3.org/2000/svg",
+    }
+    assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|import\(", text)
 
 
 @pytest.mark.parametrize("title", [*ODD_NAMES[:9], None])
@@ -589,6 +600,73 @@ def test_calibrations_and_their_files_give_the_same_page(
     shown = [row[2][0].strip("()") for row in part["rows"]]
     assert shown == [number_text(its.excess[0], ".2f") for its in parts]
     assert part["checked"] == calibration.checked
+
+
+@pytest.mark.parametrize(
+    ("groupby", "noun"),
+    [
+        ("cell_type", "cell type"),
+        (["Cell.Type", "donor"], "cell type"),
+        ("leiden_0.5", "cluster"),
+        ("cell line", "cell line"),
+        ("predicted_annotation", "cell type"),
+        ("target_gene", "perturbation"),
+        (["guide", "cell_type"], "perturbation"),
+        ([], "perturbation"),
+        (None, "perturbation"),
+    ],
+)
+def test_groups_are_called_what_their_column_says(groupby: Any, noun: str, tmp_path: Path):
+    result = made(provenance=PROVENANCE | {"groupby": groupby})
+    path = write_report(result, tmp_path / "r.html")
+    assert meta_of(path)["noun"] == {"one": noun, "many": f"{noun}s"}
+    text = path.read_text("utf-8")
+    assert f"Hits per {noun}<" in text
+    assert meta_of(path)["summary"].startswith(f"6 {noun}s against ctrl")
+    definitions = dict(meta_of(path)["definitions"])
+    assert definitions["Hit"].startswith(f"a pair of {noun} and gene")
+
+
+def test_rows_carry_their_own_numbers_of_cells():
+    cells = np.arange(12).reshape(3, 4) + 10
+    kept = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
+    result = made(3, 4, target_n_cells=cells, kept=kept, extra=("target_n_cells",))
+    data = collect(result, 0.05)
+    sizes = np.diff(data.rows.ends, prepend=0)
+    t = np.repeat(np.arange(3), sizes)
+    np.testing.assert_array_equal(data.rows.n_cells["target"], cells[t, data.rows.gene])
+    assert list(data.rows.n_cells) == ["target"]
+    assert data.n_cells["target"].tolist() == [12, 17, 21]
+    _, packed = document(result, data, None, title=None)
+    fewer = unpack(packed["row_fewer_target"])
+    np.testing.assert_array_equal(data.n_cells["target"][t] - fewer, cells[t, data.rows.gene])
+
+
+def test_the_heat_map_has_the_genes_with_the_most_hits():
+    result = made(8, 90, hits=0.4, kept=np.random.default_rng(2).random((8, 90)) < 0.8)
+    hit = result.kept & (result["fdr"] <= 0.05)  # type: ignore[operator]
+    found = collect(result, 0.05).effect_map
+    wanted = np.argsort(-hit.sum(axis=0), kind="stable")[:40]
+    assert found.genes.tolist() == wanted.tolist()
+    sizes = np.where(result.kept, np.log2(result["fold_change"]), np.nan)[:, wanted]
+    np.testing.assert_array_equal(found.sizes, sizes.astype(np.float32))
+    assert collect(made(hits=0.0), 0.05).effect_map.sizes.shape == (6, 0)
+
+
+def test_symbols_come_with_identifiers(tmp_path: Path):
+    base_result = made(2, 3, features=["ENSG1", "ENSG2", "ENSG3"])
+    result = DEResult(
+        base_result.targets, base_result.references, base_result.features,
+        {name: base_result[name] for name in base_result.columns}, PROVENANCE,
+        symbols=np.array(["MYH7", "TBCE", "TBCE"], object),
+    )  # fmt: skip
+    meta = meta_of(write_report(result, tmp_path / "r.html"))
+    assert meta["features"] == ["MYH7", "TBCE (ENSG2)", "TBCE (ENSG3)"]
+    assert meta["symbols"] == ["MYH7", "TBCE", "TBCE"]
+    assert meta["identifiers"] == ["ENSG1", "ENSG2", "ENSG3"]
+    meta = meta_of(write_report(base_result, tmp_path / "p.html"))
+    assert meta["symbols"] is None
+    assert meta["identifiers"] is None
 
 
 def test_the_limit_and_the_title_are_used(tmp_path: Path):

@@ -16,7 +16,7 @@ from stored_screens import GENES, GROUPBY, REFERENCE, counts, logged, screen
 
 import pdex_gpu
 from pdex_gpu import errors
-from pdex_gpu.results.schema import INTEGERS
+from pdex_gpu.results.schema import INTEGERS, VALUES
 
 AWKWARD = ["a,b", 'say "no"', "<script>", "🧬", "x" * 200, "g\nh", "$\\alpha$", "[red]", "plain"]
 
@@ -102,6 +102,64 @@ def test_p_values_of_zero_without_their_logarithm():
     assert abs(found) == pytest.approx(323.306, abs=1e-3)
 
 
+# --- pertpy ---------------------------------------------------------------------------------
+
+
+def test_pertpys_table_has_its_names_and_our_values():
+    result = run()
+    table = result.to_pertpy()
+    names = ["variable", "p_value", "statistic", "log_fc", "adj_p_value", "contrast"]
+    assert list(table) == names
+    assert table.index.tolist() == list(range(result.n_rows))
+    ours = result.to_pandas().set_index(["target", "feature"])
+    for name, own in {**dict.fromkeys(names[1:3]), "log_fc": "log2_fold_change",
+                      "adj_p_value": "fdr"}.items():  # fmt: skip
+        found = table.set_index(["contrast", "variable"])[name]
+        wanted = ours[own or name].loc[list(found.index)]
+        np.testing.assert_array_equal(found, wanted)
+    assert list(dict.fromkeys(table["contrast"])) == ["A", "B", "C"]
+    for _, part in table.groupby("contrast", observed=True):
+        assert part["p_value"].is_monotonic_increasing
+        assert sorted(part["variable"]) == sorted(GENES)
+
+
+def test_pertpys_table_lists_equal_p_values_in_the_order_of_genes_and_nan_last():
+    result = run()
+    result["p_value"][:] = 1.0
+    result["p_value"][0, 0] = np.nan
+    table = result.to_pertpy()
+    assert table["variable"].tolist() == [*GENES[1:], GENES[0], *GENES, *GENES]
+
+
+def test_pertpys_table_leaves_out_what_is_not_kept():
+    result = run(min_fraction=0.5)
+    assert result.kept is not None
+    table = result.to_pertpy()
+    assert len(table) == result.n_rows == int(result.kept.sum()) < result.kept.size
+    of_a = table[table["contrast"] == "A"]["variable"]
+    assert sorted(of_a) == sorted(result.features[result.kept[0]])
+
+
+def test_pertpys_table_has_symbols_too():
+    data = screen(counts())
+    data.var["symbol"] = [f"S{g}" for g in range(len(GENES))]
+    table = run(data, gene_symbols="symbol").to_pertpy()
+    assert list(table)[-1] == "symbol"
+    assert dict(zip(table["variable"], table["symbol"], strict=True)) == dict(
+        zip(GENES, data.var["symbol"], strict=True)
+    )
+
+
+def test_pertpys_table_needs_a_fold_change():
+    result = run()
+    bare = pdex_gpu.DEResult(
+        result.targets, result.references, result.features,
+        {name: result[name] for name in VALUES}, {},
+    )  # fmt: skip
+    with pytest.raises(errors.OptionError, match=r"no log2_fold_change.*columns=\['log2_fold"):
+        bare.to_pertpy()
+
+
 def test_a_ranking_descends_and_leaves_out_what_is_not_there():
     result = run(min_fraction=0.5)
     assert result.kept is not None
@@ -129,7 +187,7 @@ def test_a_ranking_by_a_column():
 
 def test_nan_everywhere_is_an_empty_ranking():
     result = run()
-    nothing = {name: np.full((3, 9), np.nan) for name in result.columns}
+    nothing = {name: np.full((3, 9), np.nan) for name in VALUES}
     result = pdex_gpu.DEResult(result.targets, result.references, result.features, nothing, {})
     assert len(result.ranking("A")) == 0
     assert result.to_wide().isna().all(axis=None)

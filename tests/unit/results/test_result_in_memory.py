@@ -110,23 +110,24 @@ def test_top_orders_by_p_then_by_change_then_by_gene():
     de = make(("A", "B"), ("g0", "g1", "g2", "g3", "g4", "g5"))
     de["p_value"][1] = [0.5, 0.1, 0.1, 0.1, 0.01, 0.1]
     de["fold_change"][1] = [9.0, 2.0, 0.25, 2.0, 1.0, np.nan]
-    rows = de.top("B", 6)
-    assert [row["feature"] for row in rows] == ["g4", "g2", "g1", "g3", "g5", "g0"]
-    assert list(rows[0]) == NAMES
-    assert rows[0]["target"] == "B"
-    assert rows[0]["reference"] == "ctl"
-    for row in rows:
-        gene = de.features.tolist().index(row["feature"])
-        for name in VALUES:
-            np.testing.assert_equal(row[name], de[name][1, gene])
-            assert type(row[name]) is float
+    frame = de.top("B", 6)
+    assert frame["feature"].tolist() == ["g4", "g2", "g1", "g3", "g5", "g0"]
+    first = ["target", "reference", "feature", "log2_fold_change", "p_value", "fdr"]
+    assert frame.columns.tolist() == first + [name for name in NAMES if name not in first]
+    assert frame["target"].tolist() == ["B"] * 6
+    assert frame["reference"].tolist() == ["ctl"] * 6
+    genes = [de.features.tolist().index(name) for name in frame["feature"]]
+    for name in VALUES:
+        np.testing.assert_array_equal(frame[name], de[name][1, genes])
+        assert frame[name].dtype == np.float64
+    np.testing.assert_array_equal(frame["log2_fold_change"], np.log2(frame["fold_change"]))
 
 
 def test_top_puts_an_infinite_change_first():
     de = make(("A",), ("g0", "g1", "g2"))
     de["p_value"][0] = 0.1
     de["fold_change"][0] = [4.0, 0.0, 2.0]
-    assert [row["feature"] for row in de.top("A")] == ["g1", "g0", "g2"]
+    assert de.top("A")["feature"].tolist() == ["g1", "g0", "g2"]
 
 
 @pytest.mark.parametrize(("n", "rows"), [(0, 0), (2, 2), (99, 5)])
@@ -137,8 +138,8 @@ def test_top_gives_so_many(n, rows):
 
 def test_top_finds_integer_labels_by_their_text():
     de = make((10, 9), ("g0", "g1"), 0)
-    assert de.top("9") == de.top(9)
-    assert de.top(9)[0]["target"] == 9
+    assert de.top("9").equals(de.top(9))
+    assert de.top(9)["target"].tolist() == [9, 9]
 
 
 def test_top_of_an_unknown_target():

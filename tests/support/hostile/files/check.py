@@ -348,7 +348,9 @@ def _top(result: Any) -> Any:
     target, level = result.targets[0], None if result.within is None else result.within[1][0]
     more = {} if level is None else {"within": level}
     rows = result.top(str(target), 5, **more)
-    return {"top": [ascii((row["feature"], row["p_value"], row["fdr"])) for row in rows]}
+    return {
+        "top": [ascii((row["feature"], row["p_value"], row["fdr"])) for _, row in rows.iterrows()]
+    }
 
 
 def _report(path: Path) -> Any:

@@ -1,0 +1,31 @@
+// Troubleshooting: shows the messages that contain what was typed, and opens the lists they are in.
+document.addEventListener("DOMContentLoaded", () => {
+  const field = document.getElementById("message-filter");
+  if (!field) return;
+  const count = document.getElementById("message-count");
+  const plain = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+  const parts = [...document.querySelectorAll("details.message")].map((node) => ({
+    node,
+    text: plain(node.textContent),
+    items: [...node.querySelectorAll("li")].map((item) => [item, plain(item.textContent)]),
+  }));
+  const all = document.getElementById("all-messages");
+  field.addEventListener("input", () => {
+    const words = plain(field.value).split(" ").filter(Boolean);
+    const matches = (text) => words.every((word) => text.includes(word));
+    let found = 0;
+    for (const { node, text, items } of parts) {
+      let shown = 0;
+      for (const [item, itemText] of items) {
+        item.hidden = !matches(itemText);
+        shown += !item.hidden;
+      }
+      if (!items.length) shown = Number(matches(text));
+      node.hidden = !shown;
+      node.open = words.length > 0 && shown > 0;
+      found += shown;
+    }
+    all.open = words.length > 0;
+    count.textContent = words.length ? `${found} messages` : "";
+  });
+});
