@@ -169,7 +169,7 @@ Screen = Annotated[
     typer.Argument(metavar="FILE...", help=f"the screen: {short_names()}; one or several"),
 ]
 Results = Annotated[
-    Path, typer.Argument(metavar="RESULTS", help="a .parquet results file written by `run`")
+    Path, typer.Argument(metavar="RESULTS", help="results that `run` wrote: .parquet, .csv or .tsv")
 ]
 
 Fdr = Annotated[

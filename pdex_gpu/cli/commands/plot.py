@@ -139,7 +139,7 @@ Number = Annotated[
     o.option(
         "-n",
         "N",
-        "hits, overlap: perturbations; heatmap, dotplot: genes",
+        "perturbations (hits, overlap) or genes to show",
         _WHAT,
         parser=parsers.at_least_one,
     ),
