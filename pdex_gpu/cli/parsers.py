@@ -171,8 +171,8 @@ def devices(texts: Iterable[str]) -> int | list[int] | str:
 
 def devices_text(text: str) -> str:
     """Check a list of numbers of devices, or ``all``, and return it."""
-    words = names([text])
-    if text != "all" and not (words and all(word.isdecimal() for word in words)):
+    words = [word.strip() for word in text.split(",")]
+    if text != "all" and not all(word.isdecimal() for word in words):
         raise typer.BadParameter(
             f"{text!r} is not a device number, a comma-separated list of them, or all; nvidia-smi "
             "lists them, starting at 0"

@@ -146,7 +146,7 @@ def text() -> str:
 
 def repository() -> str:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    return str(settings["project"]["urls"]["Repository"])
+    return str(settings["project"]["urls"]["Source"])
 
 
 def links() -> list[str]:

@@ -167,5 +167,5 @@ def test_warnings_point_to_the_line_of_the_call(adata):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warning(n=2)
-        assert result.top("GENE00001" if "GENE00001" in result.targets else result.targets[0], n=1)
+        assert len(result.top(result.targets[0], n=1)) == 1
     assert [(str(w.message), w.filename) for w in caught] == [("2", __file__)]
