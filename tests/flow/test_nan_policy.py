@@ -87,13 +87,11 @@ def test_every_column_is_that_of_the_cells_with_a_value(design, options):
             for name in set(result.columns) - {"fdr"}:
                 found = result[name][t, j]
                 if key in place:
-                    # Sums of kernel sets differ by rounding. Worst seen: p of Anderson-Darling over
-                    # strata 1.4e-6, as terms of its mixtures lie on a grid; log10 p near 0 1.1e-11.
-                    grid = design == "strata" and options.get("metric") == "anderson"
+                    # Sums of kernel sets differ by rounding. Worst seen: log10 p near 0 1.1e-11.
                     np.testing.assert_allclose(
                         found,
                         one[name][place[key], 0],
-                        rtol=1e-5 if grid and name in ("p_value", "z", "log10_p") else 1e-9,
+                        rtol=1e-9,
                         atol=1e-10 if name == "log10_p" else 1e-12,
                         err_msg=f"{name} {key}",
                     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...utils.jit import jit
 from .hypergeometric import log_choose
+from .just_below import just_below
 from .pooled_cells import merge
 
 _MOST = 16_384.0  # allocations that are listed
@@ -211,7 +212,7 @@ def judge_by_allocations(
         least[i] = seen
         log_p[i] = max(log_p[i], seen)
         if _are_few(merged, n_values, zeros, n):
-            a = a2[i] * (1.0 - 1e-9)
+            a = just_below(a2[i])
             exact = _log_exact(a, merged, n_values, zeros, n, seen, log_factorial)
             log_p[i] = min(max(exact, seen), 0.0)
             least[i] = math.nan

@@ -25,6 +25,7 @@ import numpy as np
 from ...utils.jit import jit
 from .gamma_tails import NOTHING, log_correction, log_tail, log_tail_from
 from .hypergeometric import log_weight, mode
+from .just_below import just_below
 from .tie_pattern import C0, C1, C2, C3, C_TOP, D1, D2, T2, T3, T_TOP
 
 # Expected expressing cells from which x needs no sum, unless p is below 1e-2, and below 1e-3.
@@ -55,7 +56,7 @@ def log_p_from_constants(a2, n, total, expressed, its, log_factorial, found):
             found[i] = log_tail(a, 1.0, k2, k3) + log_correction(a, c[T_TOP], 1.0, k2, k3)
             if found[i] > (_LOG_VERY_SMALL if mean >= _VERY_MANY else _LOG_SMALL):
                 continue
-        found[i] = _log_mixture(a * (1.0 - 1e-9), n[i], total[i], expressed[i], c, log_factorial)
+        found[i] = _log_mixture(just_below(a), n[i], total[i], expressed[i], c, log_factorial)
 
 
 @jit

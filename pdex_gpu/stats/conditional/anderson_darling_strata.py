@@ -34,6 +34,7 @@ from .anderson_darling_exact import _log_allocation, terms
 from .anderson_darling_nodes import NODES, has_mirror, list_allocations, list_nodes, tilt_cells
 from .gene_samples import GeneSamples
 from .hypergeometric import log_factorials
+from .just_below import just_below
 from .pooled_cells import merge
 from .tie_pattern import N_CONSTANTS, coarsen, constants, room
 from .tilted_mixtures import log_sum_of_tails, merge_close, tilt_nodes, weigh
@@ -98,7 +99,7 @@ def _judge(
     combined = np.empty((4, (_MOST + 1) * (_MOST_OF_ONE + 1) + 1))
     for i in range(n_pairs):
         latest = 0
-        a, log_own = a2[i] * (1.0 - 1e-9), 0.0
+        a, log_own = just_below(a2[i]), 0.0
         for s in range(n_strata):
             if targets[i, s] < 0:
                 continue

@@ -23,6 +23,7 @@ from ...utils.jit import jit
 from .anderson_darling_exact import terms
 from .gamma_tails import erfcx, log_upper_gamma
 from .hypergeometric import log_choose
+from .just_below import just_below
 from .pooled_cells import merge
 from .tie_pattern import coarsen
 
@@ -216,5 +217,5 @@ def judge_by_tilting(
             merged[k] = np.int64(cells[k])
         zeros, n = total[i] - expressed[i], min(n_target[i], total[i] - n_target[i])
         log_p[i] = _log_tilted(
-            a2[i] * (1.0 - 1e-9), merged, n_values, zeros, n, least[i], log_factorial
+            just_below(a2[i]), merged, n_values, zeros, n, least[i], log_factorial
         )
