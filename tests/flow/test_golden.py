@@ -104,7 +104,7 @@ def test_pdex(
     for label in ("target", "reference", "feature"):
         frame[label] = frame[label].astype(str)
     frame = frame.sort_values(["target", "feature"], ignore_index=True)
-    assert list(frame) == [*table, "log2_fold_change", "target_n_cells", "reference_n_cells"]
+    assert list(frame) == [*table, "target_n_cells", "reference_n_cells", "log2_fold_change"]
     assert len(frame) == len(table) == 25 * 299
     for label in ("target", "reference", "feature"):
         assert (frame[label] == table[label]).all()
