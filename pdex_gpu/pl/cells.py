@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..columns.registry import centre_of
@@ -9,6 +11,7 @@ from ..errors import OptionError, unknown
 from ..results.base import Result
 from ..results.effect import DIFFERENCE, RATIO, direction
 from ..results.plot_values import LARGEST, minus_log10_p, p_columns
+from .axes import palette
 
 FOLD_CHANGE = RATIO.scaled_column
 SIGNED = "signed_log10_p"
@@ -75,3 +78,24 @@ def limits_of(cells: np.ndarray, value: str) -> tuple[float, float]:
     sizes = np.abs(known - middle)
     far = float(np.quantile(sizes, 0.99)) or float(np.max(sizes)) or 1.0
     return middle - far, middle + far
+
+
+def colours_around_zero(ax: Any) -> Any:
+    """Return two colours for signed values, with small ones close to the background."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = palette(ax)
+    if not colours.is_dark:
+        return colormaps["RdBu_r"]
+    return LinearSegmentedColormap.from_list("on_dark", [colours.down, "0.2", colours.up])
+
+
+def color_bar(drawn: Any, cells: np.ndarray, limits: tuple[float, float], label: str) -> None:
+    """Draw the color bar of what is drawn, pointed where cells are beyond the limits."""
+    beyond = (bool((cells < limits[0]).any()), bool((cells > limits[1]).any()))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
+    bar = drawn.figure.colorbar(
+        drawn, ax=drawn.axes, extend=extend.get(beyond, "both"), aspect=30, shrink=0.7, pad=0.02
+    )
+    bar.set_label(label)

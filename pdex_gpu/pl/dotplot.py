@@ -20,10 +20,9 @@ from .axes import (
     lay_out,
     legend_above,
     name_both,
-    palette,
     title,
 )
-from .cells import columns_of, limits_of, read_cells
+from .cells import color_bar, colours_around_zero, columns_of, limits_of, read_cells
 from .choice import by_similarity, comparisons_of, genes_of
 
 _FRACTION = "target_fraction"
@@ -159,7 +158,7 @@ def _paint(
 
     n_rows, n_genes = cells.shape
     row, column = (at.ravel() for at in np.indices(cells.shape))
-    colours = _colormap(ax).with_extremes(bad="0.75")
+    colours = colours_around_zero(ax).with_extremes(bad="0.75")
     dots = ax.scatter(
         column, row, areas.ravel(), cells.ravel(), cmap=colours,
         norm=Normalize(*limits), plotnonfinite=True, linewidths=np.where(hit.ravel(), 0.9, 0.25),
@@ -167,23 +166,7 @@ def _paint(
     )  # fmt: skip
     ax.set_xlim(-0.6, n_genes - 0.4)
     ax.set_ylim(n_rows - 0.4, -0.6)
-    beyond = (bool((cells < limits[0]).any()), bool((cells > limits[1]).any()))
-    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
-    bar = ax.figure.colorbar(
-        dots, ax=ax, extend=extend.get(beyond, "both"), aspect=30, shrink=0.7, pad=0.02
-    )
-    bar.set_label(label)
-
-
-def _colormap(ax: Any) -> Any:
-    """Return colours in which small changes are close to the background."""
-    from matplotlib import colormaps
-    from matplotlib.colors import LinearSegmentedColormap
-
-    colours = palette(ax)
-    if not colours.is_dark:
-        return colormaps["RdBu_r"]
-    return LinearSegmentedColormap.from_list("on_dark", [colours.down, "0.2", colours.up])
+    color_bar(dots, cells, limits, label)
 
 
 def _resize(

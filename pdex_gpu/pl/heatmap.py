@@ -12,7 +12,17 @@ from ..results.plot_values import axis_text
 from ..utils.keywords import known_keywords
 from .arguments import as_result, check_axes, check_fdr
 from .axes import axes_or_new, explain_empty, extent_in_points, lay_out, name_both, title
-from .cells import EFFECTS, FOLD_CHANGE, SIGNED, columns_of, limits_of, middle_of, read_cells
+from .cells import (
+    EFFECTS,
+    FOLD_CHANGE,
+    SIGNED,
+    color_bar,
+    colours_around_zero,
+    columns_of,
+    limits_of,
+    middle_of,
+    read_cells,
+)
 from .choice import by_similarity, comparisons_of, genes_of
 
 _LABELS = {
@@ -143,23 +153,19 @@ def _paint(ax: Any, cells: np.ndarray, value: str, limits: tuple[float, float]) 
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    # Red and blue, and the steps of cividis, are distinguishable with any kind of colour vision.
-    name = "cividis" if middle_of(value) is None else "RdBu_r"
-    colours = colormaps[name].with_extremes(bad=_NO_VALUE)
-    known = cells[~np.isnan(cells)]
-    beyond = (bool((known < limits[0]).any()), bool((known > limits[1]).any()))
-    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
+    # Both are distinguishable with any kind of colour vision.
+    signed = middle_of(value) is not None
+    colours = colours_around_zero(ax) if signed else colormaps["cividis"]
+    colours = colours.with_extremes(bad=_NO_VALUE)
     wide = cells
     if cells.shape[0] > _MOST_PIXELS:  # thinning out rows must not blur columns
         wide = np.repeat(cells, max(1, round(cells.shape[0] / cells.shape[1])), axis=1)
     edges = (-0.5, cells.shape[1] - 0.5, cells.shape[0] - 0.5, -0.5)
     image = ax.imshow(wide, colours, Normalize(*limits), aspect="auto", extent=edges)
-    bar = ax.figure.colorbar(
-        image, ax=ax, extend=extend.get(beyond, "both"), aspect=30, shrink=0.7, pad=0.02
-    )
     label = _LABELS.get(value, value)
     why = "a mean is 0" if value == FOLD_CHANGE else "no value"
-    bar.set_label(f"{label} (grey: {why})" if np.isnan(cells).any() else label)
+    label = f"{label} (grey: {why})" if np.isnan(cells).any() else label
+    color_bar(image, cells, limits, label)
 
 
 def _marks(ax: Any, hit: np.ndarray, cells: np.ndarray, value: str) -> bool:

@@ -150,6 +150,11 @@ def _edge(remaining: _Remaining) -> float | None:
     return float(np.min(remaining.values[remaining.values > 0.0], initial=50.0)) / 2.0
 
 
+def _percent(value: float) -> str:
+    """Return a percentage with three digits, or all of a larger one, never with an exponent."""
+    return f"{value:,.0f} %" if value >= 1000.0 else f"{value:.3g} %"
+
+
 @dataclass(frozen=True)
 class _Drawing:
     """Lines with names in font size `size`, or points if `size` is None."""
@@ -196,7 +201,7 @@ class _Drawing:
     def _label(self) -> str:
         median = float(np.median(self.remaining.values))
         if self.remaining.is_ratio:
-            return f"remaining expression in the target (median {median:.3g} %)"
+            return f"remaining expression in the target (median {_percent(median)})"
         return f"mean difference (median {median:.3g})"
 
     def _points(self, x: np.ndarray, y: np.ndarray, zero_marker: str, size: float) -> None:
@@ -243,4 +248,4 @@ class _Drawing:
         axis = self._axis
         axis.set_major_locator(FixedLocator([*zero, *ticks]))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(lambda x, _at: f"{0.0 if x == self.edge else x:.3g} %")
+        axis.set_major_formatter(lambda x, _at: _percent(0.0 if x == self.edge else x))

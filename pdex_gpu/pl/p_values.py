@@ -107,7 +107,7 @@ def p_values(
         pi0 * n / n_bins,
         color=rcParams["text.color"],
         linestyle=":",
-        label=f"without effect (Storey): $\\pi_0$ = {pi0:.3g}",
+        label=f"without effect (Storey): $\\pi_0$ = {pi0:.3f}",
     )
     ax.yaxis.set_major_formatter(thousands)
     ax.set_ylim(0.0, 1.05 * max(int(counts.max()), n / n_bins))

@@ -198,7 +198,7 @@ def test_histogram_of_p_values(seed: int, n_bins: int):
     pi0 = min(1.0, np.count_nonzero(p > 0.5) / 75)
     assert null == pi0 * 150 / n_bins
     assert ax.get_ylim()[1] > max(bars.values.max(), uniform)
-    assert f"$\\pi_0$ = {pi0:.3g}" in ax.get_legend().get_texts()[2].get_text()
+    assert f"$\\pi_0$ = {pi0:.3f}" in ax.get_legend().get_texts()[2].get_text()
     plt.close(ax.figure)
 
 
