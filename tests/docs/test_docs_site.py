@@ -12,9 +12,12 @@ import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
+from accessibility import axe_script, barriers
+from browser import needs_chromium
 from repository import ROOT
 
 import pdex_gpu
@@ -431,3 +434,16 @@ def test_the_extra_is_what_the_site_needs():
     }  # fmt: skip
     assert any("docs" in line for line in extras["test"] if line.startswith("pdex-gpu["))
     assert "docs" in (DOCS / "install.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_front_page_keeps_nobody_out(browser: Any, site: Path, scheme: str):
+    if scheme == "dark":
+        needs_chromium(browser, "pretend dark colours")
+    script = axe_script()
+    inside = browser.new_context(color_scheme=scheme)
+    page = inside.new_page()
+    page.add_init_script(script)
+    page.goto((site / "index.html").as_uri(), timeout=300_000)
+    assert barriers(page) == []
+    inside.close()
