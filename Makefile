@@ -67,14 +67,16 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The report is tried in a Chromium; without one, and no way to install it, its tests are skipped.
+# Pages are tried in Chromium and Firefox; without one, and no way to install it, its tests are
+# skipped.
 $(VENV)/.browser: $(BIN)/python
-	@for name in chromium chromium-browser google-chrome; do \
-		! command -v $$name >/dev/null || { touch $@; exit 0; }; \
-	done; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing Chromium ..."; \
-		{ apt-get update && apt-get install -y --no-install-recommends chromium; } \
+	@found() { for name in "$$@"; do command -v $$name >/dev/null && return; done; false; }; \
+	missing=; \
+	found chromium chromium-browser google-chrome || missing=chromium; \
+	found firefox-esr firefox || missing="$$missing firefox-esr"; \
+	if [ "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing $$missing ..."; \
+		{ apt-get update && apt-get install -y --no-install-recommends $$missing; } \
 			>$(VENV)/browser.log 2>&1 || tail -3 $(VENV)/browser.log; \
 	fi; \
 	touch $@

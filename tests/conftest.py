@@ -11,9 +11,12 @@ from typing import Any
 
 import nvrtc
 import pytest
+from browser import browser
 from emulated.backend import EmulatedCuda
 from emulated.build import compiler
 from hypothesis import HealthCheck, settings
+
+__all__ = ["browser"]  # a fixture, of which there may only be one
 
 # Bounded, and the same examples in every run.
 settings.register_profile(

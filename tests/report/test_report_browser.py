@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, opened, until
+from browser import needs_chromium, opened, saved_file, until
 from made_results import ODD_NAMES, PROVENANCE, Streamed, made
 
 from pdex_gpu.report import write_report
 from pdex_gpu.results.memory import DEResult
 from pdex_gpu.utils.formats import number_text
-
-__all__ = ["browser"]  # a fixture
 
 # The button of all rows that the page carries.
 CARRIED = re.compile(r"^Save (all )?[\d,]+ rows? as CSV$")
@@ -148,14 +146,9 @@ def saved(
     page: Any, within: str, button: str | re.Pattern[str]
 ) -> tuple[str, list[dict[str, str]]]:
     """Name and rows of a table that is saved."""
-    with page.expect_download() as waiting:
-        page.locator(within).get_by_role("button", name=button).click()
-    download = waiting.value
-    data = Path(download.path()).read_bytes()
+    name, data = saved_file(page, page.locator(within).get_by_role("button", name=button))
     assert not data.startswith(b"\xef\xbb\xbf")
-    return download.suggested_filename, list(
-        csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
-    )
+    return name, list(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
 
 
 def singles(rows: list[dict[str, str]], name: str) -> np.ndarray:
@@ -594,6 +587,8 @@ def test_a_narrow_window_scrolls_tables_alone(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(browser: Any, tmp_path: Path, scheme: str):
+    if scheme == "dark":
+        needs_chromium(browser, "pretend dark colours")
     provenance = PROVENANCE | {"backend": "cuda"}  # for a warning
     path = write_report(made(45, 120, extra=EXTRA, provenance=provenance), tmp_path / "r.html")
     with opened(browser, path, color_scheme=scheme) as page:
@@ -608,6 +603,7 @@ def test_text_stands_out(browser: Any, tmp_path: Path, scheme: str):
 
 
 def test_pictures_follow_the_colours_of_the_system(browser: Any, report: Path):
+    needs_chromium(browser, "pretend dark colours")
     with opened(browser, report, color_scheme="light") as page:
         light = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert page.evaluate(PIXELS, "up") > 30
@@ -628,6 +624,7 @@ def test_pictures_follow_the_colours_of_the_system(browser: Any, report: Path):
 
 
 def test_printing_leaves_controls_out_and_is_light(browser: Any, report: Path):
+    needs_chromium(browser, "pretend a printer")
     with opened(browser, report, color_scheme="dark") as page:
         page.emulate_media(media="print")
         for selector in ("#search", ".tools >> nth=0", ".pager button >> nth=0"):
@@ -737,6 +734,7 @@ def test_the_calibration_is_shown(browser: Any, tmp_path: Path):
 
 
 def test_without_scripts_a_line_says_so(browser: Any, report: Path):
+    needs_chromium(browser, "disable scripts")
     with opened(browser, report, ready="body", java_script_enabled=False) as page:
         assert "needs JavaScript, which is disabled" in text(page, "noscript p")
         assert page.locator("noscript p").is_visible()

@@ -1,8 +1,10 @@
-"""Chromium for tests of pages: found where it is, and watched while a page is open."""
+"""Browsers for tests of pages: found where they are, and watched while a page is open."""
 
 from __future__ import annotations
 
+import functools
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,25 +12,82 @@ from typing import Any
 
 import pytest
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+#: Commands by which each browser is known. Each is tried with the same tests.
+_COMMANDS = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "firefox": ("firefox-esr", "firefox"),
+}
+
+#: How playwright starts each. Firefox is driven by WebDriver BiDi, because it is the one of the
+#: system, not a build made for playwright; scripts may read its clipboard, as a granted permission
+#: allows in Chromium.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "chromium": {"args": ["--no-sandbox"]},
+    "firefox": {
+        "channel": "moz-firefox",
+        "firefox_user_prefs": {"dom.events.testing.asyncClipboard": True},
+    },
+}
 
 
-def chromium() -> str | None:
-    """The path of a Chromium, if there is one."""
-    return next(filter(None, map(shutil.which, _NAMES)), None)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium (playwright's Browser); skips the test where there is none."""
+@pytest.fixture(
+    scope="session", params=["chromium", pytest.param("firefox", marks=pytest.mark.thorough)]
+)
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A headless browser (playwright's Browser); skips the test where there is none."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = chromium()
+    commands = _COMMANDS[request.param]
+    path = next(filter(None, map(shutil.which, commands)), None)
     if path is None:
-        pytest.skip(f"no Chromium: none of {', '.join(_NAMES)} is on the path")
+        pytest.skip(f"no {request.param}: none of {', '.join(commands)} is on the path")
     with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        start = getattr(playwright, request.param).launch
+        found = start(executable_path=path, downloads_path=_saves(), **_OPTIONS[request.param])
         yield found
         found.close()
+
+
+def is_firefox(browser: Any) -> bool:
+    """Whether it is Firefox."""
+    return bool(browser.browser_type.name == "firefox")
+
+
+def needs_chromium(browser: Any, what: str) -> None:
+    """Skip the rest of a test in Firefox, whose protocol lacks what it needs."""
+    if is_firefox(browser):
+        pytest.skip(f"playwright cannot {what} in a Firefox that it did not build")
+
+
+@functools.cache
+def _saves() -> Path:
+    """The folder that this process's browsers save files in."""
+    return Path(tempfile.mkdtemp(prefix="saves-"))
+
+
+def saved_file(page: Any, button: Any) -> tuple[str, bytes]:
+    """Name and content of the file that a click saves."""
+    if not is_firefox(page.context.browser):
+        with page.expect_download() as waiting:
+            button.click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+    # Playwright is not told of files that Firefox saves, but they are there. While one is written,
+    # it is empty, with another that ends in ".part".
+    for old in _saves().iterdir():
+        old.unlink()
+    button.click()
+    for _ in range(15_000):
+        found = list(_saves().iterdir())
+        if len(found) == 1 and found[0].suffix != ".part" and found[0].stat().st_size:
+            return found[0].name, found[0].read_bytes()
+        page.wait_for_timeout(20)
+    raise AssertionError(f"no file is saved by {button}")
+
+
+def enter(page: Any, field: str, text: str) -> None:
+    """Enter text into a field for numbers, in place of what it contains."""
+    if is_firefox(page.context.browser) and text:  # to which playwright would add it there
+        page.locator(field).evaluate("(field) => { field.value = ''; }")
+    page.fill(field, text)
 
 
 def until(page: Any, condition: str, argument: Any = None, seconds: float = 10.0) -> None:
@@ -76,6 +135,7 @@ def opened(
     inside = browser.new_context(viewport={"width": width, "height": height}, **context)
     inside.set_default_timeout(300_000)  # on a machine that is busy, too
     page = inside.new_page()
+    page.bring_to_front()  # Firefox draws nothing behind another page
     asked: list[str] = []
     said: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

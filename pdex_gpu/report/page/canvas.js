@@ -14,7 +14,8 @@ function colours() {
 
 class Chart {
   // height: pixels, or a function of the width. label: what a reader who does not see it is told.
-  // draw(pen) paints, and may return marks: [{x, y, text, go}] for the pointer.
+  // draw(pen) paints, and may return marks for the pointer: [{x, y, text(), go}]. Thousands of texts
+  // would take long to make at every cut-off.
   // file: parts of the name under which it is saved.
   constructor({ height, label, draw, file = ["chart"] }) {
     this.height = height;
@@ -84,7 +85,7 @@ class Chart {
     this.canvas.style.cursor = mark && mark.go ? "pointer" : "";
     this.tip.hidden = !mark;
     if (!mark) return;
-    this.tip.textContent = mark.text;
+    this.tip.textContent = mark.text();
     const box = this.canvas.getBoundingClientRect();
     const y = mark.y === null ? event.clientY - box.top : mark.y;
     const left = Math.max(0, Math.min(mark.x + 12, this.width - this.tip.offsetWidth));

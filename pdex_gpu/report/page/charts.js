@@ -135,7 +135,7 @@ function hitBars(shown, label) {
         ctx.fillStyle = c.up;
         ctx.fillRect(zero, y - 6.5, item.up * scale, 13);
         if (item.up) ctx.fillText(grouped(item.up), zero + item.up * scale + 5, y + 0.5);
-        return { x: zero, y, reach: width, text: hitText(item), go: item.go };
+        return { x: zero, y, reach: width, text: () => hitText(item), go: item.go };
       });
       ctx.strokeStyle = c.grey;
       ctx.lineWidth = 1;
@@ -188,7 +188,7 @@ function hitCurve(shown, label, noun) {
       ctx.strokeStyle = c.grey;
       stroke(ctx, [[plane.left, plane.y(0)], [plane.right, plane.y(0)]]);
       return items.map((item, i) => ({
-        x: plane.x(i + 0.5), y: null, reach: Math.max(width, 4), text: `${i + 1}. ${hitText(item)}`,
+        x: plane.x(i + 0.5), y: null, reach: Math.max(width, 4), text: () => `${i + 1}. ${hitText(item)}`,
         go: item.go,
       }));
     },
@@ -208,14 +208,14 @@ function histogram({ counts, levels, label, height = (width) => Math.round(Math.
         return [];
       }
       const most = Math.max(...counts, ...levels.map((level) => level.at));
-      const plane = axes(pen, { x: [0, 1], y: [0, most * 1.06], xTitle: "p-value", yTitle, yText: briefly });
+      const plane = axes(pen, { x: [0, 1], y: [0, most * 1.06], xTitle: "p-value", yTitle, yText: inUnits(most) });
       const step = 1 / counts.length;
       ctx.fillStyle = c.bar;
       const marks = counts.map((n, i) => {
         const [x0, x1] = [plane.x(i * step), plane.x((i + 1) * step)];
         ctx.fillRect(x0 + 0.5, plane.y(n), Math.max(x1 - x0 - 1, 1), plane.bottom - plane.y(n));
         const range = `${Number((i * step).toFixed(4))} to ${Number(((i + 1) * step).toFixed(4))}`;
-        return { x: (x0 + x1) / 2, y: null, reach: (x1 - x0) / 2 + 1, text: `p ${range}\n${counted(n, "test")}` };
+        return { x: (x0 + x1) / 2, y: null, reach: (x1 - x0) / 2 + 1, text: () => `p ${range}\n${counted(n, "test")}` };
       });
       ctx.strokeStyle = c.ink;
       ctx.lineWidth = 2;
@@ -227,10 +227,11 @@ function histogram({ counts, levels, label, height = (width) => Math.round(Math.
   });
 }
 
-const briefly = (n) => {
-  if (n >= 1e6) return `${Number((n / 1e6).toPrecision(3))} M`;
-  return n >= 1e4 ? `${Number((n / 1e3).toPrecision(3))} k` : grouped(n);
-};
+// Writes numbers up to the largest, all in the same unit.
+function inUnits(most) {
+  const [unit, size] = most >= 1e6 ? [" M", 1e6] : most >= 1e4 ? [" k", 1e3] : ["", 1];
+  return (n) => (n === 0 ? "0" : `${grouped(Number((n / size).toPrecision(3)))}${unit}`);
+}
 
 // Observed against expected -log10 p-values, with the band of independent uniform ones.
 function quantilePlot({ expected, observed, low, high, label }) {

@@ -39,7 +39,7 @@ class Cutoffs {
 
   help() {
     const { meta } = this.report;
-    const limit = `This page has hits up to an FDR of ${meta.fdr}. For a larger cut-off, write it with a larger fdr (--fdr).`;
+    const limit = `This page has hits up to an FDR of ${meta.fdr}. For a larger cut-off, write the report with a larger fdr (--fdr).`;
     if (!meta.left_out) return limit;
     return `${limit} ${counted(meta.left_out, "hit")} are not on it and are counted only at an FDR of ${meta.fdr} and an effect of 0.`;
   }

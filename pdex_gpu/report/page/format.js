@@ -2,7 +2,7 @@
 
 const MISSING = "–";
 
-const grouped = (n) => n.toLocaleString("en-US");
+const { format: grouped } = new Intl.NumberFormat("en-US");
 
 const counted = (n, one, many) => `${grouped(n)} ${n === 1 ? one : many || `${one}s`}`;
 

@@ -101,7 +101,7 @@ class EffectMap {
             }
             marks.push({
               x: x + step / 2, y: y + cell / 2, reach: cell, go: comparisonGo[t],
-              text: `${names[row]}, ${cut(shownName(report.genes[g]), 30)}\n${report.effect.axis} ${report.effect.text(value)}${shown.hits[row].has(k) ? "\na hit" : ""}`,
+              text: () => `${names[row]}, ${cut(shownName(report.genes[g]), 30)}\n${report.effect.axis} ${report.effect.text(value)}${shown.hits[row].has(k) ? "\na hit" : ""}`,
             });
           });
         });

@@ -1,6 +1,6 @@
 // A list of genes that someone pastes: the rows of those genes, and what was not found.
 
-// Names in a text: parted by lines, tabs, commas and semicolons; by spaces where that finds more.
+// Names in a text: separated by lines, tabs, commas and semicolons; by spaces where that finds more.
 function namesIn(text, knows) {
   const parts = text.split(/[\n\r\t,;]+/).map((part) => part.trim().replace(/^["']+|["']+$/g, "")).filter(Boolean);
   const names = parts.flatMap((part) => (knows(part) ? [part] : part.split(/\s+/)));
@@ -42,7 +42,7 @@ class GeneList {
     byId("genes-body").replaceChildren(
       h("label", { for: "genes-input" }, "Genes, by name", report.meta.identifiers ? " or identifier" : null),
       this.input,
-      h("p", { id: "genes-help", class: "hint" }, "One a line, or parted by commas, semicolons, tabs or spaces."),
+      h("p", { id: "genes-help", class: "hint" }, "One per line, or separated by commas, semicolons, tabs or spaces."),
       h(
         "div", { class: "tools" },
         h("button", { type: "button", onclick: () => this.show() }, "Show these genes"),

@@ -192,7 +192,7 @@ function effectScatter({ shown, report, geneGo, targets, file }) {
         const mark = {
           x: Number.isFinite(a) ? plane.x(a) : plane.left + 4, y: Number.isFinite(b) ? plane.y(b) : plane.bottom - 4,
           kind, zero: false, name: report.genes[g], go: geneGo[g],
-          text: `${cut(shownName(report.genes[g]), 60)}\nA ${report.effect.text(a)}, B ${report.effect.text(b)}\nhit of ${BOTH[kind]}`,
+          text: () => `${cut(shownName(report.genes[g]), 60)}\nA ${report.effect.text(a)}, B ${report.effect.text(b)}\nhit of ${BOTH[kind]}`,
         };
         if (Number.isFinite(a) && Number.isFinite(b)) drawPair(ctx, mark, c);
         else drawEdge(ctx, mark, Number.isFinite(a), c);

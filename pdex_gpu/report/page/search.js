@@ -92,6 +92,8 @@ class Search {
     this.names = names;
     this.input = byId("search");
     this.box = byId("options");
+    this.note = byId("options-note");
+    this.list = byId("options-list");
     this.state = byId("search-state");
     this.found = [];
     this.active = -1;
@@ -125,11 +127,12 @@ class Search {
       h("span", { class: "kind" }, entry.kind, entry.identifier ? ` ${cut(entry.identifier, 30)}` : null),
       h("span", { class: "size" }, entry.size()),
     ));
-    this.box.replaceChildren(
-      ...(note ? [h("li", { class: "note", role: "presentation" }, note)] : []), ...options,
-    );
+    this.note.textContent = note;
+    this.note.hidden = !note;
+    this.list.replaceChildren(...options);
+    this.list.hidden = !options.length;
     this.box.hidden = false;
-    this.input.setAttribute("aria-expanded", "true");
+    this.input.setAttribute("aria-expanded", String(options.length > 0));
     this.mark();
     this.state.textContent = note || counted(this.found.length, "match", "matches");
   }

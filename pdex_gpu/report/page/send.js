@@ -66,7 +66,7 @@ class HitList {
     const names = this.names();
     const done = await copied(names.join("\n"));
     this.state.textContent = done
-      ? `${counted(names.length, this.what.one, this.what.many)} copied, one a line.`
+      ? `${counted(names.length, this.what.one, this.what.many)} copied, one per line.`
       : "The browser does not allow copying. Save the table instead.";
   }
 

@@ -30,7 +30,7 @@ class Table {
     this.element = h(
       "div", {},
       h(
-        "div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
+        "div", { class: "scroll", role: "region", "aria-label": `Table: ${caption}`, tabindex: "0" },
         h(
           "table", {},
           h("caption", {}, h("span", { class: "hidden" }, caption)),

@@ -9,7 +9,7 @@ function pointOf(report, i, nameAt, goTo) {
   return {
     x: size, y: zero ? EDGE : -log, zero, hit: report.hit[i] === 1,
     direction: report.direction(i), name: nameAt(i), go: goTo(i),
-    text: `${cut(shownName(nameAt(i)), 60)}\n${report.effect.axis} ${report.effect.text(size)}\np ${fromLog10(log)}, FDR ${fromLog10(rows.log10Fdr[i])}`,
+    text: () => `${cut(shownName(nameAt(i)), 60)}\n${report.effect.axis} ${report.effect.text(size)}\np ${fromLog10(log)}, FDR ${fromLog10(rows.log10Fdr[i])}`,
   };
 }
 
