@@ -40,8 +40,6 @@ _LIST_POINTS = 75.0
 _MOST_BARS = 60
 _INCHES_PER_BAR = 0.2
 
-# With ticks up to this number, the label of 2 would lie on that of 1.
-_MANY_HITS = 50
 _TICKS = (0, *(m * 10**k for k in range(8) for m in (1, 2, 5)))
 
 
@@ -200,8 +198,8 @@ def _curve(
         high = max(high, (beside - needed * low) / (1.0 - needed))
     ax.set_ylim(float(_expanded(low)), float(_expanded(high)))
     ticks = np.array(_TICKS)[np.array(_TICKS) <= max(total[0], 1)]
-    if ticks[-1] >= _MANY_HITS:
-        ticks = ticks[ticks != 2]
+    if float(_compressed(2) - _compressed(1)) / (high - low) * height < _LINE_POINTS:
+        ticks = ticks[ticks != 2]  # its label would lie on that of 1
     ticks = ticks[:: max(1, round(len(ticks) / 8))] if len(ticks) > 10 else ticks
     ax.yaxis.set_major_locator(FixedLocator([*-ticks[:0:-1], *ticks]))
     ax.yaxis.set_minor_locator(NullLocator())
