@@ -42,7 +42,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
         pytest.skip(f"no {request.param}: none of {', '.join(commands)} is on the path")
     with api.sync_playwright() as playwright:
         start = getattr(playwright, request.param).launch
-        found = start(executable_path=path, downloads_path=_saves(), **_OPTIONS[request.param])
+        found = start(executable_path=path, downloads_path=_saves().name, **_OPTIONS[request.param])
         yield found
         found.close()
 
@@ -59,9 +59,9 @@ def needs_chromium(browser: Any, what: str) -> None:
 
 
 @functools.cache
-def _saves() -> Path:
+def _saves() -> tempfile.TemporaryDirectory[str]:
     """The folder that this process's browsers save files in."""
-    return Path(tempfile.mkdtemp(prefix="saves-"))
+    return tempfile.TemporaryDirectory(prefix="saves-")
 
 
 def saved_file(page: Any, button: Any) -> tuple[str, bytes]:
@@ -72,11 +72,12 @@ def saved_file(page: Any, button: Any) -> tuple[str, bytes]:
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
     # Playwright is not told of files that Firefox saves, but they are there. While one is written,
     # it is empty, with another that ends in ".part".
-    for old in _saves().iterdir():
+    folder = Path(_saves().name)
+    for old in folder.iterdir():
         old.unlink()
     button.click()
     for _ in range(15_000):
-        found = list(_saves().iterdir())
+        found = list(folder.iterdir())
         if len(found) == 1 and found[0].suffix != ".part" and found[0].stat().st_size:
             return found[0].name, found[0].read_bytes()
         page.wait_for_timeout(20)
