@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
@@ -448,6 +449,38 @@ def test_pages_are_short_and_begin_with_a_picture_or_a_table(browser, site, page
             wrong.append((name, height, first))
     window.close()
     assert wrong == []
+
+
+@pytest.mark.thorough
+def test_messages_are_found_by_a_part_of_their_text(browser, site):
+    window = browser.new_page()
+    window.set_default_timeout(300_000)
+    window.goto((site / "troubleshooting.html").as_uri())
+    topics = window.locator("#by-message > section")
+    explained = window.locator("#by-message details.message")
+    listed = window.locator("#message-lists li")
+    assert not listed.first.is_visible()
+    n_topics, n_explained = topics.count(), explained.count()
+    window.fill("#message-filter", "metric DID you mean")
+    assert window.inner_text("#by-message section:not([hidden]) details:not([hidden]) summary") == (
+        "Unknown metric '…'. Did you mean '…'? Available (…): …."
+    )
+    assert [sum(map(_visible, found.all())) for found in (topics, explained)] == [1, 1]
+    n_listed = sum(map(_visible, listed.all()))
+    assert n_listed >= 1
+    said = f"1 explained here, {n_listed} in the list of all messages"
+    assert window.inner_text("#message-count") == said
+    window.fill("#message-filter", "no such words")
+    assert not any(map(_visible, [*topics.all(), *listed.all()]))
+    window.fill("#message-filter", "")
+    assert sum(map(_visible, topics.all())) == n_topics
+    assert sum(map(_visible, explained.all())) == n_explained
+    assert not listed.first.is_visible()
+    window.close()
+
+
+def _visible(found: Any) -> bool:
+    return bool(found.is_visible())
 
 
 # --- prose ----------------------------------------------------------------------------------
