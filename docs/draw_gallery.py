@@ -1,4 +1,4 @@
-"""Run the code of the gallery and keep its figures: ``python docs/draw_gallery.py``."""
+"""Run the code of the galleries and keep their figures: ``python docs/draw_gallery.py``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGE = HERE / "gallery.md"
-FIGURES = HERE / "images" / "gallery"
 
-_SECTION = re.compile(r"^## (\w+)\n+```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FIRST = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Pages whose code draws figures.
+PAGES = ("gallery.md", "gallery_calibration.md")
+
+_BLOCK = re.compile(
+    r"^```python\n(.*?)^```$(?:\n+!\[[^\]]+\]\((images/gallery/\w+\.png)\)$)?",
+    re.MULTILINE | re.DOTALL,
+)
 
 
-def sections() -> dict[str, str]:
-    """Code of each figure, by the name of the function that draws it."""
-    return dict(_SECTION.findall(PAGE.read_text("utf-8")))
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Code of a page in order, and the file of the figure that follows it; empty without one."""
+    return _BLOCK.findall((HERE / page).read_text("utf-8"))
 
 
 def main() -> None:
@@ -27,15 +30,14 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     os.chdir(HERE.parent)
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    names: dict[str, object] = {}
-    first = _FIRST.search(PAGE.read_text("utf-8"))
-    assert first is not None
-    exec(compile(first[1], str(PAGE), "exec"), names)
-    for name, code in sections().items():
-        exec(compile(code, str(PAGE), "exec"), names)
-        plt.savefig(FIGURES / f"{name}.png", dpi=90, bbox_inches="tight")
-        plt.close("all")
+    (HERE / "images" / "gallery").mkdir(parents=True, exist_ok=True)
+    for page in PAGES:
+        names: dict[str, object] = {}
+        for code, figure in blocks(page):
+            exec(compile(code, str(HERE / page), "exec"), names)
+            if figure:
+                plt.savefig(HERE / figure, dpi=90, bbox_inches="tight")
+                plt.close("all")
 
 
 if __name__ == "__main__":

@@ -400,8 +400,9 @@ def message_lists() -> str:
         by_kind.setdefault(message.kind, []).append(" ".join(message.text.split()))
     parts = []
     for kind, texts in by_kind.items():
-        listed = "\n".join(f"- {code(text)}" for text in texts)
-        parts += _folded(f"{kind}: {len(texts)}", listed)
+        once = list(dict.fromkeys(texts))  # two modules may say the same
+        listed = "\n".join(f"- {code(text)}" for text in once)
+        parts += _folded(f"{kind}: {len(once)}", listed)
     return "\n\n".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -9,9 +10,11 @@ import sys
 import time
 import tomllib
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlparse
 
@@ -35,15 +38,26 @@ pytestmark = pytest.mark.skipif(
 _ASIDE = {"genindex.html", "search.html"}
 
 
-@pytest.fixture(scope="session")
-def tables():
-    """The module that makes the tables of the site."""
+def _extension(name: str) -> ModuleType:
+    """A module of ``docs/_ext``."""
     sys.path.insert(0, str(DOCS / "_ext"))
     try:
-        import tables
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(DOCS / "_ext"))
-    return tables
+
+
+@pytest.fixture(scope="session")
+def tables() -> ModuleType:
+    """The module that makes the tables of the site."""
+    return _extension("tables")
+
+
+@pytest.fixture(scope="session")
+def links() -> ModuleType:
+    """The module that knows where the text of pages is."""
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    return _extension("links")
 
 
 @pytest.fixture(scope="session")
@@ -142,12 +156,16 @@ def _local(page: str, link: str) -> tuple[str, str]:
 @pytest.mark.thorough
 def test_there_are_the_pages(pages):
     wanted = [
-        "index", "quickstart", "gallery", "from_raw_data", "files", "command_line", "install",
-        "docker", "backends", "numbers", "formulas", "comparisons", "interoperability",
+        "index", "quickstart", "gallery", "gallery_calibration", "from_raw_data", "files",
+        "command_line", "install", "docker", "backends", "numbers", "formulas",
+        "comparisons", "p_values", "check_p_values", "interoperability",
         "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
-        "performance", "scaling", "records", "benchmarking",
-        "troubleshooting", "architecture", "kernels", "reading", "lab_notes", "contributing",
-        "changes", "api/index", "genindex", "search",
+        "performance", "scaling", "records",
+        "benchmarking", "benchmarking/cpu", "benchmarking/files", "benchmarking/gpu",
+        "troubleshooting", "architecture", "kernels", "reading", "lab_notes",
+        "contributing", "contributing/add_a_thing", "contributing/publish",
+        "changes", "changes/0.1.0-added", "changes/0.1.0-changed",
+        "api/index", "genindex", "search",
     ]  # fmt: skip
     assert {f"{name}.html" for name in wanted} <= set(pages)
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):
@@ -268,11 +286,7 @@ def test_records_are_shown(tables, site):
 def _tables(tables) -> dict[str, str]:
     """Every table that the site's pages ask for, by what they ask."""
     pytest.importorskip("sphinx", reason="needs the extra docs")
-    sys.path.insert(0, str(Path(tables.__file__).parent))
-    try:
-        import generated
-    finally:
-        sys.path.pop(0)
+    generated = _extension("generated")
     asked = {
         words
         for page in DOCS.rglob("*.md")
@@ -368,29 +382,106 @@ def test_messages_are_read_from_the_code_as_they_are_raised(tables):
     assert "Unknown metric '…'. Did you mean '…'? Available (…): …." in found
 
 
-def test_the_gallery_shows_every_figure():
-    text = (DOCS / "gallery.md").read_text("utf-8")
-    shown = re.findall(
-        r"^## (\w+)\n+```python\n(?:[^`]*\n)?pl\.\1\(.*?^```\n+!\[.+\]\(images/gallery/\1\.png\)$",
-        text, re.MULTILINE | re.DOTALL,
-    )  # fmt: skip
-    assert sorted(shown) == sorted(pdex_gpu.pl.__all__)
+def test_the_galleries_show_every_figure():
+    """Each section draws the figure that it is named after, first as short as can be."""
+    shown = []
+    for page in ("gallery", "gallery_calibration"):
+        text = (DOCS / f"{page}.md").read_text("utf-8")
+        for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+            name = section.split("\n")[0]
+            drawn = re.findall(
+                r"^```python\n([^`]+)^```\n\n!\[.+\]\(images/gallery/(\w+)\.png\)$",
+                section, re.MULTILINE,
+            )  # fmt: skip
+            assert len(drawn) == section.count("```python") == section.count("![")
+            assert all(code.startswith(f"pl.{name}(") for code, _ in drawn)
+            assert drawn[0][1] == name
+            assert all(figure.startswith(name) for _, figure in drawn)
+            shown += [figure for _, figure in drawn]
+    assert len(set(shown)) == len(shown)
+    assert set(shown) >= set(pdex_gpu.pl.__all__)
     assert {path.stem for path in (DOCS / "images" / "gallery").iterdir()} == set(shown)
 
 
-def _above_the_fold(page: Path) -> str:
-    """The first lines of a page; its code and lines of text take most of the space."""
-    return "\n".join(page.read_text("utf-8").splitlines()[:26])
+def test_sections_of_a_file_are_pages_of_their_own(links):
+    """Each line is on one page; links between sections lead from page to page."""
+    for path in {text.path for text in links.ELSEWHERE.values()}:
+        pages = [page for page, text in links.ELSEWHERE.items() if text.path == path]
+        shown = Counter(line for page in pages for line in links.text_of(page).splitlines())
+        for line, n_times in Counter((ROOT / path).read_text("utf-8").splitlines()).items():
+            if line and "](" not in line and not line.startswith("#"):
+                assert shown[line] == n_times, (path, line)
+    part = links.text_of("contributing/add_a_thing")
+    assert part.startswith("# Add a thing\n")
+    assert "\n## A test statistic\n" in part
+    assert "[a kernel](../contributing.md#add-a-kernel)" in part
+    assert "\nSee [Add a thing](contributing/add_a_thing.md).\n" in links.text_of("contributing")
+    assert links.text_of("changes/0.1.0-added").startswith("# Added in 0.1.0\n")
 
 
-@pytest.mark.parametrize(
-    "page", sorted([*DOCS.glob("*.md"), *DOCS.glob("moving/*.md")]), ids=lambda path: path.stem
-)
-def test_pages_begin_with_a_table_or_a_picture(page):
-    text = _above_the_fold(page)
-    drawn = ("|", "![", "```{generated}", "```text")
-    elsewhere = page.stem in ("benchmarking", "changes", "contributing", "docker")
-    assert elsewhere or any(line.startswith(drawn) for line in text.splitlines())
+# --- pages as they are seen -------------------------------------------------------------------
+
+#: For reference: as long as what they list.
+_LISTS = ("api/", "records.html", *_ASIDE)
+
+_SEEN = """() => {
+  const drawn = [...document.querySelectorAll(".bd-article img, .bd-article table")];
+  const boxes = drawn.map((node) => node.getBoundingClientRect()).filter((box) => box.height);
+  const first = Math.min(...boxes.map((box) => box.top + Math.min(box.height, 100)));
+  return [document.documentElement.scrollHeight, first];
+}"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+def test_pages_are_short_and_begin_with_a_picture_or_a_table(browser, site, pages):
+    """At most 6,000 px in a window 1,400 wide; 100 px of a picture or table in the first 900."""
+    window = browser.new_page(viewport={"width": 1400, "height": 900})
+    window.set_default_timeout(300_000)
+    wrong = []
+    for name in pages:
+        if name.startswith(_LISTS):
+            continue
+        window.goto((site / name).as_uri())
+        height, first = window.evaluate(_SEEN)
+        assert height >= 900, name
+        if height > 6000 or first is None or first > 900:
+            wrong.append((name, height, first))
+    window.close()
+    assert wrong == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+def test_messages_are_found_by_a_part_of_their_text(browser, site):
+    window = browser.new_page()
+    window.set_default_timeout(300_000)
+    window.goto((site / "troubleshooting.html").as_uri())
+    topics = window.locator("#by-message > section")
+    explained = window.locator("#by-message details.message")
+    listed = window.locator("#message-lists li")
+    assert not listed.first.is_visible()
+    n_topics, n_explained = topics.count(), explained.count()
+    window.fill("#message-filter", "metric DID you mean")
+    assert window.inner_text("#by-message section:not([hidden]) details:not([hidden]) summary") == (
+        "Unknown metric '…'. Did you mean '…'? Available (…): …."
+    )
+    assert [sum(map(_visible, found.all())) for found in (topics, explained)] == [1, 1]
+    n_listed = sum(map(_visible, listed.all()))
+    assert n_listed >= 1
+    said = f"1 explained here, {n_listed} in the list of all messages"
+    assert window.inner_text("#message-count") == said
+    window.fill("#message-filter", "no such words")
+    assert not any(map(_visible, [*topics.all(), *listed.all()]))
+    window.fill("#message-filter", "")
+    assert sum(map(_visible, topics.all())) == n_topics
+    assert sum(map(_visible, explained.all())) == n_explained
+    assert not listed.first.is_visible()
+    window.close()
+
+
+def _visible(found: Any) -> bool:
+    return bool(found.is_visible())
 
 
 # --- prose ----------------------------------------------------------------------------------

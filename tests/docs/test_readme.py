@@ -32,7 +32,9 @@ STAND_INS = {
 }
 
 #: Pages whose blocks all run in a folder with a screen, except those that contain one of the words.
-PAGES: dict[str, tuple[str, ...]] = {"command_line": (), "comparisons": (), "files": ()}
+PAGES: dict[str, tuple[str, ...]] = {
+    "check_p_values": (), "command_line": (), "comparisons": (), "files": (),
+}  # fmt: skip
 
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
