@@ -145,6 +145,7 @@ def test_there_are_the_pages(pages):
         "index", "quickstart", "gallery", "from_raw_data", "files", "command_line", "install",
         "docker", "backends", "numbers", "formulas", "comparisons", "interoperability",
         "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
+        "moving/seurat", "moving/rapids-singlecell",
         "performance", "scaling", "records", "benchmarking",
         "troubleshooting", "architecture", "kernels", "reading", "lab_notes", "contributing",
         "changes", "api/index", "genindex", "search",
