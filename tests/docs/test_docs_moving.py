@@ -10,11 +10,13 @@ import importlib.util
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import tomllib
 import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -723,6 +725,7 @@ def seurat_constant():
 def seurat_change():
     theirs = markers(*two_groups())["avg_log2FC"]
     close(ours()["log2_fold_change_seurat"], theirs, rtol=1e-12, atol=1e-14)
+    close(theirs[4], np.log2(60 / 35))  # never expressed, in 35 and 60 cells
     differ(ours(columns=["log2_fold_change"])["log2_fold_change"], theirs, 0.01)
 
 
@@ -776,22 +779,40 @@ def seurat_order():
     assert result.top("a", 9)["p_value"].is_monotonic_increasing
 
 
-def test_the_columns_that_r_reads_are_in_the_file(tmp_path):
-    """The block for R names columns of the table that the block for Python writes."""
+@pytest.fixture
+def block_for_r(tmp_path: Path) -> str:
+    """The block of the page, which makes markers of "a" from the file in the folder."""
     page = (ROOT / "docs" / "moving" / "seurat.md").read_text("utf-8")
-    made = SEURAT["columns"]
-    assert all(f'"{name}"' in page for name in made)
+    assert all(f'"{name}"' in page for name in SEURAT["columns"])
     result = pdex_gpu.differential_expression(
         logged(), "group", reference="ctl", progress=False, **SEURAT
     )
     result.to_csv(tmp_path / "results.csv")
+    return page.split("```r\n")[1].split("```")[0].replace('"STAT1"', '"a"')
+
+
+def test_the_columns_that_r_reads_are_in_the_file(tmp_path, block_for_r):
+    """The block for R names columns of the table that the block for Python writes."""
     with (tmp_path / "results.csv").open() as file:
         head = file.readline().strip().split(",")
-    block = page.split("```r\n")[1].split("```")[0]
+    block, made = block_for_r, SEURAT["columns"]
     read = set(re.findall(r"(?:stat1|results)\$(\w+)", block))
     assert {"target", "feature", "p_value", "fdr", *made} == read <= set(head)
     written = re.findall(r"^  ([\w.]+) = ", block, re.MULTILINE)
     assert written == [row["name"] for row in PAGES["seurat"]["column"]] + ["row.names"]
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="there is no R here")
+def test_r_makes_the_columns_of_find_markers(tmp_path, block_for_r):
+    script = tmp_path / "block.R"
+    script.write_text(f'{block_for_r}\nwrite.csv(markers, "markers.csv")\n')
+    subprocess.run(["Rscript", str(script)], cwd=tmp_path, check=True, capture_output=True)
+    found = pd.read_csv(tmp_path / "markers.csv", index_col=0)
+    assert found["p_val"].is_monotonic_increasing
+    expected = pd.DataFrame(markers(*two_groups()), [f"g{j}" for j in range(9)])
+    assert list(found) == list(expected)
+    expected = expected.fillna({"p_val": 1.0, "p_val_adj": 1.0})  # genes of one value
+    close(found.sort_index(), expected, rtol=1e-12, atol=1e-14)
 
 
 # --- rapids-singlecell, by its formulas and by scanpy's results -----------------------------
