@@ -52,7 +52,10 @@ METHODS = ("sum", "mean", "median")
 
 #: Options that make no sense for samples, and why.
 REFUSED = {
-    "normalize": "pseudobulk sums raw counts, and what follows normalises the samples. Leave it out"
+    "normalize": "pseudobulk sums raw counts, and what follows normalises the samples. Leave it "
+    "out",
+    "gene_symbols": "its result has the names of genes only. Take symbols from var, such as "
+    "adata.var[column]; differential_expression takes gene_symbols=, also for samples",
 }
 N_CELLS = "n_cells"  # a column of obs in the result
 

@@ -53,10 +53,17 @@ def _scanpy(values: EndValues) -> np.ndarray:
 
 
 def _seurat(values: EndValues) -> np.ndarray:
+    import numpy as np
+
     from ..stats.fold_change import log2_ratio
 
-    target, reference = values.count_means
-    return log2_ratio(target, reference, 1.0)
+    # Seurat 5 adds its pseudocount to the sum over the cells of a side, not to their mean.
+    with np.errstate(divide="ignore"):  # a side without a value has no mean either
+        target, reference = (
+            mean + 1.0 / values[f"{side}_n_cells"]
+            for side, mean in zip(("target", "reference"), values.count_means, strict=True)
+        )
+    return log2_ratio(target, reference, 0.0)
 
 
 def _geometric(values: EndValues) -> np.ndarray:
@@ -114,12 +121,13 @@ COLUMNS = (
     Column(
         "log2_fold_change_seurat",
         "float64",
-        "log2 of (target_count_mean + 1) / (reference_count_mean + 1), as in Seurat's FindMarkers",
+        "log2 of (target_count_mean + 1 / target_n_cells) / (reference_count_mean + "
+        "1 / reference_n_cells), as in FindMarkers of Seurat 5",
         NEGATIVE,
         needs=Needs.COUNT_MEANS,
         centre=0.0,
-        make=AtEnd(_seurat, counts_only=True),
-        formula=r"\log_2 \frac{\bar c_t + 1}{\bar c_r + 1}",
+        make=AtEnd(_seurat, ("target_n_cells", "reference_n_cells"), counts_only=True),
+        formula=r"\log_2 \frac{\bar c_t + 1 / n}{\bar c_r + 1 / m}",
         source=r"Seurat 5, FindMarkers; $\bar c$ is the mean in count space",
     ),
     Column(

@@ -1,6 +1,7 @@
 """What the pages about moving claim: names, defaults, and every difference in numbers.
 
 Answers of the other packages are in ``tests/data/moving_NAME.npz`` (see ``make_moving.py`` there).
+Seurat and rapids-singlecell were not run: their formulas are written here, from their sources.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
+import shutil
 import subprocess
 import tomllib
 import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,19 +25,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from repository import DATA, ROOT
-from scipy import sparse
+from scipy import sparse, stats
 
 import pdex_gpu
 from pdex_gpu import errors
 from pdex_gpu.results import schema
 from pdex_gpu.stats.two_sample.wilcoxon import Wilcoxon
 
-PEERS = ("pdex-0.1", "pdex-0.3", "scanpy", "illico")
+PEERS = ("pdex-0.1", "pdex-0.3", "scanpy", "illico", "seurat", "rapids-singlecell")
 PAGES = {
     peer: tomllib.loads((ROOT / "docs" / "data" / "moving" / f"{peer}.toml").read_text("utf-8"))
     for peer in PEERS
 }
-#: Where benchmarks have installed each of them.
+#: Where benchmarks have installed those that run here.
 ENVIRONMENTS = {
     "pdex-0.1": "peers-", "scanpy": "peers-", "illico": "peers-", "pdex-0.3": "peers-pdex-0.3-",
 }  # fmt: skip
@@ -95,7 +99,9 @@ def test_columns_of_the_other_packages():
         "pdex-0.3": {k.split("/")[1] for k in truth("pdex-0.3") if "/" in k},
         "illico": {k.split("/")[1] for k in truth("illico") if "/" in k},
         "scanpy": {"names", "scores", "pvals", "pvals_adj", "logfoldchanges", "pts", "pts_rest"},
+        "seurat": set(markers(*two_groups())),
     }
+    kinds["rapids-singlecell"] = kinds["scanpy"]  # as its docstring lists them
     for peer in PEERS:
         assert {row["name"] for row in PAGES[peer]["column"]} == kinds[peer]
 
@@ -113,7 +119,7 @@ print(json.dumps([importlib.metadata.version(module.split(".")[0]), found]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", ENVIRONMENTS)
 def test_their_signature_is_what_is_installed(peer):
     found = sorted((ROOT / "benchmarks" / ".env").glob(f"{ENVIRONMENTS[peer]}3*/bin/python"))
     if not found:
@@ -127,6 +133,37 @@ def test_their_signature_is_what_is_installed(peer):
     assert version == said["version"]
     rows = [[row["name"], row.get("default", "")] for row in PAGES[peer]["parameter"]]
     assert rows == parameters
+
+
+#: As read on 2026-12-01: FindMarkers of Seurat 5, the methods for Seurat, Assay and default
+#: together (R/differential_expression.R), and rank_genes_groups of the sdist of rapids-singlecell
+#: 0.18.1, with the defaults of its preset for scanpy 1.
+SIGNATURES = {
+    "seurat": (
+        "object ident.1=NULL ident.2=NULL latent.vars=NULL group.by=NULL subset.ident=NULL "
+        "assay=NULL reduction=NULL slot='data' features=NULL test.use='wilcox' fc.slot='data' "
+        "pseudocount.use=1 norm.method=NULL mean.fxn=NULL fc.name=NULL base=2 logfc.threshold=0.1 "
+        "min.pct=0.01 min.diff.pct=-Inf verbose=TRUE only.pos=FALSE max.cells.per.ident=Inf "
+        "random.seed=1 min.cells.feature=3 min.cells.group=3 densify=FALSE"
+    ),
+    "rapids-singlecell": (
+        "adata groupby mask_var=None use_raw=None groups='all' reference='rest' n_genes=None "
+        "rankby_abs=False pts=False key_added=None method='t-test' "
+        "corr_method='benjamini-hochberg' tie_correct=False use_continuity=False "
+        "return_u_values=False layer=None mean_in_log_space=True chunk_size=None multi_gpu=None "
+        "n_bins=None bin_range=None skip_empty_groups=False"
+    ),
+}
+
+
+@pytest.mark.parametrize("peer", SIGNATURES)
+def test_every_parameter_of_a_package_that_does_not_run_here(peer):
+    rows = PAGES[peer]["parameter"]
+    found = [f"{r['name']}={r['default']}" if "default" in r else r["name"] for r in rows]
+    assert sorted(found) == sorted(SIGNATURES[peer].split())
+    page = (ROOT / "docs" / "moving" / f"{peer}.md").read_text("utf-8")
+    assert "was not run" in page
+    assert PAGES[peer]["peer"]["version"] in page
 
 
 # --- differences in numbers -----------------------------------------------------------------
@@ -593,6 +630,247 @@ def illico_fdr():
     order = found["p_value"].sort_values()
     adjusted = (order * n / np.arange(1, n + 1))[::-1].cummin()[::-1].clip(upper=1.0)
     close(found["fdr"], adjusted.loc[found.index])
+
+
+# --- Seurat, by its formulas ----------------------------------------------------------------
+
+
+def two_groups() -> tuple[np.ndarray, np.ndarray]:
+    """Log-normalised values of the groups "a" and "ctl", cells x genes."""
+    adata = logged()
+    return tuple(adata.X[(adata.obs["group"] == name).to_numpy()] for name in ("a", "ctl"))
+
+
+def presto(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """`compute_pval` of presto 1.0.0, which Seurat's `WilcoxDETest` calls."""
+    n, m = len(one), len(two)
+    pooled = np.concatenate([one, two])
+    u = stats.rankdata(pooled, axis=0)[:n].sum(axis=0) - n * (n + 1) / 2
+    z = u - 0.5 * n * m
+    z -= np.sign(z) * 0.5
+    total = n + m
+    ties = [(c**3 - c).sum() for c in (np.unique(g, return_counts=True)[1] for g in pooled.T)]
+    sigma = np.sqrt(n * m * (total**3 - total - np.array(ties)) / (12 * (total**2 - total)))
+    with np.errstate(invalid="ignore"):
+        return 2 * stats.norm.cdf(-np.abs(z / sigma))
+
+
+def markers(one: np.ndarray, two: np.ndarray) -> dict[str, np.ndarray]:
+    """`FindMarkers` of Seurat 5 without its thresholds: columns, genes in their order."""
+
+    def mean(x: np.ndarray) -> np.ndarray:  # of FoldChange.Assay, for log-normalised data
+        return np.log2((np.expm1(x).sum(axis=0) + 1) / len(x))
+
+    p_val = presto(one, two)
+    return {
+        "p_val": p_val,
+        "avg_log2FC": mean(one) - mean(two),
+        "pct.1": np.round((one > 0).sum(axis=0) / len(one), 3),
+        "pct.2": np.round((two > 0).sum(axis=0) / len(two), 3),
+        "p_val_adj": np.minimum(1, p_val * one.shape[1]),
+    }
+
+
+SEURAT = {
+    "is_log1p": True, "method": "asymptotic", "fdr_method": "bonferroni", "fdr_scope": "target",
+    "columns": ["log2_fold_change_seurat", "target_fraction", "reference_fraction"],
+}  # fmt: skip
+
+
+def ours(**options: Any) -> pd.DataFrame:
+    """Our rows of the group "a", with the options of the page about Seurat."""
+    return native(logged(), **SEURAT | options).loc["a"]
+
+
+@check
+def seurat_presto():
+    theirs = markers(*two_groups())["p_val"]
+    varied = ~np.isnan(theirs)
+    assert varied.sum() == 7
+    close(ours()["p_value"][varied], theirs[varied])
+    differ(ours(method="auto")["p_value"][varied], theirs[varied], 0.01)
+
+
+@check
+def seurat_exact():
+    few, rest = (distinct().X[(distinct().obs["group"] == g).to_numpy()] for g in ("few", "b"))
+    assert max(len(few), len(rest)) < 50  # where R's wilcox.test is exact, unless there are ties
+    theirs = stats.mannwhitneyu(few, rest, method="exact").pvalue
+    found = native(distinct(), reference="b", method="exact").loc["few", "p_value"]
+    close(found, theirs)
+
+
+@check
+def seurat_t():
+    one, two = two_groups()
+    kept = np.ptp(np.concatenate([one, two]), axis=0) > 0
+    kept &= one.var(axis=0) + two.var(axis=0) > 0
+    theirs = stats.ttest_ind(one[:, kept], two[:, kept], equal_var=False).pvalue
+    options = {"metric": "t-test", "method": None}
+    options = {k: v for k, v in (SEURAT | options).items() if v is not None}
+    found = native(logged(), **options, variance="welch", p_values="asymptotic").loc["a"]
+    close(found["p_value"][kept], theirs)
+    students = native(logged(), **options, p_values="asymptotic").loc["a"]
+    differ(students["p_value"][kept], theirs, 0.01)
+
+
+@check
+def seurat_constant():
+    constant = np.isnan(markers(*two_groups())["p_val"])
+    assert constant.tolist() == [g in ("g4", "g5") for g in ours().index]
+    same(ours()["p_value"][constant], 1.0)
+
+
+@check
+def seurat_change():
+    theirs = markers(*two_groups())["avg_log2FC"]
+    close(ours()["log2_fold_change_seurat"], theirs, rtol=1e-12, atol=1e-14)
+    close(theirs[4], np.log2(60 / 35))  # never expressed, in 35 and 60 cells
+    differ(ours(columns=["log2_fold_change"])["log2_fold_change"], theirs, 0.01)
+
+
+@check
+def seurat_4():
+    one, two = (np.expm1(x).mean(axis=0) + 1 for x in two_groups())
+    theirs = np.log2(one / two)
+    found = ours(columns=["target_count_mean", "reference_count_mean"])
+    one, two = found["target_count_mean"] + 1, found["reference_count_mean"] + 1
+    close(np.log2(one / two), theirs, rtol=1e-12, atol=1e-14)
+    differ(ours()["log2_fold_change_seurat"], theirs, 0.01)
+
+
+@check
+def seurat_fraction():
+    theirs = markers(*two_groups())
+    for column, name in (("target_fraction", "pct.1"), ("reference_fraction", "pct.2")):
+        same(ours()[column].round(3), theirs[name])
+    assert not ours()["target_fraction"].isin(theirs["pct.1"]).all()
+
+
+@check
+def seurat_adjusted():
+    theirs = markers(*two_groups())["p_val_adj"]
+    varied = ~np.isnan(theirs)
+    close(ours()["fdr"][varied], theirs[varied])
+    defaults = inspect.signature(pdex_gpu.differential_expression).parameters
+    assert defaults["fdr_method"].default == "benjamini-hochberg"
+    assert defaults["fdr_scope"].default == "all"
+
+
+@check
+def seurat_prefilter():
+    theirs = markers(*two_groups())
+    tested = np.maximum(theirs["pct.1"], theirs["pct.2"]) >= 0.01
+    tested &= np.abs(theirs["avg_log2FC"]) >= 0.1
+    assert not tested[4]  # never expressed
+    assert len(ours()) == len(tested) > tested.sum()
+    kept = ours(min_fraction=0.01)
+    assert kept.index.tolist() == [g for g in ours().index if g != "g4"]
+    close(kept["fdr"], np.minimum(1, 8 * kept["p_value"]))
+
+
+@check
+def seurat_order():
+    result = pdex_gpu.differential_expression(
+        logged(), "group", reference="ctl", progress=False, **SEURAT
+    )
+    table = result.to_pandas()
+    assert table[table["target"] == "a"]["feature"].tolist() == [f"g{j}" for j in range(9)]
+    assert result.top("a", 9)["p_value"].is_monotonic_increasing
+
+
+@pytest.fixture
+def block_for_r(tmp_path: Path) -> str:
+    """The block of the page, which makes markers of "a" from the file in the folder."""
+    page = (ROOT / "docs" / "moving" / "seurat.md").read_text("utf-8")
+    assert all(f'"{name}"' in page for name in SEURAT["columns"])
+    result = pdex_gpu.differential_expression(
+        logged(), "group", reference="ctl", progress=False, **SEURAT
+    )
+    result.to_csv(tmp_path / "results.csv")
+    return page.split("```r\n")[1].split("```")[0].replace('"STAT1"', '"a"')
+
+
+def test_the_columns_that_r_reads_are_in_the_file(tmp_path, block_for_r):
+    """The block for R names columns of the table that the block for Python writes."""
+    with (tmp_path / "results.csv").open() as file:
+        head = file.readline().strip().split(",")
+    block, made = block_for_r, SEURAT["columns"]
+    read = set(re.findall(r"(?:stat1|results)\$(\w+)", block))
+    assert {"target", "feature", "p_value", "fdr", *made} == read <= set(head)
+    written = re.findall(r"^  ([\w.]+) = ", block, re.MULTILINE)
+    assert written == [row["name"] for row in PAGES["seurat"]["column"]] + ["row.names"]
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="there is no R here")
+def test_r_makes_the_columns_of_find_markers(tmp_path, block_for_r):
+    script = tmp_path / "block.R"
+    script.write_text(f'{block_for_r}\nwrite.csv(markers, "markers.csv")\n')
+    subprocess.run(["Rscript", str(script)], cwd=tmp_path, check=True, capture_output=True)
+    found = pd.read_csv(tmp_path / "markers.csv", index_col=0)
+    assert found["p_val"].is_monotonic_increasing
+    expected = pd.DataFrame(markers(*two_groups()), [f"g{j}" for j in range(9)])
+    assert list(found) == list(expected)
+    expected = expected.fillna({"p_val": 1.0, "p_val_adj": 1.0})  # genes of one value
+    close(found.sort_index(), expected, rtol=1e-12, atol=1e-14)
+
+
+# --- rapids-singlecell, by its formulas and by scanpy's results -----------------------------
+
+
+@check
+def rapids_wilcoxon():
+    scanpy_wilcoxon()
+
+
+@check
+def rapids_continuity():
+    one, two = two_groups()
+    n, m = len(one), len(two)
+    ranks = stats.rankdata(np.concatenate([one, two]), axis=0)[:n].sum(axis=0)
+    off = np.maximum(np.abs(ranks - n * (n + m + 1) / 2) - 0.5, 0.0)
+    z = off / np.sqrt(n * m * (n + m + 1) / 12)
+    found = ours(tie_correction=False)["p_value"]
+    varied = [f"g{j}" for j in range(9) if j not in (4, 5)]
+    close(found[varied], pd.Series(2 * stats.norm.sf(z), found.index)[varied])
+    differ(ours(tie_correction=False, continuity=False)["p_value"], found, 0.001)
+
+
+@check
+def rapids_u():
+    theirs = stats.mannwhitneyu(*two_groups()).statistic
+    same(ours()["statistic"], theirs)
+
+
+@check
+def rapids_float32():
+    values = np.tile([1.0, 1.0 + 1e-9], 10)[:, None]  # float32 holds no value between
+    screen = made().screen(values, np.tile(["a", "ctl"], 10))
+    assert native(screen)["p_value"].iloc[0] < 1e-3
+    assert native(made().screen(values.astype(np.float32), screen.obs["group"].to_numpy()))[
+        "p_value"
+    ].iloc[0] == 1.0  # fmt: skip
+
+
+@check
+def rapids_means():
+    one, two = (np.expm1(x).mean(axis=0) + 1e-9 for x in two_groups())
+    found = ours(columns=["log2_fold_change"], exp_post_agg=False)["log2_fold_change"]
+    expressed = two > 1e-6
+    assert expressed.sum() == 7
+    close(found[expressed], np.log2(one / two)[expressed], rtol=1e-7, atol=1e-8)
+
+
+@check
+def rapids_methods():
+    for method in ("wilcoxon_binned", "logreg"):
+        with pytest.raises(errors.OptionError):
+            pdex_gpu.rank_genes_groups(logged(), "group", method=method)
+
+
+@check
+def rapids_dtype():
+    scanpy_float32()
 
 
 CLAIMS = [(peer, row["check"]) for peer in PEERS for row in PAGES[peer]["difference"]]

@@ -160,6 +160,7 @@ def test_there_are_the_pages(pages):
         "command_line", "install", "docker", "backends", "numbers", "formulas",
         "comparisons", "p_values", "check_p_values", "interoperability",
         "moving/pdex-0.1", "moving/pdex-0.3", "moving/scanpy", "moving/illico",
+        "moving/seurat", "moving/rapids-singlecell",
         "performance", "scaling", "records",
         "benchmarking", "benchmarking/cpu", "benchmarking/files", "benchmarking/gpu",
         "troubleshooting", "architecture", "kernels", "reading", "lab_notes",

@@ -80,3 +80,16 @@ def test_environments_hold_what_plots_and_frames_need(name: str, more: dict[str,
     for extra in ("cuda12", "cuda13"):
         (cupy,) = map(Requirement, PROJECT["optional-dependencies"][extra])
         assert "cupy" not in more or SpecifierSet(more["cupy"]) == cupy.specifier
+
+
+def test_the_builder_takes_the_recipe():
+    """rattler-build, which conda-forge builds with, parses and renders it; it needs no network."""
+    rattler = pytest.importorskip("rattler_build", reason="needs py-rattler-build")
+    text = (CONDA / "recipe.yaml").read_text("utf-8")
+    (variant,) = rattler.Stage0Recipe.from_yaml(text).render(rattler.VariantConfig())
+    made = variant.recipe.to_dict()
+    assert made["package"] == {"name": PROJECT["name"], "version": pdex_gpu.__version__}
+    assert listed(made["requirements"]["run"]).keys() == {"python", *asked()}
+    for right, wrong in (("noarch: python", "noarch: pithon"), ("  run:", "  runs:")):
+        with pytest.raises(rattler.RattlerBuildError):
+            rattler.Stage0Recipe.from_yaml(text.replace(right, wrong))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_compose_asks_for_a_gpu_and_shared_memory_and_has_no_token():
         assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
     assert services["notebook"]["environment"] == ["JUPYTER_TOKEN"]  # handed on, without a default
     assert services["notebook"]["ports"] == ["127.0.0.1:8888:8888"]
+
+
+def test_the_guide_names_every_image_as_it_is_built():
+    """One name per target, locally and in the registry; docs/docker.md shows the same text."""
+    folder = ROOT / "docker"
+    guide = (folder / "README.md").read_text("utf-8")
+    stages = re.findall(r"^FROM \S+ AS (\S+)", (folder / "Dockerfile").read_text("utf-8"), re.M)
+    rows = re.findall(r"^\| `(\S+)` \| .* \| `pdex-gpu:(\S+)` \|$", guide, re.M)
+    assert [target for target, _ in rows] == ["cpu", "cpu-notebook", "cuda", "cuda-notebook"]
+    assert all(target == tag and target in stages for target, tag in rows)
+    assert "`ghcr.io/pdex-gpu/pdex-gpu:TARGET`" in guide
+    page = (ROOT / "docs" / "docker.md").read_text("utf-8")
+    assert "docker/README.md" in page
 
 
 def locked(name: str) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ from pdex_truth import screen as pdex_screen
 from scipy import sparse
 from screens import DTYPES, gene_kinds, make_gene
 
+import pdex_gpu
 import pdex_gpu.aggregation.aggregate
 import pdex_gpu.request.screen
 from pdex_gpu import pseudobulk
@@ -527,3 +528,19 @@ def test_ranges_that_were_planned_too_large(
     found = pseudobulk(files["csr"], ["donor", "target"])
     assert len(plans) == 2
     same_bits(found.X, pseudobulk(make_screen(wide), ["donor", "target"]).X)
+
+
+@pytest.mark.parametrize("call", [pdex_gpu.pseudobulk, pdex_gpu.pseudobulk_dex])
+def test_symbols_are_for_what_follows(call):
+    adata = make_screen(np.arange(60.0).reshape(20, 3))
+    adata.var["symbol"] = ["A", "B", "C"]
+    said = rf"{call.__name__}\(\) does not take gene_symbols=: .*adata\.var\[column\]"
+    with pytest.raises(OptionError, match=said):
+        call(adata, ["target", "batch"], gene_symbols="symbol")
+    samples = pseudobulk(adata, ["target", "batch"])
+    assert samples.var["symbol"].tolist() == ["A", "B", "C"]
+    result = pdex_gpu.differential_expression(
+        samples, "target", reference="a", gene_symbols="symbol", backend="numpy", progress=False,
+        is_log1p=False,
+    )  # fmt: skip
+    assert result.to_pandas()["symbol"].unique().tolist() == ["A", "B", "C"]

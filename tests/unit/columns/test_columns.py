@@ -64,7 +64,9 @@ def expected_of(x: np.ndarray, y: np.ndarray, is_log1p: bool, pseudocount: float
         }
     (count_x, _, geo_x), (count_y, _, geo_y) = means["target"], means["reference"]
     found["log2_fold_change_scanpy"] = math.log2(geo_x + 1e-9) - math.log2(geo_y + 1e-9)
-    found["log2_fold_change_seurat"] = math.log2(count_x + 1) - math.log2(count_y + 1)
+    found["log2_fold_change_seurat"] = math.log2(count_x + 1 / len(x)) - math.log2(
+        count_y + 1 / len(y)
+    )
     if pseudocount or (geo_x and geo_y):
         changed = math.log2(geo_x + pseudocount) - math.log2(geo_y + pseudocount)
         found["log2_fold_change_geometric"] = changed
@@ -125,7 +127,7 @@ def test_changes_where_a_mean_is_0():
     ]
     result, _ = run(screen(values, obs), columns=names, pseudocount=0, clip_value=8)
     assert result["log2_fold_change"].tolist() == [[0.0, 3.0, -3.0]]
-    assert result["log2_fold_change_seurat"].tolist() == [[0.0, math.log2(2.5), -math.log2(3.5)]]
+    assert result["log2_fold_change_seurat"].tolist() == [[0.0, 2.0, -math.log2(6)]]
     geometric = math.expm1(math.log(4) / 2), math.expm1(math.log(6) / 2)
     expected = [0.0, math.log2(geometric[0] / 1e-9 + 1), -math.log2(geometric[1] / 1e-9 + 1)]
     np.testing.assert_allclose(result["log2_fold_change_scanpy"][0], expected, rtol=1e-14)
@@ -139,8 +141,8 @@ def test_scanpy_and_seurat_say_the_same():
     """Their formulas on log-normalised values, as their sources have them.
 
     scanpy: ``log2((expm1(mean_group) + 1e-9) / (expm1(mean_rest) + 1e-9))``. Seurat 5,
-    FoldChange.default: ``log(rowMeans(expm1(x)) + 1, base = 2)``; Seurat 4 likewise with the
-    pseudocount within.
+    FoldChange.Assay: the difference of ``log((rowSums(expm1(x)) + 1) / NCOL(x), base = 2)``; in
+    Seurat 4, of ``log(rowMeans(expm1(x)) + 1, base = 2)``.
     """
     values = logged()
     names = ["log2_fold_change_scanpy", "log2_fold_change_seurat"]
@@ -150,7 +152,9 @@ def test_scanpy_and_seurat_say_the_same():
     for t, target in enumerate(result.targets):
         mine, rest = values[labels == target], values[labelled & (labels != target)]
         scanpy = np.log2((np.expm1(mine.mean(0)) + 1e-9) / (np.expm1(rest.mean(0)) + 1e-9))
-        seurat = np.log2(np.expm1(mine).mean(0) + 1) - np.log2(np.expm1(rest).mean(0) + 1)
+        seurat = np.log2((np.expm1(mine).sum(0) + 1) / len(mine)) - np.log2(
+            (np.expm1(rest).sum(0) + 1) / len(rest)
+        )
         # Worst seen: 2.4e-14, near 0.
         np.testing.assert_allclose(result[names[0]][t], scanpy, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(result[names[1]][t], seurat, rtol=1e-12, atol=1e-14)
