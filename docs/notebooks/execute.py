@@ -1,4 +1,4 @@
-"""Execute notebooks and keep their outputs: ``python docs/notebooks/execute.py [NAME ...]``."""
+"""Execute notebooks and keep their outputs: ``python docs/notebooks/execute.py NAME ...``."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def _is_bar(output: Any) -> bool:
 
 
 def main(names: list[str]) -> None:
-    """Execute those named, or all, in place."""
+    """Execute those named, in place."""
     import nbformat
 
-    for name in names or sorted(path.stem for path in HERE.glob("*.ipynb")):
+    for name in names:
         path = HERE / f"{name}.ipynb"
         with tempfile.TemporaryDirectory() as folder:
             notebook = execute(path, Path(folder))
