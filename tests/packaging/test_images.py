@@ -322,7 +322,7 @@ def test_jupyterlab_answers_to_those_with_the_token(lab: Lab):
     assert b"JupyterLab" in page
     assert lab.get("/api/contents")[0] == 403
     assert lab.get("/api/contents", "a-token-that-is-wrong")[0] == 403
-    status, found = lab.get("/api/contents/notebooks", TOKEN)
+    status, found = lab.get("/api/contents/docs/notebooks", TOKEN)
     assert status == 200
     entries = json.loads(found)["content"]
     assert all(entry["writable"] for entry in entries)
@@ -362,10 +362,11 @@ def test_a_weak_token_in_a_file_is_refused(notebook: Container):
     assert "/home/pdex/none" in done.stderr
 
 
-def test_a_notebook_executes(notebook: Container):
+@pytest.mark.parametrize("name", ["papalexi", "from_scanpy"])
+def test_a_notebook_executes(name: str, notebook: Container):
     done = notebook.run(
-        "sh", "-c", "cd $HOME/notebooks && jupyter nbconvert --to notebook --execute "
-        "--output /tmp/done.ipynb quickstart.ipynb && cat /tmp/done.ipynb",
+        "sh", "-c", "cd $HOME/docs/notebooks && jupyter nbconvert --to notebook --execute "
+        f"--output /tmp/done.ipynb {name}.ipynb && cat /tmp/done.ipynb",
     )  # fmt: skip
     cells = json.loads(done.stdout[done.stdout.index("{") :])["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
