@@ -175,7 +175,8 @@ def legend_above(
 
 
 def explain_empty(ax: Any, why: str) -> None:
-    """State in the middle of empty axes why they are empty."""
+    """State in the middle of empty axes why they are empty, and take their ticks away."""
+    ax.set(xticks=[], yticks=[])
     ax.text(
         0.5,
         0.5,

@@ -96,7 +96,7 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
     text = f"{np.count_nonzero(total):,} of {count(len(total), 'perturbation')} with hits"
     if not len(order):
         title(ax, text)
-        ax.set(xticks=[], yticks=[], xlabel=what)
+        ax.set_xlabel(what)
         explain_empty(
             ax,
             f"{count(level, 'hit')} with equal means: neither up nor down."

@@ -97,7 +97,6 @@ def overlap(
     if not n_columns:
         ax = axes_or_new(ax)
         title(ax, "hits that perturbations share")
-        ax.set(xticks=[], yticks=[])
         why = "The result has no comparisons."
         if len(rows):
             chosen = np.isin(np.arange(len(found.targets)), rows)

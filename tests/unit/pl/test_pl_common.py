@@ -221,6 +221,7 @@ def test_empty_results(name: str, n_targets: int, n_genes: int):
         return
     ax = PICTURES[name](empty)
     ax.figure.canvas.draw()
+    assert [*ax.get_xticks(), *ax.get_yticks()] == []
     written = " ".join(texts(ax))
     if name == "hits" and n_targets:
         assert "0 of 6 perturbations with hits" in written
