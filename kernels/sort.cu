@@ -56,8 +56,9 @@ __device__ __forceinline__ void sort_registers(Key (&x)[M], int lane) {
     }
 }
 
-// Sorts from[0 .. n), n <= 32 * M, into `to`. Padded with the largest key; keys of the segment that
-// are equal to it may trade places with the padding.
+// Sorts from[0 .. n), n <= 32 * M, into `to`, which may be the same array. Padded with the largest
+// key; keys of the segment that are equal to it may trade places with the padding. Lanes are not
+// synchronized at the end: before they read what others wrote, the caller does that.
 template <class Key, int M>
 __device__ __forceinline__ void sort_short(const Key* from, Key* to, int n, int lane) {
     Key x[M];
@@ -71,7 +72,6 @@ __device__ __forceinline__ void sort_short(const Key* from, Key* to, int n, int 
 #pragma unroll
     for (int r = 0; r < M; r++)
         if (lane * M + r < n) to[lane * M + r] = x[r];
-    __syncwarp();
 }
 
 template <class Key>

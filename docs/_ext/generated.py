@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster_tables
+import count_tables
 import scaling_tables
 import tables
 from docutils import nodes
@@ -26,6 +27,7 @@ _MADE: dict[str, Callable[..., str]] = {
     "errors": tables.error_classes,
     "cluster": cluster_tables.table,
     "scaling": scaling_tables.table,
+    "counts": count_tables.table,
 }
 
 

@@ -24,6 +24,7 @@ from screens import (
     DTYPES,
     KERNEL_SETS,
     LAYOUTS,
+    PTX,
     Case,
     as_chunk,
     cases,
@@ -55,7 +56,7 @@ SIZES = [9, 5, 1, 12]
 SOME_DTYPES = ["float32", "float64", "int64"]
 
 
-@pytest.fixture(scope="module", params=KERNEL_SETS)
+@pytest.fixture(scope="module", params=[*KERNEL_SETS, PTX])
 def kernels(request: pytest.FixtureRequest) -> ModuleType:
     return kernel_set(request.param)
 

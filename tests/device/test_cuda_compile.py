@@ -15,9 +15,7 @@ import pytest
 from pdex_gpu.backends.cuda import sources
 from pdex_gpu.backends.cuda.launch_config import MOST_THREADS, Shapes
 
-pytestmark = pytest.mark.skipif(
-    nvrtc.library_path() is None, reason="the wheel nvidia-cuda-nvrtc is not installed"
-)
+pytestmark = nvrtc.needs_nvrtc
 
 ALL = pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 

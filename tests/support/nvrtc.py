@@ -9,11 +9,14 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 from pdex_gpu.backends.cuda import compile_cache, sources
 
@@ -82,6 +85,12 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+#: Mark of tests that compile CUDA sources.
+needs_nvrtc = pytest.mark.skipif(
+    library_path() is None, reason="the wheel nvidia-cuda-nvrtc is not installed"
+)
+
+
 def version() -> tuple[int, int]:
     """NVRTC's version."""
     major, minor = ctypes.c_int(), ctypes.c_int()
@@ -106,25 +115,29 @@ def compile_text(
     CompileError
         With the compiler's log.
     """
-    library = _library()
     options += (f"--gpu-architecture={architecture}", *more)
     if verbose:
         options += ("--ptxas-options=-v",)
-    program = ctypes.c_void_p()
-    _check(
-        library.nvrtcCreateProgram(
-            ctypes.byref(program), text.encode(), filename.encode(), 0, None, None
-        )
-    )
-    try:
-        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        status = library.nvrtcCompileProgram(program, len(options), encoded)
-        log = _take(program, "ProgramLog").rstrip(b"\0").decode()
-        if status != 0:
-            raise CompileError(log)
+    with _compiled(text, filename, options) as (program, log):
         return Compiled(_take(program, "CUBIN"), parse(log), log)
-    finally:
-        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def compile_to_ptx(
+    text: str,
+    architecture: str,
+    options: tuple[str, ...] = compile_cache.OPTIONS,
+    filename: str = "toy.cu",
+) -> str:
+    """Compile to PTX that knows the lines of the source, for an architecture like "compute_90".
+
+    Raises
+    ------
+    CompileError
+        With the compiler's log.
+    """
+    options += (f"--gpu-architecture={architecture}", "-lineinfo")
+    with _compiled(text, filename, options) as (program, _):
+        return _take(program, "PTX").rstrip(b"\0").decode()
 
 
 @cache
@@ -170,6 +183,28 @@ def table(rows: Iterable[tuple[str, str, Function]]) -> list[str]:
         ]
         lines.append(f"{source:18} {name:26}" + "".join(f"{cell:>20}" for cell in cells))
     return lines
+
+
+@contextmanager
+def _compiled(
+    text: str, filename: str, options: tuple[str, ...]
+) -> Iterator[tuple[ctypes.c_void_p, str]]:
+    """A compiled program, while it lasts, and the compiler's log."""
+    library, program = _library(), ctypes.c_void_p()
+    _check(
+        library.nvrtcCreateProgram(
+            ctypes.byref(program), text.encode(), filename.encode(), 0, None, None
+        )
+    )
+    try:
+        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        status = library.nvrtcCompileProgram(program, len(options), encoded)
+        log = _take(program, "ProgramLog").rstrip(b"\0").decode()
+        if status != 0:
+            raise CompileError(log)
+        yield program, log
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 def _take(program: ctypes.c_void_p, what: str) -> bytes:

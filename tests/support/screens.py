@@ -15,6 +15,8 @@ from emulated.backend import EmulatedCuda
 from emulated.build import needs_compiler
 from emulated.device import EmulatedDevice
 from hypothesis import strategies as st
+from nvrtc import needs_nvrtc
+from ptx.device import PtxDevice
 from scipy import sparse
 
 from pdex_gpu.backends.cuda.kernel_set import CudaKernels
@@ -40,6 +42,9 @@ KERNEL_SETS = [
     pytest.param("cuda", id="cuda", marks=pytest.mark.gpu),
 ]
 
+#: Compiled kernels on the device that runs PTX, where two threads that race are an error.
+PTX = pytest.param("ptx", id="cuda-ptx", marks=[needs_compiler, needs_nvrtc, pytest.mark.thorough])
+
 #: Blocks, tiles and buffers that divide nothing, and hold little.
 SMALL = Shapes(n_threads=96, shared_bytes=8 << 10, n_slots=2, n_buffers=2, buffer_bytes=1000)
 
@@ -49,6 +54,8 @@ def kernel_set(name: str) -> Any:
     if name.startswith("emulated"):
         shapes = SMALL if name == "emulated-small" else Shapes()
         return CudaKernels(EmulatedDevice(memory=2 << 30), shapes)
+    if name == "ptx":
+        return CudaKernels(PtxDevice(memory=2 << 30, races=True, seed=1), SMALL)
     if name == "cuda" and not probe().usable:
         pytest.skip("no CUDA device; `pdex-gpu backends` says why")
     return load_kernels(name)

@@ -6,7 +6,8 @@ libraries, and ``cuda_host.h`` makes a CUDA C++ source compile, and its threads 
 ``python tests/support/emulated -m pytest tests/...`` runs tests with the address and
 undefined-behaviour sanitizers; a report ends the run.
 
-What it cannot find: races between blocks, which run one after another; races that need threads to
-switch between two barriers or warp primitives; overruns from one slice of an allocation into the
-next. A kernel that waits for another block, or spins for another thread, never ends.
+What it cannot find: races between blocks, which run one after another, and races that need threads
+to switch between two barriers or warp primitives, both of which :mod:`ptx` finds; overruns from one
+slice of an allocation into the next. A kernel that waits for another block, or spins for another
+thread, never ends.
 """

@@ -132,12 +132,12 @@ def library(name: str, text: str) -> Path:
     if (cxx := compiler()) is None:
         raise CompileError("there is no C++ compiler")
     flags = (*_FLAGS, *(_SANITIZED if sanitized() else _PLAIN))
-    parts = (name, text, HEADER.read_text(), Path(__file__).read_text(), *flags, _version(cxx))
+    parts = (name, text, HEADER.read_text(), Path(__file__).read_text(), *flags, version(cxx))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    place = _folder() / f"{name}-{key}"
+    place = cache_folder() / f"{name}-{key}"
     built = place / f"{name}.so"
     if not built.exists():
-        with _one_builder(place.with_suffix(".lock")):
+        with one_builder(place.with_suffix(".lock")):
             if not built.exists():
                 _build(cxx, flags, name, text, place)
     return built
@@ -270,11 +270,13 @@ def _run(
 
 
 @cache
-def _version(cxx: str) -> str:
+def version(cxx: str) -> str:
+    """A compiler and its version, for keys of what it builds."""
     return cxx + _run([cxx, "--version"]).stdout
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """The folder that keeps what was built."""
     if named := os.environ.get(FOLDER):
         folder = Path(named)
     else:
@@ -286,7 +288,7 @@ def _folder() -> Path:
 
 
 @contextmanager
-def _one_builder(lock: Path) -> Iterator[None]:
+def one_builder(lock: Path) -> Iterator[None]:
     """Let one thread of one process go on at a time."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

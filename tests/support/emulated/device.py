@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import operator
-import re
 import struct
 import threading
 from collections import Counter, deque
@@ -17,15 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cuda_sources
 import numpy as np
 
-from pdex_gpu.backends.cuda import sources
 from pdex_gpu.errors import DeviceLostError
 
 from . import build
 from .memory import EmulatedArray, Heap, UserArray, adopt, allocate, bytes_at
 
-_INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 _MOST_BLOCKS = 2**31 - 1
 _MOST_THREADS = 1024
 _GARBAGE = 0xA5
@@ -312,7 +310,7 @@ class EmulatedDevice:
         if self._lost:
             raise DeviceLostError(f"{self.description} was lost")
 
-    def kernel(self, source: str, name: str) -> _Kernel:
+    def kernel(self, source: str, name: str) -> Any:
         """A kernel of a source, which is built on first use."""
         found = self._kernels.get((source, name))
         if found is None:
@@ -327,12 +325,11 @@ class EmulatedDevice:
 
     def library(self, source: str) -> _Library:
         """The library of a source, built and loaded on first use."""
-        text = sources.text(source) if self._folder is None else _text(source, self._folder)
-        return _library(source, text)
+        return _library(source, cuda_sources.read(source, self._folder).text)
 
     def run(
         self,
-        kernel: _Kernel,
+        kernel: Any,
         n_blocks: int,
         n_threads: int,
         shared: int,
@@ -345,8 +342,20 @@ class EmulatedDevice:
             self._lost = True
         self.check()
         self.launches[kernel.name] += 1
-        seed = self._seed * 1_000_003 + self._n_launches
-        kernel.run(n_blocks, n_threads, shared, seed % 2**64, slots)
+        seed = (self._seed * 1_000_003 + self._n_launches) % 2**64
+        self._execute(kernel, n_blocks, n_threads, shared, seed, slots, alive)
+
+    def _execute(
+        self,
+        kernel: Any,
+        n_blocks: int,
+        n_threads: int,
+        shared: int,
+        seed: int,
+        slots: bytes,
+        alive: tuple[Any, ...],
+    ) -> None:
+        kernel.run(n_blocks, n_threads, shared, seed, slots)
 
 
 def on_device(device: EmulatedDevice, array: np.ndarray) -> EmulatedArray | UserArray:
@@ -365,13 +374,6 @@ def on_device(device: EmulatedDevice, array: np.ndarray) -> EmulatedArray | User
 def from_device(array: EmulatedArray) -> np.ndarray:
     """A copy of what is on the device now, whatever is still queued."""
     return bytes_at(array.address, array.nbytes).copy().view(array.dtype)
-
-
-def _text(name: str, folder: Path) -> str:
-    def expanded(source: str) -> str:
-        return _INCLUDE.sub(lambda m: expanded((folder / m[1]).read_text()), source)
-
-    return expanded((folder / f"{name}.cu").read_text())
 
 
 _CODES = {c: np.dtype(c).kind + str(np.dtype(c).itemsize) for c in "?bhilqBHILQfd"}

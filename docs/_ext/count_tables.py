@@ -1,0 +1,108 @@
+"""Tables of what kernels do per nonzero, made of the newest record of ``benchmarks/ptx_counts.py``.
+
+Nothing here knows Sphinx.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import tables
+
+NONE_YET = "Nothing has been counted yet.\n"
+# Kernels that do next to nothing per nonzero are left out.
+_FEWEST = 0.005  # warp instructions
+
+
+def newest() -> tuple[str, dict[str, Any]] | None:
+    """Name and content of the newest record."""
+    found = sorted(tables.RECORDS.glob("ptx_counts-*.json"))
+    return (found[-1].name, json.loads(found[-1].read_text("utf-8"))) if found else None
+
+
+def kernels(record: dict[str, Any] | None = None) -> str:
+    """Counts of every kernel, per nonzero."""
+    found = ("", record) if record else newest()
+    if found is None:
+        return NONE_YET
+    head = (
+        "task", "kernel", "warp instructions", "of float64", "active lanes", "sectors",
+        "least sectors", "bytes read", "bytes written", "bank factor", "atomics",
+        "queue of atomics",
+    )  # fmt: skip
+    rows = [
+        (
+            task,
+            tables.code(name),
+            _number(kernel["warp_instructions"]),
+            _number(kernel["float64_instructions"]),
+            f"{kernel['active_lanes']:.2f}",
+            _number(kernel["sectors"]),
+            _number(kernel["least_sectors"]),
+            _number(kernel["bytes_read"]),
+            _number(kernel["bytes_written"]),
+            _number(kernel["bank_factor"]),
+            _number(kernel["atomics"]),
+            _number(kernel["atomic_queue"]),
+        )
+        for task, name, kernel in _kernels(found[1])
+    ]
+    return tables.markdown(head, rows)
+
+
+def hottest(record: dict[str, Any] | None = None) -> str:
+    """The lines with the most instructions, of the kernels with the most."""
+    found = ("", record) if record else newest()
+    if found is None:
+        return NONE_YET
+    most = sorted(_kernels(found[1]), key=lambda item: -item[2]["warp_instructions"])
+    rows = [
+        (
+            tables.code(name),
+            f"{line['share']:.0%}",
+            tables.code(line["line"]),
+            tables.code(line["text"]),
+        )
+        for _, name, kernel in most[:6]
+        for line in kernel["hottest"][:2]
+    ]
+    return tables.markdown(("kernel", "of its instructions", "at", "line"), rows)
+
+
+def about(record: dict[str, Any] | None = None) -> str:
+    """What was counted, of which screen."""
+    found = ("the record", record) if record else newest()
+    if found is None:
+        return NONE_YET
+    name, content = found
+    shape = content["parameters"]["shape"]
+    versions = content["versions"]["pdex_gpu"]
+    return (
+        f"Counted (`benchmarks/results/{name}`, NVRTC {versions['nvrtc']}, "
+        f"{versions['architecture']}): a slice of {shape['genes']} genes, "
+        f"{shape['reference']:,} reference cells and {shape['groups']:,} groups of "
+        f"{shape['cells_per_group']}, {content['tasks']['Wilcoxon']['nonzeros']:,} nonzeros, CSR, "
+        f"float32. `check_rows` is counted on rows of {shape['row_genes']:,} genes, "
+        f"Anderson-Darling on {shape['anderson_genes']} genes.\n"
+    )
+
+
+def _kernels(record: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for task, content in record["tasks"].items():
+        for name, kernel in content["kernels"].items():
+            if kernel["warp_instructions"] >= _FEWEST:
+                yield task, name, kernel
+
+
+def _number(value: float | None) -> str:
+    return tables.NOTHING if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+MADE = {"kernels": kernels, "hottest": hottest, "about": about}
+
+
+def table(name: str) -> str:
+    """One of the tables."""
+    return MADE[name]()
