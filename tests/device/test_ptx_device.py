@@ -48,6 +48,108 @@ def zeros(n: int, dtype: type = np.uint32) -> np.ndarray:
     return np.zeros(n, dtype)
 
 
+# --- arithmetic ----------------------------------------------------------------------------------
+
+
+def signed(value: int, bits: int) -> int:
+    return (value + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+
+
+def quotient(x: int, y: int) -> tuple[int, int]:
+    """Quotient and remainder, rounded to zero; nothing of a division by nothing."""
+    if y == 0:
+        return 0, 0
+    q = abs(x) // abs(y) * (-1 if (x < 0) != (y < 0) else 1)
+    return q, x - q * y
+
+
+def of_integers(x: int, y: int) -> list[int]:
+    ux, uy = x % 2**32, y % 2**32
+    q, r = quotient(x, y)
+    n = min(uy, 32)  # of places: shifts clamp
+    field = ux >> 5 & 511
+    return [
+        signed(q, 32), r, ux // uy if uy else 0, x * y >> 32, ux * uy >> 32,
+        x * y, signed(ux * uy, 64), min(x, y), max(ux, uy), 32 - ux.bit_length(), ux.bit_count(),
+        signed(abs(x), 32), (ux << n) % 2**32, ux >> n, x >> n, field, signed(field, 9),
+        uy & ~(127 << 4) | (ux & 127) << 4, x < y, ux <= uy, signed(x, 16), x % 256,
+    ]  # fmt: skip
+
+
+def of_wide(x: int, y: int) -> list[int]:
+    ux, uy = x % 2**64, y % 2**64
+    q, r = quotient(x, y)
+    return [
+        signed(q, 64), r, signed(x * y, 64), x * y >> 64, signed(ux * uy >> 64, 64),
+        64 - ux.bit_length(), ux.bit_count(), min(x, y), signed(max(ux, uy), 64), x >> 7, ux >> 7,
+        signed(x, 32),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bits", "expected"), [("integers", 32, of_integers), ("wide", 64, of_wide)]
+)
+def test_integers(device: PtxDevice, kernel: str, bits: int, expected: Any) -> None:
+    rng, low = np.random.default_rng(0), -(1 << bits - 1)
+    some = [low, -1, 0, 1, 5, 31, 32, 33, ~low]
+    pairs = [(x, y) for x in some for y in some if (x, y) != (low, -1)]
+    pairs += [(int(x) >> rng.integers(bits), int(y) >> rng.integers(bits))
+              for x, y in rng.integers(low, ~low, (80, 2), np.int64, endpoint=True)]  # fmt: skip
+    a, b = np.array(pairs, f"i{bits // 8}").T.copy()
+    n = len(pairs) // 32 * 32
+    wanted = np.array([expected(int(x), int(y)) for x, y in pairs[:n]], np.int64).T
+    out = zeros(wanted.size, np.int64)
+    *_, found = run(device, kernel, 1, n, a[:n], b[:n], out, source="arithmetic")
+    np.testing.assert_array_equal(found.reshape(wanted.shape), wanted)
+
+
+SOME = [0.0, -0.0, 1.0, -1.5, 2.5, -0.3, 1e-310, 7e9, -7e9, 1e19, 1e300, -1e300]
+SPECIAL = [*SOME, np.inf, -np.inf, np.nan]
+
+
+def test_floats(device: PtxDevice) -> None:
+    a, b = np.array([(x, y) for x in SPECIAL for y in SPECIAL][:224]).T.copy()
+    a, b = (np.concatenate([x, np.random.default_rng(1).normal(size=32)]) for x in (a, b))
+    with np.errstate(all="ignore"):
+        rounded = [np.floor(a), np.ceil(a), np.trunc(a), np.rint(a), np.abs(a)]
+        wanted = np.array([
+            a + b, a * b, a / b, None, np.sqrt(a), np.fmin(a, b), np.fmax(a, b), *rounded,
+            a.astype(np.float32), 1 / b, a < b, a != b, ~(a >= b), np.isnan(a),
+        ], object)  # fmt: skip
+    out = zeros(wanted.shape[0] * a.size, np.float64)
+    *_, found = run(device, "floats", 1, a.size, a, b, out, source="arithmetic")
+    for k, row in enumerate(found.reshape(-1, a.size)):
+        if wanted[k] is not None:
+            np.testing.assert_array_equal(row, np.asarray(wanted[k], float), str(k))
+    # A fused sum keeps what the product alone would lose.
+    near = 1.0 + 2.0**-30
+    given = np.full(32, near), np.full(32, -near)
+    *_, found = run(
+        device, "floats", 1, 32, *given, zeros(18 * 32, np.float64), source="arithmetic"
+    )
+    assert (found.reshape(18, 32)[3] == -(2.0**-30) - 2.0**-60).all()
+
+
+def test_conversions_saturate(device: PtxDevice) -> None:
+    a = np.resize(np.array([*SOME, np.inf, -np.inf]), 32)
+    _, found = run(device, "conversions", 1, 32, a, zeros(7 * 32, np.int64), source="arithmetic")
+
+    def into(values: np.ndarray, low: int, high: int) -> list[int]:
+        return [high if x >= high else low if x <= low else int(x) for x in values.tolist()]
+
+    int32, int64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
+    wanted = [
+        into(np.trunc(a), *int32),
+        into(np.trunc(a), 0, 2**32 - 1),
+        into(np.trunc(a), *int64),
+        [signed(x, 64) for x in into(np.trunc(a), 0, 2**64 - 1)],
+        into(np.rint(a), *int32),
+        into(np.floor(a), *int32),
+        into(np.ceil(a), *int32),
+    ]
+    np.testing.assert_array_equal(found.reshape(7, 32), np.array(wanted, np.int64))
+
+
 # --- counts --------------------------------------------------------------------------------------
 
 
