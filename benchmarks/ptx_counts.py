@@ -24,7 +24,7 @@ for _folder in (HERE, HERE.parent, HERE.parent / "tests" / "support"):
         sys.path.insert(0, str(_folder))
 
 import nvrtc  # noqa: E402
-from gpu_screen import Sizes, simulate  # noqa: E402
+from gpu_screen import Screen, Sizes, simulate  # noqa: E402
 from ptx.compiler import ARCHITECTURE  # noqa: E402
 from ptx.counts import ATOMICS, IN_GLOBAL, IN_SHARED, SECTOR, Counted  # noqa: E402
 from ptx.device import PtxDevice  # noqa: E402
@@ -85,11 +85,26 @@ def design_of(codes: np.ndarray) -> Design:
     return make_design(codes, names, reference="g0")
 
 
+def normalised(screen: Screen, row_genes: int) -> np.ndarray:
+    """Values as if the screen were some of `row_genes` genes.
+
+    How many cells share a value, and so how much there is to search, depends on the totals of
+    whole rows, of which those of the screen are a part.
+    """
+    before = np.concatenate([[0.0], np.cumsum(screen.counts, dtype=np.float64)])
+    totals = np.maximum(np.diff(before[screen.indptr]), 1.0)
+    others = row_genes / screen.sizes.genes - 1.0
+    totals += np.random.default_rng(1).poisson(totals * others)
+    scale = (1e4 / totals).astype(np.float32)
+    return np.log1p(screen.counts * np.repeat(scale, np.diff(screen.indptr)))
+
+
 def packed(
-    device: PtxDevice, n_cells: int, n_genes: int, codes: np.ndarray
+    device: PtxDevice, n_cells: int, n_genes: int, row_genes: int, codes: np.ndarray
 ) -> tuple[CudaKernels, CudaPackedChunk, Design]:
     """A simulated screen on the device: log-normalised float32 values, CSR."""
     screen = simulate(Sizes(n_cells, n_genes, 1))
+    screen.log1p = normalised(screen, row_genes)
     kernels, design = CudaKernels(device), design_of(codes)
     with screen.dataset(screen.matrix()).source.open((0, n_genes), 1 << 62) as reader:
         return kernels, kernels.pack(reader.read(0), design, map), design
@@ -103,10 +118,11 @@ def count(shape: Shape) -> Iterator[tuple[str, int, dict[str, Counted]]]:
         found, device.counted = device.counted, {}
         return found
 
-    _, block, _ = packed(device, shape.row_cells, shape.row_genes, np.arange(shape.row_cells) % 2)
+    n_genes = shape.row_genes
+    _, block, _ = packed(device, shape.row_cells, n_genes, n_genes, np.arange(shape.row_cells) % 2)
     yield "check", int(block.entries.sum()), taken()
 
-    kernels, block, design = packed(device, shape.cells, shape.genes, shape.codes)
+    kernels, block, design = packed(device, shape.cells, shape.genes, n_genes, shape.codes)
     taken()
     genes, nonzeros = slice(0, shape.genes), int(block.entries.sum())
     with kernels.part(block, genes, design) as part:
