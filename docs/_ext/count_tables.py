@@ -12,6 +12,7 @@ from typing import Any
 import tables
 
 NONE_YET = "Nothing has been counted yet.\n"
+_WILCOXON = ("check", "Wilcoxon")  # tasks
 # Kernels that do next to nothing per nonzero are left out.
 _FEWEST = 0.005  # warp instructions
 
@@ -28,28 +29,44 @@ def kernels(record: dict[str, Any] | None = None) -> str:
     if found is None:
         return NONE_YET
     head = (
-        "task", "kernel", "warp instructions", "of float64", "active lanes", "sectors",
-        "least sectors", "bytes read", "bytes written", "bank factor", "atomics",
-        "queue of atomics",
+        "kernel", "warp instructions", "of float64", "active lanes", "sectors / least",
+        "bytes read / written", "bank factor", "atomics / queue",
     )  # fmt: skip
     rows = [
         (
-            task,
-            tables.code(name),
+            _label(task, name),
             _number(kernel["warp_instructions"]),
             _number(kernel["float64_instructions"]),
             f"{kernel['active_lanes']:.2f}",
-            _number(kernel["sectors"]),
-            _number(kernel["least_sectors"]),
-            _number(kernel["bytes_read"]),
-            _number(kernel["bytes_written"]),
+            _pair(kernel["sectors"], kernel["least_sectors"]),
+            _pair(kernel["bytes_read"], kernel["bytes_written"]),
             _number(kernel["bank_factor"]),
-            _number(kernel["atomics"]),
-            _number(kernel["atomic_queue"]),
+            _pair(kernel["atomics"], kernel["atomic_queue"]) if kernel["atomics"] else "",
         )
         for task, name, kernel in _kernels(found[1])
     ]
-    return tables.markdown(head, rows)
+    return tables.markdown(head, [*rows, _sum_of_wilcoxon(found[1])])
+
+
+def _sum_of_wilcoxon(record: dict[str, Any]) -> tuple[str, ...]:
+    kernels = [kernel for task in _WILCOXON for kernel in record["tasks"][task]["kernels"].values()]
+    sums = {
+        count: sum(kernel[count] for kernel in kernels)
+        for count in (
+            "warp_instructions", "float64_instructions", "sectors", "least_sectors", "bytes_read",
+            "bytes_written",
+        )
+    }  # fmt: skip
+    return (
+        "all of Wilcoxon",
+        _number(sums["warp_instructions"]),
+        _number(sums["float64_instructions"]),
+        "",
+        _pair(sums["sectors"], sums["least_sectors"]),
+        _pair(sums["bytes_read"], sums["bytes_written"]),
+        "",
+        "",
+    )
 
 
 def hottest(record: dict[str, Any] | None = None) -> str:
@@ -60,12 +77,12 @@ def hottest(record: dict[str, Any] | None = None) -> str:
     most = sorted(_kernels(found[1]), key=lambda item: -item[2]["warp_instructions"])
     rows = [
         (
-            tables.code(name),
+            _label(task, name),
             f"{line['share']:.0%}",
             tables.code(line["line"]),
             tables.code(line["text"]),
         )
-        for _, name, kernel in most[:6]
+        for task, name, kernel in most[:6]
         for line in kernel["hottest"][:2]
     ]
     return tables.markdown(("kernel", "of its instructions", "at", "line"), rows)
@@ -98,6 +115,14 @@ def _kernels(record: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
 
 def _number(value: float | None) -> str:
     return tables.NOTHING if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def _label(task: str, name: str) -> str:
+    return tables.code(name) + ("" if task in _WILCOXON else f" ({task})")
+
+
+def _pair(first: float, second: float) -> str:
+    return f"{_number(first)} / {_number(second)}"
 
 
 MADE = {"kernels": kernels, "hottest": hottest, "about": about}

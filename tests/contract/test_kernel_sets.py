@@ -61,6 +61,9 @@ def kernels(request: pytest.FixtureRequest) -> ModuleType:
     return kernel_set(request.param)
 
 
+#: Of tests with so many cells that the device that runs PTX would take minutes.
+LARGE = pytest.mark.parametrize("kernels", KERNEL_SETS, indirect=True)
+
 #: What kernels give for every (target, gene) of a contrast.
 OF_PAIRS = {
     "u2": np.int64, "ties": np.float64, "above": np.int64, "below": np.int64,
@@ -726,6 +729,7 @@ def test_many_distinct_values(kernels: ModuleType, comparison: str) -> None:
 
 
 @pytest.mark.thorough
+@LARGE
 def test_placements_beyond_int64(kernels: ModuleType) -> None:
     # The reference counts with Python's integers, and slowly.
     half = 2_500 if kernels.name == "numpy" else 2_500_000
@@ -746,6 +750,7 @@ def test_placements_beyond_int64(kernels: ModuleType) -> None:
 
 
 @pytest.mark.thorough
+@LARGE
 def test_tie_terms_beyond_int64(kernels: ModuleType) -> None:
     n_cells, n_ref = 2_200_000, 1_000_000
     values = np.zeros((n_cells, 1), np.float32)
@@ -783,6 +788,7 @@ def exact_sums(own_counts: np.ndarray, other_counts: np.ndarray) -> tuple[int, i
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("comparison", ["reference", "rest", "background"])
+@LARGE
 def test_more_than_two_million_cells(kernels: ModuleType, comparison: str) -> None:
     """Sums of whole numbers beyond int64 and 2**53: rounded once, the same bits everywhere."""
     rng = np.random.default_rng(21)
@@ -825,6 +831,7 @@ def test_more_than_two_million_cells(kernels: ModuleType, comparison: str) -> No
 
 
 @pytest.mark.thorough
+@LARGE
 def test_more_groups_than_16_bits_count(kernels: ModuleType) -> None:
     rng = np.random.default_rng(14)
     n_groups, n_ref = 66_000, 50
