@@ -101,7 +101,8 @@ def about(record: dict[str, Any] | None = None) -> str:
         f"{versions['architecture']}): a slice of {shape['genes']} genes, "
         f"{shape['reference']:,} reference cells and {shape['groups']:,} groups of "
         f"{shape['cells_per_group']}, {content['tasks']['Wilcoxon']['nonzeros']:,} nonzeros, CSR, "
-        f"float32. `check_rows` is counted on rows of {shape['row_genes']:,} genes, "
+        "float32, keys of 32 bits. "
+        f"`check_rows` is counted on rows of {shape['row_genes']:,} genes, "
         f"Anderson-Darling on {shape['anderson_genes']} genes.\n"
     )
 
@@ -114,15 +115,18 @@ def _kernels(record: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
 
 
 def _number(value: float | None) -> str:
-    return tables.NOTHING if value is None else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+    if value is None:
+        return tables.NOTHING
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _label(task: str, name: str) -> str:
-    return tables.code(name) + ("" if task in _WILCOXON else f" ({task})")
+    said = task in _WILCOXON or name.startswith(task.lower().replace("-", "_"))
+    return tables.code(name.removesuffix("_32")) + ("" if said else f" ({task})")
 
 
 def _pair(first: float, second: float) -> str:
-    return f"{_number(first)} / {_number(second)}"
+    return f"{_number(first)}/{_number(second)}"
 
 
 MADE = {"kernels": kernels, "hottest": hottest, "about": about}
