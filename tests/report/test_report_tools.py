@@ -325,6 +325,9 @@ def test_a_pasted_list_shows_its_genes(browser: Any, report: Path, result: DERes
         rows = table(page, "#genes", "Save table as CSV")
         hits = is_hit(result, 1e-8)[:, asked]
         assert sum(row["hit"] == "true" for row in rows) == np.count_nonzero(hits)
+        page.fill("#genes-input", '"gene3" \'gene5\'\n"MYH7"')
+        page.get_by_role("button", name="Show these genes").click()
+        assert text(page, "#genes-state") == "3 of 3 names found."
         page.fill("#genes-input", "nothing at all like this")
         page.get_by_role("button", name="Show these genes").click()
         assert "0 of 5 names found." in text(page, "#genes-state")

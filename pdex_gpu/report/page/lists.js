@@ -2,8 +2,8 @@
 
 // Names in a text: separated by lines, tabs, commas and semicolons; by spaces where that finds more.
 function namesIn(text, knows) {
-  const parts = text.split(/[\n\r\t,;]+/).map((part) => part.trim().replace(/^["']+|["']+$/g, "")).filter(Boolean);
-  const names = parts.flatMap((part) => (knows(part) ? [part] : part.split(/\s+/)));
+  const apart = (part, by) => part.split(by).map((name) => name.trim().replace(/^["']+|["']+$/g, "")).filter(Boolean);
+  const names = apart(text, /[\n\r\t,;]+/).flatMap((part) => (knows(part) ? [part] : apart(part, /\s+/)));
   return [...new Set(names)];
 }
 
