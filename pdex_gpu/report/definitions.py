@@ -13,15 +13,20 @@ from .payload import FEWEST_ROWS, MOST_ROWS
 from .provenance_table import worded
 
 
-def test_name(provenance: Mapping[str, Any]) -> str:
-    """Return the name of the test in words."""
-    metric = str(provenance.get("metric", "unknown test"))
+def test_name(provenance: Mapping[str, Any]) -> str | None:
+    """Return the name of the test in words, or None if it is not recorded."""
+    if provenance.get("metric") is None:
+        return None
+    metric = str(provenance["metric"])
     name = METRICS[metric].title if metric in METRICS else metric
     return f"{name}, stratified" if provenance.get("strata") is not None else name
 
 
 def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> list[tuple[str, str]]:
-    """Return terms and their definitions, in the order of the page."""
+    """Return terms and their definitions, in the order of the page.
+
+    They do not assume the default of a setting that is not recorded, as in results from text.
+    """
     scopes = {
         "all": "all rows",
         "target": "each comparison separately",
@@ -35,6 +40,9 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
             "share of p-values of mock groups of controls that are at most as large as the "
             "p-value, adjusted by benjamini-hochberg"
         )
+    corrected = f"{adjusted} over {scope} (threshold here: {worded(fdr)})."
+    if "fdr_method" not in provenance:
+        corrected = f"adjusted p-value (threshold here: {worded(fdr)})."
     metric = str(provenance.get("metric"))
     statistic = "the statistic of the test"
     if metric in METRICS:
@@ -45,21 +53,26 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
     own = f"the gene that a {noun.one} is named after, if the matrix has it."
     if provenance.get("on_target") is not None:
         own = f"the gene that column {provenance.get('on_target')!r} gives for a {noun.one}."
-    clip = provenance.get("clip_value")
-    clipped = (
-        "there is no value" if clip is None else f"the ratio is clipped to 1/{clip:g} or {clip:g}"
-    )
-    scale = "values as stored"
+    clipped = ""
+    if "clip_value" in provenance:
+        clip = provenance["clip_value"]
+        clipped = "; where a mean is 0, " + (
+            "there is no value"
+            if clip is None
+            else f"the ratio is clipped to 1/{clip:g} or {clip:g}"
+        )
+    scale = ""
     if provenance.get("is_log1p"):
         after = provenance.get("exp_post_agg", True)
-        scale = "log1p data: " + ("expm1 of the mean" if after else "the mean of expm1")
+        scale = f" (log1p data: {'expm1 of the mean' if after else 'the mean of expm1'})"
+    elif "is_log1p" in provenance:
+        scale = " (values as stored)"
     if effect.is_ratio:
         change = (
             "log2 fold change",
-            f"log2 of the mean of the {noun.one} over that of the reference; where a mean is 0, "
-            f"{clipped}.",
+            f"log2 of the mean of the {noun.one} over that of the reference{clipped}.",
         )
-        mean = f"the mean of the cells' values, on the count scale ({scale})."
+        mean = f"the mean of the cells' values, on the count scale{scale}."
     else:
         change = (
             "Mean difference",
@@ -73,14 +86,17 @@ def definitions(provenance: Mapping[str, Any], fdr: float, effect: Effect) -> li
             f"a pair of {noun.one} and gene with an FDR of {fdr:g} or less, unless the cut-offs on "
             "the page say otherwise.",
         ),
-        ("FDR", f"{adjusted} over {scope} (threshold here: {worded(fdr)})."),
+        ("FDR", corrected),
         ("Mean", mean),
         change,
         (
             "Up, down",
             f"the mean of the {noun.one} is larger or smaller than that of the reference.",
         ),
-        ("p-value", f"of the {test_name(provenance)}. It is 1 where the test is undefined."),
+        (
+            "p-value",
+            f"of the {test_name(provenance) or 'test'}. It is 1 where the test is undefined.",
+        ),
         ("Statistic", f"{statistic}."),
         (
             "Own gene",

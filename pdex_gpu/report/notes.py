@@ -119,6 +119,12 @@ def _of_values(result: Result, data: ReportData) -> Iterator[Note]:
 
 def _of_test(result: Result) -> Iterator[Note]:
     provenance = result.provenance
+    if not provenance:
+        yield Note(
+            "note",
+            "These results have no record of how they were made, so the test, the correction and "
+            "all settings are unknown. Text files (.csv, .tsv) keep no record; .parquet files do.",
+        )
     metric, backend = str(provenance.get("metric")), find(provenance.get("backend"))
     if backend is not None and backend.caveat:
         yield Note("warning", backend.caveat)

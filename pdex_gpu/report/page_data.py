@@ -154,8 +154,10 @@ def _summary(result: Result, data: ReportData) -> str:
     text = (
         f"{what} against {against}, {count(len(result.features), 'gene')}: "
         f"{count(int(hits.sum()), 'hit')} at FDR ≤ {data.fdr:g} in "
-        f"{count(int(np.count_nonzero(hits)), 'comparison')}. {test_name(result.provenance)}"
+        f"{count(int(np.count_nonzero(hits)), 'comparison')}."
     )
-    if result.provenance.get("data"):
-        text += f" on {result.provenance['data']}"
-    return label(f"{text}.")
+    test = test_name(result.provenance)
+    if test is not None:
+        data_read = result.provenance.get("data")
+        text += f" {test}{f' on {data_read}' if data_read else ''}."
+    return label(text)

@@ -93,6 +93,17 @@ def test_top_is_what_the_library_says(results: Path, capsys):
     np.testing.assert_allclose(shown, top[names], rtol=5e-3, atol=5.1e-3)
 
 
+def test_top_of_text_names_no_test(results: Path, tmp_path: Path, capsys):
+    result = pdex_gpu.open_result(results)
+    result.load().to_csv(tmp_path / "de.csv")
+    target = str(result.targets[1])
+    assert main(["top", str(tmp_path / "de.csv"), target, "-n", "1"]) == Exit.OK
+    of_text = capsys.readouterr().out.splitlines()
+    assert main(["top", str(results), target, "-n", "1"]) == Exit.OK
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert of_text == [first.removesuffix(", wilcoxon"), *rest]
+
+
 def test_top_as_json(odd: Path, capsys):
     argv = ["top", str(odd), "A", "--reference", "NT", "--within", "T", "--json"]
     assert main(argv) == Exit.OK

@@ -82,10 +82,11 @@ def command(
         return
     where = "" if level is None else f" in {printable(level)}"
     cells = [f" ({columns[name][0]:,} cells)" if columns.get(name) else "" for name in _SIZES]
+    metric = result.provenance.get("metric")  # results from text have none
     show_line(
         Cell(printable(result.targets[t]), "bold"),
-        f"{cells[0]} against {printable(result.references[t])}{cells[1]}{where}, "
-        f"{result.provenance.get('metric') or 'unknown test'}",
+        f"{cells[0]} against {printable(result.references[t])}{cells[1]}{where}"
+        f"{f', {metric}' if metric else ''}",
     )
     if not rows:
         show_line("No genes are left: the filters removed all of them.")

@@ -370,6 +370,35 @@ def test_mock_groups_are_told_class_by_class():
     )
 
 
+def test_nothing_is_assumed_of_results_without_a_record(tmp_path: Path):
+    meta = meta_of(write_report(made(provenance={}), tmp_path / "r.html"))
+    assert re.fullmatch(r"6 .* in \d comparisons?\.", meta["summary"])
+    assert meta["settings"] == []
+    told = dict(meta["definitions"])
+    assert told["FDR"] == "adjusted p-value (threshold here: 0.05)."
+    assert told["Mean"] == "the mean of the cells' values, on the count scale."
+    assert told["log2 fold change"] == (
+        "log2 of the mean of the perturbation over that of the reference."
+    )
+    assert told["p-value"] == "of the test. It is 1 where the test is undefined."
+    assert says(made(provenance={}), "no record of how they were made")
+    assert not says(made(), "no record of how they were made")
+
+
+def test_definitions_say_what_was_recorded():
+    told = dict(definitions(PROVENANCE | {"is_log1p": False, "clip_value": None}, 0.05, RATIO))
+    assert told["FDR"] == (
+        "p-value adjusted by benjamini-hochberg over all rows (threshold here: 0.05)."
+    )
+    assert told["Mean"].endswith("on the count scale (values as stored).")
+    assert told["log2 fold change"].endswith("; where a mean is 0, there is no value.")
+    told = dict(definitions(PROVENANCE | {"is_log1p": True}, 0.05, RATIO))
+    assert told["Mean"].endswith("on the count scale (log1p data: expm1 of the mean).")
+    assert told["log2 fold change"].endswith(
+        "where a mean is 0, the ratio is clipped to 1/20 or 20."
+    )
+
+
 def test_own_genes_are_counted_among_the_settings():
     shown = dict(
         line for _, lines in settings({"own_genes": {"a": "A", "b": "B"}}) for line in lines
@@ -462,7 +491,6 @@ def test_what_is_pointed_out(result: Any, level: str, words: str):
 def test_nothing_is_pointed_out_without_need():
     quiet = made(1, provenance=PROVENANCE | {"comparison": "rest"})
     assert said(quiet) == []
-    assert said(made(1, provenance={})) == []
     told = {"negative_values": False, "raw_counts": False}
     assert said(made(1, provenance=told)) == []
 
