@@ -61,7 +61,8 @@ def _parts(command: Any, ctx: Any) -> Iterator[Any]:
     commands = isinstance(command, TyperGroup)
     params = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
     arguments = [p for p in params if p.param_type_name == "argument"]
-    usage = [ctx.command_path, *(p.metavar for p in arguments), "[OPTIONS]"]
+    named = (p.metavar if p.required else f"[{p.metavar}]" for p in arguments)
+    usage = [ctx.command_path, *named, "[OPTIONS]"]
     if commands:
         usage.insert(1, "COMMAND")
     yield Text.assemble(("Usage: ", "yellow"), (" ".join(usage), "bold"))

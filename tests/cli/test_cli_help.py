@@ -101,6 +101,20 @@ def test_h_is_short_for_help(command: list[str], capsys, monkeypatch):
     assert capsys.readouterr().out == shown(command, capsys, monkeypatch)
 
 
+def test_usage_brackets_what_may_be_left_out(capsys, monkeypatch):
+    assert shown(["top"], capsys, monkeypatch).startswith(
+        "Usage: pdex-gpu top RESULTS TARGET [OPTIONS]\n"
+    )
+    assert shown(["doctor"], capsys, monkeypatch).startswith(
+        "Usage: pdex-gpu doctor [RESULTS] [OPTIONS]\n"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_defaults_are_told_once(command: str, capsys, monkeypatch):
+    assert re.findall(r"(\[[^\]]+\]) \1", shown([command], capsys, monkeypatch)) == []
+
+
 def test_no_arguments_show_the_help(capsys):
     assert main([]) == Exit.USAGE
     assert "Commands" in capsys.readouterr().out

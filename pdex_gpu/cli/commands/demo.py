@@ -47,7 +47,7 @@ Seed = Annotated[
 
 Backend = Annotated[
     str,
-    o.choice("--backend", lambda: (AUTO, *names()), f'see "{PROGRAM} backends" [auto]', _SCREEN),
+    o.choice("--backend", lambda: (AUTO, *names()), f'see "{PROGRAM} backends"', _SCREEN),
 ]
 
 
