@@ -14,7 +14,15 @@ import numpy as np
 
 from ..design.lone_surrogates import writable, writable_labels, writable_within
 from ..design.naming import Within, level_columns, level_text, quoted
-from ..errors import LabelError, OptionError, listing, shown, unknown, unknown_genes
+from ..errors import (
+    LabelError,
+    OptionError,
+    PdexGpuError,
+    listing,
+    shown,
+    unknown,
+    unknown_genes,
+)
 from ..utils.checks import (
     check_count,
     check_label,
@@ -326,9 +334,12 @@ class Result(ABC):
         t = self.find(target, reference=reference, within=within)
         return pd.DataFrame(strongest(self, t, n))
 
-    def _repr_html_(self) -> str:
-        """Return what notebooks show."""
-        return html_of(self)
+    def _repr_html_(self) -> str | None:
+        """Return what notebooks show; None, for the plain text, where values cannot be read."""
+        try:
+            return html_of(self)
+        except PdexGpuError:  # the file is text, or was moved or changed
+            return None
 
     @known_keywords
     def report(
