@@ -283,8 +283,8 @@ def _positions(dataset: Dataset, names: Sequence[str], what: str) -> np.ndarray:
                 places[name].append(place)
     missing = [name for name, found in places.items() if not found]
     if missing:
-        known = list(dict.fromkeys([*symbols, *genes]))
-        raise GeneError(unknown_genes(missing, len(places), known, len(genes), what, "the matrix"))
+        every = list(dict.fromkeys([*symbols, *genes]))
+        raise GeneError(unknown_genes(missing, len(places), symbols, every, what, "the matrix"))
     several = [name for name, found in places.items() if len(found) > 1]
     if several:
         advice = "Make names unique (adata.var_names_make_unique())"

@@ -233,10 +233,9 @@ class Result(ABC):
         there = {*map(str, self._known_names), *map(str, self._symbols_or_none)}
         missing = [text for text in texts if text not in there]
         if missing and len(texts) > 1:
-            known = list(map(str, self._known_names))
-            n = len(self.features)
+            genes, known = (list(map(str, of)) for of in (self.gene_names, self._known_names))
             raise LabelError(
-                unknown_genes(missing, len(texts), known, n, "the list of genes", "the result")
+                unknown_genes(missing, len(texts), genes, known, "the list of genes", "the result")
             )
         places = dict.fromkeys(self.find_feature(name) for name in asked)
         return np.array(list(places), np.int64)

@@ -82,8 +82,11 @@ def test_tables_have_a_column_of_symbols(tmp_path: Path) -> None:
 def test_chosen_genes_by_symbol() -> None:
     assert run(genes=["S2", str(GENES[1]), "S0"]).features.tolist() == GENES[:3]
     assert run(genes=["S2", str(GENES[2])]).features.tolist() == GENES[2:3]
-    with pytest.raises(errors.GeneError, match=r"1 of 2 names .*'S66'.*did you mean 'S6'"):
+    with pytest.raises(
+        errors.GeneError, match=r"1 of 2 names .*'S66'.*did you mean 'S6'"
+    ) as caught:
         run(genes=["S66", "S2"])
+    assert str(caught.value).endswith(f"has 9 genes: 'S0', {GENES[1]!r}, 'S2' ... and 6 more.")
     with pytest.raises(errors.GeneError) as caught:
         run(genes=["S4"])
     assert "1 of 1 names in genes= belong to several genes of the matrix: 'S4'." in str(
