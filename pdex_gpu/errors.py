@@ -240,7 +240,12 @@ def unknown(kind: str, asked: object, available: Sequence[object]) -> str:
 
 
 def unknown_genes(
-    missing: Sequence[str], n_names: int, known: Sequence[str], n_genes: int, what: str, where: str
+    missing: Sequence[str],
+    n_names: int,
+    genes: Sequence[str],
+    known: Sequence[str],
+    what: str,
+    where: str,
 ) -> str:
     """Describe names of a list that are no genes: how many, close matches, the genes there are.
 
@@ -250,9 +255,10 @@ def unknown_genes(
         The names that are not there.
     n_names : int
         All names of the list.
+    genes : sequence of str
+        The genes that are there, each by one name.
     known : sequence of str
-        Names and symbols of the genes that are there.
-    n_genes : int
+        All their names and symbols.
     what, where : str
         The list, and what was searched: ``"genes="``, ``"the matrix"``.
     """
@@ -262,7 +268,7 @@ def unknown_genes(
         if close:
             text += f" Instead of {name!r}, did you mean {' or '.join(map(shown, close))}?"
     place = where[0].upper() + where[1:]
-    return f"{text} {place} has {n_genes:,} genes: {listing(known, limit=3)}."
+    return f"{text} {place} has {len(genes):,} genes: {listing(genes, limit=3)}."
 
 
 def unknown_label(kind: str, asked: object, sizes: Mapping[Any, int], *, control: bool) -> str:

@@ -55,7 +55,7 @@ def dotplot(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file; a file is read in blocks.
+        A result, or its file; a Parquet file is read in blocks.
     targets : iterable of object, or str, optional
         Targets to show, with all their comparisons; by default the `n_targets` comparisons with the
         most hits, then the smallest p-value.

@@ -57,7 +57,7 @@ def heatmap(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file; a file is read in blocks.
+        A result, or its file; a Parquet file is read in blocks.
     value : str, optional
         A column of the result, ``"log2_fold_change"`` (of `fold_change`), ``"mean_difference"``
         (``target_mean - reference_mean`` if the result has no such column), or

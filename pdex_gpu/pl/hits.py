@@ -50,7 +50,7 @@ def hits(result: Any, *, fdr: float = 0.05, n: int | None = None, ax: Any = None
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file; a file is read in blocks.
+        A result, or its file; a Parquet file is read in blocks.
     fdr : float
         Hits are the genes with at most this adjusted p-value.
     n : int, optional

@@ -35,7 +35,7 @@ def on_target(result: Any, *, fdr: float = 0.05, ax: Any = None) -> Any:
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file; a file is read in blocks. In a result of ``on_target=``, a
+        A result, or its file; a Parquet file is read in blocks. In a result of ``on_target=``, a
         target's own gene is the one at which it was tested; otherwise it is the gene of its name.
     fdr : float
         Changes with at most this adjusted p-value are filled and coloured.

@@ -51,7 +51,7 @@ def overlap(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file; a file is read in blocks.
+        A result, or its file; a Parquet file is read in blocks.
     targets : iterable of object, or str, optional
         Targets to show, with all their comparisons; by default the `n_targets` comparisons with the
         most hits.

@@ -39,7 +39,7 @@ def p_values(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file; a file is read in blocks.
+        A result, or its file; a Parquet file is read in blocks.
     target : object, optional
         The comparison, as in :meth:`.results.base.Result.find`; by default all together.
     reference, within : object

@@ -58,7 +58,7 @@ def volcano(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file. If p-values were adjusted over all rows, a file is read in
+        A result, or its file. If p-values were adjusted over all rows, a Parquet file is read in
         blocks, to find the dashed line.
     target, reference, within : object
         The comparison, as in :meth:`.results.base.Result.find`.
@@ -146,7 +146,7 @@ def ma(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file.
+        A result, or its file.
     target, reference, within : object
         The comparison, as in :meth:`.results.base.Result.find`.
     fdr : float

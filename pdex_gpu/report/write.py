@@ -40,7 +40,7 @@ def write_report(
     Parameters
     ----------
     result : DEResult, ResultFile, str or path-like
-        A result, or its Parquet file.
+        A result, or its file.
     path : str or path-like
         The file to write, ``.html``.
     calibration : Calibration, str or path-like, optional

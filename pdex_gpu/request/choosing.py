@@ -261,7 +261,10 @@ def _raise_neither(dataset: Dataset, asked: Any) -> NoReturn:
 
 
 def _positions(dataset: Dataset, names: Sequence[str], what: str) -> np.ndarray:
-    """Return the positions of genes, given by their names or symbols, ascending."""
+    """Return the positions of genes, given by their names or symbols, ascending.
+
+    A symbol that is the name of another gene stands for that gene, as in a result.
+    """
     places: dict[str, list[int]] = {name: [] for name in names}
     if len(places) < len(names):
         seen: set[str] = set()
@@ -273,21 +276,24 @@ def _positions(dataset: Dataset, names: Sequence[str], what: str) -> np.ndarray:
         )
     genes = dataset.genes.tolist()
     symbols = genes if dataset.symbols is None else dataset.symbols.tolist()
-    for place, (gene, symbol) in enumerate(zip(genes, symbols, strict=True)):
-        if gene in places:
-            places[gene].append(place)
-        if symbol in places and symbol != gene:
-            places[symbol].append(place)
+    for known in (genes, symbols):
+        wanted = {name for name, found in places.items() if not found}
+        for place, name in enumerate(known):
+            if name in wanted:
+                places[name].append(place)
     missing = [name for name, found in places.items() if not found]
     if missing:
-        known = list(dict.fromkeys([*symbols, *genes]))
-        raise GeneError(unknown_genes(missing, len(places), known, len(genes), what, "the matrix"))
+        every = list(dict.fromkeys([*symbols, *genes]))
+        raise GeneError(unknown_genes(missing, len(places), symbols, every, what, "the matrix"))
     several = [name for name, found in places.items() if len(found) > 1]
     if several:
+        advice = "Make names unique (adata.var_names_make_unique())"
+        if several[0] not in genes:
+            listed = listing(genes[place] for place in places[several[0]])
+            advice = f"In place of symbols, pass names of var ({several[0]!r} is {listed})"
         raise GeneError(
             f"{len(several)} of {len(places)} names in {what} belong to several genes of the "
-            f"matrix: {listing(several)}. Make names unique (adata.var_names_make_unique()), or "
-            "choose genes with a boolean column of var."
+            f"matrix: {listing(several)}. {advice}, or choose genes with a boolean column of var."
         )
     return np.unique(np.array([found[0] for found in places.values()], np.int64))
 

@@ -14,7 +14,15 @@ import numpy as np
 
 from ..design.lone_surrogates import writable, writable_labels, writable_within
 from ..design.naming import Within, level_columns, level_text, quoted
-from ..errors import LabelError, OptionError, listing, shown, unknown, unknown_genes
+from ..errors import (
+    LabelError,
+    OptionError,
+    PdexGpuError,
+    listing,
+    shown,
+    unknown,
+    unknown_genes,
+)
 from ..utils.checks import (
     check_count,
     check_label,
@@ -225,10 +233,9 @@ class Result(ABC):
         there = {*map(str, self._known_names), *map(str, self._symbols_or_none)}
         missing = [text for text in texts if text not in there]
         if missing and len(texts) > 1:
-            known = list(map(str, self._known_names))
-            n = len(self.features)
+            genes, known = (list(map(str, of)) for of in (self.gene_names, self._known_names))
             raise LabelError(
-                unknown_genes(missing, len(texts), known, n, "the list of genes", "the result")
+                unknown_genes(missing, len(texts), genes, known, "the list of genes", "the result")
             )
         places = dict.fromkeys(self.find_feature(name) for name in asked)
         return np.array(list(places), np.int64)
@@ -326,9 +333,12 @@ class Result(ABC):
         t = self.find(target, reference=reference, within=within)
         return pd.DataFrame(strongest(self, t, n))
 
-    def _repr_html_(self) -> str:
-        """Return what notebooks show."""
-        return html_of(self)
+    def _repr_html_(self) -> str | None:
+        """Return what notebooks show; None, for the plain text, where values cannot be read."""
+        try:
+            return html_of(self)
+        except PdexGpuError:  # the file is text, or was moved or changed
+            return None
 
     @known_keywords
     def report(

@@ -97,8 +97,9 @@ class ResultFile(Result):
     def load(self) -> DEResult:
         """Read the values into memory, 8 bytes per pair and column; Parquet files only.
 
-        Pairs of comparison and gene that a filter removed take memory, too. The seven standard
-        columns take 56 bytes per pair. Labels and digests of all rows are verified.
+        Pairs of comparison and gene that a filter removed take memory, too. The ten columns of a
+        call without ``columns=`` take 80 bytes per pair. Labels and digests of all rows are
+        verified.
 
         Raises
         ------

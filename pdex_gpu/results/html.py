@@ -22,22 +22,26 @@ def html_of(result: Result) -> str:
     """Return a summary of a result as HTML: its test, sizes, number of hits, strongest hits."""
     effect = effect_of(result)
     reads = tuple(dict.fromkeys(("p_value", "fdr", *effect.reads)))
-    n_hits, hit_targets = 0, 0
+    targets = np.array(list(map(str, result.targets)), object)
+    n_hits, with_hits = 0, set()
     best: list[tuple[float, float, int, int]] = []  # p, -|effect|, comparison, gene
     for part, columns in result.blocks(reads):
         with np.errstate(invalid="ignore"):
             hits = columns["fdr"] <= HIT_FDR
         n_hits += int(np.count_nonzero(hits))
-        hit_targets += int(np.count_nonzero(hits.any(axis=1)))
+        with_hits |= set(targets[part][hits.any(axis=1)])
         best = _strongest(best, part.start, columns["p_value"], effect.sizes(columns), hits)
     p = result.provenance
     references = "several references" if result.reference is None else str(result.reference)
-    kind = p.get("p_values")
+    kind, n_targets = p.get("p_values"), len(set(targets))
+    compared = f"{n_targets:,} target{'' if n_targets == 1 else 's'}"
+    if len(targets) != n_targets:
+        compared = f"{len(targets):,} comparisons of {compared}"
     facts = [
         ("test", f"{p.get('metric') or 'unknown'}{f', {kind} p-values' if kind else ''}"),
-        ("compared", f"{len(result.targets):,} targets against {references}"),
+        ("compared", f"{compared} against {references}"),
         ("genes", f"{len(result.features):,} ({result.n_rows:,} rows)"),
-        (f"hits, FDR ≤ {HIT_FDR:g}", f"{n_hits:,}, of {hit_targets:,} targets"),
+        (f"hits, FDR ≤ {HIT_FDR:g}", f"{n_hits:,}, of {len(with_hits):,} targets"),
     ]
     rows = "".join(_line([("th", name), ("td", text)]) for name, text in facts)
     strongest = _table(result, best) if best else "<p>No hits.</p>"

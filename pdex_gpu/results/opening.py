@@ -37,6 +37,8 @@ def open_result(path: str | os.PathLike[str]) -> ResultFile | DEResult:
     FileFormatError
         If it is damaged, is not a result of this package, or was written by a newer version; or,
         for text, if a column is missing or unknown, or a value is not a number.
+    MemoryBudgetError
+        If text takes more memory than is free.
 
     Examples
     --------

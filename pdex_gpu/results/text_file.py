@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..design.naming import combined_levels
-from ..errors import DuplicateGeneWarning, FileFormatError, listing, warn
+from ..errors import DuplicateGeneWarning, FileFormatError, MemoryBudgetError, listing, warn
 from ..utils.foreign_errors import reading
+from ..utils.resources import available_memory
 from .footer import as_labels
 from .memory import DEResult
 from .schema import EXTRA, INTEGERS, LABELS, VALUES
@@ -37,8 +38,10 @@ def read_text(path: Path) -> DEResult:
     Raises
     ------
     FileFormatError
-        If columns are missing, repeated or unknown, a value is not a number, or a row is there
-        twice.
+        If columns are missing, repeated or unknown, a value is not a number, a row is there twice,
+        or a gene has several symbols.
+    MemoryBudgetError
+        If the pairs of all comparisons and genes take more memory than is free.
     """
     shown = repr(str(path))
     sep = SEPARATORS[path.suffix.lower()]
@@ -54,14 +57,13 @@ def read_text(path: Path) -> DEResult:
         codes, features = _in_matrix_order(comparisons, codes, features, shown)
         place = comparisons.astype(np.int64) * len(features) + codes
     shape = len(found), len(features)
+    _check_memory(shape, len(values), levels, shown)
     kept = np.zeros(shape, bool)
     kept.ravel()[place] = True
     columns = {name: _placed(table[name], name, place, shape, shown) for name in values}
     symbols = None
     if "symbol" in of_genes:
-        of_rows, known = _coded(table["symbol"])
-        symbols = np.full(len(features), None)
-        symbols[codes] = as_labels(known)[of_rows]
+        symbols = _symbols(table["symbol"], codes, features, shown)
     targets, references, *of_levels = (
         as_labels([labels[k] for labels in found]) for k in range(2 + len(levels))
     )
@@ -79,7 +81,7 @@ def read_text(path: Path) -> DEResult:
 
 def _names(path: Path, sep: str, shown: str) -> list[str]:
     """Return the names of the columns, from the first line."""
-    why = "its first line does not name columns"
+    why = "it is not text in UTF-8"
     with (
         reading(shown, "Python", why, _WRITE_AGAIN),
         path.open(encoding="utf-8-sig", newline="") as file,
@@ -90,9 +92,11 @@ def _names(path: Path, sep: str, shown: str) -> list[str]:
         raise FileFormatError(f"{shown} has columns twice: {listing(repeated)}. {_WRITE_AGAIN}")
     missing = [name for name in (*LABELS, *VALUES) if name not in names]
     if missing:
+        mark = next((mark for mark in ";,\t" if mark != sep and names and mark in names[0]), None)
+        apart = "" if mark is None else f" Fields must be separated by {sep!r}, not {mark!r}."
         raise FileFormatError(
             f"{shown} is not a whole result: it lacks the columns {listing(missing)} (it has "
-            f"{listing(names)}). {_WRITE_AGAIN}"
+            f"{listing(names)}).{apart} {_WRITE_AGAIN}"
         )
     return names
 
@@ -182,6 +186,34 @@ def _in_matrix_order(
     )
     genes = [features[k] for k in by_comparison[0].tolist()]
     return np.tile(np.arange(n_genes), n_comparisons), genes
+
+
+def _check_memory(shape: tuple[int, int], n_columns: int, levels: list[str], shown: str) -> None:
+    """Raise MemoryBudgetError if the pairs of few rows take more memory than is free."""
+    needed, free = (8 * n_columns + 1) * shape[0] * shape[1], available_memory()
+    if needed > free:
+        taken = f" Columns between reference and feature are levels, here {listing(levels)}."
+        raise MemoryBudgetError(
+            f"{shown} has {shape[0]:,} comparisons and {shape[1]:,} genes. All pairs of them take "
+            f"{needed / 1e9:.1f} GB in memory, but only {free / 1e9:.1f} GB are free."
+            f"{taken if levels else ''} Write the result as .parquet, which is read in parts."
+        )
+
+
+def _symbols(
+    column: pyarrow.ChunkedArray, codes: np.ndarray, features: list[str], shown: str
+) -> np.ndarray:
+    """Return the symbol of each gene, which all of its rows have."""
+    of_rows, known = _coded(column)
+    of_genes = np.zeros(len(features), np.int64)
+    of_genes[codes] = of_rows
+    differs = np.flatnonzero(of_genes[codes] != of_rows)
+    if len(differs):
+        raise FileFormatError(
+            f"{shown} has several symbols of gene {features[codes[differs[0]]]!r}, one of them in "
+            f"row {differs[0] + 1}. {_WRITE_AGAIN}"
+        )
+    return as_labels(known)[of_genes]
 
 
 def _placed(

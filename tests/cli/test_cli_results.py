@@ -74,6 +74,16 @@ def odd(tmp_path: Path) -> Path:
 # top
 
 
+def test_genes_that_share_a_symbol_are_told_apart(tmp_path: Path, capsys) -> None:
+    result_of(
+        {"p_value": [[0.1, 0.2, 0.3]]}, ["A"], ["NT"], ["g0", "g1", "g2"],
+        symbols=labels("S", "S", "T"),
+    ).to_parquet(tmp_path / "r.parquet")  # fmt: skip
+    assert main(["top", str(tmp_path / "r.parquet"), "A"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[-3:]] == ["S (g0)", "S (g1)", "T"]
+
+
 def test_top_is_what_the_library_says(results: Path, capsys):
     result = pdex_gpu.open_result(results)
     target = str(result.targets[1])

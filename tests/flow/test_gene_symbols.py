@@ -8,6 +8,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pytest
+from stopped_runs import interrupted
 from stored_screens import GENES, GROUPBY, REFERENCE, counts, screen
 
 import pdex_gpu
@@ -81,10 +82,25 @@ def test_tables_have_a_column_of_symbols(tmp_path: Path) -> None:
 def test_chosen_genes_by_symbol() -> None:
     assert run(genes=["S2", str(GENES[1]), "S0"]).features.tolist() == GENES[:3]
     assert run(genes=["S2", str(GENES[2])]).features.tolist() == GENES[2:3]
-    with pytest.raises(errors.GeneError, match=r"1 of 2 names .*'S66'.*did you mean 'S6'"):
+    with pytest.raises(
+        errors.GeneError, match=r"1 of 2 names .*'S66'.*did you mean 'S6'"
+    ) as caught:
         run(genes=["S66", "S2"])
-    with pytest.raises(errors.GeneError, match=r"belong to several genes .*'S4'"):
+    assert str(caught.value).endswith(f"has 9 genes: 'S0', {GENES[1]!r}, 'S2' ... and 6 more.")
+    with pytest.raises(errors.GeneError) as caught:
         run(genes=["S4"])
+    assert "1 of 1 names in genes= belong to several genes of the matrix: 'S4'." in str(
+        caught.value
+    )
+    assert f"names of var ('S4' is {GENES[3]!r}, {GENES[4]!r})" in str(caught.value)
+
+
+def test_a_symbol_that_is_the_name_of_another_gene() -> None:
+    """It stands for the gene of this name, in a call and in its result."""
+    symbols = [str(GENES[2]), *SYMBOLS[1:]]
+    result = run(symbolic(symbols))
+    assert result.find_feature(GENES[2]) == 2
+    assert run(symbolic(symbols), genes=[str(GENES[2])]).features.tolist() == GENES[2:3]
 
 
 def test_targets_are_named_by_symbols() -> None:
@@ -119,9 +135,9 @@ def test_few_symbols_are_told() -> None:
         assert run(symbolic(few)).symbols.tolist() == ["S0", "S1", *map(str, GENES[2:])]
 
 
-def test_another_column_is_another_run(tmp_path: Path) -> None:
-    """A checkpoint of other symbols is not continued."""
-    first, data = run(out=tmp_path / "a.parquet"), symbolic()
-    data.var["symbol"] = [f"T{i}" for i in range(len(GENES))]
-    second = run(data, out=tmp_path / "a.parquet", force=True)
-    assert (first.symbols[0], second.symbols[0]) == ("S0", "T0")
+def test_a_checkpoint_of_other_symbols_is_not_continued(tmp_path: Path) -> None:
+    out, options = tmp_path / "a.parquet", {"gene_symbols": "symbol"}
+    interrupted(out, 3, symbolic(), **options)
+    with pytest.raises(errors.CheckpointError, match="the symbols differ"):
+        run(symbolic([f"T{i}" for i in range(len(GENES))]), out=out, gene_chunk_size=1)
+    assert run(out=out).symbols[0] == "S0"

@@ -241,5 +241,9 @@ def _arguments(
             f"--target is not valid for {kind}, which shows all perturbations. Remove it."
         )
     if len(targets) > 1:
-        raise OptionError(f"{kind} shows one perturbation, but --target names several. Pass one.")
+        raise OptionError(
+            f"{kind} shows one perturbation, but --target names several. Pass one. If it is one "
+            "name that contains commas, put it in double quotes inside single ones: "
+            "--target '\"A,B\"'."
+        )
     return targets, keywords

@@ -99,16 +99,18 @@ def command(
         "target mean",
         "reference mean",
     ]
-    show_table(header, [_cells(row, effect, fdr) for row in rows], right="lrrrrr")
+    names = dict(zip(result.features.tolist(), result.gene_names.tolist(), strict=True))
+    cells_of = [_cells(names[row["feature"]], row, effect, fdr) for row in rows]
+    show_table(header, cells_of, right="lrrrrr")
 
 
-def _cells(row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cell]:
+def _cells(name: object, row: Mapping[str, Any], effect: Effect, fdr: float) -> list[str | Cell]:
     from ...results.effect import direction
 
     hit = row["fdr"] <= fdr
     colour = {1: "red", -1: "blue"}.get(int(direction(row)), "") if hit else ""
     return [
-        Cell(printable(row.get("symbol", row["feature"])), "bold" if hit else ""),
+        Cell(printable(name), "bold" if hit else ""),
         Cell(number_text(row[effect.scaled_column], ".2f"), colour),
         p_value_text(row["p_value"], row.get("log10_p")),
         number_text(row["fdr"], ".2e"),

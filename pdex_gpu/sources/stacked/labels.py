@@ -80,7 +80,8 @@ def join_labels(
             raise DataError(
                 f"Column {name!r} of var is not the same in all files: {int(differs.sum()):,} of "
                 f"{len(place):,} genes of {file} have other values than in the files before it. "
-                "Write the same column in all of them, or pass a list of names."
+                "Write the same column in all of them, or, to choose genes, pass their names "
+                "(genes=)."
             )
         codes[place] = mine
     return Labels(codes[:n_genes], every.categories)

@@ -95,6 +95,25 @@ def test_levels_and_several_references_are_columns() -> None:
     assert rows[5][:4] == ["T1", "B", "other", "g39"]
 
 
+def test_targets_are_counted_once() -> None:
+    result = made(3, within=("cell", np.array(["T", "B", "T"], object)))
+    result.targets[:] = ["T0", "T0", "T1"]
+    rows = Cells(result._repr_html_()).rows
+    assert rows[1] == ["compared", "3 comparisons of 2 targets against ctl"]
+    assert rows[3] == ["hits, FDR ≤ 0.05", "100, of 2 targets"]
+    assert Cells(made(1)._repr_html_()).rows[1] == ["compared", "1 target against ctl"]
+
+
+def test_what_cannot_be_read_is_shown_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    made().to_parquet(path)
+    opened = pdex_gpu.open_result(path)
+    assert opened._repr_html_() is not None
+    path.unlink()
+    assert opened._repr_html_() is None
+    assert repr(opened).startswith("ResultFile")
+
+
 def test_names_are_text(tmp_path: Path) -> None:
     result = made(1)
     result.features[39] = "<script>alert(1)</script>"

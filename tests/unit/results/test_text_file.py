@@ -129,7 +129,7 @@ def replaced(line: str, k: int, text: str) -> str:
         (lambda h, r: [h + ",note", *(x + ",ok" for x in r)], "not known here: 'note'"),
         (lambda h, r: [h + ",fdr", *(x + ",1" for x in r)], "columns twice: 'fdr'"),
         (lambda h, r: [h, replaced(r[0], 10, ""), *r[1:]], "empty fields in column 'target_n_c"),
-        (lambda h, r: [h.replace(",", ";"), *r], "lacks the columns"),
+        (lambda h, r: [h.replace(",", ";"), *r], "must be separated by ',', not ';'"),
         (lambda h, r: [], "lacks the columns 'target'"),
         (lambda h, r: [h + "\0\xff"], "lacks|not known"),
     ],
@@ -143,10 +143,38 @@ def test_edited_by_hand(tmp_path: Path, edit, message: str) -> None:
     assert str(caught.value).startswith(repr(str(path)))
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00t", "target,é".encode("latin-1")])
+def test_bytes_that_are_no_text(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "r.csv"
-    path.write_bytes(b"\xff\xfe\x00t")
-    with pytest.raises(errors.FileFormatError, match=re.escape(repr(str(path)))):
+    path.write_bytes(content)
+    said = re.escape(f"{str(path)!r} cannot be read: it is not text in UTF-8.")
+    with pytest.raises(errors.FileFormatError, match=said):
+        pdex_gpu.open_result(path)
+
+
+def test_a_gene_has_one_symbol(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    header, *rows = lines_of(run(), path)
+    header = header.replace("feature", "feature,symbol")
+    genes = [row.split(",")[2] for row in rows]
+    rows = [replaced(row, 2, f"{g},S{g}") for row, g in zip(rows, genes, strict=True)]
+    path.write_text("\n".join([header, *rows]))
+    found = pdex_gpu.open_result(path)
+    assert found.symbols.tolist() == [f"S{gene}" for gene in found.features]
+    gene = found.features[1]
+    path.write_text("\n".join([header, *rows]).replace(f",S{gene},", ",other,", 1))
+    with pytest.raises(errors.FileFormatError, match=f"several symbols of gene '{gene}'.* row 2"):
+        pdex_gpu.open_result(path)
+
+
+def test_rows_of_many_comparisons_do_not_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
+    """A column of remarks next to reference makes a comparison of every row."""
+    path = tmp_path / "r.csv"
+    header, *rows = lines_of(run(), path)
+    noted = [replaced(row, 1, f"{REFERENCE},n{k}") for k, row in enumerate(rows)]
+    path.write_text("\n".join([header.replace("reference,", "reference,note,", 1), *noted]))
+    monkeypatch.setattr("pdex_gpu.results.text_file.available_memory", lambda: 19_000)
+    with pytest.raises(errors.MemoryBudgetError, match=r"27 comparisons and 9 genes.*'note'"):
         pdex_gpu.open_result(path)
 
 
