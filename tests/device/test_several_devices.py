@@ -558,11 +558,12 @@ def test_all_are_lost_and_nothing_is_half_written(
     two: EmulatedCuda, caplog: pytest.LogCaptureFixture, tmp_path: Path, storage: str
 ) -> None:
     path = write_screen(tmp_path / "screen.h5ad", storage)
-    out, options = tmp_path / "de.csv", {"gene_chunk_size": 2, "device": BOTH}
+    out, options = tmp_path / "de.csv", {"gene_chunk_size": 1, "device": BOTH}
     run_file(path, out=out, **options)
     expected = out.read_bytes()
     out.unlink()
-    two.prepare = lambda device: lose_in(device, "rank_sums", after=2)
+    # By its seventh range, one of a device's two workers has finished its first.
+    two.prepare = lambda device: lose_in(device, "rank_sums", after=6)
     with pytest.raises(DeviceLostError) as caught:
         run_file(path, out=out, **options)
     assert any("Finished results are kept in" in note for note in caught.value.__notes__)
@@ -583,8 +584,7 @@ def test_a_checkpoint_of_another_number_of_devices(
     caplog.set_level(logging.INFO, "pdex_gpu")
     path, out = write_screen(tmp_path / "screen.h5ad", "csc"), tmp_path / "de.csv"
     run_file(path, out=tmp_path / "one.csv")
-    # By its seventh range, one of a device's two workers has finished its first.
-    two.prepare = lambda device: lose_in(device, "rank_sums", after=6)
+    two.prepare = lambda device: lose_in(device, "rank_sums", after=6)  # as above
     with pytest.raises(DeviceLostError):
         run_file(path, out=out, device=first, gene_chunk_size=1)
     two.prepare = lambda device: None
