@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return WRONG_OPTIONS
     record.content["counts"] = counts.name
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with tempfile.TemporaryDirectory(prefix="gpu-first-") as folder:
         run = Run(record, json.loads(counts.read_text()), Path(folder))
         try:
@@ -90,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped; run it again to continue", file=sys.stderr)
             code = STOPPED
+        finally:
+            signal.signal(signal.SIGTERM, before)
     record.write()
     text = page(record.content, list(STEPS), path.name)
     path.with_suffix(".md").write_text(text, "utf-8")

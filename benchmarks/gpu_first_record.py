@@ -10,7 +10,7 @@ from typing import Any
 
 from gpu_first_predicted import Figure
 from gpu_record import RESULTS, RecordError
-from record import Remarks, commit, machine
+from record import commit, machine, without_folders
 
 HELD, NOT_HELD, INCOMPLETE = "held", "did not hold", "incomplete"
 FAILED, LEFT_OUT = "failed", "left out"
@@ -50,11 +50,16 @@ class Outcome:
         if outside:
             return cls(NOT_HELD, f"out of range: {'; '.join(outside)}", figures, details)
         if unknown:
-            return cls(INCOMPLETE, f"{len(unknown)} figures were not judged", figures, details)
+            return cls(
+                INCOMPLETE,
+                f"not judged: {len(unknown)} of {len(figures)} figures",
+                figures,
+                details,
+            )
         return cls(HELD, "", figures, details)
 
 
-class FirstRecord(Remarks):
+class FirstRecord:
     """Collects the steps of a run, which may be stopped and continued.
 
     Parameters
@@ -84,19 +89,17 @@ class FirstRecord(Remarks):
             "emulated": emulated,
             "commit": commit(),
             "device": None,
-            "tools": {},
             "machine": machine(),
             "counts": None,
             "steps": {},
             "notes": [],
-            "errors": [],
         }
         self.content: dict[str, Any] = fresh
         if path.exists() and not again:
             self.content = json.loads(path.read_text("utf-8"))
             for what in ("commit", "emulated"):
                 self._same(what, self.content.get(what), fresh[what])
-            self.content["notes"].append(f"continued {_now()}")
+            self.note(f"continued {_now()}")
 
     def _same(self, what: str, old: Any, new: Any) -> None:
         if old != new:
@@ -104,6 +107,10 @@ class FirstRecord(Remarks):
                 f"{self.path} cannot be continued: its {what} is {old}, now it is {new}; start "
                 "over with --again, or name another file with --record"
             )
+
+    def note(self, text: str) -> None:
+        if text not in self.content["notes"]:
+            self.content["notes"].append(text)
 
     def device(self, name: str) -> None:
         """The device, which stays the same when a run is continued."""
@@ -122,22 +129,18 @@ class FirstRecord(Remarks):
         """Enter a step, and write the record."""
         self.content["steps"][name] = {
             "outcome": found.outcome,
-            "reason": self._named_no_folders(found.reason),
+            "reason": without_folders(found.reason),
             "emulated": self.emulated,
             "seconds": round(seconds, 1),
             "limit": limit,
             "figures": [figure.as_json() for figure in found.figures],
             "details": found.details,
-            "output": [self._named_no_folders(line) for line in found.output],
+            "output": [without_folders(line) for line in found.output],
         }
         self.write()
 
-    def _named_no_folders(self, text: str) -> str:
-        self.error("", text)  # replaces what names this machine
-        return self.content["errors"].pop()["error"]
-
     def write(self) -> None:
-        self.content["finished"] = _now()
+        self.content["written"] = _now()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         written = self.path.with_suffix(".part")
         written.write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")

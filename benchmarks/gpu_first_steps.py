@@ -352,7 +352,7 @@ def rapids(run: Run) -> Outcome:
     """rapids-singlecell next to ours, in an environment of its own."""
     if run.emulated:
         return Outcome(LEFT_OUT, "rapids-singlecell does not run on the emulated device")
-    made = run.execute(sys.executable, str(HERE / "rapids_env.py"), share=0.4)
+    made = run.execute(sys.executable, str(HERE / "rapids_env.py"), share=0.5)
     found = _last_json(made.out)
     if made.code != 0 or not found:
         why = "installing it took too long" if made.code is None else (made.tail or ["?"])[-1]
@@ -378,11 +378,11 @@ class Step:
 
 #: In order. All limits together leave three minutes of half an hour for `make` to install.
 STEPS = {
-    "probe": Step(probe, 240),
-    "suite": Step(suite, 360),
+    "probe": Step(probe, 210),
+    "suite": Step(suite, 330),
     "memcheck": Step(memcheck, 120),
     "racecheck": Step(racecheck, 120),
     "benchmark": Step(benchmark, 420),
-    "counters": Step(counters, 150),
-    "rapids": Step(rapids, 210),
+    "counters": Step(counters, 120),
+    "rapids": Step(rapids, 300),
 }
