@@ -113,7 +113,7 @@ def find(name: str) -> str | None:
         with suppress(metadata.PackageNotFoundError):
             for file in metadata.files(wheel) or ():
                 if file.name == name:
-                    path = Path(str(file.locate()))
+                    path = Path(str(file.locate())).absolute()
                     _let_run(path.parent)
                     return str(path)
     return None
@@ -167,9 +167,13 @@ def sanitizer_command(program: str, tool: str, log: Path, target: Sequence[str])
     """Run a program under memcheck or racecheck."""
     # Calls of CUDA that fail are errors of the package, or none: CuPy tries what may be missing.
     of_memcheck = ["--report-api-errors", "no", "--padding", "64"] if tool == "memcheck" else []
+    # The wheel for CUDA 12 has its libraries where the program does not look for them.
+    libraries = Path(program).absolute().parents[1] / "lib"
+    apart = (libraries / "libsanitizer-collection.so").exists()
+    of_wheel = ["--injection-path", str(libraries)] if apart else []
     return [
-        program, "--tool", tool, *of_memcheck, "--launch-timeout", "120", "--error-exitcode", "86",
-        "--log-file", str(log), *target,
+        program, "--tool", tool, *of_memcheck, *of_wheel, "--launch-timeout", "120",
+        "--error-exitcode", "86", "--log-file", str(log), *target,
     ]  # fmt: skip
 
 
@@ -185,7 +189,9 @@ def parse_sanitizer(tool: str, text: str) -> int:
     own = _OWN_ERROR.findall(text)
     if found is None or (own and int(found[1]) == 0):
         lines = [line for line in text.splitlines() if line.strip("= ")]
-        raise ToolError(own[-1] if own else f"no summary: {' '.join(lines[-2:]) or 'no output'}")
+        raise ToolError(
+            "; ".join(own) if own else f"no summary: {' '.join(lines[-2:]) or 'no output'}"
+        )
     return int(found[1])
 
 

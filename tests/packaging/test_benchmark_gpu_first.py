@@ -24,7 +24,7 @@ if not BENCHMARKS.is_dir():  # an sdist has none
     pytest.skip("no benchmarks here", allow_module_level=True)
 if os.name == "nt":
     pytest.skip("GPUs under Windows are not tried", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
+sys.path[:0] = [str(BENCHMARKS), str(ROOT / "docs" / "_ext")]
 
 import gpu_first  # noqa: E402
 import gpu_first_child  # noqa: E402
@@ -35,6 +35,7 @@ import gpu_first_tools as tools  # noqa: E402
 import peer_env  # noqa: E402
 import ptx_times  # noqa: E402
 import rapids_env  # noqa: E402
+import tables  # noqa: E402
 from gpu_first_predicted import Figure  # noqa: E402
 from gpu_first_record import (  # noqa: E402
     FAILED,
@@ -367,6 +368,25 @@ def test_a_step_that_raises_and_steps_without_time(
     assert record["steps"]["suite"]["reason"] == "OSError: ./x is gone"
     code, record = first(monkeypatch, path, "--again", "--limit", "0")
     assert code == gpu_first.NO_DEVICE
+
+
+def test_a_record_is_shown_by_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "gpu_first-2030-01-01.json"
+    first(monkeypatch, path, benchmark=Outcome.of([OUT]))
+    monkeypatch.setattr(tables, "RECORDS", tmp_path)
+    (found,) = tables.records()
+    shown = tables.record(found)
+    assert shown.startswith("## First run on toy\n")
+    assert "\n### What did not hold\n" in shown
+
+
+def test_the_libraries_of_a_wheel_are_named(tmp_path: Path) -> None:
+    program = str(tmp_path / "bin" / "compute-sanitizer")
+    assert "--injection-path" not in tools.sanitizer_command(program, "racecheck", tmp_path, [])
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libsanitizer-collection.so").touch()
+    command = tools.sanitizer_command(program, "racecheck", tmp_path, [])
+    assert command[command.index("--injection-path") + 1] == str(tmp_path / "lib")
 
 
 def test_limits_are_those_of_the_guide() -> None:
