@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-conditional bench-null-rates bench-gpu clean
+.PHONY: help install demo docs check test test-all test-thorough test-slow test-hostile test-peers test-cupy test-images test-gpu lint notebooks bench bench-files bench-comparisons bench-cluster bench-scaling bench-raw-counts bench-conditional bench-null-rates bench-gpu gpu-first clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ PYTEST_ARGS ?=
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n 1,7p
 	@echo "also: make lint, make docs, make test-all, make test-thorough, make test-hostile, make test-peers, make test-cupy,"
-	@echo "make test-images, make test-slow, make test-gpu,"
+	@echo "make test-images, make test-slow, make test-gpu, make gpu-first (all that only a GPU can tell),"
 	@echo "make bench (benchmarks/cpu.py), make bench-files (benchmarks/files.py), make bench-gpu (benchmarks/gpu.py), make clean,"
 	@echo "make bench-comparisons (benchmarks/comparisons.py), make bench-cluster (benchmarks/cluster.py),"
 	@echo "make bench-scaling (benchmarks/scaling.py), make bench-raw-counts (benchmarks/raw_counts.py),"
@@ -193,6 +193,10 @@ bench-null-rates: $(VENV)/.test
 # Needs a CUDA device, and CuPy for it in .venv; says what to install.
 bench-gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py --cpu
+
+# The first half hour on a machine with a CUDA driver; continues where it was stopped.
+gpu-first: $(VENV)/.test
+	$(BIN)/python benchmarks/gpu_first.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis pdex-gpu-demo

@@ -73,7 +73,7 @@ def ensure(
         if version is None:
             raise PeerEnvError(f"--peer-python {interpreter} is not a working Python interpreter")
     else:
-        base, version = _find()
+        base, version = find()
     if version < (3, 11):
         raise PeerEnvError(
             f"the peers need Python 3.11 or later; {base.name} is {_dotted(version)}"
@@ -111,7 +111,7 @@ def _version(python: Path) -> tuple[int, int] | None:
         return None
 
 
-def _find() -> tuple[Path, tuple[int, int]]:
+def find() -> tuple[Path, tuple[int, int]]:
     """The best interpreter for the peers: 3.12 first, then later ones, else this one."""
     candidates = [Path(sys.executable)]
     for wanted in PREFERRED:

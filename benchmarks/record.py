@@ -82,6 +82,13 @@ TARGETS = {
 }
 
 
+def without_folders(text: str) -> str:
+    """Shorten the folders of this machine, which a record does not name."""
+    for folder, short in ((REPOSITORY, "."), (Path.home(), "~")):
+        text = text.replace(str(folder), short)
+    return text
+
+
 class Remarks:
     """Notes and errors among the content of a record."""
 
@@ -92,9 +99,7 @@ class Remarks:
             self.content["notes"].append(text)
 
     def error(self, where: str, text: str) -> None:
-        for folder, short in ((REPOSITORY, "."), (Path.home(), "~")):
-            text = text.replace(str(folder), short)  # a record names no machine's folders
-        self.content["errors"].append({"where": where, "error": text})
+        self.content["errors"].append({"where": where, "error": without_folders(text)})
 
 
 class Record(Remarks):

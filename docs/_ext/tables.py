@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -167,7 +168,13 @@ def records() -> list[Path]:
 
 
 def record(path: Path) -> str:
-    """A record of a benchmark: machine, versions, seconds, figures, agreement."""
+    """A record of a benchmark: machine, versions, seconds, figures, agreement.
+
+    If the benchmark has written a page next to it, that page.
+    """
+    page = path.with_suffix(".md")
+    if page.exists():
+        return re.sub(r"^#", "##", page.read_text("utf-8"), flags=re.MULTILINE)
     found = json.loads(path.read_text("utf-8"))
     parts = [f"## {path.stem}", _about(found)]
     times = list(_times(found["tasks"]))

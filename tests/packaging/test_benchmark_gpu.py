@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 from emulated.backend import EmulatedCuda
 from emulated.build import needs_compiler
+from emulated.meter import DeviceCsr, EmulatedMeter
 from repository import ROOT, SUPPORT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -42,69 +42,13 @@ from pdex_gpu.backends.cuda import probe  # noqa: E402
 TINY = ["--cells", "400", "--genes", "24", "--perturbations", "4", "--slow-rounds", "2"]
 
 
-class _DeviceArray:
-    """Memory of the host, described as cupy.ndarray describes its own."""
-
-    def __init__(self, host: np.ndarray) -> None:
-        self._host = host
-        self.shape, self.dtype, self.size = host.shape, host.dtype, host.size
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "strides": None,
-            "data": (self._host.ctypes.data, False),
-            "version": 3,
-        }
-
-    def __getitem__(self, part: slice) -> _DeviceArray:
-        return _DeviceArray(self._host[part])
-
-    def get(self) -> np.ndarray:
-        return self._host.copy()
-
-
-class _DeviceCsr:
-    format = "csr"
-
-    def __init__(self, matrix: Any) -> None:
-        self.shape = matrix.shape
-        self.data, self.indices = _DeviceArray(matrix.data), _DeviceArray(matrix.indices)
-        self.indptr = _DeviceArray(matrix.indptr.astype(np.int32))
-
-
-class _Meter:
-    """Stands in for CuPy."""
-
-    emulated = True
-
-    def facts(self) -> dict[str, Any]:
-        return {"name": "emulated device", "compute_capability": "0.0"}
-
-    def free_bytes(self) -> int:
-        return 1 << 22
-
-    def copy_seconds(self, n_bytes: int, repeats: int) -> list[float]:
-        source, target, times = np.ones(n_bytes, np.uint8), np.empty(n_bytes, np.uint8), []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            target[:] = source
-            times.append(time.perf_counter() - start)
-        return times
-
-    def on_device(self, matrix: Any) -> Any:
-        return _DeviceCsr(matrix)
-
-
 def run_emulated(
     *argv: str, plant: Callable[[pytest.MonkeyPatch], None] = lambda patch: None
 ) -> int:
     """Run the script on an emulated device."""
     with pytest.MonkeyPatch.context() as patch:
         EmulatedCuda().install(patch)
-        patch.setattr(gpu_meter, "open_meter", lambda index: _Meter())
+        patch.setattr(gpu_meter, "open_meter", lambda index: EmulatedMeter())
         plant(patch)
         return gpu.main([*TINY, *argv])
 
@@ -296,9 +240,9 @@ def test_a_stage_that_fails_is_recorded(tmp_path: Path) -> None:
         def fail(self: Any, matrix: Any) -> Any:
             if matrix.shape[1] == 24:  # the check has fewer genes
                 raise RuntimeError("out of luck")
-            return _DeviceCsr(matrix)
+            return DeviceCsr(matrix)
 
-        patch.setattr(_Meter, "on_device", fail)
+        patch.setattr(EmulatedMeter, "on_device", fail)
 
     path = tmp_path / "record.json"
     options = ["--only", "on-device", "t-test", "--rounds", "1", "--record", str(path)]

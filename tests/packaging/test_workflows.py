@@ -63,10 +63,32 @@ def test_every_python_that_is_supported_is_tested():
     assert release["jobs"]["smoke"]["strategy"]["matrix"]["python"] == supported
 
 
+GPU = ROOT / ".github" / "workflows" / "gpu.yml"
+
+
 def test_changes_of_strangers_do_not_reach_our_runner():
-    job = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text())["jobs"]["gpu"]
+    job = yaml.safe_load(GPU.read_text())["jobs"]["gpu"]
     assert "self-hosted" in job["runs-on"]
     assert "head.repo.full_name == github.repository" in job["if"]
+
+
+def test_without_a_runner_nothing_waits_for_a_gpu():
+    job = yaml.safe_load(GPU.read_text())["jobs"]["gpu"]
+    assert job["runs-on"] == ["self-hosted", "${{ vars.GPU_RUNNER }}"]
+    assert job["if"].startswith("vars.GPU_RUNNER != '' &&")
+
+
+def test_the_gpu_runs_what_make_gpu_first_runs():
+    (line,) = re.findall(r"^gpu-first:.*\n\t(.+)$", (ROOT / "Makefile").read_text(), re.M)
+    script = line.replace("$(BIN)", ".venv/bin")
+    (run,) = (step["run"] for step in steps(GPU) if "gpu_first.py" in step.get("run", ""))
+    assert run.startswith(f"{script} --record ")
+    text = (ROOT / "benchmarks" / "gpu_first.py").read_text()
+    (numbers,) = re.findall(r"NOT_COMPLETE = ([\d, ]+)$", text, re.M)
+    assert run.split()[-1] == numbers.split()[-1]
+    shown = next(step for step in steps(GPU) if step.get("name") == "Show what held")
+    assert "record.md" in shown["run"]
+    assert shown["if"] == "always()"
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
