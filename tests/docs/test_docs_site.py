@@ -163,7 +163,7 @@ def test_there_are_the_pages(pages):
         "moving/seurat", "moving/rapids-singlecell",
         "performance", "scaling", "records",
         "benchmarking", "benchmarking/cpu", "benchmarking/files", "benchmarking/gpu",
-        "troubleshooting", "architecture", "kernels", "reading", "lab_notes",
+        "troubleshooting", "architecture", "kernels", "counts", "reading", "lab_notes",
         "contributing", "contributing/add_a_thing", "contributing/publish",
         "changes", "changes/0.1.0-added", "changes/0.1.0-changed",
         "api/index", "genindex", "search",
