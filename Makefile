@@ -1,7 +1,7 @@
 # make install  pdex-gpu with its plots, in .venv
 # make demo     simulate a screen, run differential expression on it, show the strongest hits
 # make check    lint, types, import layers and the quick tests: while you work, two minutes
-# make test     lint and test: before you send a change, six minutes
+# make test     lint and test: before you send a change, twelve minutes
 #
 # All need Python 3.11 to 3.14 and pip, and make their own environment in .venv.
 # Choose an interpreter with PYTHON: make test PYTHON=python3.12
