@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cuda_sources
@@ -283,6 +284,16 @@ def test_instructions_that_are_not_known(device: PtxDevice, kernel: str, told: s
 def test_kernels_that_there_are_not(device: PtxDevice) -> None:
     with pytest.raises(EmulationError, match=r"strange\.cu has no kernel gone, only \['knows'"):
         run(device, "gone", 1, 32, source="strange")
+
+
+def test_kernels_of_one_name_in_two_sources(tmp_path: Path) -> None:
+    for source in ("one", "two"):
+        text = 'extern "C" __global__ void same(unsigned* to) { to[threadIdx.x] = 1; }'
+        (tmp_path / f"{source}.cu").write_text(text, "utf-8")
+    device = PtxDevice(folder=tmp_path, memory=1 << 24)
+    run(device, "same", 1, 32, zeros(32), source="one")
+    with pytest.raises(EmulationError, match=r"same is in one\.cu and in two\.cu: .* rename one"):
+        run(device, "same", 1, 32, zeros(32), source="two")
 
 
 # --- races ---------------------------------------------------------------------------------------

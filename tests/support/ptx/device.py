@@ -115,6 +115,11 @@ class PtxDevice(EmulatedDevice):
         if kernel.name not in self.counted:
             self.counted[kernel.name] = Counted(kernel.source, decoded)
         counted = self.counted[kernel.name]
+        if counted.source.name != kernel.source.name:
+            raise EmulationError(
+                f"kernel {kernel.name} is in {counted.source.name}.cu and in "
+                f"{kernel.source.name}.cu: counts are kept by name, so rename one of them"
+            )
         totals = np.zeros(len(TOTALS), np.uint64)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         launch = executor.Launch(
